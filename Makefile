@@ -1,0 +1,141 @@
+# Needs Python 3.10 or newer and make, nothing else: every target builds the environment that it uses.
+# PYTHON chooses the interpreter of .venv when it is built: `make clean && make test PYTHON=python3.12`.
+PYTHON ?= python3
+
+BIN := .venv/bin
+UV := $(BIN)/uv
+UV_INSTALL := $(UV) pip install --quiet
+COMPILE := $(UV) pip compile --quiet --upgrade --no-emit-index-url --no-annotate --custom-compile-command "make constraints"
+EXTRAS := cli,demo,dataframe,server,clickhouse
+
+# Interpreters are used as they are found on the machine, never fetched.
+export UV_PYTHON_DOWNLOADS := never
+# An environment that is active in the caller's shell has no say here.
+unexport VIRTUAL_ENV
+unexport PYTHONPATH
+
+# The path of Python $(1), where this machine has one; pyenv gives it only when asked by name.
+find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null || \
+  $(UV) python find --system --quiet $(1) 2>/dev/null
+
+heading = @printf '\n== %s\n'
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-openai-v2 check fix bench test-ends test-oldest test-newest wheel-test constraints clean
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.installed ## watch metadata reach spans live, in flight and late; works offline
+	@$(BIN)/otel-metadata demo
+
+test: .venv/.installed .venv-openai-v2/.installed ## run all tests, with branch coverage, then those of the second instrumentor environment
+	$(heading) "tests, with branch coverage"
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest tests; status=$$?; \
+	  $(BIN)/coverage combine --quiet; $(BIN)/coverage report; exit $$status
+	@$(MAKE) --no-print-directory test-openai-v2
+
+test-openai-v2: .venv-openai-v2/.installed ## run the instrumentor tests against opentelemetry-instrumentation-openai-v2
+	$(heading) "instrumentor tests, environment openai-v2"
+	@if [ -d tests/instrumentors ]; then .venv-openai-v2/bin/python -m pytest tests/instrumentors; \
+	  else echo "NOT RUN: there is no folder tests/instrumentors."; fi
+
+check: .venv/.installed ## check format, lint, types and layers
+	$(heading) "format"
+	@$(BIN)/ruff format --check .
+	$(heading) "lint"
+	@$(BIN)/ruff check .
+	$(heading) "types, mypy strict"
+	@$(BIN)/mypy src $(wildcard tests/typing)
+	$(heading) "types of the public interface as editors see them, pyright"
+	@if [ -d tests/typing ]; then $(BIN)/basedpyright tests/typing; \
+	  else echo "NOT RUN: there is no folder tests/typing."; fi
+	$(heading) "layers"
+	@$(BIN)/lint-imports --no-cache --no-logo
+
+fix: .venv/.installed ## format, and repair what the linter can repair
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: .venv/.installed ## run every benchmark; each prints ratios
+	@for file in $(wildcard benchmarks/[!_]*.py); do \
+	  printf '\n== %s\n' "$$file"; $(BIN)/python "$$file" || exit 1; done
+
+test-ends: | $(UV) ## run the tests with the oldest and with the newest Python and OpenTelemetry
+	@if python=$$($(call find_python,3.10)); then $(MAKE) --no-print-directory test-oldest; \
+	  else printf '\n== tests, oldest end\nNOT RUN: Python 3.10 is not on this machine.\n'; fi
+	@if python=$$($(call find_python,3.13)); then $(MAKE) --no-print-directory test-newest; \
+	  else printf '\n== tests, newest end\nNOT RUN: Python 3.13 is not on this machine.\n'; fi
+
+test-oldest: .venv-oldest/.installed
+	$(heading) "tests, oldest end: Python 3.10, OpenTelemetry 1.30, every floor of pyproject.toml"
+	@.venv-oldest/bin/python -m pytest tests
+
+test-newest: .venv-newest/.installed
+	$(heading) "tests, newest end: Python 3.13, everything as in constraints.txt"
+	@.venv-newest/bin/python -m pytest tests
+
+# Outside the tree, so that neither src/ nor a development dependency can help the import.
+wheel-test: .venv/.installed ## build the wheel, install it alone into an empty environment, import it
+	$(heading) "wheel: build, install with runtime dependencies and the cli extra, import"
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  $(UV) build --quiet --wheel --build-constraint constraints.txt --out-dir "$$folder" && \
+	  $(UV) venv --quiet --python $(BIN)/python "$$folder/venv" && \
+	  $(UV_INSTALL) --python "$$folder/venv" --constraint constraints.txt "$$(ls "$$folder"/*.whl)[cli]" && \
+	  $(UV) pip check --quiet --python "$$folder/venv" && \
+	  cd "$$folder" && \
+	  venv/bin/python -c 'import otel_metadata; print("imported otel-metadata", otel_metadata.__version__, "from its wheel")'
+
+constraints: $(UV) ## compile the constraint files again, with the newest versions
+	$(heading) "constraints.txt"
+	@$(COMPILE) --universal --python-version 3.10 pyproject.toml \
+	  --group dev --extra demo --extra dataframe --extra server --extra clickhouse --output-file constraints.txt
+	$(heading) "constraints-openai-v2.txt"
+	@$(COMPILE) --universal --python-version 3.10 pyproject.toml \
+	  --group build --group test --group openai-v2 --extra cli --output-file constraints-openai-v2.txt
+	$(heading) "constraints-oldest.txt"
+	@$(COMPILE) --python-version 3.10 --resolution lowest-direct pyproject.toml \
+	  --group build --group test --extra demo --extra dataframe --extra server --extra clickhouse \
+	  --output-file constraints-oldest.txt
+
+clean: ## remove the environments, the caches and what was built
+	@rm -rf .venv .venv-openai-v2 .venv-oldest .venv-newest build dist htmlcov .coverage .coverage.* \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# Environments. A stamp is younger than what it was made from, so that a second call installs nothing.
+
+$(UV):
+	$(heading) "environment .venv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python %d.%d is too old; expected 3.10 or newer. Name one with: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt uv
+
+.venv/.installed: pyproject.toml constraints.txt | $(UV)
+	@echo "installing into .venv (once; a minute or two)"
+	@$(UV_INSTALL) --python $(BIN)/python --constraint constraints.txt --build-constraint constraints.txt \
+	  --editable '.[$(EXTRAS)]' --group dev
+	@touch $@
+
+.venv-openai-v2/.installed: pyproject.toml constraints-openai-v2.txt | $(UV)
+	$(heading) "environment .venv-openai-v2: installing (once)"
+	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-openai-v2
+	@$(UV_INSTALL) --python .venv-openai-v2 --constraint constraints-openai-v2.txt \
+	  --build-constraint constraints-openai-v2.txt --editable '.[cli]' --group test --group openai-v2
+	@touch $@
+
+.venv-oldest/.installed: pyproject.toml constraints-oldest.txt | $(UV)
+	$(heading) "environment .venv-oldest: installing (once)"
+	@$(UV) venv --quiet --clear --python "$$($(call find_python,3.10))" .venv-oldest
+	@$(UV_INSTALL) --python .venv-oldest --constraint constraints-oldest.txt \
+	  --build-constraint constraints-oldest.txt --editable '.[$(EXTRAS)]' --group test
+	@touch $@
+
+.venv-newest/.installed: pyproject.toml constraints.txt | $(UV)
+	$(heading) "environment .venv-newest: installing (once)"
+	@$(UV) venv --quiet --clear --python "$$($(call find_python,3.13))" .venv-newest
+	@$(UV_INSTALL) --python .venv-newest --constraint constraints.txt \
+	  --build-constraint constraints.txt --editable '.[$(EXTRAS)]' --group test --group instrumentors
+	@touch $@

@@ -1,0 +1,20 @@
+"""The same from a shell: `otel-metadata`."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line.
+
+    Raises:
+        SystemExit: With the exit code; a missing package is one line.
+    """
+    try:
+        from otel_metadata.cli.app import app  # noqa: PLC0415 # typer and rich are an extra
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"otel-metadata: {error.name} is not installed; pip install 'otel-metadata[cli]'."
+        ) from None
+    app()

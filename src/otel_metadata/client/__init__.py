@@ -1,0 +1,5 @@
+"""Programs over stored spans."""
+
+from otel_metadata.client.client import Client
+
+__all__ = ["Client"]

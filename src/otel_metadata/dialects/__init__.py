@@ -1,0 +1,1 @@
+"""How each backend spells metadata, evaluations, … as span attributes. Pure."""

@@ -1,0 +1,232 @@
+"""The canonical spelling: one field as span attributes, and back.
+
+Every span processor and exporter of the application sees these attributes on a live span; the `otel` dialect exports
+them, and a store reads them from spans that came without their fields.
+
+Scalars and lists of one scalar type are native attributes. Everything else (null, dict, mixed list) is JSON text, and
+the name of such an attribute is listed in `otel_metadata.json`: no reader has to guess whether `"null"` was a word or a
+null, and every SDK version says the same (before 1.45 a null or dict vanishes with a warning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
+from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Version, json_text
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["JSON_NAMES", "NOT_ATTRIBUTES", "is_native", "native_name", "read", "spell"]
+
+JSON_NAMES: Final = "otel_metadata.json"
+"""The attribute that lists the names of attributes whose text is JSON."""
+
+NOT_ATTRIBUTES: Final[frozenset[FieldName]] = frozenset(
+    {("span", "name", ""), ("span", "status", ""), ("span", "status_message", "")}
+)
+"""Fields that are part of the span itself rather than attributes."""
+
+_TEXT: Final = "text/plain"
+_JSON: Final = "application/json"
+
+# Fields of which a span has one, by name: the attribute that holds the value.
+_SINGLE: Final[Mapping[tuple[str, str], str]] = {
+    ("span", "input"): "input.value",
+    ("span", "output"): "output.value",
+    ("trace", "input"): "trace.input.value",
+    ("trace", "output"): "trace.output.value",
+    ("trace", "name"): "trace.name",
+    ("span", "user_id"): "user.id",
+    ("trace", "user_id"): "user.id",
+    ("span", "session_id"): "session.id",
+    ("trace", "session_id"): "session.id",
+}
+_WITH_MIME_TYPE: Final = frozenset({"input", "output"})
+_TAGS: Final[Mapping[str, str]] = {"span": "tag.tags", "trace": "trace.tags"}
+_LEVEL_PREFIX: Final[Mapping[str, str]] = {"span": "", "trace": "trace."}
+
+# (prefix, level, kind): how the many-valued kinds are found again; the longer prefix first.
+_PREFIXES: Final[tuple[tuple[str, Level, Kind], ...]] = (
+    ("trace.metadata.", "trace", "metadata"),
+    ("metadata.", "span", "metadata"),
+    ("trace.eval.", "trace", "evaluation"),
+    ("eval.", "span", "evaluation"),
+    ("trace.annotation.", "trace", "annotation"),
+    ("annotation.", "span", "annotation"),
+)
+_EVALUATION_PARTS: Final = ("label", "score", "explanation", "source", "metadata")
+_ANNOTATION_PARTS: Final = ("label", "score", "text", "annotator")
+
+
+def is_native(value: Json) -> bool:
+    """Whether an attribute can hold *value* as it is: a scalar, or a list of one scalar type."""
+    kind = type(value)
+    if kind is list:
+        kinds = {type(item) for item in value}  # type: ignore[union-attr] # the exact type was just tested
+        return len(kinds) <= 1 and not kinds & {list, dict, type(None)}
+    return kind is not dict and value is not None
+
+
+def native_name(name: FieldName) -> str | None:
+    """Return the attribute of a metadata or attribute field, None for the other kinds.
+
+    The hot path: these two are one attribute each, and their value is written as it is when it is native.
+    """
+    level, kind, key = name
+    if kind == "metadata":
+        return f"metadata.{key}" if level == "span" else f"trace.metadata.{key}"
+    return key if kind == "attribute" else None
+
+
+def spell(name: FieldName, value: Json) -> dict[str, Json]:
+    """Return one field as attributes whose values are still JSON; empty for tags and for parts of the span itself."""
+    level, kind, key = name
+    attribute = native_name(name)
+    if attribute is not None:
+        return {attribute: value}
+    single = _SINGLE.get((level, kind))
+    if single is not None:
+        if kind not in _WITH_MIME_TYPE:
+            return {single: value}
+        mime_type = _TEXT if isinstance(value, str) else _JSON
+        text = value if isinstance(value, str) else json_text(value)
+        return {single: text, single.removesuffix("value") + "mime_type": mime_type}
+    if kind == "evaluation" and isinstance(value, dict):
+        return {f"{_LEVEL_PREFIX[level]}eval.{key}.{part}": item for part, item in value.items()}
+    if kind == "annotation" and isinstance(value, dict):
+        stem = f"{_LEVEL_PREFIX[level]}annotation.{value.get('name')}."
+        return {stem + part: item for part, item in value.items() if part != "name"}
+    return {}
+
+
+def tags_attribute(level: Level) -> str:
+    """Return the attribute that lists the tags of a level."""
+    return _TAGS[level]
+
+
+def to_attributes(spelled: Mapping[str, Json]) -> tuple[dict[str, AttributeValue], list[str]]:
+    """Return attributes that every SDK version keeps, and the names of those whose text is JSON."""
+    attributes: dict[str, AttributeValue] = {}
+    json_names: list[str] = []
+    for name, value in spelled.items():
+        if is_native(value):
+            attributes[name] = value  # type: ignore[assignment] # is_native has decided
+        else:
+            attributes[name] = json_text(value)
+            json_names.append(name)
+    return attributes, json_names
+
+
+def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[FieldName, tuple[Json, Version]], set[str]]:
+    """Return the fields that canonical attributes say, each with *version*, and the names of those attributes.
+
+    *version* is that of the span's end: a plain attribute does not say when it was set. OpenInference's `metadata`
+    (one JSON object as text) is read as well.
+    """
+    json_names = _texts(attributes.get(JSON_NAMES))
+    fields: dict[FieldName, tuple[Json, Version]] = {}
+    taken: set[str] = set()
+    parts: dict[tuple[Level, Kind, str], dict[str, Json]] = {}
+    for name, raw in attributes.items():
+        value = _json(name, raw, json_names)
+        match = next(((p, level, kind) for p, level, kind in _PREFIXES if name.startswith(p)), None)
+        if match is not None:
+            prefix, level, kind = match
+            if not _read_part(name.removeprefix(prefix), value, level, kind, fields, parts, version):
+                continue
+        elif not _read_single(name, value, attributes, fields, version):
+            continue
+        taken.add(name)
+    for (level, kind, key), found in parts.items():
+        if kind == "evaluation":
+            fields[level, kind, key] = (Evaluation.from_json(key, found).to_json(), version)
+        else:
+            note = Annotation.from_json({"name": key, **found})
+            fields[level, kind, annotation_key(key, note.annotator)] = (note.to_json(), version)
+    return fields, taken
+
+
+def _read_part(
+    rest: str,
+    value: Json,
+    level: Level,
+    kind: Kind,
+    fields: dict[FieldName, tuple[Json, Version]],
+    parts: dict[tuple[Level, Kind, str], dict[str, Json]],
+    version: Version,
+) -> bool:
+    if kind == "metadata":
+        fields[level, kind, rest] = (value, version)
+        return True
+    key, _, part = rest.rpartition(".")
+    if not key or part not in (_EVALUATION_PARTS if kind == "evaluation" else _ANNOTATION_PARTS):
+        return False
+    parts.setdefault((level, kind, key), {})[part] = value
+    return True
+
+
+def _read_single(
+    name: str,
+    value: Json,
+    attributes: Mapping[str, object],
+    fields: dict[FieldName, tuple[Json, Version]],
+    version: Version,
+) -> bool:
+    if name == JSON_NAMES:
+        return True
+    if name in {"tag.tags", "trace.tags"}:
+        level: Level = "span" if name == "tag.tags" else "trace"
+        fields.update({(level, "tag", tag): (True, version) for tag in _texts(value)})
+        return True
+    if name == "metadata":
+        found = _parsed(value)
+        if not isinstance(found, dict):
+            return False
+        fields.update({("span", "metadata", key): (item, version) for key, item in found.items()})
+        return True
+    field = _SINGLE_NAMES.get(name)
+    if field is None:
+        return name.removesuffix("mime_type") + "value" in _SINGLE_NAMES and name.endswith(".mime_type")
+    if field[1] in _WITH_MIME_TYPE and attributes.get(name.removesuffix("value") + "mime_type") == _JSON:
+        value = _parsed(value)
+    fields[field] = (value, version)
+    return True
+
+
+# `user.id` and `session.id` are spelled alike on both levels; on a span they are the span's.
+_SINGLE_NAMES: Final[Mapping[str, FieldName]] = {
+    "input.value": ("span", "input", ""),
+    "output.value": ("span", "output", ""),
+    "trace.input.value": ("trace", "input", ""),
+    "trace.output.value": ("trace", "output", ""),
+    "trace.name": ("trace", "name", ""),
+    "user.id": ("span", "user_id", ""),
+    "session.id": ("span", "session_id", ""),
+}
+
+
+def _json(name: str, raw: object, json_names: Iterable[str]) -> Json:
+    if isinstance(raw, tuple):
+        return list(raw)
+    if name in json_names:
+        return _parsed(raw)
+    return raw  # type: ignore[return-value] # an attribute value is JSON but for the tuple above
+
+
+def _parsed(raw: object) -> Json:
+    """Return the JSON that a text says; the text itself when it is none."""
+    if not isinstance(raw, str):
+        return raw  # type: ignore[return-value] # an attribute value that is no text
+    try:
+        return orjson.loads(raw)  # type: ignore[no-any-return] # JSON by construction
+    except orjson.JSONDecodeError:
+        return raw
+
+
+def _texts(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []

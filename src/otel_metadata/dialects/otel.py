@@ -1,0 +1,119 @@
+"""The `otel` dialect: canonical attributes, within a budget, for every backend without a dialect of its own.
+
+This module decides which fields fit on a span. How one field is spelled is in `canonical`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, cast, final
+
+from otel_metadata.dialects.canonical import JSON_NAMES, spell, tags_attribute, to_attributes
+from otel_metadata.model.encoding import Encoded, SpanStatus, SpanView
+from otel_metadata.model.merge import FieldName, Fields, Json, Level
+
+if TYPE_CHECKING:
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["OtelDialect"]
+
+_MERGED_LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
+
+
+@final
+class OtelDialect:
+    """Canonical attributes on a span.
+
+    Our names take at most *max_attributes* of them, and never push the span over *span_limit* in all, for an attribute
+    too many makes the SDK evict the application's oldest; the rest is the remainder, oldest versions first on the span.
+    """
+
+    def __init__(self, *, max_attributes: int | None = 32, span_limit: int | None = 128) -> None:
+        """Set the budget.
+
+        Args:
+            max_attributes: Attribute names of ours on one span; None for no bound (a store keeps fields as they are).
+            span_limit: Attributes on one span in all; None for no bound.
+        """
+        self._max_attributes = max_attributes
+        self._span_limit = span_limit
+
+    def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:  # noqa: ARG002 # a trace field is here because it was set on the local root; other dialects ask
+        """Return the span's attributes with *fields* in canonical spelling, name, status, and what did not fit."""
+        own = dict(span.attributes or {})
+        spelled: dict[str, Json] = {}
+        remainder: dict[FieldName, tuple[Json, tuple[int, int]]] = {}
+        tags: dict[Level, list[tuple[FieldName, tuple[Json, tuple[int, int]]]]] = {}
+        room = self._room(own)
+        for name, field in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):
+            level, kind, _ = name
+            if kind == "tag":
+                tags.setdefault(level, []).append((name, field))
+                continue
+            parts = spell(name, field[0])
+            added = sum(part not in own and part not in spelled for part in parts)
+            new = sum(part not in spelled for part in parts)
+            clash = kind == "annotation" and any(part in spelled for part in parts)
+            if clash or added > room.free or new > room.ours:
+                remainder[name] = field
+                continue
+            room.take(added, new)
+            spelled.update(parts)
+        for level in _MERGED_LEVELS:
+            if level not in tags:
+                continue
+            attribute = tags_attribute(level)
+            if (attribute not in own and room.free < 1) or room.ours < 1:
+                remainder.update(tags[level])
+                continue
+            room.take(attribute not in own, 1)
+            present = own.get(attribute)
+            before = [tag for tag in present if isinstance(tag, str)] if isinstance(present, list | tuple) else []
+            spelled[attribute] = [*dict.fromkeys([*before, *(name[2] for name, _ in tags[level])])]
+        return Encoded(
+            attributes=_laid_over(own, spelled),
+            name=_name(fields),
+            status=_status(fields),
+            remainder=remainder,
+        )
+
+    def _room(self, own: Mapping[str, object]) -> _Room:
+        unbounded = 1 << 30
+        ours = unbounded if self._max_attributes is None else self._max_attributes
+        # One place is kept for the list of JSON names.
+        free = unbounded if self._span_limit is None else self._span_limit - len(own) - (JSON_NAMES not in own)
+        return _Room(ours, free)
+
+
+class _Room:
+    def __init__(self, ours: int, free: int) -> None:
+        self.ours = ours
+        self.free = free
+
+    def take(self, added: int, new: int) -> None:
+        self.free -= added
+        self.ours -= new
+
+
+def _laid_over(own: dict[str, AttributeValue], spelled: Mapping[str, Json]) -> dict[str, AttributeValue]:
+    attributes, json_names = to_attributes(spelled)
+    before = own.pop(JSON_NAMES, None)
+    listed = [name for name in before if name not in spelled] if isinstance(before, list | tuple) else []
+    own.update(attributes)
+    listed = [*cast("list[str]", listed), *json_names]
+    if listed:
+        own[JSON_NAMES] = listed
+    return own
+
+
+def _name(fields: Fields) -> str | None:
+    value = fields.get(("span", "name", ""), (None, None))[0]
+    return value if isinstance(value, str) else None
+
+
+def _status(fields: Fields) -> SpanStatus | None:
+    status = fields.get(("span", "status", ""))
+    if status is None:
+        return None
+    message = fields.get(("span", "status_message", ""), (None, None))[0]
+    return status[0], message if isinstance(message, str) else None

@@ -1,0 +1,115 @@
+"""The exceptions that otel_metadata raises, and nothing else does.
+
+An update never raises into the application; these are for misuse at decoration, in `configure`, and for programs
+that work on stored spans.
+
+    OtelMetadataError
+    ├── ConfigurationError            a setting, URL or destination that cannot be used       (also ValueError)
+    │   └── MissingExtraError         a package that this part needs is not installed         (also ImportError)
+    ├── InvalidSpanRefError           a text or number that does not name a span              (also ValueError)
+    └── StoreError                    the store cannot be read or written
+        ├── SpanNotFoundError         no such span in the store                               (also LookupError)
+        └── StoreFormatError          the file is no store, or one of a newer version
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+__all__ = [
+    "ConfigurationError",
+    "InvalidSpanRefError",
+    "MissingExtraError",
+    "OtelMetadataError",
+    "SpanNotFoundError",
+    "StoreError",
+    "StoreFormatError",
+]
+
+
+class OtelMetadataError(Exception):
+    """Root of the tree above."""
+
+
+class ConfigurationError(OtelMetadataError, ValueError):
+    """A setting, URL or destination cannot be used.
+
+    Attributes:
+        setting: What was set, as the user knows it: an argument, an environment variable, a destination.
+        got: The value that was given. Never a secret: callers pass credentials as `"***"`.
+        expected: What would have been right, and what to do.
+    """
+
+    def __init__(self, setting: str, got: object, expected: str) -> None:
+        """Keep the facts and build the message from them."""
+        self.setting = setting
+        self.got = got
+        self.expected = expected
+        super().__init__(f"{setting} is {got!r}; expected {expected}.")
+
+
+@final
+class MissingExtraError(ConfigurationError, ImportError):
+    """A package that this part needs is not installed.
+
+    Attributes:
+        package: The distribution that is missing.
+        extra: The extra of otel-metadata that brings it.
+    """
+
+    def __init__(self, wanted_by: str, package: str, extra: str) -> None:
+        """Keep the facts and build the message from them."""
+        self.package = package
+        self.extra = extra
+        super().__init__(wanted_by, f"not available: {package} is not installed", f"pip install 'otel-metadata[{extra}]'")
+
+
+@final
+class InvalidSpanRefError(OtelMetadataError, ValueError):
+    """A text or number does not name a span.
+
+    Attributes:
+        got: What was given.
+        expected: The form that is understood.
+    """
+
+    def __init__(self, got: object, expected: str) -> None:
+        """Keep the facts and build the message from them."""
+        self.got = got
+        self.expected = expected
+        super().__init__(f"Got {ascii(got)[:200]}; expected {expected}.")
+
+
+class StoreError(OtelMetadataError):
+    """The store cannot be read or written."""
+
+
+@final
+class SpanNotFoundError(StoreError, LookupError):
+    """No such span in the store.
+
+    Attributes:
+        span_id: The id that was asked for, as 16 hex digits.
+    """
+
+    def __init__(self, span_id: str, store: str) -> None:
+        """Keep the facts and build the message from them."""
+        self.span_id = span_id
+        super().__init__(
+            f"Span {span_id} is not in {store}; expected a span that was exported there. "
+            "Spans wait in the process that made them until they are exported: call flush() there first."
+        )
+
+
+@final
+class StoreFormatError(StoreError):
+    """The file is not a store of ours, or one that a newer version wrote.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: str, got: str, expected: str) -> None:
+        """Keep the facts and build the message from them."""
+        self.path = path
+        super().__init__(f"{path} is {got}; expected {expected}. Nothing was changed.")

@@ -1,0 +1,1 @@
+"""Where patches go: one file a backend."""

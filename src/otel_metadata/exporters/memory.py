@@ -1,0 +1,64 @@
+"""Patches kept in memory: the fake of the patch exporter seam, for tests of ours and of users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, final
+
+from otel_metadata.model.outcome import Delivered, Outcome
+
+if TYPE_CHECKING:
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.seams import Convergence
+
+__all__ = ["InMemoryPatchExporter"]
+
+
+@final
+class InMemoryPatchExporter:
+    """Keeps what it was sent; answers as it is told.
+
+    Attributes:
+        patches: Every patch that was answered with `Delivered`, in order.
+        calls: Every batch that was sent, whatever the answer.
+        answer: Called with each patch; its outcome is the answer. A plain function, as in httpx's mock transport.
+        is_shut_down: Whether `shutdown` was called.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Patch], Outcome] | None = None,
+        *,
+        name: str = "memory",
+        max_batch: int = 100,
+        grace_millis: int = 0,
+        reports_missing: bool = False,
+        convergence: Convergence = "versioned",
+    ) -> None:
+        """Answer each patch by *answer*, or with `Delivered`."""
+        self.name = name
+        self.max_batch = max_batch
+        self.grace_millis = grace_millis
+        self.reports_missing = reports_missing
+        self.convergence: Convergence = convergence
+        self.answer = answer
+        self.patches: list[Patch] = []
+        self.calls: list[tuple[Patch, ...]] = []
+        self.is_shut_down = False
+
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # noqa: ARG002 # never waits
+        """Keep the patches and answer each."""
+        self.calls.append(tuple(patches))
+        outcomes = [self.answer(patch) if self.answer is not None else Delivered() for patch in patches]
+        self.patches.extend(
+            patch for patch, outcome in zip(patches, outcomes, strict=True) if isinstance(outcome, Delivered)
+        )
+        return outcomes
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:  # noqa: ARG002 # nothing to wait for
+        """Remember it."""
+        self.is_shut_down = True

@@ -1,0 +1,133 @@
+"""Patches for any OTLP backend: one short span in the same trace, child of the target.
+
+No OTLP receiver changes a stored span, and a span id that is sent twice is kept, dropped, doubled or replaced,
+depending on who receives it. So a patch is a span of its own: never parentless (several backends take a new root for
+the trace), at the end of the target and never "now" (which stretches the trace), linked to the target, its id derived
+from the patch's, so that sending it again is sending the same span. It carries the fields as canonical attributes, and
+their versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from otel_metadata._version import __version__
+from otel_metadata.dialects.canonical import JSON_NAMES, spell, tags_attribute, to_attributes
+from otel_metadata.model.merge import Json, Level, json_text
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected, Retry
+
+if TYPE_CHECKING:
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.seams import Convergence
+
+__all__ = ["PATCH_SCOPE", "PATCH_SPAN_NAME", "OtlpPatchExporter", "synthetic_span"]
+
+PATCH_SPAN_NAME: Final = "otel_metadata.update"
+PATCH_SCOPE: Final = "otel_metadata.patch"
+"""The instrumentation scope of synthetic spans: filter by it to hide them."""
+
+_LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
+_MAX_SPAN_ID: Final = (1 << 64) - 1
+
+_NOTE: Final = "kept on a span of its own beside the target: an OTLP backend does not change a stored span"
+
+
+def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
+    """Return the span that carries *patch*: same trace, child of and linked to the target.
+
+    Attributes: the fields in canonical spelling (name and status of the target as `otel_metadata.name`,
+    `otel_metadata.status`, `otel_metadata.status_message`), `otel_metadata.patch_id`, `otel_metadata.target_span_id`,
+    and `otel_metadata.versions`: a JSON list of [level, kind, key, nanoseconds, writer as 16 hex digits].
+    """
+    target = patch.target
+    spelled: dict[str, Json] = {}
+    for name, (value, _) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
+        level, kind, _key = name
+        if kind == "tag":
+            continue
+        spelled.update(spell(name, value) or {f"otel_metadata.{kind}": value})
+    for level in _LEVELS:
+        tags = [tag for tag, _ in patch.of_kind(level, "tag")]
+        if tags:
+            spelled[tags_attribute(level)] = list(tags)
+    attributes, json_names = to_attributes(spelled)
+    if json_names:
+        attributes[JSON_NAMES] = json_names
+    attributes["otel_metadata.patch_id"] = patch.id
+    attributes["otel_metadata.target_span_id"] = target.span_id_hex
+    attributes["otel_metadata.versions"] = json_text(
+        [[*name, version[0], f"{version[1]:016x}"] for name, (_, version) in sorted(patch.fields.items())]
+    )
+    parent = SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    at_ns = patch.window_ns[1] if patch.window_ns is not None else patch.version[0]
+    return ReadableSpan(
+        name=PATCH_SPAN_NAME,
+        context=SpanContext(
+            target.trace_id, _span_id(patch), is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+        ),
+        parent=parent,
+        resource=resource,
+        attributes=attributes,
+        links=[Link(parent, {"otel_metadata.patch_id": patch.id})],
+        kind=SpanKind.INTERNAL,
+        status=Status(StatusCode.UNSET),
+        start_time=at_ns,
+        end_time=at_ns,
+        instrumentation_scope=InstrumentationScope(PATCH_SCOPE, __version__),
+    )
+
+
+def _span_id(patch: Patch) -> int:
+    """Return a span id that follows from the patch: the same for the same patch, another for another."""
+    nanoseconds, writer = patch.version
+    # Multiplication by an odd constant permutes the 64-bit numbers (Knuth, TAOCP 6.4), so that patches a nanosecond
+    # apart do not get ids in a row.
+    mixed = ((nanoseconds * 0x9E3779B97F4A7C15) ^ writer ^ patch.target.span_id) & _MAX_SPAN_ID
+    return mixed or 1
+
+
+@final
+class OtlpPatchExporter:
+    """Sends each patch as a synthetic span through a span exporter of OTLP."""
+
+    max_batch: int = 512
+    grace_millis: int = 0
+    reports_missing: bool = False
+    convergence: Convergence = "none"
+
+    def __init__(self, span_exporter: SpanExporter, *, resource: Resource | None = None, name: str = "otlp") -> None:
+        """Send through *span_exporter*, which is closed by whoever owns it.
+
+        Args:
+            span_exporter: OpenTelemetry's OTLP exporter, HTTP or gRPC.
+            resource: The resource of the synthetic spans; by default the one that the environment describes.
+            name: For people.
+        """
+        self.name = name
+        self._span_exporter = span_exporter
+        self._resource = resource or Resource.create()
+
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # noqa: ARG002 # OpenTelemetry's exporter has its own timeout
+        """Send one synthetic span for each patch; a patch for a bare trace id has no parent and is `unsupported`."""
+        sendable = [patch for patch in patches if patch.target.is_valid]
+        answer: Outcome = Delivered((_NOTE,))
+        if sendable:
+            spans = [synthetic_span(patch, self._resource) for patch in sendable]
+            if self._span_exporter.export(spans) is not SpanExportResult.SUCCESS:
+                answer = Retry(DeliveryError("connection_failure", "the OTLP exporter failed; its log line says why"))
+        bare = Rejected(DeliveryError("unsupported", "a bare trace id: a span without a parent would become the trace's root"))
+        return [answer if patch.target.is_valid else bare for patch in patches]
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """The span exporter is closed by its destination."""

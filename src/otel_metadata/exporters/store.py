@@ -1,0 +1,79 @@
+"""Spans and patches into a span store: the destination of those who keep their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, final
+
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_metadata.errors import StoreError
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Retry
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.seams import Convergence, SpanStore
+
+__all__ = ["StorePatchExporter", "StoreSpanExporter"]
+
+
+@final
+class StoreSpanExporter(SpanExporter):
+    """Writes ended spans, with their exact fields, into a store."""
+
+    def __init__(self, store: SpanStore) -> None:
+        """Write into *store*, which is closed by the patch exporter beside it."""
+        self.store = store
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Write all of them, or none."""
+        try:
+            self.store.write(spans)
+        except StoreError as error:
+            REPORTER.tell("store_write", f"{error}")
+            return SpanExportResult.FAILURE
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Nothing of its own is held."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+
+@final
+class StorePatchExporter:
+    """Merges patches into a store: versioned, so any order and any repetition lead to the same state.
+
+    A patch may come before its span: its fields wait there.
+    """
+
+    max_batch: int = 1_000
+    grace_millis: int = 0
+    reports_missing: bool = False
+    convergence: Convergence = "versioned"
+
+    def __init__(self, store: SpanStore, name: str = "store") -> None:
+        """Write into *store*, which is closed at shutdown."""
+        self.name = name
+        self.store = store
+
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # noqa: ARG002 # the store bounds its own waiting
+        """Merge all of them, or none."""
+        try:
+            self.store.patch(patches)
+        except StoreError as error:
+            return [Retry(DeliveryError("connection_failure", f"{error}"))] * len(patches)
+        return [Delivered()] * len(patches)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:  # noqa: ARG002 # closing does not wait
+        """Close the store."""
+        self.store.close()

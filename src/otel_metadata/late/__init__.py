@@ -1,0 +1,1 @@
+"""After the end: outboxes, workers, back-off, counts."""

@@ -1,0 +1,109 @@
+"""A destination: where spans go, the dialect it speaks, and what takes the patches that come late."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, final
+
+from otel_metadata.dialects.otel import OtelDialect
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.seams import PatchExporter
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from otel_metadata.seams import Dialect
+
+__all__ = ["Destination", "our_share", "span_attribute_limit"]
+
+# How long an update for a span of another process waits when the backend cannot say that it does not know the span.
+_REMOTE_GRACE_MILLIS: Final = 5_000
+
+_DEFAULT_ATTRIBUTE_LIMIT: Final = 128
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Destination:
+    """Where spans go: a span exporter, the dialect it speaks, and the patch exporter for what comes late.
+
+    Attributes:
+        name: Short and unique among the destinations of a pipeline: what receipts and `stats()` call it.
+        span_exporter: OpenTelemetry's exporter for its spans. None only with `spans=False`.
+        patch_exporter: Takes what comes after a span was exported.
+        dialect: How metadata is spelled on its spans; "otel" for canonical attributes.
+        hold_millis: How long an ended span is kept so that what comes soon after still leaves with it; 0 for the usual
+            batch schedule. The only way onto the span itself where a backend never changes a stored one.
+        spans: False when the application exports its spans there by other means: then only late patches leave.
+        remote_grace_millis: How long an update for a span of another process waits; None for 0 where order does not
+            matter to the backend, else 5 s.
+    """
+
+    name: str
+    span_exporter: SpanExporter | None
+    patch_exporter: PatchExporter
+    dialect: Dialect | Literal["otel"] = "otel"
+    hold_millis: int = 0
+    spans: bool = True
+    remote_grace_millis: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked now.
+
+        Raises:
+            ConfigurationError: A part is missing or of the wrong kind.
+        """
+        where = f"Destination({self.name!r})"
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigurationError("Destination(name=)", self.name, "a short text, for example 'langfuse'")
+        if self.spans and not hasattr(self.span_exporter, "export"):
+            raise ConfigurationError(
+                f"{where}.span_exporter", self.span_exporter, "an OpenTelemetry SpanExporter, or spans=False"
+            )
+        if not isinstance(self.patch_exporter, PatchExporter):
+            raise ConfigurationError(
+                f"{where}.patch_exporter",
+                type(self.patch_exporter).__name__,
+                "an object with export, force_flush, shutdown, name, max_batch, grace_millis, reports_missing and "
+                "convergence (otel_metadata.seams.PatchExporter)",
+            )
+        if self.hold_millis < 0:
+            raise ConfigurationError(f"{where}.hold_millis", self.hold_millis, "milliseconds, 0 or more")
+        if self.dialect != "otel" and not hasattr(self.dialect, "encode"):
+            raise ConfigurationError(f"{where}.dialect", self.dialect, "'otel', or an object with encode()")
+
+    @property
+    def spelling(self) -> Dialect:
+        """The dialect in force."""
+        return _CANONICAL if isinstance(self.dialect, str) else self.dialect
+
+    @property
+    def remote_grace_ns(self) -> int:
+        """Nanoseconds that an update for an unseen span waits."""
+        millis = self.remote_grace_millis
+        if millis is None:
+            grace = self.patch_exporter.grace_millis
+            millis = 0 if self.patch_exporter.convergence == "versioned" else max(grace, _REMOTE_GRACE_MILLIS)
+        return millis * 1_000_000
+
+
+def span_attribute_limit() -> int | None:
+    """Return how many attributes one span may have; None for no limit.
+
+    Source: OpenTelemetry, "Span Limits" and "Attribute Limits" of the SDK environment variables. The limits that a
+    tracer provider was given in code are private to it.
+    """
+    for variable in ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"):
+        text = os.environ.get(variable, "").strip()
+        if text.isdecimal():
+            return int(text)
+    return _DEFAULT_ATTRIBUTE_LIMIT
+
+
+def our_share(limit: int | None) -> int | None:
+    """Return how many attributes of one span ours may be: a quarter, so that we never evict the application's."""
+    return None if limit is None else limit // 4
+
+
+_CANONICAL = OtelDialect(max_attributes=our_share(span_attribute_limit()), span_limit=span_attribute_limit())

@@ -1,0 +1,107 @@
+"""The balance: what became of every update, for each destination.
+
+The unit is one update, settled when its last part is:
+
+    accepted == delivered + waiting + sum(lost.values())
+
+Refusals are a second list: they were never accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from otel_metadata.model.receipt import LossReason
+
+__all__ = ["Counters", "DestinationStats", "PipelineStats"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DestinationStats:
+    """What one destination did, at one moment.
+
+    Attributes:
+        accepted: Updates taken, live ones included.
+        delivered: Updates whose every part left with its span or was delivered as a patch.
+        live: Waiting on a span that has not ended.
+        in_flight: Waiting beside a span that has ended, or is being exported.
+        late: Waiting as a patch.
+        retried: Patches that were sent again.
+        lost: Updates that were given up, by reason.
+        spans_queued: Ended spans that wait.
+        spans_exported: Spans whose export was acknowledged.
+        spans_failed: Spans whose export was refused, raised or timed out.
+        spans_evicted: Spans dropped because the outbox was full.
+        buffered_bytes: Estimated size of what waits.
+        notes: Fields that a backend changed or could not hold, told by its outcomes.
+    """
+
+    accepted: int
+    delivered: int
+    live: int
+    in_flight: int
+    late: int
+    retried: int
+    lost: Mapping[LossReason, int]
+    spans_queued: int
+    spans_exported: int
+    spans_failed: int
+    spans_evicted: int
+    buffered_bytes: int
+    notes: int
+
+    @property
+    def waiting(self) -> int:
+        """Updates whose end is open: `live + in_flight + late`."""
+        return self.live + self.in_flight + self.late
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether nothing is unaccounted for: `accepted == delivered + waiting + sum(lost.values())`."""
+        return self.accepted == self.delivered + self.waiting + sum(self.lost.values())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PipelineStats:
+    """What `stats()` returns.
+
+    Attributes:
+        destinations: By name.
+        refused: Updates that were not accepted, by reason.
+        internal_errors: Failures of our own code in this process; each was logged.
+    """
+
+    destinations: Mapping[str, DestinationStats] = field(default_factory=dict[str, DestinationStats])
+    refused: Mapping[str, int] = field(default_factory=dict[str, int])
+    internal_errors: int = 0
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every destination is."""
+        return all(stats.is_balanced for stats in self.destinations.values())
+
+
+@final
+class Counters:
+    """The counts of one outbox; changed under its lock."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.accepted = 0
+        self.delivered = 0
+        self.retried = 0
+        self.lost: dict[LossReason, int] = {}
+        self.spans_exported = 0
+        self.spans_failed = 0
+        self.spans_evicted = 0
+        self.notes = 0
+
+    def lose(self, reason: LossReason, updates: int) -> None:
+        """Count accepted updates that will not arrive."""
+        if updates:
+            self.lost[reason] = self.lost.get(reason, 0) + updates

@@ -1,0 +1,240 @@
+"""The thread that empties one outbox: a thin shell around the outbox's decisions.
+
+It claims, calls the destination's exporters, and reports what they said. One piece of work is one `step`, which tests
+call by hand. Exporters run with instrumentation suppressed, so that the HTTP calls of our own patches open no spans.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry import context as otel_context
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from otel_metadata.late.in_flight import merged, settled_fields
+from otel_metadata.late.outbox import FlushTicket, Outbox, PatchBatch, SpanBatch
+from otel_metadata.model.outcome import DeliveryError, Outcome, Retry
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_metadata.model.merge import Fields
+    from otel_metadata.model.receipt import LossReason
+    from otel_metadata.seams import Clock
+
+__all__ = ["Worker"]
+
+# The worker looks after its outbox at least this often, so that putting the first span into an empty outbox needs no
+# wake-up on the application's thread.
+_IDLE_NS: Final = 1_000_000_000
+
+
+def suppressed() -> Context:
+    """Return a Context in which instrumentation is switched off, by the key of today and by those of older versions."""
+    context = otel_context.Context()
+    for key in (
+        getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", None),
+        getattr(otel_context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", None),
+        "suppress_instrumentation",
+        "suppress_http_instrumentation",
+    ):
+        if key is not None:
+            context = otel_context.set_value(key, True, context)
+    return context
+
+
+@final
+class Worker:
+    """Empties one outbox, on a daemon thread that is started beforehand.
+
+    Python 3.12 refuses new threads while the interpreter shuts down, so the thread that sends the last patches is the
+    one that was there all along.
+    """
+
+    def __init__(self, outbox: Outbox, clock: Clock, *, start: bool = True) -> None:
+        """Start the thread.
+
+        Args:
+            outbox: What to empty.
+            clock: Time.
+            start: False for a test that calls `step` by hand.
+        """
+        self.outbox = outbox
+        self._clock = clock
+        self._with_thread = start
+        self._suppressed = suppressed()
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            again = weakref.WeakMethod(self._after_fork)
+
+            def after_in_child() -> None:
+                method = again()
+                if method is not None:
+                    method()
+
+            os.register_at_fork(after_in_child=after_in_child)
+
+    def _begin(self) -> None:
+        self._awake = threading.Event()
+        self._is_stopped = False
+        self._thread: threading.Thread | None = None
+        if self._with_thread:
+            name = f"otel_metadata:{self.outbox.destination.name}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+
+    def _after_fork(self) -> None:
+        # The thread did not come along, and what waits belongs to the parent.
+        was_stopped = self._is_stopped
+        self.outbox.reset()
+        if was_stopped:
+            self.outbox.close()
+            return
+        self._begin()
+
+    def wake(self) -> None:
+        """Make the worker look now."""
+        if not self._awake.is_set():
+            self._awake.set()
+
+    def step(self) -> bool:
+        """Do one piece of work: export one batch of spans, or send one batch of patches; False when none was due."""
+        self.outbox.weigh_waiting()
+        spans = self.outbox.claim_spans()
+        if spans is not None:
+            self._export(spans)
+            return True
+        patches = self.outbox.claim_patches()
+        if patches is not None:
+            self._send(patches)
+            return True
+        return False
+
+    def flush(self, deadline_ns: int) -> bool:
+        """Wait until everything that waits now was tried once, or until the deadline; True when all of it arrived."""
+        finish = self.begin_flush()
+        return finish(deadline_ns)
+
+    def begin_flush(self) -> _Finish:
+        """Ask for a flush without waiting; the result waits."""
+        event = threading.Event()
+        ticket = self.outbox.request_flush(event.set)
+        self.wake()
+        return _Finish(self, ticket, event)
+
+    def begin_stop(self) -> None:
+        """Take nothing more; what waits is still sent by the flush that follows."""
+        self.outbox.close()
+
+    def stop(self, deadline_ns: int) -> None:
+        """End the thread, waiting for it until the deadline; a hanging exporter is left behind."""
+        self._is_stopped = True
+        self.wake()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the calling thread is this worker's: it must not wait for itself."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether a thread does the steps; else the caller of flush does."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _run(self) -> None:
+        otel_context.attach(self._suppressed)
+        while not self._is_stopped:
+            try:
+                if self.step():
+                    continue
+            except BaseException as error:  # noqa: BLE001 # the thread must go on; the failure is counted and told
+                REPORTER.failed("worker", error)
+            if self._is_stopped:
+                return
+            due_ns = self.outbox.next_due_ns()
+            wait_ns = _IDLE_NS if due_ns is None else min(max(due_ns - self._clock.monotonic_ns(), 0), _IDLE_NS)
+            self._clock.wait(self._awake, wait_ns)
+            self._awake.clear()
+
+    def _export(self, batch: SpanBatch) -> None:
+        destination = self.outbox.destination
+        outgoing: list[ReadableSpan] = []
+        remainders: list[Fields] = []
+        for item in batch.items:
+            fields = settled_fields(item.span, item.all_fields())
+            try:
+                span, remainder = merged(item.span, fields, destination.spelling, is_local_root=item.is_local_root)
+            except Exception as error:  # noqa: BLE001 # a dialect may be somebody else's; its span leaves as it is
+                REPORTER.tell(f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}")
+                span, remainder = item.span, item.all_fields()
+            outgoing.append(span)
+            remainders.append(remainder)
+        is_exported = destination.span_exporter is None or not destination.spans
+        if not is_exported:
+            token = otel_context.attach(self._suppressed)
+            try:
+                is_exported = destination.span_exporter.export(outgoing) is SpanExportResult.SUCCESS  # type: ignore[union-attr] # checked by Destination
+            except BaseException as error:  # noqa: BLE001 # a foreign exporter
+                REPORTER.tell(
+                    f"span_export:{destination.name}",
+                    f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans failed.",
+                )
+            finally:
+                otel_context.detach(token)
+        self.outbox.spans_answered(batch, is_exported, remainders)
+
+    def _send(self, batch: PatchBatch) -> None:
+        destination = self.outbox.destination
+        outcomes: Sequence[Outcome] = ()
+        token = otel_context.attach(self._suppressed)
+        try:
+            outcomes = destination.patch_exporter.export(
+                batch.patches, timeout_millis=self.outbox.settings.export_timeout_millis
+            )
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(
+                f"patch_export:{destination.name}", f"{destination.name}: the patch exporter raised {type(error).__name__}."
+            )
+            outcomes = [Retry(DeliveryError("connection_failure", type(error).__name__))] * len(batch.patches)
+        finally:
+            otel_context.detach(token)
+        self.outbox.patches_answered(batch, outcomes)
+
+    def give_up(self, reason: LossReason) -> None:
+        """Count what still waits as lost."""
+        self.outbox.give_up(reason)
+
+
+@final
+class _Finish:
+    """The waiting half of a flush."""
+
+    def __init__(self, worker: Worker, ticket: FlushTicket, event: threading.Event) -> None:
+        self._worker = worker
+        self._ticket = ticket
+        self._event = event
+
+    def __call__(self, deadline_ns: int) -> bool:
+        worker = self._worker
+        clock = worker._clock  # noqa: SLF001 # of this module
+        try:
+            if worker.runs_here:
+                return False
+            if not worker.has_thread:
+                # No thread (a test, or an interpreter that has lost it): the caller does the work.
+                while not self._event.is_set() and clock.monotonic_ns() < deadline_ns and worker.step():
+                    pass
+                return self._event.is_set() and self._ticket.is_clean
+            clock.wait(self._event, deadline_ns - clock.monotonic_ns())
+            return self._event.is_set() and self._ticket.is_clean
+        finally:
+            worker.outbox.drop_ticket(self._ticket)

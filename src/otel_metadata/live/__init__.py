@@ -1,0 +1,1 @@
+"""The application's thread: observed calls, spans, updates, context metadata, captures."""

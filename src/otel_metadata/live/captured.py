@@ -1,0 +1,187 @@
+"""`capture_spans`: the spans that start inside a block, whoever starts them.
+
+An LLM span that an instrumentor opens is often never the current span, and often ends long after the call returned.
+A capture keeps its name from the moment it starts, so that it can be updated at any time.
+It keeps ids, never spans (a span object is 2.8 kB and holds what the application thought was gone).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+from otel_metadata.live import context
+from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from opentelemetry.trace import Span
+
+__all__ = ["CaptureSpans", "CapturedSpan", "Match", "capture_spans", "is_llm_span"]
+
+Match: TypeAlias = "Callable[[Span], bool]"
+"""Whether a span that starts is wanted; called on the application's thread, as the span starts. Most attributes of an
+instrumentor's span come later; its scope, name and kind are there."""
+
+# Scopes whose every span is a call of a model. By scope, never by package: the chat spans of openai-v2 carry the name
+# of OpenTelemetry's shared GenAI library.
+_LLM_SCOPES: Final = frozenset(
+    {
+        "opentelemetry.util.genai.handler",
+        "openinference.instrumentation.openai",
+        "openinference.instrumentation.anthropic",
+        "com.anthropic.sdk.python",
+    }
+)
+_LLM_SCOPE_PREFIXES: Final = (
+    "opentelemetry.instrumentation.openai",
+    "opentelemetry.instrumentation.anthropic",
+    "opentelemetry.instrumentation.google_genai",
+)
+_LLM_ATTRIBUTES: Final = ("gen_ai.operation.name", "gen_ai.request.model", "gen_ai.system", "gen_ai.provider.name")
+
+# A capture around a long loop must not grow without end; the latest are kept, the first is kept as well.
+MAX_CAPTURED: Final = 10_000
+
+
+@final
+class CapturedSpan:
+    """The name of a span that started inside a capture; a target for updates.
+
+    Attributes:
+        ref: Its span ref; invalid, and refused by every update, when nothing was captured.
+        name: The name it started with.
+        scope_name: The instrumentation scope that opened it.
+        is_llm: Whether it is the call of a model, as far as its scope and attributes tell, at the latest when it ends.
+    """
+
+    __slots__ = ("is_llm", "name", "ref", "scope_name")
+
+    def __init__(self, ref: SpanRef, name: str, scope_name: str, *, is_llm: bool) -> None:
+        """Keep the facts."""
+        self.ref = ref
+        self.name = name
+        self.scope_name = scope_name
+        self.is_llm = is_llm
+
+    def __bool__(self) -> bool:
+        """Whether a span was captured at all."""
+        return bool(self.ref)
+
+    def __repr__(self) -> str:
+        """A status line."""
+        return f"<CapturedSpan {self.name!r} {self.ref}>" if self else "<CapturedSpan none>"
+
+
+_NOTHING: Final = CapturedSpan(INVALID_SPAN_REF, "", "", is_llm=False)
+
+
+def is_llm_span(scope_name: str, attributes: Mapping[str, object] | None) -> bool:
+    """Whether a span is the call of a model, by what it says so far.
+
+    Source: the scopes and attributes that instrumentors were seen to write; `openinference.span.kind` of the
+    OpenInference conventions, `gen_ai.*` of OpenTelemetry's.
+    """
+    found = attributes or {}
+    kind = found.get("openinference.span.kind")
+    if kind is not None:
+        return kind == "LLM"
+    if scope_name in _LLM_SCOPES or scope_name.startswith(_LLM_SCOPE_PREFIXES):
+        return True
+    return any(name in found for name in _LLM_ATTRIBUTES)
+
+
+@final
+class CaptureSpans:
+    """The spans that start inside the block; closed at its exit, kept afterwards.
+
+    Any thread that inherits OpenTelemetry's context adds to it. Use it with `with` or `async with`, once.
+    """
+
+    def __init__(self, match: Match | None) -> None:
+        """Remember the filter."""
+        self._match = match
+        self._lock = threading.RLock()
+        self._spans: list[CapturedSpan] = []
+        self._is_open = False
+        self._scope = context.ContextScope()
+
+    @property
+    def all(self) -> tuple[CapturedSpan, ...]:
+        """The captured spans in the order in which they started; at most 10,000, the middle ones are dropped."""
+        return tuple(self._spans)
+
+    @property
+    def last(self) -> CapturedSpan:
+        """The span that started last; never None, an empty one refuses updates."""
+        return self._spans[-1] if self._spans else _NOTHING
+
+    @property
+    def llm(self) -> CapturedSpan:
+        """The call of a model that started last; never None, an empty one refuses updates."""
+        return next((span for span in reversed(self._spans) if span.is_llm), _NOTHING)
+
+    def add(self, span: Span, captured: CapturedSpan) -> bool:
+        """Take a span that starts, if the block is still open and the filter wants it; called by the processor."""
+        if not self._is_open:
+            return False
+        if self._match is not None:
+            try:
+                if not self._match(span):
+                    return False
+            except Exception as error:  # noqa: BLE001 # the filter is the application's
+                REPORTER.tell("match", f"capture_spans: match raised {type(error).__name__}; the span is not captured")
+                return False
+        with self._lock:
+            self._spans.append(captured)
+            if len(self._spans) > MAX_CAPTURED:
+                del self._spans[1]
+        return True
+
+    def __enter__(self) -> CaptureSpans:
+        """Start capturing."""
+        self._is_open = True
+        self._scope.enter(lambda bound: bound.with_capture(self))
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop capturing: a span that starts later in a thread that still holds the context is not taken."""
+        self._is_open = False
+        self._scope.exit()
+
+    async def __aenter__(self) -> CaptureSpans:
+        """Start capturing."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop capturing."""
+        self.__exit__(exc_type, exc, traceback)
+
+    def __repr__(self) -> str:
+        """A status line."""
+        return f"<CaptureSpans {'open' if self._is_open else 'closed'}, {len(self._spans)} spans>"
+
+
+def capture_spans(match: Match | None = None) -> CaptureSpans:
+    """Capture the spans that start inside a block, whoever starts them.
+
+    ```python
+    with otel_metadata.capture_spans() as captured:
+        client.chat.completions.create(...)
+    otel_metadata.update_span(captured.llm, metadata={"reviewed": True})
+    ```
+
+    It sees spans of every provider that carries a `MetadataSpanProcessor`, in whatever thread or task OpenTelemetry's
+    context reaches.
+
+    Args:
+        match: Whether a span that starts is wanted; None for all.
+    """
+    return CaptureSpans(match)

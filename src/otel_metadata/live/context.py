@@ -1,0 +1,107 @@
+"""What OpenTelemetry's Context carries for us: metadata for the spans that start in it, and the captures that watch.
+
+One immutable value under one key, so that the span processor does one look-up for each span that starts. It travels as
+far as OpenTelemetry's own context does, and no further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Token
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, cast, final
+
+from opentelemetry import context as otel_context
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from otel_metadata.live.captured import CaptureSpans
+    from otel_metadata.live.values import Values
+
+__all__ = ["Bound", "ContextScope", "bound_in", "detach", "with_bound"]
+
+_KEY: Final = otel_context.create_key("otel_metadata")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What is bound in a Context.
+
+    Attributes:
+        values: Set on every span that starts; not changed once bound.
+        captures: Told of every span that starts.
+    """
+
+    values: Values
+    captures: tuple[CaptureSpans, ...]
+
+    def with_values(self, values: Values) -> Bound:
+        """Merge *values* over these: the inner block wins, key by key."""
+        return replace(self, values={**self.values, **values})
+
+    def with_capture(self, capture: CaptureSpans) -> Bound:
+        """Add a capture; the outer ones go on."""
+        return replace(self, captures=(*self.captures, capture))
+
+
+_EMPTY: Final = Bound({}, ())
+
+
+def bound_in(context: Context | None) -> Bound | None:
+    """Return what is bound in *context*, the current one when it is None."""
+    return cast("Bound | None", otel_context.get_value(_KEY, context))
+
+
+def with_bound(change: Callable[[Bound], Bound]) -> Context:
+    """Return the current Context with what is bound in it changed."""
+    return otel_context.set_value(_KEY, change(bound_in(None) or _EMPTY))
+
+
+def detach(token: object) -> None:
+    """Undo an attach where it was made; do nothing elsewhere.
+
+    A generator or coroutine may be closed in another context than it was started in (by the collector, by another
+    task). OpenTelemetry's own detach logs an error then; there is nothing to undo in a context that is not ours.
+    """
+    if isinstance(token, Token):
+        try:
+            token.var.reset(token)
+        except (ValueError, RuntimeError):
+            return
+    else:
+        otel_context.detach(token)  # type: ignore[arg-type] # a runtime context of the application's own
+
+
+@final
+class ContextScope:
+    """Enters and leaves changed Contexts; may be entered again before it is left, also in other tasks."""
+
+    __slots__ = ("_tokens",)
+
+    def __init__(self) -> None:
+        """Start outside."""
+        self._tokens: list[object] = []
+
+    def enter(self, change: Callable[[Bound], Bound]) -> None:
+        """Attach the current Context with what is bound in it changed."""
+        self._tokens.append(otel_context.attach(with_bound(change)))
+
+    def exit(self) -> None:
+        """Go back to the Context before the last enter of this context of execution."""
+        # Tasks may leave in another order than they entered: take the newest token that can be reset here.
+        for index in range(len(self._tokens) - 1, -1, -1):
+            token = self._tokens[index]
+            if not isinstance(token, Token):
+                del self._tokens[index]
+                detach(token)
+                return
+            try:
+                token.var.reset(token)
+            except ValueError:
+                continue
+            except RuntimeError:
+                pass
+            del self._tokens[index]
+            return

@@ -1,0 +1,400 @@
+"""The update calls: of the current span, of its trace, of any span by its name.
+
+Each takes its arguments, has them cleaned (`values`) and sends them on their way (`routing`). None raises into the
+application, none waits for the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import trace
+
+from otel_metadata.live import routing
+from otel_metadata.live.registry import REGISTRY
+from otel_metadata.live.targets import Target, resolve
+from otel_metadata.live.values import StatusLike, Values, annotation_values, evaluation_values, span_values
+from otel_metadata.model.evaluation import Source
+from otel_metadata.model.merge import Level
+from otel_metadata.model.receipt import Receipt
+from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
+from otel_metadata.model.unset import UNSET
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+__all__ = [
+    "annotate_current_span",
+    "annotate_span",
+    "current_span_ref",
+    "score_current_span",
+    "score_span",
+    "update_current_span",
+    "update_current_trace",
+    "update_span",
+    "update_trace",
+]
+
+_FAILED: Final = Receipt.refused("invalid_target", ("otel_metadata failed inside; nothing was set",))
+
+
+def update_current_span(
+    *,
+    metadata: Mapping[str, object] | None = None,
+    attributes: Mapping[str, object] | None = None,
+    name: str | None = None,
+    input: object = UNSET,  # noqa: A002 # the word of the field
+    output: object = UNSET,
+    tags: Iterable[str] | None = None,
+    status: StatusLike | None = None,
+    status_message: str | None = None,
+) -> Receipt:
+    """Update the current span: OpenTelemetry's, whoever opened it.
+
+    Metadata merges at the first level: a key that comes later wins and replaces a nested value whole, `None` is kept as
+    null, a key is never removed. Inside the loop over a streamed LLM answer the current span is usually the caller's,
+    not the LLM's: use `capture_spans` for that one.
+
+    Any thread; does not block; never raises.
+
+    Args:
+        metadata: A JSON object of first-level keys. Values are cleaned: see `Receipt.notes`.
+        attributes: Plain span attributes, as they are; null and dicts become JSON text.
+        name: A new name for the span.
+        input: What went in: any JSON value, `None` included.
+        output: What came out.
+        tags: Texts, added to those that are there.
+        status: `"ok"`, `"error"`, or an integer code (400 and above is an error). `"ok"` is final while the span is
+            live, as OpenTelemetry has it.
+        status_message: A description of an error.
+
+    Returns:
+        Where the update went; false when nobody took it.
+    """
+    try:
+        span = trace.get_current_span()
+        context = span.get_span_context()
+        if not context.is_valid:
+            return routing.refuse("no_current_span")
+        notes: list[str] = []
+        values = span_values(
+            "span",
+            notes,
+            metadata=metadata,
+            attributes=attributes,
+            name=name,
+            input=input,
+            output=output,
+            tags=tags,
+            status=status,
+            status_message=status_message,
+        )
+        return routing.route(SpanRef.from_span_context(context), values, notes, span)
+    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.failed("update_current_span", error)
+        return _FAILED
+
+
+def update_current_trace(
+    *,
+    metadata: Mapping[str, object] | None = None,
+    name: str | None = None,
+    user_id: str | None = None,
+    session_id: str | None = None,
+    tags: Iterable[str] | None = None,
+    input: object = UNSET,  # noqa: A002 # the word of the field
+    output: object = UNSET,
+) -> Receipt:
+    """Update the trace of the current span: its local root here, or the trace alone when that is not known.
+
+    Any thread; does not block; never raises.
+
+    Args:
+        metadata: As for `update_current_span`, on the level of the trace.
+        name: A name for the trace.
+        user_id: The user behind the trace.
+        session_id: The session or conversation it belongs to.
+        tags: Texts, added to those of the trace.
+        input: What went into the trace as a whole.
+        output: What came out of it.
+
+    Returns:
+        Where the update went; false when nobody took it.
+    """
+    try:
+        context = trace.get_current_span().get_span_context()
+        if not context.is_valid:
+            return routing.refuse("no_current_span")
+        notes: list[str] = []
+        values = span_values(
+            "trace",
+            notes,
+            metadata=metadata,
+            name=name,
+            user_id=user_id,
+            session_id=session_id,
+            tags=tags,
+            input=input,
+            output=output,
+        )
+        return routing.route(_root(SpanRef.from_span_context(context)), values, notes)
+    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.failed("update_current_trace", error)
+        return _FAILED
+
+
+def update_span(
+    target: Target,
+    *,
+    metadata: Mapping[str, object] | None = None,
+    attributes: Mapping[str, object] | None = None,
+    name: str | None = None,
+    input: object = UNSET,  # noqa: A002 # the word of the field
+    output: object = UNSET,
+    tags: Iterable[str] | None = None,
+    status: StatusLike | None = None,
+    status_message: str | None = None,
+) -> Receipt:
+    """Update a span by its name, at any time: live, in flight, or late; also one of another process.
+
+    Any thread; does not block; never raises. Arguments and result are those of `update_current_span`.
+
+    Args:
+        target: A `SpanRef`, a `traceparent` text, an OpenTelemetry span or span context, a `SpanHandle`, or a captured
+            span.
+        metadata: First-level keys.
+        attributes: Plain span attributes.
+        name: A new name.
+        input: What went in.
+        output: What came out.
+        tags: Texts to add.
+        status: `"ok"`, `"error"` or an integer code.
+        status_message: A description of an error.
+    """
+    try:
+        found = resolve(target)
+        if found is None:
+            return routing.refuse("invalid_target")
+        notes: list[str] = []
+        values = span_values(
+            "span",
+            notes,
+            metadata=metadata,
+            attributes=attributes,
+            name=name,
+            input=input,
+            output=output,
+            tags=tags,
+            status=status,
+            status_message=status_message,
+        )
+        return routing.route(found[0], values, notes, found[1])
+    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.failed("update_span", error)
+        return _FAILED
+
+
+def update_trace(
+    target: Target,
+    *,
+    metadata: Mapping[str, object] | None = None,
+    name: str | None = None,
+    user_id: str | None = None,
+    session_id: str | None = None,
+    tags: Iterable[str] | None = None,
+    input: object = UNSET,  # noqa: A002 # the word of the field
+    output: object = UNSET,
+) -> Receipt:
+    """Update the trace of a span, or a trace by its id of 32 hex digits, at any time.
+
+    Any thread; does not block; never raises. Arguments and result are those of `update_current_trace`.
+
+    Args:
+        target: As for `update_span`, or the trace id as 32 hex digits.
+        metadata: First-level keys.
+        name: A name for the trace.
+        user_id: The user behind it.
+        session_id: The session it belongs to.
+        tags: Texts to add.
+        input: What went into it.
+        output: What came out of it.
+    """
+    try:
+        found = resolve(target, allow_trace=True)
+        if found is None:
+            return routing.refuse("invalid_target")
+        notes: list[str] = []
+        values = span_values(
+            "trace",
+            notes,
+            metadata=metadata,
+            name=name,
+            user_id=user_id,
+            session_id=session_id,
+            tags=tags,
+            input=input,
+            output=output,
+        )
+        return routing.route(_root(found[0]), values, notes)
+    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.failed("update_trace", error)
+        return _FAILED
+
+
+def score_current_span(
+    name: str,
+    *,
+    score: float | None = None,
+    label: str | None = None,
+    explanation: str | None = None,
+    source: Source = "code",
+    metadata: Mapping[str, object] | None = None,
+) -> Receipt:
+    """Put an evaluation on the current span. A second one of the same name replaces the first whole.
+
+    Any thread; does not block; never raises.
+
+    Args:
+        name: What was judged, for example `"Correctness"`.
+        score: A number.
+        label: A word, for example `"correct"`.
+        explanation: Why.
+        source: Who judged: `"code"`, `"llm"` or `"human"`.
+        metadata: A JSON object about the verdict itself.
+    """
+    return _verdict(
+        None, "span", lambda level, notes: evaluation_values(
+            level, name, notes, score=score, label=label, explanation=explanation, source=source, metadata=metadata
+        )
+    )
+
+
+def score_span(
+    target: Target,
+    name: str,
+    *,
+    score: float | None = None,
+    label: str | None = None,
+    explanation: str | None = None,
+    source: Source = "code",
+    metadata: Mapping[str, object] | None = None,
+    level: Level = "span",
+) -> Receipt:
+    """Put an evaluation on a span by its name, or on its trace, at any time.
+
+    Arguments are those of `score_current_span` and `update_span`.
+
+    Args:
+        target: As for `update_span`; with `level="trace"` as for `update_trace`.
+        name: What was judged.
+        score: A number.
+        label: A word.
+        explanation: Why.
+        source: Who judged.
+        metadata: A JSON object about the verdict itself.
+        level: `"span"` or `"trace"`.
+    """
+    return _verdict(
+        target, level, lambda level, notes: evaluation_values(
+            level, name, notes, score=score, label=label, explanation=explanation, source=source, metadata=metadata
+        )
+    )
+
+
+def annotate_current_span(
+    name: str,
+    *,
+    label: str | None = None,
+    score: float | None = None,
+    text: str | None = None,
+    annotator: str | None = None,
+) -> Receipt:
+    """Put a person's annotation on the current span. A second one of the same name and annotator replaces the first.
+
+    Any thread; does not block; never raises.
+
+    Args:
+        name: What it is about, for example `"quality"`.
+        label: A word.
+        score: A number.
+        text: Free text.
+        annotator: Who.
+    """
+    return _verdict(
+        None, "span", lambda _, notes: annotation_values(
+            name, notes, label=label, score=score, text=text, annotator=annotator
+        )
+    )
+
+
+def annotate_span(
+    target: Target,
+    name: str,
+    *,
+    label: str | None = None,
+    score: float | None = None,
+    text: str | None = None,
+    annotator: str | None = None,
+) -> Receipt:
+    """Put a person's annotation on a span by its name, at any time.
+
+    Args:
+        target: As for `update_span`.
+        name: What it is about.
+        label: A word.
+        score: A number.
+        text: Free text.
+        annotator: Who.
+    """
+    return _verdict(
+        target, "span", lambda _, notes: annotation_values(
+            name, notes, label=label, score=score, text=text, annotator=annotator
+        )
+    )
+
+
+def current_span_ref() -> SpanRef:
+    """Return the name of the current span; an invalid one, which is false and refuses updates, when there is none."""
+    try:
+        context = trace.get_current_span().get_span_context()
+        return SpanRef.from_span_context(context) if context.is_valid else INVALID_SPAN_REF
+    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.failed("current_span_ref", error)
+        return INVALID_SPAN_REF
+
+
+def _root(ref: SpanRef) -> SpanRef:
+    """Return the local root of the span's trace where it is known here, else the trace alone."""
+    key = REGISTRY.root_of(ref.key)
+    return SpanRef(*key, ref.sampled) if key is not None else SpanRef(ref.trace_id, 0, ref.sampled)
+
+
+def _verdict(target: object, level: Level, make: _MakeValues) -> Receipt:
+    try:
+        span: Span | None
+        if target is None:
+            span = trace.get_current_span()
+            context = span.get_span_context()
+            if not context.is_valid:
+                return routing.refuse("no_current_span")
+            ref = SpanRef.from_span_context(context)
+        else:
+            found = resolve(target, allow_trace=level == "trace")
+            if found is None:
+                return routing.refuse("invalid_target")
+            ref, span = found
+        notes: list[str] = []
+        values = make(level, notes)
+        return routing.route(_root(ref), values, notes) if level == "trace" else routing.route(ref, values, notes, span)
+    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.failed("score", error)
+        return _FAILED
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    _MakeValues: TypeAlias = Callable[[Level, list[str]], Values]

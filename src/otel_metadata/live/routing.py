@@ -1,0 +1,220 @@
+"""The way of an update: onto the live span, else to who holds the span, else out as a patch.
+
+This module decides where an update goes first. What an outbox then makes of it is in `late`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.trace import Status, StatusCode
+
+from otel_metadata.dialects.canonical import (
+    JSON_NAMES,
+    NOT_ATTRIBUTES,
+    is_native,
+    native_name,
+    spell,
+    tags_attribute,
+    to_attributes,
+)
+from otel_metadata.live import settings
+from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan, Router
+from otel_metadata.model.encoding import is_error_status
+from otel_metadata.model.merge import merge_into
+from otel_metadata.model.receipt import Receipt, Refusal, Routed
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.trace import Span
+    from opentelemetry.util.types import AttributeValue
+
+    from otel_metadata.live.values import Values
+    from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
+    from otel_metadata.model.span_ref import SpanRef
+
+__all__ = ["add_router", "refuse", "remove_router", "route", "set_on_start", "set_unseen"]
+
+_REFUSALS: Final[Mapping[Refusal, str]] = {
+    "unsampled": "An update was dropped: its span is not sampled, so no backend will ever have it.",
+    "invalid_target": "An update was dropped: its target does not name a span; expected a SpanRef, a traceparent text, "
+    "an OpenTelemetry span or a captured span.",
+    "not_configured": "An update was dropped: otel_metadata is not configured; call otel_metadata.configure() first.",
+    "after_shutdown": "An update was dropped: it came after shutdown().",
+    "no_current_span": "An update was dropped: there is no current span; open one with @observe or start_span, or name "
+    "the span with update_span(target, ...).",
+}
+
+_routers: tuple[Router, ...] = ()
+_was_shut_down = False
+
+
+def add_router(router: Router) -> None:
+    """Let *router* take updates; the one added last takes those of spans that nobody here has seen."""
+    global _routers, _was_shut_down  # noqa: PLW0603 # replaced whole, so readers need no lock
+    with LOCK:
+        _routers = (*_routers, router)
+        _was_shut_down = False
+
+
+def remove_router(router: Router) -> None:
+    """Let *router* take no more updates."""
+    global _routers, _was_shut_down  # noqa: PLW0603 # replaced whole, so readers need no lock
+    with LOCK:
+        _routers = tuple(other for other in _routers if other is not router)
+        _was_shut_down = True
+
+
+def refuse(reason: Refusal, notes: list[str] | None = None) -> Receipt:
+    """Return a false receipt, and say why in the log, at most once a minute."""
+    message = _REFUSALS.get(reason)
+    if message is not None:
+        REPORTER.tell(reason, message)
+        for router in _routers:
+            router.refused(reason)
+    return Receipt.refused(reason, tuple(notes or ()))
+
+
+def route(target: SpanRef, values: Values, notes: list[str], span: Span | None = None) -> Receipt:
+    """Take one update to where it can still go, and say where that is.
+
+    Any thread; does not block beyond microseconds, and does not call foreign code but the span's own setters.
+
+    Args:
+        target: The span, or the trace alone.
+        values: Cleaned and masked.
+        notes: What the clean-up changed.
+        span: The span itself when the caller holds it; a span of a provider without our processor is set directly.
+    """
+    if not values:
+        return Receipt.refused("empty", tuple(notes))
+    if not target.sampled:
+        return refuse("unsampled", notes)
+    routers = _routers
+    if not routers:
+        return refuse("after_shutdown" if _was_shut_down else "not_configured", notes)
+    version = settings.VERSIONS.next()
+    fields: dict[FieldName, Field] = {name: (value, version) for name, value in values.items()}
+    entry = REGISTRY.entries.get(target.key)
+    if entry is not None:
+        receipt = _set_live(entry, fields, values, version, notes)
+        if receipt is not None:
+            return receipt
+    elif (
+        span is not None
+        and target.key not in REGISTRY.inherited
+        and span.is_recording()
+        and not any(router.knows(target.key) for router in routers)
+    ):
+        set_unseen(span, values)
+        return Receipt(version, {"span": Routed("live", "its provider carries no MetadataSpanProcessor")}, tuple(notes))
+    holders = [router for router in routers if router.knows(target.key)] or [routers[-1]]
+    routes: dict[str, Routed] = {}
+    for router in holders:
+        routes.update(router.submit(target, dict(fields)))
+    return Receipt(version, routes, tuple(notes))
+
+
+def set_unseen(span: Span, values: Values) -> None:
+    """Set values on a recording span of a provider that carries no processor of ours: its exporters have them."""
+    _set_attributes(span, None, values)
+
+
+def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
+    """Set what is the span's own from the start: context metadata, captured input. Not an update: it has no receipt."""
+    version = settings.VERSIONS.next()
+    with LOCK:
+        if entry.fields is None:
+            entry.fields = {}
+        merge_into(entry.fields, {name: (value, version) for name, value in values.items()})
+    _set_attributes(span, entry, values)
+
+
+def _set_live(
+    entry: LiveSpan, fields: dict[FieldName, Field], values: Values, version: Version, notes: list[str]
+) -> Receipt | None:
+    """Merge into the sidecar if it is still open, then show it on the span; None when the span has ended."""
+    span = entry.span
+    with LOCK:
+        if not entry.is_open or span is None:
+            return None
+        if entry.fields is None:
+            entry.fields = fields
+        else:
+            merge_into(entry.fields, fields)
+        entry.updates += 1
+    if not span.is_recording():
+        # Frozen, but its processors have not heard of it yet: the sidecar leaves with the span.
+        return Receipt(version, dict.fromkeys(entry.names, Routed("in_flight")), tuple(notes))
+    _set_attributes(span, entry, values)
+    return Receipt(version, entry.names, tuple(notes))
+
+
+def _set_attributes(span: Span, entry: LiveSpan | None, values: Values) -> None:
+    """Spell values as canonical attributes on a recording span, within our share of its attribute limit."""
+    plain: dict[str, AttributeValue] = {}
+    other: dict[str, Json] = {}
+    for name, value in values.items():
+        attribute = native_name(name)
+        if attribute is not None and is_native(value):
+            plain[attribute] = value  # type: ignore[assignment] # is_native has decided
+        elif name in NOT_ATTRIBUTES:
+            _set_part(span, name, value, values)
+        elif name[1] == "tag":
+            other[tags_attribute(name[0])] = _tags(entry, name[0], values)
+        else:
+            other.update(spell(name, value))
+    json_names: list[str] = []
+    if other:
+        spelled, json_names = to_attributes(other)
+        plain.update(spelled)
+    if entry is not None:
+        plain = _within_budget(entry, plain, json_names)
+    elif json_names:
+        plain[JSON_NAMES] = json_names
+    if plain:
+        span.set_attributes(plain)
+
+
+def _within_budget(
+    entry: LiveSpan, attributes: dict[str, AttributeValue], json_names: list[str]
+) -> dict[str, AttributeValue]:
+    """Keep what our share of the span's attributes has room for; the sidecar has everything in any case."""
+    used = entry.attribute_names
+    if used is None:
+        used = entry.attribute_names = set()
+    limit = settings.current().max_attributes
+    if len(used) + len(attributes) <= limit:
+        used.update(attributes)
+    else:
+        fitting: dict[str, AttributeValue] = {}
+        for name, value in attributes.items():
+            if name in used or len(used) < limit:
+                used.add(name)
+                fitting[name] = value
+        attributes = fitting
+    if json_names or entry.json_names:
+        known = [name for name in entry.json_names or () if name not in attributes]
+        entry.json_names = [*known, *(name for name in json_names if name in attributes)]
+        attributes[JSON_NAMES] = list(entry.json_names)
+    return attributes
+
+
+def _tags(entry: LiveSpan | None, level: Level, values: Values) -> list[Json]:
+    held = dict(entry.fields) if entry is not None and entry.fields else {}
+    versions = {name[2]: held[name][1] if name in held else (1 << 63, 0) for name in [*held, *values] if name[:2] == (level, "tag")}
+    return sorted(versions, key=lambda tag: (versions[tag], tag))  # type: ignore[return-value] # texts are JSON
+
+
+def _set_part(span: Span, name: FieldName, value: Json, values: Values) -> None:
+    """Set what is part of the span itself; OpenTelemetry's own rules hold (`ok` is final, a lone message is nothing)."""
+    if name[1] == "name" and isinstance(value, str):
+        span.update_name(value)
+    elif name[1] == "status":
+        message = values.get(("span", "status_message", ""))
+        if is_error_status(value):
+            span.set_status(Status(StatusCode.ERROR, message if isinstance(message, str) else None))
+        else:
+            span.set_status(Status(StatusCode.OK))

@@ -1,0 +1,64 @@
+"""What `configure` decides for the application's thread: the mask, whether input and output are captured, the tracer.
+
+One private object; `pipeline` replaces it whole, everybody else reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry import trace
+
+from otel_metadata._version import __version__
+from otel_metadata.seams import SystemClock, VersionSource
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+    from otel_metadata.model.masking import Mask
+
+__all__ = ["SCOPE_NAME", "VERSIONS", "LiveSettings", "current", "use"]
+
+SCOPE_NAME: Final = "otel_metadata"
+"""The instrumentation scope of the spans that we open."""
+
+VERSIONS: Final = VersionSource(SystemClock())
+"""Where every update of this process gets its version."""
+
+
+def _global_tracer() -> Tracer:
+    # Before a provider is set this is OpenTelemetry's proxy, which follows the provider that comes.
+    return trace.get_tracer(SCOPE_NAME, __version__)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LiveSettings:
+    """Settings of the application's side.
+
+    Attributes:
+        mask: Replaces what must not leave the process; None for nothing.
+        capture: Whether observed functions capture input and output unless they say otherwise.
+        max_attributes: Attribute names of ours on one live span.
+        tracer: Opens the spans of `observe` and `start_span`.
+    """
+
+    mask: Mask | None = None
+    capture: bool = True
+    max_attributes: int = 32
+    tracer: Tracer = field(default_factory=_global_tracer)
+
+
+_settings = LiveSettings()
+
+
+def current() -> LiveSettings:
+    """Return the settings in force."""
+    return _settings
+
+
+def use(settings: LiveSettings) -> None:
+    """Put *settings* in force, for every thread."""
+    global _settings  # noqa: PLW0603 # the one private configuration object
+    _settings = settings

@@ -1,0 +1,265 @@
+"""Spans that we open: the handle of `start_span`, and what `observe` shares with it.
+
+This module decides when a span starts and ends, and what its end says of an exception. The span itself is
+OpenTelemetry's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry import context as otel_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.live import current, routing, settings
+from otel_metadata.live.context import detach
+from otel_metadata.live.registry import REGISTRY
+from otel_metadata.live.values import StatusLike, Values, span_values
+from otel_metadata.model.evaluation import Source
+from otel_metadata.model.receipt import Receipt
+from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
+from otel_metadata.model.unset import UNSET
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["ENDED_BY", "SpanHandle", "record_end", "set_values", "span_kind_attributes", "start_span"]
+
+ENDED_BY: Final = "otel_metadata.ended_by"
+"""The attribute that tells an early end from an error: `cancelled`, `closed`, `interrupted` or `exit`."""
+
+_EARLY_ENDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (asyncio.CancelledError, "cancelled"),
+    (GeneratorExit, "closed"),
+    (KeyboardInterrupt, "interrupted"),
+    (SystemExit, "exit"),
+)
+
+_SPAN_KINDS: Final[Mapping[str, str | None]] = {
+    "span": None,
+    "generation": "LLM",
+    **{
+        kind.lower(): kind
+        for kind in ("LLM", "CHAIN", "TOOL", "AGENT", "RETRIEVER", "EMBEDDING", "RERANKER", "GUARDRAIL", "EVALUATOR")
+    },
+}
+
+
+def span_kind_attributes(as_type: str | None) -> dict[str, str]:
+    """Return the attribute that says what a span is for: `openinference.span.kind`.
+
+    Source: OpenInference semantic conventions, "Span Kinds"; `generation` is Langfuse's word for LLM.
+
+    Raises:
+        ConfigurationError: The type is not known.
+    """
+    if as_type is None:
+        return {}
+    if as_type.lower() not in _SPAN_KINDS:
+        raise ConfigurationError("as_type", as_type, f"one of {', '.join(sorted(_SPAN_KINDS))}")
+    kind = _SPAN_KINDS[as_type.lower()]
+    return {} if kind is None else {"openinference.span.kind": kind}
+
+
+def set_values(span: Span, values: Values) -> None:
+    """Set values on a recording span and beside it. Part of the span, not an update: nobody waits for a receipt."""
+    context = span.get_span_context()
+    entry = REGISTRY.entries.get((context.trace_id, context.span_id))
+    if entry is not None:
+        routing.set_on_start(entry, span, values)
+    else:
+        routing.set_unseen(span, values)
+
+
+def record_end(span: Span, error: BaseException) -> None:
+    """Say on a span that *error* ended it: as OpenTelemetry does for an exception, by `ENDED_BY` for an early end.
+
+    Never raises: an exception whose own `__str__` fails must reach the application unchanged.
+    """
+    try:
+        for kind, word in _EARLY_ENDS:
+            if isinstance(error, kind):
+                span.set_attribute(ENDED_BY, word)
+                return
+        try:
+            description = f"{type(error).__name__}: {error}"
+            description.encode()
+            span.record_exception(error, escaped=True)
+        except Exception:  # noqa: BLE001 # str(error) is the application's code
+            description = type(error).__name__
+            span.add_event("exception", {"exception.type": description, "exception.escaped": "True"})
+        span.set_status(Status(StatusCode.ERROR, description))
+    except Exception as failure:  # noqa: BLE001 # the host's door
+        REPORTER.failed("record_end", failure)
+
+
+@final
+class SpanHandle:
+    """A span that `start_span` opens, as a context manager; a target for updates, at any time.
+
+    Attributes:
+        ref: Its name; invalid before the block is entered.
+    """
+
+    __slots__ = ("_attributes", "_kind", "_name", "_span", "_token", "_tracer", "_values", "ref")
+
+    def __init__(
+        self, name: str, kind: SpanKind, attributes: Mapping[str, str], values: Values, tracer: Tracer | None
+    ) -> None:
+        """Remember how to start."""
+        self._name = name
+        self._kind = kind
+        self._attributes = attributes
+        self._values = values
+        self._tracer = tracer
+        self._span: Span | None = None
+        self._token: object = None
+        self.ref: SpanRef = INVALID_SPAN_REF
+
+    @property
+    def span(self) -> Span | None:
+        """OpenTelemetry's span; None before the block is entered."""
+        return self._span
+
+    def update(
+        self,
+        *,
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        name: str | None = None,
+        input: object = UNSET,  # noqa: A002 # the word of the field
+        output: object = UNSET,
+        tags: Iterable[str] | None = None,
+        status: StatusLike | None = None,
+        status_message: str | None = None,
+    ) -> Receipt:
+        """Update this span, also after its end: see `update_span`."""
+        return current.update_span(
+            self,
+            metadata=metadata,
+            attributes=attributes,
+            name=name,
+            input=input,
+            output=output,
+            tags=tags,
+            status=status,
+            status_message=status_message,
+        )
+
+    def score(
+        self,
+        name: str,
+        *,
+        score: float | None = None,
+        label: str | None = None,
+        explanation: str | None = None,
+        source: Source = "code",
+        metadata: Mapping[str, object] | None = None,
+    ) -> Receipt:
+        """Put an evaluation on this span: see `score_span`."""
+        return current.score_span(
+            self, name, score=score, label=label, explanation=explanation, source=source, metadata=metadata
+        )
+
+    def annotate(
+        self,
+        name: str,
+        *,
+        label: str | None = None,
+        score: float | None = None,
+        text: str | None = None,
+        annotator: str | None = None,
+    ) -> Receipt:
+        """Put a person's annotation on this span: see `annotate_span`."""
+        return current.annotate_span(self, name, label=label, score=score, text=text, annotator=annotator)
+
+    def __enter__(self) -> SpanHandle:
+        """Start the span and make it the current one."""
+        try:
+            tracer = self._tracer or settings.current().tracer
+            span = self._span = tracer.start_span(self._name, kind=self._kind, attributes=self._attributes or None)
+            self.ref = SpanRef.from_span_context(span.get_span_context())
+            self._token = otel_context.attach(set_span_in_context(span))
+            if self._values and span.is_recording():
+                set_values(span, self._values)
+        except Exception as error:  # noqa: BLE001 # the host's door
+            REPORTER.failed("start_span", error)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the span, record an exception, and make the span before it current again; the exception goes on."""
+        token, self._token = self._token, None
+        if token is not None:
+            detach(token)
+        span = self._span
+        if span is None or not span.is_recording():
+            return
+        try:
+            if exc is not None:
+                record_end(span, exc)
+            span.end()
+        except Exception as error:  # noqa: BLE001 # the host's door
+            REPORTER.failed("end_span", error)
+
+    async def __aenter__(self) -> SpanHandle:
+        """Start the span and make it the current one of this task."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the span."""
+        self.__exit__(exc_type, exc, traceback)
+
+    def __repr__(self) -> str:
+        """A status line."""
+        state = "new" if self._span is None else "live" if self._span.is_recording() else "ended"
+        return f"<SpanHandle {self._name!r} {state} {self.ref}>"
+
+
+def start_span(
+    name: str,
+    *,
+    as_type: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+    tags: Iterable[str] | None = None,
+    input: object = UNSET,  # noqa: A002 # the word of the field
+    attributes: Mapping[str, object] | None = None,
+    kind: SpanKind = SpanKind.INTERNAL,
+    tracer: Tracer | None = None,
+) -> SpanHandle:
+    """Return a span to be entered by `with` or `async with`; inside, it is the current span.
+
+    ```python
+    with otel_metadata.start_span("retrieve", as_type="retriever") as span:
+        span.update(metadata={"hits": 3})
+    ```
+
+    Args:
+        name: The span's name.
+        as_type: What it is for: `llm` (or `generation`), `chain`, `tool`, `agent`, `retriever`, `embedding`,
+            `reranker`, `guardrail`, `evaluator`, or `span`.
+        metadata: Set from the start.
+        tags: Set from the start.
+        input: What goes in; captured only when given.
+        attributes: Plain span attributes, set from the start.
+        kind: OpenTelemetry's span kind.
+        tracer: Opens the span; by default the one of `configure`, else of the global provider.
+
+    Raises:
+        ConfigurationError: `as_type` is not known.
+    """
+    start_attributes = span_kind_attributes(as_type)
+    notes: list[str] = []
+    try:
+        values = span_values("span", notes, metadata=metadata, tags=tags, input=input, attributes=attributes)
+    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.failed("start_span", error)
+        values = {}
+    return SpanHandle(name, kind, start_attributes, values, tracer)

@@ -1,0 +1,139 @@
+"""`using_metadata`: metadata for every span that starts inside a block, and for the current span.
+
+Held in OpenTelemetry's Context, so it goes where that goes. Set by the span processor as a span starts.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+
+import wrapt
+from opentelemetry import trace
+
+from otel_metadata.live import generators
+from otel_metadata.live.context import ContextScope, with_bound
+from otel_metadata.live.spans import set_values
+from otel_metadata.live.values import Values, span_values
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from otel_metadata.live.context import Bound
+
+__all__ = ["UsingMetadata", "using_metadata"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@final
+class UsingMetadata:
+    """A block, or a decorated function, whose spans all get the same metadata. Made by `using_metadata`.
+
+    May be entered again before it is left, and from several threads and tasks.
+    """
+
+    def __init__(self, values: Values) -> None:
+        """Remember the values."""
+        self._values = values
+        self._scope = ContextScope()
+
+    def __enter__(self) -> UsingMetadata:
+        """Bind the values in the Context, and set them on the current span."""
+        self._scope.enter(self._bind)
+        self._set_on_current()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Go back to what was bound before."""
+        self._scope.exit()
+
+    async def __aenter__(self) -> UsingMetadata:
+        """Bind the values in the Context of this task."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Go back to what was bound before."""
+        self.__exit__(exc_type, exc, traceback)
+
+    def __call__(self, func: _F) -> _F:
+        """Decorate a function, coroutine function, generator function or async generator function."""
+        function = inspect.unwrap(func)
+        if inspect.isasyncgenfunction(function):
+            wrapper = self._async_generator
+        elif inspect.isgeneratorfunction(function):
+            wrapper = self._generator
+        elif inspect.iscoroutinefunction(function):
+            wrapper = self._coroutine
+        else:
+            wrapper = self._plain
+        return cast("_F", wrapt.FunctionWrapper(func, wrapper))
+
+    def _plain(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+        with self:
+            return wrapped(*args, **kwargs)
+
+    async def _coroutine(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+        with self:
+            return await wrapped(*args, **kwargs)
+
+    def _generator(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+        return generators.drive(functools.partial(self._start, wrapped, args, kwargs))
+
+    def _async_generator(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+        return generators.drive_async(functools.partial(self._start, wrapped, args, kwargs))
+
+    def _start(self, wrapped: Any, args: Any, kwargs: Any) -> generators.Start:
+        self._set_on_current()
+        context = generators.PrivateContext(with_bound(self._bind))
+        return generators.Start(context.run(functools.partial(wrapped, *args, **kwargs)), context, generators.Observer())
+
+    def _bind(self, bound: Bound) -> Bound:
+        return bound.with_values(self._values)
+
+    def _set_on_current(self) -> None:
+        try:
+            span = trace.get_current_span()
+            if self._values and span.is_recording():
+                set_values(span, self._values)
+        except Exception as error:  # noqa: BLE001 # the host's door
+            REPORTER.failed("using_metadata", error)
+
+
+def using_metadata(
+    metadata: Mapping[str, object] | None = None,
+    *,
+    user_id: str | None = None,
+    session_id: str | None = None,
+    tags: Iterable[str] | None = None,
+) -> UsingMetadata:
+    """Give every span that starts inside a block the same metadata, whoever starts it; the current span too.
+
+    ```python
+    with otel_metadata.using_metadata({"tenant": "acme"}, user_id="u-1"):
+        client.chat.completions.create(...)  # the instrumentor's span has both
+    ```
+
+    Works with `with`, `async with` and as a decorator. Nested blocks merge, the inner one wins key by key. The values
+    are read once, here. It reaches spans on a provider that carries a `MetadataSpanProcessor`, and goes into threads
+    and tasks as far as OpenTelemetry's own context does.
+
+    Args:
+        metadata: First-level keys.
+        user_id: The user behind the spans.
+        session_id: The session they belong to.
+        tags: Texts.
+    """
+    values: Values = {}
+    try:
+        values = span_values("span", [], metadata=metadata, user_id=user_id, session_id=session_id, tags=tags)
+    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.failed("using_metadata", error)
+    return UsingMetadata(values)

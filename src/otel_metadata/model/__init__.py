@@ -1,0 +1,1 @@
+"""Values that travel: pure, without I/O, clock or threads."""

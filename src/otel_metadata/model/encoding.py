@@ -1,0 +1,75 @@
+"""What a dialect reads of a span, and what it answers.
+
+The two values on either side of `seams.Dialect`; the rewriting itself is in `dialects`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+
+from otel_metadata.model.merge import FieldName, Fields, Json
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext, SpanKind, Status
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["Attributes", "Encoded", "SpanStatus", "SpanView", "is_error_status"]
+
+Attributes: TypeAlias = "Mapping[str, AttributeValue]"
+
+SpanStatus: TypeAlias = "tuple[Json, str | None]"
+"""("ok", "error" or an integer code; a message or None)."""
+
+
+class SpanView(Protocol):
+    """What a dialect may look at: an ended span, read-only."""
+
+    @property
+    def name(self) -> str:
+        """The span's name as it ended."""
+        ...
+
+    @property
+    def attributes(self) -> Attributes | None:
+        """The span's attributes as it ended, with what we set while it was live."""
+        ...
+
+    @property
+    def kind(self) -> SpanKind:
+        """OpenTelemetry's span kind."""
+        ...
+
+    @property
+    def status(self) -> Status:
+        """The span's status as it ended."""
+        ...
+
+    @property
+    def parent(self) -> SpanContext | None:
+        """The parent's context, None for a root."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A span's fields in one backend's spelling.
+
+    Attributes:
+        attributes: The attributes of the span as it leaves: the application's own, and ours in this spelling.
+        name: The name to give the span; None leaves it.
+        status: The status to give the span; None leaves it.
+        remainder: What cannot be said on a span here, or no longer fits: leaves as a patch after it.
+    """
+
+    attributes: Attributes
+    name: str | None = None
+    status: SpanStatus | None = None
+    remainder: Fields = field(default_factory=dict[FieldName, "tuple[Json, tuple[int, int]]"])
+
+
+def is_error_status(value: Json) -> bool:
+    """Whether a status field means an error: the word, or a code of 400 and above (Galileo's `status_code`)."""
+    return value == "error" or (isinstance(value, int) and not isinstance(value, bool) and value >= 400)

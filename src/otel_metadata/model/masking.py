@@ -1,0 +1,65 @@
+"""What must not leave the process is replaced here, once, after the clean-up and before a value is set or stored.
+
+This module decides what is replaced. Where it runs is in `live.values`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias, final
+
+from otel_metadata.model.merge import Json
+
+__all__ = ["MASKED", "MASK_FAILED", "Mask", "Masking"]
+
+Mask: TypeAlias = Callable[[str, Json], Json]
+"""(path, value) → what to keep of it. The path is the kind and key of the field: `"metadata.email"`, `"input"`,
+`"tag"`, `"evaluation.Correctness"`; the value is JSON and may be nested."""
+
+MASKED: Final = "<masked>"
+MASK_FAILED: Final = "<masked: the mask failed>"
+
+
+@final
+class Masking:
+    """Rules by key and by pattern, as one `Mask`.
+
+    Keys are compared case-insensitively at every depth, and with `-` and `_` as one; patterns are searched in every
+    text and only what they match is replaced.
+
+    Example:
+        >>> mask = Masking(keys=["api_key"], patterns=[r"sk-[a-z0-9]+"])
+        >>> mask("metadata.call", {"API-Key": "s", "note": "used sk-abc1"})
+        {'API-Key': '<masked>', 'note': 'used <masked>'}
+    """
+
+    def __init__(self, *, keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
+        """Compile the rules.
+
+        Raises:
+            re.error: A pattern is not a regular expression.
+        """
+        self._keys = frozenset(_folded(key) for key in keys)
+        self._patterns = [re.compile(pattern) for pattern in patterns]
+
+    def __call__(self, path: str, value: Json) -> Json:
+        """Return *value* with what the rules name replaced by `MASKED`."""
+        if _folded(path.partition(".")[2]) in self._keys:
+            return MASKED
+        return self._masked(value)
+
+    def _masked(self, value: Json) -> Json:
+        if isinstance(value, str):
+            for pattern in self._patterns:
+                value = pattern.sub(MASKED, value)
+            return value
+        if isinstance(value, list):
+            return [self._masked(item) for item in value]
+        if isinstance(value, dict):
+            return {key: MASKED if _folded(key) in self._keys else self._masked(item) for key, item in value.items()}
+        return value
+
+
+def _folded(key: str) -> str:
+    return key.casefold().replace("-", "_")

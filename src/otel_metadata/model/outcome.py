@@ -1,0 +1,91 @@
+"""What a patch exporter says of one patch: delivered, retry, pause, rejected.
+
+One outcome a patch, never one for a batch. What follows from it is decided in `late`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, final
+
+__all__ = ["Delivered", "DeliveryError", "ErrorType", "Outcome", "Pause", "Rejected", "Retry"]
+
+ErrorType: TypeAlias = Literal[
+    "parse_failure",
+    "patch_failure",
+    "type_conflict",
+    "segment_not_found",
+    "connection_failure",
+    "backend_rejection",
+    "unauthorized",
+    "too_large",
+    "unsupported",
+]
+"""The words are Arize's (spans client, "errors"), with `backend_rejection` for its `druid_rejection`, and three more."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DeliveryError:
+    """Why a patch did not arrive.
+
+    Attributes:
+        type: See `ErrorType`.
+        message: A sentence for people. Never a metadata value, never a key of the user's account.
+    """
+
+    type: ErrorType
+    message: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The backend answered that it stored the patch or took it over.
+
+    Attributes:
+        notes: One sentence for each field that the backend changed, flattened, only added, ignored or cannot hold.
+    """
+
+    notes: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """It may work later.
+
+    Attributes:
+        error: Why not now.
+        after_millis: What the backend asked for (`Retry-After`); None leaves it to the back-off.
+    """
+
+    error: DeliveryError
+    after_millis: int | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The destination as a whole cannot go on (keys, quota): keep everything and probe.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: DeliveryError
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """It will never work.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: DeliveryError
+
+
+Outcome: TypeAlias = Delivered | Retry | Pause | Rejected

@@ -1,0 +1,56 @@
+"""A patch: a target and a set of fields. What an update becomes, and the unit that is delivered.
+
+This module holds the value only. Who may still receive it is decided in `late`, how it is spelled in `exporters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+from otel_metadata.model.merge import Fields, Json, Kind, Level, Version, latest_version
+from otel_metadata.model.span_ref import SpanRef
+
+__all__ = ["Patch", "patch_id"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A target and the fields to set on it.
+
+    Attributes:
+        target: The span, or the trace alone when `target.span_id` is 0.
+        fields: At least one versioned field, by name. Not changed after it is handed over.
+        window_ns: Start and end of the target span in wall nanoseconds, where they are known here; else None.
+    """
+
+    target: SpanRef
+    fields: Fields
+    window_ns: tuple[int, int] | None = None
+
+    @property
+    def version(self) -> Version:
+        """The highest version among the fields."""
+        return latest_version(self.fields)
+
+    @property
+    def id(self) -> str:
+        """32 hex digits, the same for the same set of updates: for backends that take an id or identifier."""
+        return patch_id(self.version)
+
+    def of_kind(self, level: Level, kind: Kind) -> Iterator[tuple[str, Json]]:
+        """Yield (key, value) of each field of one level and kind, lowest version first."""
+        chosen = [(field[1], name[2], field[0]) for name, field in self.fields.items() if name[:2] == (level, kind)]
+        for _, key, value in sorted(chosen, key=lambda one: one[:2]):
+            yield key, value
+
+    def metadata(self, level: Level = "span") -> dict[str, Json]:
+        """Return the metadata of one level as a JSON object, keys in the order of their versions."""
+        return dict(self.of_kind(level, "metadata"))
+
+
+def patch_id(version: Version) -> str:
+    """Return the id of the update with this version: 16 hex digits of the writer, 16 of the nanoseconds."""
+    return f"{version[1]:016x}{version[0]:016x}"

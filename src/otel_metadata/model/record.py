@@ -1,0 +1,184 @@
+"""A stored span as a program reads it, and the question that selects spans.
+
+Values only; how they are stored and found is in `store`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from otel_metadata.model.evaluation import Annotation, Evaluation
+from otel_metadata.model.merge import Fields, Json
+
+__all__ = ["SpanQuery", "SpanRecord", "StoredSpan", "assemble"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SpanQuery:
+    """Which spans to read, newest start first.
+
+    Attributes:
+        trace_id: 32 hex digits, or None for any.
+        span_id: 16 hex digits, or None for any.
+        limit: At most this many, at least 1.
+    """
+
+    trace_id: str | None = None
+    span_id: str | None = None
+    limit: int = 100
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoredSpan:
+    """What OTLP says of a span, as one row.
+
+    Attributes:
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits.
+        parent_id: 16 hex digits, or None for a root.
+        trace_state: The W3C `tracestate` text, often empty.
+        name: The span's name.
+        kind: `INTERNAL`, `SERVER`, `CLIENT`, `PRODUCER` or `CONSUMER`.
+        start_ns: Wall nanoseconds.
+        end_ns: Wall nanoseconds.
+        status_code: `UNSET`, `OK` or `ERROR`.
+        status_message: A description, or None.
+        attributes: The span's attributes without the canonical ones, which are fields.
+        events: Each with `name`, `time_ns`, `attributes`.
+        links: Each with `trace_id`, `span_id`, `attributes`.
+        resource: The resource's attributes.
+        scope_name: The instrumentation scope, or "".
+        scope_version: Its version, or None.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    trace_state: str
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    status_code: str
+    status_message: str | None
+    attributes: Mapping[str, Json]
+    events: tuple[Mapping[str, Json], ...]
+    links: tuple[Mapping[str, Json], ...]
+    resource: Mapping[str, Json]
+    scope_name: str
+    scope_version: str | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SpanRecord:
+    """A stored span with everything that was set on it, whenever it arrived.
+
+    Attributes:
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits.
+        parent_id: 16 hex digits, or None for a root.
+        name: The name it has now.
+        kind: `INTERNAL`, `SERVER`, `CLIENT`, `PRODUCER` or `CONSUMER`.
+        start_time: In UTC, to the microsecond; `span.start_ns` has the nanoseconds.
+        end_time: In UTC, to the microsecond.
+        status_code: `UNSET`, `OK` or `ERROR`, or the integer code that a late update gave it.
+        status_message: A description, or None.
+        attributes: Attributes that are not shown under a name of their own here.
+        metadata: The span's metadata.
+        trace_metadata: The metadata of its trace.
+        trace_name: The name of its trace, or None.
+        user_id: The user behind the trace, or None.
+        session_id: The session the trace belongs to, or None.
+        tags: The span's tags, in the order in which they were first set.
+        trace_tags: The tags of its trace.
+        input: What went in, or None.
+        output: What came out, or None.
+        evaluations: By name.
+        annotations: In the order in which they were made; one for each name and annotator.
+        span: The row as OTLP had it, before fields.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    start_time: dt.datetime
+    end_time: dt.datetime
+    status_code: str | int
+    status_message: str | None
+    attributes: Mapping[str, Json]
+    metadata: Mapping[str, Json]
+    trace_metadata: Mapping[str, Json]
+    trace_name: str | None
+    user_id: str | None
+    session_id: str | None
+    tags: tuple[str, ...]
+    trace_tags: tuple[str, ...]
+    input: Json
+    output: Json
+    evaluations: Mapping[str, Evaluation]
+    annotations: tuple[Annotation, ...]
+    span: StoredSpan
+
+
+def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
+    """Return the record of a span: its row, with the fields of the span and of its trace laid over it."""
+    ordered = sorted(fields.items(), key=lambda item: (item[1][1], item[0]))
+    by_kind: dict[tuple[str, str], dict[str, Json]] = {}
+    for (level, kind, key), (value, _) in ordered:
+        by_kind.setdefault((level, kind), {})[key] = value
+
+    def many(level: str, kind: str) -> dict[str, Json]:
+        return by_kind.get((level, kind), {})
+
+    def one(kind: str, *levels: str) -> Json:
+        return next((many(level, kind)[""] for level in levels if many(level, kind)), None)
+
+    status = one("status", "span")
+    name = one("name", "span")
+    return SpanRecord(
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_id=span.parent_id,
+        name=name if isinstance(name, str) else span.name,
+        kind=span.kind,
+        start_time=_utc(span.start_ns),
+        end_time=_utc(span.end_ns),
+        status_code=_status_code(status, span.status_code),
+        status_message=_text(one("status_message", "span")) or span.status_message,
+        attributes={**span.attributes, **many("span", "attribute")},
+        metadata=many("span", "metadata"),
+        trace_metadata=many("trace", "metadata"),
+        trace_name=_text(one("name", "trace")),
+        user_id=_text(one("user_id", "span", "trace")),
+        session_id=_text(one("session_id", "span", "trace")),
+        tags=tuple(many("span", "tag")),
+        trace_tags=tuple(many("trace", "tag")),
+        input=one("input", "span"),
+        output=one("output", "span"),
+        evaluations={key: Evaluation.from_json(key, value) for key, value in many("span", "evaluation").items()},
+        annotations=tuple(Annotation.from_json(value) for value in many("span", "annotation").values()),
+        span=span,
+    )
+
+
+def _status_code(status: Json, stored: str) -> str | int:
+    if isinstance(status, bool) or not isinstance(status, str | int):
+        return stored
+    return status.upper() if isinstance(status, str) else status
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _utc(nanoseconds: int) -> dt.datetime:
+    # From whole microseconds: a float of seconds is off by up to a quarter of one today.
+    return dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(microseconds=nanoseconds // 1000)

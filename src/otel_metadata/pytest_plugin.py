@@ -1,0 +1,34 @@
+"""Fixtures for applications that use otel_metadata; pytest finds them by the `pytest11` entry point.
+
+Imported into every pytest run of everybody who has the package installed, so it imports nothing before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from otel_metadata.testing import InMemoryPipeline, ManualClock
+
+__all__ = ["manual_clock", "metadata_pipeline"]
+
+
+@pytest.fixture
+def metadata_pipeline() -> Iterator[InMemoryPipeline]:
+    """A pipeline on a store in memory, without threads: see `otel_metadata.testing.InMemoryPipeline`."""
+    from otel_metadata.testing import InMemoryPipeline  # noqa: PLC0415 # see the module's docstring
+
+    pipeline = InMemoryPipeline()
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture
+def manual_clock() -> ManualClock:
+    """A clock that the test moves: see `otel_metadata.testing.ManualClock`."""
+    from otel_metadata.testing import ManualClock  # noqa: PLC0415 # see the module's docstring
+
+    return ManualClock()

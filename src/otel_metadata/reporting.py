@@ -1,0 +1,71 @@
+"""What the library tells people: one log line a minute for each reason, with the count; and guards at the host's door.
+
+Nothing of ours raises into the application. Where our code meets it (decorator, span processor, worker), a failure is
+counted and logged here. A test switches `RERAISE` on, so that a swallowed bug cannot hide.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Final, final
+
+__all__ = ["REPORTER", "Reporter"]
+
+_LOGGER: Final = logging.getLogger("otel_metadata")
+
+REPEAT_AFTER_NS: Final = 60 * 1_000_000_000
+
+
+@final
+class Reporter:
+    """Log lines that do not repeat endlessly, and the count of our own failures.
+
+    Any thread, re-entrant.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing told."""
+        self._lock = threading.RLock()
+        self._told: dict[str, tuple[int, int]] = {}
+        self.internal_errors = 0
+        self.reraise = False
+
+    def tell(self, reason: str, message: str, *, level: int = logging.WARNING) -> None:
+        """Log *message* unless *reason* was told within the last minute; then it says how often it came meanwhile.
+
+        Args:
+            reason: A word of a closed list: at most one line a minute for each.
+            message: A sentence without metadata values or secrets.
+            level: Of the logging module.
+        """
+        now = time.monotonic_ns()
+        with self._lock:
+            last, unsaid = self._told.get(reason, (None, 0))
+            if last is not None and now - last < REPEAT_AFTER_NS:
+                self._told[reason] = (last, unsaid + 1)
+                return
+            self._told[reason] = (now, 0)
+        again = f" ({unsaid} more since the last such line)" if unsaid else ""
+        # A lone surrogate in a log line breaks the handler's stream.
+        _LOGGER.log(level, "%s%s", message.encode("ascii", "backslashreplace").decode()[:2000], again)
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """Count and log a failure of our own code; the application goes on.
+
+        Raises:
+            BaseException: *error* again, when a test has set `reraise`.
+        """
+        self.internal_errors += 1
+        if self.reraise:
+            raise error
+        try:
+            self.tell(f"internal_error:{where}", f"otel_metadata failed in {where}: {type(error).__name__}")
+            _LOGGER.debug("otel_metadata failed in %s", where, exc_info=error)
+        except Exception:  # noqa: BLE001, S110 # a logging handler of the application failed; there is nobody left to tell
+            pass
+
+
+REPORTER: Final = Reporter()
+"""The one of this process."""

@@ -1,0 +1,173 @@
+"""The four seams: patch exporter, dialect, span store, clock; and the system's clock.
+
+Each is an interface with the real implementations and a fake beside it: exporters in `exporters` (fake:
+`exporters.memory`), dialects in `dialects`, stores in `store`, the manual clock in `testing`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final, runtime_checkable
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
+
+    from otel_metadata.model.encoding import Encoded, SpanView
+    from otel_metadata.model.merge import Fields, Version
+    from otel_metadata.model.outcome import Outcome
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.model.record import SpanQuery, SpanRecord
+
+__all__ = ["Clock", "Convergence", "Dialect", "PatchExporter", "SpanStore", "SystemClock", "VersionSource"]
+
+Convergence: TypeAlias = Literal["versioned", "ordered", "add_only", "none"]
+"""What the same updates in another order lead to. versioned: the same state, always. ordered: the same state when sent
+one at a time in ascending version. add_only: the first value of a key stands. none: each patch is another record."""
+
+
+@runtime_checkable
+class PatchExporter(Protocol):
+    """Sends patches to one backend.
+
+    Called by one thread at a time. Knows nothing of queues, retries or spans in flight: it tries once and tells.
+
+    Attributes:
+        name: The backend's name, for people.
+        max_batch: Patches in one call, at least 1.
+        grace_millis: How long after a span's export was acknowledged the backend needs before it takes a patch for it.
+        reports_missing: Whether it tells an unknown span (as `segment_not_found`).
+        convergence: See `Convergence`.
+    """
+
+    name: str
+    max_batch: int
+    grace_millis: int
+    reports_missing: bool
+    convergence: Convergence
+
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
+        """Send *patches*, each for another target, and return one outcome for each, in order.
+
+        A patch whose outcome is missing counts as a retry; an exception as a retry of all.
+        """
+        ...
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Hand over what is buffered inside; True when nothing is left."""
+        ...
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """Give back what is held. Called once, after the last export."""
+        ...
+
+
+class Dialect(Protocol):
+    """How one backend spells metadata, evaluations, … as span attributes. Pure; called on the worker."""
+
+    def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
+        """Return the span's attributes with *fields* in this spelling, and what it cannot say.
+
+        Canonical keys that are spelled anew are removed. Never raises for fields that went through the clean-up.
+        """
+        ...
+
+
+class SpanStore(Protocol):
+    """Spans at rest, and the fields that were set on them."""
+
+    def write(self, spans: Iterable[ReadableSpan]) -> None:
+        """Store ended spans; one that is there already is replaced, its fields are kept and merged.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        ...
+
+    def patch(self, patches: Iterable[Patch]) -> None:
+        """Merge fields, whether or not their span is there yet.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        ...
+
+    def query(self, query: SpanQuery) -> list[SpanRecord]:
+        """Return the records that *query* selects, newest first.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back the connection."""
+        ...
+
+
+class Clock(Protocol):
+    """Time as a variable: `SystemClock` in production, `testing.ManualClock` in tests."""
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since the epoch; may jump."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds since some moment; never goes back."""
+        ...
+
+    def wait(self, event: threading.Event, timeout_ns: int | None) -> bool:
+        """Wait until *event* is set or the time is over; return whether it is set. None waits without limit."""
+        ...
+
+
+@final
+class SystemClock:
+    """The machine's clocks."""
+
+    wall_ns = staticmethod(time.time_ns)
+    monotonic_ns = staticmethod(time.monotonic_ns)
+
+    @staticmethod
+    def wait(event: threading.Event, timeout_ns: int | None) -> bool:
+        """Wait on the event."""
+        return event.wait(None if timeout_ns is None else max(timeout_ns, 0) / 1e9)
+
+
+@final
+class VersionSource:
+    """Versions: wall nanoseconds that only ever increase here, and a writer id that is new after a fork.
+
+    Any thread. Two processes never share a writer id (64 random bits), so no two updates share a version.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start with a new writer id."""
+        self._clock = clock
+        # Re-entrant: an update made by a finalizer or a signal handler may interrupt one on the same thread.
+        self._lock = threading.RLock()
+        self._last_ns = 0
+        self.writer = _new_writer()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def next(self) -> Version:
+        """Return a version above all that were returned before."""
+        now = self._clock.wall_ns()
+        with self._lock:
+            # No call between reading and writing: nothing can interrupt here but another thread, which the lock stops.
+            last = self._last_ns
+            now = now if now > last else last + 1
+            self._last_ns = now
+        return now, self.writer
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+        self.writer = _new_writer()
+
+
+def _new_writer() -> int:
+    # 0 is the writer of plain span attributes (model.merge.PLAIN_ATTRIBUTE_WRITER).
+    return int.from_bytes(os.urandom(8), "big") or 1

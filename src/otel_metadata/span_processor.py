@@ -1,0 +1,238 @@
+"""The span processor on top of `live` and `late`: the one object that OpenTelemetry calls.
+
+It is added to the application's tracer provider in place of its `BatchSpanProcessor(exporter)`. It enters spans into
+the registry as they start, sets context metadata on them, and puts them into each destination's outbox as they end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry.sdk.trace import SpanProcessor
+
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.late.outbox import Outbox, OutboxSettings
+from otel_metadata.late.stats import PipelineStats
+from otel_metadata.late.worker import Worker
+from otel_metadata.live import routing
+from otel_metadata.live.captured import CapturedSpan, is_llm_span
+from otel_metadata.live.context import bound_in
+from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan
+from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.reporting import REPORTER
+from otel_metadata.seams import SystemClock
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span
+
+    from otel_metadata.late.destination import Destination
+    from otel_metadata.model.merge import Field, FieldName, Fields
+    from otel_metadata.live.captured import CaptureSpans
+    from otel_metadata.model.receipt import Refusal, Routed
+    from otel_metadata.model.span_ref import SpanKey
+    from otel_metadata.seams import Clock
+
+__all__ = ["MetadataSpanProcessor"]
+
+_SAMPLED: Final = 0x01
+_NO_FIELDS: Final[Fields] = {}
+
+
+@final
+class MetadataSpanProcessor(SpanProcessor):
+    """Takes ended spans and late updates to their destinations; add it in place of a `BatchSpanProcessor`.
+
+    ```python
+    provider.add_span_processor(MetadataSpanProcessor(Destination("phoenix", exporter, patches)))
+    ```
+
+    Each destination has its own bounded outbox and worker thread, so a dead one delays no other. No method raises into
+    the application or waits for the network, but `force_flush` and `shutdown`, which wait up to their timeout.
+    """
+
+    def __init__(
+        self,
+        *destinations: Destination,
+        settings: OutboxSettings | None = None,
+        clock: Clock | None = None,
+        start_workers: bool = True,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """Start an outbox and a worker for each destination, and take updates from now on.
+
+        Args:
+            destinations: At least one; their names differ.
+            settings: Bounds and times of the outboxes; None for the defaults.
+            clock: Time; None for the system's.
+            start_workers: False for tests that step the workers by hand.
+            chance: Uniform in [0, 1), for the jitter of the back-off.
+
+        Raises:
+            ConfigurationError: No destination, or two of one name.
+        """
+        self.names = tuple(destination.name for destination in destinations)
+        if not destinations or len(set(self.names)) != len(self.names):
+            raise ConfigurationError("MetadataSpanProcessor", list(self.names), "at least one destination, names that differ")
+        self._clock = clock or SystemClock()
+        settings = settings or OutboxSettings()
+        self.outboxes = tuple(
+            Outbox(destination, settings, self._clock, LOCK, chance) for destination in destinations
+        )
+        self.workers = tuple(Worker(outbox, self._clock, start=start_workers) for outbox in self.outboxes)
+        self._refused: dict[str, int] = {}
+        self._is_shut_down = False
+        routing.add_router(self)
+
+    # --- OpenTelemetry's side ---------------------------------------------------------------------------------------
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Enter a span that starts, set context metadata on it, show it to the captures."""
+        try:
+            context = span.get_span_context()
+            entry: LiveSpan | None = None
+            is_sampled = context.trace_flags & _SAMPLED
+            if is_sampled:
+                entry = REGISTRY.begin(span, context, span.parent, self)
+                if entry is None:
+                    return  # another processor of ours on the same provider was first
+            bound = bound_in(parent_context)
+            if bound is None:
+                return
+            if bound.values and entry is not None:
+                routing.set_on_start(entry, span, bound.values)
+            if bound.captures:
+                self._show(span, entry, bound.captures)
+        except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
+            REPORTER.failed("on_start", error)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Put an ended span into every outbox, with its sidecar, in one step with closing it."""
+        try:
+            context = span.context
+            if not context.trace_flags & _SAMPLED:
+                return
+            key = (context.trace_id, context.span_id)
+            with LOCK:
+                entry = REGISTRY.end(key)
+                if entry is not None:
+                    for router in entry.routers:
+                        router.take(key, span, entry)
+                elif not self.knows(key) and key not in REGISTRY.inherited:
+                    # It started before this processor was added.
+                    self.take(key, span, None)
+            if entry is not None and entry.captures:
+                _judge(entry, span)
+        except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
+            REPORTER.failed("on_end", error)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what waits, for all destinations in parallel; True when all of it arrived within the time.
+
+        Waits for a backend's grace, not for schedules, holding or back-off; what fails is tried once.
+        """
+        deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
+        finishes = [worker.begin_flush() for worker in self.workers]
+        return all([finish(deadline_ns) for finish in finishes])  # a list: each is waited for
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """Take nothing more, send what waits (spans, then patches), and close the exporters, all under one deadline.
+
+        What could not be sent by then is counted as lost (`shutdown_deadline`). A second call does nothing.
+        """
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        routing.remove_router(self)
+        deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
+        finishes = []
+        for worker in self.workers:
+            worker.begin_stop()
+            finishes.append(worker.begin_flush())
+        for finish in finishes:
+            finish(deadline_ns)
+        for worker in self.workers:
+            worker.stop(deadline_ns)
+            worker.give_up("shutdown_deadline")
+        for outbox in self.outboxes:
+            self._close_exporters(outbox.destination, deadline_ns)
+
+    # --- the live side: see live.registry.Router --------------------------------------------------------------------
+
+    def knows(self, key: SpanKey) -> bool:
+        """Whether one of the destinations holds or recently exported this span."""
+        return any([outbox.knows(key) for outbox in self.outboxes])
+
+    def submit(self, target: SpanRef, fields: dict[FieldName, Field]) -> dict[str, Routed]:
+        """Take one update for a span that is not live, for each destination."""
+        with LOCK:
+            return {outbox.destination.name: outbox.submit(target, fields) for outbox in self.outboxes}
+
+    def take(self, key: SpanKey, span: ReadableSpan, entry: LiveSpan | None) -> None:
+        """Put an ended span into every outbox; the caller holds the lock."""
+        fields = entry.fields or _NO_FIELDS if entry is not None else _NO_FIELDS
+        updates = entry.updates if entry is not None else 0
+        is_local_root = entry.is_local_root if entry is not None else span.parent is None or span.parent.is_remote
+        for outbox, worker in zip(self.outboxes, self.workers, strict=True):
+            if outbox.put(key, span, fields, updates, is_local_root):
+                worker.wake()
+
+    def refused(self, reason: Refusal) -> None:
+        """Count an update that was not accepted."""
+        with LOCK:
+            self._refused[reason] = self._refused.get(reason, 0) + 1
+
+    def abandoned(self, entry: LiveSpan) -> None:
+        """Count the updates of a span that was collected without being ended."""
+        for outbox in self.outboxes:
+            outbox.lose_live(entry.updates)
+
+    # --- for operators ----------------------------------------------------------------------------------------------
+
+    def stats(self) -> PipelineStats:
+        """Return what became of every update so far: see `late.stats`."""
+        with LOCK:
+            live = REGISTRY.live_updates(self)
+            return PipelineStats(
+                destinations={outbox.destination.name: outbox.stats(live) for outbox in self.outboxes},
+                refused=dict(self._refused),
+                internal_errors=REPORTER.internal_errors,
+            )
+
+    def __repr__(self) -> str:
+        """A status line."""
+        return f"<MetadataSpanProcessor {', '.join(map(repr, self.outboxes))}>"
+
+    def _show(self, span: Span, entry: LiveSpan | None, captures: tuple[CaptureSpans, ...]) -> None:
+        scope = span.instrumentation_scope
+        scope_name = scope.name if scope is not None else ""
+        captured = CapturedSpan(
+            SpanRef.from_span_context(span.get_span_context()),
+            span.name,
+            scope_name,
+            is_llm=is_llm_span(scope_name, span.attributes),
+        )
+        taken = [capture.add(span, captured) for capture in captures]
+        if entry is not None and any(taken):
+            entry.captures = (captured,)
+
+    def _close_exporters(self, destination: Destination, deadline_ns: int) -> None:
+        remaining = max((deadline_ns - self._clock.monotonic_ns()) // 1_000_000, 0)
+        try:
+            destination.patch_exporter.shutdown(remaining)
+        except Exception as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
+        try:
+            if destination.span_exporter is not None:
+                destination.span_exporter.shutdown()
+        except Exception as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
+
+
+def _judge(entry: LiveSpan, span: ReadableSpan) -> None:
+    """Look again whether captured spans are calls of a model: most attributes come after the start."""
+    for captured in entry.captures:
+        if not captured.is_llm:
+            captured.is_llm = is_llm_span(captured.scope_name, span.attributes)

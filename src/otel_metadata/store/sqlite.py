@@ -1,0 +1,275 @@
+"""The embedded store: one SQLite file in WAL mode, which several processes write at once.
+
+Two tables. `spans` is what OTLP says of a span, one row each. `fields` is one row for each field; the first-level merge
+is an upsert that keeps the higher version, so there is no read-modify-write, and any order, any repetition and any
+number of writers lead to the same rows. Fields of a trace have an empty span id. A field may come before its span.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+import orjson
+
+from otel_metadata.errors import StoreError, StoreFormatError
+from otel_metadata.model.merge import FieldName, Fields, Json, json_text
+from otel_metadata.model.record import SpanQuery, SpanRecord, StoredSpan, assemble
+from otel_metadata.store.rows import row_of
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
+
+    from otel_metadata.model.patch import Patch
+
+__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "SqliteStore"]
+
+APPLICATION_ID: Final = 0x6F74_656D
+"""SQLite's `application_id` of our files ("otem"): a database without it is somebody else's."""
+
+SCHEMA_VERSION: Final = 1
+"""SQLite's `user_version`: a higher one was written by a newer version."""
+
+_SCHEMA: Final = """
+CREATE TABLE spans (
+    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, parent_id TEXT, trace_state TEXT NOT NULL,
+    name TEXT NOT NULL, kind TEXT NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
+    status_code TEXT NOT NULL, status_message TEXT,
+    attributes TEXT NOT NULL, events TEXT NOT NULL, links TEXT NOT NULL, resource TEXT NOT NULL,
+    scope_name TEXT NOT NULL, scope_version TEXT,
+    PRIMARY KEY (trace_id, span_id)
+);
+CREATE INDEX spans_by_start ON spans (start_ns DESC);
+CREATE INDEX spans_by_span_id ON spans (span_id);
+CREATE TABLE fields (
+    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, level TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
+    value TEXT NOT NULL, ns INTEGER NOT NULL, writer TEXT NOT NULL,
+    PRIMARY KEY (trace_id, span_id, level, kind, key)
+) WITHOUT ROWID;
+"""
+
+_SPAN_COLUMNS: Final = (
+    "trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message, "
+    "attributes, events, links, resource, scope_name, scope_version"
+)
+
+_WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({_SPAN_COLUMNS}) VALUES ({', '.join('?' * 16)})"  # noqa: S608 # constants of this module
+
+# The merge contract (model.merge) in SQL: the higher version stands, of equal ones the greater JSON text; of a tag the
+# lower version. SQLite compares text by its UTF-8 bytes, which is the order of Python's code points.
+_MERGE_FIELD: Final = """
+INSERT INTO fields (trace_id, span_id, level, kind, key, value, ns, writer) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (trace_id, span_id, level, kind, key) DO UPDATE
+SET value = excluded.value, ns = excluded.ns, writer = excluded.writer
+WHERE CASE WHEN excluded.kind = 'tag' THEN (excluded.ns, excluded.writer) < (ns, writer)
+           ELSE (excluded.ns, excluded.writer, excluded.value) > (ns, writer, value) END
+"""
+
+
+@final
+class SqliteStore:
+    """Spans and fields in one SQLite file.
+
+    Any thread; several processes at once, a write waits up to *busy_timeout_millis* for another's. The file is made
+    with mode 0600 when it is first written.
+    """
+
+    def __init__(self, path: str | Path, *, busy_timeout_millis: int = 10_000) -> None:
+        """Remember the path; the file is opened at the first use.
+
+        Args:
+            path: The file, or ":memory:".
+            busy_timeout_millis: How long a write waits for another process's.
+        """
+        self.path = str(path)
+        self._busy_timeout_millis = busy_timeout_millis
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+
+    def write(self, spans: Iterable[ReadableSpan]) -> None:
+        """Store ended spans and merge their fields, all or none.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        rows = [row_of(span) for span in spans]
+        with self._transaction() as connection:
+            connection.executemany(_WRITE_SPAN, [_span_row(span) for span, _ in rows])
+            connection.executemany(
+                _MERGE_FIELD, [row for span, fields in rows for row in _field_rows(span.trace_id, span.span_id, fields)]
+            )
+
+    def patch(self, patches: Iterable[Patch]) -> None:
+        """Merge fields, whether or not their span is there yet, all or none.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        rows = [
+            row
+            for patch in patches
+            for row in _field_rows(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields)
+        ]
+        with self._transaction() as connection:
+            connection.executemany(_MERGE_FIELD, rows)
+
+    def query(self, query: SpanQuery) -> list[SpanRecord]:
+        """Return the records that *query* selects, newest start first.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        conditions = [(column, value) for column, value in (("trace_id", query.trace_id), ("span_id", query.span_id)) if value]
+        where = f"WHERE {' AND '.join(f'{column} = ?' for column, _ in conditions)}" if conditions else ""
+        sql = f"SELECT {_SPAN_COLUMNS} FROM spans {where} ORDER BY start_ns DESC, span_id LIMIT ?"  # noqa: S608 # constants of this module; values are bound
+        with self._opened() as connection:
+            spans = [_stored_span(row) for row in connection.execute(sql, [*(value for _, value in conditions), query.limit])]
+            return [assemble(span, self._fields_of(connection, span)) for span in spans]
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def _fields_of(self, connection: sqlite3.Connection, span: StoredSpan) -> Fields:
+        rows = connection.execute(
+            "SELECT level, kind, key, value, ns, writer FROM fields WHERE trace_id = ? AND span_id IN (?, '')",
+            (span.trace_id, span.span_id),
+        )
+        fields: dict[FieldName, tuple[Json, tuple[int, int]]] = {}
+        for level, kind, key, value, ns, writer in rows:
+            fields[level, kind, key] = (orjson.loads(value), (ns, int(writer, 16)))
+        return fields
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._opened() as connection:
+            # IMMEDIATE: a transaction that reads first and then writes fails at once when another wrote meanwhile.
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                # A connection never crosses a fork: the child opens its own and lets the parent's be.
+                if self._connection is None or self._pid != os.getpid():
+                    self._connection = self._open()
+                    self._pid = os.getpid()
+                yield self._connection
+            except sqlite3.Error as error:
+                raise StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path != ":memory:":
+            self._create_file()
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=self._busy_timeout_millis / 1000, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}; expected a path of a file in a directory that exists.") from error
+        try:
+            self._prepare(connection)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            if "not a database" in str(error):
+                raise StoreFormatError(self.path, "not an SQLite database", "a store of otel-metadata, or no file") from error
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _create_file(self) -> None:
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            if not Path(self.path).is_file():
+                raise StoreFormatError(self.path, "not a file", "a path of a file") from None
+        except OSError as error:
+            raise StoreError(
+                f"{self.path}: {error.strerror}; expected a path in a directory that exists and is writable."
+            ) from error
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if application_id != APPLICATION_ID and tables:
+            raise StoreFormatError(self.path, "another program's SQLite database", "a store of otel-metadata, or no file")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise StoreFormatError(
+                self.path, f"a store of version {version}", f"version {SCHEMA_VERSION}: install a newer otel-metadata"
+            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        # With WAL, NORMAL loses no transaction when the process dies, only when the machine loses power.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if version < SCHEMA_VERSION:
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+
+    def __repr__(self) -> str:
+        """A status line."""
+        return f"<SqliteStore {self.path} {'closed' if self._connection is None else 'open'}>"
+
+
+def _field_rows(trace_id: str, span_id: str, fields: Fields) -> Iterator[tuple[str | int, ...]]:
+    for (level, kind, key), (value, (ns, writer)) in fields.items():
+        yield trace_id, span_id if level == "span" else "", level, kind, key, json_text(value), ns, f"{writer:016x}"
+
+
+def _span_row(span: StoredSpan) -> tuple[str | int | None, ...]:
+    return (
+        span.trace_id,
+        span.span_id,
+        span.parent_id,
+        span.trace_state,
+        span.name,
+        span.kind,
+        span.start_ns,
+        span.end_ns,
+        span.status_code,
+        span.status_message,
+        json_text(dict(span.attributes)),
+        json_text([dict(event) for event in span.events]),
+        json_text([dict(link) for link in span.links]),
+        json_text(dict(span.resource)),
+        span.scope_name,
+        span.scope_version,
+    )
+
+
+def _stored_span(row: tuple[str | int | None, ...]) -> StoredSpan:
+    (*head, attributes, events, links, resource, scope_name, scope_version) = row
+    return StoredSpan(
+        *head,  # type: ignore[arg-type] # the columns are those of _SPAN_COLUMNS
+        attributes=_loaded(attributes),
+        events=tuple(_loaded(events)),
+        links=tuple(_loaded(links)),
+        resource=_loaded(resource),
+        scope_name=scope_name,  # type: ignore[arg-type] # NOT NULL
+        scope_version=scope_version,  # type: ignore[arg-type] # TEXT
+    )
+
+
+def _loaded(text: object) -> Any:
+    return orjson.loads(text)  # type: ignore[arg-type] # written by json_text

@@ -1,0 +1,157 @@
+"""For tests of applications, and our own: a clock that a test moves, and a pipeline without threads, files or network.
+
+```python
+def test_the_verdict_reaches_the_span(metadata_pipeline):  # the fixture of otel_metadata.pytest_plugin
+    answer("hi")
+    metadata_pipeline.deliver()
+    assert metadata_pipeline.record("answer").metadata == {"thumbs": "up"}
+```
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, final
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
+from otel_metadata.late.destination import Destination
+from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.live import settings as live_settings
+from otel_metadata.model.record import SpanQuery, SpanRecord
+from otel_metadata.span_processor import MetadataSpanProcessor
+from otel_metadata.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_metadata.late.stats import PipelineStats
+
+__all__ = ["InMemoryPatchExporter", "InMemoryPipeline", "ManualClock", "RecordingSpanExporter"]
+
+
+@final
+class ManualClock:
+    """A clock that stands still until a test moves it: the fake of the clock seam."""
+
+    def __init__(self, wall_ns: int = 1_700_000_000_000_000_000) -> None:
+        """Start at *wall_ns*, monotonic time at zero."""
+        self._condition = threading.Condition()
+        self._wall_ns = wall_ns
+        self._monotonic_ns = 0
+
+    def wall_ns(self) -> int:
+        """Return the wall time that the test has set."""
+        return self._wall_ns
+
+    def monotonic_ns(self) -> int:
+        """Return the monotonic time that the test has set."""
+        return self._monotonic_ns
+
+    def advance(self, millis: float) -> None:
+        """Move both times forward and wake who waits."""
+        with self._condition:
+            self._wall_ns += int(millis * 1_000_000)
+            self._monotonic_ns += int(millis * 1_000_000)
+            self._condition.notify_all()
+
+    def wait(self, event: threading.Event, timeout_ns: int | None) -> bool:
+        """Wait until *event* is set, or the test has moved the time far enough; it is looked at on every move."""
+        with self._condition:
+            until_ns = None if timeout_ns is None else self._monotonic_ns + timeout_ns
+            while not event.is_set() and (until_ns is None or self._monotonic_ns < until_ns):
+                # An event does not notify the condition; a hundredth of a second is how late its setting is seen.
+                self._condition.wait(0.01)
+        return event.is_set()
+
+
+@final
+class RecordingSpanExporter(SpanExporter):
+    """Keeps the spans it was given; answers as it is told.
+
+    Attributes:
+        spans: Every span that was acknowledged, in order.
+        answer: Called before each batch; its result is the answer, and it may raise or wait.
+    """
+
+    def __init__(self, answer: Callable[[], SpanExportResult] | None = None) -> None:
+        """Answer each batch by *answer*, or with success."""
+        self.spans: list[ReadableSpan] = []
+        self.answer = answer
+        self.is_shut_down = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Keep the spans, if they are acknowledged."""
+        result = self.answer() if self.answer is not None else SpanExportResult.SUCCESS
+        if result is SpanExportResult.SUCCESS:
+            self.spans.extend(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """Remember it."""
+        self.is_shut_down = True
+
+
+@final
+class InMemoryPipeline:
+    """A tracer provider with our processor on a store in memory; nothing runs by itself.
+
+    Attributes:
+        provider: The tracer provider; not the global one.
+        processor: Our processor on it.
+        clock: The clock of its outbox.
+    """
+
+    def __init__(self, *destinations: Destination, outbox: OutboxSettings | None = None) -> None:
+        """Set it up, and let `observe` and `start_span` use it until `close`.
+
+        Args:
+            destinations: More destinations, beside the store.
+            outbox: Bounds and times.
+        """
+        self.clock = ManualClock()
+        self._store = SqliteStore(":memory:")
+        store = Destination("store", StoreSpanExporter(self._store), StorePatchExporter(self._store))
+        self.processor = MetadataSpanProcessor(
+            store, *destinations, settings=outbox, clock=self.clock, start_workers=False, chance=lambda: 1.0
+        )
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(self.processor)
+        self._before = live_settings.current()
+        live_settings.use(
+            live_settings.LiveSettings(tracer=self.provider.get_tracer(live_settings.SCOPE_NAME), mask=self._before.mask)
+        )
+
+    def deliver(self) -> bool:
+        """Export and send everything that waits, on this thread; True when all of it arrived."""
+        return self.processor.force_flush()
+
+    def records(self) -> list[SpanRecord]:
+        """Return every stored span with everything that was set on it, newest start first."""
+        return self._store.query(SpanQuery(limit=1_000_000))
+
+    def record(self, name: str) -> SpanRecord:
+        """Return the stored span of this name.
+
+        Raises:
+            LookupError: None has it, or more than one.
+        """
+        found = [record for record in self.records() if record.name == name]
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} spans are named {name!r} among {[one.name for one in self.records()]}.")
+        return found[0]
+
+    def stats(self) -> PipelineStats:
+        """Return what became of every update so far."""
+        return self.processor.stats()
+
+    def close(self) -> None:
+        """Undo the set-up."""
+        live_settings.use(self._before)
+        self.processor.shutdown()
+        self.provider.shutdown()
