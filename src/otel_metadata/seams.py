@@ -140,31 +140,30 @@ class SystemClock:
 class VersionSource:
     """Versions: wall nanoseconds that only ever increase here, and a writer id that is new after a fork.
 
-    Any thread. Two processes never share a writer id (64 random bits), so no two updates share a version.
+    Two processes never share a writer id (64 random bits), so no two updates share a version. Not safe by itself for
+    several threads: whoever draws a version holds the lock under which it is used, so that versions are in the order of
+    their use.
     """
 
     def __init__(self, clock: Clock) -> None:
         """Start with a new writer id."""
         self._clock = clock
-        # Re-entrant: an update made by a finalizer or a signal handler may interrupt one on the same thread.
-        self._lock = threading.RLock()
         self._last_ns = 0
         self.writer = _new_writer()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._renew)
 
     def next(self) -> Version:
-        """Return a version above all that were returned before."""
+        """Return a version above all that were returned before; the caller holds its lock."""
         now = self._clock.wall_ns()
-        with self._lock:
-            # No call between reading and writing: nothing can interrupt here but another thread, which the lock stops.
-            last = self._last_ns
-            now = now if now > last else last + 1
-            self._last_ns = now
+        # No call between reading and writing: a finalizer or signal handler cannot interrupt here.
+        last = self._last_ns
+        if now <= last:
+            now = last + 1
+        self._last_ns = now
         return now, self.writer
 
     def _renew(self) -> None:
-        self._lock = threading.RLock()
         self.writer = _new_writer()
 
 

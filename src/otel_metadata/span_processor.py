@@ -91,6 +91,8 @@ class MetadataSpanProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Enter a span that starts, set context metadata on it, show it to the captures."""
         try:
+            if self._is_shut_down:
+                return
             context = span.get_span_context()
             entry: LiveSpan | None = None
             is_sampled = context.trace_flags & _SAMPLED
@@ -112,18 +114,17 @@ class MetadataSpanProcessor(SpanProcessor):
         """Put an ended span into every outbox, with its sidecar, in one step with closing it."""
         try:
             context = span.context
-            if not context.trace_flags & _SAMPLED:
-                return
             key = (context.trace_id, context.span_id)
-            with LOCK:
-                entry = REGISTRY.end(key)
-                if entry is not None:
-                    for router in entry.routers:
-                        router.take(key, span, entry)
-                elif not self.knows(key) and key not in REGISTRY.inherited:
-                    # It started before this processor was added.
-                    self.take(key, span, None)
-            if entry is not None and entry.captures:
+            entries = REGISTRY.entries
+            entry = entries.get(key)
+            if entry is None:
+                self._take_unseen(key, span)
+                return
+            entry.ended = span
+            for outbox in entry.outboxes:
+                outbox.arrive(entry)
+            entries.pop(key, None)
+            if entry.captures:
                 _judge(entry, span)
         except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
             REPORTER.failed("on_end", error)
@@ -170,15 +171,6 @@ class MetadataSpanProcessor(SpanProcessor):
         with LOCK:
             return {outbox.destination.name: outbox.submit(target, fields) for outbox in self.outboxes}
 
-    def take(self, key: SpanKey, span: ReadableSpan, entry: LiveSpan | None) -> None:
-        """Put an ended span into every outbox; the caller holds the lock."""
-        fields = entry.fields or _NO_FIELDS if entry is not None else _NO_FIELDS
-        updates = entry.updates if entry is not None else 0
-        is_local_root = entry.is_local_root if entry is not None else span.parent is None or span.parent.is_remote
-        for outbox, worker in zip(self.outboxes, self.workers, strict=True):
-            if outbox.put(key, span, fields, updates, is_local_root):
-                worker.wake()
-
     def refused(self, reason: Refusal) -> None:
         """Count an update that was not accepted."""
         with LOCK:
@@ -205,6 +197,19 @@ class MetadataSpanProcessor(SpanProcessor):
         """A status line."""
         return f"<MetadataSpanProcessor {', '.join(map(repr, self.outboxes))}>"
 
+    def _take_unseen(self, key: SpanKey, span: ReadableSpan) -> None:
+        """Take a span that started before this processor was added; not one that a processor beside this one took."""
+        is_sampled = span.context.trace_flags & _SAMPLED
+        if not is_sampled or self._is_shut_down or key in REGISTRY.inherited or self.knows(key):
+            return
+        entry = LiveSpan(_Unseen(), None)  # type: ignore[arg-type] # nobody will ask for the span itself
+        entry.key = entry.root_key = key
+        if span.parent is not None and not span.parent.is_remote:
+            entry.root_key = (key[0], 0)
+        entry.ended = span
+        for outbox in self.outboxes:
+            outbox.arrive(entry)
+
     def _show(self, span: Span, entry: LiveSpan | None, captures: tuple[CaptureSpans, ...]) -> None:
         scope = span.instrumentation_scope
         scope_name = scope.name if scope is not None else ""
@@ -229,6 +234,10 @@ class MetadataSpanProcessor(SpanProcessor):
                 destination.span_exporter.shutdown()
         except Exception as error:  # noqa: BLE001 # a foreign exporter
             REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
+
+
+class _Unseen:
+    """Stands for a live span that nobody here saw."""
 
 
 def _judge(entry: LiveSpan, span: ReadableSpan) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import importlib.metadata
 import itertools
 import os
 import sys
@@ -26,6 +27,7 @@ import wrapt
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from packaging.version import Version
 
 import otel_metadata as om
 from otel_metadata.cli.llm_stub import LlmStub
@@ -51,19 +53,32 @@ class Instrumentor:
     is_current_in_loop: bool = False
     """Whether its span is the current one in the loop over a stream; otherwise the caller's is."""
 
+    ends_when_closed: bool = True
+    """Whether the span of a stream that is closed before its end ends with it."""
+
     ends_when_dropped: bool = True
     """Whether the span of a stream that is neither finished nor closed ends when the stream is garbage-collected."""
 
     has_async_close: bool = True
     """Whether leaving `async with stream` closes the response as well as the span."""
 
-    marks_broken_as_error: bool = True
-    """Whether a stream that breaks leaves its span with status ERROR."""
 
+def is_before(distribution: str, version: str) -> bool:
+    """Whether an older version of a distribution is installed."""
+    try:
+        return Version(importlib.metadata.version(distribution)) < Version(version)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+# Up to 0.1.65 it ends the span of a stream only with the stream's last chunk or its error.
+_ENDS_EARLY = not is_before("openinference-instrumentation-openai", "0.1.66")
 
 INSTRUMENTORS: Mapping[str, Instrumentor] = {
-    "openinference": Instrumentor("openinference.instrumentation.openai"),
-    "openllmetry": Instrumentor("opentelemetry.instrumentation.openai", marks_broken_as_error=False),
+    "openinference": Instrumentor(
+        "openinference.instrumentation.openai", ends_when_closed=_ENDS_EARLY, ends_when_dropped=_ENDS_EARLY
+    ),
+    "openllmetry": Instrumentor("opentelemetry.instrumentation.openai"),
     "openai_v2": Instrumentor(
         "opentelemetry.instrumentation.openai_v2",
         spans_of_responses=0,
@@ -245,6 +260,9 @@ def scene(
     provider.add_span_processor(processor)
     tracing = importlib.import_module(instrumentor.module).OpenAIInstrumentor()
     tracing.instrument(tracer_provider=provider)
+    assert tracing.is_instrumented_by_opentelemetry, (
+        "It refused this version of openai; the log of the set-up says why."
+    )
     try:
         with (
             LlmStub(first_number=next(_first_numbers)) as stub,

@@ -32,6 +32,7 @@ class Call:
     make: Callable[[Any, InLoop], None]
     has_loop: bool
     api: str = "chat"
+    is_closed_early: bool = False
     is_dropped: bool = False
 
     @property
@@ -41,6 +42,8 @@ class Call:
 
     def is_traced_by(self, instrumentor: Instrumentor) -> bool:
         """Whether that instrumentor makes a span of it, and ends it."""
+        if self.is_closed_early and not instrumentor.ends_when_closed:
+            return False
         if self.is_dropped and not instrumentor.ends_when_dropped:
             return False
         return self.api != "responses" or instrumentor.spans_of_responses > 0
@@ -183,14 +186,14 @@ CALLS = [
     Call("tool", tool, has_loop=False),
     Call("error", error, has_loop=False),
     Call("stream", stream, has_loop=True),
-    Call("stream_closed_early", stream_closed_early, has_loop=True),
+    Call("stream_closed_early", stream_closed_early, has_loop=True, is_closed_early=True),
     Call("stream_dropped", stream_dropped, has_loop=True, is_dropped=True),
     Call("stream_broken", stream_broken, has_loop=True),
     Call("stream_refused", stream_refused, has_loop=False),
     Call("async_plain", async_plain, has_loop=False),
     Call("async_error", async_error, has_loop=False),
     Call("async_stream", async_stream, has_loop=True),
-    Call("async_stream_closed_early", async_stream_closed_early, has_loop=True),
+    Call("async_stream_closed_early", async_stream_closed_early, has_loop=True, is_closed_early=True),
     Call("async_stream_broken", async_stream_broken, has_loop=True),
     Call("response", response, has_loop=False, api="responses"),
     Call("response_error", response_error, has_loop=False, api="responses"),

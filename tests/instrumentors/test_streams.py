@@ -117,7 +117,7 @@ class TestSpanThatNeverEnds:
     def test_our_own_spans_around_it_are_closed_properly(self, scene: Scene) -> None:
         """A function that is observed, and drops a stream, gives its caller back the current span and the metadata."""
 
-        @om.observe(tracer=scene.tracer)
+        @om.observe(name="answer", tracer=scene.tracer)
         def answer() -> None:
             drop_a_stream(scene)
 
@@ -129,7 +129,7 @@ class TestSpanThatNeverEnds:
         scene.export()
 
         assert scene.span("after").parent == scene.span("caller").context
-        assert scene.span(answer.__qualname__).parent == scene.span("caller").context
+        assert scene.span("answer").parent == scene.span("caller").context
 
     @pytest.mark.only("openai_v2")
     def test_shutdown_does_not_wait_for_it(self, scene: Scene) -> None:
@@ -172,6 +172,9 @@ class TestObservedGenerators:
 
     def test_a_consumer_that_stops_early_leaves_no_span_open(self, scene: Scene) -> None:
         """`close()` after the first chunk ends the stream, its span and the generator's, and both are exported."""
+        if not scene.instrumentor.ends_when_closed:
+            pytest.skip("this version never ends the span of a stream that is closed early")
+
         with scene.caller():
             chunks = observed_generator(scene, hold_after_chunks=2)()
             next(chunks)
@@ -211,6 +214,8 @@ class TestObservedGenerators:
 
     def test_an_async_consumer_that_stops_early_leaves_no_span_open(self, scene: Scene) -> None:
         """`aclose()` after the first chunk ends the stream, its span and the generator's."""
+        if not scene.instrumentor.ends_when_closed:
+            pytest.skip("this version never ends the span of a stream that is closed early")
 
         @om.observe(name="answer", tracer=scene.tracer)
         async def answer(client: openai.AsyncOpenAI) -> AsyncIterator[str]:

@@ -63,13 +63,18 @@ _EVALUATION_PARTS: Final = ("label", "score", "explanation", "source", "metadata
 _ANNOTATION_PARTS: Final = ("label", "score", "text", "annotator")
 
 
+_NATIVE_SCALARS: Final = frozenset({str, int, float, bool})
+
+
 def is_native(value: Json) -> bool:
     """Whether an attribute can hold *value* as it is: a scalar, or a list of one scalar type."""
     kind = type(value)
+    if kind in _NATIVE_SCALARS:
+        return True
     if kind is list:
         kinds = {type(item) for item in value}  # type: ignore[union-attr] # the exact type was just tested
-        return len(kinds) <= 1 and not kinds & {list, dict, type(None)}
-    return kind is not dict and value is not None
+        return len(kinds) <= 1 and kinds <= _NATIVE_SCALARS
+    return False
 
 
 def native_name(name: FieldName) -> str | None:

@@ -3,6 +3,7 @@
 Theory of operation. For one destination a span is, after its end, in one of these states, and an update for it does
 what the state says:
 
+    arrived     in `_inbox`, put there without a lock; admitted to the queue before anything is decided
     queued      in `_queue`: the update is joined to it and leaves with it
     exporting   in `_exporting`: the update becomes a patch that waits for the answer
     exported    in `_recent`: the patch may go after the backend's grace
@@ -28,10 +29,11 @@ If you add a place where updates wait, add it to `stats` and to `give_up`.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
 from otel_metadata.late.backoff import backoff_ns
 from otel_metadata.late.stats import Counters, DestinationStats
@@ -49,12 +51,39 @@ if TYPE_CHECKING:
     from otel_metadata.late.destination import Destination
     from otel_metadata.seams import Clock
 
-__all__ = ["FlushTicket", "Outbox", "OutboxSettings", "PatchBatch", "QueuedSpan", "SpanBatch"]
+__all__ = ["EndedSpan", "FlushTicket", "Outbox", "OutboxSettings", "PatchBatch", "QueuedSpan", "SpanBatch"]
 
 _MILLI: Final = 1_000_000
 
 MAX_RECENT: Final = 16_384
 """Spans whose end in this destination is remembered; about 230 bytes each."""
+
+
+# Ended spans that wait to be admitted before the worker is woken for it. Until then they are not weighed, so when spans
+# turn out to be large there are fewer of them: together an eighth of the room in bytes.
+_INBOX_ROOM: Final = 1_024
+_MIN_INBOX_ROOM: Final = 16
+
+_NO_FIELDS: Final[Fields] = {}
+
+
+def _nobody() -> None:
+    """Wake nobody: an outbox without a worker."""
+
+
+class EndedSpan(Protocol):
+    """A span that has ended, as the live side hands it over: see `live.registry.LiveSpan`."""
+
+    key: SpanKey
+    is_open: bool
+    fields: dict[FieldName, Field] | None
+    updates: int
+    ended: ReadableSpan | None
+
+    @property
+    def is_local_root(self) -> bool:
+        """Whether its parent is in another process, or there is none."""
+        ...
 
 
 @final
@@ -223,6 +252,9 @@ class Outbox:
         # A held span leaves early when half of the room is taken; others leave as soon as a batch is full.
         self._pressure_at = settings.max_queue_size // 2 if destination.hold_millis else settings.max_export_batch_size
         self._pressure_at = max(min(self._pressure_at, settings.max_queue_size), 1)
+        self._inbox_room = min(_INBOX_ROOM, self._pressure_at)
+        self._average_size = 0.0
+        self.wake: Callable[[], None] = _nobody
         self.reset()
 
     def reset(self) -> None:
@@ -234,6 +266,7 @@ class Outbox:
         self._sending: dict[SpanKey, _Pending] = {}
         self._due: list[tuple[int, SpanKey]] = []
         self._tickets: list[FlushTicket] = []
+        self._inbox: deque[EndedSpan] = deque()
         self._unweighed: list[QueuedSpan] = []
         self._bytes = 0
         self._paused_until_ns = 0
@@ -242,40 +275,22 @@ class Outbox:
 
     # --- the application's thread -----------------------------------------------------------------------------------
 
-    def put(self, key: SpanKey, span: ReadableSpan, fields: Fields, updates: int, is_local_root: bool) -> bool:
-        """Take an ended span with its sidecar; return whether the worker should wake.
-
-        When full, the oldest span is dropped and counted, as OpenTelemetry's batch processor does.
-        """
-        with self._lock:
-            counters = self._counters
-            counters.accepted += updates
-            if self._is_closed:
-                counters.lose("target_not_exported", updates)
-                return False
-            queue = self._queue
-            item = QueuedSpan(key, span, fields, updates, is_local_root, self._clock.monotonic_ns() + self._wait_ns)
-            if self._exporting:
-                # The worker is inside an export and cannot weigh; only then does the application's thread.
-                self._weigh(item)
-            else:
-                self._unweighed.append(item)
-            before = queue.pop(key, None)
-            if before is not None:
-                # An id generator of the application's own repeated itself: one of the two spans can stay.
-                counters.spans_evicted += 1
-                counters.lose("target_not_exported", before.updates + before.joined_updates)
-                self._bytes -= before.size
-            queue[key] = item
-            waiting = len(queue)
-            if waiting > self.settings.max_queue_size or self._bytes > self.settings.max_bytes:
-                self._evict()
-            return waiting >= self._pressure_at or self._bytes * 2 > self.settings.max_bytes
+    def arrive(self, ended: EndedSpan) -> None:
+        """Take a span that has ended. No lock: it waits in the inbox until somebody decides something."""
+        inbox = self._inbox
+        inbox.append(ended)
+        if len(inbox) > self._inbox_room:
+            self.wake()
+            if len(inbox) > 2 * self._inbox_room:
+                # The worker is busy, or hangs in an exporter: the application's thread keeps the bounds, two for one.
+                with self._lock:
+                    self._admit(limit=2, weigh=True)
 
     def submit(self, target: SpanRef, fields: Fields) -> Routed:
         """Take one update for a span that is not live: join it, or make a patch of it."""
         key = target.key
         with self._lock:
+            self._admit()
             counters = self._counters
             counters.accepted += 1
             size = weigh_fields(fields)
@@ -305,6 +320,8 @@ class Outbox:
 
     def knows(self, key: SpanKey) -> bool:
         """Whether the span waits here or left lately."""
+        with self._lock:
+            self._admit()
         return key in self._queue or key in self._exporting or key in self._recent or key in self._pending
 
     def _times(self, key: SpanKey, recent: _Recent | None, now: int) -> tuple[int, int, int | None]:
@@ -328,6 +345,7 @@ class Outbox:
                 items, self._unweighed = self._unweighed, []
             sizes = [weigh_span(item.span) + weigh_fields(item.fields) for item in items]
             with self._lock:
+                self._learn(max(sizes))
                 for item, size in zip(items, sizes, strict=True):
                     if self._queue.get(item.key) is item:
                         item.size += size
@@ -336,6 +354,7 @@ class Outbox:
     def claim_spans(self) -> SpanBatch | None:
         """Take the spans whose time has come out of the queue, with what was joined to them; None when there are none."""
         with self._lock:
+            self._admit()
             now = self._clock.monotonic_ns()
             queue = self._queue
             batch: list[QueuedSpan] = []
@@ -430,6 +449,7 @@ class Outbox:
     def request_flush(self, done: Callable[[], None]) -> FlushTicket:
         """Make everything that waits due as soon as its backend may take it, and tell when all of it was tried once."""
         with self._lock:
+            self._admit()
             keys = {*self._queue, *self._exporting, *self._pending, *self._sending}
             ticket = FlushTicket(keys, done)
             self._tickets.append(ticket)
@@ -448,11 +468,13 @@ class Outbox:
     def close(self) -> None:
         """Take nothing more."""
         with self._lock:
+            self._admit()
             self._is_closed = True
 
     def give_up(self, reason: LossReason) -> int:
         """Count everything that still waits as lost; return how many updates that were."""
         with self._lock:
+            self._admit()
             updates = sum(item.updates + item.joined_updates for item in [*self._queue.values(), *self._exporting.values()])
             updates += sum(pending.updates for pending in [*self._pending.values(), *self._sending.values()])
             self._counters.lose(reason, updates)
@@ -479,6 +501,7 @@ class Outbox:
             live: Updates on spans that have not ended; they are not in the outbox yet.
         """
         with self._lock:
+            self._admit()
             counters = self._counters
             return DestinationStats(
                 accepted=counters.accepted + live,
@@ -499,6 +522,40 @@ class Outbox:
             )
 
     # --- decisions, under the lock ----------------------------------------------------------------------------------
+
+    def _admit(self, limit: int | None = None, *, weigh: bool = False) -> None:
+        """Take the inbox into the queue and close the sidecars: what comes now is joined."""
+        inbox = self._inbox
+        while inbox and limit != 0:
+            try:
+                ended = inbox.popleft()
+            except IndexError:  # a finalizer interrupted us and admitted it
+                return
+            self._put(ended, weigh=weigh)
+            limit = None if limit is None else limit - 1
+
+    def _put(self, ended: EndedSpan, *, weigh: bool) -> None:
+        ended.is_open = False
+        counters, queue, key = self._counters, self._queue, ended.key
+        counters.accepted += ended.updates
+        if ended.ended is None or self._is_closed:
+            counters.lose("target_not_exported", ended.updates)
+            return
+        now = self._clock.monotonic_ns()
+        item = QueuedSpan(key, ended.ended, ended.fields or _NO_FIELDS, ended.updates, ended.is_local_root, now + self._wait_ns)
+        if weigh:
+            self._weigh(item)
+        else:
+            self._unweighed.append(item)
+        before = queue.pop(key, None)
+        if before is not None:
+            # An id generator of the application's own repeated itself: one of the two spans can stay.
+            counters.spans_evicted += 1
+            counters.lose("target_not_exported", before.updates + before.joined_updates)
+            self._bytes -= before.size
+        queue[key] = item
+        if len(queue) > self.settings.max_queue_size or self._bytes > self.settings.max_bytes:
+            self._evict()
 
     def _evict(self) -> None:
         while self._queue and (
@@ -657,6 +714,12 @@ class Outbox:
         size = weigh_span(item.span) + weigh_fields(item.fields)
         item.size += size
         self._bytes += size
+
+    def _learn(self, size: int) -> None:
+        """Adapt the room of the inbox to the size of the spans that come."""
+        self._average_size += (size - self._average_size) / 4
+        room = int(self.settings.max_bytes / 8 / self._average_size)
+        self._inbox_room = max(min(room, _INBOX_ROOM, self._pressure_at), min(_MIN_INBOX_ROOM, self._pressure_at))
 
     def _lost(self, reason: LossReason, updates: int) -> Routed:
         self._counters.lose(reason, updates)

@@ -69,7 +69,9 @@ class Worker:
         self._clock = clock
         self._with_thread = start
         self._suppressed = suppressed()
+        self._idle_ns = min(_IDLE_NS, outbox.settings.schedule_delay_millis * 1_000_000)
         self._begin()
+        outbox.wake = self.wake
         if hasattr(os, "register_at_fork"):
             again = weakref.WeakMethod(self._after_fork)
 
@@ -161,7 +163,9 @@ class Worker:
             if self._is_stopped:
                 return
             due_ns = self.outbox.next_due_ns()
-            wait_ns = _IDLE_NS if due_ns is None else min(max(due_ns - self._clock.monotonic_ns(), 0), _IDLE_NS)
+            wait_ns = self._idle_ns
+            if due_ns is not None:
+                wait_ns = min(max(due_ns - self._clock.monotonic_ns(), 0), wait_ns)
             self._clock.wait(self._awake, wait_ns)
             self._awake.clear()
 

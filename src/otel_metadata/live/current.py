@@ -91,7 +91,9 @@ def update_current_span(
             status=status,
             status_message=status_message,
         )
-        return routing.route(SpanRef.from_span_context(context), values, notes, span)
+        return routing.route(
+            (context.trace_id, context.span_id), values, notes, is_sampled=context.trace_flags.sampled, span=span
+        )
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_current_span", error)
         return _FAILED
@@ -139,7 +141,7 @@ def update_current_trace(
             input=input,
             output=output,
         )
-        return routing.route(_root(SpanRef.from_span_context(context)), values, notes)
+        return _route_trace(SpanRef.from_span_context(context), values, notes)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_current_trace", error)
         return _FAILED
@@ -190,7 +192,7 @@ def update_span(
             status=status,
             status_message=status_message,
         )
-        return routing.route(found[0], values, notes, found[1])
+        return _route(found[0], values, notes, found[1])
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_span", error)
         return _FAILED
@@ -237,7 +239,7 @@ def update_trace(
             input=input,
             output=output,
         )
-        return routing.route(_root(found[0]), values, notes)
+        return _route_trace(found[0], values, notes)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_trace", error)
         return _FAILED
@@ -365,10 +367,14 @@ def current_span_ref() -> SpanRef:
         return INVALID_SPAN_REF
 
 
-def _root(ref: SpanRef) -> SpanRef:
-    """Return the local root of the span's trace where it is known here, else the trace alone."""
-    key = REGISTRY.root_of(ref.key)
-    return SpanRef(*key, ref.sampled) if key is not None else SpanRef(ref.trace_id, 0, ref.sampled)
+def _route(ref: SpanRef, values: Values, notes: list[str], span: Span | None) -> Receipt:
+    return routing.route(ref.key, values, notes, is_sampled=ref.sampled, ref=ref, span=span)
+
+
+def _route_trace(ref: SpanRef, values: Values, notes: list[str]) -> Receipt:
+    """Update the local root of the span's trace where it is known here, else the trace alone."""
+    key = REGISTRY.root_of(ref.key) or (ref.trace_id, 0)
+    return routing.route(key, values, notes, is_sampled=ref.sampled)
 
 
 def _verdict(target: object, level: Level, make: _MakeValues) -> Receipt:
@@ -387,7 +393,7 @@ def _verdict(target: object, level: Level, make: _MakeValues) -> Receipt:
             ref, span = found
         notes: list[str] = []
         values = make(level, notes)
-        return routing.route(_root(ref), values, notes) if level == "trace" else routing.route(ref, values, notes, span)
+        return _route_trace(ref, values, notes) if level == "trace" else _route(ref, values, notes, span)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("score", error)
         return _FAILED

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from typing import Any, TypeVar, final, overload
+from typing import Any, Final, TypeVar, final, overload
 
 import wrapt
 from opentelemetry import context as otel_context
@@ -23,11 +23,14 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import generators, settings
 from otel_metadata.live.capture import Arguments, PartialOutput, output_values
 from otel_metadata.live.context import detach
+from otel_metadata.live.routing import set_captured
 from otel_metadata.live.spans import record_end, set_values, span_kind_attributes
 from otel_metadata.live.values import Values, span_values
 from otel_metadata.reporting import REPORTER
 
 __all__ = ["observe"]
+
+_NOTHING: Final[Values] = {}
 
 _C = TypeVar("_C", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 
@@ -224,42 +227,36 @@ class _Call:
         if span is None:
             return wrapped(*args, **kwargs)
         token = otel_context.attach(set_span_in_context(span))
+        given: Values | None = None
         try:
-            recording = span.is_recording()
-            if recording:
-                self._capture_input(span, instance, args, kwargs)
+            given = self._input(instance, args, kwargs) if span.is_recording() else None
             result = wrapped(*args, **kwargs)
-            if recording:
-                self._capture_output(span, result)
         except BaseException as error:
-            record_end(span, error)
+            self._end(span, given, error, None)
             raise
         else:
+            self._end(span, given, None, result)
             return result
         finally:
             detach(token)
-            _end(span)
 
     async def coroutine(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         span = self._start()
         if span is None:
             return await wrapped(*args, **kwargs)
         token = otel_context.attach(set_span_in_context(span))
+        given: Values | None = None
         try:
-            recording = span.is_recording()
-            if recording:
-                self._capture_input(span, instance, args, kwargs)
+            given = self._input(instance, args, kwargs) if span.is_recording() else None
             result = await wrapped(*args, **kwargs)
-            if recording:
-                self._capture_output(span, result)
         except BaseException as error:
-            record_end(span, error)
+            self._end(span, given, error, None)
             raise
         else:
+            self._end(span, given, None, result)
             return result
         finally:
             detach(token)
-            _end(span)
 
     def generator(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
         return generators.drive(self._starter(wrapped, instance, args, kwargs))
@@ -300,41 +297,67 @@ class _Call:
             return None
         return span
 
-    def _capture_input(self, span: Span, instance: Any, args: Any, kwargs: Any) -> None:
+    def _input(self, instance: Any, args: Any, kwargs: Any) -> Values:
+        """Return the captured input; empty when it is not wanted."""
         wanted = self._options.capture_input
         if not (settings.current().capture if wanted is None else wanted):
-            return
+            return _NOTHING
         try:
-            is_bound = instance is not None and not self._is_static
-            set_values(span, self._arguments.values(args, kwargs, is_bound=is_bound))
+            return self._arguments.values(args, kwargs, is_bound=instance is not None and not self._is_static)
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("capture_input", error)
+            return _NOTHING
 
-    def _capture_output(self, span: Span, result: Any) -> None:
+    def _wants_output(self) -> bool:
         wanted = self._options.capture_output
-        if not (settings.current().capture if wanted is None else wanted):
-            return
+        return settings.current().capture if wanted is None else wanted
+
+    def _end(self, span: Span, given: Values | None, error: BaseException | None, result: Any) -> None:
+        """End the span with what was captured; *given* is None when it does not record."""
         try:
-            set_values(span, output_values(self._options.process_output, result))
-        except Exception as error:  # noqa: BLE001 # the host's door
-            REPORTER.failed("capture_output", error)
+            if given is not None:
+                results = _NOTHING
+                if error is not None:
+                    record_end(span, error)
+                elif self._wants_output():
+                    results = output_values(self._options.process_output, result)
+                if (given or results) and span.is_recording():
+                    set_captured(span, given, results)
+            span.end()
+        except Exception as failure:  # noqa: BLE001 # the host's door
+            REPORTER.failed("end", failure)
+
+    def end_generator(
+        self, span: Span, given: Values | None, error: BaseException | None, output: PartialOutput | None, result: Any
+    ) -> None:
+        """End the span of a generator: what it yielded is kept, also when an error or an early close ended it."""
+        try:
+            if given is not None:
+                if error is not None:
+                    record_end(span, error)
+                results = _NOTHING
+                if output is not None:
+                    results = output_values(self._options.process_output, output.value(result))
+                set_captured(span, given, results)
+            span.end()
+        except Exception as failure:  # noqa: BLE001 # the host's door
+            REPORTER.failed("end", failure)
 
     def _observer(self, span: Span, instance: Any, args: Any, kwargs: Any) -> generators.Observer:
         if not span.is_recording():
-            return _GeneratorSpan(self, span, None)
-        self._capture_input(span, instance, args, kwargs)
-        wanted = self._options.capture_output
-        capture = settings.current().capture if wanted is None else wanted
-        return _GeneratorSpan(self, span, PartialOutput() if capture else None)
+            return _GeneratorSpan(self, span, None, None)
+        output = PartialOutput() if self._wants_output() else None
+        return _GeneratorSpan(self, span, self._input(instance, args, kwargs), output)
 
 
 @final
 class _GeneratorSpan(generators.Observer):
     """The span of a generator: ended once, however it ends, with what it yielded."""
 
-    def __init__(self, call: _Call, span: Span, output: PartialOutput | None) -> None:
+    def __init__(self, call: _Call, span: Span, given: Values | None, output: PartialOutput | None) -> None:
         self._call = call
         self._span = span
+        self._given = given
         self._output = output
 
     def item(self, value: object) -> None:
@@ -342,17 +365,4 @@ class _GeneratorSpan(generators.Observer):
             self._output.add(value)
 
     def end(self, error: BaseException | None, result: object = None) -> None:
-        if self._output is not None:
-            self._call._capture_output(self._span, self._output.value(result))  # noqa: SLF001 # of this module
-        if error is not None:
-            record_end(self._span, error)
-        _end(self._span)
-
-
-def _end(span: Span) -> None:
-    try:
-        span.end()
-    except Exception as error:  # noqa: BLE001 # a foreign span processor raised
-        REPORTER.failed("end", error)
-
-
+        self._call.end_generator(self._span, self._given, error, self._output, result)

@@ -4,11 +4,17 @@ Theory of operation. A span enters when a `MetadataSpanProcessor` sees it start 
 is here and open, an update is merged into its *sidecar*: the versioned fields, exact, beside the span. Attributes are
 set on the span as well, for everybody else who reads it, but what our destinations get is the sidecar.
 
-One lock decides. `LOCK` guards this registry and every outbox of the process; it is held for microseconds and never
-while foreign code runs (no span method, no exporter, no callback). Ending a span closes its sidecar and puts the span
-into the outboxes under one holding of the lock, so an update finds it either here and open, or there and queued: never
-in neither, never in both. The SDK freezes a span's attributes a moment before its processors hear of the end; an update
-in that moment is in the sidecar in time, and leaves with the span.
+One lock decides. `LOCK` guards every sidecar and every outbox of the process; it is held for microseconds and never
+while foreign code runs (no span method, no exporter, no callback). Starting and ending a span take no lock at all:
+
+    start   the entry is put into `entries` (one atomic store)
+    end     the entry is appended to the inbox of each outbox (atomic), then taken out of `entries`
+    admit   an outbox takes its inbox in, under the lock, and closes the sidecar; it does so before it looks at anything
+
+An update takes the lock, and finds the span either open: then its fields are in the sidecar before any outbox reads it;
+or closed: then every outbox that is asked admits the span first, and the update is joined to it. Never in neither, never
+in both. The SDK freezes a span's attributes a moment before its processors hear of the end; an update in that moment
+is in the sidecar in time, and leaves with the span.
 
 `LOCK` is re-entrant, because a finalizer (an abandoned generator) or a signal handler may end a span while its thread
 holds the lock. Therefore nothing here iterates over a map that another entry may change, and state is consistent
@@ -33,13 +39,21 @@ if TYPE_CHECKING:
     from otel_metadata.model.receipt import Refusal, Routed
     from otel_metadata.model.span_ref import SpanKey, SpanRef
 
-__all__ = ["LOCK", "REGISTRY", "LiveRegistry", "LiveSpan", "Router"]
+__all__ = ["LOCK", "REGISTRY", "Inbox", "LiveRegistry", "LiveSpan", "Router"]
 
 LOCK: threading.RLock = threading.RLock()  # type: ignore[valid-type] # a factory function before Python 3.13
 """Guards the in-memory state of the process: the registry and the outboxes."""
 
 # How many traces are remembered after their local root ended, for `update_trace`; about 150 bytes each.
 MAX_ROOTS: Final = 16_384
+
+
+class Inbox(Protocol):
+    """What takes a span that ends: an outbox."""
+
+    def arrive(self, entry: LiveSpan) -> None:
+        """Take it, without a lock: it is admitted before anything else is decided."""
+        ...
 
 
 class Router(Protocol):
@@ -50,16 +64,17 @@ class Router(Protocol):
         """The names of its destinations."""
         ...
 
+    @property
+    def outboxes(self) -> tuple[Inbox, ...]:
+        """One for each destination."""
+        ...
+
     def knows(self, key: SpanKey) -> bool:
         """Whether one of its destinations holds or recently exported this span."""
         ...
 
     def submit(self, target: SpanRef, fields: dict[FieldName, Field]) -> dict[str, Routed]:
         """Join the fields to the span in flight, or make a patch of them; say which for each destination."""
-        ...
-
-    def take(self, key: SpanKey, span: ReadableSpan, entry: LiveSpan) -> None:
-        """Take an ended span with its closed sidecar; the caller holds `LOCK`."""
         ...
 
     def refused(self, reason: Refusal) -> None:
@@ -71,62 +86,39 @@ class Router(Protocol):
         ...
 
 
-class _WeakSpan(weakref.ref["Span"]):
-    """A weak reference that knows its key: a span that nobody ends must not be kept alive by us."""
-
-    __slots__ = ("key",)
-    key: SpanKey
-
-
 @final
-class LiveSpan:
-    """A span that is live, and its sidecar.
+class LiveSpan(weakref.ref["Span"]):
+    """A span that is live, and its sidecar: a weak reference to the span, for one that nobody ends must not stay.
+
+    Attributes without a value of their own stand in the class: one of these is made for every span that starts.
 
     Attributes:
         key: (trace id, span id).
         root_key: The local root of its trace in this process; itself when it is the root.
-        routers: Who gets it when it ends.
-        names: The names of their destinations.
-        is_open: Whether the sidecar still takes fields.
+        router: Who saw it start.
+        names: The names of the destinations that get it.
+        outboxes: Theirs.
+        is_open: Whether the sidecar still takes fields; closed under `LOCK`.
         fields: The sidecar; None before the first field.
         updates: How many update calls it holds.
+        ended: The ended span, once it has ended.
         attribute_names: The attributes that we set on the span; None before the first.
         json_names: Those among them whose text is JSON.
         captures: The captures that watch it.
     """
 
-    __slots__ = (
-        "_span",
-        "attribute_names",
-        "captures",
-        "fields",
-        "is_open",
-        "json_names",
-        "key",
-        "names",
-        "root_key",
-        "routers",
-        "updates",
-    )
-
-    def __init__(self, key: SpanKey, root_key: SpanKey, span: _WeakSpan, router: Router) -> None:
-        """Open it."""
-        self.key = key
-        self.root_key = root_key
-        self._span = span
-        self.routers: tuple[Router, ...] = (router,)
-        self.names = router.names
-        self.is_open = True
-        self.fields: dict[FieldName, Field] | None = None
-        self.updates = 0
-        self.attribute_names: set[str] | None = None
-        self.json_names: list[str] | None = None
-        self.captures: tuple[CapturedSpan, ...] = ()
-
-    @property
-    def span(self) -> Span | None:
-        """The span itself; None when it was collected."""
-        return self._span()
+    key: SpanKey
+    root_key: SpanKey
+    router: Router
+    names: tuple[str, ...]
+    outboxes: tuple[Inbox, ...]
+    is_open: bool = True
+    fields: dict[FieldName, Field] | None = None
+    updates: int = 0
+    ended: ReadableSpan | None = None
+    attribute_names: set[str] | None = None
+    json_names: list[str] | None = None
+    captures: tuple[CapturedSpan, ...] = ()
 
     @property
     def is_local_root(self) -> bool:
@@ -154,23 +146,25 @@ class LiveRegistry:
             router: The processor that saw it start.
         """
         key = (context.trace_id, context.span_id)
-        weak = _WeakSpan(span, self._collected)
-        weak.key = key
-        with LOCK:
-            known = self.entries.get(key)
-            if known is not None:
-                known.routers += (router,)
-                known.names += router.names
-                return None
-            if parent is None or parent.is_remote:
-                root_key = key
-                self._roots[key[0]] = key
-                if len(self._roots) > MAX_ROOTS:
-                    self._roots.pop(next(iter(self._roots)), None)
-            else:
-                above = self.entries.get((parent.trace_id, parent.span_id))
-                root_key = above.root_key if above is not None else self._roots.get(key[0], key)
-            entry = self.entries[key] = LiveSpan(key, root_key, weak, router)
+        known = self.entries.get(key)
+        if known is not None and known() is span:
+            known.names += router.names
+            known.outboxes += router.outboxes
+            return None
+        entry = LiveSpan(span, self._collected)
+        entry.key = key
+        entry.router = router
+        entry.names = router.names
+        entry.outboxes = router.outboxes
+        if parent is None or parent.is_remote:
+            entry.root_key = key
+            self._roots[key[0]] = key
+            if len(self._roots) > MAX_ROOTS:
+                self._forget_oldest_root()
+        else:
+            above = self.entries.get((parent.trace_id, parent.span_id))
+            entry.root_key = above.root_key if above is not None else self._roots.get(key[0], key)
+        self.entries[key] = entry
         return entry
 
     def root_of(self, key: SpanKey) -> SpanKey | None:
@@ -179,33 +173,31 @@ class LiveRegistry:
             entry = self.entries.get(key)
             return entry.root_key if entry is not None else self._roots.get(key[0])
 
-    def end(self, key: SpanKey) -> LiveSpan | None:
-        """Close a span that ends and let it go; the caller holds `LOCK`."""
-        entry = self.entries.pop(key, None)
-        if entry is not None:
-            entry.is_open = False
-        return entry
-
     def live_updates(self, router: Router) -> int:
         """Return how many updates wait on spans of *router* that have not ended."""
         with LOCK:
-            return sum(entry.updates for entry in list(self.entries.values()) if router in entry.routers)
+            return sum(entry.updates for entry in list(self.entries.values()) if entry.is_open and entry.router is router)
 
     def after_fork(self) -> None:
         """Leave the live spans to the parent: it ends them, and in the child they are spans of another process."""
         self.inherited = frozenset({*self.inherited, *self.entries})
         self.entries = {}
 
+    def _forget_oldest_root(self) -> None:
+        with LOCK:
+            try:
+                self._roots.pop(next(iter(self._roots)), None)
+            except RuntimeError:  # another thread started a trace meanwhile: the next one forgets two
+                return
+
     def _collected(self, weak: weakref.ref[Span]) -> None:
         # Called by the collector, on any thread: a span of the application that nobody ended.
+        if not isinstance(weak, LiveSpan) or self.entries.get(weak.key) is not weak:
+            return
         with LOCK:
-            entry = self.entries.get(weak.key)  # type: ignore[attr-defined] # every reference here is a _WeakSpan
-            if entry is None or entry._span is not weak:
-                return
-            del self.entries[entry.key]
-            entry.is_open = False
-            for router in entry.routers:
-                router.abandoned(entry)
+            if weak.ended is None and self.entries.pop(weak.key, None) is weak:
+                weak.is_open = False
+                weak.router.abandoned(weak)
 
 
 REGISTRY: Final = LiveRegistry()

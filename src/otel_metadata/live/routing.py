@@ -21,8 +21,8 @@ from otel_metadata.dialects.canonical import (
 from otel_metadata.live import settings
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan, Router
 from otel_metadata.model.encoding import is_error_status
-from otel_metadata.model.merge import merge_into
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
+from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from otel_metadata.live.values import Values
     from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
-    from otel_metadata.model.span_ref import SpanRef
+    from otel_metadata.model.span_ref import SpanKey
 
-__all__ = ["add_router", "refuse", "remove_router", "route", "set_on_start", "set_unseen"]
+__all__ = ["add_router", "refuse", "remove_router", "route", "set_captured", "set_on_start", "set_unseen"]
 
 _REFUSALS: Final[Mapping[Refusal, str]] = {
     "unsampled": "An update was dropped: its span is not sampled, so no backend will ever have it.",
@@ -77,43 +77,57 @@ def refuse(reason: Refusal, notes: list[str] | None = None) -> Receipt:
     return Receipt.refused(reason, tuple(notes or ()))
 
 
-def route(target: SpanRef, values: Values, notes: list[str], span: Span | None = None) -> Receipt:
+def route(
+    key: SpanKey,
+    values: Values,
+    notes: list[str],
+    *,
+    is_sampled: bool = True,
+    ref: SpanRef | None = None,
+    span: Span | None = None,
+) -> Receipt:
     """Take one update to where it can still go, and say where that is.
 
     Any thread; does not block beyond microseconds, and does not call foreign code but the span's own setters.
 
     Args:
-        target: The span, or the trace alone.
+        key: The span, or the trace alone.
         values: Cleaned and masked.
         notes: What the clean-up changed.
+        is_sampled: Whether the span is exported at all.
+        ref: Its span ref, when the caller has it; made of the key otherwise.
         span: The span itself when the caller holds it; a span of a provider without our processor is set directly.
     """
     if not values:
         return Receipt.refused("empty", tuple(notes))
-    if not target.sampled:
+    if not is_sampled:
         return refuse("unsampled", notes)
     routers = _routers
     if not routers:
         return refuse("after_shutdown" if _was_shut_down else "not_configured", notes)
-    version = settings.VERSIONS.next()
-    fields: dict[FieldName, Field] = {name: (value, version) for name, value in values.items()}
-    entry = REGISTRY.entries.get(target.key)
+    entry = REGISTRY.entries.get(key)
     if entry is not None:
-        receipt = _set_live(entry, fields, values, version, notes)
+        receipt = _set_live(entry, values, notes)
         if receipt is not None:
             return receipt
     elif (
         span is not None
-        and target.key not in REGISTRY.inherited
+        and key not in REGISTRY.inherited
         and span.is_recording()
-        and not any(router.knows(target.key) for router in routers)
+        and not any([router.knows(key) for router in routers])
     ):
         set_unseen(span, values)
+        with LOCK:
+            version = settings.VERSIONS.next()
         return Receipt(version, {"span": Routed("live", "its provider carries no MetadataSpanProcessor")}, tuple(notes))
-    holders = [router for router in routers if router.knows(target.key)] or [routers[-1]]
-    routes: dict[str, Routed] = {}
-    for router in holders:
-        routes.update(router.submit(target, dict(fields)))
+    with LOCK:
+        version = settings.VERSIONS.next()
+        fields: dict[FieldName, Field] = {name: (value, version) for name, value in values.items()}
+        holders = [router for router in routers if router.knows(key)] or [routers[-1]]
+        target = ref if ref is not None else SpanRef(*key)
+        routes: dict[str, Routed] = {}
+        for router in holders:
+            routes.update(router.submit(target, fields))
     return Receipt(version, routes, tuple(notes))
 
 
@@ -124,32 +138,60 @@ def set_unseen(span: Span, values: Values) -> None:
 
 def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
     """Set what is the span's own from the start: context metadata, captured input. Not an update: it has no receipt."""
+    with LOCK:
+        _merge(entry, values)
+    _set_attributes(span, entry, values)
+
+
+def set_captured(span: Span, given: Values, results: Values) -> None:
+    """Set captured input and output as the span is about to end, with one call of the span's setter.
+
+    What the application has said about either in the meantime stands.
+    """
+    context = span.get_span_context()
+    entry = REGISTRY.entries.get((context.trace_id, context.span_id))
+    values = {**given, **results}
+    if entry is not None:
+        with LOCK:
+            held = entry.fields
+            if held:
+                values = {name: value for name, value in values.items() if name not in held}
+            _merge(entry, values)
+    if values:
+        _set_attributes(span, entry, values)
+
+
+def _merge(entry: LiveSpan, values: Values) -> Version:
+    """Merge *values* into the sidecar with a new version; the caller holds `LOCK`.
+
+    A version drawn under the lock is above all that are in the sidecar, so the later value stands without comparing,
+    but for tags, of which the first version counts.
+    """
     version = settings.VERSIONS.next()
-    with LOCK:
-        if entry.fields is None:
-            entry.fields = {}
-        merge_into(entry.fields, {name: (value, version) for name, value in values.items()})
-    _set_attributes(span, entry, values)
+    fields = entry.fields
+    if fields is None:
+        fields = entry.fields = {}
+    for name, value in values.items():
+        if name[1] != "tag" or name not in fields:
+            fields[name] = (value, version)
+    return version
 
 
-def _set_live(
-    entry: LiveSpan, fields: dict[FieldName, Field], values: Values, version: Version, notes: list[str]
-) -> Receipt | None:
+def _set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | None:
     """Merge into the sidecar if it is still open, then show it on the span; None when the span has ended."""
-    span = entry.span
+    span = entry()
+    if span is None:
+        return None
     with LOCK:
-        if not entry.is_open or span is None:
+        if not entry.is_open:
             return None
-        if entry.fields is None:
-            entry.fields = fields
-        else:
-            merge_into(entry.fields, fields)
+        version = _merge(entry, values)
         entry.updates += 1
-    if not span.is_recording():
-        # Frozen, but its processors have not heard of it yet: the sidecar leaves with the span.
-        return Receipt(version, dict.fromkeys(entry.names, Routed("in_flight")), tuple(notes))
-    _set_attributes(span, entry, values)
-    return Receipt(version, entry.names, tuple(notes))
+    if span.is_recording():
+        _set_attributes(span, entry, values)
+        return Receipt(version, entry.names, tuple(notes))
+    # Frozen, but not admitted to an outbox yet: the sidecar leaves with the span.
+    return Receipt(version, dict.fromkeys(entry.names, Routed("in_flight")), tuple(notes))
 
 
 def _set_attributes(span: Span, entry: LiveSpan | None, values: Values) -> None:

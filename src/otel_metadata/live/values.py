@@ -63,6 +63,12 @@ def span_values(
     return values
 
 
+# Keys that were found clean, with the name of their field: the keys of an application are few and come again and again.
+# At most MAX_KNOWN_KEYS for each kind; beyond, the others are checked each time.
+_known_keys: dict[tuple[Level, Kind], dict[str, FieldName]] = {}
+MAX_KNOWN_KEYS: Final = 4_096
+
+
 def mapping_values(
     values: Values, level: Level, kind: Kind, given: Mapping[str, object], notes: list[str]
 ) -> None:
@@ -73,13 +79,19 @@ def mapping_values(
             notes.append(f"{kind}: a mapping with string keys was expected; nothing of it was set")
             return
         given = cleaned
+    known = _known_keys.setdefault((level, kind), {})
     mask = settings.current().mask
     # list() is one C call: a thread that changes the dict meanwhile cannot break the iteration.
     for key, value in list(given.items()):
-        if mask is None and type(key) is str and 0 < len(key) <= 256 and key.isascii() and is_clean_scalar(value):
-            values[level, kind, key] = value  # type: ignore[assignment] # is_clean_scalar has decided
+        name = known.get(key) if type(key) is str else None
+        if name is None:
+            name = (level, kind, clean_key(key, notes, kind))
+            if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
+                known[key] = name
+        if mask is None and is_clean_scalar(value):
+            values[name] = value  # type: ignore[assignment] # is_clean_scalar has decided
         else:
-            put(values, (level, kind, clean_key(key, notes, kind)), value, notes)
+            put(values, name, value, notes)
 
 
 def put(values: Values, name: FieldName, value: object, notes: list[str]) -> None:

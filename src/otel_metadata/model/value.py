@@ -52,6 +52,11 @@ CAPTURE_LIMITS: Final = Limits(text_chars=262_144, total_chars=1_048_576)
 
 MAX_KEY_CHARS: Final = 256
 
+_SHORT_TEXT_CHARS: Final = METADATA_LIMITS.text_chars
+
+# With texts of at most 32 Ki characters, less than any budget.
+_SMALL_DICT: Final = 7
+
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
 # str() of an int is quadratic, and refused above 4,300 digits since Python 3.11; 2,048 bits are 617 digits.
@@ -66,7 +71,7 @@ def is_clean_scalar(value: object) -> bool:
     """
     kind = type(value)
     if kind is str:
-        return len(value) <= METADATA_LIMITS.text_chars and value.isascii() and "\0" not in value  # type: ignore[arg-type, attr-defined, operator] # the exact type was just tested
+        return value.isascii() and len(value) <= _SHORT_TEXT_CHARS and "\0" not in value  # type: ignore[arg-type, attr-defined, operator] # the exact type was just tested
     if kind is int:
         return _INT64_MIN <= value <= _INT64_MAX  # type: ignore[operator] # the exact type was just tested
     if kind is float:
@@ -88,6 +93,13 @@ def clean(value: object, notes: list[str], path: str, limits: Limits = METADATA_
         path: What the value is, for the notes: `"metadata.customer"`.
         limits: See `Limits`.
     """
+    if is_clean_scalar(value):
+        return value  # type: ignore[return-value] # is_clean_scalar has decided
+    if type(value) is dict and len(value) <= _SMALL_DICT:
+        # The common case of captured arguments: a small dict of scalars, without a budget to keep.
+        copy = value.copy()
+        if all([type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and is_clean_scalar(key) and is_clean_scalar(item) for key, item in copy.items()]):
+            return copy
     return _Cleaner(notes, limits).clean(value, path)
 
 

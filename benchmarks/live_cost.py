@@ -1,0 +1,160 @@
+"""What our calls cost on the application's thread, as ratios to one bare span in the same run.
+
+Thread CPU time, garbage collection as it is; each figure is the best of several rounds, interleaved, because a shared
+machine only ever adds time. One span is `with tracer.start_as_current_span(...)` on the same provider, with the same
+processor. Run: `python benchmarks/live_cost.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+import otel_metadata as om
+from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.live import settings
+
+ROUNDS = 15
+CALLS = 2_000
+
+
+class Discard(SpanExporter):
+    """Acknowledges everything."""
+
+    def export(self, spans: object) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        pass
+
+
+def per_call(run: Callable[[int], None]) -> float:
+    """Return the microseconds of thread CPU time of one call."""
+    start = time.thread_time_ns()
+    run(CALLS)
+    return (time.thread_time_ns() - start) / CALLS / 1000
+
+
+def main() -> None:
+    provider = TracerProvider()
+    processor = om.MetadataSpanProcessor(om.Destination("discard", Discard(), InMemoryPatchExporter()))
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("benchmark")
+    settings.use(settings.LiveSettings(tracer=tracer))
+    stock = TracerProvider()
+    stock.add_span_processor(BatchSpanProcessor(Discard()))
+    stock_tracer = stock.get_tracer("benchmark")
+
+    def bare(n: int) -> None:
+        for _ in range(n):
+            with tracer.start_as_current_span("work"):
+                pass
+
+    def bare_stock(n: int) -> None:
+        for _ in range(n):
+            with stock_tracer.start_as_current_span("work"):
+                pass
+
+    @om.observe(capture_input=False, capture_output=False)
+    def silent(question: str, limit: int = 3) -> str:
+        return question
+
+    @om.observe
+    def captured(question: str, limit: int = 3) -> str:
+        return question
+
+    @om.observe(capture_input=False, capture_output=False)
+    async def silent_async(question: str, limit: int = 3) -> str:
+        return question
+
+    @om.observe
+    async def captured_async(question: str, limit: int = 3) -> str:
+        return question
+
+    def call(func: Callable[..., object]) -> Callable[[int], None]:
+        def run(n: int) -> None:
+            for _ in range(n):
+                func("what is it?")
+
+        return run
+
+    def call_async(func: Callable[..., object]) -> Callable[[int], None]:
+        async def loop(n: int) -> None:
+            for _ in range(n):
+                await func("what is it?")  # type: ignore[misc]
+
+        return lambda n: asyncio.run(loop(n))
+
+    async def plain_async() -> None:
+        return None
+
+    def bare_async(n: int) -> None:
+        async def loop() -> None:
+            for _ in range(n):
+                with tracer.start_as_current_span("work"):
+                    await plain_async()
+
+        asyncio.run(loop())
+
+    def update(n: int) -> None:
+        with tracer.start_as_current_span("work"):
+            for index in range(n):
+                om.update_current_span(metadata={"step": index, "status": "started", "ok": True})
+
+    def ends(of: object) -> Callable[[int], float]:
+        def run(n: int) -> float:
+            spans = [of.start_span("work") for _ in range(n)]  # type: ignore[attr-defined]
+            start = time.thread_time_ns()
+            for span in spans:
+                span.end()
+            return (time.thread_time_ns() - start) / n / 1000
+
+        return run
+
+    runs: dict[str, Callable[[int], None]] = {
+        "bare span": bare,
+        "bare span, stock processor": bare_stock,
+        "bare span, async": bare_async,
+        "observe, no capture": call(silent),
+        "observe, capture": call(captured),
+        "observe, no capture, async": call_async(silent_async),
+        "observe, capture, async": call_async(captured_async),
+        "update_current_span, 3 keys": update,
+    }
+    best = dict.fromkeys(runs, float("inf"))
+    best_end = {"ours": float("inf"), "stock": float("inf")}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            gc.collect()
+            best[name] = min(best[name], per_call(run))
+            processor.force_flush()
+            stock.force_flush()
+        for name, of in (("ours", tracer), ("stock", stock_tracer)):
+            gc.collect()
+            best_end[name] = min(best_end[name], ends(of)(1_000))
+            processor.force_flush()
+            stock.force_flush()
+
+    base = best["bare span"]
+    print(f"{'what':34} {'us':>8} {'ratio':>7}  target")
+    targets = {
+        "observe, no capture": (base, 1.0),
+        "observe, capture": (base, 1.5),
+        "observe, no capture, async": (best["bare span, async"], 1.0),
+        "observe, capture, async": (best["bare span, async"], 1.5),
+        "update_current_span, 3 keys": (base, 0.30),
+    }
+    for name, cost in best.items():
+        divisor, target = targets.get(name, (base, None))
+        print(f"{name:34} {cost:8.2f} {cost / divisor:7.2f}  {'' if target is None else f'<= {target:.2f}'}")
+    print(f"{'end, our outbox':34} {best_end['ours']:8.2f} {best_end['ours'] / best_end['stock']:7.2f}  <= 1.00")
+    print(f"{'end, stock batch processor':34} {best_end['stock']:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
