@@ -32,6 +32,7 @@ from packaging.version import Version
 import otel_metadata as om
 from otel_metadata.cli.llm_stub import LlmStub
 from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.late.outbox import OutboxSettings
 
 # OpenLLMetry remembers answers of the Responses API by their id, for the whole process; ids must not come twice.
 _first_numbers = itertools.count(1, 1000)
@@ -248,14 +249,14 @@ def instrumentor(request: pytest.FixtureRequest) -> Instrumentor:
 
 
 @pytest.fixture
-def scene(
-    instrumentor: Instrumentor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> Iterator[Scene]:
+def scene(instrumentor: Instrumentor, caplog: pytest.LogCaptureFixture) -> Iterator[Scene]:
     """The scene, taken down again; it fails if the test left anything current or anybody complained of a context."""
-    # Nothing is exported unless the test asks for it: what is in flight stays in flight.
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", str(3_600_000))
     span_exporter, patch_exporter = InMemorySpanExporter(), InMemoryPatchExporter()
-    processor = om.MetadataSpanProcessor(om.Destination("memory", span_exporter, patch_exporter))
+    # Nothing is exported unless the test asks for it: what is in flight stays in flight.
+    processor = om.MetadataSpanProcessor(
+        om.Destination("memory", span_exporter, patch_exporter),
+        settings=OutboxSettings(schedule_delay_millis=3_600_000),
+    )
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(processor)
     tracing = importlib.import_module(instrumentor.module).OpenAIInstrumentor()

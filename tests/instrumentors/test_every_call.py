@@ -291,7 +291,7 @@ def test_an_update_of_the_captured_span_in_the_loop_is_live(scene: Scene, call: 
     routes = set()
 
     with scene.caller(), om.capture_spans() as captured:
-        call.make(scene, lambda: routes.add(om.update_span(captured.last, metadata={"is_read": True}).route))
+        call.make(scene, lambda: routes.add(om.update_span(captured.llm, metadata={"is_read": True}).route))
     scene.export()
 
     assert routes == {"live"}

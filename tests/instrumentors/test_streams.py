@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -184,6 +186,16 @@ class TestObservedGenerators:
 
         assert sorted(span.name for span in scene.exported) == sorted([scene.llm.name, "answer", "caller"])
 
+    def test_each_step_may_run_on_another_thread(self, scene: Scene) -> None:
+        """A web framework drives a generator from a pool of threads: parents are right, and nobody complains."""
+        with scene.caller():
+            chunks = observed_generator(scene)()
+            words = [on_a_thread(lambda: next(chunks, None)) for _ in range(7)]
+        scene.export()
+
+        assert "".join(word or "" for word in words) == "The answer is forty-two."
+        assert scene.llm.parent == scene.span("answer").context
+
     def test_bound_metadata_reaches_through_it(self, scene: Scene) -> None:
         """What is bound around the loop, and what the generator binds itself, is all on the LLM's span."""
         with scene.caller(), om.using_metadata({"tenant": "acme"}):
@@ -234,6 +246,12 @@ class TestObservedGenerators:
         scene.export()
 
         assert sorted(span.name for span in scene.exported) == sorted([scene.llm.name, "answer", "caller"])
+
+
+def on_a_thread(step: Callable[[], Any]) -> Any:
+    """Run one step on a new thread, in this thread's context, and return its result."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(contextvars.copy_context().run, step).result()
 
 
 def observed_generator(scene: Scene, *, metadata: dict[str, object] | None = None, **knobs: object) -> Any:

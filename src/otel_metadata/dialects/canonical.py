@@ -21,7 +21,7 @@ from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Vers
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["JSON_NAMES", "NOT_ATTRIBUTES", "is_native", "native_name", "read", "spell"]
+__all__ = ["JSON", "TEXT", "JSON_NAMES", "NATIVE_NAMES", "NATIVE_SCALARS", "NOT_ATTRIBUTES", "is_native", "native_name", "read", "spell"]
 
 JSON_NAMES: Final = "otel_metadata.json"
 """The attribute that lists the names of attributes whose text is JSON."""
@@ -31,8 +31,9 @@ NOT_ATTRIBUTES: Final[frozenset[FieldName]] = frozenset(
 )
 """Fields that are part of the span itself rather than attributes."""
 
-_TEXT: Final = "text/plain"
-_JSON: Final = "application/json"
+TEXT: Final = "text/plain"
+JSON: Final = "application/json"
+"""The two values of `input.mime_type` and `output.mime_type`."""
 
 # Fields of which a span has one, by name: the attribute that holds the value.
 _SINGLE: Final[Mapping[tuple[str, str], str]] = {
@@ -63,29 +64,45 @@ _EVALUATION_PARTS: Final = ("label", "score", "explanation", "source", "metadata
 _ANNOTATION_PARTS: Final = ("label", "score", "text", "annotator")
 
 
-_NATIVE_SCALARS: Final = frozenset({str, int, float, bool})
+NATIVE_NAMES: Final[dict[FieldName, str]] = {}
+"""What `native_name` has found so far: a look-up in it saves the call."""
+
+MAX_NATIVE_NAMES: Final = 8_192
+
+NATIVE_SCALARS: Final = frozenset({str, int, float, bool})
+"""Exact types that are attributes as they are."""
 
 
 def is_native(value: Json) -> bool:
     """Whether an attribute can hold *value* as it is: a scalar, or a list of one scalar type."""
     kind = type(value)
-    if kind in _NATIVE_SCALARS:
+    if kind in NATIVE_SCALARS:
         return True
     if kind is list:
         kinds = {type(item) for item in value}  # type: ignore[union-attr] # the exact type was just tested
-        return len(kinds) <= 1 and kinds <= _NATIVE_SCALARS
+        return len(kinds) <= 1 and kinds <= NATIVE_SCALARS
     return False
 
 
 def native_name(name: FieldName) -> str | None:
     """Return the attribute of a metadata or attribute field, None for the other kinds.
 
-    The hot path: these two are one attribute each, and their value is written as it is when it is native.
+    These two are one attribute each, and their value is written as it is when it is native. On the application's hot
+    path, so what was found is kept: the keys of an application are few.
     """
+    known = NATIVE_NAMES.get(name)
+    if known is not None:
+        return known
     level, kind, key = name
     if kind == "metadata":
-        return f"metadata.{key}" if level == "span" else f"trace.metadata.{key}"
-    return key if kind == "attribute" else None
+        attribute = f"metadata.{key}" if level == "span" else f"trace.metadata.{key}"
+    elif kind == "attribute":
+        attribute = key
+    else:
+        return None
+    if len(NATIVE_NAMES) < MAX_NATIVE_NAMES:
+        NATIVE_NAMES[name] = attribute
+    return attribute
 
 
 def spell(name: FieldName, value: Json) -> dict[str, Json]:
@@ -98,7 +115,7 @@ def spell(name: FieldName, value: Json) -> dict[str, Json]:
     if single is not None:
         if kind not in _WITH_MIME_TYPE:
             return {single: value}
-        mime_type = _TEXT if isinstance(value, str) else _JSON
+        mime_type = TEXT if isinstance(value, str) else JSON
         text = value if isinstance(value, str) else json_text(value)
         return {single: text, single.removesuffix("value") + "mime_type": mime_type}
     if kind == "evaluation" and isinstance(value, dict):
@@ -197,7 +214,7 @@ def _read_single(
     field = _SINGLE_NAMES.get(name)
     if field is None:
         return name.removesuffix("mime_type") + "value" in _SINGLE_NAMES and name.endswith(".mime_type")
-    if field[1] in _WITH_MIME_TYPE and attributes.get(name.removesuffix("value") + "mime_type") == _JSON:
+    if field[1] in _WITH_MIME_TYPE and attributes.get(name.removesuffix("value") + "mime_type") == JSON:
         value = _parsed(value)
     fields[field] = (value, version)
     return True

@@ -83,7 +83,9 @@ def merged(span: ReadableSpan, fields: Fields, dialect: Dialect, *, is_local_roo
     if not fields and not leaks:
         return span, {}
     encoded = dialect.encode(span, fields, is_local_root=is_local_root)
-    return MergedSpan(span, encoded, fields, dict.fromkeys(leaks, MASKED)), encoded.remainder
+    # A remainder is part of the fields: what a foreign dialect may have made of them is not.
+    remainder = {name: fields[name] for name in encoded.remainder}
+    return MergedSpan(span, encoded, fields, dict.fromkeys(leaks, MASKED)), remainder
 
 
 def settled_fields(span: ReadableSpan, fields: Fields) -> Fields:

@@ -18,7 +18,8 @@ A waiting patch is in `_pending`, one for each target: later updates are merged 
 
 Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never calls
 foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock, then
-`*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together.
+`*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together. A log
+line ends in a handler of the application's, so what is to be told waits in `_news` for `tell_news`.
 
 Balance: each accepted update is counted once in exactly one of delivered, waiting, lost. A patch carries the number of
 updates that are in it; a span that leaves with a remainder settles only the updates that are not in the remainder.
@@ -29,7 +30,7 @@ If you add a place where updates wait, add it to `stats` and to `give_up`.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from otel_metadata.model.merge import Field, FieldName, Fields, merge, merge_int
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.receipt import LossReason, Routed
+from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.span_ref import SpanKey, SpanRef
 from otel_metadata.reporting import REPORTER
 
@@ -56,8 +58,11 @@ __all__ = ["EndedSpan", "FlushTicket", "Outbox", "OutboxSettings", "PatchBatch",
 _MILLI: Final = 1_000_000
 
 MAX_RECENT: Final = 16_384
-"""Spans whose end in this destination is remembered; about 230 bytes each."""
+"""Spans whose end in this destination is remembered at least; about 230 bytes each."""
 
+
+# Log lines that wait to be told; the reporter tells one a minute of each kind, so a few are enough.
+_MAX_NEWS: Final = 1_024
 
 # Ended spans that wait to be admitted before the worker is woken for it. Until then they are not weighed, so when spans
 # turn out to be large there are fewer of them: together an eighth of the room in bytes.
@@ -190,6 +195,14 @@ class _Pending:
         self.first_missing_ns: int | None = None
         self.attempts = 0
 
+    def take(self, target: SpanRef, fields: Fields, updates: int, size: int) -> None:
+        """Take more fields for the same span, and the ids that its name brings."""
+        if target.backend_ids and not self.target.backend_ids:
+            self.target = target
+        merge_into(self.fields, fields)
+        self.updates += updates
+        self.size += size
+
 
 class SpanBatch(NamedTuple):
     """Spans to export; answered by `Outbox.spans_answered`."""
@@ -209,16 +222,32 @@ class FlushTicket:
 
     Attributes:
         keys: What is still to be tried.
+        behind: Those among them of which a patch is being sent and another waits behind it.
         is_clean: Whether all that was tried so far arrived.
     """
 
-    __slots__ = ("done", "is_clean", "keys")
+    __slots__ = ("behind", "done", "is_clean", "keys")
 
-    def __init__(self, keys: set[SpanKey], done: Callable[[], None]) -> None:
+    def __init__(self, keys: set[SpanKey], behind: set[SpanKey], done: Callable[[], None]) -> None:
         """Call *done* when `keys` runs empty."""
         self.keys = keys
+        self.behind = behind
         self.is_clean = True
         self.done = done
+
+    def tried(self, key: SpanKey, *, is_clean: bool) -> None:
+        """Note the answer to what went first: the patch behind it, if there is one, is still to be tried."""
+        if key in self.keys:
+            self.is_clean = self.is_clean and is_clean
+            if key in self.behind:
+                self.behind.discard(key)
+            else:
+                self.keys.discard(key)
+
+    def forget(self, key: SpanKey, *, is_clean: bool) -> None:
+        """Note that nothing of *key* is left to be tried."""
+        self.behind.discard(key)
+        self.tried(key, is_clean=is_clean)
 
 
 @final
@@ -259,15 +288,17 @@ class Outbox:
 
     def reset(self) -> None:
         """Forget everything and count from zero: in a forked child the parent keeps what waits."""
-        self._queue: dict[SpanKey, QueuedSpan] = {}
+        # Ordered: taking the oldest out of a plain dict again and again is quadratic (see RecentMap).
+        self._queue: OrderedDict[SpanKey, QueuedSpan] = OrderedDict()
         self._exporting: dict[SpanKey, QueuedSpan] = {}
-        self._recent: dict[SpanKey, _Recent] = {}
+        self._recent: RecentMap[SpanKey, _Recent] = RecentMap(MAX_RECENT)
         self._pending: dict[SpanKey, _Pending] = {}
         self._sending: dict[SpanKey, _Pending] = {}
         self._due: list[tuple[int, SpanKey]] = []
         self._tickets: list[FlushTicket] = []
         self._inbox: deque[EndedSpan] = deque()
         self._unweighed: list[QueuedSpan] = []
+        self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
         self._bytes = 0
         self._paused_until_ns = 0
         self._counters = Counters()
@@ -285,6 +316,7 @@ class Outbox:
                 # The worker is busy, or hangs in an exporter: the application's thread keeps the bounds, two for one.
                 with self._lock:
                     self._admit(limit=2, weigh=True)
+                self.tell_news()
 
     def submit(self, target: SpanRef, fields: Fields) -> Routed:
         """Take one update for a span that is not live: join it, or make a patch of it."""
@@ -343,6 +375,8 @@ class Outbox:
         while self._unweighed:
             with self._lock:
                 items, self._unweighed = self._unweighed, []
+            if not items:  # given up meanwhile, at a shutdown that could not wait
+                return
             sizes = [weigh_span(item.span) + weigh_fields(item.fields) for item in items]
             with self._lock:
                 self._learn(max(sizes))
@@ -386,7 +420,7 @@ class Outbox:
                 self._bytes -= item.size
                 state = "exported" if is_exported else "failed"
                 window = (item.span.start_time or 0, item.span.end_time or 0)
-                self._remember(item.key, _Recent(state, now, window))
+                self._recent[item.key] = _Recent(state, now, window)
                 if is_exported:
                     self._counters.spans_exported += 1
                     self._settle_exported(item, remainder, now)
@@ -426,12 +460,14 @@ class Outbox:
                     continue
                 pending.attempts += 1
                 is_clean = self._settle_patch(pending, outcomes[index] if index < len(outcomes) else missing, now)
-                if key in self._pending:
-                    self._schedule(key, self._pending[key])
+                waiting = self._pending.get(key)
+                if waiting is not None:
+                    self._schedule(key, waiting)
                 for ticket in self._tickets:
-                    if key in ticket.keys:
-                        ticket.keys.discard(key)
-                        ticket.is_clean = ticket.is_clean and is_clean
+                    if waiting is None or waiting is pending:
+                        ticket.forget(key, is_clean=is_clean)
+                    else:
+                        ticket.tried(key, is_clean=is_clean)
             self._check_tickets()
 
     def next_due_ns(self) -> int | None:
@@ -451,7 +487,7 @@ class Outbox:
         with self._lock:
             self._admit()
             keys = {*self._queue, *self._exporting, *self._pending, *self._sending}
-            ticket = FlushTicket(keys, done)
+            ticket = FlushTicket(keys, self._sending.keys() & self._pending.keys(), done)
             self._tickets.append(ticket)
             for key, pending in list(self._pending.items()):
                 pending.due_ns = pending.earliest_ns
@@ -464,6 +500,16 @@ class Outbox:
         with self._lock:
             if ticket in self._tickets:
                 self._tickets.remove(ticket)
+
+    def tell_news(self) -> None:
+        """Log what was decided. Called without the lock: a logging handler is the application's code."""
+        news = self._news
+        while news:
+            try:
+                reason, message = news.popleft()
+            except IndexError:  # another thread has told it
+                return
+            REPORTER.tell(reason, message)
 
     def close(self) -> None:
         """Take nothing more."""
@@ -566,13 +612,10 @@ class Outbox:
             self._bytes -= item.size
             self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", item.updates + item.joined_updates)
-            self._remember(key, _Recent("evicted", self._clock.monotonic_ns(), None))
+            self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None)
             self._give_up_pending(key, "target_not_exported")
             self._forget_in_tickets(key, is_clean=False)
-            REPORTER.tell(
-                f"evicted:{self.destination.name}",
-                f"{self.destination.name}: the outbox is full; the oldest ended span was dropped, with its updates.",
-            )
+            self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")
 
     def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int) -> None:
         updates = item.updates + item.joined_updates
@@ -623,10 +666,7 @@ class Outbox:
         if isinstance(outcome, Pause):
             self._paused_until_ns = now + self.settings.pause_millis * _MILLI
             self._retry(pending, self.settings.pause_millis, now)
-            REPORTER.tell(
-                f"paused:{self.destination.name}",
-                f"{self.destination.name}: paused ({outcome.error.type}: {outcome.error.message}); updates are kept.",
-            )
+            self._tell("paused", f"paused ({outcome.error.type}: {outcome.error.message}); updates are kept.")
             return False
         expired = now - pending.created_ns > self.settings.max_age_millis * _MILLI
         if pending.deadline_ns is not None and now >= pending.deadline_ns:
@@ -653,19 +693,14 @@ class Outbox:
         newer = self._pending.get(key)
         if newer is not None:
             # Updates that came while this one was being sent: they wait with it now.
-            merge_into(pending.fields, newer.fields)
-            pending.updates += newer.updates
-            pending.size += newer.size
+            pending.take(newer.target, newer.fields, newer.updates, newer.size)
         self._pending[key] = pending
         self._schedule(key, pending)
 
     def _give_up_patch(self, pending: _Pending, reason: LossReason, error: DeliveryError) -> None:
         self._counters.lose(reason, pending.updates)
         self._bytes -= pending.size
-        REPORTER.tell(
-            f"{reason}:{self.destination.name}",
-            f"{self.destination.name}: a patch for {pending.target} was given up ({reason}): {error.message}",
-        )
+        self._tell(reason, f"a patch for {pending.target} was given up ({reason}): {error.message}")
 
     def _give_up_pending(self, key: SpanKey, reason: LossReason) -> None:
         pending = self._pending.pop(key, None)
@@ -691,11 +726,7 @@ class Outbox:
             self._schedule(key, pending)
         if deadline_ns is not None:
             pending.deadline_ns = deadline_ns
-        if target.backend_ids and not pending.target.backend_ids:
-            pending.target = target
-        merge_into(pending.fields, fields)
-        pending.updates += updates
-        pending.size += size
+        pending.take(target, fields, updates, size)
         self._bytes += size
 
     def _schedule(self, key: SpanKey, pending: _Pending) -> None:
@@ -704,11 +735,6 @@ class Outbox:
 
     def _is_blocked(self, key: SpanKey) -> bool:
         return key in self._sending or key in self._exporting or key in self._queue
-
-    def _remember(self, key: SpanKey, recent: _Recent) -> None:
-        self._recent[key] = recent
-        if len(self._recent) > MAX_RECENT:
-            self._recent.pop(next(iter(self._recent)), None)
 
     def _weigh(self, item: QueuedSpan) -> None:
         size = weigh_span(item.span) + weigh_fields(item.fields)
@@ -723,14 +749,16 @@ class Outbox:
 
     def _lost(self, reason: LossReason, updates: int) -> Routed:
         self._counters.lose(reason, updates)
-        REPORTER.tell(f"{reason}:{self.destination.name}", f"{self.destination.name}: an update was lost ({reason}).")
+        self._tell(reason, f"an update was lost ({reason}).")
         return Routed("dropped", reason)
+
+    def _tell(self, reason: str, message: str) -> None:
+        name = self.destination.name
+        self._news.append((f"{reason}:{name}", f"{name}: {message}"))
 
     def _forget_in_tickets(self, key: SpanKey, *, is_clean: bool) -> None:
         for ticket in self._tickets:
-            if key in ticket.keys:
-                ticket.keys.discard(key)
-                ticket.is_clean = ticket.is_clean and is_clean
+            ticket.forget(key, is_clean=is_clean)
 
     def _check_tickets(self) -> None:
         for ticket in [ticket for ticket in self._tickets if not ticket.keys]:

@@ -10,6 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import context as otel_context
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from otel_metadata.late.in_flight import merged, settled_fields
 from otel_metadata.late.outbox import FlushTicket, Outbox, PatchBatch, SpanBatch
-from otel_metadata.model.outcome import DeliveryError, Outcome, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Worker:
     def step(self) -> bool:
         """Do one piece of work: export one batch of spans, or send one batch of patches; False when none was due."""
         self.outbox.weigh_waiting()
+        self.outbox.tell_news()
         spans = self.outbox.claim_spans()
         if spans is not None:
             self._export(spans)
@@ -201,14 +203,15 @@ class Worker:
         outcomes: Sequence[Outcome] = ()
         token = otel_context.attach(self._suppressed)
         try:
-            outcomes = destination.patch_exporter.export(
+            answers = destination.patch_exporter.export(
                 batch.patches, timeout_millis=self.outbox.settings.export_timeout_millis
             )
+            outcomes = [_sound(answer) for answer in islice(answers, len(batch.patches))]
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             REPORTER.tell(
                 f"patch_export:{destination.name}", f"{destination.name}: the patch exporter raised {type(error).__name__}."
             )
-            outcomes = [Retry(DeliveryError("connection_failure", type(error).__name__))] * len(batch.patches)
+            outcomes = ()
         finally:
             otel_context.detach(token)
         self.outbox.patches_answered(batch, outcomes)
@@ -242,3 +245,15 @@ class _Finish:
             return self._event.is_set() and self._ticket.is_clean
         finally:
             worker.outbox.drop_ticket(self._ticket)
+            worker.outbox.tell_news()
+
+
+def _sound(answer: object) -> Outcome:
+    """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code."""
+    if isinstance(answer, Delivered):
+        return answer if isinstance(answer.notes, tuple | list) else Delivered()
+    if isinstance(answer, Retry | Pause | Rejected) and isinstance(answer.error, DeliveryError):
+        after_millis = answer.after_millis if isinstance(answer, Retry) else None
+        if after_millis is None or isinstance(after_millis, int):
+            return answer
+    return Retry(DeliveryError("connection_failure", "the exporter answered with something else than an outcome"))

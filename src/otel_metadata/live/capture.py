@@ -10,13 +10,12 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
-from otel_metadata.live.values import Values, put
-from otel_metadata.model.merge import FieldName
+from otel_metadata.live import settings
+from otel_metadata.live.values import cleaned
+from otel_metadata.model.merge import Json
+from otel_metadata.model.value import CAPTURE_LIMITS, is_clean_scalar
 
-__all__ = ["INPUT", "OUTPUT", "Arguments", "PartialOutput", "output_values"]
-
-INPUT: Final[FieldName] = ("span", "input", "")
-OUTPUT: Final[FieldName] = ("span", "output", "")
+__all__ = ["Arguments", "PartialOutput", "output_value"]
 
 # What a generator yielded is kept up to these; beyond, its length goes on being counted.
 MAX_ITEMS: Final = 1_000
@@ -29,7 +28,7 @@ _SELVES: Final = frozenset({"self", "cls"})
 class Arguments:
     """The parameters of one function, bound by hand: `inspect.Signature.bind` costs as much as half a span."""
 
-    __slots__ = ("_defaults", "_ignored", "_keywords", "_names", "_process", "_rest")
+    __slots__ = ("_count", "_defaults", "_ignored", "_names", "_names_after_first", "_process", "_rest")
 
     def __init__(
         self, func: Callable[..., object], ignored: Iterable[str], process: Callable[[dict[str, Any]], object] | None
@@ -53,47 +52,51 @@ class Arguments:
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._names = tuple(p.name for p in parameters if p.kind in positional)
         self._rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "")
-        self._keywords = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), "")
-        self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        self._names_after_first = self._names[1:]
+        self._defaults = tuple((p.name, p.default) for p in parameters if p.default is not inspect.Parameter.empty)
+        self._count = len(parameters)
 
-    def values(self, args: tuple[object, ...], kwargs: Mapping[str, object], *, is_bound: bool) -> Values:
-        """Return the captured input of one call.
+    def value(self, args: tuple[object, ...], kwargs: Mapping[str, object], *, is_bound: bool) -> Json:
+        """Return the captured input of one call, cleaned and masked.
 
         Args:
             args: Positional arguments; without the instance or class when *is_bound*.
             kwargs: Keyword arguments.
             is_bound: Whether the first parameter was bound already.
         """
-        names = self._names[1:] if is_bound else self._names
+        names = self._names_after_first if is_bound else self._names
         bound: dict[str, Any] = dict(zip(names, args, strict=False))
         if self._rest and len(args) > len(names):
             bound[self._rest] = args[len(names) :]
-        for name, value in self._defaults.items():
-            if name not in bound and name not in kwargs:
-                bound[name] = value
         if kwargs:
             bound.update(kwargs)
+        if len(bound) < self._count:
+            for name, value in self._defaults:
+                if name not in bound:
+                    bound[name] = value
         if not is_bound and names and names[0] in _SELVES:
             bound.pop(names[0], None)
         for name in self._ignored:
             bound.pop(name, None)
-        return _processed(INPUT, self._process, bound)
+        if self._process is None and settings.current().mask is None and all(map(is_clean_scalar, bound.values())):
+            return bound
+        return _processed("input", self._process, bound)
 
 
-def output_values(process: Callable[[Any], object] | None, result: object) -> Values:
-    """Return the captured output of one call."""
-    return _processed(OUTPUT, process, result)
+def output_value(process: Callable[[Any], object] | None, result: object) -> Json:
+    """Return the captured output of one call, cleaned and masked."""
+    if process is None and is_clean_scalar(result) and settings.current().mask is None:
+        return result  # type: ignore[return-value] # is_clean_scalar has decided
+    return _processed("output", process, result)
 
 
-def _processed(name: FieldName, process: Callable[[Any], object] | None, value: object) -> Values:
-    values: Values = {}
+def _processed(kind: str, process: Callable[[Any], object] | None, value: object) -> Json:
     if process is not None:
         try:
             value = process(value)
         except Exception as error:  # noqa: BLE001 # the hook is the application's; what it could not judge is not kept
-            value = f"<process_{name[1]} raised {type(error).__name__}>"
-    put(values, name, value, [])
-    return values
+            value = f"<process_{kind} raised {type(error).__name__}>"
+    return cleaned(kind, value, [], CAPTURE_LIMITS)
 
 
 @final

@@ -76,24 +76,20 @@ def update_current_span(
     try:
         span = trace.get_current_span()
         context = span.get_span_context()
-        if not context.is_valid:
-            return routing.refuse("no_current_span")
+        key = (context.trace_id, context.span_id)
+        # The common case first: a span that is in the registry is valid, sampled, and has somewhere to go.
+        entry = REGISTRY.entries.get(key)
+        if entry is not None and attributes is name is tags is status is status_message is None and input is output is UNSET:
+            receipt = routing.set_live_metadata(entry, span, metadata)
+            if receipt is not None:
+                return receipt
         notes: list[str] = []
         values = span_values(
-            "span",
-            notes,
-            metadata=metadata,
-            attributes=attributes,
-            name=name,
-            input=input,
-            output=output,
-            tags=tags,
-            status=status,
-            status_message=status_message,
+            "span", notes, metadata, attributes, name, None, None, input, output, tags, status, status_message
         )
-        return routing.route(
-            (context.trace_id, context.span_id), values, notes, is_sampled=context.trace_flags.sampled, span=span
-        )
+        if not context.is_valid:
+            return routing.refuse("no_current_span")
+        return routing.route(key, values, notes, is_sampled=context.trace_flags.sampled, span=span)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_current_span", error)
         return _FAILED

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from typing import Any, Final, TypeVar, final, overload
+from typing import Any, TypeVar, final, overload
 
 import wrapt
 from opentelemetry import context as otel_context
@@ -21,16 +21,16 @@ from opentelemetry.trace import Span, SpanKind, Tracer, set_span_in_context
 
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import generators, settings
-from otel_metadata.live.capture import Arguments, PartialOutput, output_values
+from otel_metadata.live.capture import Arguments, PartialOutput, output_value
 from otel_metadata.live.context import detach
 from otel_metadata.live.routing import set_captured
 from otel_metadata.live.spans import record_end, set_values, span_kind_attributes
 from otel_metadata.live.values import Values, span_values
+from otel_metadata.model.merge import Json
+from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.reporting import REPORTER
 
 __all__ = ["observe"]
-
-_NOTHING: Final[Values] = {}
 
 _C = TypeVar("_C", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 
@@ -227,9 +227,9 @@ class _Call:
         if span is None:
             return wrapped(*args, **kwargs)
         token = otel_context.attach(set_span_in_context(span))
-        given: Values | None = None
+        given: Json | UnsetType = UNSET
         try:
-            given = self._input(instance, args, kwargs) if span.is_recording() else None
+            given = self._input(instance, args, kwargs) if span.is_recording() else UNSET
             result = wrapped(*args, **kwargs)
         except BaseException as error:
             self._end(span, given, error, None)
@@ -245,9 +245,9 @@ class _Call:
         if span is None:
             return await wrapped(*args, **kwargs)
         token = otel_context.attach(set_span_in_context(span))
-        given: Values | None = None
+        given: Json | UnsetType = UNSET
         try:
-            given = self._input(instance, args, kwargs) if span.is_recording() else None
+            given = self._input(instance, args, kwargs) if span.is_recording() else UNSET
             result = await wrapped(*args, **kwargs)
         except BaseException as error:
             self._end(span, given, error, None)
@@ -297,55 +297,62 @@ class _Call:
             return None
         return span
 
-    def _input(self, instance: Any, args: Any, kwargs: Any) -> Values:
-        """Return the captured input; empty when it is not wanted."""
+    def _input(self, instance: Any, args: Any, kwargs: Any) -> Json | UnsetType:
+        """Return the captured input; UNSET when it is not wanted."""
         wanted = self._options.capture_input
         if not (settings.current().capture if wanted is None else wanted):
-            return _NOTHING
+            return UNSET
         try:
-            return self._arguments.values(args, kwargs, is_bound=instance is not None and not self._is_static)
+            return self._arguments.value(args, kwargs, is_bound=instance is not None and not self._is_static)
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("capture_input", error)
-            return _NOTHING
+            return UNSET
+
+    def _output(self, result: Any) -> Json | UnsetType:
+        """Return the captured output; UNSET when it is not wanted."""
+        if not self._wants_output():
+            return UNSET
+        return output_value(self._options.process_output, result)
 
     def _wants_output(self) -> bool:
         wanted = self._options.capture_output
         return settings.current().capture if wanted is None else wanted
 
-    def _end(self, span: Span, given: Values | None, error: BaseException | None, result: Any) -> None:
-        """End the span with what was captured; *given* is None when it does not record."""
+    def _end(self, span: Span, given: Json | UnsetType, error: BaseException | None, result: Any) -> None:
+        """End the span with what was captured, unless the application has ended it."""
         try:
-            if given is not None:
-                results = _NOTHING
-                if error is not None:
-                    record_end(span, error)
-                elif self._wants_output():
-                    results = output_values(self._options.process_output, result)
-                if (given or results) and span.is_recording():
-                    set_captured(span, given, results)
+            if not span.is_recording():
+                return
+            output: Json | UnsetType = UNSET
+            if error is not None:
+                record_end(span, error)
+            else:
+                output = self._output(result)
+            if given is not UNSET or output is not UNSET:
+                set_captured(span, given, output)
             span.end()
         except Exception as failure:  # noqa: BLE001 # the host's door
             REPORTER.failed("end", failure)
 
     def end_generator(
-        self, span: Span, given: Values | None, error: BaseException | None, output: PartialOutput | None, result: Any
+        self, span: Span, given: Json | UnsetType, error: BaseException | None, output: PartialOutput | None, result: Any
     ) -> None:
         """End the span of a generator: what it yielded is kept, also when an error or an early close ended it."""
         try:
-            if given is not None:
-                if error is not None:
-                    record_end(span, error)
-                results = _NOTHING
-                if output is not None:
-                    results = output_values(self._options.process_output, output.value(result))
-                set_captured(span, given, results)
+            if not span.is_recording():
+                return
+            if error is not None:
+                record_end(span, error)
+            kept = UNSET if output is None else output_value(self._options.process_output, output.value(result))
+            if given is not UNSET or kept is not UNSET:
+                set_captured(span, given, kept)
             span.end()
         except Exception as failure:  # noqa: BLE001 # the host's door
             REPORTER.failed("end", failure)
 
     def _observer(self, span: Span, instance: Any, args: Any, kwargs: Any) -> generators.Observer:
         if not span.is_recording():
-            return _GeneratorSpan(self, span, None, None)
+            return _GeneratorSpan(self, span, UNSET, None)
         output = PartialOutput() if self._wants_output() else None
         return _GeneratorSpan(self, span, self._input(instance, args, kwargs), output)
 
@@ -354,7 +361,7 @@ class _Call:
 class _GeneratorSpan(generators.Observer):
     """The span of a generator: ended once, however it ends, with what it yielded."""
 
-    def __init__(self, call: _Call, span: Span, given: Values | None, output: PartialOutput | None) -> None:
+    def __init__(self, call: _Call, span: Span, given: Json | UnsetType, output: PartialOutput | None) -> None:
         self._call = call
         self._span = span
         self._given = given

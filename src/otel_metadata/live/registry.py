@@ -30,6 +30,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol, final
 
+from otel_metadata.model.recent import RecentMap
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
     from opentelemetry.trace import Span, SpanContext
@@ -45,7 +47,7 @@ LOCK: threading.RLock = threading.RLock()  # type: ignore[valid-type] # a factor
 """Guards the in-memory state of the process: the registry and the outboxes."""
 
 # How many traces are remembered after their local root ended, for `update_trace`; about 150 bytes each.
-MAX_ROOTS: Final = 16_384
+MAX_ROOTS: Final = 8_192
 
 
 class Inbox(Protocol):
@@ -134,7 +136,7 @@ class LiveRegistry:
         """Start empty."""
         self.entries: dict[SpanKey, LiveSpan] = {}
         self.inherited: frozenset[SpanKey] = frozenset()
-        self._roots: dict[int, SpanKey] = {}
+        self._roots: RecentMap[int, SpanKey] = RecentMap(MAX_ROOTS)
 
     def begin(self, span: Span, context: SpanContext, parent: SpanContext | None, router: Router) -> LiveSpan | None:
         """Enter a span that starts; None when another router has entered it already and this one was only added.
@@ -159,11 +161,9 @@ class LiveRegistry:
         if parent is None or parent.is_remote:
             entry.root_key = key
             self._roots[key[0]] = key
-            if len(self._roots) > MAX_ROOTS:
-                self._forget_oldest_root()
         else:
             above = self.entries.get((parent.trace_id, parent.span_id))
-            entry.root_key = above.root_key if above is not None else self._roots.get(key[0], key)
+            entry.root_key = above.root_key if above is not None else self._roots.get(key[0]) or key
         self.entries[key] = entry
         return entry
 
@@ -182,13 +182,6 @@ class LiveRegistry:
         """Leave the live spans to the parent: it ends them, and in the child they are spans of another process."""
         self.inherited = frozenset({*self.inherited, *self.entries})
         self.entries = {}
-
-    def _forget_oldest_root(self) -> None:
-        with LOCK:
-            try:
-                self._roots.pop(next(iter(self._roots)), None)
-            except RuntimeError:  # another thread started a trace meanwhile: the next one forgets two
-                return
 
     def _collected(self, weak: weakref.ref[Span]) -> None:
         # Called by the collector, on any thread: a span of the application that nobody ended.

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import orjson
 from opentelemetry.trace import Status, StatusCode
 
 from otel_metadata.dialects.canonical import (
+    JSON,
     JSON_NAMES,
+    NATIVE_NAMES,
+    NATIVE_SCALARS,
     NOT_ATTRIBUTES,
+    TEXT,
     is_native,
     native_name,
     spell,
@@ -20,9 +25,12 @@ from otel_metadata.dialects.canonical import (
 )
 from otel_metadata.live import settings
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan, Router
+from otel_metadata.live.values import KNOWN_METADATA_KEYS
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
 from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.model.unset import UNSET
+from otel_metadata.model.value import is_clean_scalar
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -34,8 +42,9 @@ if TYPE_CHECKING:
     from otel_metadata.live.values import Values
     from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
     from otel_metadata.model.span_ref import SpanKey
+    from otel_metadata.model.unset import UnsetType
 
-__all__ = ["add_router", "refuse", "remove_router", "route", "set_captured", "set_on_start", "set_unseen"]
+__all__ = ["add_router", "refuse", "remove_router", "route", "set_captured", "set_live", "set_on_start", "set_unseen"]
 
 _REFUSALS: Final[Mapping[Refusal, str]] = {
     "unsampled": "An update was dropped: its span is not sampled, so no backend will ever have it.",
@@ -46,6 +55,11 @@ _REFUSALS: Final[Mapping[Refusal, str]] = {
     "no_current_span": "An update was dropped: there is no current span; open one with @observe or start_span, or name "
     "the span with update_span(target, ...).",
 }
+
+INPUT: Final[FieldName] = ("span", "input", "")
+OUTPUT: Final[FieldName] = ("span", "output", "")
+
+_IN_FLIGHT: Final = Routed("in_flight")
 
 _routers: tuple[Router, ...] = ()
 _was_shut_down = False
@@ -107,7 +121,7 @@ def route(
         return refuse("after_shutdown" if _was_shut_down else "not_configured", notes)
     entry = REGISTRY.entries.get(key)
     if entry is not None:
-        receipt = _set_live(entry, values, notes)
+        receipt = set_live(entry, values, notes)
         if receipt is not None:
             return receipt
     elif (
@@ -143,22 +157,79 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
     _set_attributes(span, entry, values)
 
 
-def set_captured(span: Span, given: Values, results: Values) -> None:
+def set_captured(span: Span, given: Json | UnsetType, result: Json | UnsetType) -> None:
     """Set captured input and output as the span is about to end, with one call of the span's setter.
 
-    What the application has said about either in the meantime stands.
+    What the application has said about either in the meantime stands. Arguments are cleaned and masked; `UNSET` for
+    what was not captured.
     """
     context = span.get_span_context()
     entry = REGISTRY.entries.get((context.trace_id, context.span_id))
-    values = {**given, **results}
+    attributes: dict[str, AttributeValue] = {}
+    if given is not UNSET:
+        attributes["input.value"] = given if type(given) is str else orjson.dumps(given).decode()
+        attributes["input.mime_type"] = TEXT if type(given) is str else JSON
+    if result is not UNSET:
+        attributes["output.value"] = result if type(result) is str else orjson.dumps(result).decode()
+        attributes["output.mime_type"] = TEXT if type(result) is str else JSON
     if entry is not None:
         with LOCK:
-            held = entry.fields
-            if held:
-                values = {name: value for name, value in values.items() if name not in held}
-            _merge(entry, values)
-    if values:
-        _set_attributes(span, entry, values)
+            version = settings.VERSIONS.next()
+            fields = entry.fields
+            if fields is None:
+                fields = entry.fields = {}
+            for name, value in ((INPUT, given), (OUTPUT, result)):
+                if value is UNSET:
+                    continue
+                if name not in fields:
+                    fields[name] = (value, version)
+                else:
+                    attributes.pop(f"{name[1]}.value", None)
+                    attributes.pop(f"{name[1]}.mime_type", None)
+        used = entry.attribute_names
+        if used is not None and len(used) + len(attributes) > settings.current().max_attributes:
+            attributes = _within_budget(entry, attributes, [])
+    if attributes:
+        span.set_attributes(attributes)
+
+
+def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt | None:
+    """Do what `set_live` does, for the most frequent update: a few keys seen before, with native values, no mask.
+
+    The same steps in one loop, because this call is what applications make on every request; measured at 0.3 of a span,
+    the general way at 0.4. None when anything is out of the ordinary: nothing was set then.
+    """
+    config = settings.current()
+    if type(metadata) is not dict or entry.json_names or config.mask is not None:
+        return None
+    values: Values = {}
+    attributes: dict[str, AttributeValue] = {}
+    for key, value in metadata.copy().items():
+        known = KNOWN_METADATA_KEYS.get(key) if type(key) is str else None
+        if known is None or value is None or not is_clean_scalar(value):
+            return None
+        name, attribute = known
+        values[name] = attributes[attribute] = value
+    used = entry.attribute_names
+    if used is None:
+        used = entry.attribute_names = set()
+    if not attributes or len(used) + len(attributes) > config.max_attributes:
+        return None  # the general way counts exactly, and leaves out what has no room
+    used.update(attributes)
+    with LOCK:
+        if not entry.is_open:
+            return None
+        version = settings.VERSIONS.next()
+        fields = entry.fields
+        if fields is None:
+            fields = entry.fields = {}
+        for name, value in values.items():
+            fields[name] = (value, version)
+        entry.updates += 1
+    if not span.is_recording():
+        return Receipt(version, dict.fromkeys(entry.names, _IN_FLIGHT))
+    span.set_attributes(attributes)
+    return Receipt(version, entry.names)
 
 
 def _merge(entry: LiveSpan, values: Values) -> Version:
@@ -177,7 +248,7 @@ def _merge(entry: LiveSpan, values: Values) -> Version:
     return version
 
 
-def _set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | None:
+def set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | None:
     """Merge into the sidecar if it is still open, then show it on the span; None when the span has ended."""
     span = entry()
     if span is None:
@@ -187,35 +258,37 @@ def _set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | No
             return None
         version = _merge(entry, values)
         entry.updates += 1
+    told = tuple(notes) if notes else ()
     if span.is_recording():
         _set_attributes(span, entry, values)
-        return Receipt(version, entry.names, tuple(notes))
+        return Receipt(version, entry.names, told)
     # Frozen, but not admitted to an outbox yet: the sidecar leaves with the span.
-    return Receipt(version, dict.fromkeys(entry.names, Routed("in_flight")), tuple(notes))
+    return Receipt(version, dict.fromkeys(entry.names, _IN_FLIGHT), told)
 
 
 def _set_attributes(span: Span, entry: LiveSpan | None, values: Values) -> None:
     """Spell values as canonical attributes on a recording span, within our share of its attribute limit."""
     plain: dict[str, AttributeValue] = {}
-    other: dict[str, Json] = {}
+    other: dict[str, Json] | None = None
     for name, value in values.items():
-        attribute = native_name(name)
-        if attribute is not None and is_native(value):
-            plain[attribute] = value  # type: ignore[assignment] # is_native has decided
+        attribute = NATIVE_NAMES.get(name) or native_name(name)
+        if attribute is not None and (type(value) in NATIVE_SCALARS or is_native(value)):
+            plain[attribute] = value  # type: ignore[assignment] # one of the two has decided
         elif name in NOT_ATTRIBUTES:
             _set_part(span, name, value, values)
-        elif name[1] == "tag":
-            other[tags_attribute(name[0])] = _tags(entry, name[0], values)
         else:
-            other.update(spell(name, value))
+            if other is None:
+                other = {}
+            other.update({tags_attribute(name[0]): _tags(entry, name[0], values)} if name[1] == "tag" else spell(name, value))
     json_names: list[str] = []
     if other:
         spelled, json_names = to_attributes(other)
         plain.update(spelled)
-    if entry is not None:
+    if entry is None:
+        if json_names:
+            plain[JSON_NAMES] = json_names
+    elif entry.json_names or json_names or entry.attribute_names is None or not plain.keys() <= entry.attribute_names:
         plain = _within_budget(entry, plain, json_names)
-    elif json_names:
-        plain[JSON_NAMES] = json_names
     if plain:
         span.set_attributes(plain)
 

@@ -14,9 +14,9 @@ from otel_metadata.model.evaluation import Annotation, Evaluation, Source, annot
 from otel_metadata.model.masking import MASK_FAILED
 from otel_metadata.model.merge import FieldName, Json, Kind, Level
 from otel_metadata.model.unset import UNSET
-from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, clean, clean_key, is_clean_scalar
+from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, Limits, clean, clean_key, is_clean_scalar
 
-__all__ = ["StatusLike", "Values", "annotation_values", "evaluation_values", "mapping_values", "put", "span_values"]
+__all__ = ["KNOWN_METADATA_KEYS", "StatusLike", "Values", "annotation_values", "cleaned", "evaluation_values", "mapping_values", "put", "span_values"]
 
 Values: TypeAlias = dict[FieldName, Json]
 
@@ -29,7 +29,6 @@ _CAPTURED: Final[frozenset[Kind]] = frozenset({"input", "output"})
 def span_values(
     level: Level,
     notes: list[str],
-    *,
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, object] | None = None,
     name: str | None = None,
@@ -47,9 +46,12 @@ def span_values(
         mapping_values(values, level, "metadata", metadata, notes)
     if attributes is not None:
         mapping_values(values, "span", "attribute", attributes, notes)
-    for kind, text in (("name", name), ("user_id", user_id), ("session_id", session_id)):
-        if text is not None:
-            put(values, (level, kind, ""), text, notes)  # type: ignore[arg-type] # kind is one of the three
+    if name is not None:
+        put(values, (level, "name", ""), name, notes)
+    if user_id is not None:
+        put(values, (level, "user_id", ""), user_id, notes)
+    if session_id is not None:
+        put(values, (level, "session_id", ""), session_id, notes)
     if input is not UNSET:
         put(values, (level, "input", ""), input, notes)
     if output is not UNSET:
@@ -65,8 +67,11 @@ def span_values(
 
 # Keys that were found clean, with the name of their field: the keys of an application are few and come again and again.
 # At most MAX_KNOWN_KEYS for each kind; beyond, the others are checked each time.
-_known_keys: dict[tuple[Level, Kind], dict[str, FieldName]] = {}
+_known_keys: Final[dict[tuple[Level, Kind], dict[str, FieldName]]] = {}
 MAX_KNOWN_KEYS: Final = 4_096
+
+KNOWN_METADATA_KEYS: Final[dict[str, tuple[FieldName, str]]] = {}
+"""Of the most frequent kind, a span's metadata: clean key → its field and its attribute."""
 
 
 def mapping_values(
@@ -74,11 +79,11 @@ def mapping_values(
 ) -> None:
     """Put each first-level key of *given* into *values*."""
     if type(given) is not dict:
-        cleaned = clean(given, notes, kind)
-        if not isinstance(cleaned, dict):
+        as_json = clean(given, notes, kind)
+        if not isinstance(as_json, dict):
             notes.append(f"{kind}: a mapping with string keys was expected; nothing of it was set")
             return
-        given = cleaned
+        given = as_json
     known = _known_keys.setdefault((level, kind), {})
     mask = settings.current().mask
     # list() is one C call: a thread that changes the dict meanwhile cannot break the iteration.
@@ -88,7 +93,9 @@ def mapping_values(
             name = (level, kind, clean_key(key, notes, kind))
             if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
                 known[key] = name
-        if mask is None and is_clean_scalar(value):
+                if (level, kind) == ("span", "metadata"):
+                    KNOWN_METADATA_KEYS[key] = (name, f"metadata.{key}")
+        if mask is None and (type(value) is bool or value is None or is_clean_scalar(value)):
             values[name] = value  # type: ignore[assignment] # is_clean_scalar has decided
         else:
             put(values, name, value, notes)
@@ -98,7 +105,12 @@ def put(values: Values, name: FieldName, value: object, notes: list[str]) -> Non
     """Clean and mask one value and put it into *values*."""
     _, kind, key = name
     path = f"{kind}.{key}" if key else kind
-    values[name] = _masked(path, clean(value, notes, path, CAPTURE_LIMITS if kind in _CAPTURED else METADATA_LIMITS), notes)
+    values[name] = cleaned(path, value, notes, CAPTURE_LIMITS if kind in _CAPTURED else METADATA_LIMITS)
+
+
+def cleaned(path: str, value: object, notes: list[str], limits: Limits) -> Json:
+    """Clean and mask one value."""
+    return _masked(path, clean(value, notes, path, limits), notes)
 
 
 def evaluation_values(
@@ -144,7 +156,7 @@ def annotation_values(
 
 
 def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> dict[str, Json]:
-    cleaned: dict[str, Json] = {}
+    kept: dict[str, Json] = {}
     for part, value in parts.items():
         if value is None:
             continue
@@ -155,16 +167,16 @@ def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> 
         if not isinstance(item, expected):
             notes.append(f"{kind}.{part}: not a {'number' if part == 'score' else part}; it was left out")
             continue
-        cleaned[part] = item
-    return cleaned
+        kept[part] = item
+    return kept
 
 
 def _put_tags(values: Values, level: Level, tags: Iterable[str], notes: list[str]) -> None:
-    cleaned = clean([tags] if isinstance(tags, str) else tags, notes, "tags")
-    if not isinstance(cleaned, list):
+    as_json = clean([tags] if isinstance(tags, str) else tags, notes, "tags")
+    if not isinstance(as_json, list):
         notes.append("tags: a list of texts was expected; nothing of it was set")
         return
-    for tag in cleaned:
+    for tag in as_json:
         if isinstance(tag, str) and tag:
             masked = _masked("tag", tag, notes)
             values[level, "tag", masked if isinstance(masked, str) else MASK_FAILED] = True

@@ -60,7 +60,8 @@ class Evaluation:
             score=_number(parts.get("score")),
             label=_text(parts.get("label")),
             explanation=_text(parts.get("explanation")),
-            source=cast("Source", source) if source in {"code", "llm", "human"} else "code",
+            # A tuple: what a foreign exporter wrote here may be a list, which has no hash.
+            source=cast("Source", source) if source in ("code", "llm", "human") else "code",
             metadata=metadata if isinstance(metadata, dict) else None,
         )
 

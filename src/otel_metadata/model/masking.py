@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, final
 
+from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.merge import Json
 
 __all__ = ["MASKED", "MASK_FAILED", "Mask", "Masking"]
@@ -38,8 +39,13 @@ class Masking:
         """Compile the rules.
 
         Raises:
+            ConfigurationError: One text was given where a list of texts is expected.
             re.error: A pattern is not a regular expression.
         """
+        for setting, given in (("Masking(keys=)", keys), ("Masking(patterns=)", patterns)):
+            if isinstance(given, str):
+                # Its letters would be taken for rules, and nothing that was meant would be masked.
+                raise ConfigurationError(setting, given, "a list of texts")
         self._keys = frozenset(_folded(key) for key in keys)
         self._patterns = [re.compile(pattern) for pattern in patterns]
 

@@ -62,6 +62,8 @@ _INT64_MAX: Final = (1 << 63) - 1
 # str() of an int is quadratic, and refused above 4,300 digits since Python 3.11; 2,048 bits are 617 digits.
 _MAX_INT_TEXT_BITS: Final = 2_048
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+_CUT: Final = "<cut>"
+_ITERABLES: Final[tuple[Any, ...]] = (list, tuple, set, frozenset)
 
 
 def is_clean_scalar(value: object) -> bool:
@@ -70,13 +72,13 @@ def is_clean_scalar(value: object) -> bool:
     For the hot path: an exact bool, None, int within 64 bits, finite float, or short ASCII text without NUL.
     """
     kind = type(value)
+    if kind is bool or value is None:
+        return True
     if kind is str:
         return value.isascii() and len(value) <= _SHORT_TEXT_CHARS and "\0" not in value  # type: ignore[arg-type, attr-defined, operator] # the exact type was just tested
     if kind is int:
         return _INT64_MIN <= value <= _INT64_MAX  # type: ignore[operator] # the exact type was just tested
-    if kind is float:
-        return math.isfinite(value)  # type: ignore[arg-type] # the exact type was just tested
-    return value is None or kind is bool
+    return kind is float and math.isfinite(value)  # type: ignore[arg-type] # the exact type was just tested
 
 
 def clean(value: object, notes: list[str], path: str, limits: Limits = METADATA_LIMITS) -> Json:
@@ -98,7 +100,12 @@ def clean(value: object, notes: list[str], path: str, limits: Limits = METADATA_
     if type(value) is dict and len(value) <= _SMALL_DICT:
         # The common case of captured arguments: a small dict of scalars, without a budget to keep.
         copy = value.copy()
-        if all([type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and is_clean_scalar(key) and is_clean_scalar(item) for key, item in copy.items()]):
+        if all(
+            [
+                type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and is_clean_scalar(key) and is_clean_scalar(item)
+                for key, item in copy.items()
+            ]
+        ):
             return copy
     return _Cleaner(notes, limits).clean(value, path)
 
@@ -111,7 +118,11 @@ def clean_key(key: object, notes: list[str], path: str) -> str:
 
 
 class _Cleaner:
-    """One clean-up: the budgets that are left, and the containers that are open."""
+    """One clean-up: the budgets that are left, and the containers that are open.
+
+    What comes out keeps every limit, marks and cuts included, and what keeps them all is not touched: so a value that
+    was cleaned once (before a mask, by another process) comes out of a second clean-up as it is.
+    """
 
     def __init__(self, notes: list[str], limits: Limits) -> None:
         self._notes = notes
@@ -127,43 +138,52 @@ class _Cleaner:
             return self._mark(path, f"unreadable {_type_name(value)}", f"reading it raised {_type_name(error)}")
 
     def key(self, key: object, path: str) -> str:
-        text: str
-        if isinstance(key, enum.Enum):
-            key = key.value
-        if issubclass(type(key), str):
-            text = self._text(str.__str__(key), path, MAX_KEY_CHARS)  # type: ignore[arg-type] # a subclass of str
-        elif key is None or type(key) in {bool, int, float}:
-            cleaned = self.clean(key, path)
-            text = cleaned if isinstance(cleaned, str) else json_text(cleaned)
-            self._note(path, f"a key of type {_type_name(key)} became text")
-        else:
-            text = f"<{_type_name(key)}>"
-            self._note(path, f"a key of type {_type_name(key)} became {text}")
+        try:
+            text = self._key_text(key, path)
+        except Exception:  # noqa: BLE001 # the value of an Enum is foreign code
+            text = f"<unreadable {_type_name(key)}>"
+            self._note(path, f"a key of type {_type_name(key)} could not be read")
         if not text:
             self._note(path, "an empty key became <empty>")
-            return "<empty>"
-        return text
+            text = "<empty>"
+        return self._text(text, path, MAX_KEY_CHARS)
+
+    def _key_text(self, key: object, path: str) -> str:
+        if issubclass(type(key), enum.Enum):
+            key = key.value  # type: ignore[attr-defined] # every Enum has it
+        kind = type(key)
+        if issubclass(kind, str):
+            return str.__str__(key)
+        if key is None or kind is bool or kind is int or kind is float:
+            self._note(path, f"a key of type {_type_name(key)} became text")
+            if is_clean_scalar(key):
+                return json_text(key)  # type: ignore[arg-type] # is_clean_scalar has decided
+            return _float_text(key) if kind is float else _integer_text(key)  # type: ignore[arg-type] # one of the two
+        self._note(path, f"a key of type {_type_name(key)} became <{_type_name(key)}>")
+        return f"<{_type_name(key)}>"
 
     def _clean(self, value: object, path: str, depth: int) -> Json:
         kind = type(value)
-        if value is None or kind is bool:
-            return value  # type: ignore[return-value] # None or an exact bool
         self._nodes -= 1
         if self._nodes < 0:
             return self._mark(path, "too many values", f"more than {self._limits.nodes} values")
+        if value is None or kind is bool:
+            return value  # type: ignore[return-value] # None or an exact bool
         if issubclass(kind, enum.Enum):
             return self.clean(value.value, path, depth)  # type: ignore[attr-defined] # every Enum has it
         if issubclass(kind, str):
-            return self._text(str.__str__(value), path, self._limits.text_chars)  # type: ignore[arg-type] # a subclass of str
+            return self._text(str.__str__(value), path, self._limits.text_chars)
         if issubclass(kind, int):
             return self._integer(int.__int__(value), path)  # type: ignore[arg-type] # a subclass of int
         if issubclass(kind, float):
             return self._float(float.__float__(value), path)  # type: ignore[arg-type] # a subclass of float
-        if issubclass(kind, bytes | bytearray | memoryview):
-            return self._bytes(value, path)  # type: ignore[arg-type] # one of the three
+        for base in (bytes, bytearray, memoryview):
+            if issubclass(kind, base):
+                return self._bytes(value, base, path)
         for known, form in _TEXT_FORMS:
             if issubclass(kind, known):
-                return self._text(form(value), path, self._limits.text_chars)
+                # str() and isoformat() of a subclass may return a subclass of str, or anything.
+                return self._text(str.__str__(form(value)), path, self._limits.text_chars)
         return self._container(value, kind, path, depth)
 
     def _container(self, value: object, kind: type, path: str, depth: int) -> Json:
@@ -175,24 +195,32 @@ class _Cleaner:
         try:
             if issubclass(kind, dict):
                 return self._mapping(dict.items(value), path, depth)  # type: ignore[arg-type] # a subclass of dict
-            if issubclass(kind, list | tuple):
-                return self._sequence(value, path, depth)  # type: ignore[arg-type] # a list or tuple
-            if issubclass(kind, set | frozenset):
-                return sorted(self._sequence(value, path, depth), key=json_text)  # type: ignore[arg-type] # a set
+            for base in _ITERABLES:
+                if issubclass(kind, base):
+                    # The base type's own iterator: that of a subclass is foreign code.
+                    items = self._sequence(base.__iter__(value), path, depth)
+                    return items if base in {list, tuple} else sorted(items, key=json_text)
             return self._object(value, kind, path, depth)
         finally:
             self._open.discard(id(value))
 
     def _object(self, value: Any, kind: type, path: str, depth: int) -> Json:
         if dataclasses.is_dataclass(kind):
-            pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(kind))
+            # A field(init=False) may not be there yet.
+            names = [field.name for field in dataclasses.fields(kind) if hasattr(value, field.name)]
+            pairs = ((name, getattr(value, name)) for name in names)
             return self._mapping(pairs, path, depth)
         if hasattr(kind, "model_dump") and hasattr(kind, "model_fields"):
             return self.clean(value.model_dump(mode="python"), path, depth)
         if kind.__module__.partition(".")[0] == "numpy" and hasattr(kind, "tolist"):
             if value.size > self._nodes:
                 return self._mark(path, f"numpy array of {int(value.size)} values", f"more than {self._limits.nodes}")
-            return self.clean(value.tolist(), path, depth)
+            plain = value.tolist()
+            if type(plain) is kind:  # A longdouble has no Python equivalent and returns itself.
+                return self._mark(
+                    path, _type_name(value), f"a {_type_name(value)} has no JSON form here; convert it first"
+                )
+            return self.clean(plain, path, depth)
         if issubclass(kind, Mapping):
             return self._mapping(value.items(), path, depth)
         return self._mark(path, _type_name(value), f"a {_type_name(value)} has no JSON form here; convert it first")
@@ -202,13 +230,23 @@ class _Cleaner:
         snapshot = list(itertools.islice(items, self._nodes + 1))
         result: dict[str, Json] = {}
         for key, value in snapshot:
-            if self._nodes <= 0:
-                self._note(path, f"cut after {self._limits.nodes} values")
+            if self._nodes <= 0 or self._chars <= 0:
+                self._note(
+                    path, f"cut: more than {self._limits.nodes} values, or {self._limits.total_chars} characters"
+                )
                 break
-            text = key if type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and key.isascii() else self.key(key, path)
+            if (
+                type(key) is str
+                and 0 < len(key) <= min(MAX_KEY_CHARS, self._chars)
+                and key.isascii()
+                and "\0" not in key
+            ):
+                text = key
+                self._chars -= len(text)
+            else:
+                text = self.key(key, path)
             if text in result:
                 self._note(path, "two keys are the same as text; the later one stands")
-            self._chars -= len(text)
             result[text] = self.clean(value, f"{path}.{text}", depth + 1)
         return result
 
@@ -223,10 +261,10 @@ class _Cleaner:
         return result
 
     def _text(self, text: str, path: str, limit: int) -> str:
-        limit = max(min(limit, self._chars), 0)
+        limit = min(limit, self._chars)
         if len(text) > limit:
             self._note(path, f"cut from {len(text)} to {limit} characters")
-            text = f"{text[:limit]}<cut>"
+            text = f"{text[: limit - len(_CUT)]}{_CUT}" if limit >= len(_CUT) else text[:limit]
         self._chars -= len(text)
         if "\0" in text:
             self._note(path, "NUL characters became U+FFFD")
@@ -243,39 +281,54 @@ class _Cleaner:
     def _integer(self, number: int, path: str) -> Json:
         if _INT64_MIN <= number <= _INT64_MAX:
             return number
-        if number.bit_length() > _MAX_INT_TEXT_BITS:
-            return self._mark(path, f"integer of {number.bit_length()} bits", "far beyond 64 bits")
         self._note(path, "an integer beyond 64 bits became text")
-        return str(number)
+        return self._text(_integer_text(number), path, self._limits.text_chars)
 
     def _float(self, number: float, path: str) -> Json:
         if math.isfinite(number):
             return number
-        text = "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"  # noqa: PLR0124 # NaN is the float that differs from itself
-        self._note(path, f"{text} became text")
-        return text
+        self._note(path, f"{_float_text(number)} became text")
+        return self._text(_float_text(number), path, self._limits.text_chars)
 
-    def _bytes(self, value: bytes | bytearray | memoryview, path: str) -> Json:
-        # Three bytes are four characters in base64; more than the limit is not read at all.
-        head = bytes(value[: self._limits.text_chars])
+    def _bytes(self, value: Any, base: Any, path: str) -> Json:  # noqa: ANN401 # bytes, bytearray or memoryview, and its class
+        # The base type's own methods: those of a subclass are foreign code. More than the limit is not read at all.
+        size = base.__len__(value)
+        head = bytes(base.__getitem__(value, slice(self._limits.text_chars)))
+        is_cut = size > self._limits.text_chars
         try:
             text = head.decode()
-        except UnicodeDecodeError:
-            text = base64.b64encode(head).decode()
-            self._note(path, "bytes became base64 text")
-        if len(value) > len(head):
-            self._note(path, f"cut from {len(value)} to {len(head)} bytes")
-            text += "<cut>"
-        return self._text(text, path, 2 * self._limits.text_chars)
+        except UnicodeDecodeError as error:
+            if is_cut and error.start >= len(head) - 3:
+                text = head[: error.start].decode()  # The cut went through a character.
+            else:
+                self._note(path, "bytes became base64 text")
+                # Three bytes are four characters.
+                room = (self._limits.text_chars - len(_CUT)) // 4 * 3
+                is_cut = is_cut or len(head) > room
+                text = base64.b64encode(head[:room]).decode()
+        if is_cut:
+            self._note(path, f"cut from {size} bytes")
+            text = f"{text[: self._limits.text_chars - len(_CUT)]}{_CUT}"
+        return self._text(text, path, self._limits.text_chars)
 
     def _mark(self, path: str, what: str, why: str) -> str:
         self._note(path, f"became <{what}>: {why}")
-        return f"<{what}>"
+        return self._text(f"<{what}>", path, self._limits.text_chars)
 
     def _note(self, path: str, what: str) -> None:
         # A hostile value can make one note a node; the first sixteen tell the story.
         if len(self._notes) < 16:
             self._notes.append(f"{path[:MAX_KEY_CHARS]}: {what}")
+
+
+def _integer_text(number: int) -> str:
+    if number.bit_length() > _MAX_INT_TEXT_BITS:
+        return f"<integer of {number.bit_length()} bits>"
+    return str(number)
+
+
+def _float_text(number: float) -> str:
+    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"  # noqa: PLR0124 # NaN is the float that differs from itself
 
 
 def _type_name(value: object) -> str:

@@ -1,0 +1,49 @@
+"""A map that remembers the latest keys and forgets the oldest by itself."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar, final
+
+__all__ = ["RecentMap"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@final
+class RecentMap(Generic[_K, _V]):
+    """Remembers at least the latest *size* keys that were set, and at most twice as many.
+
+    Two generations: when the young one is full it becomes the old one, and the old one is dropped whole. Each operation
+    is one or two dict operations, without a lock. (A plain dict with its first key popped again and again is quadratic:
+    `next(iter(d))` walks over the places of all that were popped before; measured at 9 µs with 16,384 keys.)
+    """
+
+    __slots__ = ("_old", "_size", "_young")
+
+    def __init__(self, size: int) -> None:
+        """Start empty."""
+        self._size = size
+        self._young: dict[_K, _V] = {}
+        self._old: dict[_K, _V] = {}
+
+    def __setitem__(self, key: _K, value: _V) -> None:
+        """Remember *key* as the latest."""
+        young = self._young
+        young[key] = value
+        if len(young) >= self._size:
+            self._old = young
+            self._young = {}
+
+    def get(self, key: _K) -> _V | None:
+        """Return the value of *key*, None when it is not remembered."""
+        value = self._young.get(key)
+        return value if value is not None else self._old.get(key)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether *key* is remembered."""
+        return key in self._young or key in self._old
+
+    def __len__(self) -> int:
+        """How many keys are remembered; one in both generations counts twice."""
+        return len(self._young) + len(self._old)

@@ -1,0 +1,67 @@
+"""What holds for every test: nothing of ours is swallowed, nothing leaks into the next test, and the balance holds.
+
+Hypothesis runs its `fast` profile unless HYPOTHESIS_PROFILE names another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+from otel_metadata import instrumentor, pipeline
+from otel_metadata.live import routing
+from otel_metadata.live import settings as live_settings
+from otel_metadata.live.registry import REGISTRY
+from otel_metadata.reporting import REPORTER
+from otel_metadata.span_processor import MetadataSpanProcessor
+
+# Examples run beside other work on a small machine, so none has a deadline of its own.
+hypothesis.settings.register_profile("fast", max_examples=50, stateful_step_count=40, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_step_count=80, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture(autouse=True)
+def isolation() -> Iterator[None]:
+    """Start from an empty process; at the end shut down every processor of the test and assert its balance.
+
+    Failures of our own code are raised again instead of being counted. A test about that counting sets
+    `REPORTER.reraise = False` for itself.
+    """
+    made: list[MetadataSpanProcessor] = []
+    add_router = routing.add_router
+
+    def add_and_remember(router: routing.Router) -> None:
+        add_router(router)
+        if isinstance(router, MetadataSpanProcessor):
+            made.append(router)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in [*(row.name for row in pipeline.VARIABLES), "OTEL_SDK_DISABLED"]:
+            patch.delenv(variable, raising=False)
+        patch.setattr(REPORTER, "reraise", True)
+        patch.setattr(REPORTER, "internal_errors", 0)
+        patch.setattr(REPORTER, "_told", {})
+        patch.setattr(routing, "_routers", ())
+        patch.setattr(routing, "_was_shut_down", False)
+        patch.setattr(routing, "add_router", add_and_remember)
+        patch.setattr(live_settings, "_settings", live_settings.LiveSettings())
+        patch.setattr(pipeline, "_pipeline", None)
+        patch.setattr(instrumentor, "_is_instrumented", False)
+        patch.setattr(REGISTRY, "entries", {})
+        patch.setattr(REGISTRY, "inherited", frozenset())
+        patch.setattr(REGISTRY, "_roots", {})
+        yield
+        for processor in made:
+            assert_balanced(processor)
+            processor.shutdown()
+            assert_balanced(processor)
+
+
+def assert_balanced(processor: MetadataSpanProcessor) -> None:
+    """Assert that every accepted update is delivered, waits, or is lost with a reason: for each destination."""
+    for name, counts in processor.stats().destinations.items():
+        assert counts.is_balanced, f"{name}: {counts}"
