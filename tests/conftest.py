@@ -14,7 +14,8 @@ import pytest
 from otel_metadata import instrumentor, pipeline
 from otel_metadata.live import routing
 from otel_metadata.live import settings as live_settings
-from otel_metadata.live.registry import REGISTRY
+from otel_metadata.live.registry import MAX_ROOTS, REGISTRY
+from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 from otel_metadata.span_processor import MetadataSpanProcessor
 
@@ -53,7 +54,7 @@ def isolation() -> Iterator[None]:
         patch.setattr(instrumentor, "_is_instrumented", False)
         patch.setattr(REGISTRY, "entries", {})
         patch.setattr(REGISTRY, "inherited", frozenset())
-        patch.setattr(REGISTRY, "_roots", {})
+        patch.setattr(REGISTRY, "_roots", RecentMap(MAX_ROOTS))
         yield
         for processor in made:
             assert_balanced(processor)

@@ -61,7 +61,9 @@ class MissingExtraError(ConfigurationError, ImportError):
         """Keep the facts and build the message from them."""
         self.package = package
         self.extra = extra
-        super().__init__(wanted_by, f"not available: {package} is not installed", f"pip install 'otel-metadata[{extra}]'")
+        super().__init__(
+            wanted_by, f"not available: {package} is not installed", f"pip install 'otel-metadata[{extra}]'"
+        )
 
 
 @final

@@ -38,17 +38,17 @@ class MetadataInstrumentor:
         if _is_instrumented or not os.environ.get("OTEL_PYTHON_METADATA_DESTINATIONS"):
             return
         try:
-            from otel_metadata.pipeline import configure  # noqa: PLC0415 # loaded only where it is asked for
+            from otel_metadata.pipeline import configure  # loaded only where it is asked for
 
             configure(tracer_provider=cast("TracerProvider | None", options.get("tracer_provider")))
             _is_instrumented = True
         except Exception as error:  # noqa: BLE001 # the host's start-up
             REPORTER.tell("instrument", f"otel_metadata was not set up: {error}")
 
-    def uninstrument(self, **options: object) -> None:  # noqa: ARG002 # OpenTelemetry passes its own
+    def uninstrument(self, **options: object) -> None:  # OpenTelemetry passes its own
         """Shut the pipeline down."""
         global _is_instrumented  # noqa: PLW0603 # see instrument
-        from otel_metadata.pipeline import shutdown  # noqa: PLC0415 # loaded only where it is asked for
+        from otel_metadata.pipeline import shutdown  # loaded only where it is asked for
 
         shutdown()
         _is_instrumented = False

@@ -161,7 +161,7 @@ def configure(
     made = tuple(_destination(one, provider.resource) for one in destinations or _from_environment())
     if _pipeline is not None:
         _pipeline.shutdown()
-    processor = MetadataSpanProcessor(*made, settings=outbox or _outbox_settings())
+    processor = MetadataSpanProcessor(*made, settings=outbox)
     provider.add_span_processor(processor)
     if is_new or set_global:
         trace.set_tracer_provider(provider)
@@ -224,7 +224,7 @@ def open_store(url: str) -> SpanStore:
     """
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and separator and rest.startswith("/") and len(rest) > 1:
-        from otel_metadata.store.sqlite import SqliteStore  # noqa: PLC0415 # `import otel_metadata` loads no sqlite3
+        from otel_metadata.store.sqlite import SqliteStore  # `import otel_metadata` loads no sqlite3
 
         return SqliteStore(rest[1:])
     raise ConfigurationError("store", _without_password(url), "sqlite:///relative.db or sqlite:////absolute.db")
@@ -281,7 +281,7 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
 
 
 def _store_destination(name: str, store: SpanStore) -> Destination:
-    from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter  # noqa: PLC0415 # loaded on use
+    from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter  # loaded on use
 
     # A store keeps fields as they are, so nothing has to fit onto the span.
     dialect = OtelDialect(max_attributes=None, span_limit=None)
@@ -289,7 +289,7 @@ def _store_destination(name: str, store: SpanStore) -> Destination:
 
 
 def _otlp_destination(url: str, resource: Resource) -> Destination:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 # loaded on use
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # loaded on use
         OTLPSpanExporter,
     )
 
@@ -302,11 +302,11 @@ def _otlp_from_environment(resource: Resource) -> Destination:
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     exporter: SpanExporter
     if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415 # loaded on use
+        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # loaded on use
 
         exporter = grpc.OTLPSpanExporter()
     elif protocol in {None, "http/protobuf"}:
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 # loaded on use
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # loaded on use
 
         exporter = http.OTLPSpanExporter()
     else:
@@ -315,37 +315,17 @@ def _otlp_from_environment(resource: Resource) -> Destination:
 
 
 def _with_otlp(exporter: SpanExporter, resource: Resource) -> Destination:
-    from otel_metadata.exporters.otlp import OtlpPatchExporter  # noqa: PLC0415 # loaded on use
+    from otel_metadata.exporters.otlp import OtlpPatchExporter  # loaded on use
 
     return Destination("otlp", exporter, OtlpPatchExporter(exporter, resource=resource))
 
 
 def _console(_resource: Resource) -> Destination:
-    from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415 # loaded on use
+    from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # loaded on use
 
-    from otel_metadata.exporters.console import ConsolePatchExporter  # noqa: PLC0415 # loaded on use
+    from otel_metadata.exporters.console import ConsolePatchExporter  # loaded on use
 
     return Destination("console", ConsoleSpanExporter(), ConsolePatchExporter())
-
-
-def _outbox_settings() -> OutboxSettings:
-    defaults = OutboxSettings()
-    queue = _number("OTEL_BSP_MAX_QUEUE_SIZE", defaults.max_queue_size)
-    return OutboxSettings(
-        max_queue_size=queue,
-        max_export_batch_size=min(_number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", defaults.max_export_batch_size), queue),
-        schedule_delay_millis=_number("OTEL_BSP_SCHEDULE_DELAY", defaults.schedule_delay_millis),
-        export_timeout_millis=_number("OTEL_BSP_EXPORT_TIMEOUT", defaults.export_timeout_millis),
-    )
-
-
-def _number(variable: str, default: int) -> int:
-    text = os.environ.get(variable, "").strip()
-    if not text:
-        return default
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigurationError(variable, text, f"a whole number of 1 or more, for example {default}")
-    return int(text)
 
 
 def _flag(variable: str, *, default: bool) -> bool:

@@ -19,7 +19,7 @@ __all__ = ["manual_clock", "metadata_pipeline"]
 @pytest.fixture
 def metadata_pipeline() -> Iterator[InMemoryPipeline]:
     """A pipeline on a store in memory, without threads: see `otel_metadata.testing.InMemoryPipeline`."""
-    from otel_metadata.testing import InMemoryPipeline  # noqa: PLC0415 # see the module's docstring
+    from otel_metadata.testing import InMemoryPipeline  # see the module's docstring
 
     pipeline = InMemoryPipeline()
     yield pipeline
@@ -29,6 +29,6 @@ def metadata_pipeline() -> Iterator[InMemoryPipeline]:
 @pytest.fixture
 def manual_clock() -> ManualClock:
     """A clock that the test moves: see `otel_metadata.testing.ManualClock`."""
-    from otel_metadata.testing import ManualClock  # noqa: PLC0415 # see the module's docstring
+    from otel_metadata.testing import ManualClock  # see the module's docstring
 
     return ManualClock()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
     from otel_metadata.late.destination import Destination
-    from otel_metadata.model.merge import Field, FieldName, Fields
     from otel_metadata.live.captured import CaptureSpans
+    from otel_metadata.model.merge import Field, FieldName, Fields
     from otel_metadata.model.receipt import Refusal, Routed
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.seams import Clock
@@ -65,22 +65,22 @@ class MetadataSpanProcessor(SpanProcessor):
 
         Args:
             destinations: At least one; their names differ.
-            settings: Bounds and times of the outboxes; None for the defaults.
+            settings: Bounds and times of the outboxes; None for what `OTEL_BSP_*` say.
             clock: Time; None for the system's.
             start_workers: False for tests that step the workers by hand.
             chance: Uniform in [0, 1), for the jitter of the back-off.
 
         Raises:
-            ConfigurationError: No destination, or two of one name.
+            ConfigurationError: No destination, two of one name, or an `OTEL_BSP_*` variable that is no number.
         """
         self.names = tuple(destination.name for destination in destinations)
         if not destinations or len(set(self.names)) != len(self.names):
-            raise ConfigurationError("MetadataSpanProcessor", list(self.names), "at least one destination, names that differ")
+            raise ConfigurationError(
+                "MetadataSpanProcessor", list(self.names), "at least one destination, names that differ"
+            )
         self._clock = clock or SystemClock()
-        settings = settings or OutboxSettings()
-        self.outboxes = tuple(
-            Outbox(destination, settings, self._clock, LOCK, chance) for destination in destinations
-        )
+        settings = settings or OutboxSettings.from_environment()
+        self.outboxes = tuple(Outbox(destination, settings, self._clock, LOCK, chance) for destination in destinations)
         self.workers = tuple(Worker(outbox, self._clock, start=start_workers) for outbox in self.outboxes)
         self._refused: dict[str, int] = {}
         self._is_shut_down = False
@@ -136,7 +136,8 @@ class MetadataSpanProcessor(SpanProcessor):
         """
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
         finishes = [worker.begin_flush() for worker in self.workers]
-        return all([finish(deadline_ns) for finish in finishes])  # a list: each is waited for
+        answers = [finish(deadline_ns) for finish in finishes]  # each is waited for, also after one failed
+        return all(answers)
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
         """Take nothing more, send what waits (spans, then patches), and close the exporters, all under one deadline.
@@ -164,7 +165,7 @@ class MetadataSpanProcessor(SpanProcessor):
 
     def knows(self, key: SpanKey) -> bool:
         """Whether one of the destinations holds or recently exported this span."""
-        return any([outbox.knows(key) for outbox in self.outboxes])
+        return any(outbox.knows(key) for outbox in self.outboxes)
 
     def submit(self, target: SpanRef, fields: dict[FieldName, Field]) -> dict[str, Routed]:
         """Take one update for a span that is not live, for each destination."""
@@ -243,5 +244,4 @@ class _Unseen:
 def _judge(entry: LiveSpan, span: ReadableSpan) -> None:
     """Look again whether captured spans are calls of a model: most attributes come after the start."""
     for captured in entry.captures:
-        if not captured.is_llm:
-            captured.is_llm = is_llm_span(captured.scope_name, span.attributes)
+        captured.is_llm = is_llm_span(captured.scope_name, span.attributes)

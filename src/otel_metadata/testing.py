@@ -124,7 +124,9 @@ class InMemoryPipeline:
         self.provider.add_span_processor(self.processor)
         self._before = live_settings.current()
         live_settings.use(
-            live_settings.LiveSettings(tracer=self.provider.get_tracer(live_settings.SCOPE_NAME), mask=self._before.mask)
+            live_settings.LiveSettings(
+                tracer=self.provider.get_tracer(live_settings.SCOPE_NAME), mask=self._before.mask
+            )
         )
 
     def deliver(self) -> bool:

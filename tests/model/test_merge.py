@@ -9,9 +9,9 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.strategies import any_field_sets, field_sets, json_values
 
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text, latest_version, merge, merge_into
-from tests.strategies import any_field_sets, field_sets, json_values
 
 
 def metadata(**values: tuple[Json, int]) -> dict[FieldName, Field]:

@@ -12,9 +12,7 @@ def main() -> None:
         SystemExit: With the exit code; a missing package is one line.
     """
     try:
-        from otel_metadata.cli.app import app  # noqa: PLC0415 # typer and rich are an extra
+        from otel_metadata.cli.app import app  # typer and rich are an extra
     except ModuleNotFoundError as error:
-        raise SystemExit(
-            f"otel-metadata: {error.name} is not installed; pip install 'otel-metadata[cli]'."
-        ) from None
+        raise SystemExit(f"otel-metadata: {error.name} is not installed; pip install 'otel-metadata[cli]'.") from None
     app()

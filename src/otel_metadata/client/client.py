@@ -47,7 +47,9 @@ class Client:
         if isinstance(url_or_destination, Destination):
             store = getattr(url_or_destination.patch_exporter, "store", None)
             if store is None:
-                raise ConfigurationError("Client", url_or_destination.name, "a destination that keeps its spans in a store")
+                raise ConfigurationError(
+                    "Client", url_or_destination.name, "a destination that keeps its spans in a store"
+                )
             self._owns_store = False
         else:
             store = open_store(url_or_destination)

@@ -16,12 +16,23 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
-from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Version, json_text
+from otel_metadata.model.merge import FieldName, Json, Kind, Level, Version, json_text
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["JSON", "TEXT", "JSON_NAMES", "NATIVE_NAMES", "NATIVE_SCALARS", "NOT_ATTRIBUTES", "is_native", "native_name", "read", "spell"]
+__all__ = [
+    "JSON",
+    "JSON_NAMES",
+    "NATIVE_NAMES",
+    "NATIVE_SCALARS",
+    "NOT_ATTRIBUTES",
+    "TEXT",
+    "is_native",
+    "native_name",
+    "read",
+    "spell",
+]
 
 JSON_NAMES: Final = "otel_metadata.json"
 """The attribute that lists the names of attributes whose text is JSON."""
@@ -137,7 +148,7 @@ def to_attributes(spelled: Mapping[str, Json]) -> tuple[dict[str, AttributeValue
     json_names: list[str] = []
     for name, value in spelled.items():
         if is_native(value):
-            attributes[name] = value  # type: ignore[assignment] # is_native has decided
+            attributes[name] = value
         else:
             attributes[name] = json_text(value)
             json_names.append(name)

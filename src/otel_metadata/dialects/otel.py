@@ -38,7 +38,9 @@ class OtelDialect:
         self._max_attributes = max_attributes
         self._span_limit = span_limit
 
-    def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:  # noqa: ARG002 # a trace field is here because it was set on the local root; other dialects ask
+    def encode(
+        self, span: SpanView, fields: Fields, *, is_local_root: bool
+    ) -> Encoded:  # a trace field is here because it was set on the local root; other dialects ask
         """Return the span's attributes with *fields* in canonical spelling, name, status, and what did not fit."""
         own = dict(span.attributes or {})
         spelled: dict[str, Json] = {}

@@ -30,7 +30,7 @@ class ConsolePatchExporter:
         """Print to *out*, or to whatever standard output is at the time."""
         self._out: Final = out
 
-    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # noqa: ARG002 # never waits
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # never waits
         """Print the patches."""
         out = self._out or sys.stdout
         outcomes: list[Outcome] = []
@@ -44,12 +44,14 @@ class ConsolePatchExporter:
                 out.write(line.encode("ascii", "backslashreplace").decode())
                 out.flush()
             except (OSError, ValueError) as error:
-                outcomes.append(Rejected(DeliveryError("backend_rejection", f"the console is closed ({type(error).__name__})")))
+                outcomes.append(
+                    Rejected(DeliveryError("backend_rejection", f"the console is closed ({type(error).__name__})"))
+                )
             else:
                 outcomes.append(Delivered())
         return outcomes
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""
         return True
 

@@ -46,7 +46,7 @@ class InMemoryPatchExporter:
         self.calls: list[tuple[Patch, ...]] = []
         self.is_shut_down = False
 
-    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # noqa: ARG002 # never waits
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # never waits
         """Keep the patches and answer each."""
         self.calls.append(tuple(patches))
         outcomes = [self.answer(patch) if self.answer is not None else Delivered() for patch in patches]
@@ -55,10 +55,10 @@ class InMemoryPatchExporter:
         )
         return outcomes
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""
         return True
 
-    def shutdown(self, timeout_millis: int = 5_000) -> None:  # noqa: ARG002 # nothing to wait for
+    def shutdown(self, timeout_millis: int = 5_000) -> None:  # nothing to wait for
         """Remember it."""
         self.is_shut_down = True

@@ -114,7 +114,9 @@ class OtlpPatchExporter:
         self._span_exporter = span_exporter
         self._resource = resource or Resource.create()
 
-    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # noqa: ARG002 # OpenTelemetry's exporter has its own timeout
+    def export(
+        self, patches: Sequence[Patch], *, timeout_millis: int
+    ) -> Sequence[Outcome]:  # OpenTelemetry's exporter has its own timeout
         """Send one synthetic span for each patch; a patch for a bare trace id has no parent and is `unsupported`."""
         sendable = [patch for patch in patches if patch.target.is_valid]
         answer: Outcome = Delivered((_NOTE,))
@@ -122,10 +124,12 @@ class OtlpPatchExporter:
             spans = [synthetic_span(patch, self._resource) for patch in sendable]
             if self._span_exporter.export(spans) is not SpanExportResult.SUCCESS:
                 answer = Retry(DeliveryError("connection_failure", "the OTLP exporter failed; its log line says why"))
-        bare = Rejected(DeliveryError("unsupported", "a bare trace id: a span without a parent would become the trace's root"))
+        bare = Rejected(
+            DeliveryError("unsupported", "a bare trace id: a span without a parent would become the trace's root")
+        )
         return [answer if patch.target.is_valid else bare for patch in patches]
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""
         return True
 

@@ -40,7 +40,7 @@ class StoreSpanExporter(SpanExporter):
     def shutdown(self) -> None:
         """Nothing of its own is held."""
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""
         return True
 
@@ -62,7 +62,9 @@ class StorePatchExporter:
         self.name = name
         self.store = store
 
-    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # noqa: ARG002 # the store bounds its own waiting
+    def export(
+        self, patches: Sequence[Patch], *, timeout_millis: int
+    ) -> Sequence[Outcome]:  # the store bounds its own waiting
         """Merge all of them, or none."""
         try:
             self.store.patch(patches)
@@ -70,10 +72,10 @@ class StorePatchExporter:
             return [Retry(DeliveryError("connection_failure", f"{error}"))] * len(patches)
         return [Delivered()] * len(patches)
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 # nothing is buffered
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""
         return True
 
-    def shutdown(self, timeout_millis: int = 5_000) -> None:  # noqa: ARG002 # closing does not wait
+    def shutdown(self, timeout_millis: int = 5_000) -> None:  # closing does not wait
         """Close the store."""
         self.store.close()

@@ -16,8 +16,8 @@ A waiting patch is in `_pending`, one for each target: later updates are merged 
 `_sending`, and updates start another one, which waits: one request in flight for each target, versions ascending.
 `_due` is a heap of (when, key) over `_pending`; an entry that no longer matches its patch is skipped.
 
-Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never calls
-foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock, then
+Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never
+calls foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock, then
 `*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together. A log
 line ends in a handler of the application's, so what is to be told waits in `_news` for `tell_news`.
 
@@ -30,12 +30,14 @@ If you add a place where updates wait, add it to `stats` and to `give_up`.
 from __future__ import annotations
 
 import heapq
+import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
+from otel_metadata.errors import ConfigurationError
 from otel_metadata.late.backoff import backoff_ns
 from otel_metadata.late.stats import Counters, DestinationStats
 from otel_metadata.late.weight import weigh_fields, weigh_span
@@ -119,6 +121,23 @@ class OutboxSettings:
     failed_span_millis: int = 120_000
     max_age_millis: int = 86_400_000
     pause_millis: int = 60_000
+
+    @classmethod
+    def from_environment(cls) -> OutboxSettings:
+        """Return what OpenTelemetry's `OTEL_BSP_*` variables say, with our own defaults for the rest.
+
+        Source: OpenTelemetry, "Batch Span Processor" of the SDK environment variables.
+
+        Raises:
+            ConfigurationError: A value is not a whole number of 1 or more.
+        """
+        queue = _number("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)
+        return cls(
+            max_queue_size=queue,
+            max_export_batch_size=min(_number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512), queue),
+            schedule_delay_millis=_number("OTEL_BSP_SCHEDULE_DELAY", 5_000),
+            export_timeout_millis=_number("OTEL_BSP_EXPORT_TIMEOUT", 30_000),
+        )
 
 
 @final
@@ -281,7 +300,8 @@ class Outbox:
         # A held span leaves early when half of the room is taken; others leave as soon as a batch is full.
         self._pressure_at = settings.max_queue_size // 2 if destination.hold_millis else settings.max_export_batch_size
         self._pressure_at = max(min(self._pressure_at, settings.max_queue_size), 1)
-        self._inbox_room = min(_INBOX_ROOM, self._pressure_at)
+        # Small until the first spans were weighed.
+        self._inbox_room = min(_MIN_INBOX_ROOM, self._pressure_at)
         self._average_size = 0.0
         self.wake: Callable[[], None] = _nobody
         self.reset()
@@ -372,10 +392,11 @@ class Outbox:
 
     def weigh_waiting(self) -> None:
         """Weigh the spans that were put without being weighed; the worker does it between its other work."""
-        while self._unweighed:
+        while True:
             with self._lock:
+                self._admit()
                 items, self._unweighed = self._unweighed, []
-            if not items:  # given up meanwhile, at a shutdown that could not wait
+            if not items:
                 return
             sizes = [weigh_span(item.span) + weigh_fields(item.fields) for item in items]
             with self._lock:
@@ -386,7 +407,7 @@ class Outbox:
                         self._bytes += size
 
     def claim_spans(self) -> SpanBatch | None:
-        """Take the spans whose time has come out of the queue, with what was joined to them; None when there are none."""
+        """Take the spans whose time has come out of the queue, with what was joined to them; None for none."""
         with self._lock:
             self._admit()
             now = self._clock.monotonic_ns()
@@ -437,7 +458,11 @@ class Outbox:
             if self._paused_until_ns > now and not self._tickets:
                 return None
             patches: list[Patch] = []
-            while self._due and self._due[0][0] <= now and len(patches) < max(self.destination.patch_exporter.max_batch, 1):
+            while (
+                self._due
+                and self._due[0][0] <= now
+                and len(patches) < max(self.destination.patch_exporter.max_batch, 1)
+            ):
                 due_ns, key = heapq.heappop(self._due)
                 pending = self._pending.get(key)
                 if pending is None or pending.due_ns != due_ns or self._is_blocked(key):
@@ -521,7 +546,9 @@ class Outbox:
         """Count everything that still waits as lost; return how many updates that were."""
         with self._lock:
             self._admit()
-            updates = sum(item.updates + item.joined_updates for item in [*self._queue.values(), *self._exporting.values()])
+            updates = sum(
+                item.updates + item.joined_updates for item in [*self._queue.values(), *self._exporting.values()]
+            )
             updates += sum(pending.updates for pending in [*self._pending.values(), *self._sending.values()])
             self._counters.lose(reason, updates)
             self._counters.spans_evicted += len(self._queue)
@@ -588,8 +615,11 @@ class Outbox:
             counters.lose("target_not_exported", ended.updates)
             return
         now = self._clock.monotonic_ns()
-        item = QueuedSpan(key, ended.ended, ended.fields or _NO_FIELDS, ended.updates, ended.is_local_root, now + self._wait_ns)
-        if weigh:
+        item = QueuedSpan(
+            key, ended.ended, ended.fields or _NO_FIELDS, ended.updates, ended.is_local_root, now + self._wait_ns
+        )
+        # While the worker hangs in an exporter, those that nobody has weighed must not become many.
+        if weigh or len(self._unweighed) >= self._inbox_room:
             self._weigh(item)
         else:
             self._unweighed.append(item)
@@ -743,7 +773,7 @@ class Outbox:
 
     def _learn(self, size: int) -> None:
         """Adapt the room of the inbox to the size of the spans that come."""
-        self._average_size += (size - self._average_size) / 4
+        self._average_size += (size - self._average_size) / (4 if self._average_size else 1)
         room = int(self.settings.max_bytes / 8 / self._average_size)
         self._inbox_room = max(min(room, _INBOX_ROOM, self._pressure_at), min(_MIN_INBOX_ROOM, self._pressure_at))
 
@@ -771,6 +801,15 @@ class Outbox:
             f"<Outbox {self.destination.name} queued={len(self._queue)} exporting={len(self._exporting)} "
             f"patches={len(self._pending)} sending={len(self._sending)}>"
         )
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigurationError(variable, text, f"a whole number of 1 or more, for example {default}")
+    return int(text)
 
 
 def _ref(key: SpanKey) -> SpanRef:

@@ -31,9 +31,9 @@ def weigh_fields(fields: Fields) -> int:
 def weigh_span(span: ReadableSpan) -> int:
     """Return the estimated bytes of an ended span: 2,800, and its attributes, events and links."""
     size = _SPAN_BYTES
-    for holder in (span, *span.events, *span.links):
-        attributes = holder.attributes or {}
-        for value in attributes.values():
+    holders = [span.attributes, *(event.attributes for event in span.events), *(link.attributes for link in span.links)]
+    for attributes in holders:
+        for value in (attributes or {}).values():
             size += _ITEM_BYTES
             if isinstance(value, str | bytes):
                 size += len(value)

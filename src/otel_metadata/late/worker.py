@@ -162,8 +162,6 @@ class Worker:
                     continue
             except BaseException as error:  # noqa: BLE001 # the thread must go on; the failure is counted and told
                 REPORTER.failed("worker", error)
-            if self._is_stopped:
-                return
             due_ns = self.outbox.next_due_ns()
             wait_ns = self._idle_ns
             if due_ns is not None:
@@ -180,7 +178,9 @@ class Worker:
             try:
                 span, remainder = merged(item.span, fields, destination.spelling, is_local_root=item.is_local_root)
             except Exception as error:  # noqa: BLE001 # a dialect may be somebody else's; its span leaves as it is
-                REPORTER.tell(f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}")
+                REPORTER.tell(
+                    f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}"
+                )
                 span, remainder = item.span, item.all_fields()
             outgoing.append(span)
             remainders.append(remainder)
@@ -192,7 +192,7 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 # a foreign exporter
                 REPORTER.tell(
                     f"span_export:{destination.name}",
-                    f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans failed.",
+                    f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans failed",
                 )
             finally:
                 otel_context.detach(token)
@@ -209,7 +209,8 @@ class Worker:
             outcomes = [_sound(answer) for answer in islice(answers, len(batch.patches))]
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             REPORTER.tell(
-                f"patch_export:{destination.name}", f"{destination.name}: the patch exporter raised {type(error).__name__}."
+                f"patch_export:{destination.name}",
+                f"{destination.name}: the patch exporter raised {type(error).__name__}.",
             )
             outcomes = ()
         finally:
@@ -232,7 +233,7 @@ class _Finish:
 
     def __call__(self, deadline_ns: int) -> bool:
         worker = self._worker
-        clock = worker._clock  # noqa: SLF001 # of this module
+        clock = worker._clock  # of this module
         try:
             if worker.runs_here:
                 return False

@@ -80,7 +80,7 @@ _NOTHING: Final = CapturedSpan(INVALID_SPAN_REF, "", "", is_llm=False)
 
 
 def is_llm_span(scope_name: str, attributes: Mapping[str, object] | None) -> bool:
-    """Whether a span is the call of a model, by what it says so far.
+    """Whether a span is the call of a model that answers, by what it says so far; not one that embeds.
 
     Source: the scopes and attributes that instrumentors were seen to write; `openinference.span.kind` of the
     OpenInference conventions, `gen_ai.*` of OpenTelemetry's.
@@ -89,6 +89,9 @@ def is_llm_span(scope_name: str, attributes: Mapping[str, object] | None) -> boo
     kind = found.get("openinference.span.kind")
     if kind is not None:
         return kind == "LLM"
+    operation = found.get("gen_ai.operation.name") or found.get("llm.request.type")
+    if isinstance(operation, str) and operation.startswith("embedding"):
+        return False
     if scope_name in _LLM_SCOPES or scope_name.startswith(_LLM_SCOPE_PREFIXES):
         return True
     return any(name in found for name in _LLM_ATTRIBUTES)

@@ -6,6 +6,7 @@ far as OpenTelemetry's own context does, and no further.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextvars import Token
 from dataclasses import dataclass, replace
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Bound", "ContextScope", "bound_in", "detach", "with_bound"]
 
 _KEY: Final = otel_context.create_key("otel_metadata")
+
+# next() of it is atomic.
+_scope_numbers: Final = itertools.count()
 
 
 @final
@@ -76,32 +80,25 @@ def detach(token: object) -> None:
 
 @final
 class ContextScope:
-    """Enters and leaves changed Contexts; may be entered again before it is left, also in other tasks."""
+    """Enters and leaves a changed Context; any number of times, nested, and from any thread or task.
 
-    __slots__ = ("_tokens",)
+    The changed Context itself remembers the one before it, so nothing is kept here that two threads could confuse, and
+    leaving it also undoes a Context that foreign code attached inside and never detached.
+    """
+
+    __slots__ = ("_key",)
 
     def __init__(self) -> None:
         """Start outside."""
-        self._tokens: list[object] = []
+        self._key = f"otel_metadata.scope.{next(_scope_numbers)}"
 
     def enter(self, change: Callable[[Bound], Bound]) -> None:
         """Attach the current Context with what is bound in it changed."""
-        self._tokens.append(otel_context.attach(with_bound(change)))
+        before = otel_context.get_current()
+        otel_context.attach(otel_context.set_value(self._key, before, with_bound(change)))
 
     def exit(self) -> None:
-        """Go back to the Context before the last enter of this context of execution."""
-        # Tasks may leave in another order than they entered: take the newest token that can be reset here.
-        for index in range(len(self._tokens) - 1, -1, -1):
-            token = self._tokens[index]
-            if not isinstance(token, Token):
-                del self._tokens[index]
-                detach(token)
-                return
-            try:
-                token.var.reset(token)
-            except ValueError:
-                continue
-            except RuntimeError:
-                pass
-            del self._tokens[index]
-            return
+        """Go back to the Context before the last enter; do nothing where it was not entered."""
+        before = otel_context.get_value(self._key)
+        if before is not None:
+            otel_context.attach(cast("Context", before))

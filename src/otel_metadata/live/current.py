@@ -45,7 +45,7 @@ def update_current_span(
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, object] | None = None,
     name: str | None = None,
-    input: object = UNSET,  # noqa: A002 # the word of the field
+    input: object = UNSET,  # the word of the field
     output: object = UNSET,
     tags: Iterable[str] | None = None,
     status: StatusLike | None = None,
@@ -79,7 +79,15 @@ def update_current_span(
         key = (context.trace_id, context.span_id)
         # The common case first: a span that is in the registry is valid, sampled, and has somewhere to go.
         entry = REGISTRY.entries.get(key)
-        if entry is not None and attributes is name is tags is status is status_message is None and input is output is UNSET:
+        if (
+            entry is not None
+            and attributes is None
+            and name is None
+            and tags is None
+            and status is None
+            and status_message is None
+            and input is output is UNSET
+        ):
             receipt = routing.set_live_metadata(entry, span, metadata)
             if receipt is not None:
                 return receipt
@@ -102,7 +110,7 @@ def update_current_trace(
     user_id: str | None = None,
     session_id: str | None = None,
     tags: Iterable[str] | None = None,
-    input: object = UNSET,  # noqa: A002 # the word of the field
+    input: object = UNSET,  # the word of the field
     output: object = UNSET,
 ) -> Receipt:
     """Update the trace of the current span: its local root here, or the trace alone when that is not known.
@@ -149,7 +157,7 @@ def update_span(
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, object] | None = None,
     name: str | None = None,
-    input: object = UNSET,  # noqa: A002 # the word of the field
+    input: object = UNSET,  # the word of the field
     output: object = UNSET,
     tags: Iterable[str] | None = None,
     status: StatusLike | None = None,
@@ -202,7 +210,7 @@ def update_trace(
     user_id: str | None = None,
     session_id: str | None = None,
     tags: Iterable[str] | None = None,
-    input: object = UNSET,  # noqa: A002 # the word of the field
+    input: object = UNSET,  # the word of the field
     output: object = UNSET,
 ) -> Receipt:
     """Update the trace of a span, or a trace by its id of 32 hex digits, at any time.
@@ -263,9 +271,11 @@ def score_current_span(
         metadata: A JSON object about the verdict itself.
     """
     return _verdict(
-        None, "span", lambda level, notes: evaluation_values(
+        None,
+        "span",
+        lambda level, notes: evaluation_values(
             level, name, notes, score=score, label=label, explanation=explanation, source=source, metadata=metadata
-        )
+        ),
     )
 
 
@@ -295,9 +305,11 @@ def score_span(
         level: `"span"` or `"trace"`.
     """
     return _verdict(
-        target, level, lambda level, notes: evaluation_values(
+        target,
+        level,
+        lambda level, notes: evaluation_values(
             level, name, notes, score=score, label=label, explanation=explanation, source=source, metadata=metadata
-        )
+        ),
     )
 
 
@@ -321,9 +333,9 @@ def annotate_current_span(
         annotator: Who.
     """
     return _verdict(
-        None, "span", lambda _, notes: annotation_values(
-            name, notes, label=label, score=score, text=text, annotator=annotator
-        )
+        None,
+        "span",
+        lambda _, notes: annotation_values(name, notes, label=label, score=score, text=text, annotator=annotator),
     )
 
 
@@ -347,9 +359,9 @@ def annotate_span(
         annotator: Who.
     """
     return _verdict(
-        target, "span", lambda _, notes: annotation_values(
-            name, notes, label=label, score=score, text=text, annotator=annotator
-        )
+        target,
+        "span",
+        lambda _, notes: annotation_values(name, notes, label=label, score=score, text=text, annotator=annotator),
     )
 
 

@@ -1,7 +1,7 @@
 """Generators whose body runs in a private context, so that nothing leaks to the consumer between steps.
 
-A `with span:` around a `yield` goes wrong in many ways: the consumer's spans become children, two interleaved generators
-take each other's parent, an early `break` leaves the span open, and a close on another thread logs "Failed to detach
+A `with span:` around a `yield` goes wrong in many ways: the consumer's spans become children, two interleaved
+generators take each other's parent, an early `break` leaves the span open, and a close on another thread logs "Failed to detach
 context". So the body's context is copied once, the span is attached in it once, and each step runs inside it; nothing
 is ever detached.
 

@@ -217,7 +217,9 @@ class _Call:
         self._is_static = isinstance(func, staticmethod)
         bound_already = inspect.ismethod(func) or (not inspect.isroutine(func) and function is not func)
         self._arguments = Arguments(
-            functools.partial(function, None) if bound_already and not isinstance(func, classmethod | staticmethod | functools.partial) else function,
+            functools.partial(function, None)
+            if bound_already and not isinstance(func, classmethod | staticmethod | functools.partial)
+            else function,
             options.ignored,
             options.process_input,
         )
@@ -335,7 +337,12 @@ class _Call:
             REPORTER.failed("end", failure)
 
     def end_generator(
-        self, span: Span, given: Json | UnsetType, error: BaseException | None, output: PartialOutput | None, result: Any
+        self,
+        span: Span,
+        given: Json | UnsetType,
+        error: BaseException | None,
+        output: PartialOutput | None,
+        result: Any,
     ) -> None:
         """End the span of a generator: what it yielded is kept, also when an error or an early close ended it."""
         try:

@@ -12,8 +12,8 @@ while foreign code runs (no span method, no exporter, no callback). Starting and
     admit   an outbox takes its inbox in, under the lock, and closes the sidecar; it does so before it looks at anything
 
 An update takes the lock, and finds the span either open: then its fields are in the sidecar before any outbox reads it;
-or closed: then every outbox that is asked admits the span first, and the update is joined to it. Never in neither, never
-in both. The SDK freezes a span's attributes a moment before its processors hear of the end; an update in that moment
+or closed: then every outbox that is asked admits the span first, and the update is joined to it. Never in neither,
+never in both. The SDK freezes a span's attributes a moment before its processors hear of the end; an update in that moment
 is in the sidecar in time, and leaves with the span.
 
 `LOCK` is re-entrant, because a finalizer (an abandoned generator) or a signal handler may end a span while its thread
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCK", "REGISTRY", "Inbox", "LiveRegistry", "LiveSpan", "Router"]
 
-LOCK: threading.RLock = threading.RLock()  # type: ignore[valid-type] # a factory function before Python 3.13
+LOCK: threading.RLock = threading.RLock()
 """Guards the in-memory state of the process: the registry and the outboxes."""
 
 # How many traces are remembered after their local root ended, for `update_trace`; about 150 bytes each.
@@ -176,7 +176,9 @@ class LiveRegistry:
     def live_updates(self, router: Router) -> int:
         """Return how many updates wait on spans of *router* that have not ended."""
         with LOCK:
-            return sum(entry.updates for entry in list(self.entries.values()) if entry.is_open and entry.router is router)
+            return sum(
+                entry.updates for entry in list(self.entries.values()) if entry.is_open and entry.router is router
+            )
 
     def after_fork(self) -> None:
         """Leave the live spans to the parent: it ends them, and in the child they are spans of another process."""

@@ -128,7 +128,7 @@ def route(
         span is not None
         and key not in REGISTRY.inherited
         and span.is_recording()
-        and not any([router.knows(key) for router in routers])
+        and not any(router.knows(key) for router in routers)
     ):
         set_unseen(span, values)
         with LOCK:
@@ -273,13 +273,15 @@ def _set_attributes(span: Span, entry: LiveSpan | None, values: Values) -> None:
     for name, value in values.items():
         attribute = NATIVE_NAMES.get(name) or native_name(name)
         if attribute is not None and (type(value) in NATIVE_SCALARS or is_native(value)):
-            plain[attribute] = value  # type: ignore[assignment] # one of the two has decided
+            plain[attribute] = value
         elif name in NOT_ATTRIBUTES:
             _set_part(span, name, value, values)
         else:
             if other is None:
                 other = {}
-            other.update({tags_attribute(name[0]): _tags(entry, name[0], values)} if name[1] == "tag" else spell(name, value))
+            other.update(
+                {tags_attribute(name[0]): _tags(entry, name[0], values)} if name[1] == "tag" else spell(name, value)
+            )
     json_names: list[str] = []
     if other:
         spelled, json_names = to_attributes(other)
@@ -319,12 +321,13 @@ def _within_budget(
 
 def _tags(entry: LiveSpan | None, level: Level, values: Values) -> list[Json]:
     held = dict(entry.fields) if entry is not None and entry.fields else {}
-    versions = {name[2]: held[name][1] if name in held else (1 << 63, 0) for name in [*held, *values] if name[:2] == (level, "tag")}
-    return sorted(versions, key=lambda tag: (versions[tag], tag))  # type: ignore[return-value] # texts are JSON
+    now = (1 << 63, 0)
+    names = [name for name in {**held, **values} if name[:2] == (level, "tag")]
+    return [name[2] for name in sorted(names, key=lambda name: (held[name][1] if name in held else now, name[2]))]
 
 
 def _set_part(span: Span, name: FieldName, value: Json, values: Values) -> None:
-    """Set what is part of the span itself; OpenTelemetry's own rules hold (`ok` is final, a lone message is nothing)."""
+    """Set what is part of the span itself; OpenTelemetry's own rules hold (`ok` is final)."""
     if name[1] == "name" and isinstance(value, str):
         span.update_name(value)
     elif name[1] == "status":

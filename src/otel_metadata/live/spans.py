@@ -131,7 +131,7 @@ class SpanHandle:
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         name: str | None = None,
-        input: object = UNSET,  # noqa: A002 # the word of the field
+        input: object = UNSET,  # the word of the field
         output: object = UNSET,
         tags: Iterable[str] | None = None,
         status: StatusLike | None = None,
@@ -229,7 +229,7 @@ def start_span(
     as_type: str | None = None,
     metadata: Mapping[str, object] | None = None,
     tags: Iterable[str] | None = None,
-    input: object = UNSET,  # noqa: A002 # the word of the field
+    input: object = UNSET,  # the word of the field
     attributes: Mapping[str, object] | None = None,
     kind: SpanKind = SpanKind.INTERNAL,
     tracer: Tracer | None = None,

@@ -93,7 +93,9 @@ class UsingMetadata:
     def _start(self, wrapped: Any, args: Any, kwargs: Any) -> generators.Start:
         self._set_on_current()
         context = generators.PrivateContext(with_bound(self._bind))
-        return generators.Start(context.run(functools.partial(wrapped, *args, **kwargs)), context, generators.Observer())
+        return generators.Start(
+            context.run(functools.partial(wrapped, *args, **kwargs)), context, generators.Observer()
+        )
 
     def _bind(self, bound: Bound) -> Bound:
         return bound.with_values(self._values)

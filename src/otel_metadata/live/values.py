@@ -16,7 +16,17 @@ from otel_metadata.model.merge import FieldName, Json, Kind, Level
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, Limits, clean, clean_key, is_clean_scalar
 
-__all__ = ["KNOWN_METADATA_KEYS", "StatusLike", "Values", "annotation_values", "cleaned", "evaluation_values", "mapping_values", "put", "span_values"]
+__all__ = [
+    "KNOWN_METADATA_KEYS",
+    "StatusLike",
+    "Values",
+    "annotation_values",
+    "cleaned",
+    "evaluation_values",
+    "mapping_values",
+    "put",
+    "span_values",
+]
 
 Values: TypeAlias = dict[FieldName, Json]
 
@@ -34,7 +44,7 @@ def span_values(
     name: str | None = None,
     user_id: str | None = None,
     session_id: str | None = None,
-    input: object = UNSET,  # noqa: A002 # the public word
+    input: object = UNSET,  # the public word
     output: object = UNSET,
     tags: Iterable[str] | None = None,
     status: StatusLike | None = None,
@@ -74,9 +84,7 @@ KNOWN_METADATA_KEYS: Final[dict[str, tuple[FieldName, str]]] = {}
 """Of the most frequent kind, a span's metadata: clean key → its field and its attribute."""
 
 
-def mapping_values(
-    values: Values, level: Level, kind: Kind, given: Mapping[str, object], notes: list[str]
-) -> None:
+def mapping_values(values: Values, level: Level, kind: Kind, given: Mapping[str, object], notes: list[str]) -> None:
     """Put each first-level key of *given* into *values*."""
     if type(given) is not dict:
         as_json = clean(given, notes, kind)
@@ -96,7 +104,7 @@ def mapping_values(
                 if (level, kind) == ("span", "metadata"):
                     KNOWN_METADATA_KEYS[key] = (name, f"metadata.{key}")
         if mask is None and (type(value) is bool or value is None or is_clean_scalar(value)):
-            values[name] = value  # type: ignore[assignment] # is_clean_scalar has decided
+            values[name] = value
         else:
             put(values, name, value, notes)
 
@@ -155,13 +163,16 @@ def annotation_values(
     return {("span", "annotation", field_key): _masked(f"annotation.{key}", note.to_json(), notes)}
 
 
+_PART_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"score": (int, float), "metadata": (dict,)}
+
+
 def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> dict[str, Json]:
     kept: dict[str, Json] = {}
     for part, value in parts.items():
         if value is None:
             continue
         item = clean(value, notes, f"{kind}.{part}")
-        expected: type | tuple[type, ...] = {"score": (int, float), "metadata": dict}.get(part, str)
+        expected = _PART_TYPES.get(part, (str,))
         if isinstance(item, bool) and part == "score":
             item = int(item)
         if not isinstance(item, expected):
@@ -187,7 +198,7 @@ def _put_tags(values: Values, level: Level, tags: Iterable[str], notes: list[str
 def _put_status(values: Values, status: object, notes: list[str]) -> None:
     code = status.lower() if isinstance(status, str) else status
     if code in ("ok", "error") or (type(code) is int and 0 <= code < 1 << 31):
-        values["span", "status", ""] = code  # type: ignore[assignment] # one of the forms just tested
+        values["span", "status", ""] = code
     elif code != "unset":
         notes.append("status: expected 'ok', 'error' or an integer code; it was left out")
 
@@ -201,5 +212,3 @@ def _masked(path: str, value: Json, notes: list[str]) -> Json:
     except Exception:  # noqa: BLE001 # the mask is the application's; what it could not judge must not leave
         notes.append(f"{path[:256]}: the mask failed; the value was replaced")
         return MASK_FAILED
-
-

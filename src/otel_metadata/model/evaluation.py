@@ -41,10 +41,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Json]:
         """Return the value of the field: without the name, which is its key, and without what was not given."""
-        value: dict[str, Json] = {"source": self.source}
-        for key, part in (("score", self.score), ("label", self.label), ("explanation", self.explanation)):
-            if part is not None:
-                value[key] = part
+        parts = {"score": self.score, "label": self.label, "explanation": self.explanation}
+        value: dict[str, Json] = {"source": self.source, **_given(parts)}
         if self.metadata is not None:
             value["metadata"] = dict(self.metadata)
         return value
@@ -87,16 +85,8 @@ class Annotation:
 
     def to_json(self) -> dict[str, Json]:
         """Return the value of the field: its key holds name and annotator, and they are here too for readers."""
-        value: dict[str, Json] = {"name": self.name}
-        for key, part in (
-            ("label", self.label),
-            ("score", self.score),
-            ("text", self.text),
-            ("annotator", self.annotator),
-        ):
-            if part is not None:
-                value[key] = part
-        return value
+        parts = {"label": self.label, "score": self.score, "text": self.text, "annotator": self.annotator}
+        return {"name": self.name, **_given(parts)}
 
     @classmethod
     def from_json(cls, value: Json) -> Annotation:
@@ -119,6 +109,10 @@ def annotation_key(name: str, annotator: str | None) -> str:
     if annotator is not None:
         return json_text([name, annotator])
     return json_text([name]) if name.startswith("[") else name
+
+
+def _given(parts: Mapping[str, str | float | None]) -> dict[str, Json]:
+    return {key: part for key, part in parts.items() if part is not None}
 
 
 def _text(value: Json) -> str | None:

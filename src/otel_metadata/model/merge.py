@@ -49,7 +49,7 @@ __all__ = [
     "merge_into",
 ]
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """A JSON value: integers within 64 bits signed, finite floats, text without lone surrogates."""
 
 Metadata: TypeAlias = "Mapping[str, Json]"

@@ -21,7 +21,7 @@ ErrorType: TypeAlias = Literal[
     "too_large",
     "unsupported",
 ]
-"""The words are Arize's (spans client, "errors"), with `backend_rejection` for its `druid_rejection`, and three more."""
+"""The words are Arize's (spans client, "errors"), with `backend_rejection` for `druid_rejection`, and three more."""
 
 
 @final

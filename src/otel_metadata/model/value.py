@@ -101,10 +101,8 @@ def clean(value: object, notes: list[str], path: str, limits: Limits = METADATA_
         # The common case of captured arguments: a small dict of scalars, without a budget to keep.
         copy = value.copy()
         if all(
-            [
-                type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and is_clean_scalar(key) and is_clean_scalar(item)
-                for key, item in copy.items()
-            ]
+            type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and is_clean_scalar(key) and is_clean_scalar(item)
+            for key, item in copy.items()
         ):
             return copy
     return _Cleaner(notes, limits).clean(value, path)
@@ -290,7 +288,7 @@ class _Cleaner:
         self._note(path, f"{_float_text(number)} became text")
         return self._text(_float_text(number), path, self._limits.text_chars)
 
-    def _bytes(self, value: Any, base: Any, path: str) -> Json:  # noqa: ANN401 # bytes, bytearray or memoryview, and its class
+    def _bytes(self, value: Any, base: Any, path: str) -> Json:  # bytes, bytearray or memoryview, and its class
         # The base type's own methods: those of a subclass are foreign code. More than the limit is not read at all.
         size = base.__len__(value)
         head = bytes(base.__getitem__(value, slice(self._limits.text_chars)))

@@ -58,7 +58,7 @@ _SPAN_COLUMNS: Final = (
     "attributes, events, links, resource, scope_name, scope_version"
 )
 
-_WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({_SPAN_COLUMNS}) VALUES ({', '.join('?' * 16)})"  # noqa: S608 # constants of this module
+_WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({_SPAN_COLUMNS}) VALUES ({', '.join('?' * 16)})"
 
 # The merge contract (model.merge) in SQL: the higher version stands, of equal ones the greater JSON text; of a tag the
 # lower version. SQLite compares text by its UTF-8 bytes, which is the order of Python's code points.
@@ -125,11 +125,15 @@ class SqliteStore:
         Raises:
             StoreError: It cannot be read.
         """
-        conditions = [(column, value) for column, value in (("trace_id", query.trace_id), ("span_id", query.span_id)) if value]
+        conditions = [
+            (column, value) for column, value in (("trace_id", query.trace_id), ("span_id", query.span_id)) if value
+        ]
         where = f"WHERE {' AND '.join(f'{column} = ?' for column, _ in conditions)}" if conditions else ""
-        sql = f"SELECT {_SPAN_COLUMNS} FROM spans {where} ORDER BY start_ns DESC, span_id LIMIT ?"  # noqa: S608 # constants of this module; values are bound
+        sql = f"SELECT {_SPAN_COLUMNS} FROM spans {where} ORDER BY start_ns DESC, span_id LIMIT ?"
         with self._opened() as connection:
-            spans = [_stored_span(row) for row in connection.execute(sql, [*(value for _, value in conditions), query.limit])]
+            spans = [
+                _stored_span(row) for row in connection.execute(sql, [*(value for _, value in conditions), query.limit])
+            ]
             return [assemble(span, self._fields_of(connection, span)) for span in spans]
 
     def close(self) -> None:
@@ -187,7 +191,9 @@ class SqliteStore:
         except sqlite3.DatabaseError as error:
             connection.close()
             if "not a database" in str(error):
-                raise StoreFormatError(self.path, "not an SQLite database", "a store of otel-metadata, or no file") from error
+                raise StoreFormatError(
+                    self.path, "not an SQLite database", "a store of otel-metadata, or no file"
+                ) from error
             raise
         except BaseException:
             connection.close()
@@ -209,7 +215,9 @@ class SqliteStore:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if application_id != APPLICATION_ID and tables:
-            raise StoreFormatError(self.path, "another program's SQLite database", "a store of otel-metadata, or no file")
+            raise StoreFormatError(
+                self.path, "another program's SQLite database", "a store of otel-metadata, or no file"
+            )
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise StoreFormatError(
@@ -258,18 +266,8 @@ def _span_row(span: StoredSpan) -> tuple[str | int | None, ...]:
     )
 
 
-def _stored_span(row: tuple[str | int | None, ...]) -> StoredSpan:
-    (*head, attributes, events, links, resource, scope_name, scope_version) = row
-    return StoredSpan(
-        *head,  # type: ignore[arg-type] # the columns are those of _SPAN_COLUMNS
-        attributes=_loaded(attributes),
-        events=tuple(_loaded(events)),
-        links=tuple(_loaded(links)),
-        resource=_loaded(resource),
-        scope_name=scope_name,  # type: ignore[arg-type] # NOT NULL
-        scope_version=scope_version,  # type: ignore[arg-type] # TEXT
-    )
-
-
-def _loaded(text: object) -> Any:
-    return orjson.loads(text)  # type: ignore[arg-type] # written by json_text
+def _stored_span(row: tuple[Any, ...]) -> StoredSpan:
+    columns = dict(zip(_SPAN_COLUMNS.split(", "), row, strict=True))
+    for name in ("attributes", "events", "links", "resource"):
+        columns[name] = orjson.loads(columns[name])
+    return StoredSpan(**{**columns, "events": tuple(columns["events"]), "links": tuple(columns["links"])})

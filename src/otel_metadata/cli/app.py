@@ -1,0 +1,47 @@
+"""The commands of `otel-metadata`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from otel_metadata._version import __version__
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="otel-metadata",
+    help="Metadata on OpenTelemetry spans, whenever it arrives.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:  # typer calls it with the flag
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[  # the callback does it
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Metadata on OpenTelemetry spans, whenever it arrives."""
+
+
+@app.command()
+def demo(
+    keep: Annotated[str, typer.Option(help="Keep the store under this name; by default it is removed.")] = "",
+) -> None:
+    """Watch metadata reach spans live, in flight and late. Needs no network."""
+    try:
+        from otel_metadata.cli.demo import run  # openai and an instrumentor are an extra
+    except ModuleNotFoundError as error:
+        typer.echo(f"otel-metadata: {error.name} is not installed; pip install 'otel-metadata[demo]'.", err=True)
+        raise typer.Exit(2) from None
+    raise typer.Exit(run(keep))

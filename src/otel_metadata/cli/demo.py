@@ -1,0 +1,297 @@
+"""The demo: one small LLM application whose spans get metadata at every moment of their life.
+
+Everything is real but the model: the `openai` client, the instrumentor that traces it by itself, the store, and a
+second process that knows nothing but a `traceparent`. The model is a stub on loopback.
+
+What is shown is checked: the demo fails when a value read back is not what the merge contract says.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import openai
+from openinference.instrumentation.openai import OpenAIInstrumentor
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from otel_metadata.cli.llm_stub import LlmStub
+from otel_metadata.client import Client
+from otel_metadata.live.captured import capture_spans
+from otel_metadata.live.current import (
+    current_span_ref,
+    score_span,
+    update_current_span,
+    update_current_trace,
+    update_span,
+)
+from otel_metadata.live.observe import observe
+from otel_metadata.live.spans import start_span
+from otel_metadata.live.using import using_metadata
+from otel_metadata.model.merge import json_text
+from otel_metadata.model.receipt import Receipt
+from otel_metadata.model.record import SpanRecord
+from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.pipeline import configure, flush, shutdown, stats
+
+__all__ = ["run"]
+
+_STYLES = {"live": "green", "in_flight": "yellow", "late": "cyan", "dropped": "red"}
+
+
+class _Shown(NamedTuple):
+    """One update, as the first table shows it."""
+
+    moment: str
+    span: str
+    call: str
+    receipt: str
+
+
+def run(keep: str = "") -> int:
+    """Run the demo and return the exit code: 0 when every value read back is what the merge contract says.
+
+    Args:
+        keep: A file for the store, kept afterwards; "" for a temporary one.
+    """
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(keep).resolve() if keep else Path(directory) / "spans.db"
+        if keep and path.exists():
+            console.print(f"[red]{escape(str(path))} exists already; name another file.[/]")
+            return 2
+        store = f"sqlite:///{path}"
+        console.print("\n[bold]otel-metadata demo[/]: one question to an LLM application, traced by OpenTelemetry.\n")
+        updates = _Application(store).serve()
+        with Client(store) as client:
+            records = client.spans.list()
+        _print_updates(console, updates)
+        _print_spans(console, records)
+        wrong = _check(records)
+        statistics = stats().destinations["sqlite"]
+        console.print(
+            f"{statistics.accepted} updates in this process: "
+            f"{statistics.delivered} delivered, {statistics.waiting} waiting, "
+            f"{sum(statistics.lost.values())} lost; {len(records)} spans."
+        )
+        if wrong:
+            for line in wrong:
+                console.print(f"[red]wrong:[/] {escape(line)}")
+            return 1
+        console.print("[green]Every value is what the merge contract says.[/]")
+        if keep:
+            console.print(f"The spans are in {escape(str(path))}.")
+        return 0
+
+
+class _Application:
+    """A chat application of two functions and one `with` span, and everything that becomes known about it later."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+        self._shown: list[_Shown] = []
+
+    def serve(self) -> list[_Shown]:
+        provider = TracerProvider(resource=Resource.create({"service.name": "demo"}))
+        configure(self._store, tracer_provider=provider)
+        instrumentor = OpenAIInstrumentor()
+        instrumentor.instrument(tracer_provider=provider)
+        try:
+            with LlmStub() as stub, openai.OpenAI(base_url=f"{stub.url}/v1", api_key="none", max_retries=0) as client:
+                self._client = client
+                with using_metadata({"tenant": "acme"}, session_id="s-1"):
+                    reference, plain, streamed = self._answer("Why is the sky blue?")
+        finally:
+            instrumentor.uninstrument()
+        self._in_flight(reference, plain, streamed)
+        flush()
+        self._late(reference)
+        shutdown()
+        return self._shown
+
+    def _answer(self, question: str) -> tuple[SpanRef, Any, Any]:
+        @observe(name="answer", as_type="chain")
+        def answer(question: str) -> str:
+            self._tell(
+                "answer",
+                "metadata step=1, status='started'",
+                update_current_span(metadata={"step": 1, "status": "started"}),
+            )
+            with start_span("retrieve", as_type="retriever", input=question) as span:
+                receipt = span.update(
+                    metadata={"hits": 3, "index": {"name": "physics", "shards": [1, 2]}}, tags=["search"]
+                )
+                self._tell("retrieve", "metadata hits=3, index={…}; tag search", receipt)
+            with capture_spans() as captured:
+                reply = self._client.chat.completions.create(
+                    model="demo-model", messages=[{"role": "user", "content": question}]
+                )
+            found.append(captured.llm)
+            text = reply.choices[0].message.content or ""
+            with capture_spans() as captured:
+                headline = "".join(headlines(text))
+            found.append(captured.llm)
+            self._tell(
+                "answer", "metadata step=2, error=None", update_current_span(metadata={"step": 2, "error": None})
+            )
+            self._tell(
+                "answer (trace)",
+                "metadata source='api'; user u-1",
+                update_current_trace(metadata={"source": "api"}, user_id="u-1"),
+            )
+            references.append(current_span_ref())
+            return f"{headline}: {text}"
+
+        @observe(name="headlines", as_type="chain")
+        def headlines(text: str) -> Iterator[str]:
+            stream = self._client.chat.completions.create(
+                model="demo-model", messages=[{"role": "user", "content": f"A headline for: {text}"}], stream=True
+            )
+            for chunk in stream:
+                if chunk.choices and chunk.choices[0].delta.content:
+                    yield chunk.choices[0].delta.content
+
+        found: list[Any] = []
+        references: list[SpanRef] = []
+        answer(question)
+        return references[0], found[0], found[1]
+
+    def _in_flight(self, reference: SpanRef, plain: Any, streamed: Any) -> None:
+        """The function has returned, its spans wait to be exported: what comes now leaves with them."""
+        self._tell("answer", "metadata thumbs='up'", update_span(reference, metadata={"thumbs": "up"}))
+        self._tell("LLM call", "metadata cached=False", update_span(plain, metadata={"cached": False}))
+        self._tell(
+            "LLM call, streamed", "metadata chunks='all read'", update_span(streamed, metadata={"chunks": "all read"})
+        )
+        self._tell(
+            "answer",
+            "evaluation Correctness='unsure'",
+            score_span(reference, "Correctness", label="unsure", score=0.5, source="llm"),
+        )
+
+    def _late(self, reference: SpanRef) -> None:
+        """The spans are stored. Another process, which knows only a text, changes its mind about one of them."""
+        completed = subprocess.run(
+            [sys.executable, "-m", "otel_metadata.cli.demo_late", self._store, reference.to_traceparent()],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        for line in completed.stdout.splitlines():
+            span, call, route = line.split("\t")
+            self._shown.append(_Shown("late, another process", span, call, route))
+        self._tell("answer", "metadata status='reviewed'", update_span(reference, metadata={"status": "reviewed"}))
+
+    def _tell(self, span: str, call: str, receipt: Receipt) -> None:
+        moment = {"live": "while it runs", "in_flight": "after its end", "late": "after its export"}.get(
+            receipt.route, ""
+        )
+        self._shown.append(_Shown(moment, span, call, receipt.route))
+
+
+def _print_updates(console: Console, updates: list[_Shown]) -> None:
+    table = Table(title="Each update and its receipt", title_justify="left", title_style="bold")
+    for column in ("when", "span", "what is said of it", "receipt"):
+        table.add_column(column)
+    for update in updates:
+        table.add_row(
+            update.moment, update.span, escape(update.call), Text(update.receipt, style=_STYLES[update.receipt])
+        )
+    console.print(table)
+    console.print()
+
+
+def _print_spans(console: Console, records: list[SpanRecord]) -> None:
+    children: dict[str | None, list[SpanRecord]] = {}
+    for record in sorted(records, key=lambda one: one.span.start_ns):
+        children.setdefault(record.parent_id, []).append(record)
+    for root in children.get(None, []):
+        tree = Tree(f"[bold]The trace, as read back from the store[/]  [dim]{root.trace_id}[/]", guide_style="dim")
+        _add_trace(tree, root)
+        _add(tree, root, children)
+        console.print(tree)
+    console.print()
+
+
+def _add_trace(tree: Tree, root: SpanRecord) -> None:
+    facts = [_pairs("metadata", root.trace_metadata)] if root.trace_metadata else []
+    facts += [f"[dim]user[/] {root.user_id}"] if root.user_id else []
+    facts += [f"[dim]session[/] {root.session_id}"] if root.session_id else []
+    tree.add("[dim]trace[/]  " + "  ".join(facts))
+
+
+def _add(tree: Tree, record: SpanRecord, children: Mapping[str | None, list[SpanRecord]]) -> None:
+    millis = (record.span.end_ns - record.span.start_ns) / 1e6
+    node = tree.add(f"[bold]{escape(record.name)}[/]  [dim]{record.kind.lower()}, {millis:.1f} ms[/]")
+    if record.metadata:
+        node.add(_pairs("metadata", record.metadata))
+    if record.tags:
+        node.add(f"[dim]tags[/] {escape(', '.join(record.tags))}")
+    for name, value in (("input", record.input), ("output", record.output)):
+        if value is not None:
+            text = value if isinstance(value, str) else json_text(value)
+            node.add(f"[dim]{name}[/] {escape(text if len(text) < 72 else text[:71] + '…')}")
+    for name, evaluation in record.evaluations.items():
+        facts = [str(part) for part in (evaluation.label, evaluation.score, evaluation.explanation) if part is not None]
+        node.add(f"[dim]evaluation[/] {escape(name)} = {escape(', '.join(facts))}")
+    for note in record.annotations:
+        said = escape(note.label or note.text or "")
+        node.add(f"[dim]annotation[/] {escape(note.name)} = {said} [dim]by {note.annotator}[/]")
+    for child in children.get(record.span_id, []):
+        _add(node, child, children)
+
+
+def _pairs(title: str, values: Mapping[str, Any]) -> str:
+    pairs = [f"{escape(key)}=[magenta]{escape(json_text(value))}[/]" for key, value in values.items()]
+    return f"[dim]{title}[/] " + " ".join(pairs)
+
+
+def _check(records: list[SpanRecord]) -> list[str]:
+    """Return what is not as the merge contract says, one sentence each."""
+    by_name: dict[str, list[SpanRecord]] = {}
+    for record in records:
+        by_name.setdefault(record.name, []).append(record)
+    expected: dict[str, list[dict[str, Any]]] = {
+        "answer": [{"tenant": "acme", "step": 2, "status": "reviewed", "error": None, "thumbs": "down"}],
+        "retrieve": [{"tenant": "acme", "hits": 3, "index": {"name": "physics", "shards": [1, 2]}}],
+        "headlines": [{"tenant": "acme"}],
+        "ChatCompletion": [{"tenant": "acme", "cached": False}, {"tenant": "acme", "chunks": "all read"}],
+    }
+    wrong: list[str] = []
+    for name, wanted in expected.items():
+        found = [dict(record.metadata) for record in sorted(by_name.get(name, []), key=lambda one: one.span.start_ns)]
+        if found != wanted:
+            wrong.append(f"metadata of {name}: {found}; expected {wanted}")
+    if len({record.trace_id for record in records}) != 1:
+        wrong.append("the spans are not in one trace")
+    answer = next(iter(by_name.get("answer", [])), None)
+    if answer is None:
+        return [*wrong, "no span is named answer"]
+    verdict = answer.evaluations.get("Correctness")
+    facts: dict[str, tuple[object, object]] = {
+        "trace metadata": (dict(answer.trace_metadata), {"source": "api"}),
+        "user": (answer.user_id, "u-1"),
+        "session": (answer.session_id, "s-1"),
+        "evaluation": (verdict and (verdict.label, verdict.score, verdict.source), ("correct", 1.0, "human")),
+        "annotations": (
+            [(note.name, note.label, note.annotator) for note in answer.annotations],
+            [("tone", "friendly", "ada")],
+        ),
+        "input": (answer.input, {"question": "Why is the sky blue?"}),
+        "tags of retrieve": ([record.tags for record in by_name.get("retrieve", [])], [("search",)]),
+    }
+    wrong.extend(
+        f"{name}: {found!r}; expected {wanted!r}" for name, (found, wanted) in facts.items() if found != wanted
+    )
+    return wrong

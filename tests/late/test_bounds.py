@@ -1,0 +1,154 @@
+"""An outbox is bounded in items and in bytes; what does not fit is counted, and what is held leaves early."""
+
+from __future__ import annotations
+
+import otel_metadata as om
+from otel_metadata.late.outbox import MAX_RECENT
+from otel_metadata.model.outcome import DeliveryError, Retry
+
+KIB = 1024
+
+
+def test_a_target_too_many_is_lost_as_buffer_full(make_scene):
+    """Beyond max_patches targets an update is dropped and counted, while targets that wait still take more."""
+    scene = make_scene(max_patches=2)
+    assert om.update_span(scene.unseen(1), metadata={"a": 1})
+    assert om.update_span(scene.unseen(2), metadata={"a": 1})
+    receipt = om.update_span(scene.unseen(3), metadata={"a": 1})
+    assert (bool(receipt), receipt.reason) == (False, "buffer_full")
+    assert om.update_span(scene.unseen(1), metadata={"b": 1})
+    assert (scene.stats.accepted, scene.stats.late, scene.lost) == (4, 3, {"buffer_full": 1})
+
+
+def test_an_update_that_does_not_fit_in_bytes_is_lost_as_buffer_full(make_scene):
+    """An update that would take the outbox beyond max_bytes is dropped and counted; a smaller one still fits."""
+    scene = make_scene(max_bytes=64 * KIB)
+    for number in range(1, 10):
+        om.update_span(scene.unseen(number), metadata={"text": "x" * 8_000})
+    assert scene.lost == {"buffer_full": 1}
+    assert scene.stats.buffered_bytes <= 64 * KIB
+    assert om.update_span(scene.unseen(100), metadata={"a": 1})
+
+
+def test_an_update_that_does_not_fit_is_not_joined_either(make_scene):
+    """The bound in bytes holds for an update of a queued span as well."""
+    scene = make_scene(max_bytes=16 * KIB)
+    ref = scene.ended()
+    receipts = [om.update_span(ref, metadata={f"text{n}": "x" * 4_000}) for n in range(5)]
+    assert receipts[0].route == "in_flight"
+    assert (receipts[-1].route, receipts[-1].reason) == ("dropped", "buffer_full")
+    assert scene.stats.buffered_bytes <= 16 * KIB
+
+
+def test_spans_are_bounded_in_number(make_scene):
+    """Of many spans that end while nobody exports, the latest max_queue_size stay, the others are counted."""
+    scene = make_scene(max_queue_size=10, max_export_batch_size=10)
+    for n in range(25):
+        scene.ended(n=n)
+    assert (scene.stats.spans_queued, scene.stats.spans_evicted) == (10, 15)
+    assert (scene.stats.in_flight, scene.lost) == (10, {"target_not_exported": 15})
+    scene.step_all()
+    assert [span.fields["span", "metadata", "n"][0] for span in scene.spans.spans] == [*range(15, 25)]
+
+
+def test_spans_are_bounded_in_bytes(make_scene):
+    """Large spans that end while nobody exports push out the oldest, so that what waits stays within its bytes."""
+    scene = make_scene(max_bytes=256 * KIB)
+    for _ in range(200):
+        with scene.tracer.start_as_current_span("span", attributes={"text": "x" * 20_000}):
+            om.update_current_span(metadata={"a": 1})
+    # A worker that hangs in its exporter weighs nothing: the application's thread keeps the bounds, but for a few.
+    assert scene.stats.spans_queued < 100
+    scene.worker.step()
+    assert scene.stats.buffered_bytes <= 256 * KIB
+
+
+def test_spans_are_bounded_in_bytes_although_updates_come(make_scene):
+    """The bound in bytes holds as well when updates of ended spans take the spans in, one by one."""
+    scene = make_scene(max_bytes=256 * KIB)
+    for _ in range(200):
+        with scene.tracer.start_as_current_span("span", attributes={"text": "x" * 20_000}) as span:
+            pass
+        om.update_span(span, metadata={"a": 1})
+    assert scene.stats.spans_queued < 100
+    assert scene.stats.buffered_bytes <= 256 * KIB
+
+
+def test_what_waits_weighs_nothing_once_it_is_gone(make_scene):
+    """When everything has left, by any way, the outbox is back at zero bytes."""
+    scene = make_scene(max_queue_size=3, max_export_batch_size=3, max_age_millis=1)
+    answers = iter([Retry(DeliveryError("connection_failure", "down"))])
+    scene.patches.answer = lambda patch: next(answers, None) or Retry(DeliveryError("connection_failure", "down"))
+    for n in range(5):
+        ref = scene.ended(n=n)
+        om.update_span(ref, metadata={"text": "x" * 1_000})
+        om.update_span(scene.unseen(n + 1), metadata={"text": "y" * 1_000})
+        om.update_span(scene.unseen(n + 1), metadata={"text": "z" * 1_000})
+    scene.wait_and_step()
+    scene.wait_and_step(60_000)
+    scene.wait_and_step(60_000)
+    assert scene.stats.waiting == 0
+    assert scene.stats.buffered_bytes == 0
+
+
+def test_a_full_batch_leaves_before_its_schedule(make_scene):
+    """When as many spans wait as one export takes, they leave at once."""
+    scene = make_scene(max_export_batch_size=4, max_queue_size=100)
+    for _ in range(4):
+        scene.ended()
+    assert scene.worker.step()
+    assert scene.stats.spans_exported == 4
+
+
+def test_one_export_takes_at_most_a_batch(make_scene):
+    """No export carries more spans than max_export_batch_size."""
+    scene = make_scene(max_export_batch_size=4, max_queue_size=100)
+    for _ in range(10):
+        scene.ended()
+    sizes = []
+    scene.clock.advance(5_000)
+    while scene.worker.step():
+        sizes.append(scene.stats.spans_exported - sum(sizes))
+    assert sizes == [4, 4, 2]
+
+
+def test_a_held_span_stays_for_its_time(make_scene):
+    """With hold_millis a span stays in the outbox that long, and what comes meanwhile leaves on it."""
+    scene = make_scene(hold_millis=60_000)
+    ref = scene.ended(step=1)
+    assert scene.wait_and_step(59_999) == 0
+    assert om.update_span(ref, metadata={"thumbs": "up"}).route == "in_flight"
+    assert scene.wait_and_step(1) == 1
+    assert scene.on_span(ref) == {"step": 1, "thumbs": "up"}
+
+
+def test_held_spans_leave_early_when_half_of_the_room_is_taken(make_scene):
+    """When held spans fill half of the queue, the oldest leave before their time and none is dropped."""
+    scene = make_scene(hold_millis=3_600_000, max_queue_size=10, max_export_batch_size=1)
+    for n in range(5):
+        scene.ended(n=n)
+    scene.step_all()
+    assert [span.fields["span", "metadata", "n"][0] for span in scene.spans.spans] == [0]
+    assert (scene.stats.spans_evicted, scene.stats.spans_queued) == (0, 4)
+
+
+def test_held_spans_leave_early_when_half_of_the_bytes_are_taken(make_scene):
+    """Large held spans leave before their time when they take half of the bytes."""
+    scene = make_scene(hold_millis=3_600_000, max_bytes=100 * KIB, max_export_batch_size=1)
+    for _ in range(4):
+        with scene.tracer.start_as_current_span("span", attributes={"text": "x" * 20_000}):
+            pass
+    scene.step_all()
+    assert scene.stats.spans_evicted == 0
+    assert scene.stats.spans_exported > 0
+    assert scene.stats.buffered_bytes <= 50 * KIB
+
+
+def test_spans_that_left_are_forgotten_in_the_end(scene):
+    """The outbox remembers a bounded number of spans that left; an update of an older one is that of an unseen span."""
+    outbox, ref = scene.outbox, scene.exported()
+    first = outbox._recent.get(ref.key)
+    for number in range(2 * MAX_RECENT):
+        outbox._recent[1, number] = first
+    assert not outbox.knows(ref.key)
+    assert len(outbox._recent) <= 2 * MAX_RECENT

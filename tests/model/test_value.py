@@ -1,0 +1,414 @@
+"""The clean-up: whatever goes in, bounded JSON comes out, and nothing is raised."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import datetime as dt
+import decimal
+import enum
+import math
+import pathlib
+import threading
+import tracemalloc
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests import strategies as own
+
+from otel_metadata.model.merge import Json, json_text
+from otel_metadata.model.value import (
+    CAPTURE_LIMITS,
+    MAX_KEY_CHARS,
+    METADATA_LIMITS,
+    Limits,
+    clean,
+    clean_key,
+    is_clean_scalar,
+)
+
+# Small enough that ordinary examples reach every one of them.
+TIGHT = Limits(depth=3, nodes=12, text_chars=24, total_chars=60)
+
+hostile = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def cleaned(value: object, limits: Limits = METADATA_LIMITS) -> tuple[Json, list[str]]:
+    """Return what comes out, and the notes."""
+    notes: list[str] = []
+    return clean(value, notes, "metadata.key", limits), notes
+
+
+def walk(value: Json, depth: int = 0) -> Iterator[tuple[Any, int, bool]]:
+    """Yield (part, depth, whether it is a key) of a value and of everything inside."""
+    yield value, depth, False
+    if type(value) is dict:
+        for key, item in value.items():
+            yield key, depth, True
+            yield from walk(item, depth + 1)
+    elif type(value) is list:
+        for item in value:
+            yield from walk(item, depth + 1)
+
+
+def assert_is_json(value: Json) -> None:
+    """Only exact builtin types, integers within 64 bits, finite floats, text that is UTF-8 and free of NUL."""
+    for part, _, is_key in walk(value):
+        kind = type(part)
+        assert kind in {str, int, float, bool, type(None), list, dict}
+        if kind is int:
+            assert -(1 << 63) <= part < 1 << 63
+        elif kind is float:
+            assert math.isfinite(part)
+        elif kind is str:
+            part.encode()
+            assert "\0" not in part
+        if is_key:
+            assert kind is str
+            assert 0 < len(part) <= MAX_KEY_CHARS
+    assert orjson.loads(orjson.dumps(value)) == value
+
+
+def assert_is_within(value: Json, limits: Limits) -> None:
+    """No limit is exceeded, marks and cuts included."""
+    parts = list(walk(value))
+    texts = [part for part, _, _ in parts if type(part) is str]
+    assert sum(not is_key for _, _, is_key in parts) <= limits.nodes
+    assert all(depth <= limits.depth for _, depth, _ in parts)
+    assert all(len(text) <= limits.text_chars for text in texts if len(text) > MAX_KEY_CHARS)
+    assert sum(map(len, texts)) <= limits.total_chars
+
+
+class TestHostileValues:
+    """20,000 of them in all."""
+
+    @settings(hostile, max_examples=9_000)
+    @given(own.hostile_values())
+    def test_any_value_becomes_bounded_json(self, make: own.Make) -> None:
+        """Nothing is raised, and what comes out is JSON of exact builtin types within every limit."""
+        result, notes = cleaned(make())
+
+        assert_is_json(result)
+        assert_is_within(result, METADATA_LIMITS)
+        assert len(notes) <= 16
+        assert all(type(note) is str and note.startswith("metadata.key") and note.encode() for note in notes)
+
+    @settings(hostile, max_examples=6_000)
+    @given(own.hostile_values())
+    def test_a_clean_value_is_not_changed_again(self, make: own.Make) -> None:
+        """The clean-up is idempotent, and a second one has nothing to note."""
+        once, _ = cleaned(make())
+        before = copy.deepcopy(once)
+
+        assert cleaned(once) == (before, [])
+        assert once == before
+
+    @settings(hostile, max_examples=4_000)
+    @given(own.hostile_values())
+    def test_tight_limits_hold_as_well(self, make: own.Make) -> None:
+        """Whatever the limits are, what comes out keeps them, and a second clean-up leaves it alone."""
+        result, _ = cleaned(make(), TIGHT)
+
+        assert_is_json(result)
+        assert_is_within(result, TIGHT)
+
+    @settings(hostile, max_examples=1_000)
+    @given(st.sampled_from(own.HOSTILE_KEY_MAKERS), own.hostile_values(max_leaves=1))
+    def test_any_key_becomes_a_text(self, make: own.Make, other: own.Make) -> None:
+        """A key of a metadata update is never empty, too long, or no text; and nothing is raised."""
+        for key in (make(), other()):
+            text = clean_key(key, [], "metadata")
+
+            assert_is_json({text: None})
+            assert clean_key(text, [], "metadata") == text
+
+    # By number: pytest itself cannot look at all of them.
+    @pytest.mark.parametrize("number", range(len(own.HOSTILE_MAKERS)))
+    def test_every_hostile_value_leaves_its_siblings_alone(self, number: int) -> None:
+        """Beside any one bad value the others of the same object arrive, unless it used up all room."""
+        result, notes = cleaned({"before": 1, "bad": own.HOSTILE_MAKERS[number](), "after": [2]})
+
+        assert isinstance(result, dict)
+        assert result["before"] == 1
+        assert result.get("after") == [2] or any("cut" in note for note in notes)
+
+    def test_a_depth_of_100_000_is_cut(self) -> None:
+        """A value nested beyond all bounds costs no recursion."""
+        value: object = 1
+        for _ in range(100_000):
+            value = [value]
+
+        result, notes = cleaned(value)
+
+        assert_is_within(result, METADATA_LIMITS)
+        assert notes == ["metadata.key: became <too deep>: more than 16 levels"]
+
+    def test_shared_parts_are_not_multiplied_without_end(self) -> None:
+        """A value that is small in memory and enormous as JSON is cut: nulls and booleans count as well."""
+        row = [None] * 10_000
+        value = [[row] * 10_000] * 10_000
+
+        result, notes = cleaned(value)
+
+        assert_is_within(result, METADATA_LIMITS)
+        assert notes
+
+    def test_long_keys_count_as_characters(self) -> None:
+        """Keys alone cannot exceed the limit of all characters."""
+        result, notes = cleaned({f"{number:0200}": number for number in range(9_000)})
+
+        assert_is_within(result, METADATA_LIMITS)
+        assert len(result) == METADATA_LIMITS.total_chars // 200 + 1  # type: ignore[arg-type]
+        assert notes
+
+    def test_the_cost_is_bounded_whatever_the_size(self) -> None:
+        """Ten million values cost no more memory than the limit allows: the rest is never copied."""
+        value = [0] * 10_000_000
+        tracemalloc.start()
+        try:
+            cleaned({"a": value, "b": value})
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert peak < 4_000_000
+
+    def test_an_endless_iteration_is_cut(self) -> None:
+        """A mapping whose items never end is read as far as the limit."""
+        result, notes = cleaned(own.BadMapping())
+
+        assert_is_within(result, METADATA_LIMITS)
+        assert notes
+
+    def test_a_value_that_another_thread_changes_is_read_all_the_same(self) -> None:
+        """A dict, list and set that grow and shrink meanwhile never make the clean-up fail."""
+        value: dict[str, Any] = {"list": [], "set": set(), "dict": {}}
+        stop = threading.Event()
+
+        def change() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                for key in (number, number - 50):
+                    value["dict"][str(key)] = value["dict"].pop(str(key - 20), key)
+                    value["set"].symmetric_difference_update({key, key - 20})
+                    value["list"].append(key)
+                del value["list"][:1]
+                if number % 100 == 0:
+                    value["dict"].clear()
+                    value["list"].clear()
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            for _ in range(2_000):
+                result, _ = cleaned(value)
+                assert_is_json(result)
+                assert isinstance(result, dict)
+                assert result.keys() == {"list", "set", "dict"}
+        finally:
+            stop.set()
+            thread.join()
+
+    def test_generators_and_iterators_are_not_consumed(self) -> None:
+        """What the application will read itself is left as it is."""
+        numbers = iter([1, 2, 3])
+
+        result, notes = cleaned(numbers)
+
+        assert result == "<list_iterator>"
+        assert notes
+        assert list(numbers) == [1, 2, 3]
+
+
+class TestJsonValues:
+    @given(own.json_values(max_leaves=20))
+    def test_json_within_the_limits_is_kept(self, value: Json) -> None:
+        """What is JSON already comes out equal, of the same types, without a note."""
+        result, notes = cleaned(value)
+
+        assert json_text(result) == json_text(value)
+        assert notes == []
+
+    @settings(max_examples=500)
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+            lambda parts: st.lists(parts) | st.dictionaries(st.text(st.characters()), parts),
+            max_leaves=20,
+        )
+    )
+    def test_a_change_is_always_noted(self, value: Any) -> None:
+        """What has the shape of JSON and comes out without a note is unchanged."""
+        result, notes = cleaned(value, TIGHT)
+
+        if notes == []:
+            assert json_text(result) == json_text(value)
+        else:
+            assert repr(result) != repr(value)
+
+    @given(own.json_values())
+    def test_the_result_is_not_the_callers_own(self, value: Json) -> None:
+        """A later change by the caller has no effect."""
+        result, _ = cleaned([value])
+
+        assert not {id(part) for part, _, _ in walk(result) if type(part) in {list, dict}} & {
+            id(part) for part, _, _ in walk(value) if type(part) in {list, dict}
+        }
+
+    @given(st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary())
+    def test_a_clean_scalar_is_one_that_comes_out_as_it_is(self, value: Any) -> None:
+        """The short way of the hot path agrees with the long one."""
+        if is_clean_scalar(value):
+            assert cleaned([value]) == ([value], [])
+
+
+class TestKnownTypes:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (dt.datetime(2025, 1, 2, 3, 4, 5, tzinfo=dt.timezone.utc), "2025-01-02T03:04:05+00:00"),
+            (dt.date(2025, 1, 2), "2025-01-02"),
+            (dt.time(3, 4), "03:04:00"),
+            (dt.timedelta(hours=1, seconds=2), "1:00:02"),
+            (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+            (decimal.Decimal("1.10"), "1.10"),
+            (pathlib.PurePosixPath("/a/b"), "/a/b"),
+            (own.Colour.RED, "red"),
+            (enum.IntEnum("Level", "LOW").LOW, 1),  # type: ignore[attr-defined]
+            ((1, (2,)), [1, [2]]),
+            ({3, 1, 2}, [1, 2, 3]),
+            (frozenset({"b", None, "a"}), ["a", "b", None]),
+            (b"text", "text"),
+            (bytearray("é".encode()), "é"),
+            (own.Order(number=2), {"number": 2, "note": None, "when": "2025-01-02T00:00:00+00:00"}),
+            (own.Point(1), {"x": 1, "y": 0}),
+            (own.Pair(1, None), [1, None]),
+            (own.BadStr("text"), "text"),
+            (own.BadInt(5), 5),
+            (own.BadFloat(0.5), 0.5),
+            (own.BadList([1]), [1]),
+            (own.BadDict(a=1), {"a": 1}),
+            (np.float32(0.5), 0.5),
+            (np.int64(7), 7),
+            (np.bool_(True), True),
+            (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_it_becomes_its_json_form(self, value: object, expected: Json) -> None:
+        """A known type is written as people expect it, without a note."""
+        result, notes = cleaned(value)
+
+        assert json_text(result) == json_text(expected)
+        assert notes == []
+
+    @pytest.mark.parametrize(
+        ("make", "expected"),
+        [
+            (lambda: math.nan, "NaN"),
+            (lambda: math.inf, "Infinity"),
+            (lambda: -math.inf, "-Infinity"),
+            (lambda: 1 << 63, "9223372036854775808"),
+            (lambda: -(1 << 63) - 1, "-9223372036854775809"),
+            (lambda: 10**5000, "<integer of 16610 bits>"),
+            (lambda: "a\ud800b", "a\N{REPLACEMENT CHARACTER}b"),
+            (lambda: "a\0b", "a\N{REPLACEMENT CHARACTER}b"),
+            (lambda: b"\xff\x00", base64.b64encode(b"\xff\x00").decode()),
+            (lambda: object(), "<object>"),
+            (lambda: int, "<type>"),
+            (lambda: own.BadEnum.ONE, "<unreadable BadEnum>"),
+            (lambda: own.Raises(), "<Raises>"),
+            (lambda: own.OfHostileMeta(), "<unreadable OfHostileMeta>"),
+            (lambda: own.BadModel(), "<unreadable BadModel>"),
+            (lambda: {"": 1}, {"<empty>": 1}),
+            (lambda: {1: "a", None: "b", False: "c"}, {"1": "a", "null": "b", "false": "c"}),
+            (lambda: {1: "a", "1": "b"}, {"1": "b"}),
+            (lambda: {(1, 2): "a"}, {"<tuple>": "a"}),
+            (lambda: {"\0": {"\0": 1}}, {"\N{REPLACEMENT CHARACTER}": {"\N{REPLACEMENT CHARACTER}": 1}}),
+        ],
+    )
+    def test_what_is_no_json_becomes_a_marked_substitute(self, make: own.Make, expected: Json) -> None:
+        """The substitute shows that something is missing, and a note says what."""
+        result, notes = cleaned(make())
+
+        assert result == expected
+        assert notes
+
+    def test_a_cycle_is_marked_where_it_closes(self) -> None:
+        """A container inside itself is replaced there; the same container twice is no cycle."""
+        twice = [1]
+        value: dict[str, object] = {"twice": [twice, twice]}
+        value["self"] = value
+
+        assert cleaned(value) == (
+            {"twice": [[1], [1]], "self": "<cycle>"},
+            ["metadata.key.self: became <cycle>: it contains itself"],
+        )
+
+    def test_a_text_that_is_too_long_says_so(self) -> None:
+        """A cut text ends with a mark and is no longer than the limit."""
+        result, notes = cleaned("x" * 40_000)
+
+        assert result == "x" * (32_768 - 5) + "<cut>"
+        assert notes == ["metadata.key: cut from 40000 to 32768 characters"]
+
+    @pytest.mark.parametrize("character", ["é", "名", "😀"])
+    @pytest.mark.parametrize("shift", range(4))
+    def test_bytes_that_are_text_stay_text_when_they_are_cut(self, character: str, shift: int) -> None:
+        """A cut through a character does not make base64 of a long UTF-8 text."""
+        result, notes = cleaned(("x" * shift + character * 40_000).encode())
+
+        assert isinstance(result, str)
+        assert result.startswith("x" * shift + character)
+        assert result.endswith(character + "<cut>")
+        assert len(notes) == 1
+
+    def test_many_bytes_become_base64_that_can_be_decoded(self) -> None:
+        """A cut base64 text is whole groups of four before its mark."""
+        value = bytes(range(256)) * 400
+
+        result, notes = cleaned(value)
+
+        assert isinstance(result, str)
+        assert value.startswith(base64.b64decode(result.removesuffix("<cut>"), validate=True))
+        assert len(notes) == 2
+
+    def test_captured_values_may_be_longer(self) -> None:
+        """A prompt of 200,000 characters is kept whole."""
+        prompt = "x" * 200_000
+
+        assert cleaned(prompt, CAPTURE_LIMITS) == (prompt, [])
+
+    def test_notes_name_paths_and_types_and_never_values(self) -> None:
+        """A secret that had to be replaced does not appear in what is told about it."""
+        _, notes = cleaned({"call": {"headers": [b"\xffsecret", "secret\0", own.Point("secret" * 9_000)]}})
+
+        assert notes == [
+            "metadata.key.call.headers: bytes became base64 text",
+            "metadata.key.call.headers: NUL characters became U+FFFD",
+            "metadata.key.call.headers.x: cut from 54000 to 32768 characters",
+        ]
+
+
+def test_no_value_of_the_application_is_turned_into_text_by_its_own_code() -> None:
+    """`__str__` and `__repr__` of an unknown type are never called: they may be slow, or tell secrets."""
+    asked: list[str] = []
+
+    class Spy:
+        def __str__(self) -> str:
+            asked.append("str")
+            return "secret"
+
+        __repr__ = __str__
+
+    result, _ = cleaned([Spy(), {Spy(): 1}])
+
+    assert result == ["<Spy>", {"<Spy>": 1}]
+    assert asked == []
