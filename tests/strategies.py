@@ -456,7 +456,6 @@ HOSTILE_MAKERS: tuple[Make, ...] = (
     lambda: np.datetime64("NaT"),
     lambda: np.array([[1.0, float("inf")], [2.0, 3.0]]),
     lambda: np.array([object(), {"a": {1}}], dtype=object),
-    lambda: np.zeros(100_000),
     lambda: np.ma.masked,
     lambda: iter([1]),
     lambda: (number for number in range(3)),
@@ -477,6 +476,10 @@ HOSTILE_MAKERS: tuple[Make, ...] = (
     lambda: NotImplemented,
     lambda: ...,
     lambda: ValueError("x"),
+)
+
+BIG_MAKERS: tuple[Make, ...] = (
+    lambda: np.zeros(100_000),
     lambda: [None] * 30_000,
     lambda: {str(number): True for number in range(20_000)},
     lambda: "x" * 300_000,
@@ -520,7 +523,7 @@ def hostile_values(*, max_leaves: int = 8) -> st.SearchStrategy[Make]:
     ).map(_given)
     keys_of_all_kinds = st.sampled_from(HOSTILE_KEY_MAKERS) | hashable
     return st.recursive(
-        st.sampled_from(HOSTILE_MAKERS) | hashable | st.decimals().map(_given),
+        st.sampled_from([*HOSTILE_MAKERS * 6, *BIG_MAKERS]) | hashable | st.decimals().map(_given),
         lambda parts: (
             st.builds(_make_many, st.sampled_from([list, tuple, BadList]), st.lists(parts, max_size=4))
             | st.builds(_make_many, st.sampled_from([set, frozenset]), st.lists(hashable, max_size=3))

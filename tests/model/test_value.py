@@ -129,10 +129,12 @@ class TestHostileValues:
             assert clean_key(text, [], "metadata") == text
 
     # By number: pytest itself cannot look at all of them.
-    @pytest.mark.parametrize("number", range(len(own.HOSTILE_MAKERS)))
+    @pytest.mark.parametrize("number", range(len(own.HOSTILE_MAKERS) + len(own.BIG_MAKERS)))
     def test_every_hostile_value_leaves_its_siblings_alone(self, number: int) -> None:
         """Beside any one bad value the others of the same object arrive, unless it used up all room."""
-        result, notes = cleaned({"before": 1, "bad": own.HOSTILE_MAKERS[number](), "after": [2]})
+        make = (own.HOSTILE_MAKERS + own.BIG_MAKERS)[number]
+
+        result, notes = cleaned({"before": 1, "bad": make(), "after": [2]})
 
         assert isinstance(result, dict)
         assert result["before"] == 1

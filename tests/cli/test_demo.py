@@ -1,0 +1,54 @@
+"""The demo, as somebody who has just cloned the project sees it."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from otel_metadata.cli import demo
+from otel_metadata.client import Client
+
+
+def command(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-c", "from otel_metadata.cli import main; main()", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_demo_shows_every_route_and_ends_well(tmp_path: Path) -> None:
+    """It exits with 0 and shows updates that were live, in flight and late."""
+    shown = command("demo", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert all(route in shown.stdout for route in ("live", "in_flight", "late, another process"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_fails_when_a_value_is_wrong(tmp_path: Path) -> None:
+    """What it checks is what was read back: one changed value is named."""
+    kept = tmp_path / "kept.db"
+    assert command("demo", "--keep", str(kept), cwd=tmp_path).returncode == 0
+    with Client(f"sqlite:///{kept}") as client:
+        records = client.spans.list()
+    assert demo._check(records) == []  # noqa: SLF001 # the check itself is the claim
+    changed = [replace(one, metadata={**one.metadata, "thumbs": "up"}) if one.name == "answer" else one for one in records]
+    assert [line.partition(":")[0] for line in demo._check(changed)] == ["metadata of answer"]  # noqa: SLF001
+
+
+def test_the_demo_does_not_overwrite_a_file(tmp_path: Path) -> None:
+    """A file that is there already is left as it is."""
+    kept = tmp_path / "kept.db"
+    kept.write_text("mine")
+    assert command("demo", "--keep", str(kept), cwd=tmp_path).returncode == 2
+    assert kept.read_text() == "mine"
+
+
+def test_the_version_is_shown(tmp_path: Path) -> None:
+    """`--version` prints the version and nothing else."""
+    from otel_metadata._version import __version__
+
+    assert command("--version", cwd=tmp_path).stdout.strip() == __version__

@@ -1,0 +1,238 @@
+"""flush: everything that waits is tried once; True only when all of it arrived in time."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+import otel_metadata as om
+from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.model.outcome import Delivered, DeliveryError, Pause, Rejected, Retry
+from otel_metadata.testing import ManualClock, RecordingSpanExporter
+
+DOWN = DeliveryError("connection_failure", "down")
+
+
+def test_flush_sends_spans_and_patches_before_their_schedule(scene):
+    """One flush exports the span that waits and sends the patch that waits, whatever their schedule."""
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    ref = scene.ended()
+    assert scene.processor.force_flush()
+    assert scene.span(ref) is not None
+    assert scene.sent() == [{"a": 1}]
+
+
+def test_flush_of_nothing_is_true(scene):
+    """When nothing waits, everything has arrived."""
+    assert scene.processor.force_flush()
+
+
+def test_flush_ignores_holding(make_scene):
+    """A held span leaves with a flush."""
+    scene = make_scene(hold_millis=3_600_000)
+    ref = scene.ended()
+    assert scene.processor.force_flush()
+    assert scene.span(ref) is not None
+
+
+def test_flush_sends_the_remainder_of_a_span_too(make_scene):
+    """What a span could not say follows within the same flush."""
+
+    class SaysNothing:
+        def encode(self, span, fields, *, is_local_root):
+            from otel_metadata.model.encoding import Encoded
+
+            return Encoded(span.attributes, remainder=fields)
+
+    scene = make_scene(dialect=SaysNothing())
+    scene.ended(a=1)
+    assert scene.processor.force_flush()
+    assert scene.sent() == [{"a": 1}]
+
+
+def test_flush_sends_what_was_joined_to_a_span_that_failed(scene):
+    """When the span's export fails in a flush, what was joined is tried as a patch in the same flush; it is False."""
+    ref = scene.ended()
+    om.update_span(ref, metadata={"thumbs": "up"})
+    scene.spans.answer = lambda: SpanExportResult.FAILURE
+    assert not scene.processor.force_flush()
+    assert scene.sent() == [{"thumbs": "up"}]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Retry(DOWN), Pause(DOWN), Rejected(DOWN), Rejected(DeliveryError("segment_not_found", "no"))],
+    ids=["retry", "pause", "rejected", "missing"],
+)
+def test_flush_is_false_when_a_patch_did_not_arrive(scene, outcome):
+    """A flush whose patch was answered with anything but delivered is False, and tried it once."""
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    scene.patches.answer = lambda patch: outcome
+    assert not scene.processor.force_flush()
+    assert len(scene.patches.calls) == 1
+
+
+def test_flush_is_false_when_a_span_did_not_arrive(scene):
+    """A flush whose span export failed is False."""
+    scene.ended()
+    scene.spans.answer = lambda: SpanExportResult.FAILURE
+    assert not scene.processor.force_flush()
+
+
+def test_flush_tries_all_although_one_failed(make_scene):
+    """A failure early in a flush does not keep the rest from being tried."""
+    scene = make_scene(patches=InMemoryPatchExporter(max_batch=1))
+    for number in range(1, 5):
+        om.update_span(scene.unseen(number), metadata={"n": number})
+    scene.patches.answer = lambda patch: Retry(DOWN) if patch.target.span_id == 1 else Delivered()
+    assert not scene.processor.force_flush()
+    assert scene.sent() == [{"n": 2}, {"n": 3}, {"n": 4}]
+
+
+def test_flush_does_not_wait_for_the_back_off(scene):
+    """A patch that waits out its back-off is tried by the next flush at once."""
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    answers = iter([Retry(DOWN), Delivered()])
+    scene.patches.answer = lambda patch: next(answers)
+    assert not scene.processor.force_flush()
+    assert scene.processor.force_flush()
+    assert scene.stats.delivered == 1
+
+
+def test_flush_obeys_what_a_backend_asked_for(scene):
+    """A Retry-After holds in a flush as well: the patch is not sent before, and the flush is False."""
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    answers = iter([Retry(DOWN, after_millis=60_000), Delivered()])
+    scene.patches.answer = lambda patch: next(answers)
+    scene.processor.force_flush()
+    assert not scene.processor.force_flush()
+    assert len(scene.patches.calls) == 1
+
+
+def test_flush_probes_a_paused_destination_for_what_is_new(scene):
+    """A flush is a probe: a patch that came after the pause is sent at once."""
+    answers = iter([Pause(DOWN), Delivered()])
+    scene.patches.answer = lambda patch: next(answers)
+    om.update_span(scene.unseen(1), metadata={"a": 1})
+    scene.processor.force_flush()
+    om.update_span(scene.unseen(2), metadata={"b": 2})
+    scene.processor.force_flush()
+    assert scene.sent() == [{"b": 2}]
+
+
+def test_flush_waits_for_the_patch_behind_the_one_that_is_sent(scene):
+    """A flush asked for while a patch is being sent is done when the patch that waits behind it was tried too."""
+    done = []
+    om.update_span(scene.unseen(), metadata={"n": 1})
+    scene.clock.advance(5_000)
+    batch = scene.outbox.claim_patches()
+    om.update_span(scene.unseen(), metadata={"n": 2})
+    ticket = scene.outbox.request_flush(lambda: done.append(True))
+    scene.outbox.patches_answered(batch, [Delivered()])
+    assert done == []
+    assert scene.worker.step()
+    assert (done, ticket.is_clean) == ([True], True)
+
+
+def test_flush_is_over_when_the_patch_in_front_takes_the_one_behind_along(scene):
+    """When the patch that is being sent has to be tried again, what waits behind it joins it: the flush is over."""
+    done = []
+    om.update_span(scene.unseen(), metadata={"n": 1})
+    scene.clock.advance(5_000)
+    batch = scene.outbox.claim_patches()
+    om.update_span(scene.unseen(), metadata={"n": 2})
+    ticket = scene.outbox.request_flush(lambda: done.append(True))
+    scene.outbox.patches_answered(batch, [Retry(DOWN)])
+    assert (done, ticket.is_clean) == ([True], False)
+
+
+def test_flush_does_not_wait_for_what_comes_later(scene):
+    """A flush waits for what waited when it was asked for, not for what comes meanwhile."""
+    done = []
+    om.update_span(scene.unseen(1), metadata={"n": 1})
+    scene.outbox.request_flush(lambda: done.append(True))
+    batch = scene.outbox.claim_patches()
+    om.update_span(scene.unseen(2), metadata={"n": 2})
+    scene.outbox.patches_answered(batch, [Delivered()])
+    assert done == [True]
+
+
+def test_flush_waits_for_a_backends_grace():
+    """A flush does not cut short the grace that the backend needs after a span's export."""
+    clock, patches = ManualClock(), InMemoryPatchExporter(grace_millis=20_000)
+    sent, exported = [], threading.Event()
+    spans = RecordingSpanExporter(lambda: exported.set() or SpanExportResult.SUCCESS)
+    processor = om.MetadataSpanProcessor(om.Destination("memory", spans, patches), clock=clock)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    with provider.get_tracer("application").start_as_current_span("span") as span:
+        pass
+    assert processor.force_flush()
+    om.update_span(span, metadata={"a": 1})
+    patches.answer = lambda patch: sent.append(clock.monotonic_ns()) or Delivered()
+    results = []
+    flusher = threading.Thread(target=lambda: results.append(processor.force_flush()))
+    flusher.start()
+    while flusher.is_alive():
+        clock.advance(1_000)
+        flusher.join(0.001)
+    assert results == [True]
+    assert sent[0] >= 20_000 * 1_000_000
+
+
+def test_flush_ends_at_its_deadline():
+    """A flush of a destination that hangs is False when its time is over."""
+    clock, release, entered = ManualClock(), threading.Event(), threading.Event()
+    spans = RecordingSpanExporter(lambda: entered.set() or release.wait() and SpanExportResult.SUCCESS)
+    processor = om.MetadataSpanProcessor(om.Destination("memory", spans, InMemoryPatchExporter()), clock=clock)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    with provider.get_tracer("application").start_as_current_span("span"):
+        pass
+    results = []
+    flusher = threading.Thread(target=lambda: results.append(processor.force_flush(10_000)))
+    flusher.start()
+    assert entered.wait(30)
+    while flusher.is_alive():
+        clock.advance(1_000)
+        flusher.join(0.001)
+    release.set()
+    assert results == [False]
+
+
+def test_flush_from_the_workers_own_thread_is_false_at_once():
+    """An exporter that calls flush gets False at once instead of waiting for itself."""
+    answers = []
+    spans = RecordingSpanExporter()
+    processor = om.MetadataSpanProcessor(
+        om.Destination("memory", spans, InMemoryPatchExporter()), settings=OutboxSettings(schedule_delay_millis=60_000)
+    )
+    spans.answer = lambda: answers.append(processor.force_flush()) or SpanExportResult.SUCCESS
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    with provider.get_tracer("application").start_as_current_span("span"):
+        pass
+    assert processor.force_flush()
+    assert answers == [False]
+
+
+def test_two_flushes_at_once_are_both_served():
+    """Two threads that flush at the same time both learn that everything arrived."""
+    spans = RecordingSpanExporter()
+    processor = om.MetadataSpanProcessor(om.Destination("memory", spans, InMemoryPatchExporter()))
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    with provider.get_tracer("application").start_as_current_span("span"):
+        pass
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(processor.force_flush())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True, True]
+    assert len(spans.spans) == 1

@@ -1,0 +1,73 @@
+"""What the documents say is run: the README's example, the examples, the tables."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from otel_metadata.dialects.canonical import JSON_NAMES
+from otel_metadata.pipeline import VARIABLES
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted(ROOT.glob("docs/*.md"))
+
+
+def run(program: Path, directory: Path) -> str:
+    """Run a program in an empty directory and return what it printed."""
+    completed = subprocess.run(
+        [sys.executable, str(program)], cwd=directory, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_readme_example_prints_what_the_readme_says(tmp_path: Path) -> None:
+    """The first code block of the README, run as it stands, prints the block below it."""
+    program = tmp_path / "readme.py"
+    program.write_text(blocks(ROOT / "README.md", "python")[0])
+    assert run(program, tmp_path) == blocks(ROOT / "README.md", "text")[0]
+
+
+@pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.stem)
+def test_an_example_runs_offline(example: Path, tmp_path: Path) -> None:
+    """Every example ends well in an empty directory without a network."""
+    assert run(example, tmp_path)
+
+
+def test_the_test_of_the_testing_page_passes(tmp_path: Path) -> None:
+    """The page about testing shows a test that passes with the fixtures as they are."""
+    (tmp_path / "test_page.py").write_text(blocks(ROOT / "docs" / "testing.md", "python")[0])
+    completed = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "test_page.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "1 passed" in completed.stdout, completed.stdout + completed.stderr
+
+
+def test_the_configuration_page_lists_every_variable() -> None:
+    """The table of the configuration page is the table of the code, row by row."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    rows = re.findall(r"^\| `(OTEL_[A-Z_]+)` \| `(.*?)` \| (.*?) \|$", page, re.MULTILINE)
+    assert rows == [tuple(variable) for variable in VARIABLES]
+
+
+def test_the_attributes_page_names_the_list_of_json_attributes() -> None:
+    """The page about attributes says which attribute lists those whose text is JSON."""
+    assert f"`{JSON_NAMES}`" in (ROOT / "docs" / "attributes.md").read_text()
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS], ids=lambda path: path.name)
+def test_a_link_between_documents_leads_somewhere(page: Path) -> None:
+    """Every relative link of a page names a file that is there."""
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
