@@ -49,13 +49,15 @@ def isolation() -> Iterator[None]:
         patch.setattr(routing, "_routers", ())
         patch.setattr(routing, "_was_shut_down", False)
         patch.setattr(routing, "add_router", add_and_remember)
-        patch.setattr(live_settings, "_settings", live_settings.LiveSettings())
         patch.setattr(pipeline, "_pipeline", None)
         patch.setattr(instrumentor, "_is_instrumented", False)
         patch.setattr(REGISTRY, "entries", {})
         patch.setattr(REGISTRY, "inherited", frozenset())
         patch.setattr(REGISTRY, "_roots", RecentMap(MAX_ROOTS))
+        before = live_settings.current()
+        live_settings.use(live_settings.LiveSettings())
         yield
+        live_settings.use(before)
         for processor in made:
             assert_balanced(processor)
             processor.shutdown()

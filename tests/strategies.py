@@ -409,7 +409,6 @@ HOSTILE_MAKERS: tuple[Make, ...] = (
     lambda: OfHostileMeta,
     lambda: Raises,
     BadModel,
-    BadMapping,
     NotPairs,
     BadPoint,
     Order,
@@ -479,6 +478,7 @@ HOSTILE_MAKERS: tuple[Make, ...] = (
 )
 
 BIG_MAKERS: tuple[Make, ...] = (
+    BadMapping,
     lambda: np.zeros(100_000),
     lambda: [None] * 30_000,
     lambda: {str(number): True for number in range(20_000)},
@@ -523,7 +523,7 @@ def hostile_values(*, max_leaves: int = 8) -> st.SearchStrategy[Make]:
     ).map(_given)
     keys_of_all_kinds = st.sampled_from(HOSTILE_KEY_MAKERS) | hashable
     return st.recursive(
-        st.sampled_from([*HOSTILE_MAKERS * 6, *BIG_MAKERS]) | hashable | st.decimals().map(_given),
+        st.sampled_from([*HOSTILE_MAKERS * 20, *BIG_MAKERS]) | hashable | st.decimals().map(_given),
         lambda parts: (
             st.builds(_make_many, st.sampled_from([list, tuple, BadList]), st.lists(parts, max_size=4))
             | st.builds(_make_many, st.sampled_from([set, frozenset]), st.lists(hashable, max_size=3))

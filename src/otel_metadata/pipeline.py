@@ -159,9 +159,15 @@ def configure(
         raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
     provider, is_new = _provider(tracer_provider)
     made = tuple(_destination(one, provider.resource) for one in destinations or _from_environment())
+    names = [destination.name for destination in made]
+    if len(set(names)) != len(names):
+        raise ConfigurationError("configure", names, "destinations of different names: Destination(name=...)")
+    # All that can be wrong is looked at before the first pipeline is shut down.
+    bounds = outbox or OutboxSettings.from_environment()
+    is_captured = _flag("OTEL_PYTHON_METADATA_CAPTURE", default=True) if capture is None else capture
     if _pipeline is not None:
         _pipeline.shutdown()
-    processor = MetadataSpanProcessor(*made, settings=outbox)
+    processor = MetadataSpanProcessor(*made, settings=bounds)
     provider.add_span_processor(processor)
     if is_new or set_global:
         trace.set_tracer_provider(provider)
@@ -169,7 +175,7 @@ def configure(
     settings.use(
         settings.LiveSettings(
             mask=mask,
-            capture=_flag("OTEL_PYTHON_METADATA_CAPTURE", default=True) if capture is None else capture,
+            capture=is_captured,
             max_attributes=1 << 30 if share is None else share,
             tracer=provider.get_tracer(settings.SCOPE_NAME, __version__),
         )

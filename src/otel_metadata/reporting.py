@@ -7,6 +7,7 @@ counted and logged here. A test switches `RERAISE` on, so that a swallowed bug c
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import Final, final
@@ -31,9 +32,17 @@ class Reporter:
         self._told: dict[str, tuple[int, int]] = {}
         self.internal_errors = 0
         self.reraise = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        # Another thread may have held it at the fork: it is not in the child to give it back.
+        self._lock = threading.RLock()
 
     def tell(self, reason: str, message: str, *, level: int = logging.WARNING) -> None:
         """Log *message* unless *reason* was told within the last minute; then it says how often it came meanwhile.
+
+        Never raises, and is not called with a lock of ours held: a logging handler is the application's code.
 
         Args:
             reason: A word of a closed list: at most one line a minute for each.
@@ -48,8 +57,11 @@ class Reporter:
                 return
             self._told[reason] = (now, 0)
         again = f" ({unsaid} more since the last such line)" if unsaid else ""
-        # A lone surrogate in a log line breaks the handler's stream.
-        _LOGGER.log(level, "%s%s", message.encode("ascii", "backslashreplace").decode()[:2000], again)
+        try:
+            # A lone surrogate in a log line breaks the handler's stream.
+            _LOGGER.log(level, "%s%s", message.encode("ascii", "backslashreplace").decode()[:2000], again)
+        except Exception:  # noqa: BLE001, S110 # a handler or filter failed; there is nobody left to tell
+            pass
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log a failure of our own code; the application goes on.
@@ -60,10 +72,10 @@ class Reporter:
         self.internal_errors += 1
         if self.reraise:
             raise error
+        self.tell(f"internal_error:{where}", f"otel_metadata failed in {where}: {type(error).__name__}")
         try:
-            self.tell(f"internal_error:{where}", f"otel_metadata failed in {where}: {type(error).__name__}")
             _LOGGER.debug("otel_metadata failed in %s", where, exc_info=error)
-        except Exception:  # noqa: BLE001, S110 # a logging handler of the application failed; there is nobody left to tell
+        except Exception:  # noqa: BLE001, S110 # as in tell
             pass
 
 

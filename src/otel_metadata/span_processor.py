@@ -113,8 +113,9 @@ class MetadataSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Put an ended span into every outbox, with its sidecar, in one step with closing it."""
         try:
-            context = span.context
-            key = (context.trace_id, context.span_id)
+            key = span.context[
+                :2
+            ]  # a SpanContext is a tuple of its ids first; two properties would cost four times this
             entries = REGISTRY.entries
             entry = entries.get(key)
             if entry is None:
@@ -148,6 +149,8 @@ class MetadataSpanProcessor(SpanProcessor):
             return
         self._is_shut_down = True
         routing.remove_router(self)
+        for entry in REGISTRY.drop(self):
+            self.abandoned(entry)
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
         finishes = []
         for worker in self.workers:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, final
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from otel_metadata._version import __version__
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
 from otel_metadata.late.destination import Destination
@@ -125,7 +126,7 @@ class InMemoryPipeline:
         self._before = live_settings.current()
         live_settings.use(
             live_settings.LiveSettings(
-                tracer=self.provider.get_tracer(live_settings.SCOPE_NAME), mask=self._before.mask
+                tracer=self.provider.get_tracer(live_settings.SCOPE_NAME, __version__), mask=self._before.mask
             )
         )
 

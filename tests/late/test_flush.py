@@ -187,7 +187,7 @@ def test_flush_waits_for_a_backends_grace():
 def test_flush_ends_at_its_deadline():
     """A flush of a destination that hangs is False when its time is over."""
     clock, release, entered = ManualClock(), threading.Event(), threading.Event()
-    spans = RecordingSpanExporter(lambda: entered.set() or release.wait() and SpanExportResult.SUCCESS)
+    spans = RecordingSpanExporter(lambda: entered.set() or (release.wait() and SpanExportResult.SUCCESS))
     processor = om.MetadataSpanProcessor(om.Destination("memory", spans, InMemoryPatchExporter()), clock=clock)
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(processor)

@@ -61,7 +61,11 @@ def test_a_trace_alone_is_a_target_of_its_own(scene):
     om.update_trace("ab" * 16, metadata={"source": "api"})
     scene.wait_and_step()
     (patch,) = scene.patches.patches
-    assert (patch.target.trace_id_hex, patch.target.span_id, patch.metadata("trace")) == ("ab" * 16, 0, {"source": "api"})
+    assert (patch.target.trace_id_hex, patch.target.span_id, patch.metadata("trace")) == (
+        "ab" * 16,
+        0,
+        {"source": "api"},
+    )
 
 
 def test_a_backend_id_reaches_the_patch_that_already_waits(scene):
@@ -93,8 +97,14 @@ def test_a_backend_id_that_comes_while_its_patch_is_sent_is_on_the_next_try(scen
 def test_an_update_while_its_target_is_sent_makes_another_patch(scene):
     """An update that comes while a patch of its target is being sent is not in that patch, but in the next."""
     send(scene, n=1)
-    pending = iter([2])
-    scene.patches.answer = lambda patch: [send(scene, n=n) for n in pending] and Delivered() or Delivered()
+    later = [2]
+
+    def answer(patch):
+        if later:
+            send(scene, n=later.pop())
+        return Delivered()
+
+    scene.patches.answer = answer
     scene.wait_and_step()
     scene.wait_and_step()
     assert scene.sent() == [{"n": 1}, {"n": 2}]
@@ -341,8 +351,20 @@ def _one_then_raise(patches):
         lambda patches: [Pause(None)] * 2,
     ],
     ids=[
-        "raises", "interrupts", "none", "empty", "number", "text", "nones", "trues", "classes", "hostile", "mapping",
-        "retry", "rejected", "pause",
+        "raises",
+        "interrupts",
+        "none",
+        "empty",
+        "number",
+        "text",
+        "nones",
+        "trues",
+        "classes",
+        "hostile",
+        "mapping",
+        "retry",
+        "rejected",
+        "pause",
     ],
 )
 def test_an_answer_that_is_no_outcome_is_a_retry(make_scene, action):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -244,16 +245,33 @@ class TestOutput:
             "application/json",
         )
 
-    @pytest.mark.parametrize(
-        ("value", "text", "mime_type"),
-        [("plain", "plain", "text/plain"), ({"b": 1, "a": None}, '{"a":null,"b":1}', "application/json")],
-    )
-    def test_output_is_text_with_its_mime_type(self, scene, value, text, mime_type):
-        """On the live span, output.value is the text itself, or JSON, and output.mime_type says which."""
-        om.observe(name="call")(lambda: value)()
+    def test_text_is_itself_with_its_mime_type(self, scene):
+        """On the live span, an output that is a text is output.value as it is, and output.mime_type says so."""
+        om.observe(name="call")(lambda: "plain")()
 
         attributes = scene.ended("call").attributes
-        assert (attributes["output.value"], attributes["output.mime_type"]) == (text, mime_type)
+        assert (attributes["output.value"], attributes["output.mime_type"]) == ("plain", "text/plain")
+
+    def test_other_output_is_json_with_its_mime_type(self, scene):
+        """On the live span, any other output is JSON text, and output.mime_type says so."""
+        om.observe(name="call")(lambda: {"b": 1, "a": None})()
+
+        attributes = scene.ended("call").attributes
+        assert json.loads(attributes["output.value"]) == {"b": 1, "a": None}
+        assert attributes["output.mime_type"] == "application/json"
+
+    @pytest.mark.parametrize("room", [0, 1, 2, 3, 4])
+    def test_captured_values_keep_to_the_budget(self, scene, use_settings, room):
+        """Captured input and output take no more attributes than ours may be, never one without its mime type."""
+        use_settings(max_attributes=room)
+
+        om.observe(name="call")(lambda x: x)({"deep": 1})
+
+        attributes = scene.ended("call").attributes
+        assert len(attributes) <= room
+        for name in ("input", "output"):
+            assert (f"{name}.value" in attributes) == (f"{name}.mime_type" in attributes)
+        assert (scene.record("call").input, scene.record("call").output) == ({"x": {"deep": 1}}, {"deep": 1})
 
 
 def call_of(kind, **options):

@@ -254,11 +254,6 @@ class TestMatch:
         assert names(captured) == []
         assert scene.record("span").name == "span"
 
-    @pytest.fixture(autouse=True)
-    def _a_warning_is_expected(self, caplog):
-        yield
-        caplog.clear()
-
     def test_a_match_of_one_capture_says_nothing_about_the_other(self, scene):
         """Nested captures filter by themselves."""
         with om.capture_spans(match=lambda _: False) as outer, om.capture_spans() as inner:

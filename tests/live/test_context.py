@@ -70,7 +70,9 @@ class TestThreads:
         @om.observe(name="caller")
         async def caller():
             with om.using_metadata({"tenant": "acme"}):
-                await asyncio.to_thread(lambda: (om.update_current_span(metadata={"from": "thread"}), bare_child(scene)))
+                await asyncio.to_thread(
+                    lambda: (om.update_current_span(metadata={"from": "thread"}), bare_child(scene))
+                )
 
         asyncio.run(caller())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import traceback
 
@@ -105,7 +106,10 @@ class TestErrors:
             of_kind(kind, KeyError("x"))()
 
         ours, plain = scene.ended("body"), scene.ended("plain")
-        assert (ours.status.status_code, ours.status.description) == (plain.status.status_code, plain.status.description)
+        assert (ours.status.status_code, ours.status.description) == (
+            plain.status.status_code,
+            plain.status.description,
+        )
         assert [event.name for event in ours.events] == [event.name for event in plain.events] == ["exception"]
         assert ours.events[0].attributes.keys() == plain.events[0].attributes.keys()
         for name in ("exception.type", "exception.message"):
@@ -121,7 +125,11 @@ class TestErrors:
         assert "otel_metadata.ended_by" not in scene.ended("body").attributes
 
     @every_kind
-    @pytest.mark.parametrize("error", [UnreadableError("x"), UnreadableExit("x"), SurrogateError("x")], ids=lambda error: type(error).__name__)
+    @pytest.mark.parametrize(
+        "error",
+        [UnreadableError("x"), UnreadableExit("x"), SurrogateError("x")],
+        ids=lambda error: type(error).__name__,
+    )
     def test_an_exception_without_readable_text_goes_on_unchanged(self, scene, kind, error):
         """An exception whose own __str__ raises, or is no valid text, reaches the caller; its type is recorded."""
         with pytest.raises(type(error)) as caught:
@@ -301,6 +309,19 @@ class TestEarlyEnds:
             coroutine.close()
 
         asyncio.run(main())
+
+        assert scene.ended("waits").attributes["otel_metadata.ended_by"] == "closed"
+
+    def test_a_coroutine_closed_in_another_context_logs_nothing(self, scene, no_detach_errors):
+        """A coroutine that is closed in another context than it was started in ends its span, and nothing is logged."""
+
+        @om.observe(name="waits")
+        async def waits() -> None:
+            await asyncio.sleep(0)
+
+        coroutine = waits()
+        contextvars.copy_context().run(coroutine.send, None)
+        coroutine.close()
 
         assert scene.ended("waits").attributes["otel_metadata.ended_by"] == "closed"
 

@@ -366,6 +366,7 @@ class TestOutput:
 
     def test_other_items_are_a_list(self, scene):
         """The output of a generator of other values is a list."""
+
         @om.observe(name="items")
         def items():
             yield {"a": 1}
@@ -399,6 +400,28 @@ class TestOutput:
         output = scene.record("body").output
         assert len(output) == 1_001
         assert output[-1] == "<5 more>"
+
+    def test_output_is_bounded_in_bytes(self, scene):
+        """Large items that are no texts are not all kept alive until the end: of 200 MiB at most a few are."""
+
+        class Chunk(bytearray):
+            __hash__ = object.__hash__
+            __eq__ = object.__eq__
+
+        alive = weakref.WeakSet()
+
+        @om.observe(name="body")
+        def body():
+            for _ in range(200):
+                chunk = Chunk(1 << 20)
+                alive.add(chunk)
+                yield chunk
+
+        most = 0
+        for _ in body():
+            most = max(most, len(alive))
+
+        assert most <= 16
 
     def test_process_output_gets_all_items(self, scene):
         """process_output is called once at the end, with what was yielded."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
+import copy
 import dataclasses
 import functools
 import inspect
+import typing
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -312,6 +315,37 @@ class TestWhatInspectSays:
 
         for asked in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction):
             assert asked(observed) == asked(bare)
+
+    @pytest.mark.parametrize("asked", INSPECTED[:3], ids=lambda asked: asked.__name__)
+    @pytest.mark.parametrize("made", [Called, AsyncCalled, CalledGenerator], ids=lambda made: made.__name__)
+    def test_the_call_method_of_a_callable_object_is_of_the_same_kind(self, made, asked):
+        """A framework that asks for the kind of `__call__` (Starlette, FastAPI) is told the same as without us."""
+        assert asked(om.observe(made()).__call__) == asked(made().__call__)
+
+    def test_type_hints_can_be_resolved(self):
+        """typing.get_type_hints gives the hints of the function, as FastAPI and pydantic need."""
+        assert typing.get_type_hints(om.observe(coroutine)) == typing.get_type_hints(coroutine)
+
+    def test_an_observed_function_can_be_copied(self):
+        """copy.deepcopy of something that holds an observed function works, as it does with the function itself."""
+        held = {"func": om.observe(function)}
+
+        assert copy.deepcopy(held)["func"](1) == [1, 2]
+        assert copy.copy(held["func"])(1) == [1, 2]
+
+    @pytest.mark.parametrize("order", ORDERS)
+    def test_an_abstract_method_stays_abstract(self, order):
+        """A class with an observed abstract method cannot be made."""
+
+        def method(self) -> None: ...
+
+        decorated = (
+            om.observe(abc.abstractmethod(method)) if order == "above" else abc.abstractmethod(om.observe(method))
+        )
+        owner = abc.ABCMeta("Owner", (), {"method": decorated})
+
+        with pytest.raises(TypeError, match="abstract"):
+            owner()
 
     def test_the_returned_objects_are_of_the_right_kind(self, scene):
         """Generators and coroutines that come back are real ones."""

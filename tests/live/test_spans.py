@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import threading
 
 import pytest
 from opentelemetry import trace
@@ -104,6 +106,21 @@ class TestBlock:
         asyncio.run(main())
 
         assert scene.names() == ["span"]
+
+    def test_a_block_in_a_generator_that_another_thread_closes_logs_nothing(self, scene):
+        """A block around a yield of a generator that is not observed ends its span once, wherever it is closed."""
+
+        def body():
+            with om.start_span("span"):
+                yield
+
+        made = body()
+        contextvars.copy_context().run(next, made)
+        thread = threading.Thread(target=made.close)
+        thread.start()
+        thread.join()
+
+        assert scene.ended("span").attributes["otel_metadata.ended_by"] == "closed"
 
     def test_an_unsampled_block_works(self, scene):
         """An unsampled span's handle is there, and refuses updates as unsampled."""

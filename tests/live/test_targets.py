@@ -145,6 +145,25 @@ def test_a_wrong_target_is_a_false_receipt_with_its_reason(scene, case, call):
     assert scene.pipeline.stats().refused == {"invalid_target": 1}
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_none_is_never_taken_for_the_current_span(scene, call):
+    """A target of None, a forgotten value, is refused inside a span as well, and nothing is set on that span."""
+    with scene.tracer.start_as_current_span("span"):
+        receipt = CALLS[call](None)
+
+    assert (bool(receipt), receipt.reason) == (False, "invalid_target")
+    assert dict(scene.ended("span").attributes) == {}
+
+
+def test_a_level_that_is_none_sets_nothing(scene):
+    """score_span with a misspelt level is a false receipt, or falls back with a note; nothing fails inside."""
+    with scene.tracer.start_as_current_span("span"):
+        receipt = om.score_span(om.current_span_ref(), "Quality", score=1, level="Trace")
+
+    assert not receipt or receipt.notes
+    assert set(scene.record("span").evaluations) <= {"Quality"}
+
+
 @pytest.mark.parametrize("call", CURRENT_CALLS)
 class TestNoTarget:
     def test_without_a_current_span_it_is_refused(self, scene, call):
@@ -171,13 +190,15 @@ class TestNoTarget:
         assert (bool(receipt), receipt.reason) == (False, "unsampled")
 
     def test_after_shutdown_it_is_refused(self, call):
-        """When the pipeline is shut down, an update is refused as after_shutdown."""
+        """When the pipeline is shut down, an update of a span that is still live is refused as after_shutdown."""
         pipeline = InMemoryPipeline()
         span = pipeline.provider.get_tracer("x").start_span("span")
-        pipeline.close()
         with trace.use_span(span, end_on_exit=True):
+            before = CURRENT_CALLS[call]()
+            pipeline.close()
             receipt = CURRENT_CALLS[call]()
 
+        assert before.route == "live"
         assert (bool(receipt), receipt.reason) == (False, "after_shutdown")
 
 

@@ -17,6 +17,7 @@ import orjson
 
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import FieldName, Json, Kind, Level, Version, json_text
+from otel_metadata.model.value import CAPTURE_LIMITS, clean
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -135,6 +136,21 @@ def spell(name: FieldName, value: Json) -> dict[str, Json]:
         stem = f"{_LEVEL_PREFIX[level]}annotation.{value.get('name')}."
         return {stem + part: item for part, item in value.items() if part != "name"}
     return {}
+
+
+def spelled_names(name: FieldName, value: Json) -> set[str]:
+    """Return every attribute that belongs to one field: those of *value*, and what an earlier value may have left.
+
+    A live attribute can be overwritten but never removed: when an evaluation is set again without its explanation, the
+    old explanation still stands on the span. Empty for tags, which share one attribute.
+    """
+    level, kind, key = name
+    names = set(spell(name, value))
+    if kind == "evaluation":
+        names.update(f"{_LEVEL_PREFIX[level]}eval.{key}.{part}" for part in _EVALUATION_PARTS)
+    elif kind == "annotation" and isinstance(value, dict):
+        names.update(f"{_LEVEL_PREFIX[level]}annotation.{value.get('name')}.{part}" for part in _ANNOTATION_PARTS)
+    return names
 
 
 def tags_attribute(level: Level) -> str:
@@ -256,10 +272,13 @@ def _parsed(raw: object) -> Json:
     if not isinstance(raw, str):
         return raw  # type: ignore[return-value] # an attribute value that is no text
     try:
-        return orjson.loads(raw)  # type: ignore[no-any-return] # JSON by construction
+        # A text of another program: deeper, longer or with larger integers than what we can write again.
+        return clean(orjson.loads(raw), [], "", CAPTURE_LIMITS)
     except orjson.JSONDecodeError:
         return raw
 
 
 def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
     return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, cast, final
 
-from otel_metadata.dialects.canonical import JSON_NAMES, spell, tags_attribute, to_attributes
+from otel_metadata.dialects.canonical import (
+    JSON_NAMES,
+    NOT_ATTRIBUTES,
+    is_native,
+    spell,
+    spelled_names,
+    tags_attribute,
+    to_attributes,
+)
 from otel_metadata.model.encoding import Encoded, SpanStatus, SpanView
 from otel_metadata.model.merge import FieldName, Fields, Json, Level
 
@@ -47,20 +55,31 @@ class OtelDialect:
         remainder: dict[FieldName, tuple[Json, tuple[int, int]]] = {}
         tags: dict[Level, list[tuple[FieldName, tuple[Json, tuple[int, int]]]]] = {}
         room = self._room(own)
+        has_list = JSON_NAMES in own
         for name, field in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):
             level, kind, _ = name
             if kind == "tag":
                 tags.setdefault(level, []).append((name, field))
                 continue
+            if name in NOT_ATTRIBUTES and _is_said(name, fields):
+                continue
             parts = spell(name, field[0])
             added = sum(part not in own and part not in spelled for part in parts)
+            # The list of JSON names takes a place too, once.
+            starts_list = not (has_list or all(is_native(value) for value in parts.values()))
+            added += starts_list
             new = sum(part not in spelled for part in parts)
             clash = kind == "annotation" and any(part in spelled for part in parts)
-            if clash or added > room.free or new > room.ours:
+            if not parts or clash or added > room.free or new > room.ours:
                 remainder[name] = field
                 continue
             room.take(added, new)
+            has_list = has_list or starts_list
             spelled.update(parts)
+            # What an earlier value of the same verdict has left on the live span is not part of this one.
+            for stale in spelled_names(name, field[0]) - parts.keys():
+                if own.pop(stale, None) is not None:
+                    room.take(-1, 0)
         for level in _MERGED_LEVELS:
             if level not in tags:
                 continue
@@ -70,6 +89,8 @@ class OtelDialect:
                 continue
             room.take(attribute not in own, 1)
             present = own.get(attribute)
+            if isinstance(present, str):
+                present = [present]
             before = [tag for tag in present if isinstance(tag, str)] if isinstance(present, list | tuple) else []
             spelled[attribute] = [*dict.fromkeys([*before, *(name[2] for name, _ in tags[level])])]
         return Encoded(
@@ -82,8 +103,7 @@ class OtelDialect:
     def _room(self, own: Mapping[str, object]) -> _Room:
         unbounded = 1 << 30
         ours = unbounded if self._max_attributes is None else self._max_attributes
-        # One place is kept for the list of JSON names.
-        free = unbounded if self._span_limit is None else self._span_limit - len(own) - (JSON_NAMES not in own)
+        free = unbounded if self._span_limit is None else max(self._span_limit - len(own), 0)
         return _Room(ours, free)
 
 
@@ -106,6 +126,14 @@ def _laid_over(own: dict[str, AttributeValue], spelled: Mapping[str, Json]) -> d
     if listed:
         own[JSON_NAMES] = listed
     return own
+
+
+def _is_said(name: FieldName, fields: Fields) -> bool:
+    """Whether a part of the span itself leaves as such: a message without a status cannot, nor a null name."""
+    if name[1] == "name":
+        return _name(fields) is not None
+    status = _status(fields)
+    return status is not None and (name[1] == "status" or status[1] is not None)
 
 
 def _name(fields: Fields) -> str | None:

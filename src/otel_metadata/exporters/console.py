@@ -36,7 +36,8 @@ class ConsolePatchExporter:
         outcomes: list[Outcome] = []
         for patch in patches:
             parts = (
-                f"{name[0]}.{name[1]}{'.' + name[2] if name[2] else ''}={json_text(value)}"
+                # JSON also escapes line ends and terminal codes, which a key may have.
+                f"{name[0]}.{name[1]}{'.' + json_text(name[2])[1:-1] if name[2] else ''}={json_text(value)}"
                 for name, (value, _) in sorted(patch.fields.items())
             )
             line = f"patch {patch.target} {' '.join(parts)}\n"

@@ -43,16 +43,24 @@ def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
     """Return the span that carries *patch*: same trace, child of and linked to the target.
 
     Attributes: the fields in canonical spelling (name and status of the target as `otel_metadata.name`,
-    `otel_metadata.status`, `otel_metadata.status_message`), `otel_metadata.patch_id`, `otel_metadata.target_span_id`,
+    `otel_metadata.status`, `otel_metadata.status_message`; annotations of one name by further annotators as a JSON list
+    in `otel_metadata.annotations`), `otel_metadata.patch_id`, `otel_metadata.target_span_id`,
     and `otel_metadata.versions`: a JSON list of [level, kind, key, nanoseconds, writer as 16 hex digits].
     """
     target = patch.target
     spelled: dict[str, Json] = {}
+    also: list[Json] = []
     for name, (value, _) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
         level, kind, _key = name
         if kind == "tag":
             continue
-        spelled.update(spell(name, value) or {f"otel_metadata.{kind}": value})
+        parts = spell(name, value) or {f"otel_metadata.{kind}": value}
+        if kind == "annotation" and not spelled.keys().isdisjoint(parts):
+            also.append(value)
+            continue
+        spelled.update(parts)
+    if also:
+        spelled["otel_metadata.annotations"] = also
     for level in _LEVELS:
         tags = [tag for tag, _ in patch.of_kind(level, "tag")]
         if tags:

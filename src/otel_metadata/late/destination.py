@@ -70,7 +70,9 @@ class Destination:
             )
         if self.hold_millis < 0:
             raise ConfigurationError(f"{where}.hold_millis", self.hold_millis, "milliseconds, 0 or more")
-        if self.dialect != "otel" and not hasattr(self.dialect, "encode"):
+        dialect: object = self.dialect
+        # Any text has an `encode` too.
+        if dialect != "otel" and (isinstance(dialect, str) or not hasattr(dialect, "encode")):
             raise ConfigurationError(f"{where}.dialect", self.dialect, "'otel', or an object with encode()")
 
     @property

@@ -17,9 +17,9 @@ A waiting patch is in `_pending`, one for each target: later updates are merged 
 `_due` is a heap of (when, key) over `_pending`; an entry that no longer matches its patch is skipped.
 
 Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never
-calls foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock, then
-`*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together. A log
-line ends in a handler of the application's, so what is to be told waits in `_news` for `tell_news`.
+calls foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock,
+then `*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together. A
+log line ends in a handler of the application's, so what is to be told waits in `_news` for `tell_news`.
 
 Balance: each accepted update is counted once in exactly one of delivered, waiting, lost. A patch carries the number of
 updates that are in it; a span that leaves with a remainder settles only the updates that are not in the remainder.
@@ -576,23 +576,29 @@ class Outbox:
         with self._lock:
             self._admit()
             counters = self._counters
-            return DestinationStats(
-                accepted=counters.accepted + live,
-                delivered=counters.delivered,
-                live=live,
-                in_flight=sum(
-                    item.updates + item.joined_updates for item in [*self._queue.values(), *self._exporting.values()]
-                ),
-                late=sum(pending.updates for pending in [*self._pending.values(), *self._sending.values()]),
-                retried=counters.retried,
-                lost=dict(counters.lost),
-                spans_queued=len(self._queue) + len(self._exporting),
-                spans_exported=counters.spans_exported,
-                spans_failed=counters.spans_failed,
-                spans_evicted=counters.spans_evicted,
-                buffered_bytes=self._bytes,
-                notes=counters.notes,
-            )
+            while True:
+                accepted = counters.accepted
+                stats = DestinationStats(
+                    accepted=accepted + live,
+                    delivered=counters.delivered,
+                    live=live,
+                    in_flight=sum(
+                        item.updates + item.joined_updates
+                        for item in [*self._queue.values(), *self._exporting.values()]
+                    ),
+                    late=sum(pending.updates for pending in [*self._pending.values(), *self._sending.values()]),
+                    retried=counters.retried,
+                    lost=dict(counters.lost),
+                    spans_queued=len(self._queue) + len(self._exporting),
+                    spans_exported=counters.spans_exported,
+                    spans_failed=counters.spans_failed,
+                    spans_evicted=counters.spans_evicted,
+                    buffered_bytes=self._bytes,
+                    notes=counters.notes,
+                )
+                # A finalizer or signal handler that updates a span may have come between: then it is counted again.
+                if counters.accepted == accepted:
+                    return stats
 
     # --- decisions, under the lock ----------------------------------------------------------------------------------
 

@@ -182,6 +182,10 @@ class Worker:
                     f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}"
                 )
                 span, remainder = item.span, item.all_fields()
+            if not destination.spans:
+                # The span leaves by other means, with what was set on it live; what came after its end is not on it.
+                end_ns = item.span.end_time or 0
+                remainder = {**remainder, **{name: field for name, field in fields.items() if field[1][0] > end_ns}}
             outgoing.append(span)
             remainders.append(remainder)
         is_exported = destination.span_exporter is None or not destination.spans
@@ -192,7 +196,8 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 # a foreign exporter
                 REPORTER.tell(
                     f"span_export:{destination.name}",
-                    f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans failed",
+                    f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans "
+                    "failed.",
                 )
             finally:
                 otel_context.detach(token)

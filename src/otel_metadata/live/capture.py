@@ -6,14 +6,13 @@ the result. It does not decide whether (`observe`) nor how a value is cleaned (`
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
-from otel_metadata.live import settings
-from otel_metadata.live.values import cleaned
-from otel_metadata.model.merge import Json
-from otel_metadata.model.value import CAPTURE_LIMITS, is_clean_scalar
+from otel_metadata.model.merge import Json, json_text
+from otel_metadata.model.value import CAPTURE_LIMITS, clean, is_clean_scalar
 
 __all__ = ["Arguments", "PartialOutput", "output_value"]
 
@@ -28,7 +27,18 @@ _SELVES: Final = frozenset({"self", "cls"})
 class Arguments:
     """The parameters of one function, bound by hand: `inspect.Signature.bind` costs as much as half a span."""
 
-    __slots__ = ("_count", "_defaults", "_ignored", "_names", "_names_after_first", "_process", "_rest")
+    __slots__ = (
+        "_all_names",
+        "_count",
+        "_defaults",
+        "_filled",
+        "_ignored",
+        "_keeps_rest",
+        "_names",
+        "_names_after_first",
+        "_process",
+        "_rest",
+    )
 
     def __init__(
         self, func: Callable[..., object], ignored: Iterable[str], process: Callable[[dict[str, Any]], object] | None
@@ -42,6 +52,12 @@ class Arguments:
         """
         self._ignored = frozenset(ignored)
         self._process = process
+        # What partials have filled, innermost first; their parameters are those of the function inside.
+        filled: tuple[tuple[object, ...], dict[str, object]] = ((), {})
+        while isinstance(func, functools.partial):
+            filled = ((*func.args, *filled[0]), {**func.keywords, **filled[1]})
+            func = func.func
+        self._filled = filled if filled[0] or filled[1] else None
         try:
             parameters = list(inspect.signature(func).parameters.values())
         except (TypeError, ValueError):  # a built-in function without a signature
@@ -55,21 +71,28 @@ class Arguments:
         self._names_after_first = self._names[1:]
         self._defaults = tuple((p.name, p.default) for p in parameters if p.default is not inspect.Parameter.empty)
         self._count = len(parameters)
+        self._all_names = frozenset(p.name for p in parameters)
+        keywords = {p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD}
+        self._keeps_rest = not keywords & self._ignored
 
     def value(self, args: tuple[object, ...], kwargs: Mapping[str, object], *, is_bound: bool) -> Json:
-        """Return the captured input of one call, cleaned and masked.
+        """Return the captured input of one call, cleaned.
 
         Args:
             args: Positional arguments; without the instance or class when *is_bound*.
             kwargs: Keyword arguments.
             is_bound: Whether the first parameter was bound already.
         """
+        if self._filled is not None:
+            args, kwargs = (*self._filled[0], *args), {**self._filled[1], **kwargs}
         names = self._names_after_first if is_bound else self._names
         bound: dict[str, Any] = dict(zip(names, args, strict=False))
         if self._rest and len(args) > len(names):
             bound[self._rest] = args[len(names) :]
-        if kwargs:
-            bound.update(kwargs)
+        for name, value in kwargs.items():
+            # Not over a positional-only parameter, whose name a keyword may have as well.
+            if name not in bound and (self._keeps_rest or name in self._all_names):
+                bound[name] = value
         if len(bound) < self._count:
             for name, value in self._defaults:
                 if name not in bound:
@@ -78,14 +101,14 @@ class Arguments:
             bound.pop(names[0], None)
         for name in self._ignored:
             bound.pop(name, None)
-        if self._process is None and settings.current().mask is None and all(map(is_clean_scalar, bound.values())):
+        if self._process is None and all(map(is_clean_scalar, bound.values())):
             return bound
         return _processed("input", self._process, bound)
 
 
 def output_value(process: Callable[[Any], object] | None, result: object) -> Json:
-    """Return the captured output of one call, cleaned and masked."""
-    if process is None and is_clean_scalar(result) and settings.current().mask is None:
+    """Return the captured output of one call, cleaned."""
+    if process is None and is_clean_scalar(result):
         return result  # type: ignore[return-value] # is_clean_scalar has decided
     return _processed("output", process, result)
 
@@ -96,16 +119,21 @@ def _processed(kind: str, process: Callable[[Any], object] | None, value: object
             value = process(value)
         except Exception as error:  # noqa: BLE001 # the hook is the application's; what it could not judge is not kept
             value = f"<process_{kind} raised {type(error).__name__}>"
-    return cleaned(kind, value, [], CAPTURE_LIMITS)
+    return clean(value, [], kind, CAPTURE_LIMITS)
 
 
 @final
 class PartialOutput:
     """What a generator has yielded so far, within bounds; texts are joined, other values are a list."""
 
-    def __init__(self) -> None:
-        """Start empty."""
-        self._items: list[object] = []
+    def __init__(self, *, is_processed: bool) -> None:
+        """Start empty.
+
+        Args:
+            is_processed: The application's own hook turns the items into what is kept: they are left as they are.
+        """
+        self._is_processed = is_processed
+        self._items: list[Any] = []
         self._chars = 0
         self._count = 0
 
@@ -114,17 +142,23 @@ class PartialOutput:
         self._count += 1
         if len(self._items) >= MAX_ITEMS or self._chars >= MAX_TEXT_CHARS:
             return
-        if type(item) is str:
-            self._chars += len(item)
-        self._items.append(item)
+        if self._is_processed:
+            self._items.append(item)
+            return
+        # Cleaned now: the item itself is not kept alive, and a later change of it has no effect.
+        limits = CAPTURE_LIMITS._replace(text_chars=MAX_TEXT_CHARS - self._chars)
+        kept = clean(item, [], "output", limits)
+        self._chars += len(kept) if isinstance(kept, str) else len(json_text(kept))
+        self._items.append(kept)
 
     def value(self, result: object = None) -> object:
         """Return the joined text, or the list of items; the return value instead when nothing was yielded."""
         if not self._count:
             return result
-        items: list[object] = list(self._items)
+        items = list(self._items)
         dropped = self._count - len(items)
-        if items and all(type(item) is str for item in items):
-            text = "".join(items)  # type: ignore[arg-type] # all of them are texts
+        texts = [item for item in items if isinstance(item, str)]
+        if len(texts) == len(items):
+            text = "".join(texts)
             return f"{text}<{dropped} more>" if dropped else text
         return [*items, f"<{dropped} more>"] if dropped else items

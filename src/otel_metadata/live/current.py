@@ -76,7 +76,7 @@ def update_current_span(
     try:
         span = trace.get_current_span()
         context = span.get_span_context()
-        key = (context.trace_id, context.span_id)
+        key = context[:2]
         # The common case first: a span that is in the registry is valid, sampled, and has somewhere to go.
         entry = REGISTRY.entries.get(key)
         if (
@@ -91,13 +91,15 @@ def update_current_span(
             receipt = routing.set_live_metadata(entry, span, metadata)
             if receipt is not None:
                 return receipt
+        if not context.is_valid:
+            return routing.refuse("no_current_span")
+        if not context.trace_flags.sampled:
+            return routing.refuse("unsampled")
         notes: list[str] = []
         values = span_values(
             "span", notes, metadata, attributes, name, None, None, input, output, tags, status, status_message
         )
-        if not context.is_valid:
-            return routing.refuse("no_current_span")
-        return routing.route(key, values, notes, is_sampled=context.trace_flags.sampled, span=span)
+        return routing.route(key, values, notes, span=span)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_current_span", error)
         return _FAILED
@@ -271,7 +273,7 @@ def score_current_span(
         metadata: A JSON object about the verdict itself.
     """
     return _verdict(
-        None,
+        UNSET,
         "span",
         lambda level, notes: evaluation_values(
             level, name, notes, score=score, label=label, explanation=explanation, source=source, metadata=metadata
@@ -333,7 +335,7 @@ def annotate_current_span(
         annotator: Who.
     """
     return _verdict(
-        None,
+        UNSET,
         "span",
         lambda _, notes: annotation_values(name, notes, label=label, score=score, text=text, annotator=annotator),
     )
@@ -385,10 +387,17 @@ def _route_trace(ref: SpanRef, values: Values, notes: list[str]) -> Receipt:
     return routing.route(key, values, notes, is_sampled=ref.sampled)
 
 
+def _is_level(level: object) -> bool:
+    # By its exact type first: a comparison is somebody's code.
+    return type(level) is str and level in {"span", "trace"}
+
+
 def _verdict(target: object, level: Level, make: _MakeValues) -> Receipt:
     try:
         span: Span | None
-        if target is None:
+        if not _is_level(level):
+            return routing.refuse("invalid_target", ["level: expected 'span' or 'trace'; nothing was set"])
+        if target is UNSET:
             span = trace.get_current_span()
             context = span.get_span_context()
             if not context.is_valid:

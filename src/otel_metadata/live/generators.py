@@ -1,9 +1,9 @@
 """Generators whose body runs in a private context, so that nothing leaks to the consumer between steps.
 
 A `with span:` around a `yield` goes wrong in many ways: the consumer's spans become children, two interleaved
-generators take each other's parent, an early `break` leaves the span open, and a close on another thread logs "Failed to detach
-context". So the body's context is copied once, the span is attached in it once, and each step runs inside it; nothing
-is ever detached.
+generators take each other's parent, an early `break` leaves the span open, and a close on another thread logs
+"Failed to detach context". So the body's context is copied once, the span is attached in it once, and each step runs
+inside it; nothing is ever detached.
 
 What is returned are real generators, so that `inspect`, `send`, `throw`, `close`, `return` values and an event loop's
 finalizer hooks all hold. The price: the body does not see context variables that its consumer sets between steps.

@@ -10,6 +10,7 @@ common steps are inlined in the synchronous and asynchronous ones because they a
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
@@ -24,7 +25,7 @@ from otel_metadata.live import generators, settings
 from otel_metadata.live.capture import Arguments, PartialOutput, output_value
 from otel_metadata.live.context import detach
 from otel_metadata.live.routing import set_captured
-from otel_metadata.live.spans import record_end, set_values, span_kind_attributes
+from otel_metadata.live.spans import is_kept, record_end, set_values, span_kind_attributes
 from otel_metadata.live.values import Values, span_values
 from otel_metadata.model.merge import Json
 from otel_metadata.model.unset import UNSET, UnsetType
@@ -95,14 +96,21 @@ def observe(
     Raises:
         ConfigurationError: At decoration: it cannot be observed, or an argument is wrong.
     """
-    if isinstance(ignore_arguments, str):
-        raise ConfigurationError("observe(ignore_arguments=)", ignore_arguments, "a list of parameter names")
+    ignored = _checked(
+        name=name,
+        ignore_arguments=ignore_arguments,
+        process_input=process_input,
+        process_output=process_output,
+        metadata=metadata,
+        kind=kind,
+        tracer=tracer,
+    )
     options = _Options(
         name=name,
         attributes=span_kind_attributes(as_type),
         capture_input=capture_input,
         capture_output=capture_output,
-        ignored=tuple(ignore_arguments),
+        ignored=ignored,
         process_input=process_input,
         process_output=process_output,
         values=span_values("span", [], metadata=metadata, tags=tags),
@@ -112,6 +120,30 @@ def observe(
     if func is None:
         return functools.partial(_observe, options=options)
     return _observe(func, options=options)
+
+
+def _checked(*, ignore_arguments: Iterable[str], **given: object) -> tuple[str, ...]:
+    """Return the names to ignore; what can never work raises here, where it is written."""
+    expected: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "name": (lambda value: isinstance(value, str), "a text"),
+        "process_input": (callable, "a function of the arguments by name"),
+        "process_output": (callable, "a function of the result"),
+        "metadata": (lambda value: isinstance(value, Mapping), "a mapping of first-level keys"),
+        "kind": (lambda value: isinstance(value, SpanKind), "an opentelemetry.trace.SpanKind"),
+        "tracer": (lambda value: hasattr(value, "start_span"), "an opentelemetry.trace.Tracer"),
+    }
+    for argument, value in given.items():
+        is_right, what = expected[argument]
+        if value is not None and not is_right(value):
+            raise ConfigurationError(f"observe({argument}=)", type(value).__name__, what)
+    names = (
+        None
+        if isinstance(ignore_arguments, str) or not isinstance(ignore_arguments, Iterable)
+        else tuple(ignore_arguments)
+    )
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise ConfigurationError("observe(ignore_arguments=)", ignore_arguments, "a list of parameter names")
+    return names
 
 
 @final
@@ -154,48 +186,96 @@ class _Options:
         self.kind = kind
         self.tracer = tracer
 
+    def with_name(self, name: str) -> _Options:
+        """Return a copy with another name."""
+        renamed = _Options.__new__(_Options)
+        for slot in self.__slots__:
+            setattr(renamed, slot, getattr(self, slot))
+        renamed.name = name
+        return renamed
+
 
 def _observe(func: Any, *, options: _Options) -> Any:
     if inspect.isclass(func):
         return _observe_class(func, options)
     if not callable(func) and not isinstance(func, classmethod | staticmethod):
         raise ConfigurationError("observe", type(func).__name__, "a function, method, callable object or class")
-    return wrapt.FunctionWrapper(func, _wrapper(func, options))
+    if not inspect.isroutine(func) and not isinstance(func, classmethod | staticmethod | functools.partial):
+        return _ObservedObject(func, options)
+    return _Observed(func, _wrapper(func, options))  # type: ignore[arg-type] # a class method object is no callable to mypy
 
 
 def _observe_class(cls: type, options: _Options) -> type:
     for name, member in list(vars(cls).items()):
-        is_method = inspect.isfunction(member) or isinstance(member, classmethod | staticmethod | wrapt.FunctionWrapper)
-        if is_method and not name.startswith("_"):
+        is_method = inspect.isfunction(member) or isinstance(member, classmethod | staticmethod)
+        if is_method and not name.startswith("_") and not isinstance(member, _Observed):
             setattr(cls, name, _observe(member, options=options))
     return cls
 
 
-def _function_of(func: Any) -> Any:
-    """Return the plain function behind what was decorated: where its kind and its parameters are written."""
+class _Observed(wrapt.FunctionWrapper):  # type: ignore[type-arg] # generic in wrapt's types, not at run time
+    """A function that is observed; a class that is observed leaves it as it is."""
+
+    def __copy__(self) -> _Observed:
+        """Like a function, it is its own copy."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> _Observed:
+        """Like a function, it is its own copy."""
+        return self
+
+
+class _ObservedObject(wrapt.ObjectProxy):  # type: ignore[type-arg] # generic in wrapt's types, not at run time
+    """A callable object that is observed: itself in every respect, but for its calls.
+
+    Its `__call__` is the observed bound method, so that a framework which asks for the kind of `__call__` (Starlette
+    does) is told the same as without us.
+    """
+
+    def __init__(self, wrapped: Any, options: _Options) -> None:
+        super().__init__(wrapped)
+        named = options if options.name is not None else options.with_name(_span_name(wrapped))
+        self._self_options = options
+        self._self_call = _Observed(wrapped.__call__, _wrapper(wrapped.__call__, named))
+
+    def __copy__(self) -> _ObservedObject:
+        return _ObservedObject(copy.copy(self.__wrapped__), self._self_options)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _ObservedObject:
+        return _ObservedObject(copy.deepcopy(self.__wrapped__, memo), self._self_options)
+
+    @property
+    def __call__(self) -> Any:
+        return self._self_call
+
+
+def _callable_of(func: Any) -> Any:
+    """Return the function or method behind a decorated one: where its name, kind and parameters are written."""
     if isinstance(func, classmethod | staticmethod):
         func = func.__func__
     while isinstance(func, functools.partial):
         func = func.func
-    func = inspect.unwrap(func)
-    if not inspect.isroutine(func) and hasattr(type(func), "__call__"):  # noqa: B004 # its class's, not whether it is callable
+    return func
+
+
+def _kind_of(func: Any) -> Any:
+    """Return the function that `inspect` knows the kind of."""
+    func = inspect.unwrap(_callable_of(func))
+    if not inspect.isroutine(func):
         func = type(func).__call__
     return func
 
 
 def _span_name(func: Any) -> str:
-    if isinstance(func, classmethod | staticmethod):
-        func = func.__func__
-    while isinstance(func, functools.partial):
-        func = func.func
+    func = _callable_of(func)
     name = getattr(func, "__qualname__", None) or type(func).__qualname__
     return str(name).rpartition("<locals>.")[2]
 
 
 def _wrapper(func: Any, options: _Options) -> Callable[..., Any]:
     """Return the wrapt wrapper for the kind of callable that *func* is."""
-    function = _function_of(func)
-    call = _Call(func, function, options)
+    function = _kind_of(func)
+    call = _Call(func, options)
     if inspect.iscoroutinefunction(function):
         return call.coroutine
     if inspect.isgeneratorfunction(function):
@@ -209,17 +289,15 @@ def _wrapper(func: Any, options: _Options) -> Callable[..., Any]:
 class _Call:
     """One observed callable: how each of its calls becomes a span."""
 
-    __slots__ = ("_arguments", "_is_static", "_name", "_options")
+    __slots__ = ("_arguments", "_name", "_options", "_takes_self")
 
-    def __init__(self, func: Any, function: Any, options: _Options) -> None:
+    def __init__(self, func: Any, options: _Options) -> None:
         self._options = options
         self._name = options.name or _span_name(func)
-        self._is_static = isinstance(func, staticmethod)
-        bound_already = inspect.ismethod(func) or (not inspect.isroutine(func) and function is not func)
+        # A function of a class has `self` or `cls` among its parameters; a bound method or an object has not.
+        self._takes_self = inspect.isfunction(_callable_of(func)) and not isinstance(func, staticmethod)
         self._arguments = Arguments(
-            functools.partial(function, None)
-            if bound_already and not isinstance(func, classmethod | staticmethod | functools.partial)
-            else function,
+            func.__func__ if isinstance(func, classmethod | staticmethod) else func,
             options.ignored,
             options.process_input,
         )
@@ -231,7 +309,7 @@ class _Call:
         token = otel_context.attach(set_span_in_context(span))
         given: Json | UnsetType = UNSET
         try:
-            given = self._input(instance, args, kwargs) if span.is_recording() else UNSET
+            given = self._input(instance, args, kwargs) if is_kept(span) else UNSET
             result = wrapped(*args, **kwargs)
         except BaseException as error:
             self._end(span, given, error, None)
@@ -249,7 +327,7 @@ class _Call:
         token = otel_context.attach(set_span_in_context(span))
         given: Json | UnsetType = UNSET
         try:
-            given = self._input(instance, args, kwargs) if span.is_recording() else UNSET
+            given = self._input(instance, args, kwargs) if is_kept(span) else UNSET
             result = await wrapped(*args, **kwargs)
         except BaseException as error:
             self._end(span, given, error, None)
@@ -290,9 +368,9 @@ class _Call:
         """Start the span; None when that failed, and the call goes on without one."""
         options = self._options
         try:
-            tracer = options.tracer or settings.current().tracer
+            tracer = options.tracer or settings.in_force.tracer
             span = tracer.start_span(self._name, context, kind=options.kind, attributes=options.attributes)
-            if options.values and span.is_recording():
+            if options.values:
                 set_values(span, options.values)
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("observe", error)
@@ -302,10 +380,12 @@ class _Call:
     def _input(self, instance: Any, args: Any, kwargs: Any) -> Json | UnsetType:
         """Return the captured input; UNSET when it is not wanted."""
         wanted = self._options.capture_input
-        if not (settings.current().capture if wanted is None else wanted):
+        if wanted is None:
+            wanted = settings.in_force.capture
+        if not wanted:
             return UNSET
         try:
-            return self._arguments.value(args, kwargs, is_bound=instance is not None and not self._is_static)
+            return self._arguments.value(args, kwargs, is_bound=instance is not None and self._takes_self)
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("capture_input", error)
             return UNSET
@@ -318,7 +398,7 @@ class _Call:
 
     def _wants_output(self) -> bool:
         wanted = self._options.capture_output
-        return settings.current().capture if wanted is None else wanted
+        return settings.in_force.capture if wanted is None else wanted
 
     def _end(self, span: Span, given: Json | UnsetType, error: BaseException | None, result: Any) -> None:
         """End the span with what was captured, unless the application has ended it."""
@@ -328,7 +408,7 @@ class _Call:
             output: Json | UnsetType = UNSET
             if error is not None:
                 record_end(span, error)
-            else:
+            elif is_kept(span):
                 output = self._output(result)
             if given is not UNSET or output is not UNSET:
                 set_captured(span, given, output)
@@ -358,9 +438,9 @@ class _Call:
             REPORTER.failed("end", failure)
 
     def _observer(self, span: Span, instance: Any, args: Any, kwargs: Any) -> generators.Observer:
-        if not span.is_recording():
+        if not is_kept(span):
             return _GeneratorSpan(self, span, UNSET, None)
-        output = PartialOutput() if self._wants_output() else None
+        output = PartialOutput(is_processed=self._options.process_output is not None) if self._wants_output() else None
         return _GeneratorSpan(self, span, self._input(instance, args, kwargs), output)
 
 

@@ -13,8 +13,8 @@ while foreign code runs (no span method, no exporter, no callback). Starting and
 
 An update takes the lock, and finds the span either open: then its fields are in the sidecar before any outbox reads it;
 or closed: then every outbox that is asked admits the span first, and the update is joined to it. Never in neither,
-never in both. The SDK freezes a span's attributes a moment before its processors hear of the end; an update in that moment
-is in the sidecar in time, and leaves with the span.
+never in both. The SDK freezes a span's attributes a moment before its processors hear of the end; an update in
+that moment is in the sidecar in time, and leaves with the span.
 
 `LOCK` is re-entrant, because a finalizer (an abandoned generator) or a signal handler may end a span while its thread
 holds the lock. Therefore nothing here iterates over a map that another entry may change, and state is consistent
@@ -147,7 +147,7 @@ class LiveRegistry:
             parent: Its parent's context, None for a root.
             router: The processor that saw it start.
         """
-        key = (context.trace_id, context.span_id)
+        key = context[:2]
         known = self.entries.get(key)
         if known is not None and known() is span:
             known.names += router.names
@@ -172,6 +172,15 @@ class LiveRegistry:
         with LOCK:
             entry = self.entries.get(key)
             return entry.root_key if entry is not None else self._roots.get(key[0])
+
+    def drop(self, router: Router) -> list[LiveSpan]:
+        """Close and forget the live spans of a router that takes nothing more; return them."""
+        with LOCK:
+            dropped = [entry for entry in list(self.entries.values()) if entry.router is router]
+            for entry in dropped:
+                entry.is_open = False
+                self.entries.pop(entry.key, None)
+        return dropped
 
     def live_updates(self, router: Router) -> int:
         """Return how many updates wait on spans of *router* that have not ended."""

@@ -5,7 +5,7 @@ This module decides where an update goes first. What an outbox then makes of it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import orjson
 from opentelemetry.trace import Status, StatusCode
@@ -25,7 +25,7 @@ from otel_metadata.dialects.canonical import (
 )
 from otel_metadata.live import settings
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan, Router
-from otel_metadata.live.values import KNOWN_METADATA_KEYS
+from otel_metadata.live.values import KNOWN_METADATA_KEYS, masked, masked_value
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
 from otel_metadata.model.span_ref import SpanRef
@@ -58,6 +58,8 @@ _REFUSALS: Final[Mapping[Refusal, str]] = {
 
 INPUT: Final[FieldName] = ("span", "input", "")
 OUTPUT: Final[FieldName] = ("span", "output", "")
+
+_STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
 _IN_FLIGHT: Final = Routed("in_flight")
 
@@ -106,7 +108,7 @@ def route(
 
     Args:
         key: The span, or the trace alone.
-        values: Cleaned and masked.
+        values: Cleaned; they are masked here.
         notes: What the clean-up changed.
         is_sampled: Whether the span is exported at all.
         ref: Its span ref, when the caller has it; made of the key otherwise.
@@ -114,6 +116,7 @@ def route(
     """
     if not values:
         return Receipt.refused("empty", tuple(notes))
+    values = masked(values, notes)
     if not is_sampled:
         return refuse("unsampled", notes)
     routers = _routers
@@ -146,51 +149,84 @@ def route(
 
 
 def set_unseen(span: Span, values: Values) -> None:
-    """Set values on a recording span of a provider that carries no processor of ours: its exporters have them."""
-    _set_attributes(span, None, values)
+    """Set masked values on a recording span of a provider that carries no processor of ours: its exporters have them.
+
+    What we set on it before is read from the span, as far as it can be read (OpenTelemetry's API has no way to).
+    """
+    attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
+    groups = _spelled(span, values, _tags_on(attributes, values), None)
+    merged: dict[str, AttributeValue] = {}
+    json_names = [name for name in _texts(attributes.get(JSON_NAMES)) if not any(name in group for group, _ in groups)]
+    for group, names in groups:
+        merged.update(group)
+        json_names.extend(names)
+    if json_names:
+        merged[JSON_NAMES] = json_names
+    if merged:
+        span.set_attributes(merged)
 
 
 def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
-    """Set what is the span's own from the start: context metadata, captured input. Not an update: it has no receipt."""
+    """Set what is the span's own from the start: context metadata, options of `observe`. Not an update: no receipt."""
+    values = masked(values, [])
     with LOCK:
         _merge(entry, values)
-    _set_attributes(span, entry, values)
+    _show(span, entry, values)
 
 
 def set_captured(span: Span, given: Json | UnsetType, result: Json | UnsetType) -> None:
     """Set captured input and output as the span is about to end, with one call of the span's setter.
 
-    What the application has said about either in the meantime stands. Arguments are cleaned and masked; `UNSET` for
-    what was not captured.
+    What the application has said about either in the meantime stands. Arguments are cleaned; `UNSET` for what was not
+    captured.
     """
-    context = span.get_span_context()
-    entry = REGISTRY.entries.get((context.trace_id, context.span_id))
+    if settings.in_force.mask is not None:
+        given = given if given is UNSET else masked_value("input", given, [])
+        result = result if result is UNSET else masked_value("output", result, [])
+    entry = REGISTRY.entries.get(span.get_span_context()[:2])
     attributes: dict[str, AttributeValue] = {}
     if given is not UNSET:
-        attributes["input.value"] = given if type(given) is str else orjson.dumps(given).decode()
-        attributes["input.mime_type"] = TEXT if type(given) is str else JSON
+        is_text = type(given) is str
+        attributes["input.value"] = given if is_text else orjson.dumps(given).decode()
+        attributes["input.mime_type"] = TEXT if is_text else JSON
     if result is not UNSET:
-        attributes["output.value"] = result if type(result) is str else orjson.dumps(result).decode()
-        attributes["output.mime_type"] = TEXT if type(result) is str else JSON
+        is_text = type(result) is str
+        attributes["output.value"] = result if is_text else orjson.dumps(result).decode()
+        attributes["output.mime_type"] = TEXT if is_text else JSON
     if entry is not None:
         with LOCK:
             version = settings.VERSIONS.next()
             fields = entry.fields
-            if fields is None:
+            if not fields:
                 fields = entry.fields = {}
-            for name, value in ((INPUT, given), (OUTPUT, result)):
-                if value is UNSET:
-                    continue
-                if name not in fields:
-                    fields[name] = (value, version)
-                else:
-                    attributes.pop(f"{name[1]}.value", None)
-                    attributes.pop(f"{name[1]}.mime_type", None)
+            elif INPUT in fields or OUTPUT in fields:
+                given, result = _unless_said(fields, attributes, given, result)
+            if given is not UNSET:
+                fields[INPUT] = (given, version)
+            if result is not UNSET:
+                fields[OUTPUT] = (result, version)
         used = entry.attribute_names
-        if used is not None and len(used) + len(attributes) > settings.current().max_attributes:
-            attributes = _within_budget(entry, attributes, [])
+        if len(used or ()) + len(attributes) > settings.in_force.max_attributes:
+            pairs = [
+                {name: attributes[name] for name in attributes if name.startswith(kind)} for kind in ("input", "output")
+            ]
+            attributes = _within_budget(entry, [(pair, []) for pair in pairs if pair])
     if attributes:
         span.set_attributes(attributes)
+
+
+def _unless_said(
+    fields: Mapping[FieldName, Field],
+    attributes: dict[str, AttributeValue],
+    given: Json | UnsetType,
+    result: Json | UnsetType,
+) -> tuple[Json | UnsetType, Json | UnsetType]:
+    """Leave out what the application has set by itself, here and from *attributes*."""
+    for name in (INPUT, OUTPUT):
+        if name in fields:
+            attributes.pop(f"{name[1]}.value", None)
+            attributes.pop(f"{name[1]}.mime_type", None)
+    return (UNSET if INPUT in fields else given), (UNSET if OUTPUT in fields else result)
 
 
 def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt | None:
@@ -199,7 +235,7 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
     The same steps in one loop, because this call is what applications make on every request; measured at 0.3 of a span,
     the general way at 0.4. None when anything is out of the ordinary: nothing was set then.
     """
-    config = settings.current()
+    config = settings.in_force
     if type(metadata) is not dict or entry.json_names or config.mask is not None:
         return None
     values: Values = {}
@@ -249,7 +285,7 @@ def _merge(entry: LiveSpan, values: Values) -> Version:
 
 
 def set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | None:
-    """Merge into the sidecar if it is still open, then show it on the span; None when the span has ended."""
+    """Merge masked values into the sidecar if it is open, then show them on the span; None when the span has ended."""
     span = entry()
     if span is None:
         return None
@@ -260,78 +296,93 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | Non
         entry.updates += 1
     told = tuple(notes) if notes else ()
     if span.is_recording():
-        _set_attributes(span, entry, values)
+        _show(span, entry, values)
         return Receipt(version, entry.names, told)
     # Frozen, but not admitted to an outbox yet: the sidecar leaves with the span.
     return Receipt(version, dict.fromkeys(entry.names, _IN_FLIGHT), told)
 
 
-def _set_attributes(span: Span, entry: LiveSpan | None, values: Values) -> None:
-    """Spell values as canonical attributes on a recording span, within our share of its attribute limit."""
-    plain: dict[str, AttributeValue] = {}
-    other: dict[str, Json] | None = None
+def _show(span: Span, entry: LiveSpan, values: Values) -> None:
+    """Spell values as canonical attributes on a live span, within our share of its attribute limit."""
+    attributes = _within_budget(entry, _spelled(span, values, _tags_in(entry, values), entry))
+    if attributes:
+        span.set_attributes(attributes)
+
+
+_Group: TypeAlias = "tuple[dict[str, AttributeValue], list[str]]"
+"""The attributes of one field, and the names of those whose text is JSON: set together or not at all."""
+
+
+def _spelled(span: Span, values: Values, tags: Mapping[Level, list[str]], entry: LiveSpan | None) -> list[_Group]:
+    groups: list[_Group] = []
     for name, value in values.items():
         attribute = NATIVE_NAMES.get(name) or native_name(name)
         if attribute is not None and (type(value) in NATIVE_SCALARS or is_native(value)):
-            plain[attribute] = value
+            groups.append(({attribute: value}, []))
         elif name in NOT_ATTRIBUTES:
-            _set_part(span, name, value, values)
-        else:
-            if other is None:
-                other = {}
-            other.update(
-                {tags_attribute(name[0]): _tags(entry, name[0], values)} if name[1] == "tag" else spell(name, value)
-            )
-    json_names: list[str] = []
-    if other:
-        spelled, json_names = to_attributes(other)
-        plain.update(spelled)
-    if entry is None:
-        if json_names:
-            plain[JSON_NAMES] = json_names
-    elif entry.json_names or json_names or entry.attribute_names is None or not plain.keys() <= entry.attribute_names:
-        plain = _within_budget(entry, plain, json_names)
-    if plain:
-        span.set_attributes(plain)
+            _set_part(span, name, value, values, entry)
+        elif name[1] != "tag":
+            groups.append(to_attributes(spell(name, value)))
+    groups.extend(({tags_attribute(level): listed}, []) for level, listed in tags.items())
+    return groups
 
 
-def _within_budget(
-    entry: LiveSpan, attributes: dict[str, AttributeValue], json_names: list[str]
-) -> dict[str, AttributeValue]:
-    """Keep what our share of the span's attributes has room for; the sidecar has everything in any case."""
+def _within_budget(entry: LiveSpan, groups: list[_Group]) -> dict[str, AttributeValue]:
+    """Return what our share of the span's attributes has room for; the sidecar has everything in any case."""
     used = entry.attribute_names
     if used is None:
         used = entry.attribute_names = set()
-    limit = settings.current().max_attributes
-    if len(used) + len(attributes) <= limit:
-        used.update(attributes)
-    else:
-        fitting: dict[str, AttributeValue] = {}
-        for name, value in attributes.items():
-            if name in used or len(used) < limit:
-                used.add(name)
-                fitting[name] = value
-        attributes = fitting
+    room = settings.in_force.max_attributes
+    attributes: dict[str, AttributeValue] = {}
+    json_names: list[str] = []
+    for group, names in groups:
+        taken = {*group, JSON_NAMES} if names else group.keys()
+        if len(used | taken) <= room:
+            used.update(taken)
+            attributes.update(group)
+            json_names.extend(names)
     if json_names or entry.json_names:
-        known = [name for name in entry.json_names or () if name not in attributes]
-        entry.json_names = [*known, *(name for name in json_names if name in attributes)]
+        before = [name for name in entry.json_names or () if name not in attributes]
+        entry.json_names = [*before, *json_names]
         attributes[JSON_NAMES] = list(entry.json_names)
     return attributes
 
 
-def _tags(entry: LiveSpan | None, level: Level, values: Values) -> list[Json]:
-    held = dict(entry.fields) if entry is not None and entry.fields else {}
+def _tags_in(entry: LiveSpan, values: Values) -> Mapping[Level, list[str]]:
+    """Return all tags of the levels that *values* touches, in the order of their first versions."""
+    levels = {name[0] for name in values if name[1] == "tag"}
+    if not levels:
+        return {}
+    held = dict(entry.fields or {})
     now = (1 << 63, 0)
-    names = [name for name in {**held, **values} if name[:2] == (level, "tag")]
-    return [name[2] for name in sorted(names, key=lambda name: (held[name][1] if name in held else now, name[2]))]
+    names = [name for name in {**held, **values} if name[1] == "tag"]
+    names.sort(key=lambda name: (held[name][1] if name in held else now, name[2]))
+    return {level: [name[2] for name in names if name[0] == level] for level in levels}
 
 
-def _set_part(span: Span, name: FieldName, value: Json, values: Values) -> None:
+def _tags_on(attributes: Mapping[str, object], values: Values) -> Mapping[Level, list[str]]:
+    """Return the tags of a span we know nothing of: those in its attributes, and those of *values*."""
+    tags: dict[Level, list[str]] = {}
+    for level, kind, key in values:
+        if kind == "tag":
+            listed = tags.setdefault(level, _texts(attributes.get(tags_attribute(level))))
+            if key not in listed:
+                listed.append(key)
+    return tags
+
+
+def _texts(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
+
+
+def _set_part(span: Span, name: FieldName, value: Json, values: Values, entry: LiveSpan | None) -> None:
     """Set what is part of the span itself; OpenTelemetry's own rules hold (`ok` is final)."""
     if name[1] == "name" and isinstance(value, str):
         span.update_name(value)
     elif name[1] == "status":
-        message = values.get(("span", "status_message", ""))
+        message = values.get(_STATUS_MESSAGE)
+        if message is None and entry is not None and entry.fields is not None and _STATUS_MESSAGE in entry.fields:
+            message = entry.fields[_STATUS_MESSAGE][0]
         if is_error_status(value):
             span.set_status(Status(StatusCode.ERROR, message if isinstance(message, str) else None))
         else:

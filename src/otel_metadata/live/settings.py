@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.masking import Mask
 
-__all__ = ["SCOPE_NAME", "VERSIONS", "LiveSettings", "current", "use"]
+__all__ = ["SCOPE_NAME", "VERSIONS", "LiveSettings", "current", "in_force", "use"]
 
 SCOPE_NAME: Final = "otel_metadata"
 """The instrumentation scope of the spans that we open."""
@@ -50,15 +50,16 @@ class LiveSettings:
     tracer: Tracer = field(default_factory=_global_tracer)
 
 
-_settings = LiveSettings()
+in_force = LiveSettings()
+"""The settings in force. Read it through the module, each time: it is replaced, never changed."""
 
 
 def current() -> LiveSettings:
     """Return the settings in force."""
-    return _settings
+    return in_force
 
 
 def use(settings: LiveSettings) -> None:
     """Put *settings* in force, for every thread."""
-    global _settings  # noqa: PLW0603 # the one private configuration object
-    _settings = settings
+    global in_force  # noqa: PLW0603 # the one private configuration object
+    in_force = settings

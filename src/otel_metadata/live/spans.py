@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TraceFlags, Tracer, set_span_in_context
 
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import current, routing, settings
 from otel_metadata.live.context import detach
 from otel_metadata.live.registry import REGISTRY
-from otel_metadata.live.values import StatusLike, Values, span_values
+from otel_metadata.live.values import StatusLike, Values, masked, span_values
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
@@ -27,7 +27,7 @@ from otel_metadata.reporting import REPORTER
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["ENDED_BY", "SpanHandle", "record_end", "set_values", "span_kind_attributes", "start_span"]
+__all__ = ["ENDED_BY", "SpanHandle", "is_kept", "record_end", "set_values", "span_kind_attributes", "start_span"]
 
 ENDED_BY: Final = "otel_metadata.ended_by"
 """The attribute that tells an early end from an error: `cancelled`, `closed`, `interrupted` or `exit`."""
@@ -59,20 +59,26 @@ def span_kind_attributes(as_type: str | None) -> dict[str, str]:
     """
     if as_type is None:
         return {}
-    if as_type.lower() not in _SPAN_KINDS:
+    if not isinstance(as_type, str) or as_type.lower() not in _SPAN_KINDS:
         raise ConfigurationError("as_type", as_type, f"one of {', '.join(sorted(_SPAN_KINDS))}")
     kind = _SPAN_KINDS[as_type.lower()]
     return {} if kind is None else {"openinference.span.kind": kind}
 
 
 def set_values(span: Span, values: Values) -> None:
-    """Set values on a recording span and beside it. Part of the span, not an update: nobody waits for a receipt."""
-    context = span.get_span_context()
-    entry = REGISTRY.entries.get((context.trace_id, context.span_id))
+    """Set values on a span and beside it, if it has a future. Part of the span, not an update: it has no receipt."""
+    if not is_kept(span):
+        return
+    entry = REGISTRY.entries.get(span.get_span_context()[:2])
     if entry is not None:
         routing.set_on_start(entry, span, values)
     else:
-        routing.set_unseen(span, values)
+        routing.set_unseen(span, masked(values, []))
+
+
+def is_kept(span: Span) -> bool:
+    """Whether what is set on the span has a future: one may record without being sampled, and never leaves."""
+    return span.is_recording() and bool(span.get_span_context().trace_flags & TraceFlags.SAMPLED)
 
 
 def record_end(span: Span, error: BaseException) -> None:
@@ -88,10 +94,10 @@ def record_end(span: Span, error: BaseException) -> None:
         try:
             description = f"{type(error).__name__}: {error}"
             description.encode()
-            span.record_exception(error, escaped=True)
+            span.record_exception(error)
         except Exception:  # noqa: BLE001 # str(error) is the application's code
             description = type(error).__name__
-            span.add_event("exception", {"exception.type": description, "exception.escaped": "True"})
+            span.add_event("exception", {"exception.type": description, "exception.escaped": "False"})
         span.set_status(Status(StatusCode.ERROR, description))
     except Exception as failure:  # noqa: BLE001 # the host's door
         REPORTER.failed("record_end", failure)
@@ -180,11 +186,11 @@ class SpanHandle:
     def __enter__(self) -> SpanHandle:
         """Start the span and make it the current one."""
         try:
-            tracer = self._tracer or settings.current().tracer
+            tracer = self._tracer or settings.in_force.tracer
             span = self._span = tracer.start_span(self._name, kind=self._kind, attributes=self._attributes or None)
             self.ref = SpanRef.from_span_context(span.get_span_context())
             self._token = otel_context.attach(set_span_in_context(span))
-            if self._values and span.is_recording():
+            if self._values:
                 set_values(span, self._values)
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("start_span", error)

@@ -102,9 +102,8 @@ class UsingMetadata:
 
     def _set_on_current(self) -> None:
         try:
-            span = trace.get_current_span()
-            if self._values and span.is_recording():
-                set_values(span, self._values)
+            if self._values:
+                set_values(trace.get_current_span(), self._values)
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("using_metadata", error)
 

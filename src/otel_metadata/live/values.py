@@ -1,7 +1,8 @@
-"""From the arguments of an update to its values: cleaned once, masked once, by field name.
+"""From the arguments of an update to its values: cleaned when they are given, masked when they are set, by field name.
 
 This module decides what the arguments of `update_*`, `score_*`, `annotate_*` mean as fields. Versions are given, and
-the way is found, in `routing`.
+the way is found, in `routing`. Arguments are the application's and may be anything: each is looked at by its exact type
+before it is compared, because a comparison is somebody's code, and one that cannot be read leaves the others alone.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from typing import Final, Literal, TypeAlias
 from otel_metadata.live import settings
 from otel_metadata.model.evaluation import Annotation, Evaluation, Source, annotation_key
 from otel_metadata.model.masking import MASK_FAILED
-from otel_metadata.model.merge import FieldName, Json, Kind, Level
+from otel_metadata.model.merge import FieldName, Json, Kind, Level, json_text
 from otel_metadata.model.unset import UNSET
-from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, Limits, clean, clean_key, is_clean_scalar
+from otel_metadata.model.value import CAPTURE_LIMITS, clean, clean_key, is_clean_scalar
 
 __all__ = [
     "KNOWN_METADATA_KEYS",
     "StatusLike",
     "Values",
     "annotation_values",
-    "cleaned",
     "evaluation_values",
-    "mapping_values",
-    "put",
+    "masked",
+    "masked_value",
     "span_values",
 ]
 
@@ -33,7 +33,15 @@ Values: TypeAlias = dict[FieldName, Json]
 StatusLike: TypeAlias = Literal["ok", "error"] | int
 """OpenTelemetry's status, or an integer code as Galileo has it: 400 and above is an error."""
 
-_CAPTURED: Final[frozenset[Kind]] = frozenset({"input", "output"})
+# Keys that were found clean, with the name of their field: the keys of an application are few and come again and again.
+# At most MAX_KNOWN_KEYS for each kind; beyond, the others are checked each time.
+_known_keys: Final[dict[tuple[Level, Kind], dict[str, FieldName]]] = {}
+MAX_KNOWN_KEYS: Final = 4_096
+
+KNOWN_METADATA_KEYS: Final[dict[str, tuple[FieldName, str]]] = {}
+"""Of the most frequent kind, a span's metadata: clean key → its field and its attribute."""
+
+_PART_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"score": (int, float), "metadata": (dict,)}
 
 
 def span_values(
@@ -44,81 +52,35 @@ def span_values(
     name: str | None = None,
     user_id: str | None = None,
     session_id: str | None = None,
-    input: object = UNSET,  # the public word
+    input: object = UNSET,
     output: object = UNSET,
     tags: Iterable[str] | None = None,
     status: StatusLike | None = None,
     status_message: str | None = None,
 ) -> Values:
-    """Return the values of one update; empty when nothing was given."""
+    """Return the values of one update, not masked yet; empty when nothing was given."""
     values: Values = {}
     if metadata is not None:
-        mapping_values(values, level, "metadata", metadata, notes)
+        _put_mapping(values, level, "metadata", metadata, notes)
     if attributes is not None:
-        mapping_values(values, "span", "attribute", attributes, notes)
+        _put_mapping(values, "span", "attribute", attributes, notes)
     if name is not None:
-        put(values, (level, "name", ""), name, notes)
+        _put_text(values, (level, "name", ""), name, notes)
     if user_id is not None:
-        put(values, (level, "user_id", ""), user_id, notes)
+        _put_text(values, (level, "user_id", ""), user_id, notes)
     if session_id is not None:
-        put(values, (level, "session_id", ""), session_id, notes)
+        _put_text(values, (level, "session_id", ""), session_id, notes)
     if input is not UNSET:
-        put(values, (level, "input", ""), input, notes)
+        values[level, "input", ""] = clean(input, notes, "input", CAPTURE_LIMITS)
     if output is not UNSET:
-        put(values, (level, "output", ""), output, notes)
+        values[level, "output", ""] = clean(output, notes, "output", CAPTURE_LIMITS)
     if tags is not None:
         _put_tags(values, level, tags, notes)
     if status is not None:
         _put_status(values, status, notes)
     if status_message is not None:
-        put(values, ("span", "status_message", ""), status_message, notes)
+        _put_text(values, ("span", "status_message", ""), status_message, notes)
     return values
-
-
-# Keys that were found clean, with the name of their field: the keys of an application are few and come again and again.
-# At most MAX_KNOWN_KEYS for each kind; beyond, the others are checked each time.
-_known_keys: Final[dict[tuple[Level, Kind], dict[str, FieldName]]] = {}
-MAX_KNOWN_KEYS: Final = 4_096
-
-KNOWN_METADATA_KEYS: Final[dict[str, tuple[FieldName, str]]] = {}
-"""Of the most frequent kind, a span's metadata: clean key → its field and its attribute."""
-
-
-def mapping_values(values: Values, level: Level, kind: Kind, given: Mapping[str, object], notes: list[str]) -> None:
-    """Put each first-level key of *given* into *values*."""
-    if type(given) is not dict:
-        as_json = clean(given, notes, kind)
-        if not isinstance(as_json, dict):
-            notes.append(f"{kind}: a mapping with string keys was expected; nothing of it was set")
-            return
-        given = as_json
-    known = _known_keys.setdefault((level, kind), {})
-    mask = settings.current().mask
-    # list() is one C call: a thread that changes the dict meanwhile cannot break the iteration.
-    for key, value in list(given.items()):
-        name = known.get(key) if type(key) is str else None
-        if name is None:
-            name = (level, kind, clean_key(key, notes, kind))
-            if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
-                known[key] = name
-                if (level, kind) == ("span", "metadata"):
-                    KNOWN_METADATA_KEYS[key] = (name, f"metadata.{key}")
-        if mask is None and (type(value) is bool or value is None or is_clean_scalar(value)):
-            values[name] = value
-        else:
-            put(values, name, value, notes)
-
-
-def put(values: Values, name: FieldName, value: object, notes: list[str]) -> None:
-    """Clean and mask one value and put it into *values*."""
-    _, kind, key = name
-    path = f"{kind}.{key}" if key else kind
-    values[name] = cleaned(path, value, notes, CAPTURE_LIMITS if kind in _CAPTURED else METADATA_LIMITS)
-
-
-def cleaned(path: str, value: object, notes: list[str], limits: Limits) -> Json:
-    """Clean and mask one value."""
-    return _masked(path, clean(value, notes, path, limits), notes)
 
 
 def evaluation_values(
@@ -132,18 +94,16 @@ def evaluation_values(
     source: Source,
     metadata: Mapping[str, object] | None,
 ) -> Values:
-    """Return the values of one evaluation."""
+    """Return the values of one evaluation, not masked yet."""
     parts = _cleaned_parts(
-        "evaluation",
-        {"name": name, "score": score, "label": label, "explanation": explanation, "metadata": metadata},
-        notes,
+        "evaluation", {"score": score, "label": label, "explanation": explanation, "metadata": metadata}, notes
     )
-    if source not in ("code", "llm", "human"):
+    judge = clean(source, notes, "evaluation.source")
+    if judge not in ("code", "llm", "human"):
         notes.append("evaluation.source: expected 'code', 'llm' or 'human'; taken as 'code'")
-        source = "code"
+        judge = "code"
     key = clean_key(name, notes, "evaluation")
-    verdict = Evaluation.from_json(key, {**parts, "source": source}).to_json()
-    return {(level, "evaluation", key): _masked(f"evaluation.{key}", verdict, notes)}
+    return {(level, "evaluation", key): Evaluation.from_json(key, {**parts, "source": judge}).to_json()}
 
 
 def annotation_values(
@@ -155,15 +115,70 @@ def annotation_values(
     text: str | None,
     annotator: str | None,
 ) -> Values:
-    """Return the values of one annotation."""
+    """Return the values of one annotation, not masked yet."""
     parts = _cleaned_parts("annotation", {"label": label, "score": score, "text": text, "annotator": annotator}, notes)
-    key = clean_key(name, notes, "annotation")
-    note = Annotation.from_json({**parts, "name": key})
-    field_key = annotation_key(key, note.annotator)
-    return {("span", "annotation", field_key): _masked(f"annotation.{key}", note.to_json(), notes)}
+    note = Annotation.from_json({**parts, "name": clean_key(name, notes, "annotation")})
+    return {("span", "annotation", annotation_key(note.name, note.annotator)): note.to_json()}
 
 
-_PART_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"score": (int, float), "metadata": (dict,)}
+def masked(values: Values, notes: list[str]) -> Values:
+    """Return *values* as they may be set: through the mask in force, where there is one."""
+    if settings.in_force.mask is None:
+        return values
+    kept: Values = {}
+    for (level, kind, key), value in values.items():
+        if kind == "tag":
+            tag = masked_value("tag", key, notes)
+            kept[level, "tag", tag if isinstance(tag, str) and tag else MASK_FAILED] = True
+        elif kind == "annotation" and isinstance(value, dict):
+            kept[level, kind, key] = masked_value(f"annotation.{value.get('name')}", value, notes)
+        else:
+            kept[level, kind, key] = masked_value(f"{kind}.{key}" if key else kind, value, notes)
+    return kept
+
+
+def masked_value(path: str, value: Json, notes: list[str]) -> Json:
+    """Return one value through the mask in force; replaced when the mask fails."""
+    mask = settings.in_force.mask
+    if mask is None:
+        return value
+    try:
+        return clean(mask(path, value), notes, path, CAPTURE_LIMITS)
+    except Exception:  # noqa: BLE001 # the mask is the application's; what it could not judge must not leave
+        notes.append(f"{path[:256]}: the mask failed; the value was replaced")
+        return MASK_FAILED
+
+
+def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, object], notes: list[str]) -> None:
+    """Put each first-level key of *given* into *values*."""
+    if type(given) is not dict:
+        as_json = clean(given, notes, kind)
+        if not isinstance(as_json, dict):
+            notes.append(f"{kind}: a mapping with string keys was expected; nothing of it was set")
+            return
+        given = as_json
+    known = _known_keys.setdefault((level, kind), {})
+    # list() is one C call: a thread that changes the dict meanwhile cannot break the iteration.
+    for key, value in list(given.items()):
+        name = known.get(key) if type(key) is str else None
+        if name is None:
+            name = (level, kind, clean_key(key, notes, kind))
+            if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
+                known[key] = name
+                if kind == "metadata" and level == "span":
+                    KNOWN_METADATA_KEYS[key] = (name, f"metadata.{key}")
+        values[name] = value if is_clean_scalar(value) else clean(value, notes, f"{kind}.{name[2]}")
+
+
+def _put_text(values: Values, name: FieldName, text: object, notes: list[str]) -> None:
+    kind = name[1]
+    value = clean(text, notes, kind)
+    if isinstance(value, int | float):  # a number for a user id is common
+        value = json_text(value)
+    if isinstance(value, str):
+        values[name] = value
+    else:
+        notes.append(f"{kind}: a text was expected; it was left out")
 
 
 def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> dict[str, Json]:
@@ -172,43 +187,32 @@ def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> 
         if value is None:
             continue
         item = clean(value, notes, f"{kind}.{part}")
-        expected = _PART_TYPES.get(part, (str,))
         if isinstance(item, bool) and part == "score":
             item = int(item)
-        if not isinstance(item, expected):
+        if isinstance(item, _PART_TYPES.get(part, (str,))):
+            kept[part] = item
+        else:
             notes.append(f"{kind}.{part}: not a {'number' if part == 'score' else part}; it was left out")
-            continue
-        kept[part] = item
     return kept
 
 
 def _put_tags(values: Values, level: Level, tags: Iterable[str], notes: list[str]) -> None:
-    as_json = clean([tags] if isinstance(tags, str) else tags, notes, "tags")
+    as_json = clean([tags] if issubclass(type(tags), str) else tags, notes, "tags")
     if not isinstance(as_json, list):
         notes.append("tags: a list of texts was expected; nothing of it was set")
         return
     for tag in as_json:
         if isinstance(tag, str) and tag:
-            masked = _masked("tag", tag, notes)
-            values[level, "tag", masked if isinstance(masked, str) else MASK_FAILED] = True
+            values[level, "tag", tag] = True
         else:
             notes.append("tags: a tag that is not a text was left out")
 
 
 def _put_status(values: Values, status: object, notes: list[str]) -> None:
-    code = status.lower() if isinstance(status, str) else status
-    if code in ("ok", "error") or (type(code) is int and 0 <= code < 1 << 31):
+    code = clean(status, notes, "status")
+    if isinstance(code, str):
+        code = code.lower()
+    if code in ("ok", "error") or (isinstance(code, int) and not isinstance(code, bool) and 0 <= code < 1 << 31):
         values["span", "status", ""] = code
     elif code != "unset":
         notes.append("status: expected 'ok', 'error' or an integer code; it was left out")
-
-
-def _masked(path: str, value: Json, notes: list[str]) -> Json:
-    mask = settings.current().mask
-    if mask is None:
-        return value
-    try:
-        return clean(mask(path, value), notes, path, CAPTURE_LIMITS)
-    except Exception:  # noqa: BLE001 # the mask is the application's; what it could not judge must not leave
-        notes.append(f"{path[:256]}: the mask failed; the value was replaced")
-        return MASK_FAILED

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from otel_metadata.dialects.canonical import JSON_NAMES, read, spell, tags_attribute
-from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json
+from otel_metadata.dialects.canonical import read, spelled_names
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Fields, Json, json_text
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import CAPTURE_LIMITS, clean
 
@@ -38,15 +38,19 @@ def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
             span_id=f"{context.span_id:016x}",
             parent_id=f"{span.parent.span_id:016x}" if span.parent is not None else None,
             trace_state=context.trace_state.to_header(),
-            name=span.name,
+            name=_text(span.name),
             kind=span.kind.name,
             start_ns=start_ns,
             end_ns=end_ns,
             status_code=span.status.status_code.name,
-            status_message=span.status.description,
+            status_message=_text(span.status.description) if span.status.description is not None else None,
             attributes={name: value for name, value in attributes.items() if name not in taken},
             events=tuple(
-                {"name": event.name, "time_ns": event.timestamp, "attributes": _json(dict(event.attributes or {}))}
+                {
+                    "name": _text(event.name),
+                    "time_ns": event.timestamp,
+                    "attributes": _json(dict(event.attributes or {})),
+                }
                 for event in span.events
             ),
             links=tuple(
@@ -58,25 +62,29 @@ def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
                 for link in span.links
             ),
             resource=_json(dict(span.resource.attributes)),
-            scope_name=scope.name if scope is not None else "",
-            scope_version=scope.version if scope is not None else None,
+            scope_name=_text(scope.name) if scope is not None else "",
+            scope_version=_text(scope.version) if scope is not None and scope.version is not None else None,
         ),
         {**plain, **exact},
     )
 
 
 def _spelled(fields: Fields) -> set[str]:
-    """Return the attributes in which exact fields also stand on the span."""
-    names: set[str] = {JSON_NAMES} if fields else set()
+    """Return the attributes in which exact fields also stand on the span, and which say nothing more than they do.
+
+    Tags are not among them: the attribute also has those that the application set by itself.
+    """
+    names: set[str] = set()
     for name, (value, _) in fields.items():
-        if name[1] == "attribute":
-            continue  # a plain attribute stays one, and the field lies over it
-        names.update(_tag_name(name) or spell(name, value))
+        if name[1] != "attribute":  # a plain attribute stays one, and the field lies over it
+            names.update(spelled_names(name, value))
     return names
 
 
-def _tag_name(name: FieldName) -> set[str]:
-    return {tags_attribute(name[0])} if name[1] == "tag" else set()
+def _text(value: object) -> str:
+    """Return a text that can be stored: OpenTelemetry keeps names and descriptions as they were given."""
+    cleaned = clean(value, [], "")
+    return cleaned if isinstance(cleaned, str) else json_text(cleaned)
 
 
 def _json(attributes: Mapping[str, Any]) -> dict[str, Json]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,21 @@ WHERE CASE WHEN excluded.kind = 'tag' THEN (excluded.ns, excluded.writer) < (ns,
 """
 
 
+# After a fork the parent's connections stay open in the child, unused: closing one there would act on the parent's
+# locks and log file. https://www.sqlite.org/howtocorrupt.html, section 2.6.
+_left_to_the_parent: Final[list[sqlite3.Connection]] = []
+_stores: Final[weakref.WeakSet[SqliteStore]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store.forget_connection()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 @final
 class SqliteStore:
     """Spans and fields in one SQLite file.
@@ -90,7 +106,7 @@ class SqliteStore:
         self._busy_timeout_millis = busy_timeout_millis
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._pid = 0
+        _stores.add(self)
 
     def write(self, spans: Iterable[ReadableSpan]) -> None:
         """Store ended spans and merge their fields, all or none.
@@ -139,9 +155,16 @@ class SqliteStore:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
+
+    def forget_connection(self) -> None:
+        """Start afresh in a child process; the parent's connection and lock, held or not, are left to the parent."""
+        if self._connection is not None:
+            _left_to_the_parent.append(self._connection)
+        self._connection = None
+        self._lock = threading.Lock()
 
     def _fields_of(self, connection: sqlite3.Connection, span: StoredSpan) -> Fields:
         rows = connection.execute(
@@ -160,19 +183,19 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # A full disk makes COMMIT fail too, and some errors roll back by themselves.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
-                # A connection never crosses a fork: the child opens its own and lets the parent's be.
-                if self._connection is None or self._pid != os.getpid():
+                if self._connection is None:
                     self._connection = self._open()
-                    self._pid = os.getpid()
                 yield self._connection
             except sqlite3.Error as error:
                 raise StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.") from error
@@ -212,9 +235,10 @@ class SqliteStore:
             ) from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        # Tables first: when another process makes the schema meanwhile, there are none yet, or the id is there too.
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application_id != APPLICATION_ID and tables:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        if application_id != APPLICATION_ID and (tables or application_id):
             raise StoreFormatError(
                 self.path, "another program's SQLite database", "a store of otel-metadata, or no file"
             )

@@ -1,0 +1,347 @@
+"""The embedded store keeps the contract of every store, and what is its own: its file, its errors, its processes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.store.contract import (
+    START_NS,
+    TRACE,
+    OpenStore,
+    StoreContract,
+    ended_span,
+    metadata,
+    only,
+    patches_of,
+)
+
+from otel_metadata.errors import StoreError, StoreFormatError
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.record import SpanQuery
+from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
+
+PROCESSES = 4
+PATCHES = 50
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "spans.db"
+
+
+@pytest.fixture
+def open_store(path: Path) -> Iterator[OpenStore]:
+    opened: list[SqliteStore] = []
+
+    def one() -> SqliteStore:
+        opened.append(SqliteStore(path))
+        return opened[-1]
+
+    yield one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> SqliteStore:
+    store = open_store()
+    assert isinstance(store, SqliteStore)
+    return store
+
+
+class TestContract(StoreContract):
+    """What every store promises."""
+
+
+class TestFile:
+    def test_it_is_for_its_owner_alone(self, store: SqliteStore, path: Path) -> None:
+        """The file and those that SQLite puts beside it have mode 0600, whatever the umask."""
+        before = os.umask(0)
+        try:
+            store.write([ended_span()])
+        finally:
+            os.umask(before)
+
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        assert modes == dict.fromkeys(["spans.db", "spans.db-shm", "spans.db-wal"], 0o600)
+
+    def test_it_is_made_at_the_first_use(self, path: Path) -> None:
+        """A store that nobody uses leaves no file."""
+        SqliteStore(path).close()
+
+        assert list(path.parent.iterdir()) == []
+
+    def test_closing_leaves_one_file(self, store: SqliteStore, path: Path) -> None:
+        """After the last connection is closed the log is folded in."""
+        store.write([ended_span()])
+
+        store.close()
+
+        assert [file.name for file in path.parent.iterdir()] == ["spans.db"]
+
+    def test_an_empty_file_becomes_a_store(self, store: SqliteStore, path: Path) -> None:
+        """What `touch` or a temporary file leaves is used."""
+        path.touch()
+
+        store.write([ended_span()])
+
+        assert only(store).name == "work"
+
+    def test_it_says_whose_it_is(self, store: SqliteStore, path: Path) -> None:
+        """Application id and version are in the file's header."""
+        store.write([ended_span()])
+        store.close()
+
+        header = path.read_bytes()[:100]
+        assert int.from_bytes(header[68:72], "big") == APPLICATION_ID
+        assert int.from_bytes(header[60:64], "big") == SCHEMA_VERSION
+
+    def test_a_store_in_memory_needs_no_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`:memory:` is no name of a file."""
+        monkeypatch.chdir(path.parent)
+        store = SqliteStore(":memory:")
+
+        store.write([ended_span()])
+
+        assert only(store).name == "work"
+        store.close()
+        assert list(path.parent.iterdir()) == []
+
+
+def foreign_database(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE spans (a)")
+    connection.close()
+
+
+def foreign_empty_database(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA application_id = 7")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def newer_store(path: Path) -> None:
+    store = SqliteStore(path)
+    store.write([ended_span()])
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.close()
+
+
+def text_file(path: Path) -> None:
+    path.write_text("this is no database, and longer than the header of one: " * 20)
+
+
+def short_text_file(path: Path) -> None:
+    path.write_text("short")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (foreign_database, "is another program's SQLite database; expected a store of otel-metadata"),
+            (foreign_empty_database, "is another program's SQLite database; expected a store of otel-metadata"),
+            (newer_store, f"is a store of version {SCHEMA_VERSION + 1}; expected version {SCHEMA_VERSION}"),
+            (text_file, "is not an SQLite database; expected a store of otel-metadata"),
+            (short_text_file, "is not an SQLite database; expected a store of otel-metadata"),
+            (Path.mkdir, "is not a file; expected a path of a file"),
+        ],
+    )
+    @pytest.mark.parametrize("call", ["write", "patch", "query"])
+    def test_what_is_no_store_of_ours_is_refused_and_unchanged(
+        self, path: Path, make: object, message: str, call: str
+    ) -> None:
+        """Another program's file, a newer version's, or a directory: the error says so, and not one byte differs."""
+        make(path)  # type: ignore[operator]
+        before = {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()}
+        store = SqliteStore(path)
+        calls = {
+            "write": lambda: store.write([ended_span()]),
+            "patch": lambda: store.patch([Patch(SpanRef(TRACE, 1), metadata(k=1))]),
+            "query": lambda: store.query(SpanQuery()),
+        }
+
+        with pytest.raises(StoreFormatError, match=message) as error:
+            calls[call]()
+
+        assert error.value.path == str(path)
+        store.close()
+        assert {file.name: file.read_bytes() for file in path.parent.iterdir() if file.is_file()} == before
+
+    def test_a_missing_directory_is_told_and_not_made(self, tmp_path: Path) -> None:
+        """A wrong path is an error of the store, not a new tree of directories."""
+        store = SqliteStore(tmp_path / "missing" / "spans.db")
+
+        with pytest.raises(StoreError, match="expected a path in a directory that exists") as error:
+            store.write([ended_span()])
+
+        assert not isinstance(error.value, StoreFormatError)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_store_that_was_refused_works_once_the_path_is_right(self, path: Path) -> None:
+        """The path is looked at again at each use."""
+        path.mkdir()
+        store = SqliteStore(path)
+        with pytest.raises(StoreFormatError):
+            store.query(SpanQuery())
+
+        path.rmdir()
+
+        store.write([ended_span()])
+        assert only(store).name == "work"
+        store.close()
+
+    def test_a_batch_is_written_whole_or_not_at_all(self, store: SqliteStore) -> None:
+        """One row that cannot be written takes back the rows before it, and the store goes on."""
+        store.write([ended_span(1)])
+        too_far = ended_span(3, start_ns=1 << 70)
+
+        with pytest.raises((StoreError, OverflowError)):
+            store.write([ended_span(2, fields=metadata(k=1)), too_far])
+
+        assert [record.span_id[-1] for record in store.query(SpanQuery())] == ["1"]
+        store.patch([Patch(SpanRef(TRACE, 1), metadata(k=2))])
+        assert only(store).metadata == {"k": 2}
+
+    def test_a_lock_that_is_never_released_is_an_error_of_the_store(self, store: SqliteStore, path: Path) -> None:
+        """A write waits as long as it was told, then says so; nothing was written."""
+        store.write([ended_span(1)])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        impatient = SqliteStore(path, busy_timeout_millis=0)
+
+        with pytest.raises(StoreError, match="locked"):
+            impatient.write([ended_span(2)])
+
+        other.execute("ROLLBACK")
+        other.close()
+        impatient.write([ended_span(3)])
+        impatient.close()
+        assert sorted(record.span_id[-1] for record in store.query(SpanQuery())) == ["1", "3"]
+
+
+# A process of its own, which starts with nothing but the path: it waits for a line, so that all begin at once.
+WRITER = """
+import sys
+from otel_metadata.store.sqlite import SqliteStore
+from tests.store.contract import ended_span, patches_of
+path, writer, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+store = SqliteStore(path)
+print("ready", flush=True)
+sys.stdin.readline()
+for patch in patches_of(writer, count):
+    store.patch([patch])
+    store.write([ended_span(1000 * writer)])
+store.close()
+"""
+
+
+class TestManyWriters:
+    def test_several_processes_at_once_lose_nothing(self, store: SqliteStore, path: Path) -> None:
+        """All begin with a file that is not there yet; every patch of every process is merged."""
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(path), str(writer), str(PATCHES)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=Path(__file__).parents[2],
+                text=True,
+            )
+            for writer in range(1, PROCESSES + 1)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.communicate("go\n", timeout=120)
+        assert [process.returncode for process in processes] == [0] * PROCESSES
+
+        store.write([ended_span(1)])
+
+        record = only(store, span_id=f"{1:016x}")
+        expected = {f"{writer}.{at}": at for writer in range(1, PROCESSES + 1) for at in range(PATCHES)}
+        assert record.metadata == {**expected, "shared": [PROCESSES, PATCHES - 1]}
+        assert record.tags == ("seen",)
+        assert len(store.query(SpanQuery())) == PROCESSES + 1
+
+    def test_several_threads_at_once_lose_nothing(self, store: SqliteStore) -> None:
+        """One store object is for any thread."""
+        start = threading.Barrier(PROCESSES)
+
+        def write(writer: int) -> None:
+            start.wait()
+            for patch in patches_of(writer, PATCHES):
+                store.patch([patch])
+
+        threads = [threading.Thread(target=write, args=(writer,)) for writer in range(1, PROCESSES + 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        store.write([ended_span(1)])
+
+        assert len(only(store).metadata) == PROCESSES * PATCHES + 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="There is no fork here.")
+class TestFork:
+    def test_a_connection_does_not_cross_a_fork(self, store: SqliteStore) -> None:
+        """Parent and child go on with connections of their own, and both see what both wrote."""
+        store.write([ended_span(1)])
+        store.patch([Patch(SpanRef(TRACE, 1), metadata(parent=1))])
+
+        def child() -> None:
+            store.patch([Patch(SpanRef(TRACE, 1), metadata(child=2))])
+            assert only(store).metadata == {"parent": 1, "child": 2}
+            store.close()
+
+        assert in_child(child) == 0
+        store.patch([Patch(SpanRef(TRACE, 1), {("span", "output", ""): ("x", (START_NS, 1))})])
+        record = only(store)
+        assert (record.metadata, record.output) == ({"parent": 1, "child": 2}, "x")
+
+    def test_a_lock_that_a_thread_held_at_the_fork_does_not_stop_the_child(self, store: SqliteStore) -> None:
+        """The thread that would release it exists in the parent alone."""
+        store.write([ended_span(1)])
+        with store._opened():
+            result = in_child(lambda: store.patch([Patch(SpanRef(TRACE, 1), metadata(child=2))]))
+
+        assert result == 0
+        assert only(store).metadata == {"child": 2}
+
+    def test_the_end_of_a_child_that_never_used_it_changes_nothing(self, store: SqliteStore) -> None:
+        """Closing in the child leaves the parent's connection open."""
+        store.write([ended_span(1)])
+
+        assert in_child(store.close) == 0
+
+        store.write([ended_span(2)])
+        assert len(store.query(SpanQuery())) == 2
+
+
+def in_child(call: object) -> int:
+    """Run *call* in a forked child, which a signal ends if it hangs, and return its exit code."""
+    import signal
+
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            signal.alarm(60)
+            call()  # type: ignore[operator]
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

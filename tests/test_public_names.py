@@ -1,0 +1,78 @@
+"""The root of the package: which names are public, and what it costs to import it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import otel_metadata
+
+CONSTANTS = {"UNSET", "__version__"}
+
+# What an application must not pay for with `import otel_metadata` alone.
+HEAVY = {
+    "sqlite3",
+    "otel_metadata.exporters",
+    "otel_metadata.server",
+    "otel_metadata.store",
+    "pandas",
+    "sqlglot",
+    "urllib3",
+    "opentelemetry.sdk",
+}
+
+
+def test_there_are_at_most_25_names() -> None:
+    """The interface stays small enough to learn."""
+    assert len(otel_metadata.__all__) <= 25
+
+
+def test_the_list_is_sorted_and_without_doubles() -> None:
+    """Constants, classes, functions, as ruff sorts `__all__`."""
+    groups = [
+        [name for name in otel_metadata.__all__ if name.isupper()],
+        [name for name in otel_metadata.__all__ if name[0].isupper() and not name.isupper()],
+        [name for name in otel_metadata.__all__ if not name[0].isupper()],
+    ]
+
+    assert otel_metadata.__all__ == [name for group in groups for name in sorted(group)]
+    assert len(set(otel_metadata.__all__)) == len(otel_metadata.__all__)
+
+
+def test_the_list_is_what_there_is() -> None:
+    """`dir`, the lazy homes and what type checkers see are the same names."""
+    source = ast.parse(Path(otel_metadata.__file__).read_text())
+    (checked,) = (node for node in source.body if isinstance(node, ast.If))
+    imported = {alias.name for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+    assert set(otel_metadata.__all__) == set(dir(otel_metadata)) == set(otel_metadata._HOMES) == imported
+
+
+@pytest.mark.parametrize("name", otel_metadata.__all__)
+def test_every_name_exists_and_is_documented(name: str) -> None:
+    """Each can be loaded, and says what it is unless it is a constant."""
+    value = getattr(otel_metadata, name)
+
+    assert name in CONSTANTS or inspect.getdoc(value)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        otel_metadata.no_such_name  # noqa: B018
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    """An application that only imports it pays for next to nothing."""
+    program = "import sys, otel_metadata; print(*sorted(sys.modules))"
+
+    out = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+
+    loaded = set(out.split())
+    assert "otel_metadata" in loaded
+    assert not {name for name in loaded if any(name == heavy or name.startswith(heavy + ".") for heavy in HEAVY)}
