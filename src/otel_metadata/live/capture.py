@@ -20,7 +20,7 @@ __all__ = ["Arguments", "PartialOutput", "output_value"]
 MAX_ITEMS: Final = 1_000
 MAX_TEXT_CHARS: Final = 262_144
 
-_SELVES: Final = frozenset({"self", "cls"})
+_SELVES: Final = (("self",), ("cls",))
 
 
 @final
@@ -38,6 +38,7 @@ class Arguments:
         "_names_after_first",
         "_process",
         "_rest",
+        "_starts_with_self",
     )
 
     def __init__(
@@ -69,6 +70,7 @@ class Arguments:
         self._names = tuple(p.name for p in parameters if p.kind in positional)
         self._rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "")
         self._names_after_first = self._names[1:]
+        self._starts_with_self = self._names[:1] in _SELVES
         self._defaults = tuple((p.name, p.default) for p in parameters if p.default is not inspect.Parameter.empty)
         self._count = len(parameters)
         self._all_names = frozenset(p.name for p in parameters)
@@ -86,7 +88,7 @@ class Arguments:
         if self._filled is not None:
             args, kwargs = (*self._filled[0], *args), {**self._filled[1], **kwargs}
         names = self._names_after_first if is_bound else self._names
-        bound: dict[str, Any] = dict(zip(names, args, strict=False))
+        bound: dict[str, Any] = dict(zip(names, args))  # noqa: B905 # either may be longer, and strict= costs a fifth
         if self._rest and len(args) > len(names):
             bound[self._rest] = args[len(names) :]
         for name, value in kwargs.items():
@@ -97,7 +99,7 @@ class Arguments:
             for name, value in self._defaults:
                 if name not in bound:
                     bound[name] = value
-        if not is_bound and names and names[0] in _SELVES:
+        if self._starts_with_self and not is_bound:
             bound.pop(names[0], None)
         for name in self._ignored:
             bound.pop(name, None)

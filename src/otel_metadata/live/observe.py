@@ -308,14 +308,16 @@ class _Call:
             return wrapped(*args, **kwargs)
         token = otel_context.attach(set_span_in_context(span))
         given: Json | UnsetType = UNSET
+        kept = is_kept(span)
         try:
-            given = self._input(instance, args, kwargs) if is_kept(span) else UNSET
+            if kept:
+                given = self._input(instance, args, kwargs)
             result = wrapped(*args, **kwargs)
         except BaseException as error:
-            self._end(span, given, error, None)
+            self._end(span, kept, given, error, None)
             raise
         else:
-            self._end(span, given, None, result)
+            self._end(span, kept, given, None, result)
             return result
         finally:
             detach(token)
@@ -326,14 +328,16 @@ class _Call:
             return await wrapped(*args, **kwargs)
         token = otel_context.attach(set_span_in_context(span))
         given: Json | UnsetType = UNSET
+        kept = is_kept(span)
         try:
-            given = self._input(instance, args, kwargs) if is_kept(span) else UNSET
+            if kept:
+                given = self._input(instance, args, kwargs)
             result = await wrapped(*args, **kwargs)
         except BaseException as error:
-            self._end(span, given, error, None)
+            self._end(span, kept, given, error, None)
             raise
         else:
-            self._end(span, given, None, result)
+            self._end(span, kept, given, None, result)
             return result
         finally:
             detach(token)
@@ -392,15 +396,16 @@ class _Call:
 
     def _output(self, result: Any) -> Json | UnsetType:
         """Return the captured output; UNSET when it is not wanted."""
-        if not self._wants_output():
-            return UNSET
-        return output_value(self._options.process_output, result)
+        wanted = self._options.capture_output
+        if wanted is None:
+            wanted = settings.in_force.capture
+        return output_value(self._options.process_output, result) if wanted else UNSET
 
     def _wants_output(self) -> bool:
         wanted = self._options.capture_output
         return settings.in_force.capture if wanted is None else wanted
 
-    def _end(self, span: Span, given: Json | UnsetType, error: BaseException | None, result: Any) -> None:
+    def _end(self, span: Span, kept: bool, given: Json | UnsetType, error: BaseException | None, result: Any) -> None:
         """End the span with what was captured, unless the application has ended it."""
         try:
             if not span.is_recording():
@@ -408,7 +413,7 @@ class _Call:
             output: Json | UnsetType = UNSET
             if error is not None:
                 record_end(span, error)
-            elif is_kept(span):
+            elif kept:
                 output = self._output(result)
             if given is not UNSET or output is not UNSET:
                 set_captured(span, given, output)
