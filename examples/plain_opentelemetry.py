@@ -1,4 +1,4 @@
-"""An application that is traced with plain OpenTelemetry already: its provider is joined, its spans are updated as ours."""
+"""An application that is traced with plain OpenTelemetry: its provider is joined, its spans are updated as ours."""
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -12,11 +12,10 @@ def main() -> None:
     om.configure("sqlite:///plain.db")  # joins the provider that is there
 
     tracer = trace.get_tracer("shop")
-    with om.using_metadata({"tenant": "acme"}, session_id="s-1"):
-        with tracer.start_as_current_span("order") as span:
-            om.update_current_span(metadata={"items": 3, "coupon": None}, tags=["checkout"])
-            with tracer.start_as_current_span("payment"):
-                om.score_current_span("risk", score=0.2, label="low")
+    with om.using_metadata({"tenant": "acme"}, session_id="s-1"), tracer.start_as_current_span("order") as span:
+        om.update_current_span(metadata={"items": 3, "coupon": None}, tags=["checkout"])
+        with tracer.start_as_current_span("payment"):
+            om.score_current_span("risk", score=0.2, label="low")
     om.update_span(span, metadata={"shipped": True})  # ended, and still waiting to be exported
     om.shutdown()
 

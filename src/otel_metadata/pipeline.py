@@ -7,7 +7,8 @@ It turns names and URLs into destinations, joins the application's tracer provid
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -158,7 +159,7 @@ def configure(
     if mask is not None and not callable(mask):
         raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
     provider, is_new = _provider(tracer_provider)
-    made = tuple(_destination(one, provider.resource) for one in destinations or _from_environment())
+    made = _renamed([_destination(one, provider.resource) for one in destinations or _from_environment()], destinations)
     names = [destination.name for destination in made]
     if len(set(names)) != len(names):
         raise ConfigurationError("configure", names, "destinations of different names: Destination(name=...)")
@@ -222,8 +223,12 @@ def stats() -> PipelineStats:
     return _pipeline.stats() if _pipeline is not None else PipelineStats(internal_errors=REPORTER.internal_errors)
 
 
-def open_store(url: str) -> SpanStore:
+def open_store(url: str, *, create: bool = True) -> SpanStore:
     """Return the store that a URL names.
+
+    Args:
+        url: `"sqlite:///relative.db"` or `"sqlite:////absolute.db"`.
+        create: Make the file where there is none; False for who only reads.
 
     Raises:
         ConfigurationError: It names none.
@@ -232,7 +237,7 @@ def open_store(url: str) -> SpanStore:
     if scheme == "sqlite" and separator and rest.startswith("/") and len(rest) > 1:
         from otel_metadata.store.sqlite import SqliteStore  # `import otel_metadata` loads no sqlite3
 
-        return SqliteStore(rest[1:])
+        return SqliteStore(rest[1:], create=create)
     raise ConfigurationError("store", _without_password(url), "sqlite:///relative.db or sqlite:////absolute.db")
 
 
@@ -284,6 +289,22 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
         _without_password(given),
         f"a Destination, sqlite:///file.db, an http:// or https:// OTLP endpoint, or one of {', '.join(sorted(named))}",
     )
+
+
+def _renamed(made: list[Destination], given: Sequence[str | Destination]) -> tuple[Destination, ...]:
+    """Return destinations whose names differ: of two that were given as text, the second gets a number."""
+    names = {one.name for one in given if isinstance(one, Destination)}
+    result: list[Destination] = []
+    for destination in made:
+        named = destination
+        if not any(destination is one for one in given):
+            number = 2
+            while named.name in names:
+                named = replace(destination, name=f"{destination.name}-{number}")
+                number += 1
+        names.add(named.name)
+        result.append(named)
+    return tuple(result)
 
 
 def _store_destination(name: str, store: SpanStore) -> Destination:

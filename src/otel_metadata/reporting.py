@@ -10,13 +10,29 @@ import logging
 import os
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from typing import Final, final
 
-__all__ = ["REPORTER", "Reporter"]
+__all__ = ["REPORTER", "Reporter", "after_fork_in_child"]
 
 _LOGGER: Final = logging.getLogger("otel_metadata")
 
 REPEAT_AFTER_NS: Final = 60 * 1_000_000_000
+
+
+def after_fork_in_child(method: Callable[[], None]) -> None:
+    """Call a bound *method* in every forked child, as long as its object lives; nothing where there is no fork."""
+    if not hasattr(os, "register_at_fork"):
+        return
+    weak = weakref.WeakMethod(method)
+
+    def call() -> None:
+        alive = weak()
+        if alive is not None:
+            alive()
+
+    os.register_at_fork(after_in_child=call)
 
 
 @final
@@ -32,8 +48,7 @@ class Reporter:
         self._told: dict[str, tuple[int, int]] = {}
         self.internal_errors = 0
         self.reraise = False
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        after_fork_in_child(self._renew)
 
     def _renew(self) -> None:
         # Another thread may have held it at the fork: it is not in the child to give it back.

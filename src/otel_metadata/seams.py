@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final, runtime_checkable
 
+from otel_metadata.reporting import after_fork_in_child
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
@@ -150,8 +152,7 @@ class VersionSource:
         self._clock = clock
         self._last_ns = 0
         self.writer = _new_writer()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+        after_fork_in_child(self._renew)
 
     def next(self) -> Version:
         """Return a version above all that were returned before; the caller holds its lock."""

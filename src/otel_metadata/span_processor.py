@@ -21,7 +21,7 @@ from otel_metadata.live.captured import CapturedSpan, is_llm_span
 from otel_metadata.live.context import bound_in
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.reporting import REPORTER
+from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class MetadataSpanProcessor(SpanProcessor):
         self.workers = tuple(Worker(outbox, self._clock, start=start_workers) for outbox in self.outboxes)
         self._refused: dict[str, int] = {}
         self._is_shut_down = False
+        after_fork_in_child(self._forget_refusals)
         routing.add_router(self)
 
     # --- OpenTelemetry's side ---------------------------------------------------------------------------------------
@@ -133,8 +134,11 @@ class MetadataSpanProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Send what waits, for all destinations in parallel; True when all of it arrived within the time.
 
-        Waits for a backend's grace, not for schedules, holding or back-off; what fails is tried once.
+        Waits for a backend's grace, not for schedules, holding or back-off; what fails is tried once. False at once on
+        a thread that does the sending.
         """
+        if any(worker.runs_here for worker in self.workers):
+            return False  # an exporter that flushes its own pipeline: it would wait for itself
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
         finishes = [worker.begin_flush() for worker in self.workers]
         answers = [finish(deadline_ns) for finish in finishes]  # each is waited for, also after one failed
@@ -200,6 +204,9 @@ class MetadataSpanProcessor(SpanProcessor):
     def __repr__(self) -> str:
         """A status line."""
         return f"<MetadataSpanProcessor {', '.join(map(repr, self.outboxes))}>"
+
+    def _forget_refusals(self) -> None:
+        self._refused = {}
 
     def _take_unseen(self, key: SpanKey, span: ReadableSpan) -> None:
         """Take a span that started before this processor was added; not one that a processor beside this one took."""

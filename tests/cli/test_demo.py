@@ -34,11 +34,11 @@ def test_the_demo_fails_when_a_value_is_wrong(tmp_path: Path) -> None:
     assert command("demo", "--keep", str(kept), cwd=tmp_path).returncode == 0
     with Client(f"sqlite:///{kept}") as client:
         records = client.spans.list()
-    assert demo._check(records) == []  # noqa: SLF001 # the check itself is the claim
+    assert demo._check(records) == []
     changed = [
         replace(one, metadata={**one.metadata, "thumbs": "up"}) if one.name == "answer" else one for one in records
     ]
-    assert [line.partition(":")[0] for line in demo._check(changed)] == ["metadata of answer"]  # noqa: SLF001
+    assert [line.partition(":")[0] for line in demo._check(changed)] == ["metadata of answer"]
 
 
 def test_the_demo_does_not_overwrite_a_file(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Client:
                 )
             self._owns_store = False
         else:
-            store = open_store(url_or_destination)
+            store = open_store(url_or_destination, create=False)
             self._owns_store = True
         self._store: SpanStore = store
         self.spans = Spans(store)

@@ -189,7 +189,9 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
             if not _read_part(name.removeprefix(prefix), value, level, kind, fields, parts, version):
                 continue
         elif not _read_single(name, value, attributes, fields, version):
-            continue
+            if name not in json_names:
+                continue
+            fields["span", "attribute", name] = (value, version)  # an attribute of the application's own that is JSON
         taken.add(name)
     for (level, kind, key), found in parts.items():
         if kind == "evaluation":

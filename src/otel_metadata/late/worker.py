@@ -6,9 +6,7 @@ call by hand. Exporters run with instrumentation suppressed, so that the HTTP ca
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
@@ -19,7 +17,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from otel_metadata.late.in_flight import merged, settled_fields
 from otel_metadata.late.outbox import FlushTicket, Outbox, PatchBatch, SpanBatch
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
-from otel_metadata.reporting import REPORTER
+from otel_metadata.reporting import REPORTER, after_fork_in_child
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -73,15 +71,7 @@ class Worker:
         self._idle_ns = min(_IDLE_NS, outbox.settings.schedule_delay_millis * 1_000_000)
         self._begin()
         outbox.wake = self.wake
-        if hasattr(os, "register_at_fork"):
-            again = weakref.WeakMethod(self._after_fork)
-
-            def after_in_child() -> None:
-                method = again()
-                if method is not None:
-                    method()
-
-            os.register_at_fork(after_in_child=after_in_child)
+        after_fork_in_child(self._after_fork)
 
     def _begin(self) -> None:
         self._awake = threading.Event()

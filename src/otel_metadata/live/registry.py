@@ -37,17 +37,21 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
 
     from otel_metadata.live.captured import CapturedSpan
-    from otel_metadata.model.merge import Field, FieldName
+    from otel_metadata.model.merge import Field, FieldName, Json, Version
     from otel_metadata.model.receipt import Refusal, Routed
     from otel_metadata.model.span_ref import SpanKey, SpanRef
 
-__all__ = ["LOCK", "REGISTRY", "Inbox", "LiveRegistry", "LiveSpan", "Router"]
+__all__ = ["LOCK", "MAX_LOG", "REGISTRY", "Inbox", "LiveRegistry", "LiveSpan", "Router"]
 
 LOCK: threading.RLock = threading.RLock()
 """Guards the in-memory state of the process: the registry and the outboxes."""
 
 # How many traces are remembered after their local root ended, for `update_trace`; about 150 bytes each.
 MAX_ROOTS: Final = 8_192
+
+
+# Frequent updates that wait to be merged into a sidecar: enough to save the work for spans with a few of them.
+MAX_LOG: Final = 32
 
 
 class Inbox(Protocol):
@@ -97,11 +101,12 @@ class LiveSpan(weakref.ref["Span"]):
     Attributes:
         key: (trace id, span id).
         root_key: The local root of its trace in this process; itself when it is the root.
-        router: Who saw it start.
+        routers: Who saw it start.
         names: The names of the destinations that get it.
         outboxes: Theirs.
         is_open: Whether the sidecar still takes fields; closed under `LOCK`.
-        fields: The sidecar; None before the first field.
+        fields: The sidecar; None before the first field. Read under `LOCK`.
+        log: Frequent updates that are not in `fields` yet: a version, and metadata by plain keys; at most MAX_LOG.
         updates: How many update calls it holds.
         ended: The ended span, once it has ended.
         attribute_names: The attributes that we set on the span; None before the first.
@@ -111,16 +116,36 @@ class LiveSpan(weakref.ref["Span"]):
 
     key: SpanKey
     root_key: SpanKey
-    router: Router
+    routers: tuple[Router, ...]
     names: tuple[str, ...]
     outboxes: tuple[Inbox, ...]
     is_open: bool = True
-    fields: dict[FieldName, Field] | None = None
+    log: list[tuple[Version, dict[str, Json]]] | None = None
     updates: int = 0
     ended: ReadableSpan | None = None
     attribute_names: set[str] | None = None
     json_names: list[str] | None = None
     captures: tuple[CapturedSpan, ...] = ()
+    _fields: dict[FieldName, Field] | None = None
+
+    @property
+    def fields(self) -> dict[FieldName, Field] | None:
+        """The sidecar; None before the first field. The caller holds `LOCK`, or the span is closed."""
+        log = self.log
+        if log is not None:
+            fields = self._fields
+            if fields is None:
+                fields = self._fields = {}
+            # Versions were drawn under the lock, in this order: the later one stands.
+            for version, metadata in log:
+                for key, value in metadata.items():
+                    fields["span", "metadata", key] = (value, version)
+            self.log = None
+        return self._fields
+
+    @fields.setter
+    def fields(self, fields: dict[FieldName, Field] | None) -> None:
+        self._fields = fields
 
     @property
     def is_local_root(self) -> bool:
@@ -150,12 +175,13 @@ class LiveRegistry:
         key = context[:2]
         known = self.entries.get(key)
         if known is not None and known() is span:
+            known.routers += (router,)
             known.names += router.names
             known.outboxes += router.outboxes
             return None
         entry = LiveSpan(span, self._collected)
         entry.key = key
-        entry.router = router
+        entry.routers = (router,)
         entry.names = router.names
         entry.outboxes = router.outboxes
         if parent is None or parent.is_remote:
@@ -174,19 +200,27 @@ class LiveRegistry:
             return entry.root_key if entry is not None else self._roots.get(key[0])
 
     def drop(self, router: Router) -> list[LiveSpan]:
-        """Close and forget the live spans of a router that takes nothing more; return them."""
+        """Take a router that takes nothing more off the live spans; return those spans.
+
+        A span that has just ended is not among them: it is in the outboxes already.
+        """
+        dropped: list[LiveSpan] = []
         with LOCK:
-            dropped = [entry for entry in list(self.entries.values()) if entry.router is router]
-            for entry in dropped:
-                entry.is_open = False
-                self.entries.pop(entry.key, None)
+            for entry in [one for one in list(self.entries.values()) if router in one.routers and one.ended is None]:
+                dropped.append(entry)
+                entry.routers = tuple(other for other in entry.routers if other is not router)
+                entry.outboxes = tuple(outbox for other in entry.routers for outbox in other.outboxes)
+                entry.names = tuple(name for other in entry.routers for name in other.names)
+                if not entry.routers:
+                    entry.is_open = False
+                    self.entries.pop(entry.key, None)
         return dropped
 
     def live_updates(self, router: Router) -> int:
         """Return how many updates wait on spans of *router* that have not ended."""
         with LOCK:
             return sum(
-                entry.updates for entry in list(self.entries.values()) if entry.is_open and entry.router is router
+                entry.updates for entry in list(self.entries.values()) if entry.is_open and router in entry.routers
             )
 
     def after_fork(self) -> None:
@@ -201,7 +235,8 @@ class LiveRegistry:
         with LOCK:
             if weak.ended is None and self.entries.pop(weak.key, None) is weak:
                 weak.is_open = False
-                weak.router.abandoned(weak)
+                for router in weak.routers:
+                    router.abandoned(weak)
 
 
 REGISTRY: Final = LiveRegistry()

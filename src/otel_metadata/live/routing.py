@@ -24,7 +24,7 @@ from otel_metadata.dialects.canonical import (
     to_attributes,
 )
 from otel_metadata.live import settings
-from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan, Router
+from otel_metadata.live.registry import LOCK, MAX_LOG, REGISTRY, LiveSpan, Router
 from otel_metadata.live.values import KNOWN_METADATA_KEYS, masked, masked_value
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
@@ -170,6 +170,8 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
     """Set what is the span's own from the start: context metadata, options of `observe`. Not an update: no receipt."""
     values = masked(values, [])
     with LOCK:
+        if not entry.is_open:
+            return
         _merge(entry, values)
     _show(span, entry, values)
 
@@ -195,6 +197,8 @@ def set_captured(span: Span, given: Json | UnsetType, result: Json | UnsetType) 
         attributes["output.mime_type"] = TEXT if is_text else JSON
     if entry is not None:
         with LOCK:
+            if not entry.is_open:
+                return
             version = settings.VERSIONS.next()
             fields = entry.fields
             if not fields:
@@ -238,14 +242,13 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
     config = settings.in_force
     if type(metadata) is not dict or entry.json_names or config.mask is not None:
         return None
-    values: Values = {}
+    given = metadata.copy()
     attributes: dict[str, AttributeValue] = {}
-    for key, value in metadata.copy().items():
-        known = KNOWN_METADATA_KEYS.get(key) if type(key) is str else None
-        if known is None or value is None or not is_clean_scalar(value):
+    for key, value in given.items():
+        attribute = KNOWN_METADATA_KEYS.get(key) if type(key) is str else None
+        if attribute is None or value is None or not is_clean_scalar(value):
             return None
-        name, attribute = known
-        values[name] = attributes[attribute] = value
+        attributes[attribute] = value
     used = entry.attribute_names
     if used is None:
         used = entry.attribute_names = set()
@@ -256,11 +259,13 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         if not entry.is_open:
             return None
         version = settings.VERSIONS.next()
-        fields = entry.fields
-        if fields is None:
-            fields = entry.fields = {}
-        for name, value in values.items():
-            fields[name] = (value, version)
+        log = entry.log
+        if log is None:
+            entry.log = [(version, given)]
+        else:
+            log.append((version, given))
+            if len(log) > MAX_LOG:
+                _ = entry.fields
         entry.updates += 1
     if not span.is_recording():
         return Receipt(version, dict.fromkeys(entry.names, _IN_FLIGHT))
@@ -353,7 +358,8 @@ def _tags_in(entry: LiveSpan, values: Values) -> Mapping[Level, list[str]]:
     levels = {name[0] for name in values if name[1] == "tag"}
     if not levels:
         return {}
-    held = dict(entry.fields or {})
+    with LOCK:
+        held = dict(entry.fields or {})
     now = (1 << 63, 0)
     names = [name for name in {**held, **values} if name[1] == "tag"]
     names.sort(key=lambda name: (held[name][1] if name in held else now, name[2]))
@@ -381,8 +387,9 @@ def _set_part(span: Span, name: FieldName, value: Json, values: Values, entry: L
         span.update_name(value)
     elif name[1] == "status":
         message = values.get(_STATUS_MESSAGE)
-        if message is None and entry is not None and entry.fields is not None and _STATUS_MESSAGE in entry.fields:
-            message = entry.fields[_STATUS_MESSAGE][0]
+        if message is None and entry is not None:
+            with LOCK:
+                message = (entry.fields or {}).get(_STATUS_MESSAGE, (None, None))[0]
         if is_error_status(value):
             span.set_status(Status(StatusCode.ERROR, message if isinstance(message, str) else None))
         else:

@@ -38,8 +38,8 @@ StatusLike: TypeAlias = Literal["ok", "error"] | int
 _known_keys: Final[dict[tuple[Level, Kind], dict[str, FieldName]]] = {}
 MAX_KNOWN_KEYS: Final = 4_096
 
-KNOWN_METADATA_KEYS: Final[dict[str, tuple[FieldName, str]]] = {}
-"""Of the most frequent kind, a span's metadata: clean key → its field and its attribute."""
+KNOWN_METADATA_KEYS: Final[dict[str, str]] = {}
+"""Of the most frequent kind, a span's metadata: clean key → its attribute."""
 
 _PART_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"score": (int, float), "metadata": (dict,)}
 
@@ -166,7 +166,7 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
             if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
                 known[key] = name
                 if kind == "metadata" and level == "span":
-                    KNOWN_METADATA_KEYS[key] = (name, f"metadata.{key}")
+                    KNOWN_METADATA_KEYS[key] = f"metadata.{key}"
         values[name] = value if is_clean_scalar(value) else clean(value, notes, f"{kind}.{name[2]}")
 
 

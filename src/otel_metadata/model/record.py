@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import final
 
 from otel_metadata.model.evaluation import Annotation, Evaluation
-from otel_metadata.model.merge import Fields, Json
+from otel_metadata.model.merge import Fields, Json, Kind, Level, json_text
 
 __all__ = ["SpanQuery", "SpanRecord", "StoredSpan", "assemble"]
 
@@ -141,6 +141,12 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
     def one(kind: str, *levels: str) -> Json:
         return next((many(level, kind)[""] for level in levels if many(level, kind)), None)
 
+    def latest(kind: Kind) -> Json:
+        # Said of the span or of its trace: what was said last.
+        levels: tuple[Level, Level] = ("trace", "span")
+        said = [fields[level, kind, ""] for level in levels if (level, kind, "") in fields]
+        return max(said, key=lambda field: field[1])[0] if said else None
+
     status = one("status", "span")
     name = one("name", "span")
     return SpanRecord(
@@ -157,8 +163,8 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
         metadata=many("span", "metadata"),
         trace_metadata=many("trace", "metadata"),
         trace_name=_text(one("name", "trace")),
-        user_id=_text(one("user_id", "span", "trace")),
-        session_id=_text(one("session_id", "span", "trace")),
+        user_id=_text(latest("user_id")),
+        session_id=_text(latest("session_id")),
         tags=tuple(many("span", "tag")),
         trace_tags=tuple(many("trace", "tag")),
         input=one("input", "span"),
@@ -176,7 +182,8 @@ def _status_code(status: Json, stored: str) -> str | int:
 
 
 def _text(value: Json) -> str | None:
-    return value if isinstance(value, str) else None
+    """Return a text; the JSON text of what is none: a number for a user id is common."""
+    return value if value is None or isinstance(value, str) else json_text(value)
 
 
 def _utc(nanoseconds: int) -> dt.datetime:

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, final
 
 from otel_metadata.model.merge import Json, json_text
 
-__all__ = ["CAPTURE_LIMITS", "METADATA_LIMITS", "Limits", "clean", "clean_key", "is_clean_scalar"]
+__all__ = ["CAPTURE_LIMITS", "METADATA_LIMITS", "STORE_LIMITS", "Limits", "clean", "clean_key", "is_clean_scalar"]
 
 
 @final
@@ -49,6 +49,9 @@ METADATA_LIMITS: Final = Limits()
 
 CAPTURE_LIMITS: Final = Limits(text_chars=262_144, total_chars=1_048_576)
 """For captured input and output: prompts are longer than metadata."""
+
+STORE_LIMITS: Final = Limits(depth=64, nodes=10_000_000, text_chars=1 << 31, total_chars=1 << 31)
+"""For a span's own attributes on their way into a store: what OpenTelemetry let through is kept."""
 
 MAX_KEY_CHARS: Final = 256
 

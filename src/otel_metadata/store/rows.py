@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from otel_metadata.dialects.canonical import read, spelled_names
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Fields, Json, json_text
 from otel_metadata.model.record import StoredSpan
-from otel_metadata.model.value import CAPTURE_LIMITS, clean
+from otel_metadata.model.value import STORE_LIMITS, clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,9 +83,9 @@ def _spelled(fields: Fields) -> set[str]:
 
 def _text(value: object) -> str:
     """Return a text that can be stored: OpenTelemetry keeps names and descriptions as they were given."""
-    cleaned = clean(value, [], "")
+    cleaned = clean(value, [], "", STORE_LIMITS)
     return cleaned if isinstance(cleaned, str) else json_text(cleaned)
 
 
 def _json(attributes: Mapping[str, Any]) -> dict[str, Json]:
-    return cast("dict[str, Json]", clean(attributes, [], "attributes", CAPTURE_LIMITS))
+    return cast("dict[str, Json]", clean(attributes, [], "attributes", STORE_LIMITS))

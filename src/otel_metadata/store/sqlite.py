@@ -95,14 +95,16 @@ class SqliteStore:
     with mode 0600 when it is first written.
     """
 
-    def __init__(self, path: str | Path, *, busy_timeout_millis: int = 10_000) -> None:
+    def __init__(self, path: str | Path, *, create: bool = True, busy_timeout_millis: int = 10_000) -> None:
         """Remember the path; the file is opened at the first use.
 
         Args:
             path: The file, or ":memory:".
+            create: Make the file where there is none.
             busy_timeout_millis: How long a write waits for another process's.
         """
         self.path = str(path)
+        self._create = create
         self._busy_timeout_millis = busy_timeout_millis
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
@@ -197,7 +199,8 @@ class SqliteStore:
                 if self._connection is None:
                     self._connection = self._open()
                 yield self._connection
-            except sqlite3.Error as error:
+            # OverflowError: a time that is no 64-bit number, from a span that somebody made by hand.
+            except (sqlite3.Error, OverflowError) as error:
                 raise StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.") from error
 
     def _open(self) -> sqlite3.Connection:
@@ -224,11 +227,16 @@ class SqliteStore:
         return connection
 
     def _create_file(self) -> None:
+        if Path(self.path).exists():
+            if not Path(self.path).is_file():
+                raise StoreFormatError(self.path, "not a file", "a path of a file")
+            return
+        if not self._create:
+            raise StoreError(f"{self.path}: no such file; expected a store that a process has written.")
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
-            if not Path(self.path).is_file():
-                raise StoreFormatError(self.path, "not a file", "a path of a file") from None
+            return  # another process was faster
         except OSError as error:
             raise StoreError(
                 f"{self.path}: {error.strerror}; expected a path in a directory that exists and is writable."
