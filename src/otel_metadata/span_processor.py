@@ -125,7 +125,7 @@ class MetadataSpanProcessor(SpanProcessor):
             entry.ended = span
             for outbox in entry.outboxes:
                 outbox.arrive(entry)
-            entries.pop(key, None)
+            del entries[key]
             if entry.captures:
                 _judge(entry, span)
         except Exception as error:  # noqa: BLE001 # what is raised here reaches the application

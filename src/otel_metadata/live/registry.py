@@ -30,7 +30,9 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol, final
 
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.model.recent import RecentMap
+from otel_metadata.model.unset import UNSET
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
@@ -40,8 +42,9 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Field, FieldName, Json, Version
     from otel_metadata.model.receipt import Refusal, Routed
     from otel_metadata.model.span_ref import SpanKey, SpanRef
+    from otel_metadata.model.unset import UnsetType
 
-__all__ = ["LOCK", "MAX_LOG", "REGISTRY", "Inbox", "LiveRegistry", "LiveSpan", "Router"]
+__all__ = ["INPUT", "LOCK", "MAX_LOG", "OUTPUT", "REGISTRY", "Inbox", "LiveRegistry", "LiveSpan", "Router"]
 
 LOCK: threading.RLock = threading.RLock()
 """Guards the in-memory state of the process: the registry and the outboxes."""
@@ -49,6 +52,9 @@ LOCK: threading.RLock = threading.RLock()
 # How many traces are remembered after their local root ended, for `update_trace`; about 150 bytes each.
 MAX_ROOTS: Final = 8_192
 
+
+INPUT: Final[FieldName] = ("span", "input", "")
+OUTPUT: Final[FieldName] = ("span", "output", "")
 
 # Frequent updates that wait to be merged into a sidecar: enough to save the work for spans with a few of them.
 MAX_LOG: Final = 32
@@ -107,6 +113,7 @@ class LiveSpan(weakref.ref["Span"]):
         is_open: Whether the sidecar still takes fields; closed under `LOCK`.
         fields: The sidecar; None before the first field. Read under `LOCK`.
         log: Frequent updates that are not in `fields` yet: a version, and metadata by plain keys; at most MAX_LOG.
+        captured: Captured input and output, `UNSET` for what was not; merged into `fields` once the span has ended.
         updates: How many update calls it holds.
         ended: The ended span, once it has ended.
         attribute_names: The attributes that we set on the span; None before the first.
@@ -121,6 +128,7 @@ class LiveSpan(weakref.ref["Span"]):
     outboxes: tuple[Inbox, ...]
     is_open: bool = True
     log: list[tuple[Version, dict[str, Json]]] | None = None
+    captured: tuple[Json | UnsetType, Json | UnsetType] | None = None
     updates: int = 0
     ended: ReadableSpan | None = None
     attribute_names: set[str] | None = None
@@ -141,6 +149,8 @@ class LiveSpan(weakref.ref["Span"]):
                 for key, value in metadata.items():
                     fields["span", "metadata", key] = (value, version)
             self.log = None
+        if self.captured is not None and self.ended is not None:
+            self._take_captured(self.captured, self.ended.end_time or 0)
         return self._fields
 
     @fields.setter
@@ -148,9 +158,23 @@ class LiveSpan(weakref.ref["Span"]):
         self._fields = fields
 
     @property
+    def said(self) -> dict[FieldName, Field] | None:
+        """The sidecar without what waits in `log`, to be looked at without the lock."""
+        return self._fields
+
+    @property
     def is_local_root(self) -> bool:
         """Whether its parent is in another process, or there is none."""
         return self.root_key == self.key
+
+    def _take_captured(self, captured: tuple[Json | UnsetType, Json | UnsetType], end_ns: int) -> None:
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = {}
+        for name, value in zip((INPUT, OUTPUT), captured, strict=True):
+            if value is not UNSET:
+                fields.setdefault(name, (value, (end_ns, PLAIN_ATTRIBUTE_WRITER)))
+        self.captured = None
 
 
 @final

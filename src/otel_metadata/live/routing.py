@@ -24,7 +24,7 @@ from otel_metadata.dialects.canonical import (
     to_attributes,
 )
 from otel_metadata.live import settings
-from otel_metadata.live.registry import LOCK, MAX_LOG, REGISTRY, LiveSpan, Router
+from otel_metadata.live.registry import INPUT, LOCK, MAX_LOG, OUTPUT, REGISTRY, LiveSpan, Router
 from otel_metadata.live.values import KNOWN_METADATA_KEYS, masked, masked_value
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from otel_metadata.live.values import Values
-    from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
+    from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level, Version
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.model.unset import UnsetType
 
@@ -55,9 +55,6 @@ _REFUSALS: Final[Mapping[Refusal, str]] = {
     "no_current_span": "An update was dropped: there is no current span; open one with @observe or start_span, or name "
     "the span with update_span(target, ...).",
 }
-
-INPUT: Final[FieldName] = ("span", "input", "")
-OUTPUT: Final[FieldName] = ("span", "output", "")
 
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
@@ -179,58 +176,33 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
 def set_captured(span: Span, given: Json | UnsetType, result: Json | UnsetType) -> None:
     """Set captured input and output as the span is about to end, with one call of the span's setter.
 
-    What the application has said about either in the meantime stands. Arguments are cleaned; `UNSET` for what was not
-    captured.
+    They are plain values of the span: they have the version of its end, and what the application has said about either
+    stands. Arguments are cleaned; `UNSET` for what was not captured.
     """
     if settings.in_force.mask is not None:
         given = given if given is UNSET else masked_value("input", given, [])
         result = result if result is UNSET else masked_value("output", result, [])
     entry = REGISTRY.entries.get(span.get_span_context()[:2])
+    said: Fields = {}
+    if entry is not None:
+        entry.captured = (given, result)
+        said = entry.said or said
     attributes: dict[str, AttributeValue] = {}
-    if given is not UNSET:
+    if given is not UNSET and INPUT not in said:
         is_text = type(given) is str
         attributes["input.value"] = given if is_text else orjson.dumps(given).decode()
         attributes["input.mime_type"] = TEXT if is_text else JSON
-    if result is not UNSET:
+    if result is not UNSET and OUTPUT not in said:
         is_text = type(result) is str
         attributes["output.value"] = result if is_text else orjson.dumps(result).decode()
         attributes["output.mime_type"] = TEXT if is_text else JSON
-    if entry is not None:
-        with LOCK:
-            if not entry.is_open:
-                return
-            version = settings.VERSIONS.next()
-            fields = entry.fields
-            if not fields:
-                fields = entry.fields = {}
-            elif INPUT in fields or OUTPUT in fields:
-                given, result = _unless_said(fields, attributes, given, result)
-            if given is not UNSET:
-                fields[INPUT] = (given, version)
-            if result is not UNSET:
-                fields[OUTPUT] = (result, version)
-        used = entry.attribute_names
-        if len(used or ()) + len(attributes) > settings.in_force.max_attributes:
-            pairs = [
-                {name: attributes[name] for name in attributes if name.startswith(kind)} for kind in ("input", "output")
-            ]
-            attributes = _within_budget(entry, [(pair, []) for pair in pairs if pair])
+    if entry is not None and len(entry.attribute_names or ()) + len(attributes) > settings.in_force.max_attributes:
+        pairs = [
+            {name: attributes[name] for name in attributes if name.startswith(kind)} for kind in ("input", "output")
+        ]
+        attributes = _within_budget(entry, [(pair, []) for pair in pairs if pair])
     if attributes:
         span.set_attributes(attributes)
-
-
-def _unless_said(
-    fields: Mapping[FieldName, Field],
-    attributes: dict[str, AttributeValue],
-    given: Json | UnsetType,
-    result: Json | UnsetType,
-) -> tuple[Json | UnsetType, Json | UnsetType]:
-    """Leave out what the application has set by itself, here and from *attributes*."""
-    for name in (INPUT, OUTPUT):
-        if name in fields:
-            attributes.pop(f"{name[1]}.value", None)
-            attributes.pop(f"{name[1]}.mime_type", None)
-    return (UNSET if INPUT in fields else given), (UNSET if OUTPUT in fields else result)
 
 
 def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt | None:
@@ -246,7 +218,7 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
     attributes: dict[str, AttributeValue] = {}
     for key, value in given.items():
         attribute = KNOWN_METADATA_KEYS.get(key) if type(key) is str else None
-        if attribute is None or value is None or not is_clean_scalar(value):
+        if attribute is None or value is None or not (type(value) is bool or is_clean_scalar(value)):
             return None
         attributes[attribute] = value
     used = entry.attribute_names
