@@ -6,8 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.resources import Resource
 
+import otel_metadata
 from otel_metadata.dialects.canonical import JSON_NAMES
+from otel_metadata.exporters.otlp import synthetic_span
+from otel_metadata.model.evaluation import Annotation, annotation_key
+from otel_metadata.model.merge import Fields
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import VARIABLES
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +71,38 @@ def test_the_configuration_page_lists_every_variable() -> None:
 def test_the_attributes_page_names_the_list_of_json_attributes() -> None:
     """The page about attributes says which attribute lists those whose text is JSON."""
     assert f"`{JSON_NAMES}`" in (ROOT / "docs" / "attributes.md").read_text()
+
+
+def test_the_attributes_page_names_every_attribute_of_a_late_span() -> None:
+    """What the span of a late update carries beside canonical attributes is in the table of the page."""
+    fields: Fields = {
+        ("span", "annotation", annotation_key("q", annotator)): (Annotation("q", annotator=annotator).to_json(), (1, 1))
+        for annotator in ("first", "second")
+    }
+    attributes = synthetic_span(Patch(SpanRef(1, 1), fields), Resource({})).attributes or {}
+    page = (ROOT / "docs" / "attributes.md").read_text()
+
+    ours = {name for name in attributes if name.startswith("otel_metadata.")}
+    assert "otel_metadata.annotations" in ours
+    assert {name for name in ours if f"`{name}`" not in page} == set()
+
+
+def test_the_map_of_the_house_shows_what_is_there() -> None:
+    """Every folder and module on the map of CONTRIBUTING exists, and every one that exists is on it."""
+    house = (ROOT / "CONTRIBUTING.md").read_text().partition("src/otel_metadata/\n")[2].partition("tests/")[0]
+    shown = set(re.findall(r"\b([a-z_]+(?:/|\.py))(?= |$)", house, re.MULTILINE))
+    package = ROOT / "src" / "otel_metadata"
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert shown == folders | {path.name for path in package.glob("[a-z]*.py")}
+
+
+def test_the_changelog_names_what_a_user_can_call() -> None:
+    """Every public name is in the changelog by its full name, and each name in it exists."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    named = set(re.findall(r"\botel_metadata\.([A-Za-z_]+)", changelog))
+    assert {name for name in otel_metadata.__all__ if name != "__version__"} <= named
+    for name in named - {"model", "testing"}:
+        assert hasattr(otel_metadata, name)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS], ids=lambda path: path.name)

@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
 from otel_metadata import pipeline
@@ -134,6 +135,51 @@ def test_it_leaves_the_global_provider_alone_when_it_is_given_one(tmp_path):
         tmp_path,
     )
     assert printed == ["ProxyTracerProvider", True]
+
+
+def test_a_second_global_provider_is_refused(tmp_path):
+    """OpenTelemetry keeps its first global provider, so set_global beside one is an error, and nothing was changed."""
+    printed, _ = in_program(
+        """
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        trace.set_tracer_provider(TracerProvider())
+        other = TracerProvider()
+        try:
+            om.configure("sqlite:///spans.db", tracer_provider=other, set_global=True)
+        except ValueError as error:
+            message = str(error)
+        with other.get_tracer("t").start_as_current_span("span"):
+            reason = om.update_current_span(metadata={"a": 1}).reason
+        print(json.dumps([message, reason, om.stats().destinations]))
+        """,
+        tmp_path,
+    )
+    assert printed == [
+        "configure(set_global=) is True; expected False: there is a global tracer provider, and OpenTelemetry does not "
+        "let it be replaced; leave out tracer_provider= to join it.",
+        "not_configured",
+        {},
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_global_provider_may_be_named_as_the_global_one(tmp_path):
+    """set_global with the provider that is global already changes nothing, and OpenTelemetry does not warn."""
+    printed, errors = in_program(
+        """
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+        om.configure("console", set_global=True)
+        om.configure("console", tracer_provider=provider, set_global=True)
+        print(json.dumps(trace.get_tracer_provider() is provider))
+        """,
+        tmp_path,
+    )
+    assert printed is True
+    assert errors == ""
 
 
 def test_a_global_provider_that_is_not_the_sdks_is_refused(tmp_path):
@@ -489,6 +535,148 @@ def test_a_span_that_is_open_when_a_second_configure_takes_over_is_exported_by_i
     assert first.span_exporter.spans == []
     assert [dict(span.attributes) for span in second.span_exporter.spans] == [{"metadata.before": 1}]
     assert earlier.stats().is_balanced
+
+
+def test_however_often_it_is_called_a_provider_has_one_processor(provider):
+    """OpenTelemetry keeps what is added to a provider for good, so a second call takes the place of the first."""
+    for at in range(5):
+        om.configure(memory(f"m{at}"), tracer_provider=provider)
+    with om.start_span("span"):
+        pass
+    provider.force_flush()
+
+    assert len(provider._active_span_processor._span_processors) == 1
+    (destination,) = pipeline._pipeline.destinations
+    assert [span.name for span in destination.span_exporter.spans] == ["span"]
+    provider.shutdown()
+    assert destination.patch_exporter.is_shut_down
+
+
+# --- processors added by hand ----------------------------------------------------------------------------------------
+
+
+def added_by_hand(destination):
+    """A provider with our processor on it, as an application sets it up without configure."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    processor = om.MetadataSpanProcessor(destination)
+    provider.add_span_processor(processor)
+    return provider, processor
+
+
+def test_flush_and_shutdown_are_about_processors_added_by_hand_too():
+    """Without configure, flush sends what waits, stats show it, and shutdown closes the exporters."""
+    destination = memory()
+    provider, _ = added_by_hand(destination)
+    with provider.get_tracer("t").start_as_current_span("span"):
+        om.update_current_span(metadata={"a": 1})
+
+    assert om.flush()
+    assert [span.name for span in destination.span_exporter.spans] == ["span"]
+    assert om.stats().destinations["memory"].delivered == 1
+    om.shutdown()
+    om.shutdown()
+    assert destination.patch_exporter.is_shut_down
+    assert om.update_span(om.SpanRef(1, 1), metadata={"a": 1}).reason == "after_shutdown"
+    assert om.stats().destinations["memory"].delivered == 1
+
+
+def test_several_processors_are_one_for_flush_shutdown_and_stats(provider):
+    """A pipeline and a processor beside it: both are flushed; of two destinations of one name one has a number."""
+    first, second = memory(), memory()
+    om.configure(first, tracer_provider=provider)
+    other, _ = added_by_hand(second)
+    for one in (provider, other):
+        with one.get_tracer("t").start_as_current_span("span"):
+            om.update_current_span(metadata={"a": 1})
+    om.update_span("no target", metadata={"a": 1})
+
+    assert om.flush()
+    assert [len(one.span_exporter.spans) for one in (first, second)] == [1, 1]
+    assert {name: one.delivered for name, one in om.stats().destinations.items()} == {"memory": 1, "memory-2": 1}
+    assert om.stats().refused == {"invalid_target": 1}
+    om.shutdown()
+    assert first.patch_exporter.is_shut_down
+    assert second.patch_exporter.is_shut_down
+    assert om.flush()
+    assert {name: one.delivered for name, one in om.stats().destinations.items()} == {"memory": 1, "memory-2": 1}
+
+
+def test_processors_are_flushed_side_by_side(provider):
+    """Each exporter answers only once the other was called: one after the other they would wait for ever."""
+    meeting = threading.Barrier(2)
+
+    def answer():
+        meeting.wait(60)
+        return SpanExportResult.SUCCESS
+
+    first, second = (om.Destination("d", RecordingSpanExporter(answer), InMemoryPatchExporter()) for _ in range(2))
+    om.configure(first, tracer_provider=provider)
+    other, _ = added_by_hand(second)
+    for one in (provider, other):
+        with one.get_tracer("t").start_as_current_span("span"):
+            pass
+
+    assert om.flush()
+
+
+def test_a_flush_that_one_processor_cannot_end_is_false(provider):
+    """What failed at one of several processors is not hidden by the others."""
+    om.configure(memory(), tracer_provider=provider)
+    broken = om.Destination("broken", RecordingSpanExporter(lambda: SpanExportResult.FAILURE), InMemoryPatchExporter())
+    other, _ = added_by_hand(broken)
+    with other.get_tracer("t").start_as_current_span("span"):
+        pass
+
+    assert not om.flush()
+
+
+@pytest.mark.parametrize(("variable", "expected"), [(None, True), ("false", False), ("True", True)])
+def test_without_configure_the_environment_decides_what_is_captured(monkeypatch, variable, expected):
+    """A processor added by hand keeps what the environment says of input and output."""
+    if variable is not None:
+        monkeypatch.setenv("OTEL_PYTHON_METADATA_CAPTURE", variable)
+    live_settings.use(live_settings.LiveSettings())
+
+    assert live_settings.current().capture is expected
+
+
+def test_without_configure_a_variable_that_cannot_be_read_captures_nothing(tmp_path):
+    """The import does not fail; what may have been meant to stay private does, and a log line says why."""
+    printed, errors = in_program(
+        """
+        from opentelemetry.sdk.trace import TracerProvider
+        from otel_metadata.exporters.memory import InMemoryPatchExporter
+        from otel_metadata.testing import RecordingSpanExporter
+        destination = om.Destination("memory", RecordingSpanExporter(), InMemoryPatchExporter())
+        provider = TracerProvider()
+        provider.add_span_processor(om.MetadataSpanProcessor(destination))
+        @om.observe(tracer=provider.get_tracer("t"))
+        def answer(question):
+            return question
+        answer("secret")
+        om.flush()
+        (span,) = destination.span_exporter.spans
+        print(json.dumps(dict(span.attributes)))
+        """,
+        tmp_path,
+        OTEL_PYTHON_METADATA_CAPTURE="no",
+    )
+    assert printed == {}
+    assert errors.strip() == (
+        "OTEL_PYTHON_METADATA_CAPTURE is 'no'; expected true or false. Input and output are not captured."
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "limit", "share"),
+    [("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "8", 2), ("OTEL_ATTRIBUTE_COUNT_LIMIT", "40", 10), (None, "", 32)],
+)
+def test_without_configure_our_share_of_a_spans_attributes_follows_its_limit(monkeypatch, variable, limit, share):
+    """A processor added by hand takes no more of a small span than one of configure."""
+    if variable is not None:
+        monkeypatch.setenv(variable, limit)
+
+    assert live_settings.LiveSettings().max_attributes == share
 
 
 def test_a_pipeline_is_shut_down_by_its_with_block(provider):

@@ -5,7 +5,6 @@ that work on stored spans.
 
     OtelMetadataError
     ├── ConfigurationError            a setting, URL or destination that cannot be used       (also ValueError)
-    │   └── MissingExtraError         a package that this part needs is not installed         (also ImportError)
     ├── InvalidSpanRefError           a text or number that does not name a span              (also ValueError)
     └── StoreError                    the store cannot be read or written
         ├── SpanNotFoundError         no such span in the store                               (also LookupError)
@@ -19,7 +18,6 @@ from typing import final
 __all__ = [
     "ConfigurationError",
     "InvalidSpanRefError",
-    "MissingExtraError",
     "OtelMetadataError",
     "SpanNotFoundError",
     "StoreError",
@@ -46,24 +44,6 @@ class ConfigurationError(OtelMetadataError, ValueError):
         self.got = got
         self.expected = expected
         super().__init__(f"{setting} is {got!r}; expected {expected}.")
-
-
-@final
-class MissingExtraError(ConfigurationError, ImportError):
-    """A package that this part needs is not installed.
-
-    Attributes:
-        package: The distribution that is missing.
-        extra: The extra of otel-metadata that brings it.
-    """
-
-    def __init__(self, wanted_by: str, package: str, extra: str) -> None:
-        """Keep the facts and build the message from them."""
-        self.package = package
-        self.extra = extra
-        super().__init__(
-            wanted_by, f"not available: {package} is not installed", f"pip install 'otel-metadata[{extra}]'"
-        )
 
 
 @final

@@ -7,22 +7,25 @@ It turns names and URLs into destinations, joins the application's tracer provid
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from otel_metadata._version import __version__
 from otel_metadata.dialects.otel import OtelDialect
+from otel_metadata.environment import flag
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.late.destination import Destination, our_share, span_attribute_limit
+from otel_metadata.late.destination import Destination
 from otel_metadata.late.outbox import OutboxSettings
-from otel_metadata.late.stats import PipelineStats
-from otel_metadata.live import settings
+from otel_metadata.late.stats import DestinationStats, PipelineStats
+from otel_metadata.live import routing, settings
 from otel_metadata.reporting import REPORTER
+from otel_metadata.seams import SystemClock
 from otel_metadata.span_processor import MetadataSpanProcessor
 
 if TYPE_CHECKING:
@@ -61,14 +64,15 @@ VARIABLES: Final = (
     Variable(
         "OTEL_PYTHON_METADATA_DESTINATIONS", DEFAULT_DESTINATION, "Destinations of `configure()`, separated by commas."
     ),
-    Variable(
-        "OTEL_PYTHON_METADATA_CAPTURE", "true", "Whether observed functions capture input and output by themselves."
-    ),
+    Variable(settings.CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
     Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "Spans in one export."),
     Variable("OTEL_BSP_SCHEDULE_DELAY", "5000", "Milliseconds that a span or patch waits for company."),
     Variable("OTEL_BSP_EXPORT_TIMEOUT", "30000", "Milliseconds that one export of patches may take."),
     Variable("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "128", "Attributes of one span; ours are at most a quarter of them."),
+    Variable(
+        "OTEL_ATTRIBUTE_COUNT_LIMIT", "128", "The same, where `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT` does not say otherwise."
+    ),
 )
 
 
@@ -117,7 +121,29 @@ class Pipeline:
         return f"<Pipeline {self.processor!r}>"
 
 
+@final
+class _Place(SpanProcessor):
+    """The place of our processor in one tracer provider, which keeps whatever is added to it for good.
+
+    Calling `configure` again puts another processor here, so that spans do not go through those that were shut down.
+    The methods are the processor's own: a call costs what it costs without this.
+    """
+
+    def put(self, processor: MetadataSpanProcessor) -> None:
+        """Let *processor* have what OpenTelemetry calls, from now on."""
+        self.on_start = processor.on_start  # type: ignore[method-assign]
+        self.on_end = processor.on_end  # type: ignore[method-assign]
+        self.shutdown = processor.shutdown  # type: ignore[method-assign]
+        self.force_flush = processor.force_flush  # type: ignore[method-assign]
+
+
 _pipeline: Pipeline | None = None
+_places: Final[weakref.WeakKeyDictionary[TracerProvider, _Place]] = weakref.WeakKeyDictionary()
+
+# Processors that were added by hand and shut down by `shutdown()`: `stats()` still says what became of their updates.
+_closed: tuple[MetadataSpanProcessor, ...] = ()
+
+_CLOCK: Final = SystemClock()
 
 
 def configure(
@@ -143,7 +169,7 @@ def configure(
             `"console"`, or a name that a package has registered. None at all: `OTEL_PYTHON_METADATA_DESTINATIONS`, else
             `"sqlite:///otel_metadata.db"`.
         tracer_provider: The provider to join; by default the global one.
-        set_global: Make *tracer_provider* the global one too.
+        set_global: Make *tracer_provider* the global one too; OpenTelemetry allows that once.
         mask: Called with (path, value) of everything that is set through this library, once, before it is set or
             stored; returns what to keep. `model.masking.Masking` makes one of key and pattern rules.
         capture: Whether observed functions capture input and output; None for `OTEL_PYTHON_METADATA_CAPTURE`.
@@ -153,42 +179,51 @@ def configure(
     Raises:
         ConfigurationError: A destination, setting or provider cannot be used. Nothing was changed.
     """
-    global _pipeline  # noqa: PLW0603 # the pipeline of flush(), shutdown() and stats()
+    global _pipeline, _closed  # noqa: PLW0603 # what flush(), shutdown() and stats() are about
     if spool is not None:
         raise ConfigurationError("configure(spool=)", spool, "None: this version keeps updates in memory only")
     if mask is not None and not callable(mask):
         raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
     provider, is_new = _provider(tracer_provider)
+    becomes_global = is_new or (set_global and trace.get_tracer_provider() is not provider)
+    if becomes_global and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        raise ConfigurationError(
+            "configure(set_global=)",
+            set_global,
+            "False: there is a global tracer provider, and OpenTelemetry does not let it be replaced; leave out "
+            "tracer_provider= to join it",
+        )
     made = _renamed([_destination(one, provider.resource) for one in destinations or _from_environment()], destinations)
     names = [destination.name for destination in made]
     if len(set(names)) != len(names):
         raise ConfigurationError("configure", names, "destinations of different names: Destination(name=...)")
     # All that can be wrong is looked at before the first pipeline is shut down.
     bounds = outbox or OutboxSettings.from_environment()
-    is_captured = _flag("OTEL_PYTHON_METADATA_CAPTURE", default=True) if capture is None else capture
+    is_captured = flag(settings.CAPTURE, default=True) if capture is None else capture
     if _pipeline is not None:
         _pipeline.shutdown()
     processor = MetadataSpanProcessor(*made, settings=bounds)
-    provider.add_span_processor(processor)
-    if is_new or set_global:
+    place = _places.get(provider)
+    if place is None:
+        place = _places[provider] = _Place()
+        place.put(processor)
+        provider.add_span_processor(place)
+    else:
+        place.put(processor)
+    if becomes_global:
         trace.set_tracer_provider(provider)
-    share = our_share(span_attribute_limit())
-    settings.use(
-        settings.LiveSettings(
-            mask=mask,
-            capture=is_captured,
-            max_attributes=1 << 30 if share is None else share,
-            tracer=provider.get_tracer(settings.SCOPE_NAME, __version__),
-        )
-    )
+    tracer = provider.get_tracer(settings.SCOPE_NAME, __version__)
+    settings.use(settings.LiveSettings(mask=mask, capture=is_captured, tracer=tracer))
     _pipeline = Pipeline(processor, provider, made)
+    _closed = ()
     return _pipeline
 
 
 def flush(timeout_millis: int = 30_000) -> bool:
     """Send what waits, for all destinations in parallel, and wait for it.
 
-    Schedules, holding and back-off are skipped, a backend's grace is waited for, and what fails is tried once.
+    Processors that were added by hand are among them. Schedules, holding and back-off are skipped, a backend's grace is
+    waited for, and what fails is tried once.
 
     Args:
         timeout_millis: How long to wait at most.
@@ -197,7 +232,7 @@ def flush(timeout_millis: int = 30_000) -> bool:
         Whether everything that waited at the call has arrived; False too when nothing is configured.
     """
     try:
-        return _pipeline is not None and _pipeline.flush(timeout_millis)
+        return _flush(_processors(), timeout_millis)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("flush", error)
         return False
@@ -206,21 +241,73 @@ def flush(timeout_millis: int = 30_000) -> bool:
 def shutdown(timeout_millis: int = 5_000) -> None:
     """Take nothing more, send what waits (spans, then patches), and close the exporters, all under one deadline.
 
-    A second call does nothing. OpenTelemetry's provider calls it at exit by itself.
+    Processors that were added by hand are shut down too. A second call does nothing. OpenTelemetry's provider calls it
+    at exit by itself.
 
     Args:
         timeout_millis: How long to wait at most; what could not be sent by then is counted as lost.
     """
+    global _closed  # noqa: PLW0603 # for stats()
     try:
-        if _pipeline is not None:
-            _pipeline.shutdown(timeout_millis)
+        processors = _added()  # the one of configure() is there until it is shut down
+        deadline_ns = _CLOCK.monotonic_ns() + timeout_millis * 1_000_000
+        if len(processors) > 1:
+            # Side by side, so that a destination that hangs does not take the time of the others.
+            _flush(processors, timeout_millis)
+        for processor in processors:
+            processor.shutdown(max((deadline_ns - _CLOCK.monotonic_ns()) // 1_000_000, 0))
+        _closed = processors or _closed
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("shutdown", error)
 
 
 def stats() -> PipelineStats:
-    """Return what became of every update so far, for each destination; empty when nothing is configured."""
-    return _pipeline.stats() if _pipeline is not None else PipelineStats(internal_errors=REPORTER.internal_errors)
+    """Return what became of every update so far, for each destination; empty when nothing is configured.
+
+    Processors that were added by hand are among them; of two destinations with one name the second gets a number.
+    """
+    destinations: dict[str, DestinationStats] = {}
+    refused: dict[str, int] = {}
+    for processor in _processors():
+        found = processor.stats()
+        for name, counts in found.destinations.items():
+            destinations[_free_name(name, destinations)] = counts
+        # Each processor counts every refusal of the process since it was added.
+        for reason, count in found.refused.items():
+            refused[reason] = max(count, refused.get(reason, 0))
+    return PipelineStats(destinations, refused, REPORTER.internal_errors)
+
+
+def _processors() -> tuple[MetadataSpanProcessor, ...]:
+    """Return the processor of `configure`, those that were added by hand, and those that `shutdown` has closed."""
+    configured = (_pipeline.processor,) if _pipeline is not None else ()
+    return tuple(dict.fromkeys((*configured, *_added(), *_closed)))
+
+
+def _added() -> tuple[MetadataSpanProcessor, ...]:
+    """Return every processor that takes updates."""
+    return tuple(router for router in routing.routers() if isinstance(router, MetadataSpanProcessor))
+
+
+def _flush(processors: Sequence[MetadataSpanProcessor], timeout_millis: int) -> bool:
+    if len(processors) == 1:
+        return processors[0].force_flush(timeout_millis)
+    if any(worker.runs_here for processor in processors for worker in processor.workers):
+        return False  # as in MetadataSpanProcessor.force_flush
+    finishes = []
+    for processor in processors:
+        deadline_ns = processor._clock.monotonic_ns() + timeout_millis * 1_000_000
+        finishes += [worker.begin_flush(deadline_ns) for worker in processor.workers]
+    answers = [finish() for finish in finishes]
+    return bool(answers) and all(answers)
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """Return *name*, with a number when it is taken."""
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free
 
 
 def open_store(url: str, *, create: bool = True) -> SpanStore:
@@ -298,10 +385,7 @@ def _renamed(made: list[Destination], given: Sequence[str | Destination]) -> tup
     for destination in made:
         named = destination
         if not any(destination is one for one in given):
-            number = 2
-            while named.name in names:
-                named = replace(destination, name=f"{destination.name}-{number}")
-                number += 1
+            named = replace(destination, name=_free_name(destination.name, names))
         names.add(named.name)
         result.append(named)
     return tuple(result)
@@ -353,13 +437,6 @@ def _console(_resource: Resource) -> Destination:
     from otel_metadata.exporters.console import ConsolePatchExporter  # loaded on use
 
     return Destination("console", ConsoleSpanExporter(), ConsolePatchExporter())
-
-
-def _flag(variable: str, *, default: bool) -> bool:
-    text = os.environ.get(variable, "").strip().lower()
-    if text in {"", "true", "false"}:
-        return text != "false" if text else default
-    raise ConfigurationError(variable, text, "true or false")
 
 
 def _without_password(url: str) -> str:

@@ -88,8 +88,8 @@ class SpanStore(Protocol):
         """
         ...
 
-    def patch(self, patches: Iterable[Patch]) -> None:
-        """Merge fields, whether or not their span is there yet.
+    def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
+        """Merge fields, whether or not their span is there yet; None waits for others as long as the store does.
 
         Raises:
             StoreError: Nothing was written.
@@ -105,7 +105,7 @@ class SpanStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back the connection."""
+        """Give back the connection, within about a second, also while another thread's write waits."""
         ...
 
 

@@ -16,10 +16,17 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.late.outbox import Outbox, OutboxSettings
 from otel_metadata.late.stats import PipelineStats
 from otel_metadata.late.worker import Worker
+
+# The public calls live in these; they are loaded with the processor and not at their first use, because an import that
+# is under way on another thread at a fork is never finished in the child, which then waits for it for ever.
+from otel_metadata.live import current as _current  # noqa: F401 # see above
+from otel_metadata.live import observe as _observe  # noqa: F401 # see above
 from otel_metadata.live import routing
+from otel_metadata.live import using as _using  # noqa: F401 # see above
 from otel_metadata.live.captured import CapturedSpan, is_llm_span
 from otel_metadata.live.context import bound_in
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan
+from otel_metadata.live.values import masked
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock
@@ -105,7 +112,7 @@ class MetadataSpanProcessor(SpanProcessor):
             if bound is None:
                 return
             if bound.values and entry is not None:
-                routing.set_on_start(entry, span, bound.values)
+                routing.set_on_start(entry, span, masked(bound.values, []))
             if bound.captures:
                 self._show(span, entry, bound.captures)
         except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
@@ -140,8 +147,8 @@ class MetadataSpanProcessor(SpanProcessor):
         if any(worker.runs_here for worker in self.workers):
             return False  # an exporter that flushes its own pipeline: it would wait for itself
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
-        finishes = [worker.begin_flush() for worker in self.workers]
-        answers = [finish(deadline_ns) for finish in finishes]  # each is waited for, also after one failed
+        finishes = [worker.begin_flush(deadline_ns) for worker in self.workers]
+        answers = [finish() for finish in finishes]  # each is waited for, also after one failed
         return all(answers)
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
@@ -153,20 +160,15 @@ class MetadataSpanProcessor(SpanProcessor):
             return
         self._is_shut_down = True
         routing.remove_router(self)
-        for entry in REGISTRY.drop(self):
-            self.abandoned(entry)
+        REGISTRY.drop(self)
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
-        finishes = []
+        # Each worker's thread sends, then closes its own exporters: one that hangs delays no other.
         for worker in self.workers:
-            worker.begin_stop()
-            finishes.append(worker.begin_flush())
-        for finish in finishes:
-            finish(deadline_ns)
+            worker.begin_stop(deadline_ns)
         for worker in self.workers:
-            worker.stop(deadline_ns)
+            worker.stop()
+        for worker in self.workers:
             worker.give_up("shutdown_deadline")
-        for outbox in self.outboxes:
-            self._close_exporters(outbox.destination, deadline_ns)
 
     # --- the live side: see live.registry.Router --------------------------------------------------------------------
 
@@ -217,6 +219,7 @@ class MetadataSpanProcessor(SpanProcessor):
         entry.key = entry.root_key = key
         if span.parent is not None and not span.parent.is_remote:
             entry.root_key = (key[0], 0)
+        entry.log = []
         entry.ended = span
         for outbox in self.outboxes:
             outbox.arrive(entry)
@@ -233,18 +236,6 @@ class MetadataSpanProcessor(SpanProcessor):
         taken = [capture.add(span, captured) for capture in captures]
         if entry is not None and any(taken):
             entry.captures = (captured,)
-
-    def _close_exporters(self, destination: Destination, deadline_ns: int) -> None:
-        remaining = max((deadline_ns - self._clock.monotonic_ns()) // 1_000_000, 0)
-        try:
-            destination.patch_exporter.shutdown(remaining)
-        except Exception as error:  # noqa: BLE001 # a foreign exporter
-            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
-        try:
-            if destination.span_exporter is not None:
-                destination.span_exporter.shutdown()
-        except Exception as error:  # noqa: BLE001 # a foreign exporter
-            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
 
 
 class _Unseen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -157,7 +158,7 @@ class BrokenStore:
     def write(self, spans: object) -> None:
         raise StoreError("disk full")
 
-    def patch(self, patches: object) -> None:
+    def patch(self, patches: object, *, timeout_millis: int | None = None) -> None:
         raise StoreError("disk full")
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
@@ -185,6 +186,22 @@ class TestStore:
         outcomes = StorePatchExporter(BrokenStore()).export([patch(1, k=1), patch(2, k=1)], timeout_millis=0)
 
         assert outcomes == [Retry(DeliveryError("connection_failure", "disk full"))] * 2
+
+    def test_the_timeout_of_an_export_is_kept_while_another_process_writes(self, tmp_path: Path) -> None:
+        """With no time to wait, a locked store is a retry at once, however patient the store is by itself."""
+        store = SqliteStore(tmp_path / "spans.db", busy_timeout_millis=600_000)
+        store.write([])
+        other = sqlite3.connect(tmp_path / "spans.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        exporter = StorePatchExporter(store)
+
+        (locked,) = exporter.export([patch(k=1)], timeout_millis=0)
+
+        assert isinstance(locked, Retry)
+        assert "locked" in locked.error.message
+        other.close()
+        assert exporter.export([patch(k=1)], timeout_millis=0) == [Delivered()]
+        store.close()
 
     def test_a_store_that_fails_fails_the_export_of_its_spans(self) -> None:
         """OpenTelemetry is told, and nothing is raised into its worker."""

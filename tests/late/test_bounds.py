@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+from opentelemetry.sdk.trace.export import SpanExportResult
+
 import otel_metadata as om
 from otel_metadata.late.outbox import MAX_RECENT
-from otel_metadata.model.outcome import DeliveryError, Retry
+from otel_metadata.late.weight import weigh_fields, weigh_span
+from otel_metadata.model.outcome import Delivered, DeliveryError, Retry
 
 KIB = 1024
 
@@ -152,3 +156,133 @@ def test_spans_that_left_are_forgotten_in_the_end(scene):
         outbox._recent[1, number] = first
     assert not outbox.knows(ref.key)
     assert len(outbox._recent) <= 2 * MAX_RECENT
+
+
+# --- what is weighed is what is held ---------------------------------------------------------------------------------
+
+
+def held_bytes(outbox):
+    """Weigh everything in the outbox anew."""
+    spans = [*outbox._queue.values(), *outbox._exporting.values()]
+    patches = [*outbox._pending.values(), *outbox._sending.values()]
+    return sum(
+        weigh_span(item.span) + weigh_fields(item.fields) + weigh_fields(item.joined or {}) for item in spans
+    ) + (sum(weigh_fields(pending.fields) for pending in patches))
+
+
+@pytest.mark.parametrize("is_queued", [False, True], ids=["patch", "joined"])
+def test_a_field_that_is_replaced_weighs_once(scene, is_queued):
+    """3,000 updates of one large field take the room of one."""
+    target = scene.ended() if is_queued else scene.unseen()
+    assert all(om.update_span(target, output=f"{n:05}" * 6_000) for n in range(3_000))
+    scene.outbox.weigh_waiting()
+    assert scene.stats.buffered_bytes == held_bytes(scene.outbox) < 40 * KIB
+
+
+def test_a_field_that_is_replaced_fits_where_a_new_one_does_not(make_scene):
+    """Near the bound an update that replaces a field is taken, one that adds a field is not."""
+    scene = make_scene(max_bytes=64 * KIB)
+    assert om.update_span(scene.unseen(), metadata={"a": "x" * 40_000})
+    assert om.update_span(scene.unseen(), metadata={"a": "y" * 40_000})
+    assert not om.update_span(scene.unseen(), metadata={"b": "z" * 40_000})
+
+
+def test_the_weight_is_what_is_held_whatever_happens(scene):
+    """After joins, retries that take newer updates along, shorter values and failed spans the weight is exact."""
+    ref, other = scene.ended(a="live"), scene.unseen()
+    om.update_span(ref, metadata={"a": "x" * 500, "b": {"c": [1, 2]}})
+    om.update_span(ref, metadata={"a": "x"})
+    om.update_span(other, metadata={"a": "x" * 500})
+    scene.outbox.weigh_waiting()
+    assert scene.stats.buffered_bytes == held_bytes(scene.outbox)
+    meanwhile = iter([lambda: om.update_span(other, metadata={"a": "y" * 90, "d": 1})])
+
+    def answer(patch):
+        next(meanwhile, lambda: None)()
+        return Retry(DeliveryError("connection_failure", "down"))
+
+    scene.patches.answer = answer
+    scene.spans.answer = lambda: SpanExportResult.FAILURE
+    scene.wait_and_step()
+    assert scene.stats.buffered_bytes == held_bytes(scene.outbox) > 0
+    scene.patches.answer = lambda patch: Delivered()
+    scene.wait_and_step(120_000)
+    assert scene.stats.buffered_bytes == held_bytes(scene.outbox) == 0
+
+
+def test_patches_push_out_no_span(make_scene):
+    """Spans and patches have a bound of their own: as many patches as fit neither evict a span nor hurry one."""
+    scene = make_scene(max_bytes=64 * KIB, hold_millis=60_000)
+    for number in range(1, 8):
+        assert om.update_span(scene.unseen(number), metadata={"text": "x" * 9_000})
+    for _ in range(3):
+        scene.ended()
+    scene.patches.answer = lambda patch: Retry(DeliveryError("connection_failure", "down"))
+    scene.wait_and_step()
+    assert (scene.stats.spans_evicted, scene.stats.spans_queued) == (0, 3)
+    assert om.update_span(scene.ended(), metadata={"a": 1}).route == "in_flight"
+
+
+def test_spans_take_no_room_of_patches(make_scene):
+    """When ended spans fill their bytes, an update for another span still fits."""
+    scene = make_scene(max_bytes=64 * KIB)
+    with scene.tracer.start_as_current_span("span", attributes={"text": "x" * 64 * KIB}):
+        pass
+    scene.outbox.weigh_waiting()
+    assert om.update_span(scene.unseen(), metadata={"a": 1}).route == "late"
+
+
+def large(scene, size):
+    """End a span with an attribute of this size."""
+    with scene.tracer.start_as_current_span("large", attributes={"text": "x" * size}):
+        pass
+    assert scene.stats.is_balanced  # it is admitted
+
+
+def test_the_latest_span_is_never_pushed_out_for_bytes(make_scene):
+    """A span larger than the bound pushes out the older ones, and still leaves itself."""
+    scene = make_scene(max_bytes=60 * KIB)
+    for _ in range(20):
+        scene.ended()
+    large(scene, 64 * KIB)
+    scene.wait_and_step()
+    assert scene.spans.spans[-1].name == "large"
+
+
+def test_spans_are_weighed_before_one_is_dropped_for_bytes(make_scene):
+    """The bound in bytes holds for what was not weighed yet as well, once something has to be dropped."""
+    scene = make_scene(max_bytes=60 * KIB)
+    large(scene, 40 * KIB)
+    scene.outbox.weigh_waiting()
+    for _ in range(16):
+        scene.ended()
+    large(scene, 25 * KIB)
+    assert scene.stats.buffered_bytes == held_bytes(scene.outbox) <= 60 * KIB
+    assert scene.stats.spans_queued > 10
+
+
+# --- the work of the application's thread ----------------------------------------------------------------------------
+
+
+def test_a_burst_that_the_queue_can_hold_is_not_admitted_on_the_applications_thread(make_scene, monkeypatch):
+    """Small spans in a burst below the queue's size are left to the worker: none is admitted as it ends."""
+    scene = make_scene()
+    admitted = []
+    monkeypatch.setattr(scene.outbox, "_admit", lambda *_, **__: admitted.append(True))
+    for _ in range(2_000):
+        with scene.tracer.start_as_current_span("span"):
+            pass
+    assert (admitted, len(scene.outbox._inbox)) == ([], 2_000)
+    monkeypatch.undo()
+
+
+def test_spans_that_get_larger_are_seen_while_the_worker_hangs(make_scene):
+    """After many small spans, large ones that the queue could hold in number are admitted, weighed and bounded."""
+    scene = make_scene(max_bytes=16 * KIB * KIB)
+    for _ in range(100):
+        scene.ended()
+    scene.step_all()
+    for _ in range(1_000):
+        with scene.tracer.start_as_current_span("span", attributes={"text": "x" * 100_000}):
+            pass
+    assert len(scene.outbox._inbox) + len(scene.outbox._queue) < 400

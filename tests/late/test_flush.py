@@ -131,7 +131,7 @@ def test_flush_waits_for_the_patch_behind_the_one_that_is_sent(scene):
     scene.clock.advance(5_000)
     batch = scene.outbox.claim_patches()
     om.update_span(scene.unseen(), metadata={"n": 2})
-    ticket = scene.outbox.request_flush(lambda: done.append(True))
+    ticket = scene.outbox.request_flush(lambda: done.append(True), 1 << 62)
     scene.outbox.patches_answered(batch, [Delivered()])
     assert done == []
     assert scene.worker.step()
@@ -145,7 +145,7 @@ def test_flush_is_over_when_the_patch_in_front_takes_the_one_behind_along(scene)
     scene.clock.advance(5_000)
     batch = scene.outbox.claim_patches()
     om.update_span(scene.unseen(), metadata={"n": 2})
-    ticket = scene.outbox.request_flush(lambda: done.append(True))
+    ticket = scene.outbox.request_flush(lambda: done.append(True), 1 << 62)
     scene.outbox.patches_answered(batch, [Retry(DOWN)])
     assert (done, ticket.is_clean) == ([True], False)
 
@@ -154,7 +154,7 @@ def test_flush_does_not_wait_for_what_comes_later(scene):
     """A flush waits for what waited when it was asked for, not for what comes meanwhile."""
     done = []
     om.update_span(scene.unseen(1), metadata={"n": 1})
-    scene.outbox.request_flush(lambda: done.append(True))
+    scene.outbox.request_flush(lambda: done.append(True), 1 << 62)
     batch = scene.outbox.claim_patches()
     om.update_span(scene.unseen(2), metadata={"n": 2})
     scene.outbox.patches_answered(batch, [Delivered()])
@@ -236,3 +236,127 @@ def test_two_flushes_at_once_are_both_served():
         thread.join()
     assert results == [True, True]
     assert len(spans.spans) == 1
+
+
+# --- what a flush does not wait for ----------------------------------------------------------------------------------
+
+
+def ticket_of(scene, seconds=30):
+    """Ask for a flush; return its ticket, and a list that is true once it is over."""
+    done = []
+    deadline_ns = scene.clock.monotonic_ns() + seconds * 10**9
+    return scene.outbox.request_flush(lambda: done.append(True), deadline_ns), done
+
+
+@pytest.mark.parametrize("outcome", [Pause(DOWN), Retry(DOWN, after_millis=60_000)], ids=["pause", "retry-after"])
+def test_a_flush_after_a_pause_or_retry_after_is_over_at_once(scene, outcome):
+    """A patch that may not be tried before the flush's deadline is not waited for: the flush is unclean at once."""
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    scene.patches.answer = lambda patch: outcome
+    scene.processor.force_flush()
+    ticket, done = ticket_of(scene)
+    assert (done, ticket.is_clean) == ([True], False)
+
+
+def test_a_flush_waits_for_what_may_go_before_its_deadline(make_scene):
+    """A remote grace that ends before the deadline is waited for; one that does not is not."""
+    scene = make_scene(remote_grace_millis=5_000)
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    short, short_done = ticket_of(scene, 4)
+    long, long_done = ticket_of(scene, 6)
+    assert (short_done, short.is_clean, long_done) == ([True], False, [])
+    scene.clock.advance(5_000)
+    assert scene.worker.step()
+    assert (long_done, long.is_clean) == ([True], True)
+
+
+def test_a_grace_beyond_the_deadline_is_not_waited_for(make_scene):
+    """The patch behind a span that a flush exports is not waited for when its grace ends after the deadline."""
+    scene = make_scene(patches=InMemoryPatchExporter(grace_millis=60_000))
+    ref = scene.ended()
+    scene.spans.answer = lambda: om.update_span(ref, metadata={"a": 1}) and SpanExportResult.SUCCESS
+    ticket, done = ticket_of(scene)
+    assert scene.worker.step()
+    assert (done, ticket.is_clean) == ([True], False)
+    assert scene.span(ref) is not None
+
+
+def test_a_pause_in_a_flush_ends_it(make_scene):
+    """When the destination says pause, the other patches of the flush are not tried one after the other."""
+    scene = make_scene(patches=InMemoryPatchExporter(max_batch=1))
+    for number in range(1, 5):
+        om.update_span(scene.unseen(number), metadata={"n": number})
+    scene.patches.answer = lambda patch: Pause(DOWN)
+    ticket, done = ticket_of(scene)
+    assert scene.worker.step()
+    assert (done, ticket.is_clean, len(scene.patches.calls)) == ([True], False, 1)
+
+
+def test_a_flush_ends_although_spans_keep_arriving(make_scene):
+    """Patches of a flush are sent, and it is over, while a new span waits at every step."""
+    scene = make_scene(max_export_batch_size=1)
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    scene.ended()
+    ticket, done = ticket_of(scene)
+    for _ in range(2):
+        scene.ended()
+        assert scene.worker.step()
+    assert (done, ticket.is_clean, scene.sent()) == ([True], True, [{"a": 1}])
+
+
+def test_spans_keep_arriving_and_patches_leave(make_scene):
+    """Without a flush as well, a patch that is due is sent after the next batch of spans."""
+    scene = make_scene(max_export_batch_size=1)
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    scene.clock.advance(5_000)
+    for _ in range(2):
+        scene.ended()
+        scene.ended()
+        assert scene.worker.step()
+    assert scene.sent() == [{"a": 1}]
+    assert scene.stats.spans_queued > 0
+
+
+def test_a_span_that_ends_after_a_flush_was_asked_for_keeps_its_schedule(make_scene):
+    """While a flush waits for a patch, a span that came later is not pushed out."""
+    scene = make_scene(remote_grace_millis=5_000)
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    _, done = ticket_of(scene)
+    ref = scene.ended()
+    assert not scene.worker.step()
+    assert scene.span(ref) is None
+    assert done == []
+
+
+def test_a_flush_pushes_out_the_span_in_front_of_its_patch(scene):
+    """A span that comes after a flush was asked for, but whose patch the flush waits for, goes at once."""
+    span = scene.tracer.start_span("span")
+    scene.processor.submit(
+        om.SpanRef.from_span_context(span.get_span_context()), {("span", "metadata", "early"): (True, (1, 1))}
+    )
+    ticket, done = ticket_of(scene)
+    scene.ended()
+    span.end()
+    assert scene.step_all() == 2
+    assert (done, ticket.is_clean, scene.sent()) == ([True], True, [{"early": True}])
+    assert scene.stats.spans_queued == 1
+
+
+def test_a_flush_is_told_of_an_eviction(make_scene):
+    """A flush whose last span is dropped from a full outbox is over, and unclean."""
+    scene = make_scene(max_queue_size=2, max_export_batch_size=2)
+    scene.ended()
+    ticket, done = ticket_of(scene)
+    scene.ended()
+    scene.ended()
+    assert (done, ticket.is_clean) == ([True], False)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["ok", "raises"])
+def test_a_flush_flushes_the_patch_exporter(scene, fails):
+    """When a flush has sent its patches, the patch exporter hands over what it buffers; it may raise."""
+    calls = []
+    scene.patches.force_flush = lambda timeout_millis: calls.append(timeout_millis) or 1 / (not fails)
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    assert scene.processor.force_flush()
+    assert (len(calls), scene.stats.delivered) == (1, 1)

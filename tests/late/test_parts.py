@@ -138,6 +138,12 @@ def test_the_remote_grace_follows_from_the_backend(convergence, grace, asked, mi
     )
 
 
+def test_a_backend_that_tells_an_unknown_span_is_asked_at_once():
+    """Where "span not found" is told, and answered with another try, an update of an unseen span waits for nothing."""
+    exporter = InMemoryPatchExporter(convergence="ordered", grace_millis=9_000, reports_missing=True)
+    assert Destination("d", RecordingSpanExporter(), exporter).remote_grace_ns == 0
+
+
 @pytest.mark.parametrize(
     ("variables", "limit"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
@@ -217,14 +218,45 @@ def test_a_paused_destination_is_left_alone(make_scene):
     assert scene.sent() == [{"b": 2}, {"a": 1}]
 
 
-def test_a_pause_loses_nothing_however_long(make_scene):
-    """What waits for a paused destination is kept beyond its max_age: the keys may be put right tomorrow."""
-    scene = make_scene(max_age_millis=60_000, pause_millis=60_000)
+def test_a_pause_loses_nothing_within_max_age(make_scene):
+    """What waits for a paused destination is kept, probe after probe, until max_age."""
+    scene = make_scene(max_age_millis=3_600_000, pause_millis=60_000)
     scene.patches.answer = lambda patch: Pause(DeliveryError("unauthorized", "the key is wrong"))
     send(scene, a=1)
     for _ in range(5):
         scene.wait_and_step(60_000)
     assert (scene.stats.late, scene.lost) == (1, {})
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Pause(DeliveryError("unauthorized", "the key is wrong")),
+        Rejected(DeliveryError("segment_not_found", "no such span")),
+        Retry(DOWN),
+    ],
+    ids=["pause", "missing", "retry"],
+)
+def test_whatever_is_answered_a_patch_expires(make_scene, outcome):
+    """A patch that is older than max_age is given up, whichever answer keeps it waiting."""
+    scene = make_scene(max_age_millis=60_000, pause_millis=30_000, visibility_millis=3_600_000)
+    scene.patches.answer = lambda patch: outcome
+    send(scene, a=1)
+    for _ in range(5):
+        scene.wait_and_step(60_000)
+    assert (scene.stats.late, scene.lost) == (0, {"expired": 1})
+
+
+def test_a_pause_does_not_outlast_the_deadline_of_a_failed_span(make_scene):
+    """The patch of a span whose export failed is given up at its deadline, although the destination is paused."""
+    scene = make_scene(failed_span_millis=10_000, pause_millis=30_000)
+    ref = scene.ended()
+    om.update_span(ref, metadata={"a": 1})
+    scene.spans.answer = lambda: SpanExportResult.FAILURE
+    scene.patches.answer = lambda patch: Pause(DeliveryError("unauthorized", "the key is wrong"))
+    scene.wait_and_step()
+    scene.wait_and_step(30_000)
+    assert (scene.stats.late, scene.lost) == (0, {"target_not_exported": 1})
 
 
 def test_spans_leave_while_patches_are_paused(scene):

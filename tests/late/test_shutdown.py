@@ -87,11 +87,85 @@ def test_an_update_after_shutdown_is_refused(scene):
     assert scene.stats == before
 
 
-def test_an_update_that_was_on_its_way_into_a_closed_outbox_is_counted(scene):
-    """An update that reaches an outbox after it was closed is dropped and counted."""
+def test_an_update_that_was_on_its_way_into_a_closed_outbox_is_refused(scene):
+    """An update that reaches an outbox after it was closed is refused: neither accepted nor lost."""
     scene.outbox.close()
     receipt = om.update_span(scene.unseen(), metadata={"a": 1})
-    assert (bool(receipt), receipt.reason, scene.lost) == (False, "after_shutdown", {"shutdown_deadline": 1})
+    assert (bool(receipt), receipt.reason) == (False, "after_shutdown")
+    assert (scene.stats.accepted, scene.lost) == (0, {})
+
+
+def test_shutdown_does_not_wait_for_spans_of_other_processes(make_scene):
+    """An update of an unseen span is sent at once by shutdown, whatever the remote grace."""
+    scene = make_scene(remote_grace_millis=3_600_000)
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    scene.processor.shutdown()
+    assert (scene.sent(), scene.lost) == ([{"a": 1}], {})
+
+
+def test_shutdown_does_not_cut_what_a_backend_asked_for(scene):
+    """A Retry-After holds at shutdown as well."""
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    scene.patches.answer = lambda patch: Retry(DOWN, after_millis=60_000)
+    scene.wait_and_step()
+    scene.processor.shutdown()
+    assert (len(scene.patches.calls), scene.lost) == (1, {"shutdown_deadline": 1})
+
+
+def test_shutdown_waits_for_the_grace_after_a_spans_own_export(make_scene):
+    """The grace that the backend needs after a span's export is not dropped at shutdown."""
+    scene = make_scene(patches=InMemoryPatchExporter(grace_millis=3_000), remote_grace_millis=1_000)
+    ref = scene.exported()
+    om.update_span(ref, metadata={"a": 1})
+    scene.outbox.close()
+    scene.outbox.request_flush(lambda: None, 1 << 62)
+    assert scene.step_all() == 0
+    assert scene.wait_and_step(3_000) == 1
+    assert scene.sent() == [{"a": 1}]
+
+
+@pytest.mark.parametrize("kind", ["patches", "spans"])
+def test_an_exporter_that_hangs_as_it_closes_delays_no_other(kind):
+    """Other destinations are closed, and shutdown returns, while one hangs in its exporter's shutdown."""
+    release, closed = threading.Event(), threading.Event()
+    hanging_spans, hanging_patches = RecordingSpanExporter(), InMemoryPatchExporter()
+    if kind == "patches":
+        hanging_patches.shutdown = lambda timeout_millis: release.wait()
+    else:
+        hanging_spans.shutdown = release.wait
+    spans = RecordingSpanExporter()
+    spans.shutdown = closed.set
+    processor = om.MetadataSpanProcessor(
+        om.Destination("hangs", hanging_spans, hanging_patches),
+        om.Destination("other", spans, InMemoryPatchExporter()),
+    )
+    processor.shutdown(timeout_millis=1)
+    assert closed.wait(30)
+    assert not release.is_set()
+    release.set()
+    processor.workers[0]._thread.join()
+    assert hanging_patches.is_shut_down or hanging_spans.is_shut_down
+
+
+def test_exporters_are_closed_on_the_thread_that_called_them():
+    """The worker's thread closes its destination's exporters, the patch exporter first, as its last step."""
+    calls = []
+    spans, patches = RecordingSpanExporter(), InMemoryPatchExporter()
+    patches.shutdown = lambda timeout_millis: calls.append(("patches", threading.current_thread()))
+    spans.shutdown = lambda: calls.append(("spans", threading.current_thread()))
+    processor = om.MetadataSpanProcessor(om.Destination("memory", spans, patches))
+    thread = processor.workers[0]._thread
+    processor.shutdown()
+    assert calls == [("patches", thread), ("spans", thread)]
+
+
+def test_a_flush_that_waits_ends_when_shutdown_gives_up(scene):
+    """A flush of another thread is told when what it waits for was given up."""
+    done = []
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    scene.outbox.request_flush(lambda: done.append(True), 1 << 62)
+    scene.outbox.give_up("shutdown_deadline")
+    assert done == [True]
 
 
 def test_a_span_that_is_open_at_shutdown_loses_its_updates(scene):

@@ -320,3 +320,63 @@ def test_a_worker_survives_a_failure_of_our_own(monkeypatch):
     assert processor.force_flush()
     assert len(exporter.spans) == 1
     assert processor.stats().internal_errors == 1
+
+
+def test_a_failure_of_our_own_in_an_export_is_answered(scene, monkeypatch):
+    """What was claimed when our own code fails is settled: live updates as internal_error, joined ones as a patch."""
+    from otel_metadata.late import worker
+    from otel_metadata.reporting import REPORTER
+
+    monkeypatch.setattr(REPORTER, "reraise", False)
+    ref = scene.ended(a=1)
+    om.update_span(ref, metadata={"b": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "settled_fields", lambda span, fields: 1 / 0)
+        scene.clock.advance(5_000)
+        assert scene.worker.step()
+    assert (scene.stats.spans_queued, scene.stats.spans_failed) == (0, 1)
+    assert (scene.lost, scene.processor.stats().internal_errors) == ({"internal_error": 1}, 1)
+    scene.wait_and_step()
+    assert scene.sent() == [{"b": 2}]
+
+
+def test_a_span_that_is_being_claimed_is_in_one_place_or_the_other(scene):
+    """Whoever asks between the two statements of a claim finds the span."""
+    ref = scene.ended()
+    seen = []
+
+    class Exporting(dict):
+        def __setitem__(self, key, item):
+            seen.append(key in scene.outbox._queue)
+            super().__setitem__(key, item)
+
+    scene.outbox._exporting = Exporting()
+    scene.wait_and_step()
+    assert seen == [True]
+    assert scene.outbox.knows(ref.key)
+
+
+def test_whether_a_span_is_known_is_looked_up_under_the_lock(scene):
+    """While another thread moves a span from one map to the next, nobody looks."""
+    ref = scene.ended()
+
+    class Recent:
+        was_free = None
+
+        def __contains__(self, key):
+            def look():
+                Recent.was_free = LOCK.acquire(blocking=False)
+                if Recent.was_free:
+                    LOCK.release()
+
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+            return True
+
+    scene.outbox._queue.clear()
+    scene.outbox._unweighed.clear()
+    before, scene.outbox._recent = scene.outbox._recent, Recent()
+    assert scene.outbox.knows(ref.key)
+    scene.outbox._recent = before
+    assert Recent.was_free is False

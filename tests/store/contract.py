@@ -168,6 +168,30 @@ class StoreContract:
         ] * 2
         assert only(store, trace_id=trace_hex(5)).trace_metadata == {}
 
+    def test_everything_that_was_said_of_a_trace_can_be_read(self, store: SpanStore) -> None:
+        """Input, output, evaluations and annotations of the trace are on the records of its spans, beside their own."""
+        verdict, note = Evaluation("C", 1.0, "ok"), Annotation("q", text="hm", annotator="ann")
+        version = (START_NS, 1)
+        store.write([ended_span(1), ended_span(2)])
+        store.patch(
+            [
+                Patch(
+                    SpanRef(TRACE, 1),
+                    {
+                        ("trace", "input", ""): ({"q": None}, version),
+                        ("trace", "output", ""): ("a", version),
+                        ("trace", "evaluation", "C"): (verdict.to_json(), version),
+                        ("trace", "annotation", annotation_key("q", "ann")): (note.to_json(), version),
+                    },
+                )
+            ]
+        )
+
+        for record in store.query(SpanQuery(trace_hex())):
+            assert (record.trace_input, record.trace_output) == ({"q": None}, "a")
+            assert (record.trace_evaluations, record.trace_annotations) == ({"C": verdict}, (note,))
+            assert (record.input, record.output, record.evaluations, record.annotations) == (None, None, {}, ())
+
     def test_the_same_span_id_in_another_trace_is_another_span(self, store: SpanStore) -> None:
         """Span ids are unique only within their trace."""
         store.write([ended_span(1, trace_id=5), ended_span(1, trace_id=6)])
@@ -252,8 +276,12 @@ class StoreContract:
             trace_tags=(),
             input={"q": None},
             output=None,
+            trace_input=None,
+            trace_output=None,
             evaluations={"C": Evaluation("C", 1.0, "ok")},
             annotations=(Annotation("q", text="hm", annotator="ann"),),
+            trace_evaluations={},
+            trace_annotations=(),
             span=StoredSpan(
                 trace_id=trace_hex(),
                 span_id="0000000000000001",
@@ -395,9 +423,11 @@ def shown(record: SpanRecord) -> list[str]:
         json_text([record.name, record.status_code, record.status_message, dict(record.attributes)]),
         json_text([list(record.metadata.items()), list(record.trace_metadata.items())]),  # type: ignore[list-item]
         json_text([record.trace_name, record.user_id, record.session_id, [*record.tags], [*record.trace_tags]]),
-        json_text([record.input, record.output]),
+        json_text([record.input, record.output, record.trace_input, record.trace_output]),
         json_text([[name, verdict.to_json()] for name, verdict in record.evaluations.items()]),
         json_text([note.to_json() for note in record.annotations]),
+        json_text([[name, verdict.to_json()] for name, verdict in record.trace_evaluations.items()]),
+        json_text([note.to_json() for note in record.trace_annotations]),
     ]
 
 

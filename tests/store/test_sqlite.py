@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,10 +27,13 @@ from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.seams import SystemClock
 from otel_metadata.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
 
 PROCESSES = 4
 PATCHES = 50
+OPENERS = 8
+FILES = 10
 
 
 @pytest.fixture
@@ -232,6 +235,104 @@ class TestRefusals:
         assert sorted(record.span_id[-1] for record in store.query(SpanQuery())) == ["1", "3"]
 
 
+class OnWait(SystemClock):
+    """A clock that does something when the store waits for another's lock, then waits as the system's does."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self.waits = 0
+        self._action = action
+
+    def wait(self, event: threading.Event, timeout_ns: int | None) -> bool:  # type: ignore[override]
+        self.waits += 1
+        self._action()
+        return event.wait(None if timeout_ns is None else timeout_ns / 1e9)
+
+
+class TestWaiting:
+    def test_a_new_file_that_another_process_is_making_is_waited_for(self, path: Path) -> None:
+        """SQLite answers "locked" at once, whatever its timeout, when the journal mode cannot be changed yet."""
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        clock = OnWait(other.close)
+        store = SqliteStore(path, clock=clock)
+
+        store.write([ended_span()])
+
+        assert only(store).name == "work"
+        assert clock.waits >= 1
+        store.close()
+
+    def test_a_file_in_wal_mode_is_opened_while_another_process_writes(self, store: SqliteStore, path: Path) -> None:
+        """Nothing is changed in a store that is made already, so its spans can be read at any time."""
+        store.write([ended_span()])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        reader = SqliteStore(path, busy_timeout_millis=0)
+
+        assert only(reader).name == "work"
+        reader.close()
+        other.close()
+
+    def test_closing_ends_a_write_that_waits(self, store: SqliteStore, path: Path) -> None:
+        """A store whose write waits for another process is closed without waiting for it; the write raises."""
+        store.write([ended_span(1)])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        is_waiting = threading.Event()
+        patient = SqliteStore(path, busy_timeout_millis=600_000, clock=OnWait(is_waiting.set))
+        errors: list[StoreError] = []
+
+        def write() -> None:
+            try:
+                patient.write([ended_span(2)])
+            except StoreError as error:
+                errors.append(error)
+
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        assert is_waiting.wait(60)
+
+        patient.close()
+        writer.join(60)
+
+        assert not writer.is_alive()
+        assert ["locked" in str(error) for error in errors] == [True]
+        other.close()
+        patient.write([ended_span(3)])
+        assert sorted(record.span_id[-1] for record in patient.query(SpanQuery())) == ["1", "3"]
+        patient.close()
+
+    def test_closing_interrupts_a_write_that_runs_too_long(self, store: SqliteStore) -> None:
+        """A statement that does not come to its end is interrupted, and taken back."""
+        store.write([ended_span(1)])
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+        is_running = threading.Event()
+        errors: list[StoreError] = []
+
+        def write() -> None:
+            try:
+                with store._transaction() as connection:
+                    is_running.set()
+                    connection.execute(endless).fetchall()
+            except StoreError as error:
+                errors.append(error)
+
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        assert is_running.wait(60)
+
+        store.close()
+        writer.join(60)
+
+        assert not writer.is_alive()
+        assert ["interrupted" in str(error) for error in errors] == [True]
+
+    def test_a_thread_waits_for_another_only_as_long_as_it_was_told(self, store: SqliteStore) -> None:
+        """The store's own lock is part of the time that a write has."""
+        with store._opened(), pytest.raises(StoreError, match="another thread's write has not ended"):
+            store.patch([Patch(SpanRef(TRACE, 1), metadata(k=1))], timeout_millis=0)
+
+
 # A process of its own, which starts with nothing but the path: it waits for a line, so that all begin at once.
 WRITER = """
 import sys
@@ -245,6 +346,22 @@ for patch in patches_of(writer, count):
     store.patch([patch])
     store.write([ended_span(1000 * writer)])
 store.close()
+"""
+
+# Opens each file that it is told, writes a span of its own, and says how that went.
+OPENER = """
+import sys
+from otel_metadata.store.sqlite import SqliteStore
+from tests.store.contract import ended_span
+print("ok", flush=True)
+for line in sys.stdin:
+    store = SqliteStore(line.strip())
+    try:
+        store.write([ended_span(int(sys.argv[1]))])
+        store.close()
+        print("ok", flush=True)
+    except Exception as error:
+        print(repr(error), flush=True)
 """
 
 
@@ -275,6 +392,38 @@ class TestManyWriters:
         assert record.metadata == {**expected, "shared": [PROCESSES, PATCHES - 1]}
         assert record.tags == ("seen",)
         assert len(store.query(SpanQuery())) == PROCESSES + 1
+
+    def test_several_processes_open_new_files_at_once(self, tmp_path: Path) -> None:
+        """Every process opens every file as the others do, before it is there: none of them fails."""
+        paths = [str(tmp_path / f"{at}.db") for at in range(FILES)]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", OPENER, str(writer)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=Path(__file__).parents[2],
+                text=True,
+            )
+            for writer in range(1, OPENERS + 1)
+        ]
+        answers: list[str] = []
+        for path in ["", *paths]:  # the first line only says that a process is there
+            for process in processes:
+                assert process.stdin is not None
+                if path:
+                    process.stdin.write(f"{path}\n")
+                    process.stdin.flush()
+            for process in processes:
+                assert process.stdout is not None
+                answers.append(process.stdout.readline())
+        for process in processes:
+            process.communicate(timeout=120)
+
+        assert set(answers) == {"ok\n"}
+        for path in paths:
+            store = SqliteStore(path)
+            assert len(store.query(SpanQuery())) == OPENERS
+            store.close()
 
     def test_several_threads_at_once_lose_nothing(self, store: SqliteStore) -> None:
         """One store object is for any thread."""

@@ -42,6 +42,8 @@ def demo(
     try:
         from otel_metadata.cli.demo import run  # openai and an instrumentor are an extra
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "otel_metadata":
+            raise
         typer.echo(f"otel-metadata: {error.name} is not installed; pip install 'otel-metadata[demo]'.", err=True)
         raise typer.Exit(2) from None
     raise typer.Exit(run(keep))

@@ -49,6 +49,12 @@ __all__ = ["run"]
 _STYLES = {"live": "green", "in_flight": "yellow", "late": "cyan", "dropped": "red"}
 
 
+_ANOTHER_PROCESS = "late, another process"
+
+# What a receipt has to say at each moment.
+_ROUTES = {"while it runs": "live", "after its end": "in_flight", "after its export": "late", _ANOTHER_PROCESS: "late"}
+
+
 class _Shown(NamedTuple):
     """One update, as the first table shows it."""
 
@@ -72,13 +78,21 @@ def run(keep: str = "") -> int:
             return 2
         store = f"sqlite:///{path}"
         console.print("\n[bold]otel-metadata demo[/]: one question to an LLM application, traced by OpenTelemetry.\n")
-        updates = _Application(store).serve()
+        application = _Application(store)
+        updates = application.serve()
         with Client(store) as client:
             records = client.spans.list()
         _print_updates(console, updates)
         _print_spans(console, records)
-        wrong = _check(records)
         statistics = stats().destinations["sqlite"]
+        wrong = _check(records)
+        wrong += [
+            f"the receipt of {update.call!r}, {update.moment}: {update.receipt}; expected {_ROUTES[update.moment]}"
+            for update in updates
+            if update.receipt != _ROUTES[update.moment]
+        ]
+        if not application.has_arrived or not statistics.is_balanced or statistics.delivered != statistics.accepted:
+            wrong.append(f"not everything arrived: {statistics}")
         console.print(
             f"{statistics.accepted} updates in this process: "
             f"{statistics.delivered} delivered, {statistics.waiting} waiting, "
@@ -100,6 +114,8 @@ class _Application:
     def __init__(self, store: str) -> None:
         self._store = store
         self._shown: list[_Shown] = []
+        self._moment = "while it runs"
+        self.has_arrived = True
 
     def serve(self) -> list[_Shown]:
         provider = TracerProvider(resource=Resource.create({"service.name": "demo"}))
@@ -113,9 +129,12 @@ class _Application:
                     reference, plain, streamed = self._answer("Why is the sky blue?")
         finally:
             instrumentor.uninstrument()
+        self._moment = "after its end"
         self._in_flight(reference, plain, streamed)
-        flush()
+        self.has_arrived = flush()
+        self._moment = "after its export"
         self._late(reference)
+        self.has_arrived = flush() and self.has_arrived
         shutdown()
         return self._shown
 
@@ -190,14 +209,11 @@ class _Application:
         )
         for line in completed.stdout.splitlines():
             span, call, route = line.split("\t")
-            self._shown.append(_Shown("late, another process", span, call, route))
+            self._shown.append(_Shown(_ANOTHER_PROCESS, span, call, route))
         self._tell("answer", "metadata status='reviewed'", update_span(reference, metadata={"status": "reviewed"}))
 
     def _tell(self, span: str, call: str, receipt: Receipt) -> None:
-        moment = {"live": "while it runs", "in_flight": "after its end", "late": "after its export"}.get(
-            receipt.route, ""
-        )
-        self._shown.append(_Shown(moment, span, call, receipt.route))
+        self._shown.append(_Shown(self._moment, span, call, receipt.route))
 
 
 def _print_updates(console: Console, updates: list[_Shown]) -> None:

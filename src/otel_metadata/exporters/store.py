@@ -62,12 +62,10 @@ class StorePatchExporter:
         self.name = name
         self.store = store
 
-    def export(
-        self, patches: Sequence[Patch], *, timeout_millis: int
-    ) -> Sequence[Outcome]:  # the store bounds its own waiting
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
         """Merge all of them, or none."""
         try:
-            self.store.patch(patches)
+            self.store.patch(patches, timeout_millis=timeout_millis)
         except StoreError as error:
             return [Retry(DeliveryError("connection_failure", f"{error}"))] * len(patches)
         return [Delivered()] * len(patches)
@@ -76,6 +74,6 @@ class StorePatchExporter:
         """Nothing is buffered."""
         return True
 
-    def shutdown(self, timeout_millis: int = 5_000) -> None:  # closing does not wait
-        """Close the store."""
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """Close the store; a write that waits for another process is given up."""
         self.store.close()

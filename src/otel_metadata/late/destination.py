@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, final
 
 from otel_metadata.dialects.otel import OtelDialect
+from otel_metadata.environment import our_share, span_attribute_limit
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.seams import PatchExporter
 
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
     from otel_metadata.seams import Dialect
 
-__all__ = ["Destination", "our_share", "span_attribute_limit"]
+__all__ = ["Destination"]
 
 # How long an update for a span of another process waits when the backend cannot say that it does not know the span.
 _REMOTE_GRACE_MILLIS: Final = 5_000
-
-_DEFAULT_ATTRIBUTE_LIMIT: Final = 128
 
 
 @final
@@ -37,7 +35,7 @@ class Destination:
             batch schedule. The only way onto the span itself where a backend never changes a stored one.
         spans: False when the application exports its spans there by other means: then only late patches leave.
         remote_grace_millis: How long an update for a span of another process waits; None for 0 where order does not
-            matter to the backend, else 5 s.
+            matter to the backend or it tells an unknown span, else 5 s.
     """
 
     name: str
@@ -86,26 +84,10 @@ class Destination:
         millis = self.remote_grace_millis
         if millis is None:
             grace = self.patch_exporter.grace_millis
-            millis = 0 if self.patch_exporter.convergence == "versioned" else max(grace, _REMOTE_GRACE_MILLIS)
+            # One that tells a missing span is asked at once, and again while the span may still appear.
+            goes_at_once = self.patch_exporter.convergence == "versioned" or self.patch_exporter.reports_missing
+            millis = 0 if goes_at_once else max(grace, _REMOTE_GRACE_MILLIS)
         return millis * 1_000_000
-
-
-def span_attribute_limit() -> int | None:
-    """Return how many attributes one span may have; None for no limit.
-
-    Source: OpenTelemetry, "Span Limits" and "Attribute Limits" of the SDK environment variables. The limits that a
-    tracer provider was given in code are private to it.
-    """
-    for variable in ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"):
-        text = os.environ.get(variable, "").strip()
-        if text.isdecimal():
-            return int(text)
-    return _DEFAULT_ATTRIBUTE_LIMIT
-
-
-def our_share(limit: int | None) -> int | None:
-    """Return how many attributes of one span ours may be: a quarter, so that we never evict the application's."""
-    return None if limit is None else limit // 4
 
 
 _CANONICAL = OtelDialect(max_attributes=our_share(span_attribute_limit()), span_limit=span_attribute_limit())

@@ -24,6 +24,9 @@ log line ends in a handler of the application's, so what is to be told waits in 
 Balance: each accepted update is counted once in exactly one of delivered, waiting, lost. A patch carries the number of
 updates that are in it; a span that leaves with a remainder settles only the updates that are not in the remainder.
 
+Bytes: `_span_bytes` and `_patch_bytes` are what is held, apart from spans that are not weighed yet: a field that
+replaces another counts only for the difference. Each has a bound of its own, so that patches push out no spans.
+
 If you add a place where updates wait, add it to `stats` and to `give_up`.
 """
 
@@ -32,7 +35,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
@@ -40,8 +43,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.late.backoff import backoff_ns
 from otel_metadata.late.stats import Counters, DestinationStats
-from otel_metadata.late.weight import weigh_fields, weigh_span
-from otel_metadata.model.merge import Field, FieldName, Fields, merge, merge_into
+from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields, weigh_span
+from otel_metadata.model.merge import Field, FieldName, Fields, merge
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.receipt import LossReason, Routed
@@ -70,6 +73,9 @@ _MAX_NEWS: Final = 1_024
 # turn out to be large there are fewer of them: together an eighth of the room in bytes.
 _INBOX_ROOM: Final = 1_024
 _MIN_INBOX_ROOM: Final = 16
+
+# While the worker does not come, one in so many spans is weighed as it arrives: enough to see that they got larger.
+_SAMPLE_EVERY: Final = 64
 
 _NO_FIELDS: Final[Fields] = {}
 
@@ -104,7 +110,9 @@ class OutboxSettings:
         schedule_delay_millis: How long a span or patch waits for company (`OTEL_BSP_SCHEDULE_DELAY`).
         export_timeout_millis: What one export of patches may take (`OTEL_BSP_EXPORT_TIMEOUT`).
         max_patches: Targets with a waiting patch; beyond, an update is lost (`buffer_full`).
-        max_bytes: Estimated size of all that waits.
+        max_bytes: Estimated size of the ended spans that wait or are being exported, and of the patches: each of the
+            two may be this large. Ended spans that were not admitted yet come on top: at most max_queue_size of them,
+            and about a quarter of this.
         visibility_millis: How long "span not found" is answered with another try.
         failed_span_millis: How long the patch of a span whose export failed is tried.
         max_age_millis: How long a patch is tried at all.
@@ -214,13 +222,14 @@ class _Pending:
         self.first_missing_ns: int | None = None
         self.attempts = 0
 
-    def take(self, target: SpanRef, fields: Fields, updates: int, size: int) -> None:
-        """Take more fields for the same span, and the ids that its name brings."""
+    def take(self, target: SpanRef, fields: Fields, updates: int, size: int) -> int:
+        """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
         if target.backend_ids and not self.target.backend_ids:
             self.target = target
-        merge_into(self.fields, fields)
+        growth = merge_weighed(self.fields, fields, size)
         self.updates += updates
-        self.size += size
+        self.size += growth
+        return growth
 
 
 class SpanBatch(NamedTuple):
@@ -241,15 +250,17 @@ class FlushTicket:
 
     Attributes:
         keys: What is still to be tried.
+        deadline_ns: When nobody waits any more; monotonic. What cannot be tried before is not waited for.
         behind: Those among them of which a patch is being sent and another waits behind it.
         is_clean: Whether all that was tried so far arrived.
     """
 
-    __slots__ = ("behind", "done", "is_clean", "keys")
+    __slots__ = ("behind", "deadline_ns", "done", "is_clean", "keys")
 
-    def __init__(self, keys: set[SpanKey], behind: set[SpanKey], done: Callable[[], None]) -> None:
+    def __init__(self, keys: set[SpanKey], behind: set[SpanKey], deadline_ns: int, done: Callable[[], None]) -> None:
         """Call *done* when `keys` runs empty."""
         self.keys = keys
+        self.deadline_ns = deadline_ns
         self.behind = behind
         self.is_clean = True
         self.done = done
@@ -301,7 +312,7 @@ class Outbox:
         self._pressure_at = settings.max_queue_size // 2 if destination.hold_millis else settings.max_export_batch_size
         self._pressure_at = max(min(self._pressure_at, settings.max_queue_size), 1)
         # Small until the first spans were weighed.
-        self._inbox_room = min(_MIN_INBOX_ROOM, self._pressure_at)
+        self._inbox_room = self._inbox_bound = min(_MIN_INBOX_ROOM, self._pressure_at)
         self._average_size = 0.0
         self.wake: Callable[[], None] = _nobody
         self.reset()
@@ -319,7 +330,9 @@ class Outbox:
         self._inbox: deque[EndedSpan] = deque()
         self._unweighed: list[QueuedSpan] = []
         self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
-        self._bytes = 0
+        # Of ended spans, queued and exporting, with what was joined; and of patches, waiting and being sent.
+        self._span_bytes = 0
+        self._patch_bytes = 0
         self._paused_until_ns = 0
         self._counters = Counters()
         self._is_closed = False
@@ -330,39 +343,47 @@ class Outbox:
         """Take a span that has ended. No lock: it waits in the inbox until somebody decides something."""
         inbox = self._inbox
         inbox.append(ended)
-        if len(inbox) > self._inbox_room:
+        waiting = len(inbox)
+        if waiting > self._inbox_room:
             self.wake()
-            if len(inbox) > 2 * self._inbox_room:
-                # The worker is busy, or hangs in an exporter: the application's thread keeps the bounds, two for one.
-                with self._lock:
-                    self._admit(limit=2, weigh=True)
-                self.tell_news()
+            is_sample = waiting % _SAMPLE_EVERY == 0 or not self._average_size
+            if is_sample or waiting > self._inbox_bound:
+                self._keep_bounds(ended, is_sample=is_sample)
+
+    def _keep_bounds(self, ended: EndedSpan, *, is_sample: bool) -> None:
+        """Do on the application's thread what must not wait for a worker that is busy, or hangs in an exporter."""
+        with self._lock:
+            if is_sample and ended.ended is not None:
+                self._learn(weigh_span(ended.ended))
+            if len(self._inbox) > self._inbox_bound:
+                self._admit(limit=2, weigh=True)  # two for one, so that no single call pays for all
+        self.tell_news()
 
     def submit(self, target: SpanRef, fields: Fields) -> Routed:
         """Take one update for a span that is not live: join it, or make a patch of it."""
         key = target.key
         with self._lock:
             self._admit()
-            counters = self._counters
-            counters.accepted += 1
-            size = weigh_fields(fields)
             if self._is_closed:
-                counters.lose("shutdown_deadline", 1)
                 return Routed("dropped", "after_shutdown")
-            if self._bytes + size > self.settings.max_bytes or (
-                len(self._pending) >= self.settings.max_patches and key not in self._pending
-            ):
-                return self._lost("buffer_full", 1)
+            self._counters.accepted += 1
+            size = weigh_fields(fields)
             item = self._queue.get(key)
             if item is not None and self.destination.spans:
+                if self._is_too_much(self._span_bytes + size, item.joined, fields):
+                    return self._lost("buffer_full", 1)
                 if item.joined is None:
-                    item.joined = dict(fields)
-                else:
-                    merge_into(item.joined, fields)
+                    item.joined = {}
+                growth = merge_weighed(item.joined, fields, size)
                 item.joined_updates += 1
-                item.size += size
-                self._bytes += size
+                item.size += growth
+                self._span_bytes += growth
                 return Routed("in_flight")
+            pending = self._pending.get(key)
+            if pending is None and len(self._pending) >= self.settings.max_patches:
+                return self._lost("buffer_full", 1)
+            if self._is_too_much(self._patch_bytes + size, pending.fields if pending is not None else None, fields):
+                return self._lost("buffer_full", 1)
             now = self._clock.monotonic_ns()
             recent = self._recent.get(key)
             if recent is not None and recent.state == "evicted":
@@ -374,7 +395,12 @@ class Outbox:
         """Whether the span waits here or left lately."""
         with self._lock:
             self._admit()
-        return key in self._queue or key in self._exporting or key in self._recent or key in self._pending
+            return key in self._queue or key in self._exporting or key in self._recent or key in self._pending
+
+    def _is_too_much(self, size: int, held: Fields | None, fields: Fields) -> bool:
+        """Whether *size* is beyond the bound, also when what *fields* replaces among *held* is taken off."""
+        bound = self.settings.max_bytes
+        return size > bound and (held is None or size - weigh_common(held, fields) > bound)
 
     def _times(self, key: SpanKey, recent: _Recent | None, now: int) -> tuple[int, int, int | None]:
         """Return when a new patch may go at the earliest, when it is due, and until when it is tried."""
@@ -402,9 +428,7 @@ class Outbox:
             with self._lock:
                 self._learn(max(sizes))
                 for item, size in zip(items, sizes, strict=True):
-                    if self._queue.get(item.key) is item:
-                        item.size += size
-                        self._bytes += size
+                    self._note_size(item, size)
 
     def claim_spans(self) -> SpanBatch | None:
         """Take the spans whose time has come out of the queue, with what was joined to them; None for none."""
@@ -416,21 +440,28 @@ class Outbox:
             while queue and len(batch) < self.settings.max_export_batch_size:
                 key = next(iter(queue))
                 item = queue[key]
-                pressed = len(queue) + len(batch) >= self._pressure_at or self._bytes * 2 > self.settings.max_bytes
-                if item.due_ns > now and not pressed and not self._tickets:
+                pressed = len(queue) + len(batch) >= self._pressure_at or self._span_bytes * 2 > self.settings.max_bytes
+                if item.due_ns > now and not pressed and not self._is_flushed(key):
                     break
-                del queue[key]
                 self._exporting[key] = item
+                del queue[key]
                 batch.append(item)
             return SpanBatch(batch) if batch else None
 
-    def spans_answered(self, batch: SpanBatch, is_exported: bool, remainders: Sequence[Fields]) -> None:
+    def spans_answered(
+        self,
+        batch: SpanBatch,
+        is_exported: bool,
+        remainders: Sequence[Fields],
+        reason: LossReason = "target_not_exported",
+    ) -> None:
         """Settle a batch: what left is delivered, what could not be said follows as a patch, what failed is told.
 
         Args:
             batch: What `claim_spans` returned.
             is_exported: Whether the span exporter acknowledged it.
             remainders: For each span the fields that its dialect could not say.
+            reason: As what the live updates of spans that failed are lost.
         """
         with self._lock:
             now = self._clock.monotonic_ns()
@@ -438,7 +469,7 @@ class Outbox:
                 if self._exporting.get(item.key) is not item:
                     continue  # given up meanwhile, at a shutdown that could not wait
                 del self._exporting[item.key]
-                self._bytes -= item.size
+                self._span_bytes -= item.size
                 state = "exported" if is_exported else "failed"
                 window = (item.span.start_time or 0, item.span.end_time or 0)
                 self._recent[item.key] = _Recent(state, now, window)
@@ -447,7 +478,7 @@ class Outbox:
                     self._settle_exported(item, remainder, now)
                 else:
                     self._counters.spans_failed += 1
-                    self._settle_failed(item, now)
+                    self._settle_failed(item, reason, now)
                 self._release(item.key, now, is_exported)
             self._check_tickets()
 
@@ -493,6 +524,9 @@ class Outbox:
                         ticket.forget(key, is_clean=is_clean)
                     else:
                         ticket.tried(key, is_clean=is_clean)
+            if any(isinstance(outcome, Pause) for outcome in outcomes):
+                for ticket in self._tickets:
+                    self._drop_patches(ticket, ticket.keys & self._pending.keys())
             self._check_tickets()
 
     def next_due_ns(self) -> int | None:
@@ -507,18 +541,34 @@ class Outbox:
 
     # --- flush, shutdown, counts ------------------------------------------------------------------------------------
 
-    def request_flush(self, done: Callable[[], None]) -> FlushTicket:
-        """Make everything that waits due as soon as its backend may take it, and tell when all of it was tried once."""
+    def request_flush(self, done: Callable[[], None], deadline_ns: int) -> FlushTicket:
+        """Make everything that waits due as soon as its backend may take it, and tell when all of it was tried once.
+
+        Patches that cannot be tried by the deadline, or that wait out a pause, are not waited for: then it is unclean.
+
+        Args:
+            done: Called under the lock, once.
+            deadline_ns: Until when somebody waits; monotonic.
+        """
         with self._lock:
             self._admit()
+            now = self._clock.monotonic_ns()
             keys = {*self._queue, *self._exporting, *self._pending, *self._sending}
-            ticket = FlushTicket(keys, self._sending.keys() & self._pending.keys(), done)
+            ticket = FlushTicket(keys, self._sending.keys() & self._pending.keys(), deadline_ns, done)
             self._tickets.append(ticket)
             for key, pending in list(self._pending.items()):
-                pending.due_ns = pending.earliest_ns
-                self._schedule(key, pending)
+                if self._is_hopeless(pending, ticket, now):
+                    self._drop_patches(ticket, (key,))
+                else:
+                    pending.due_ns = pending.earliest_ns
+                    self._schedule(key, pending)
             self._check_tickets()
             return ticket
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether somebody waits for a flush."""
+        return bool(self._tickets)
 
     def drop_ticket(self, ticket: FlushTicket) -> None:
         """Forget a flush that nobody waits for any more."""
@@ -537,10 +587,16 @@ class Outbox:
             REPORTER.tell(reason, message)
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Take nothing more, and wait for no span of another process any more: there is no later."""
         with self._lock:
             self._admit()
             self._is_closed = True
+            now = self._clock.monotonic_ns()
+            for key, pending in list(self._pending.items()):
+                # After a try, its time is what the backend asked for; after its span's export, the backend's grace.
+                if not pending.attempts and key not in self._recent and not self._is_blocked(key):
+                    pending.earliest_ns = pending.due_ns = now
+                    self._schedule(key, pending)
 
     def give_up(self, reason: LossReason) -> int:
         """Count everything that still waits as lost; return how many updates that were."""
@@ -558,7 +614,11 @@ class Outbox:
             self._sending.clear()
             self._due.clear()
             self._unweighed.clear()
-            self._bytes = 0
+            self._span_bytes = self._patch_bytes = 0
+            for ticket in self._tickets:
+                for key in list(ticket.keys):
+                    ticket.forget(key, is_clean=False)
+            self._check_tickets()
             return updates
 
     def lose_live(self, updates: int) -> None:
@@ -593,7 +653,7 @@ class Outbox:
                     spans_exported=counters.spans_exported,
                     spans_failed=counters.spans_failed,
                     spans_evicted=counters.spans_evicted,
-                    buffered_bytes=self._bytes,
+                    buffered_bytes=self._span_bytes + self._patch_bytes,
                     notes=counters.notes,
                 )
                 # A finalizer or signal handler that updates a span may have come between: then it is counted again.
@@ -624,34 +684,43 @@ class Outbox:
         item = QueuedSpan(
             key, ended.ended, ended.fields or _NO_FIELDS, ended.updates, ended.is_local_root, now + self._wait_ns
         )
-        # While the worker hangs in an exporter, those that nobody has weighed must not become many.
-        if weigh or len(self._unweighed) >= self._inbox_room:
-            self._weigh(item)
-        else:
-            self._unweighed.append(item)
         before = queue.pop(key, None)
         if before is not None:
             # An id generator of the application's own repeated itself: one of the two spans can stay.
             counters.spans_evicted += 1
             counters.lose("target_not_exported", before.updates + before.joined_updates)
-            self._bytes -= before.size
+            self._span_bytes -= before.size
         queue[key] = item
-        if len(queue) > self.settings.max_queue_size or self._bytes > self.settings.max_bytes:
+        if self._is_flushed(key):
+            # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.
+            item.due_ns = now
+            queue.move_to_end(key, last=False)
+        # While the worker hangs in an exporter, those that nobody has weighed must not become many.
+        if weigh or len(self._unweighed) >= self._inbox_room:
+            self._weigh(item)
+        else:
+            self._unweighed.append(item)
+        if len(queue) > self.settings.max_queue_size or self._span_bytes > self.settings.max_bytes:
             self._evict()
 
     def _evict(self) -> None:
-        while self._queue and (
-            len(self._queue) > self.settings.max_queue_size or self._bytes > self.settings.max_bytes
+        """Drop the oldest spans until the bounds hold; never the latest: it is not to blame for what others weigh."""
+        if self._span_bytes > self.settings.max_bytes:
+            # Dropping what nobody has weighed would free nothing.
+            self._weigh_all()
+        while len(self._queue) > 1 and (
+            len(self._queue) > self.settings.max_queue_size or self._span_bytes > self.settings.max_bytes
         ):
             key = next(iter(self._queue))
             item = self._queue.pop(key)
-            self._bytes -= item.size
+            self._span_bytes -= item.size
             self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", item.updates + item.joined_updates)
             self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None)
             self._give_up_pending(key, "target_not_exported")
             self._forget_in_tickets(key, is_clean=False)
             self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")
+        self._check_tickets()
 
     def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int) -> None:
         updates = item.updates + item.joined_updates
@@ -664,8 +733,8 @@ class Outbox:
         earliest = now + self._grace_ns
         self._add_pending(_ref(item.key), remainder, moved, weigh_fields(remainder), earliest, earliest, None)
 
-    def _settle_failed(self, item: QueuedSpan, now: int) -> None:
-        self._counters.lose("target_not_exported", item.updates)
+    def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int) -> None:
+        self._counters.lose(reason, item.updates)
         if item.joined:
             earliest = now + self._grace_ns
             deadline = now + self.settings.failed_span_millis * _MILLI
@@ -679,11 +748,15 @@ class Outbox:
             self._forget_in_tickets(key, is_clean=is_exported)
             return
         pending.earliest_ns = max(pending.earliest_ns, now + self._grace_ns)
-        pending.due_ns = pending.earliest_ns if self._tickets else max(pending.due_ns, pending.earliest_ns)
         if not is_exported:
             pending.deadline_ns = now + self.settings.failed_span_millis * _MILLI
-            for ticket in self._tickets:
-                ticket.is_clean = ticket.is_clean and key not in ticket.keys
+        for ticket in self._tickets:
+            if key in ticket.keys:
+                ticket.is_clean = ticket.is_clean and is_exported
+                if self._is_hopeless(pending, ticket, now):
+                    ticket.forget(key, is_clean=False)
+        is_flushed = self._is_flushed(key)
+        pending.due_ns = pending.earliest_ns if is_flushed else max(pending.due_ns, pending.earliest_ns)
         self._schedule(key, pending)
 
     def _settle_patch(self, pending: _Pending, outcome: Outcome, now: int) -> bool:
@@ -691,26 +764,22 @@ class Outbox:
         if isinstance(outcome, Delivered):
             self._counters.delivered += pending.updates
             self._counters.notes += len(outcome.notes)
-            self._bytes -= pending.size
+            self._patch_bytes -= pending.size
             return True
-        if isinstance(outcome, Rejected):
-            if outcome.error.type == "segment_not_found" and self._may_still_appear(pending, now):
-                self._retry(pending, None, now)
-                return False
-            self._give_up_patch(pending, _loss_of(outcome, pending), outcome.error)
-            return False
+        after_millis = outcome.after_millis if isinstance(outcome, Retry) else None
         if isinstance(outcome, Pause):
-            self._paused_until_ns = now + self.settings.pause_millis * _MILLI
-            self._retry(pending, self.settings.pause_millis, now)
+            after_millis = self.settings.pause_millis
+            self._paused_until_ns = now + after_millis * _MILLI
             self._tell("paused", f"paused ({outcome.error.type}: {outcome.error.message}); updates are kept.")
-            return False
-        expired = now - pending.created_ns > self.settings.max_age_millis * _MILLI
-        if pending.deadline_ns is not None and now >= pending.deadline_ns:
+        is_missing = isinstance(outcome, Rejected) and outcome.error.type == "segment_not_found"
+        if isinstance(outcome, Rejected) and not (is_missing and self._may_still_appear(pending, now)):
+            self._give_up_patch(pending, _loss_of(outcome, pending), outcome.error)
+        elif pending.deadline_ns is not None and now >= pending.deadline_ns:
             self._give_up_patch(pending, "target_not_exported", outcome.error)
-        elif expired:
+        elif now - pending.created_ns > self.settings.max_age_millis * _MILLI:
             self._give_up_patch(pending, "expired", outcome.error)
         else:
-            self._retry(pending, outcome.after_millis, now)
+            self._retry(pending, after_millis, now)
         return False
 
     def _may_still_appear(self, pending: _Pending, now: int) -> bool:
@@ -729,20 +798,21 @@ class Outbox:
         newer = self._pending.get(key)
         if newer is not None:
             # Updates that came while this one was being sent: they wait with it now.
-            pending.take(newer.target, newer.fields, newer.updates, newer.size)
+            growth = pending.take(newer.target, newer.fields, newer.updates, newer.size)
+            self._patch_bytes += growth - newer.size
         self._pending[key] = pending
         self._schedule(key, pending)
 
     def _give_up_patch(self, pending: _Pending, reason: LossReason, error: DeliveryError) -> None:
         self._counters.lose(reason, pending.updates)
-        self._bytes -= pending.size
+        self._patch_bytes -= pending.size
         self._tell(reason, f"a patch for {pending.target} was given up ({reason}): {error.message}")
 
     def _give_up_pending(self, key: SpanKey, reason: LossReason) -> None:
         pending = self._pending.pop(key, None)
         if pending is not None:
             self._counters.lose(reason, pending.updates)
-            self._bytes -= pending.size
+            self._patch_bytes -= pending.size
 
     def _add_pending(
         self,
@@ -762,8 +832,7 @@ class Outbox:
             self._schedule(key, pending)
         if deadline_ns is not None:
             pending.deadline_ns = deadline_ns
-        pending.take(target, fields, updates, size)
-        self._bytes += size
+        self._patch_bytes += pending.take(target, fields, updates, size)
 
     def _schedule(self, key: SpanKey, pending: _Pending) -> None:
         if not self._is_blocked(key):
@@ -772,16 +841,46 @@ class Outbox:
     def _is_blocked(self, key: SpanKey) -> bool:
         return key in self._sending or key in self._exporting or key in self._queue
 
+    def _is_flushed(self, key: SpanKey) -> bool:
+        """Whether a flush waits for it."""
+        return any(key in ticket.keys for ticket in self._tickets)
+
+    def _is_hopeless(self, pending: _Pending, ticket: FlushTicket, now: int) -> bool:
+        """Whether a flush need not wait for it: it may not go in time, or waits out a pause.
+
+        What was never tried does go to a paused destination, once: a flush is a probe.
+        """
+        return pending.earliest_ns > ticket.deadline_ns or (pending.attempts > 0 and self._paused_until_ns > now)
+
+    def _drop_patches(self, ticket: FlushTicket, keys: Iterable[SpanKey]) -> None:
+        """Take waiting patches that will not go now off a flush; not a span or patch that goes before one of them."""
+        for key in keys:
+            ticket.is_clean = False
+            ticket.behind.discard(key)
+            if not self._is_blocked(key):
+                ticket.keys.discard(key)
+
     def _weigh(self, item: QueuedSpan) -> None:
-        size = weigh_span(item.span) + weigh_fields(item.fields)
-        item.size += size
-        self._bytes += size
+        self._note_size(item, weigh_span(item.span) + weigh_fields(item.fields))
+
+    def _weigh_all(self) -> None:
+        items, self._unweighed = self._unweighed, []
+        for item in items:
+            self._weigh(item)
+
+    def _note_size(self, item: QueuedSpan, size: int) -> None:
+        if self._queue.get(item.key) is item or self._exporting.get(item.key) is item:
+            item.size += size
+            self._span_bytes += size
 
     def _learn(self, size: int) -> None:
         """Adapt the room of the inbox to the size of the spans that come."""
         self._average_size += (size - self._average_size) / (4 if self._average_size else 1)
         room = int(self.settings.max_bytes / 8 / self._average_size)
-        self._inbox_room = max(min(room, _INBOX_ROOM, self._pressure_at), min(_MIN_INBOX_ROOM, self._pressure_at))
+        least = min(_MIN_INBOX_ROOM, self._pressure_at)
+        self._inbox_room = max(min(room, _INBOX_ROOM, self._pressure_at), least)
+        # Far above the room: a burst that the queue could hold must not be admitted on the application's thread.
+        self._inbox_bound = max(min(2 * room, self.settings.max_queue_size), least)
 
     def _lost(self, reason: LossReason, updates: int) -> Routed:
         self._counters.lose(reason, updates)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from otel_metadata.model.merge import Fields, json_text
+from otel_metadata.model.merge import Field, FieldName, Fields, json_text, merge_into
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["weigh_fields", "weigh_span"]
+__all__ = ["merge_weighed", "weigh_common", "weigh_fields", "weigh_span"]
 
 # sys.getsizeof of the parts of a bare span, its context, and its place in our maps.
 _SPAN_BYTES: Final = 2_800
@@ -26,6 +26,21 @@ def weigh_fields(fields: Fields) -> int:
         elif type(value) in (dict, list):
             size += len(json_text(value))
     return size
+
+
+def weigh_common(held: Fields, fields: Fields) -> int:
+    """Return the estimated bytes of what *fields* may replace among *held*."""
+    return weigh_fields({name: held[name] for name in fields if name in held})
+
+
+def merge_weighed(held: dict[FieldName, Field], fields: Fields, size: int) -> int:
+    """Merge *fields*, which weigh *size*, into *held*; return by how many bytes it grew, or shrank."""
+    replaced = weigh_common(held, fields)
+    merge_into(held, fields)
+    if not replaced:
+        return size
+    # An older version does not replace a newer one: what stands is weighed, not what came.
+    return weigh_common(held, fields) - replaced
 
 
 def weigh_span(span: ReadableSpan) -> int:

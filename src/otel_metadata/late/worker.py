@@ -67,6 +67,7 @@ class Worker:
         self.outbox = outbox
         self._clock = clock
         self._with_thread = start
+        self._is_closing = False
         self._suppressed = suppressed()
         self._idle_ns = min(_IDLE_NS, outbox.settings.schedule_delay_millis * 1_000_000)
         self._begin()
@@ -76,6 +77,10 @@ class Worker:
     def _begin(self) -> None:
         self._awake = threading.Event()
         self._is_stopped = False
+        self._is_closed = False
+        self._stop_ticket: FlushTicket | None = None
+        self._stop_by_ns = 0
+        self._spans_were_last = False
         self._thread: threading.Thread | None = None
         if self._with_thread:
             name = f"otel_metadata:{self.outbox.destination.name}"
@@ -84,9 +89,8 @@ class Worker:
 
     def _after_fork(self) -> None:
         # The thread did not come along, and what waits belongs to the parent.
-        was_stopped = self._is_stopped
         self.outbox.reset()
-        if was_stopped:
+        if self._is_closing:
             self.outbox.close()
             return
         self._begin()
@@ -100,39 +104,82 @@ class Worker:
         """Do one piece of work: export one batch of spans, or send one batch of patches; False when none was due."""
         self.outbox.weigh_waiting()
         self.outbox.tell_news()
+        # In turns: spans that keep arriving must not keep the patches waiting.
+        if self._spans_were_last:
+            return self._send_due() or self._export_due()
+        return self._export_due() or self._send_due()
+
+    def _export_due(self) -> bool:
         spans = self.outbox.claim_spans()
-        if spans is not None:
-            self._export(spans)
-            return True
+        if spans is None:
+            return False
+        self._spans_were_last = True
+        self._export(spans)
+        return True
+
+    def _send_due(self) -> bool:
         patches = self.outbox.claim_patches()
-        if patches is not None:
-            self._send(patches)
-            return True
-        return False
+        if patches is None:
+            return False
+        self._spans_were_last = False
+        self._send(patches)
+        return True
 
     def flush(self, deadline_ns: int) -> bool:
         """Wait until everything that waits now was tried once, or until the deadline; True when all of it arrived."""
-        finish = self.begin_flush()
-        return finish(deadline_ns)
+        finish = self.begin_flush(deadline_ns)
+        return finish()
 
-    def begin_flush(self) -> _Finish:
-        """Ask for a flush without waiting; the result waits."""
+    def begin_flush(self, deadline_ns: int) -> _Finish:
+        """Ask for a flush without waiting; the result waits until the deadline."""
         event = threading.Event()
-        ticket = self.outbox.request_flush(event.set)
+        ticket = self.outbox.request_flush(event.set, deadline_ns)
         self.wake()
         return _Finish(self, ticket, event)
 
-    def begin_stop(self) -> None:
-        """Take nothing more; what waits is still sent by the flush that follows."""
+    def begin_stop(self, deadline_ns: int) -> None:
+        """Take nothing more, try what waits once, then close the destination's exporters, without waiting for it."""
+        self._is_closing = True
+        self._stop_by_ns = deadline_ns
         self.outbox.close()
+        self._stop_ticket = self.outbox.request_flush(self._end, deadline_ns)
 
-    def stop(self, deadline_ns: int) -> None:
-        """End the thread, waiting for it until the deadline; a hanging exporter is left behind."""
+    def stop(self) -> None:
+        """Wait for what `begin_stop` asked for, until its deadline; a hanging exporter is left behind."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            # No thread (a test, or an interpreter that has lost it): the caller does the work.
+            while not self._is_stopped and self._clock.monotonic_ns() < self._stop_by_ns and self.step():
+                pass
+            self._close_exporters()
+        elif thread is not threading.current_thread():
+            thread.join(max(self._stop_by_ns - self._clock.monotonic_ns(), 0) / 1e9)
+        self._end()
+        if self._stop_ticket is not None:
+            self.outbox.drop_ticket(self._stop_ticket)
+        self.outbox.tell_news()
+
+    def _end(self) -> None:
+        """Let the thread end after its piece of work."""
         self._is_stopped = True
         self.wake()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9)
+
+    def _close_exporters(self) -> None:
+        """Close the destination's exporters, once: the last step, on the thread that has called them all along."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        destination = self.outbox.destination
+        remaining = max((self._stop_by_ns - self._clock.monotonic_ns()) // 1_000_000, 0)
+        try:
+            destination.patch_exporter.shutdown(remaining)
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
+        try:
+            if destination.span_exporter is not None:
+                destination.span_exporter.shutdown()
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
 
     @property
     def runs_here(self) -> bool:
@@ -158,8 +205,19 @@ class Worker:
                 wait_ns = min(max(due_ns - self._clock.monotonic_ns(), 0), wait_ns)
             self._clock.wait(self._awake, wait_ns)
             self._awake.clear()
+        self._close_exporters()
 
     def _export(self, batch: SpanBatch) -> None:
+        try:
+            outgoing, remainders = self._merged(batch)
+        except BaseException as error:  # noqa: BLE001 # what was claimed is answered, whatever happens
+            self.outbox.spans_answered(batch, False, [{} for _ in batch.items], "internal_error")
+            REPORTER.failed("export", error)
+            return
+        self.outbox.spans_answered(batch, self._hand_over(outgoing), remainders)
+
+    def _merged(self, batch: SpanBatch) -> tuple[list[ReadableSpan], list[Fields]]:
+        """Return the spans as they leave, and for each the fields that follow as a patch."""
         destination = self.outbox.destination
         outgoing: list[ReadableSpan] = []
         remainders: list[Fields] = []
@@ -178,20 +236,24 @@ class Worker:
                 remainder = {**remainder, **{name: field for name, field in fields.items() if field[1][0] > end_ns}}
             outgoing.append(span)
             remainders.append(remainder)
-        is_exported = destination.span_exporter is None or not destination.spans
-        if not is_exported:
-            token = otel_context.attach(self._suppressed)
-            try:
-                is_exported = destination.span_exporter.export(outgoing) is SpanExportResult.SUCCESS  # type: ignore[union-attr] # checked by Destination
-            except BaseException as error:  # noqa: BLE001 # a foreign exporter
-                REPORTER.tell(
-                    f"span_export:{destination.name}",
-                    f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans "
-                    "failed.",
-                )
-            finally:
-                otel_context.detach(token)
-        self.outbox.spans_answered(batch, is_exported, remainders)
+        return outgoing, remainders
+
+    def _hand_over(self, outgoing: list[ReadableSpan]) -> bool:
+        """Give spans to the span exporter; return whether it acknowledged them."""
+        destination = self.outbox.destination
+        if destination.span_exporter is None or not destination.spans:
+            return True
+        token = otel_context.attach(self._suppressed)
+        try:
+            return destination.span_exporter.export(outgoing) is SpanExportResult.SUCCESS
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(
+                f"span_export:{destination.name}",
+                f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans failed.",
+            )
+            return False
+        finally:
+            otel_context.detach(token)
 
     def _send(self, batch: PatchBatch) -> None:
         destination = self.outbox.destination
@@ -208,8 +270,15 @@ class Worker:
                 f"{destination.name}: the patch exporter raised {type(error).__name__}.",
             )
             outcomes = ()
-        finally:
-            otel_context.detach(token)
+        if self.outbox.is_flushing:
+            try:
+                destination.patch_exporter.force_flush(self.outbox.settings.export_timeout_millis)
+            except BaseException as error:  # noqa: BLE001 # a foreign exporter
+                REPORTER.tell(
+                    f"patch_flush:{destination.name}",
+                    f"{destination.name}: the patch exporter raised {type(error).__name__} in its flush.",
+                )
+        otel_context.detach(token)
         self.outbox.patches_answered(batch, outcomes)
 
     def give_up(self, reason: LossReason) -> None:
@@ -226,8 +295,9 @@ class _Finish:
         self._ticket = ticket
         self._event = event
 
-    def __call__(self, deadline_ns: int) -> bool:
+    def __call__(self) -> bool:
         worker = self._worker
+        deadline_ns = self._ticket.deadline_ns
         clock = worker._clock  # of this module
         try:
             if worker.runs_here:

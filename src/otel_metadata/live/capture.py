@@ -16,7 +16,7 @@ from otel_metadata.model.value import CAPTURE_LIMITS, clean, is_clean_scalar
 
 __all__ = ["Arguments", "PartialOutput", "output_value"]
 
-# What a generator yielded is kept up to these; beyond, its length goes on being counted.
+# What a generator yielded is kept up to these: values that are no texts, and characters of all. Beyond, it is counted.
 MAX_ITEMS: Final = 1_000
 MAX_TEXT_CHARS: Final = 262_144
 
@@ -138,13 +138,18 @@ class PartialOutput:
         self._items: list[Any] = []
         self._chars = 0
         self._count = 0
+        self._others = 0
 
     def add(self, item: object) -> None:
         """Take one item, if there is room."""
         self._count += 1
-        if len(self._items) >= MAX_ITEMS or self._chars >= MAX_TEXT_CHARS:
+        is_text = type(item) is str
+        # A streamed answer has thousands of small texts: only their length counts.
+        if self._chars >= MAX_TEXT_CHARS or (not is_text and self._others >= MAX_ITEMS):
             return
+        self._others += not is_text
         if self._is_processed:
+            self._chars += len(item) if is_text else 0  # type: ignore[arg-type] # the exact type was just tested
             self._items.append(item)
             return
         # Cleaned now: the item itself is not kept alive, and a later change of it has no effect.

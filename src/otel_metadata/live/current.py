@@ -37,7 +37,7 @@ __all__ = [
     "update_trace",
 ]
 
-_FAILED: Final = Receipt.refused("invalid_target", ("otel_metadata failed inside; nothing was set",))
+_FAILED: Final = Receipt.refused("internal_error", ("otel_metadata failed inside; nothing was set",))
 
 
 def update_current_span(
@@ -384,7 +384,8 @@ def _route(ref: SpanRef, values: Values, notes: list[str], span: Span | None) ->
 def _route_trace(ref: SpanRef, values: Values, notes: list[str]) -> Receipt:
     """Update the local root of the span's trace where it is known here, else the trace alone."""
     key = REGISTRY.root_of(ref.key) or (ref.trace_id, 0)
-    return routing.route(key, values, notes, is_sampled=ref.sampled)
+    target = ref if key == ref.key else SpanRef(*key, ref.sampled, ref.backend_ids if key[1] == 0 else {})
+    return routing.route(key, values, notes, is_sampled=ref.sampled, ref=target)
 
 
 def _is_level(level: object) -> bool:
@@ -412,7 +413,7 @@ def _verdict(target: object, level: Level, make: _MakeValues) -> Receipt:
         values = make(level, notes)
         return _route_trace(ref, values, notes) if level == "trace" else _route(ref, values, notes, span)
     except Exception as error:  # noqa: BLE001 # the host's door
-        REPORTER.failed("score", error)
+        REPORTER.failed("score or annotate", error)
         return _FAILED
 
 

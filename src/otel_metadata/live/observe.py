@@ -14,6 +14,7 @@ import copy
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from types import CoroutineType
 from typing import Any, TypeVar, final, overload
 
 import wrapt
@@ -27,6 +28,7 @@ from otel_metadata.live.context import detach
 from otel_metadata.live.routing import set_captured
 from otel_metadata.live.spans import is_kept, record_end, set_values, span_kind_attributes
 from otel_metadata.live.values import Values, span_values
+from otel_metadata.live.wrapped import Wrapped
 from otel_metadata.model.merge import Json
 from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.reporting import REPORTER
@@ -213,16 +215,8 @@ def _observe_class(cls: type, options: _Options) -> type:
     return cls
 
 
-class _Observed(wrapt.FunctionWrapper):  # type: ignore[type-arg] # generic in wrapt's types, not at run time
+class _Observed(Wrapped):
     """A function that is observed; a class that is observed leaves it as it is."""
-
-    def __copy__(self) -> _Observed:
-        """Like a function, it is its own copy."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> _Observed:
-        """Like a function, it is its own copy."""
-        return self
 
 
 class _ObservedObject(wrapt.ObjectProxy):  # type: ignore[type-arg] # generic in wrapt's types, not at run time
@@ -244,6 +238,10 @@ class _ObservedObject(wrapt.ObjectProxy):  # type: ignore[type-arg] # generic in
     def __deepcopy__(self, memo: dict[int, object]) -> _ObservedObject:
         return _ObservedObject(copy.deepcopy(self.__wrapped__, memo), self._self_options)
 
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        # The object itself, not observed: a tracer does not travel to another process.
+        return copy.copy, (self.__wrapped__,)
+
     @property
     def __call__(self) -> Any:
         return self._self_call
@@ -258,14 +256,6 @@ def _callable_of(func: Any) -> Any:
     return func
 
 
-def _kind_of(func: Any) -> Any:
-    """Return the function that `inspect` knows the kind of."""
-    func = inspect.unwrap(_callable_of(func))
-    if not inspect.isroutine(func):
-        func = type(func).__call__
-    return func
-
-
 def _span_name(func: Any) -> str:
     func = _callable_of(func)
     name = getattr(func, "__qualname__", None) or type(func).__qualname__
@@ -274,7 +264,9 @@ def _span_name(func: Any) -> str:
 
 def _wrapper(func: Any, options: _Options) -> Callable[..., Any]:
     """Return the wrapt wrapper for the kind of callable that *func* is."""
-    function = _kind_of(func)
+    # Of the callable itself, never of what it wraps: a decorator between us and an `async def` may have made a plain
+    # function of it, and what runs is the decorator's.
+    function = _callable_of(func)
     call = _Call(func, options)
     if inspect.iscoroutinefunction(function):
         return call.coroutine
@@ -317,6 +309,8 @@ class _Call:
             self._end(span, kept, given, error, None)
             raise
         else:
+            if type(result) is CoroutineType:
+                return self._awaited(span, kept, given, result)
             self._end(span, kept, given, None, result)
             return result
         finally:
@@ -333,6 +327,20 @@ class _Call:
             if kept:
                 given = self._input(instance, args, kwargs)
             result = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            self._end(span, kept, given, error, None)
+            raise
+        else:
+            self._end(span, kept, given, None, result)
+            return result
+        finally:
+            detach(token)
+
+    async def _awaited(self, span: Span, kept: bool, given: Json | UnsetType, awaitable: Any) -> Any:
+        """Go on with the span of a plain function that returned a coroutine: a decorator's, most often."""
+        token = otel_context.attach(set_span_in_context(span))
+        try:
+            result = await awaitable
         except BaseException as error:
             self._end(span, kept, given, error, None)
             raise

@@ -126,8 +126,8 @@ class LiveSpan(weakref.ref["Span"]):
     routers: tuple[Router, ...]
     names: tuple[str, ...]
     outboxes: tuple[Inbox, ...]
+    log: list[tuple[Version, dict[str, Json]]]
     is_open: bool = True
-    log: list[tuple[Version, dict[str, Json]]] | None = None
     captured: tuple[Json | UnsetType, Json | UnsetType] | None = None
     updates: int = 0
     ended: ReadableSpan | None = None
@@ -140,15 +140,18 @@ class LiveSpan(weakref.ref["Span"]):
     def fields(self) -> dict[FieldName, Field] | None:
         """The sidecar; None before the first field. The caller holds `LOCK`, or the span is closed."""
         log = self.log
-        if log is not None:
+        if log:
             fields = self._fields
             if fields is None:
                 fields = self._fields = {}
-            # Versions were drawn under the lock, in this order: the later one stands.
-            for version, metadata in log:
+            # One at a time, and only where the version is higher: an update made by a signal handler may come between.
+            while log:
+                version, metadata = log.pop(0)
                 for key, value in metadata.items():
-                    fields["span", "metadata", key] = (value, version)
-            self.log = None
+                    name: FieldName = ("span", "metadata", key)
+                    held = fields.get(name)
+                    if held is None or held[1] < version:
+                        fields[name] = (value, version)
         if self.captured is not None and self.ended is not None:
             self._take_captured(self.captured, self.ended.end_time or 0)
         return self._fields
@@ -208,6 +211,7 @@ class LiveRegistry:
         entry.routers = (router,)
         entry.names = router.names
         entry.outboxes = router.outboxes
+        entry.log = []
         if parent is None or parent.is_remote:
             entry.root_key = key
             self._roots[key[0]] = key
@@ -223,8 +227,8 @@ class LiveRegistry:
             entry = self.entries.get(key)
             return entry.root_key if entry is not None else self._roots.get(key[0])
 
-    def drop(self, router: Router) -> list[LiveSpan]:
-        """Take a router that takes nothing more off the live spans; return those spans.
+    def drop(self, router: Router) -> None:
+        """Take a router that takes nothing more off the live spans, and let it count their updates as lost.
 
         A span that has just ended is not among them: it is in the outboxes already.
         """
@@ -238,7 +242,11 @@ class LiveRegistry:
                 if not entry.routers:
                     entry.is_open = False
                     self.entries.pop(entry.key, None)
-        return dropped
+            for entry in dropped:
+                router.abandoned(entry)
+                if not entry.routers:
+                    # Counted now; should its end be under way on another thread, it is not counted again.
+                    entry.updates = 0
 
     def live_updates(self, router: Router) -> int:
         """Return how many updates wait on spans of *router* that have not ended."""

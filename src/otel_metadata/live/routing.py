@@ -44,7 +44,17 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.model.unset import UnsetType
 
-__all__ = ["add_router", "refuse", "remove_router", "route", "set_captured", "set_live", "set_on_start", "set_unseen"]
+__all__ = [
+    "add_router",
+    "refuse",
+    "remove_router",
+    "route",
+    "routers",
+    "set_captured",
+    "set_live",
+    "set_on_start",
+    "set_unseen",
+]
 
 _REFUSALS: Final[Mapping[Refusal, str]] = {
     "unsampled": "An update was dropped: its span is not sampled, so no backend will ever have it.",
@@ -72,6 +82,11 @@ def add_router(router: Router) -> None:
         _was_shut_down = False
 
 
+def routers() -> tuple[Router, ...]:
+    """Return who takes updates now, in the order in which they were added."""
+    return _routers
+
+
 def remove_router(router: Router) -> None:
     """Let *router* take no more updates."""
     global _routers, _was_shut_down  # noqa: PLW0603 # replaced whole, so readers need no lock
@@ -82,6 +97,8 @@ def remove_router(router: Router) -> None:
 
 def refuse(reason: Refusal, notes: list[str] | None = None) -> Receipt:
     """Return a false receipt, and say why in the log, at most once a minute."""
+    if reason == "no_current_span" and not _routers and not _was_shut_down:
+        reason = "not_configured"  # that there is no span follows from it
     message = _REFUSALS.get(reason)
     if message is not None:
         REPORTER.tell(reason, message)
@@ -112,6 +129,8 @@ def route(
         span: The span itself when the caller holds it; a span of a provider without our processor is set directly.
     """
     if not values:
+        if notes:
+            REPORTER.tell("empty", f"An update sets nothing: {notes[0]}.")
         return Receipt.refused("empty", tuple(notes))
     values = masked(values, notes)
     if not is_sampled:
@@ -164,8 +183,7 @@ def set_unseen(span: Span, values: Values) -> None:
 
 
 def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
-    """Set what is the span's own from the start: context metadata, options of `observe`. Not an update: no receipt."""
-    values = masked(values, [])
+    """Set masked values that are the span's own from the start: context metadata, options. There is no receipt."""
     with LOCK:
         if not entry.is_open:
             return
@@ -232,12 +250,9 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
             return None
         version = settings.VERSIONS.next()
         log = entry.log
-        if log is None:
-            entry.log = [(version, given)]
-        else:
-            log.append((version, given))
-            if len(log) > MAX_LOG:
-                _ = entry.fields
+        log.append((version, given))
+        if len(log) > MAX_LOG:
+            _ = entry.fields  # reading merges
         entry.updates += 1
     if not span.is_recording():
         return Receipt(version, dict.fromkeys(entry.names, _IN_FLIGHT))
@@ -248,15 +263,16 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
 def _merge(entry: LiveSpan, values: Values) -> Version:
     """Merge *values* into the sidecar with a new version; the caller holds `LOCK`.
 
-    A version drawn under the lock is above all that are in the sidecar, so the later value stands without comparing,
-    but for tags, of which the first version counts.
+    A version drawn under the lock is above all that are in the sidecar.
     """
     version = settings.VERSIONS.next()
     fields = entry.fields
     if fields is None:
         fields = entry.fields = {}
     for name, value in values.items():
-        if name[1] != "tag" or name not in fields:
+        held = fields.get(name)
+        # An update made by a signal handler may come between; of a tag the first version counts.
+        if held is None or (name[1] != "tag" and held[1] < version):
             fields[name] = (value, version)
     return version
 

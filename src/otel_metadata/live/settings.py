@@ -1,6 +1,7 @@
 """What `configure` decides for the application's thread: the mask, whether input and output are captured, the tracer.
 
-One private object; `pipeline` replaces it whole, everybody else reads it.
+One private object; `pipeline` replaces it whole, everybody else reads it. Until then it is what the environment says,
+for who adds a `MetadataSpanProcessor` by hand.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Final, final
 from opentelemetry import trace
 
 from otel_metadata._version import __version__
+from otel_metadata.environment import flag, our_share, span_attribute_limit
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
@@ -18,7 +22,10 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.masking import Mask
 
-__all__ = ["SCOPE_NAME", "VERSIONS", "LiveSettings", "current", "in_force", "use"]
+__all__ = ["CAPTURE", "SCOPE_NAME", "VERSIONS", "LiveSettings", "current", "in_force", "use"]
+
+CAPTURE: Final = "OTEL_PYTHON_METADATA_CAPTURE"
+"""The environment variable that switches the capture of input and output off."""
 
 SCOPE_NAME: Final = "otel_metadata"
 """The instrumentation scope of the spans that we open."""
@@ -32,6 +39,20 @@ def _global_tracer() -> Tracer:
     return trace.get_tracer(SCOPE_NAME, __version__)
 
 
+def _captures() -> bool:
+    try:
+        return flag(CAPTURE, default=True)
+    except ConfigurationError as error:
+        # Read at import, which must not fail; what was meant to be private stays private.
+        REPORTER.tell("capture", f"{error} Input and output are not captured.")
+        return False
+
+
+def _max_attributes() -> int:
+    share = our_share(span_attribute_limit())
+    return 1 << 30 if share is None else share
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class LiveSettings:
@@ -39,14 +60,15 @@ class LiveSettings:
 
     Attributes:
         mask: Replaces what must not leave the process; None for nothing.
-        capture: Whether observed functions capture input and output unless they say otherwise.
-        max_attributes: Attribute names of ours on one live span.
+        capture: Whether observed functions capture input and output unless they say otherwise; by default what
+            `OTEL_PYTHON_METADATA_CAPTURE` says.
+        max_attributes: Attribute names of ours on one live span; by default our share of OpenTelemetry's limit.
         tracer: Opens the spans of `observe` and `start_span`.
     """
 
     mask: Mask | None = None
-    capture: bool = True
-    max_attributes: int = 32
+    capture: bool = field(default_factory=_captures)
+    max_attributes: int = field(default_factory=_max_attributes)
     tracer: Tracer = field(default_factory=_global_tracer)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 
+from otel_metadata.dialects.canonical import is_native
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import current, routing, settings
 from otel_metadata.live.context import detach
@@ -26,6 +27,8 @@ from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from opentelemetry.util.types import AttributeValue
 
 __all__ = ["ENDED_BY", "SpanHandle", "is_kept", "record_end", "set_values", "span_kind_attributes", "start_span"]
 
@@ -69,13 +72,16 @@ def span_kind_attributes(as_type: str | None) -> dict[str, str]:
 
 def set_values(span: Span, values: Values) -> None:
     """Set values on a span and beside it, if it has a future. Part of the span, not an update: it has no receipt."""
-    if not is_kept(span):
-        return
+    if is_kept(span):
+        _set_masked(span, masked(values, []))
+
+
+def _set_masked(span: Span, values: Values) -> None:
     entry = REGISTRY.entries.get(span.get_span_context()[:2])
     if entry is not None:
         routing.set_on_start(entry, span, values)
     else:
-        routing.set_unseen(span, masked(values, []))
+        routing.set_unseen(span, values)
 
 
 def is_kept(span: Span) -> bool:
@@ -189,11 +195,18 @@ class SpanHandle:
         """Start the span and make it the current one."""
         try:
             tracer = self._tracer or settings.in_force.tracer
-            span = self._span = tracer.start_span(self._name, kind=self._kind, attributes=self._attributes or None)
+            # Plain attributes are there from the start, for samplers and other processors.
+            attributes: dict[str, AttributeValue] = dict(self._attributes)
+            values = masked(self._values, [])
+            for name, value in list(values.items()):
+                if name[1] == "attribute" and is_native(value):
+                    attributes[name[2]] = value
+                    values = {other: values[other] for other in values if other != name}
+            span = self._span = tracer.start_span(self._name, kind=self._kind, attributes=attributes or None)
             self.ref = SpanRef.from_span_context(span.get_span_context())
             self._token = otel_context.attach(set_span_in_context(span))
-            if self._values:
-                set_values(span, self._values)
+            if values and is_kept(span):
+                _set_masked(span, values)
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("start_span", error)
         return self

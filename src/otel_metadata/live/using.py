@@ -10,13 +10,13 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
-import wrapt
 from opentelemetry import trace
 
 from otel_metadata.live import generators
 from otel_metadata.live.context import ContextScope, with_bound
 from otel_metadata.live.spans import set_values
 from otel_metadata.live.values import Values, span_values
+from otel_metadata.live.wrapped import Wrapped
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class UsingMetadata:
 
     def __call__(self, func: _F) -> _F:
         """Decorate a function, coroutine function, generator function or async generator function."""
-        function = inspect.unwrap(func)
+        function = getattr(func, "__func__", func)
         if inspect.isasyncgenfunction(function):
             wrapper = self._async_generator
         elif inspect.isgeneratorfunction(function):
@@ -74,7 +74,7 @@ class UsingMetadata:
             wrapper = self._coroutine
         else:
             wrapper = self._plain
-        return cast("_F", wrapt.FunctionWrapper(func, wrapper))
+        return cast("_F", Wrapped(func, wrapper))
 
     def _plain(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         with self:

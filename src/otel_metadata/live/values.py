@@ -99,6 +99,9 @@ def evaluation_values(
         "evaluation", {"score": score, "label": label, "explanation": explanation, "metadata": metadata}, notes
     )
     judge = clean(source, notes, "evaluation.source")
+    if not parts.keys() - {"metadata"}:
+        notes.append("evaluation: a score, label or explanation was expected; nothing was set")
+        return {}
     if judge not in ("code", "llm", "human"):
         notes.append("evaluation.source: expected 'code', 'llm' or 'human'; taken as 'code'")
         judge = "code"

@@ -32,9 +32,10 @@ LossReason: TypeAlias = Literal[
 """Why an update that was accepted did not arrive. The list is closed: `stats()` counts by it."""
 
 Refusal: TypeAlias = Literal[
-    "unsampled", "invalid_target", "not_configured", "after_shutdown", "no_current_span", "empty"
+    "unsampled", "invalid_target", "not_configured", "after_shutdown", "no_current_span", "empty", "internal_error"
 ]
-"""Why an update was not accepted. `empty` is an update that sets nothing: no failure, and not logged."""
+"""Why an update was not accepted. `empty` is an update that sets nothing: no failure, and not logged.
+`internal_error` is a failure of ours, which was logged and counted (`stats().internal_errors`)."""
 
 # The furthest from the span decides what a receipt is called as a whole.
 _DISTANCE: Final[Mapping[Route, int]] = {"live": 0, "in_flight": 1, "late": 2, "dropped": 3}

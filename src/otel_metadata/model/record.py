@@ -99,8 +99,12 @@ class SpanRecord:
         trace_tags: The tags of its trace.
         input: What went in, or None.
         output: What came out, or None.
+        trace_input: What went into its trace as a whole, or None.
+        trace_output: What came out of it, or None.
         evaluations: By name.
         annotations: In the order in which they were made; one for each name and annotator.
+        trace_evaluations: Those of its trace, by name.
+        trace_annotations: Those of its trace, in the order in which they were made.
         span: The row as OTLP had it, before fields.
     """
 
@@ -123,8 +127,12 @@ class SpanRecord:
     trace_tags: tuple[str, ...]
     input: Json
     output: Json
+    trace_input: Json
+    trace_output: Json
     evaluations: Mapping[str, Evaluation]
     annotations: tuple[Annotation, ...]
+    trace_evaluations: Mapping[str, Evaluation]
+    trace_annotations: tuple[Annotation, ...]
     span: StoredSpan
 
 
@@ -146,6 +154,12 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
         levels: tuple[Level, Level] = ("trace", "span")
         said = [fields[level, kind, ""] for level in levels if (level, kind, "") in fields]
         return max(said, key=lambda field: field[1])[0] if said else None
+
+    def evaluations(level: Level) -> dict[str, Evaluation]:
+        return {key: Evaluation.from_json(key, value) for key, value in many(level, "evaluation").items()}
+
+    def annotations(level: Level) -> tuple[Annotation, ...]:
+        return tuple(Annotation.from_json(value) for value in many(level, "annotation").values())
 
     status = one("status", "span")
     name = one("name", "span")
@@ -169,8 +183,12 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
         trace_tags=tuple(many("trace", "tag")),
         input=one("input", "span"),
         output=one("output", "span"),
-        evaluations={key: Evaluation.from_json(key, value) for key, value in many("span", "evaluation").items()},
-        annotations=tuple(Annotation.from_json(value) for value in many("span", "annotation").values()),
+        trace_input=one("input", "trace"),
+        trace_output=one("output", "trace"),
+        evaluations=evaluations("span"),
+        annotations=annotations("span"),
+        trace_evaluations=evaluations("trace"),
+        trace_annotations=annotations("trace"),
         span=span,
     )
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, final
 
 from otel_metadata.model.merge import Json, json_text
+from otel_metadata.model.span_ref import SpanRef
 
 __all__ = ["CAPTURE_LIMITS", "METADATA_LIMITS", "STORE_LIMITS", "Limits", "clean", "clean_key", "is_clean_scalar"]
 
@@ -346,4 +347,5 @@ _TEXT_FORMS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], str]], .
     (uuid.UUID, str),
     (decimal.Decimal, str),
     (pathlib.PurePath, str),
+    (SpanRef, lambda ref: ref.to_traceparent()),
 )

@@ -11,22 +11,24 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import orjson
 
 from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.merge import FieldName, Fields, Json, json_text
 from otel_metadata.model.record import SpanQuery, SpanRecord, StoredSpan, assemble
+from otel_metadata.seams import SystemClock
 from otel_metadata.store.rows import row_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
     from otel_metadata.model.patch import Patch
+    from otel_metadata.seams import Clock
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "SqliteStore"]
 
@@ -72,6 +74,18 @@ WHERE CASE WHEN excluded.kind = 'tag' THEN (excluded.ns, excluded.writer) < (ns,
 """
 
 
+# SQLite's own busy timeout cannot be ended from outside, so it is short, and we ask again: after this long a write that
+# waits for another process sees that the store is being closed.
+_BUSY_SLICE_MILLIS: Final = 100
+
+# Between two attempts: some statements answer "locked" at once, whatever the busy timeout.
+_PAUSE_NS: Final = 10_000_000
+
+# How long `close` waits for a write that runs, then again for it to be interrupted.
+_CLOSE_SECONDS: Final = 0.5
+
+_T = TypeVar("_T")
+
 # After a fork the parent's connections stay open in the child, unused: closing one there would act on the parent's
 # locks and log file. https://www.sqlite.org/howtocorrupt.html, section 2.6.
 _left_to_the_parent: Final[list[sqlite3.Connection]] = []
@@ -95,18 +109,28 @@ class SqliteStore:
     with mode 0600 when it is first written.
     """
 
-    def __init__(self, path: str | Path, *, create: bool = True, busy_timeout_millis: int = 10_000) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        create: bool = True,
+        busy_timeout_millis: int = 10_000,
+        clock: Clock | None = None,
+    ) -> None:
         """Remember the path; the file is opened at the first use.
 
         Args:
             path: The file, or ":memory:".
             create: Make the file where there is none.
-            busy_timeout_millis: How long a write waits for another process's.
+            busy_timeout_millis: How long a write waits for another's.
+            clock: Time; None for the system's.
         """
         self.path = str(path)
         self._create = create
         self._busy_timeout_millis = busy_timeout_millis
+        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
+        self._is_closing = threading.Event()
         self._connection: sqlite3.Connection | None = None
         _stores.add(self)
 
@@ -123,8 +147,12 @@ class SqliteStore:
                 _MERGE_FIELD, [row for span, fields in rows for row in _field_rows(span.trace_id, span.span_id, fields)]
             )
 
-    def patch(self, patches: Iterable[Patch]) -> None:
+    def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
         """Merge fields, whether or not their span is there yet, all or none.
+
+        Args:
+            patches: The targets and their fields.
+            timeout_millis: Wait for another's write at most this long, where it is less than the busy timeout.
 
         Raises:
             StoreError: Nothing was written.
@@ -134,7 +162,7 @@ class SqliteStore:
             for patch in patches
             for row in _field_rows(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields)
         ]
-        with self._transaction() as connection:
+        with self._transaction(timeout_millis) as connection:
             connection.executemany(_MERGE_FIELD, rows)
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
@@ -148,18 +176,38 @@ class SqliteStore:
         ]
         where = f"WHERE {' AND '.join(f'{column} = ?' for column, _ in conditions)}" if conditions else ""
         sql = f"SELECT {_SPAN_COLUMNS} FROM spans {where} ORDER BY start_ns DESC, span_id LIMIT ?"
-        with self._opened() as connection:
-            spans = [
-                _stored_span(row) for row in connection.execute(sql, [*(value for _, value in conditions), query.limit])
-            ]
-            return [assemble(span, self._fields_of(connection, span)) for span in spans]
+        values = [*(value for _, value in conditions), query.limit]
+        deadline_ns = self._deadline_ns(None)
+        with self._opened(deadline_ns) as connection:
+
+            def read() -> list[SpanRecord]:
+                spans = [_stored_span(row) for row in connection.execute(sql, values)]
+                return [assemble(span, self._fields_of(connection, span)) for span in spans]
+
+            return self._when_free(read, deadline_ns)
 
     def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+        """Close the file; a write that waits for another process's is given up, and raises.
+
+        Any thread. Waits for a write that runs, but not longer than about a second.
+        """
+        lock, connection = self._lock, self._connection
+        self._is_closing.set()
+        try:
+            is_held = lock.acquire(timeout=_CLOSE_SECONDS)
+            if not is_held and connection is not None:
+                connection.interrupt()
+                is_held = lock.acquire(timeout=_CLOSE_SECONDS)
+            if not is_held:
+                return  # it hangs in the file system; its connection is closed with the process
+            try:
+                if self._connection is not None:
+                    self._connection.close()
+                self._connection = None
+            finally:
+                lock.release()
+        finally:
+            self._is_closing.clear()
 
     def forget_connection(self) -> None:
         """Start afresh in a child process; the parent's connection and lock, held or not, are left to the parent."""
@@ -167,6 +215,7 @@ class SqliteStore:
             _left_to_the_parent.append(self._connection)
         self._connection = None
         self._lock = threading.Lock()
+        self._is_closing = threading.Event()
 
     def _fields_of(self, connection: sqlite3.Connection, span: StoredSpan) -> Fields:
         rows = connection.execute(
@@ -179,13 +228,15 @@ class SqliteStore:
         return fields
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._opened() as connection:
+    def _transaction(self, timeout_millis: int | None = None) -> Iterator[sqlite3.Connection]:
+        deadline_ns = self._deadline_ns(timeout_millis)
+        with self._opened(deadline_ns) as connection:
             # IMMEDIATE: a transaction that reads first and then writes fails at once when another wrote meanwhile.
-            connection.execute("BEGIN IMMEDIATE")
+            self._when_free(lambda: connection.execute("BEGIN IMMEDIATE"), deadline_ns)
             try:
                 yield connection
-                connection.execute("COMMIT")
+                # Waits for readers where the file system allows no WAL.
+                self._when_free(lambda: connection.execute("COMMIT"), deadline_ns)
             except BaseException:
                 # A full disk makes COMMIT fail too, and some errors roll back by themselves.
                 if connection.in_transaction:
@@ -193,27 +244,51 @@ class SqliteStore:
                 raise
 
     @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                if self._connection is None:
-                    self._connection = self._open()
-                yield self._connection
-            # OverflowError: a time that is no 64-bit number, from a span that somebody made by hand.
-            except (sqlite3.Error, OverflowError) as error:
-                raise StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.") from error
+    def _opened(self, deadline_ns: int | None = None) -> Iterator[sqlite3.Connection]:
+        if deadline_ns is None:
+            deadline_ns = self._deadline_ns(None)
+        lock = self._lock  # a child process has another one
+        if not lock.acquire(timeout=max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9):
+            raise StoreError(f"{self.path}: another thread's write has not ended; expected less work at once.")
+        try:
+            if self._connection is None:
+                self._connection = self._open(deadline_ns)
+            yield self._connection
+        # OverflowError: a time that is no 64-bit number, from a span that somebody made by hand.
+        except (sqlite3.Error, OverflowError) as error:
+            raise StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.") from error
+        finally:
+            lock.release()
 
-    def _open(self) -> sqlite3.Connection:
+    def _deadline_ns(self, timeout_millis: int | None) -> int:
+        millis = self._busy_timeout_millis if timeout_millis is None else min(timeout_millis, self._busy_timeout_millis)
+        return self._clock.monotonic_ns() + millis * 1_000_000
+
+    def _when_free(self, call: Callable[[], _T], deadline_ns: int) -> _T:
+        """Return what *call* returns; while another has the file locked, ask again until the deadline, or `close`."""
+        while True:
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                is_busy = any(word in str(error) for word in ("locked", "busy"))
+                left_ns = deadline_ns - self._clock.monotonic_ns()
+                if not is_busy or left_ns <= 0 or self._clock.wait(self._is_closing, min(left_ns, _PAUSE_NS)):
+                    raise
+
+    def _open(self, deadline_ns: int) -> sqlite3.Connection:
         if self.path != ":memory:":
             self._create_file()
         try:
             connection = sqlite3.connect(
-                self.path, timeout=self._busy_timeout_millis / 1000, isolation_level=None, check_same_thread=False
+                self.path,
+                timeout=min(self._busy_timeout_millis, _BUSY_SLICE_MILLIS) / 1000,
+                isolation_level=None,
+                check_same_thread=False,
             )
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {error}; expected a path of a file in a directory that exists.") from error
         try:
-            self._prepare(connection)
+            self._when_free(lambda: self._prepare(connection), deadline_ns)
         except sqlite3.DatabaseError as error:
             connection.close()
             if "not a database" in str(error):
@@ -255,17 +330,24 @@ class SqliteStore:
             raise StoreFormatError(
                 self.path, f"a store of version {version}", f"version {SCHEMA_VERSION}: install a newer otel-metadata"
             )
-        connection.execute("PRAGMA journal_mode = WAL")
+        # Changing the mode needs the file for itself, and answers "locked" at once when another process has it open.
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
         # With WAL, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
         if version < SCHEMA_VERSION:
             connection.execute("BEGIN IMMEDIATE")
-            if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            connection.execute("COMMIT")
+            try:
+                if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+                    for statement in _SCHEMA.split(";"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # it is tried again on this connection
+                    connection.execute("ROLLBACK")
+                raise
 
     def __repr__(self) -> str:
         """A status line."""
