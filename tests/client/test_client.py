@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.store.contract import START_NS, ended_span, metadata, trace_hex
@@ -22,6 +23,7 @@ from otel_metadata.errors import (
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
 from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.testing import InMemoryPipeline
 
 SPAN = f"{1:016x}"
 
@@ -151,6 +153,15 @@ class TestOpening:
 
         with pytest.raises(ConfigurationError, match="'away'; expected a destination that keeps its spans in a store"):
             om.Client(destination)
+
+    @pytest.mark.parametrize("form", [lambda ref: ref, lambda ref: ref.to_traceparent(), lambda ref: ref.span_id_hex])
+    def test_a_span_is_found_by_whatever_names_it(self, metadata_pipeline: InMemoryPipeline, form: Any) -> None:
+        """A span ref, a traceparent text and a span id all find the span."""
+        store = metadata_pipeline.processor.outboxes[0].destination
+        ref = om.observe(name="call")(om.current_span_ref)()
+        metadata_pipeline.deliver()
+
+        assert om.Client(store).spans.get(form(ref)).name == "call"
 
     def test_a_file_that_is_no_store_is_told_at_the_first_question(self, tmp_path: Path) -> None:
         """Making a client opens nothing."""

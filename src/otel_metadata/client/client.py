@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, final
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError, SpanNotFoundError
 from otel_metadata.late.destination import Destination
 from otel_metadata.model.record import SpanQuery, SpanRecord
+from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import open_store
 
 if TYPE_CHECKING:
@@ -85,11 +86,11 @@ class Spans:
         """Read from *store*."""
         self._store = store
 
-    def get(self, span_id: str, *, trace_id: str | None = None) -> SpanRecord:
+    def get(self, span_id: str | SpanRef, *, trace_id: str | None = None) -> SpanRecord:
         """Return one span with everything that was set on it.
 
         Args:
-            span_id: 16 hex digits.
+            span_id: 16 hex digits, a `SpanRef`, or a `traceparent`.
             trace_id: 32 hex digits, where span ids alone are not unique; the newest span is taken without it.
 
         Raises:
@@ -97,10 +98,15 @@ class Spans:
             SpanNotFoundError: It is not stored.
             StoreError: The store cannot be read.
         """
+        ref = span_id
+        if isinstance(ref, str) and ref.count("-") >= 3:
+            ref = SpanRef.from_traceparent(ref)
+        if isinstance(ref, SpanRef):
+            span_id, trace_id = ref.span_id_hex, ref.trace_id_hex
         query = SpanQuery(_id(trace_id, 32) if trace_id is not None else None, _id(span_id, 16), limit=1)
         found = self._store.query(query)
         if not found:
-            raise SpanNotFoundError(span_id, repr(self._store))
+            raise SpanNotFoundError(str(span_id), repr(self._store))
         return found[0]
 
     def list(self, *, trace_id: str | None = None, limit: int = 100) -> list[SpanRecord]:
@@ -120,7 +126,7 @@ class Spans:
         return self._store.query(SpanQuery(_id(trace_id, 32) if trace_id is not None else None, None, limit))
 
 
-def _id(text: str, digits: int) -> str:
+def _id(text: object, digits: int) -> str:
     if not isinstance(text, str) or not re.fullmatch(rf"[0-9a-f]{{{digits}}}", text.lower(), re.ASCII):
         raise InvalidSpanRefError(text, f"{digits} hex digits")
     return text.lower()
