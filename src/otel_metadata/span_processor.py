@@ -121,9 +121,8 @@ class MetadataSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Put an ended span into every outbox, with its sidecar, in one step with closing it."""
         try:
-            key = span.context[
-                :2
-            ]  # a SpanContext is a tuple of its ids first; two properties would cost four times this
+            # A SpanContext is a tuple, its ids first; its two properties would cost four times this.
+            key = span.context[:2]
             entries = REGISTRY.entries
             entry = entries.get(key)
             if entry is None:

@@ -598,8 +598,8 @@ class Outbox:
                     pending.earliest_ns = pending.due_ns = now
                     self._schedule(key, pending)
 
-    def give_up(self, reason: LossReason) -> int:
-        """Count everything that still waits as lost; return how many updates that were."""
+    def give_up(self, reason: LossReason) -> tuple[int, int]:
+        """Count everything that still waits as lost; return how many spans and how many updates that were."""
         with self._lock:
             self._admit()
             updates = sum(
@@ -607,7 +607,9 @@ class Outbox:
             )
             updates += sum(pending.updates for pending in [*self._pending.values(), *self._sending.values()])
             self._counters.lose(reason, updates)
+            spans = len(self._queue) + len(self._exporting)
             self._counters.spans_evicted += len(self._queue)
+            self._counters.spans_failed += len(self._exporting)
             self._queue.clear()
             self._exporting.clear()
             self._pending.clear()
@@ -619,7 +621,7 @@ class Outbox:
                 for key in list(ticket.keys):
                     ticket.forget(key, is_clean=False)
             self._check_tickets()
-            return updates
+            return spans, updates
 
     def lose_live(self, updates: int) -> None:
         """Count the live updates of a span that will never end here."""

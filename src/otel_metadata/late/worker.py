@@ -282,8 +282,11 @@ class Worker:
         self.outbox.patches_answered(batch, outcomes)
 
     def give_up(self, reason: LossReason) -> None:
-        """Count what still waits as lost."""
-        self.outbox.give_up(reason)
+        """Count what still waits as lost, and say so: at an exit nobody reads the counts any more."""
+        spans, updates = self.outbox.give_up(reason)
+        if spans or updates:
+            name = self.outbox.destination.name
+            REPORTER.tell(f"{reason}:{name}", f"{name}: {spans} spans and {updates} updates are lost ({reason}).")
 
 
 @final
