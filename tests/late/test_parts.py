@@ -15,7 +15,7 @@ from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late.backoff import MAX_DELAY_NS, backoff_ns
-from otel_metadata.late.destination import Destination, our_share, span_attribute_limit
+from otel_metadata.late.destination import Destination
 from otel_metadata.late.in_flight import merged, settled_fields
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.late.weight import weigh_fields, weigh_span
@@ -142,27 +142,6 @@ def test_a_backend_that_tells_an_unknown_span_is_asked_at_once():
     """Where "span not found" is told, and answered with another try, an update of an unseen span waits for nothing."""
     exporter = InMemoryPatchExporter(convergence="ordered", grace_millis=9_000, reports_missing=True)
     assert Destination("d", RecordingSpanExporter(), exporter).remote_grace_ns == 0
-
-
-@pytest.mark.parametrize(
-    ("variables", "limit"),
-    [
-        ({}, 128),
-        ({"OTEL_ATTRIBUTE_COUNT_LIMIT": "64"}, 64),
-        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "32", "OTEL_ATTRIBUTE_COUNT_LIMIT": "64"}, 32),
-        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, 128),
-    ],
-)
-def test_the_attribute_limit_is_the_environments(monkeypatch, variables, limit):
-    """The span's own variable wins over the general one; without either it is OpenTelemetry's 128."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert span_attribute_limit() == limit
-
-
-def test_our_share_is_a_quarter():
-    """Ours may be a quarter of a span's attributes; without a limit there is none."""
-    assert (our_share(128), our_share(None)) == (32, None)
 
 
 # --- the span as it leaves -------------------------------------------------------------------------------------------
