@@ -452,7 +452,7 @@ HOSTILE_MAKERS: tuple[Make, ...] = (
     lambda: np.bool_(True),
     lambda: np.str_("\ud800"),
     lambda: np.longdouble(1),
-    lambda: np.datetime64("NaT"),
+    lambda: np.datetime64("NaT", "s"),
     lambda: np.array([[1.0, float("inf")], [2.0, 3.0]]),
     lambda: np.array([object(), {"a": {1}}], dtype=object),
     lambda: np.ma.masked,
