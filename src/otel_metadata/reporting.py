@@ -1,7 +1,7 @@
 """What the library tells people: one log line a minute for each reason, with the count; and guards at the host's door.
 
 Nothing of ours raises into the application. Where our code meets it (decorator, span processor, worker), a failure is
-counted and logged here. A test switches `RERAISE` on, so that a swallowed bug cannot hide.
+counted and logged here. A test switches `reraise` on, so that a swallowed bug cannot hide.
 """
 
 from __future__ import annotations

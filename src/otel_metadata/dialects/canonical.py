@@ -33,6 +33,10 @@ __all__ = [
     "native_name",
     "read",
     "spell",
+    "spelled_names",
+    "tags_attribute",
+    "texts",
+    "to_attributes",
 ]
 
 JSON_NAMES: Final = "otel_metadata.json"
@@ -177,7 +181,7 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
     *version* is that of the span's end: a plain attribute does not say when it was set. OpenInference's `metadata`
     (one JSON object as text) is read as well.
     """
-    json_names = _texts(attributes.get(JSON_NAMES))
+    json_names = texts(attributes.get(JSON_NAMES))
     fields: dict[FieldName, tuple[Json, Version]] = {}
     taken: set[str] = set()
     parts: dict[tuple[Level, Kind, str], dict[str, Json]] = {}
@@ -232,7 +236,7 @@ def _read_single(
         return True
     if name in {"tag.tags", "trace.tags"}:
         level: Level = "span" if name == "tag.tags" else "trace"
-        fields.update({(level, "tag", tag): (True, version) for tag in _texts(value)})
+        fields.update({(level, "tag", tag): (True, version) for tag in texts(value)})
         return True
     if name == "metadata":
         found = _parsed(value)
@@ -280,7 +284,8 @@ def _parsed(raw: object) -> Json:
         return raw
 
 
-def _texts(value: object) -> list[str]:
+def texts(value: object) -> list[str]:
+    """Return the texts of an attribute that lists texts; a bare text is a list of one."""
     if isinstance(value, str):
         return [value]
     return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []

@@ -21,6 +21,7 @@ from otel_metadata.dialects.canonical import (
     native_name,
     spell,
     tags_attribute,
+    texts,
     to_attributes,
 )
 from otel_metadata.live import settings
@@ -172,7 +173,7 @@ def set_unseen(span: Span, values: Values) -> None:
     attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
     groups = _spelled(span, values, _tags_on(attributes, values), None)
     merged: dict[str, AttributeValue] = {}
-    json_names = [name for name in _texts(attributes.get(JSON_NAMES)) if not any(name in group for group, _ in groups)]
+    json_names = [name for name in texts(attributes.get(JSON_NAMES)) if not any(name in group for group, _ in groups)]
     for group, names in groups:
         merged.update(group)
         json_names.extend(names)
@@ -226,8 +227,8 @@ def set_captured(span: Span, given: Json | UnsetType, result: Json | UnsetType) 
 def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt | None:
     """Do what `set_live` does, for the most frequent update: a few keys seen before, with native values, no mask.
 
-    The same steps in one loop, because this call is what applications make on every request; measured at 0.3 of a span,
-    the general way at 0.4. None when anything is out of the ordinary: nothing was set then.
+    The same steps in one loop, because this call is what applications make on every request; measured at a third of a
+    span, the general way at two fifths. None when anything is out of the ordinary: nothing was set then.
     """
     config = settings.in_force
     if type(metadata) is not dict or entry.json_names or config.mask is not None:
@@ -359,14 +360,10 @@ def _tags_on(attributes: Mapping[str, object], values: Values) -> Mapping[Level,
     tags: dict[Level, list[str]] = {}
     for level, kind, key in values:
         if kind == "tag":
-            listed = tags.setdefault(level, _texts(attributes.get(tags_attribute(level))))
+            listed = tags.setdefault(level, texts(attributes.get(tags_attribute(level))))
             if key not in listed:
                 listed.append(key)
     return tags
-
-
-def _texts(value: object) -> list[str]:
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
 
 
 def _set_part(span: Span, name: FieldName, value: Json, values: Values, entry: LiveSpan | None) -> None:
