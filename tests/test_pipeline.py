@@ -26,7 +26,7 @@ import otel_metadata as om
 from otel_metadata import pipeline
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.live import settings as live_settings
 from otel_metadata.model.masking import Masking
 from otel_metadata.testing import RecordingSpanExporter
@@ -281,10 +281,12 @@ def test_four_slashes_are_an_absolute_path(tmp_path, provider):
 def test_an_http_address_is_an_otlp_endpoint(provider, given, endpoint):
     """The path of OTLP is added to an address without one; an address with a path stays as it is."""
     (destination,) = om.configure(given, tracer_provider=provider).destinations
-    assert (destination.name, destination.span_exporter._endpoint) == ("otlp", endpoint)
+    assert (destination.name, destination.span_exporter.endpoint) == ("otlp", endpoint)
 
 
-@pytest.mark.parametrize(("protocol", "module"), [(None, ".http."), ("http/protobuf", ".http."), ("grpc", ".grpc.")])
+@pytest.mark.parametrize(
+    ("protocol", "module"), [(None, ".otlp_http"), ("http/protobuf", ".otlp_http"), ("grpc", ".grpc.")]
+)
 def test_otlp_is_what_opentelemetrys_variables_say(provider, monkeypatch, protocol, module):
     """`otlp` takes its protocol from OTEL_EXPORTER_OTLP_PROTOCOL."""
     if protocol is not None:
@@ -359,12 +361,14 @@ def test_a_package_that_makes_something_else_is_named(tmp_path, provider, monkey
     [
         (["nowhere"], {}, {}, r"configure is 'nowhere'; expected a Destination, sqlite:///file.db, .* console, otlp\."),
         (["nowhere://user:secret@host"], {}, {}, r"configure is 'nowhere://\*\*\*@host'; expected"),
+        (["http://user:secret@host"], {}, {}, r"endpoint is 'http://\*\*\*@host/v1/traces'; expected"),
+        (["otlp"], {}, {"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}, r"OTEL_EXPORTER_OTLP_TIMEOUT is '10s'; expected"),
         ([42], {}, {}, r"configure is 'int'; expected a Destination, or a name or URL as text"),
         (["sqlite://spans.db"], {}, {}, r"store is 'sqlite://spans.db'; expected sqlite:///relative.db"),
         (["sqlite:///"], {}, {}, r"store is 'sqlite:///'; expected"),
         (["sqlite"], {}, {}, r"store is 'sqlite'; expected"),
         (["console"], {"mask": "secret"}, {}, r"configure\(mask=\) is 'str'; expected a function of \(path, value\)"),
-        (["console"], {"spool": "/tmp"}, {}, r"configure\(spool=\) is '/tmp'; expected None"),
+        (["console"], {"spool": "/tmp"}, {}, r"configure\(spool=\) is '/tmp'; expected a path of a file, not of a"),
         (["console"], {"tracer_provider": 3}, {}, r"configure\(tracer_provider=\) is 'int'; expected an opentelemetry"),
         (
             ["otlp"],

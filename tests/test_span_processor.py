@@ -70,7 +70,7 @@ def test_its_repr_is_a_status_line(application):
     assert application.stats.is_balanced
     om.update_span(om.SpanRef(1, 1), metadata={"a": 1})
     assert repr(application.processor) == (
-        "<MetadataSpanProcessor <Outbox memory queued=1 exporting=0 patches=1 sending=0>>"
+        "<MetadataSpanProcessor <Outbox memory queued=1 exporting=0 patches=1 spilled=0>>"
     )
 
 
@@ -288,7 +288,7 @@ def test_a_failure_of_ours_does_not_reach_the_application(application, monkeypat
 def test_an_update_that_fails_inside_does_not_reach_the_application(application, monkeypatch):
     """A failure of ours inside an update is counted; the receipt is false and says so."""
     monkeypatch.setattr(REPORTER, "reraise", False)
-    monkeypatch.setattr(application.processor, "knows", lambda key: 1 / 0)
+    monkeypatch.setattr(application.processor, "submit_plain", lambda *args: 1 / 0)
     receipt = om.update_span(om.SpanRef(1, 1), metadata={"a": 1})
     assert (bool(receipt), application.stats.internal_errors) == (False, 1)
     assert receipt.notes

@@ -20,8 +20,9 @@ from otel_metadata._version import __version__
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import flag
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.late import metrics
 from otel_metadata.late.destination import Destination
-from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.live import routing, settings
 from otel_metadata.reporting import REPORTER
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from otel_metadata.late.spool import Spool, SpoolSettings
+    from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.masking import Mask
     from otel_metadata.seams import SpanStore
 
@@ -44,6 +47,11 @@ DEFAULT_DESTINATION: Final = "sqlite:///otel_metadata.db"
 ENTRY_POINT_GROUP: Final = "otel_metadata_destination"
 """A package adds a destination by an entry point of this group: its name, or the scheme of its URLs, to a callable that
 takes the text given to `configure` and returns a `Destination`."""
+
+
+SPOOL: Final = "OTEL_PYTHON_METADATA_SPOOL"
+SPOOL_QUOTA: Final = "OTEL_PYTHON_METADATA_SPOOL_QUOTA_BYTES"
+SPOOL_DURABILITY: Final = "OTEL_PYTHON_METADATA_SPOOL_DURABILITY"
 
 
 class Variable(NamedTuple):
@@ -64,6 +72,9 @@ VARIABLES: Final = (
     Variable(
         "OTEL_PYTHON_METADATA_DESTINATIONS", DEFAULT_DESTINATION, "Destinations of `configure()`, separated by commas."
     ),
+    Variable(SPOOL, "none", "File for updates that must survive the process; none without it."),
+    Variable(SPOOL_QUOTA, "1073741824", "Bytes beyond which nothing more is written to the spool."),
+    Variable(SPOOL_DURABILITY, "process", "What a spooled update survives: `process`, or `power` (one fsync a write)."),
     Variable(settings.CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
     Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "Spans in one export."),
@@ -153,7 +164,8 @@ def configure(
     mask: Mask | None = None,
     capture: bool | None = None,
     outbox: OutboxSettings | None = None,
-    spool: str | None = None,
+    spool: str | SpoolSettings | None = None,
+    on_dead_letter: Callable[[DeadLetter], None] | None = None,
 ) -> Pipeline:
     """Send the spans of the application, and what is said of them at any time, to *destinations*.
 
@@ -174,14 +186,18 @@ def configure(
             stored; returns what to keep. `model.masking.Masking` makes one of key and pattern rules.
         capture: Whether observed functions capture input and output; None for `OTEL_PYTHON_METADATA_CAPTURE`.
         outbox: Bounds and times; None for `OTEL_BSP_*`.
-        spool: A directory for updates that must survive the process; not available in this version.
+        spool: A file for updates that must survive the process, in a directory of its own, shared by any number of
+            processes: its path, or `late.spool.SpoolSettings`. None for `OTEL_PYTHON_METADATA_SPOOL`, else none.
+        on_dead_letter: Called with each patch that is given up (`model.dead_letter.DeadLetter`), on a thread of ours.
 
     Raises:
         ConfigurationError: A destination, setting or provider cannot be used. Nothing was changed.
     """
     global _pipeline, _closed  # noqa: PLW0603 # what flush(), shutdown() and stats() are about
-    if spool is not None:
-        raise ConfigurationError("configure(spool=)", spool, "None: this version keeps updates in memory only")
+    if on_dead_letter is not None and not callable(on_dead_letter):
+        raise ConfigurationError(
+            "configure(on_dead_letter=)", type(on_dead_letter).__name__, "a function of one dead letter"
+        )
     if mask is not None and not callable(mask):
         raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
     provider, is_new = _provider(tracer_provider)
@@ -200,9 +216,11 @@ def configure(
     # All that can be wrong is looked at before the first pipeline is shut down.
     bounds = outbox or OutboxSettings.from_environment()
     is_captured = flag(settings.CAPTURE, default=True) if capture is None else capture
+    opened = open_spool(spool)
     if _pipeline is not None:
         _pipeline.shutdown()
-    processor = MetadataSpanProcessor(*made, settings=bounds)
+    processor = MetadataSpanProcessor(*made, settings=bounds, spool=opened, on_dead_letter=on_dead_letter)
+    metrics.observe(stats)
     place = _places.get(provider)
     if place is None:
         place = _places[provider] = _Place()
@@ -310,6 +328,30 @@ def _free_name(name: str, taken: Collection[str]) -> str:
     return free
 
 
+def open_spool(given: str | SpoolSettings | None) -> Spool | None:
+    """Return the spool that was asked for, in code or by the environment; None for none.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    chosen = given if given is not None else os.environ.get(SPOOL, "").strip() or None
+    if chosen is None:
+        return None
+    from otel_metadata.late.spool import Spool, SpoolSettings  # `import otel_metadata` loads no sqlite3
+
+    if not isinstance(chosen, str | SpoolSettings):
+        raise ConfigurationError("configure(spool=)", type(chosen).__name__, "a path as text, or SpoolSettings")
+    if isinstance(chosen, SpoolSettings):
+        return Spool(chosen)
+    quota = os.environ.get(SPOOL_QUOTA, "").strip()
+    if quota and not quota.isdecimal():
+        raise ConfigurationError(SPOOL_QUOTA, quota, "a whole number of bytes, for example 1073741824")
+    durability = os.environ.get(SPOOL_DURABILITY, "").strip() or "process"
+    return Spool(
+        SpoolSettings(chosen, durability, int(quota)) if quota else SpoolSettings(chosen, durability)  # type: ignore[arg-type] # checked there
+    )
+
+
 def open_store(url: str, *, create: bool = True) -> SpanStore:
     """Return the store that a URL names.
 
@@ -400,13 +442,11 @@ def _store_destination(name: str, store: SpanStore) -> Destination:
 
 
 def _otlp_destination(url: str, resource: Resource) -> Destination:
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # loaded on use
-        OTLPSpanExporter,
-    )
+    from otel_metadata.exporters.otlp_http import OtlpHttpSender  # loaded on use
 
     base = url.rstrip("/")
     has_path = "/" in base.partition("://")[2]
-    return _with_otlp(OTLPSpanExporter(endpoint=base if has_path else f"{base}/v1/traces"), resource)
+    return _with_otlp(OtlpHttpSender(base if has_path else f"{base}/v1/traces"), resource)
 
 
 def _otlp_from_environment(resource: Resource) -> Destination:
@@ -417,9 +457,9 @@ def _otlp_from_environment(resource: Resource) -> Destination:
 
         exporter = grpc.OTLPSpanExporter()
     elif protocol in {None, "http/protobuf"}:
-        from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # loaded on use
+        from otel_metadata.exporters.otlp_http import OtlpHttpSender  # loaded on use
 
-        exporter = http.OTLPSpanExporter()
+        exporter = OtlpHttpSender()
     else:
         raise ConfigurationError("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, "grpc or http/protobuf")
     return _with_otlp(exporter, resource)

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
     from otel_metadata.model.record import SpanQuery, SpanRecord
 
-__all__ = ["Clock", "Convergence", "Dialect", "PatchExporter", "SpanStore", "SystemClock", "VersionSource"]
+__all__ = [
+    "Clock",
+    "Convergence",
+    "Dialect",
+    "PatchExporter",
+    "SpanSender",
+    "SpanStore",
+    "SystemClock",
+    "VersionSource",
+]
 
 Convergence: TypeAlias = Literal["versioned", "ordered", "add_only", "none"]
 """What the same updates in another order lead to. versioned: the same state, always. ordered: the same state when sent
@@ -63,6 +72,25 @@ class PatchExporter(Protocol):
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
         """Give back what is held. Called once, after the last export."""
+        ...
+
+
+@runtime_checkable
+class SpanSender(Protocol):
+    """A span exporter that can say more than success or failure; where one has it, the worker prefers it to `export`.
+
+    It tries once: no wait, and no try of its own.
+    """
+
+    def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
+        """Send *spans* together and return what became of all of them.
+
+        It may raise for a batch that cannot be encoded: whoever calls finds the span by sending fewer.
+
+        Args:
+            spans: Ended spans.
+            timeout_millis: For everything, the last byte of the answer included.
+        """
         ...
 
 

@@ -7,13 +7,15 @@ the registry as they start, sets context metadata on them, and puts them into ea
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.late.outbox import Outbox, OutboxSettings
+from otel_metadata.late.outbox import Outbox
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import PipelineStats
 from otel_metadata.late.worker import Worker
 
@@ -27,6 +29,7 @@ from otel_metadata.live.captured import CapturedSpan, is_llm_span
 from otel_metadata.live.context import bound_in
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan
 from otel_metadata.live.values import masked
+from otel_metadata.model.receipt import Routed
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock
@@ -36,9 +39,11 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
     from otel_metadata.late.destination import Destination
+    from otel_metadata.late.spool import Spool
     from otel_metadata.live.captured import CaptureSpans
-    from otel_metadata.model.merge import Field, FieldName, Fields
-    from otel_metadata.model.receipt import Refusal, Routed
+    from otel_metadata.model.dead_letter import DeadLetter
+    from otel_metadata.model.merge import Field, FieldName, Fields, Json, Version
+    from otel_metadata.model.receipt import Refusal
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.seams import Clock
 
@@ -67,6 +72,8 @@ class MetadataSpanProcessor(SpanProcessor):
         clock: Clock | None = None,
         start_workers: bool = True,
         chance: Callable[[], float] = random.random,
+        spool: Spool | None = None,
+        on_dead_letter: Callable[[DeadLetter], None] | None = None,
     ) -> None:
         """Start an outbox and a worker for each destination, and take updates from now on.
 
@@ -76,6 +83,8 @@ class MetadataSpanProcessor(SpanProcessor):
             clock: Time; None for the system's.
             start_workers: False for tests that step the workers by hand.
             chance: Uniform in [0, 1), for the jitter of the back-off.
+            spool: Where updates survive the process; None for memory only. It is closed with the processor.
+            on_dead_letter: Called, on a worker's thread, with each patch that is given up.
 
         Raises:
             ConfigurationError: No destination, two of one name, or an `OTEL_BSP_*` variable that is no number.
@@ -86,9 +95,24 @@ class MetadataSpanProcessor(SpanProcessor):
                 "MetadataSpanProcessor", list(self.names), "at least one destination, names that differ"
             )
         self._clock = clock or SystemClock()
+        self._spool = spool
         settings = settings or OutboxSettings.from_environment()
-        self.outboxes = tuple(Outbox(destination, settings, self._clock, LOCK, chance) for destination in destinations)
-        self.workers = tuple(Worker(outbox, self._clock, start=start_workers) for outbox in self.outboxes)
+        self.outboxes = tuple(
+            Outbox(
+                destination,
+                settings,
+                self._clock,
+                LOCK,
+                chance,
+                spool.lane(destination.name) if spool is not None else None,
+            )
+            for destination in destinations
+        )
+        self.workers = tuple(
+            Worker(outbox, self._clock, start=start_workers, on_dead_letter=on_dead_letter) for outbox in self.outboxes
+        )
+        # One destination is the common case: what a late update is told there is made once.
+        self._late_routes = MappingProxyType({name: Routed("late") for name in self.names})
         self._refused: dict[str, int] = {}
         self._is_shut_down = False
         after_fork_in_child(self._forget_refusals)
@@ -168,6 +192,8 @@ class MetadataSpanProcessor(SpanProcessor):
             worker.stop()
         for worker in self.workers:
             worker.give_up("shutdown_deadline")
+        if self._spool is not None:
+            self._spool.close()
 
     # --- the live side: see live.registry.Router --------------------------------------------------------------------
 
@@ -179,6 +205,21 @@ class MetadataSpanProcessor(SpanProcessor):
         """Take one update for a span that is not live, for each destination."""
         with LOCK:
             return {outbox.destination.name: outbox.submit(target, fields) for outbox in self.outboxes}
+
+    def submit_plain(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> Mapping[str, Routed] | None:
+        """Take the most frequent late update without looking at it; None, and nothing taken, where that cannot be."""
+        key = (target.trace_id, target.span_id)
+        for outbox in self.outboxes:
+            if not outbox.takes_plain(key):
+                return None
+        for outbox in self.outboxes:
+            outbox.arrive_late(target, version, metadata)
+        return self._late_routes
+
+    def sync(self) -> None:
+        """Write to the spool what was just taken, on the caller's thread, without the lock."""
+        for outbox in self.outboxes:
+            outbox.lane.sync()
 
     def refused(self, reason: Refusal) -> None:
         """Count an update that was not accepted."""

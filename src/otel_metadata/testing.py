@@ -20,7 +20,7 @@ from otel_metadata._version import __version__
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
 from otel_metadata.late.destination import Destination
-from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.live import settings as live_settings
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.span_processor import MetadataSpanProcessor

@@ -1,11 +1,11 @@
-"""Patches as synthetic spans, seen as an OTLP receiver sees them: through OpenTelemetry's own exporter, over HTTP."""
+"""Patches as synthetic spans, seen as an OTLP receiver sees them: over HTTP, by our sender and by OpenTelemetry's."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,12 +16,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_metadata import __version__
 from otel_metadata.exporters.otlp import PATCH_SCOPE, PATCH_SPAN_NAME, OtlpPatchExporter
+from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields
-from otel_metadata.model.outcome import Delivered, DeliveryError, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef
 
@@ -91,11 +93,26 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def exporter(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpPatchExporter]:
+def stock(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[OtlpPatchExporter]:
+    """Patches through OpenTelemetry's exporter, which tells success or failure."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     http = OTLPSpanExporter(endpoint=receiver.url, compression=Compression.Gzip, timeout=30)
     yield OtlpPatchExporter(http, resource=Resource({"service.name": "shop"}))
     http.shutdown()
+
+
+@pytest.fixture
+def sending(receiver: Receiver) -> Iterator[OtlpPatchExporter]:
+    """Patches through a sender, which tells what became of a batch."""
+    sender = OtlpHttpSender(receiver.url, headers={}, compression="gzip", timeout_millis=30_000)
+    yield OtlpPatchExporter(sender, resource=Resource({"service.name": "shop"}))
+    sender.shutdown()
+
+
+@pytest.fixture(params=["stock", "sending"])
+def exporter(request: pytest.FixtureRequest) -> OtlpPatchExporter:
+    exporter: OtlpPatchExporter = request.getfixturevalue(request.param)
+    return exporter
 
 
 def plain(value: AnyValue) -> Any:
@@ -115,7 +132,7 @@ class TestSyntheticSpan:
         """Same trace, another span, never parentless, linked to the target, kind internal, no status."""
         patch = Patch(TARGET, FIELDS)
 
-        assert [type(one) for one in exporter.export([patch], timeout_millis=1_000)] == [Delivered]
+        assert [type(one) for one in exporter.export([patch], timeout_millis=30_000)] == [Delivered]
 
         (span,) = receiver.spans
         assert span.name == PATCH_SPAN_NAME == "otel_metadata.update"
@@ -132,7 +149,7 @@ class TestSyntheticSpan:
         """Canonical attributes; null and objects are JSON text and listed; what is no attribute has a name of ours."""
         patch = Patch(TARGET, FIELDS)
 
-        exporter.export([patch], timeout_millis=1_000)
+        exporter.export([patch], timeout_millis=30_000)
 
         found = attributes(receiver.spans[0])
         versions = json.loads(found.pop("otel_metadata.versions"))
@@ -158,7 +175,7 @@ class TestSyntheticSpan:
 
     def test_its_scope_and_resource_tell_whose_it_is(self, exporter: OtlpPatchExporter, receiver: Receiver) -> None:
         """The resource is the application's, the scope ours, so that a user can hide these spans."""
-        exporter.export([Patch(TARGET, FIELDS)], timeout_millis=1_000)
+        exporter.export([Patch(TARGET, FIELDS)], timeout_millis=30_000)
 
         resource = receiver.resource_spans.resource
         (scope_spans,) = receiver.resource_spans.scope_spans
@@ -170,7 +187,7 @@ class TestSyntheticSpan:
         self, exporter: OtlpPatchExporter, receiver: Receiver, window: tuple[int, int] | None, expected: int
     ) -> None:
         """So that it does not stretch the trace; where that is unknown, at the time of the update."""
-        exporter.export([Patch(TARGET, FIELDS, window)], timeout_millis=1_000)
+        exporter.export([Patch(TARGET, FIELDS, window)], timeout_millis=30_000)
 
         (span,) = receiver.spans
         assert (span.start_time_unix_nano, span.end_time_unix_nano) == (expected, expected)
@@ -178,7 +195,7 @@ class TestSyntheticSpan:
     def test_the_same_patch_is_the_same_span(self, exporter: OtlpPatchExporter, receiver: Receiver) -> None:
         """Sent again after a lost answer, it has the id that it had."""
         for _ in range(2):
-            exporter.export([Patch(TARGET, FIELDS)], timeout_millis=1_000)
+            exporter.export([Patch(TARGET, FIELDS)], timeout_millis=30_000)
 
         first, second = (request.resource_spans[0].scope_spans[0].spans[0] for request in receiver.requests)
         assert first == second
@@ -192,7 +209,7 @@ class TestSyntheticSpan:
             for writer in (WRITER, 0x0123456789ABCDEE)
         ]
 
-        exporter.export(patches, timeout_millis=1_000)
+        exporter.export(patches, timeout_millis=30_000)
 
         assert len({span.span_id for span in receiver.spans}) == len(patches)
 
@@ -204,7 +221,7 @@ class TestSyntheticSpan:
             for at, note in enumerate(notes)
         }
 
-        exporter.export([Patch(TARGET, fields)], timeout_millis=1_000)
+        exporter.export([Patch(TARGET, fields)], timeout_millis=30_000)
 
         found = attributes(receiver.spans[0])
         assert (found["annotation.q.label"], found["annotation.q.annotator"]) == ("good", "ann")
@@ -219,7 +236,7 @@ class TestOutcomes:
         bare = Patch(SpanRef(TARGET.trace_id, 0), FIELDS)
         one, two = (Patch(SpanRef(TARGET.trace_id, span_id), FIELDS) for span_id in (1, 2))
 
-        outcomes = exporter.export([one, bare, two], timeout_millis=1_000)
+        outcomes = exporter.export([one, bare, two], timeout_millis=30_000)
 
         assert [type(outcome) for outcome in outcomes] == [Delivered, Rejected, Delivered]
         assert isinstance(outcomes[1], Rejected)
@@ -228,28 +245,58 @@ class TestOutcomes:
 
     def test_a_delivered_patch_says_how_it_is_kept(self, exporter: OtlpPatchExporter) -> None:
         """An OTLP backend did not change the stored span, and the outcome does not pretend it did."""
-        (outcome,) = exporter.export([Patch(TARGET, FIELDS)], timeout_millis=1_000)
+        (outcome,) = exporter.export([Patch(TARGET, FIELDS)], timeout_millis=30_000)
 
         assert isinstance(outcome, Delivered)
         assert "a span of its own" in outcome.notes[0]
 
     def test_only_bare_trace_ids_are_no_request(self, exporter: OtlpPatchExporter, receiver: Receiver) -> None:
         """Nothing is sent when nothing can be."""
-        exporter.export([Patch(SpanRef(TARGET.trace_id, 0), FIELDS)], timeout_millis=1_000)
+        exporter.export([Patch(SpanRef(TARGET.trace_id, 0), FIELDS)], timeout_millis=30_000)
 
         assert receiver.requests == []
 
     @pytest.mark.parametrize("status", [400, 401, 413, 500])
     def test_a_receiver_that_fails_is_tried_again(
-        self, exporter: OtlpPatchExporter, receiver: Receiver, status: int
+        self, stock: OtlpPatchExporter, receiver: Receiver, status: int
     ) -> None:
         """OpenTelemetry's exporter does not tell why it failed, so every patch is a retry."""
         receiver.status = status
 
-        outcomes = exporter.export([Patch(TARGET, FIELDS), Patch(SpanRef(1, 1), FIELDS)], timeout_millis=1_000)
+        outcomes = stock.export([Patch(TARGET, FIELDS), Patch(SpanRef(1, 1), FIELDS)], timeout_millis=30_000)
 
         error = DeliveryError("connection_failure", "the OTLP exporter failed; its log line says why")
         assert outcomes == [Retry(error)] * 2
+
+    @pytest.mark.parametrize(("status", "kind"), [(302, Pause), (400, Rejected), (401, Pause), (500, Retry)])
+    def test_what_a_sender_tells_is_the_outcome_of_each(
+        self, sending: OtlpPatchExporter, receiver: Receiver, status: int, kind: type[Outcome]
+    ) -> None:
+        """The patches of a batch went out together and share what became of it; a bare trace id did not."""
+        receiver.status = status
+        bare = Patch(SpanRef(TARGET.trace_id, 0), FIELDS)
+
+        outcomes = sending.export([Patch(TARGET, FIELDS), bare, Patch(SpanRef(1, 1), FIELDS)], timeout_millis=30_000)
+
+        assert [type(outcome) for outcome in outcomes] == [kind, Rejected, kind]
+        assert outcomes[0] == outcomes[2] != outcomes[1]
+
+    def test_what_a_sender_notes_is_beside_our_note(self) -> None:
+        """A delivered patch says how it is kept, and what the backend said; the time is passed on."""
+        asked: list[tuple[int, int]] = []
+
+        class Sender:
+            def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
+                asked.append((len(spans), timeout_millis))
+                return Delivered(("the backend says: hm",))
+
+        (outcome,) = OtlpPatchExporter(Sender()).export([Patch(TARGET, FIELDS)], timeout_millis=123)
+
+        assert asked == [(1, 123)]
+        assert isinstance(outcome, Delivered)
+        assert len(outcome.notes) == 2
+        assert "a span of its own" in outcome.notes[0]
+        assert outcome.notes[1] == "the backend says: hm"
 
     def test_the_span_exporter_is_left_to_its_destination(
         self, exporter: OtlpPatchExporter, receiver: Receiver
@@ -257,5 +304,5 @@ class TestOutcomes:
         """It is shared with the spans, so shutting down the patches does not close it."""
         exporter.shutdown()
 
-        assert [type(one) for one in exporter.export([Patch(TARGET, FIELDS)], timeout_millis=1_000)] == [Delivered]
+        assert [type(one) for one in exporter.export([Patch(TARGET, FIELDS)], timeout_millis=30_000)] == [Delivered]
         assert len(receiver.spans) == 1

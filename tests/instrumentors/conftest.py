@@ -32,7 +32,7 @@ from packaging.version import Version
 import otel_metadata as om
 from otel_metadata.cli.llm_stub import LlmStub
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.late.settings import OutboxSettings
 
 # OpenLLMetry remembers answers of the Responses API by their id, for the whole process; ids must not come twice.
 _first_numbers = itertools.count(1, 1000)

@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 import otel_metadata as om
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.outbox import Outbox, OutboxSettings
+from otel_metadata.late.outbox import Outbox
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats
 from otel_metadata.model.merge import Fields, Json, merge
 from otel_metadata.testing import ManualClock, RecordingSpanExporter

@@ -164,7 +164,7 @@ def test_spans_that_left_are_forgotten_in_the_end(scene):
 def held_bytes(outbox):
     """Weigh everything in the outbox anew."""
     spans = [*outbox._queue.values(), *outbox._exporting.values()]
-    patches = [*outbox._pending.values(), *outbox._sending.values()]
+    patches = outbox._patches.all()
     return sum(
         weigh_span(item.span) + weigh_fields(item.fields) + weigh_fields(item.joined or {}) for item in spans
     ) + (sum(weigh_fields(pending.fields) for pending in patches))

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.model.outcome import Delivered, DeliveryError, Pause, Rejected, Retry
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
@@ -54,8 +54,9 @@ def test_flush_sends_the_remainder_of_a_span_too(make_scene):
     assert scene.sent() == [{"a": 1}]
 
 
-def test_flush_sends_what_was_joined_to_a_span_that_failed(scene):
-    """When the span's export fails in a flush, what was joined is tried as a patch in the same flush; it is False."""
+def test_flush_sends_what_was_joined_to_a_span_that_failed(make_scene):
+    """When the span's export fails for good in a flush, what was joined is tried as a patch in it; it is False."""
+    scene = make_scene(span_retry_millis=0)
     ref = scene.ended()
     om.update_span(ref, metadata={"thumbs": "up"})
     scene.spans.answer = lambda: SpanExportResult.FAILURE

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.live import settings as live_settings
 from otel_metadata.live.registry import LOCK, REGISTRY
 from otel_metadata.reporting import REPORTER

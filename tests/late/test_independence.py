@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.model.outcome import DeliveryError, Pause, Rejected, Retry
 from otel_metadata.testing import RecordingSpanExporter
 

@@ -249,7 +249,7 @@ def test_whatever_is_answered_a_patch_expires(make_scene, outcome):
 
 def test_a_pause_does_not_outlast_the_deadline_of_a_failed_span(make_scene):
     """The patch of a span whose export failed is given up at its deadline, although the destination is paused."""
-    scene = make_scene(failed_span_millis=10_000, pause_millis=30_000)
+    scene = make_scene(failed_span_millis=10_000, pause_millis=30_000, span_retry_millis=0)
     ref = scene.ended()
     om.update_span(ref, metadata={"a": 1})
     scene.spans.answer = lambda: SpanExportResult.FAILURE
@@ -276,7 +276,6 @@ def test_spans_leave_while_patches_are_paused(scene):
         ("unsupported", "unsupported"),
         ("type_conflict", "rejected"),
         ("backend_rejection", "rejected"),
-        ("too_large", "rejected"),
         ("parse_failure", "rejected"),
         ("patch_failure", "rejected"),
         ("unauthorized", "rejected"),
@@ -310,7 +309,7 @@ def test_a_rejection_leaves_the_next_patch_of_its_target_alone(scene):
 
 def test_each_patch_of_a_batch_has_its_own_outcome(scene):
     """One batch can hold a delivered, a retried and a rejected patch, and each is settled by its own outcome."""
-    outcomes = {1: Delivered(("shortened",)), 2: Retry(DOWN), 3: Rejected(DeliveryError("too_large", "no"))}
+    outcomes = {1: Delivered(("shortened",)), 2: Retry(DOWN), 3: Rejected(DeliveryError("type_conflict", "no"))}
     scene.patches.answer = lambda patch: outcomes[patch.target.span_id]
     for number in outcomes:
         send(scene, at=number, n=number)

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 import otel_metadata as om
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.outbox import OutboxSettings
+from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.testing import RecordingSpanExporter
 
 THREADS = 4

@@ -120,8 +120,8 @@ def test_no_patch_can_be_claimed_while_its_span_is_exported(scene):
 
 
 def test_an_update_during_a_failing_export_gets_a_deadline(make_scene):
-    """A patch made during an export that fails is tried for failed_span_millis, then lost as target_not_exported."""
-    scene = make_scene(failed_span_millis=60_000)
+    """A patch made during an export that fails for good is tried for failed_span_millis, then lost."""
+    scene = make_scene(failed_span_millis=60_000, span_retry_millis=0)
     ref = scene.ended()
     during_export(scene, lambda: om.update_span(ref, metadata={"thumbs": "up"}), SpanExportResult.FAILURE)
     scene.patches.answer = lambda patch: NOT_FOUND
@@ -170,8 +170,9 @@ def test_a_patch_knows_the_window_of_an_exported_span(scene):
     [lambda: SpanExportResult.FAILURE, lambda: None, lambda: 1 / 0],
     ids=["refused", "garbage", "raised"],
 )
-def test_a_failed_export_loses_the_live_updates(scene, answer):
-    """A live update shares the fate of its span: when the export fails, it is lost as target_not_exported."""
+def test_a_failed_export_loses_the_live_updates(make_scene, answer):
+    """A live update shares the fate of its span: when the export fails for good, it is lost as target_not_exported."""
+    scene = make_scene(span_retry_millis=0)
     scene.ended(step=1)
     scene.spans.answer = answer
     scene.wait_and_step()
@@ -179,8 +180,9 @@ def test_a_failed_export_loses_the_live_updates(scene, answer):
     assert scene.stats.spans_failed == 1
 
 
-def test_a_failed_export_turns_joined_updates_into_a_patch(scene):
-    """What was joined to a span whose export failed is sent as a patch, for the backend may have the span after all."""
+def test_a_failed_export_turns_joined_updates_into_a_patch(make_scene):
+    """What was joined to a span that failed for good is sent as a patch: the backend may have the span after all."""
+    scene = make_scene(span_retry_millis=0)
     ref = scene.ended(step=1)
     om.update_span(ref, metadata={"thumbs": "up"})
     scene.spans.answer = lambda: SpanExportResult.FAILURE
@@ -191,7 +193,7 @@ def test_a_failed_export_turns_joined_updates_into_a_patch(scene):
 
 def test_joined_updates_of_a_failed_span_that_is_nowhere_are_lost(make_scene):
     """A patch of a failed span that the backend keeps not finding is lost as target_not_exported at its deadline."""
-    scene = make_scene(failed_span_millis=60_000)
+    scene = make_scene(failed_span_millis=60_000, span_retry_millis=0)
     ref = scene.ended()
     om.update_span(ref, metadata={"thumbs": "up"})
     scene.spans.answer = lambda: SpanExportResult.FAILURE
@@ -204,7 +206,7 @@ def test_joined_updates_of_a_failed_span_that_is_nowhere_are_lost(make_scene):
 
 def test_a_patch_of_a_failed_span_is_not_retried_beyond_its_deadline(make_scene):
     """A destination that stays down loses the patch of a failed span when its deadline has passed."""
-    scene = make_scene(failed_span_millis=60_000)
+    scene = make_scene(failed_span_millis=60_000, span_retry_millis=0)
     ref = scene.ended()
     om.update_span(ref, metadata={"thumbs": "up"})
     scene.spans.answer = lambda: SpanExportResult.FAILURE
@@ -216,7 +218,7 @@ def test_a_patch_of_a_failed_span_is_not_retried_beyond_its_deadline(make_scene)
 
 def test_an_update_after_a_failed_export_has_a_deadline_too(make_scene):
     """An update that comes after its span's export failed is tried until a deadline, then lost."""
-    scene = make_scene(failed_span_millis=60_000)
+    scene = make_scene(failed_span_millis=60_000, span_retry_millis=0)
     ref = scene.ended()
     scene.spans.answer = lambda: SpanExportResult.FAILURE
     scene.patches.answer = lambda patch: NOT_FOUND

@@ -63,7 +63,7 @@ def test_a_remainder_waits_for_the_grace(make_scene):
 
 def test_a_remainder_of_a_failed_span_is_no_patch(make_scene):
     """When the export fails, what was live is lost whole, remainder or not."""
-    scene = make_scene(dialect=PartialDialect())
+    scene = make_scene(dialect=PartialDialect(), span_retry_millis=0)
     scene.ended(said=1, unsaid=2)
     scene.spans.answer = lambda: SpanExportResult.FAILURE
     scene.wait_and_step()
@@ -278,7 +278,7 @@ def test_a_worker_thread_sleeps_until_its_work_is_due():
     exporter = RecordingSpanExporter(lambda: exported.set() or SpanExportResult.SUCCESS)
     from opentelemetry.sdk.trace import TracerProvider
 
-    from otel_metadata.late.outbox import OutboxSettings
+    from otel_metadata.late.settings import OutboxSettings
 
     processor = om.MetadataSpanProcessor(
         om.Destination("memory", exporter, InMemoryPatchExporter()), settings=OutboxSettings(schedule_delay_millis=1)
@@ -294,7 +294,7 @@ def test_a_worker_survives_a_failure_of_our_own(monkeypatch):
     """A failure inside a step is counted and logged, and the worker's thread goes on."""
     from opentelemetry.sdk.trace import TracerProvider
 
-    from otel_metadata.late.outbox import OutboxSettings
+    from otel_metadata.late.settings import OutboxSettings
     from otel_metadata.reporting import REPORTER
 
     monkeypatch.setattr(REPORTER, "reraise", False)

@@ -22,6 +22,7 @@ from otel_metadata._version import __version__
 from otel_metadata.dialects.canonical import JSON_NAMES, spell, tags_attribute, to_attributes
 from otel_metadata.model.merge import Json, Level, json_text
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected, Retry
+from otel_metadata.seams import SpanSender
 
 if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
@@ -110,11 +111,14 @@ class OtlpPatchExporter:
     reports_missing: bool = False
     convergence: Convergence = "none"
 
-    def __init__(self, span_exporter: SpanExporter, *, resource: Resource | None = None, name: str = "otlp") -> None:
+    def __init__(
+        self, span_exporter: SpanExporter | SpanSender, *, resource: Resource | None = None, name: str = "otlp"
+    ) -> None:
         """Send through *span_exporter*, which is closed by whoever owns it.
 
         Args:
-            span_exporter: OpenTelemetry's OTLP exporter, HTTP or gRPC.
+            span_exporter: One that says what became of a batch (`exporters.otlp_http.OtlpHttpSender`), or
+                OpenTelemetry's OTLP exporter, HTTP or gRPC.
             resource: The resource of the synthetic spans; by default the one that the environment describes.
             name: For people.
         """
@@ -122,20 +126,37 @@ class OtlpPatchExporter:
         self._span_exporter = span_exporter
         self._resource = resource or Resource.create()
 
-    def export(
-        self, patches: Sequence[Patch], *, timeout_millis: int
-    ) -> Sequence[Outcome]:  # OpenTelemetry's exporter has its own timeout
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
         """Send one synthetic span for each patch; a patch for a bare trace id has no parent and is `unsupported`."""
         sendable = [patch for patch in patches if patch.target.is_valid]
-        answer: Outcome = Delivered((_NOTE,))
-        if sendable:
-            spans = [synthetic_span(patch, self._resource) for patch in sendable]
-            if self._span_exporter.export(spans) is not SpanExportResult.SUCCESS:
-                answer = Retry(DeliveryError("connection_failure", "the OTLP exporter failed; its log line says why"))
+        answers = iter(self._outcomes([synthetic_span(patch, self._resource) for patch in sendable], timeout_millis))
         bare = Rejected(
             DeliveryError("unsupported", "a bare trace id: a span without a parent would become the trace's root")
         )
-        return [answer if patch.target.is_valid else bare for patch in patches]
+        return [next(answers) if patch.target.is_valid else bare for patch in patches]
+
+    def _outcomes(self, spans: Sequence[ReadableSpan], timeout_millis: int) -> list[Outcome]:
+        """Return one outcome for each span, though OTLP answers for a request as a whole.
+
+        One that was refused is sent again in halves, so that a span that the receiver cannot read refuses only itself.
+        """
+        if not spans:
+            return []
+        answer = self._sent(spans, timeout_millis)
+        if isinstance(answer, Rejected) and answer.error.type != "too_large" and len(spans) > 1:
+            half = len(spans) // 2
+            return [*self._outcomes(spans[:half], timeout_millis), *self._outcomes(spans[half:], timeout_millis)]
+        if isinstance(answer, Delivered):
+            answer = Delivered((_NOTE, *answer.notes))
+        return [answer] * len(spans)
+
+    def _sent(self, spans: Sequence[ReadableSpan], timeout_millis: int) -> Outcome:
+        if isinstance(self._span_exporter, SpanSender):
+            return self._span_exporter.send(spans, timeout_millis=timeout_millis)
+        # OpenTelemetry's exporter has a timeout of its own.
+        if self._span_exporter.export(spans) is SpanExportResult.SUCCESS:
+            return Delivered()
+        return Retry(DeliveryError("connection_failure", "the OTLP exporter failed; its log line says why"))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""

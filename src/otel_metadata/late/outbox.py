@@ -6,25 +6,31 @@ what the state says:
     arrived     in `_inbox`, put there without a lock; admitted to the queue before anything is decided
     queued      in `_queue`: the update is joined to it and leaves with it
     exporting   in `_exporting`: the update becomes a patch that waits for the answer
+    retrying    in `_queue` again, after an export that failed: the update becomes a patch that waits for the answer.
+                Nothing is joined any more, for the backend may have the span as it was sent, and may keep that
     exported    in `_recent`: the patch may go after the backend's grace
-    failed      in `_recent`: what was joined becomes a patch with a deadline, for the backend may have the span after
-                all; what was set live shares the span's fate
+    failed      in `_recent`: it is not tried again; what was joined becomes a patch with a deadline, for the backend
+                may have the span after all; what was set live shares the span's fate
     evicted     in `_recent`: it never left; its updates are lost (`target_not_exported`), and counted
     unseen      nowhere here (another process, or long ago): the patch goes after the remote grace
 
-A waiting patch is in `_pending`, one for each target: later updates are merged into it. While it is being sent it is in
-`_sending`, and updates start another one, which waits: one request in flight for each target, versions ascending.
-`_due` is a heap of (when, key) over `_pending`; an entry that no longer matches its patch is skipped.
+Patches, and when they go, are in `late.patches`.
+
+The spool. With one (`lane`), a row is put for every update that is not live and for every span that is held, and it is
+written before the call of the application returns (`Lane.sync`, by the caller, after the lock). What is in memory is a
+window: when it is full, updates are *spilled*, they are on disk only, and so are all that follow until those were
+loaded, so that the order stays. A row is settled when its update is.
 
 Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never
 calls foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock,
 then `*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together. A
 log line ends in a handler of the application's, so what is to be told waits in `_news` for `tell_news`.
 
-Balance: each accepted update is counted once in exactly one of delivered, waiting, lost. A patch carries the number of
-updates that are in it; a span that leaves with a remainder settles only the updates that are not in the remainder.
+Balance: each update that was accepted, or adopted from another process's rows, is counted once in exactly one of
+delivered, waiting, handed over (to the spool, at the end), lost. A patch carries the number of updates that are in it;
+a span that leaves with a remainder settles only the updates that are not in the remainder.
 
-Bytes: `_span_bytes` and `_patch_bytes` are what is held, apart from spans that are not weighed yet: a field that
+Bytes: `_span_bytes` and `PatchQueue.bytes` are what is held, apart from spans that are not weighed yet: a field that
 replaces another counts only for the difference. Each has a bound of its own, so that patches push out no spans.
 
 If you add a place where updates wait, add it to `stats` and to `give_up`.
@@ -32,20 +38,19 @@ If you add a place where updates wait, add it to `stats` and to `give_up`.
 
 from __future__ import annotations
 
-import heapq
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
 
-from otel_metadata.errors import ConfigurationError
 from otel_metadata.late.backoff import backoff_ns
+from otel_metadata.late.frames import PlainUpdate, SpooledSpan, SpooledUpdate
+from otel_metadata.late.lane import NoLane
+from otel_metadata.late.patches import PatchQueue, Pending, unsettled
 from otel_metadata.late.stats import Counters, DestinationStats
 from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields, weigh_span
 from otel_metadata.model.merge import Field, FieldName, Fields, merge
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.receipt import LossReason, Routed
 from otel_metadata.model.recent import RecentMap
@@ -56,9 +61,13 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_metadata.late.destination import Destination
+    from otel_metadata.late.lane import Lane, Loaded, Row
+    from otel_metadata.late.settings import OutboxSettings
+    from otel_metadata.model.dead_letter import DeadLetter
+    from otel_metadata.model.merge import Json, Version
     from otel_metadata.seams import Clock
 
-__all__ = ["EndedSpan", "FlushTicket", "Outbox", "OutboxSettings", "PatchBatch", "QueuedSpan", "SpanBatch"]
+__all__ = ["EndedSpan", "FlushTicket", "Outbox", "PatchBatch", "QueuedSpan", "SpanBatch"]
 
 _MILLI: Final = 1_000_000
 
@@ -76,6 +85,24 @@ _MIN_INBOX_ROOM: Final = 16
 
 # While the worker does not come, one in so many spans is weighed as it arrives: enough to see that they got larger.
 _SAMPLE_EVERY: Final = 64
+
+# Plain late updates that wait to be coalesced: the worker is woken for the first number; beyond the second the
+# application's thread helps, for the worker hangs. Each is a few short values, 2 kB at most; an outbox that has no room
+# for twice as many takes none.
+_LATE_ROOM: Final = 1_024
+_LATE_BOUND: Final = 4_096
+_LATE_BYTES: Final = 2 * 2_048 * _LATE_BOUND
+
+# A call of the application that decides something takes so many of them in, no more: the rest is the worker's.
+_LATE_HELP: Final = 64
+
+# A destination that could not take spans is left alone for at least a second; a flush ends after two failures in a row.
+_MIN_CIRCUIT_NS: Final = 1_000_000_000
+_MAX_CIRCUIT_NS: Final = 15_000_000_000
+_FLUSH_ENDS_AFTER: Final = 2
+
+# Rows that are read from the spool at a time.
+_LOAD: Final = 200
 
 _NO_FIELDS: Final[Fields] = {}
 
@@ -100,55 +127,6 @@ class EndedSpan(Protocol):
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class OutboxSettings:
-    """Bounds and times of an outbox.
-
-    Attributes:
-        max_queue_size: Ended spans that wait, at least 1 (`OTEL_BSP_MAX_QUEUE_SIZE`); when full the oldest is dropped.
-        max_export_batch_size: Spans in one export (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
-        schedule_delay_millis: How long a span or patch waits for company (`OTEL_BSP_SCHEDULE_DELAY`).
-        export_timeout_millis: What one export of patches may take (`OTEL_BSP_EXPORT_TIMEOUT`).
-        max_patches: Targets with a waiting patch; beyond, an update is lost (`buffer_full`).
-        max_bytes: Estimated size of the ended spans that wait or are being exported, and of the patches: each of the
-            two may be this large. Ended spans that were not admitted yet come on top: at most max_queue_size of them,
-            and about a quarter of this.
-        visibility_millis: How long "span not found" is answered with another try.
-        failed_span_millis: How long the patch of a span whose export failed is tried.
-        max_age_millis: How long a patch is tried at all.
-        pause_millis: How long a paused destination waits before the next probe.
-    """
-
-    max_queue_size: int = 2_048
-    max_export_batch_size: int = 512
-    schedule_delay_millis: int = 5_000
-    export_timeout_millis: int = 30_000
-    max_patches: int = 100_000
-    max_bytes: int = 64 * 1024 * 1024
-    visibility_millis: int = 120_000
-    failed_span_millis: int = 120_000
-    max_age_millis: int = 86_400_000
-    pause_millis: int = 60_000
-
-    @classmethod
-    def from_environment(cls) -> OutboxSettings:
-        """Return what OpenTelemetry's `OTEL_BSP_*` variables say, with our own defaults for the rest.
-
-        Source: OpenTelemetry, "Batch Span Processor" of the SDK environment variables.
-
-        Raises:
-            ConfigurationError: A value is not a whole number of 1 or more.
-        """
-        queue = _number("OTEL_BSP_MAX_QUEUE_SIZE", 2_048)
-        return cls(
-            max_queue_size=queue,
-            max_export_batch_size=min(_number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512), queue),
-            schedule_delay_millis=_number("OTEL_BSP_SCHEDULE_DELAY", 5_000),
-            export_timeout_millis=_number("OTEL_BSP_EXPORT_TIMEOUT", 30_000),
-        )
-
-
-@final
 class QueuedSpan:
     """An ended span that waits, what was set on it live, and what was joined to it since.
 
@@ -159,12 +137,30 @@ class QueuedSpan:
         updates: How many update calls are in the sidecar.
         joined: Fields that came after the end.
         joined_updates: How many update calls those are.
+        rows: What the spool has of those.
+        row: What the spool has of the span itself; None when it is not held, or not there yet.
         is_local_root: Whether its parent is in another process, or there is none.
         due_ns: When it leaves, at the latest; monotonic.
         size: Estimated bytes; 0 until weighed.
+        attempts: How often its export failed.
+        failed_ns: When it failed first.
     """
 
-    __slots__ = ("due_ns", "fields", "is_local_root", "joined", "joined_updates", "key", "size", "span", "updates")
+    __slots__ = (
+        "attempts",
+        "due_ns",
+        "failed_ns",
+        "fields",
+        "is_local_root",
+        "joined",
+        "joined_updates",
+        "key",
+        "row",
+        "rows",
+        "size",
+        "span",
+        "updates",
+    )
 
     def __init__(
         self, key: SpanKey, span: ReadableSpan, fields: Fields, updates: int, is_local_root: bool, due_ns: int
@@ -178,11 +174,22 @@ class QueuedSpan:
         self.due_ns = due_ns
         self.joined: dict[FieldName, Field] | None = None
         self.joined_updates = 0
+        self.rows: list[Row] | None = None
+        self.row: Row | None = None
         self.size = 0
+        self.attempts = 0
+        self.failed_ns = 0
 
     def all_fields(self) -> Fields:
         """Return sidecar and joined fields, merged."""
         return merge(self.fields, self.joined) if self.joined else self.fields
+
+    def all_rows(self) -> list[Row]:
+        """Return what the spool has of it."""
+        rows = list(self.rows or ())
+        if self.row is not None:
+            rows.append(self.row)
+        return rows
 
 
 class _Recent(NamedTuple):
@@ -191,45 +198,6 @@ class _Recent(NamedTuple):
     state: str
     at_ns: int
     window_ns: tuple[int, int] | None
-
-
-@final
-class _Pending:
-    """A patch that waits: everything for one target, coalesced."""
-
-    __slots__ = (
-        "attempts",
-        "created_ns",
-        "deadline_ns",
-        "due_ns",
-        "earliest_ns",
-        "fields",
-        "first_missing_ns",
-        "size",
-        "target",
-        "updates",
-    )
-
-    def __init__(self, target: SpanRef, now_ns: int) -> None:
-        self.target = target
-        self.fields: dict[FieldName, Field] = {}
-        self.updates = 0
-        self.size = 0
-        self.created_ns = now_ns
-        self.earliest_ns = now_ns
-        self.due_ns = now_ns
-        self.deadline_ns: int | None = None
-        self.first_missing_ns: int | None = None
-        self.attempts = 0
-
-    def take(self, target: SpanRef, fields: Fields, updates: int, size: int) -> int:
-        """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
-        if target.backend_ids and not self.target.backend_ids:
-            self.target = target
-        growth = merge_weighed(self.fields, fields, size)
-        self.updates += updates
-        self.size += growth
-        return growth
 
 
 class SpanBatch(NamedTuple):
@@ -252,16 +220,26 @@ class FlushTicket:
         keys: What is still to be tried.
         deadline_ns: When nobody waits any more; monotonic. What cannot be tried before is not waited for.
         behind: Those among them of which a patch is being sent and another waits behind it.
+        wants_spooled: Whether rows of the spool that nobody has loaded are waited for as well.
         is_clean: Whether all that was tried so far arrived.
     """
 
-    __slots__ = ("behind", "deadline_ns", "done", "is_clean", "keys")
+    __slots__ = ("behind", "deadline_ns", "done", "is_clean", "keys", "wants_spooled")
 
-    def __init__(self, keys: set[SpanKey], behind: set[SpanKey], deadline_ns: int, done: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        keys: set[SpanKey],
+        behind: set[SpanKey],
+        deadline_ns: int,
+        done: Callable[[], None],
+        *,
+        wants_spooled: bool = False,
+    ) -> None:
         """Call *done* when `keys` runs empty."""
         self.keys = keys
         self.deadline_ns = deadline_ns
         self.behind = behind
+        self.wants_spooled = wants_spooled
         self.is_clean = True
         self.done = done
 
@@ -279,6 +257,13 @@ class FlushTicket:
         self.behind.discard(key)
         self.tried(key, is_clean=is_clean)
 
+    def give_up(self) -> None:
+        """Wait for nothing more: the destination does not answer."""
+        self.is_clean = self.is_clean and not self.keys and not self.wants_spooled
+        self.keys.clear()
+        self.behind.clear()
+        self.wants_spooled = False
+
 
 @final
 class Outbox:
@@ -291,6 +276,7 @@ class Outbox:
         clock: Clock,
         lock: AbstractContextManager[object],
         chance: Callable[[], float],
+        lane: Lane | None = None,
     ) -> None:
         """Start empty.
 
@@ -300,14 +286,18 @@ class Outbox:
             clock: Time.
             lock: The process's one re-entrant lock.
             chance: Uniform in [0, 1), for the jitter of the back-off.
+            lane: The destination's part of the spool; None for memory only.
         """
         self.destination = destination
         self.settings = settings
+        self.lane = lane if lane is not None else NoLane(destination.name)
         self._clock = clock
         self._lock = lock
         self._chance = chance
         self._wait_ns = max(destination.hold_millis, settings.schedule_delay_millis) * _MILLI
         self._grace_ns = destination.patch_exporter.grace_millis * _MILLI
+        self._is_durable = self.lane.is_durable
+        self._holds_on_disk = destination.hold_millis > 0 and self._is_durable
         # A held span leaves early when half of the room is taken; others leave as soon as a batch is full.
         self._pressure_at = settings.max_queue_size // 2 if destination.hold_millis else settings.max_export_batch_size
         self._pressure_at = max(min(self._pressure_at, settings.max_queue_size), 1)
@@ -319,23 +309,37 @@ class Outbox:
 
     def reset(self) -> None:
         """Forget everything and count from zero: in a forked child the parent keeps what waits."""
+        self._counters = Counters()
         # Ordered: taking the oldest out of a plain dict again and again is quadratic (see RecentMap).
         self._queue: OrderedDict[SpanKey, QueuedSpan] = OrderedDict()
         self._exporting: dict[SpanKey, QueuedSpan] = {}
         self._recent: RecentMap[SpanKey, _Recent] = RecentMap(MAX_RECENT)
-        self._pending: dict[SpanKey, _Pending] = {}
-        self._sending: dict[SpanKey, _Pending] = {}
-        self._due: list[tuple[int, SpanKey]] = []
+        self._patches = PatchQueue(
+            self.destination.patch_exporter,
+            self.settings,
+            self._clock,
+            self._chance,
+            self._counters,
+            self.lane,
+            lambda key: key in self._queue or key in self._exporting,
+            self._tell,
+        )
         self._tickets: list[FlushTicket] = []
         self._inbox: deque[EndedSpan] = deque()
+        self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
         self._unweighed: list[QueuedSpan] = []
         self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
-        # Of ended spans, queued and exporting, with what was joined; and of patches, waiting and being sent.
+        # Of ended spans, queued and exporting, with what was joined.
         self._span_bytes = 0
-        self._patch_bytes = 0
-        self._paused_until_ns = 0
-        self._counters = Counters()
+        self._spans_paused_until_ns = 0
+        self._span_failures = 0
+        self._span_limit = self.settings.max_export_batch_size
+        # Updates that are on disk only.
+        self._spilled = 0
         self._is_closed = False
+        self._takes_plain = self._is_roomy = (
+            self.settings.max_bytes >= _LATE_BYTES and self.settings.max_patches >= 2 * _LATE_BOUND
+        )
 
     # --- the application's thread -----------------------------------------------------------------------------------
 
@@ -359,43 +363,129 @@ class Outbox:
                 self._admit(limit=2, weigh=True)  # two for one, so that no single call pays for all
         self.tell_news()
 
+    def takes_plain(self, key: SpanKey) -> bool:
+        """Whether a plain update of this span is certainly a late patch with room; the caller holds the lock."""
+        return self._takes_plain and not self._inbox and key not in self._queue
+
+    def arrive_late(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
+        """Take a plain update that `takes_plain`; the caller holds the lock. It is coalesced later, by the worker."""
+        late = self._late
+        row = self.lane.put(PlainUpdate(target, version, metadata)) if self._is_durable else None
+        late.append((self._clock.monotonic_ns(), target, version, metadata, row))
+        waiting = len(late)
+        if waiting >= _LATE_ROOM:
+            if waiting % _LATE_ROOM == 0:
+                self.wake()
+            if waiting > _LATE_BOUND:
+                self._admit_late(limit=2)
+
     def submit(self, target: SpanRef, fields: Fields) -> Routed:
-        """Take one update for a span that is not live: join it, or make a patch of it."""
+        """Take one update for a span that is not live: join it, or make a patch of it.
+
+        With a spool it is queued to be written: the caller calls `lane.sync()` once it has left the lock.
+        """
         key = target.key
         with self._lock:
             self._admit()
+            self._admit_late(limit=_LATE_HELP)
             if self._is_closed:
                 return Routed("dropped", "after_shutdown")
             self._counters.accepted += 1
             size = weigh_fields(fields)
             item = self._queue.get(key)
-            if item is not None and self.destination.spans:
-                if self._is_too_much(self._span_bytes + size, item.joined, fields):
+            if item is not None and self.destination.spans and not item.attempts:
+                if not self._is_too_much(self._span_bytes + size, item.joined, fields):
+                    self._join(item, fields, 1, size, self._put_joined(item, target, fields))
+                    return Routed("in_flight")
+                if not self._is_durable:
                     return self._lost("buffer_full", 1)
-                if item.joined is None:
-                    item.joined = {}
-                growth = merge_weighed(item.joined, fields, size)
-                item.joined_updates += 1
-                item.size += growth
-                self._span_bytes += growth
-                return Routed("in_flight")
-            pending = self._pending.get(key)
-            if pending is None and len(self._pending) >= self.settings.max_patches:
-                return self._lost("buffer_full", 1)
-            if self._is_too_much(self._patch_bytes + size, pending.fields if pending is not None else None, fields):
-                return self._lost("buffer_full", 1)
-            now = self._clock.monotonic_ns()
             recent = self._recent.get(key)
             if recent is not None and recent.state == "evicted":
                 return self._lost("target_not_exported", 1)
-            self._add_pending(target, fields, 1, size, *self._times(key, recent, now))
-            return Routed("late")
+            return self._submit_late(target, fields, size, recent)
+
+    def _submit_late(self, target: SpanRef, fields: Fields, size: int, recent: _Recent | None) -> Routed:
+        lane = self.lane
+        window = recent.window_ns if recent is not None else None
+        if self._is_durable:
+            entry = self._entry(target, fields, 1, window)
+            # Once one was spilled, all that follow are, until those were loaded: so versions of a target ascend.
+            is_full = len(self._patches) >= self.settings.spool_window and target.key not in self._patches
+            if self._spilled or is_full or not self._patches.room_for(target.key, fields, size):
+                if not lane.spill(entry):
+                    return self._lost("spool_full", 1)
+                self._spilled += 1
+                self._takes_plain = False
+                return Routed("late")
+            row = lane.put(entry)
+            return self._add_late(target, fields, size, recent, (row,) if row is not None else ())
+        if not self._patches.room_for(target.key, fields, size):
+            return self._lost("buffer_full", 1)
+        return self._add_late(target, fields, size, recent, ())
+
+    def _add_late(
+        self,
+        target: SpanRef,
+        fields: Fields,
+        size: int,
+        recent: _Recent | None,
+        rows: tuple[Row, ...],
+        *,
+        age_ns: int = 0,
+    ) -> Routed:
+        earliest, due, deadline = self._times(target.key, recent, self._clock.monotonic_ns() - age_ns)
+        window = recent.window_ns if recent is not None else None
+        self._patches.add(
+            target,
+            fields,
+            1,
+            size,
+            rows,
+            earliest_ns=earliest,
+            due_ns=due,
+            deadline_ns=deadline,
+            age_ns=age_ns,
+            window_ns=window,
+        )
+        return Routed("late")
+
+    def _join(self, item: QueuedSpan, fields: Fields, updates: int, size: int, row: Row | None) -> None:
+        if item.joined is None:
+            item.joined = {}
+        growth = merge_weighed(item.joined, fields, size)
+        item.joined_updates += updates
+        item.size += growth
+        self._span_bytes += growth
+        if row is not None:
+            if item.rows is None:
+                item.rows = []
+            item.rows.append(row)
+
+    def _put_joined(self, item: QueuedSpan, target: SpanRef, fields: Fields) -> Row | None:
+        if not self._is_durable:
+            return None
+        self._put_held(item)
+        window = (item.span.start_time or 0, item.span.end_time or 0)
+        return self.lane.put(self._entry(target, fields, 1, window))
+
+    def _put_held(self, item: QueuedSpan) -> None:
+        """Let the spool have a span that is held: before its first update, which would be of no use without it."""
+        if self._holds_on_disk and item.row is None:
+            accepted_ns = item.span.end_time or self._clock.wall_ns()
+            item.row = self.lane.put(
+                SpooledSpan(
+                    0, self.destination.name, item.span, item.fields, item.updates, item.is_local_root, accepted_ns
+                )
+            )
+
+    def _entry(self, target: SpanRef, fields: Fields, updates: int, window_ns: tuple[int, int] | None) -> SpooledUpdate:
+        return SpooledUpdate(0, self.destination.name, target, fields, updates, self._clock.wall_ns(), window_ns)
 
     def knows(self, key: SpanKey) -> bool:
         """Whether the span waits here or left lately."""
         with self._lock:
             self._admit()
-            return key in self._queue or key in self._exporting or key in self._recent or key in self._pending
+            return key in self._queue or key in self._exporting or key in self._recent or key in self._patches
 
     def _is_too_much(self, size: int, held: Fields | None, fields: Fields) -> bool:
         """Whether *size* is beyond the bound, also when what *fields* replaces among *held* is taken off."""
@@ -417,11 +507,16 @@ class Outbox:
     # --- the worker -------------------------------------------------------------------------------------------------
 
     def weigh_waiting(self) -> None:
-        """Weigh the spans that were put without being weighed; the worker does it between its other work."""
+        """Admit what arrived, weigh the spans among it, and let the spool have those that are held."""
         while True:
             with self._lock:
                 self._admit()
+                self._admit_late()
                 items, self._unweighed = self._unweighed, []
+                if self._holds_on_disk:
+                    for item in items:
+                        if self._queue.get(item.key) is item:
+                            self._put_held(item)
             if not items:
                 return
             sizes = [weigh_span(item.span) + weigh_fields(item.fields) for item in items]
@@ -430,14 +525,101 @@ class Outbox:
                 for item, size in zip(items, sizes, strict=True):
                     self._note_size(item, size)
 
+    def wanted_rows(self) -> int:
+        """Return how many rows of the spool there is room for now; 0 when none wait there."""
+        with self._lock:
+            if not self.lane.has_more or self._is_closed:
+                return 0
+            room = min(self.settings.spool_window - len(self._patches), self._pressure_at - len(self._queue))
+            # In portions, so that reading is worth its while; and not while as much memory is taken as may be.
+            is_roomy = self._patches.bytes * 2 < self.settings.max_bytes and room * 2 >= min(
+                self.settings.spool_window, self._pressure_at
+            )
+            return min(room, _LOAD) if is_roomy and room > 0 else 0
+
+    def admit_rows(self, rows: Sequence[Loaded], damaged: int) -> None:
+        """Take rows of the spool into memory.
+
+        Args:
+            rows: What `Lane.load` returned.
+            damaged: What `Lane.lost` returned.
+        """
+        with self._lock:
+            self._counters.adopted += damaged
+            if damaged:
+                self._lost("spool_damaged", damaged)
+            for row, content, is_adopted, updates in rows:
+                if is_adopted:
+                    self._counters.adopted += updates
+                else:
+                    self._spilled -= updates
+                if isinstance(content, SpooledSpan):
+                    self._admit_span(row, content)
+                elif isinstance(content, SpooledUpdate):
+                    self._admit_update(row, content)
+                else:
+                    self.lane.settle((row,))
+                    self._lost("spool_damaged", updates)
+            if not self.lane.has_more:
+                if self._spilled > 0 and not rows:
+                    # The spool has nothing more of what was spilled: its file was damaged.
+                    self._lost("spool_damaged", self._spilled)
+                    self._spilled = 0
+                for ticket in self._tickets:
+                    ticket.wants_spooled = ticket.wants_spooled and self._spilled > 0
+            self._check_tickets()
+
+    def _admit_span(self, row: Row, content: SpooledSpan) -> None:
+        now = self._clock.monotonic_ns()
+        held_ns = max(self._clock.wall_ns() - content.accepted_ns, 0)
+        context = content.span.context
+        key = (context.trace_id, context.span_id)
+        due = now + max(self._wait_ns - held_ns, 0)
+        item = QueuedSpan(key, content.span, content.fields, content.updates, content.is_local_root, due)
+        item.row = row
+        self._enqueue(item)
+        for ticket in self._tickets:
+            if ticket.wants_spooled:
+                ticket.keys.add(key)
+                item.due_ns = now
+
+    def _admit_update(self, row: Row, content: SpooledUpdate) -> None:
+        key = content.target.key
+        size = weigh_fields(content.fields)
+        item = self._queue.get(key)
+        if item is not None and self.destination.spans and not item.attempts:
+            self._join(item, content.fields, content.updates, size, row)
+            return
+        now = self._clock.monotonic_ns()
+        recent = self._recent.get(key)
+        earliest, due, deadline = self._times(key, recent, now)
+        tickets = [ticket for ticket in self._tickets if ticket.wants_spooled]
+        self._patches.add(
+            content.target,
+            content.fields,
+            content.updates,
+            size,
+            (row,),
+            earliest_ns=earliest,
+            due_ns=earliest if tickets else due,
+            deadline_ns=deadline,
+            age_ns=max(self._clock.wall_ns() - content.accepted_ns, 0),
+            window_ns=content.window_ns,
+        )
+        for ticket in tickets:
+            if key in self._patches:
+                ticket.keys.add(key)
+
     def claim_spans(self) -> SpanBatch | None:
         """Take the spans whose time has come out of the queue, with what was joined to them; None for none."""
         with self._lock:
             self._admit()
             now = self._clock.monotonic_ns()
             queue = self._queue
+            if self._spans_paused_until_ns > now and not self._tickets:
+                return None
             batch: list[QueuedSpan] = []
-            while queue and len(batch) < self.settings.max_export_batch_size:
+            while queue and len(batch) < self._span_limit:
                 key = next(iter(queue))
                 item = queue[key]
                 pressed = len(queue) + len(batch) >= self._pressure_at or self._span_bytes * 2 > self.settings.max_bytes
@@ -451,7 +633,7 @@ class Outbox:
     def spans_answered(
         self,
         batch: SpanBatch,
-        is_exported: bool,
+        outcome: Outcome | None,
         remainders: Sequence[Fields],
         reason: LossReason = "target_not_exported",
     ) -> None:
@@ -459,84 +641,134 @@ class Outbox:
 
         Args:
             batch: What `claim_spans` returned.
-            is_exported: Whether the span exporter acknowledged it.
+            outcome: What the span exporter said of it; None when it raised, or there was nothing to be sent.
             remainders: For each span the fields that its dialect could not say.
             reason: As what the live updates of spans that failed are lost.
         """
         with self._lock:
+            self._admit_late()
             now = self._clock.monotonic_ns()
+            is_exported = isinstance(outcome, Delivered)
+            self._judge_spans(outcome, len(batch.items), now)
+            again: list[QueuedSpan] = []
             for item, remainder in zip(batch.items, remainders, strict=True):
                 if self._exporting.get(item.key) is not item:
                     continue  # given up meanwhile, at a shutdown that could not wait
                 del self._exporting[item.key]
+                if not is_exported and self._may_go_again(item, outcome, len(batch.items), now):
+                    again.append(item)
+                    continue
                 self._span_bytes -= item.size
-                state = "exported" if is_exported else "failed"
                 window = (item.span.start_time or 0, item.span.end_time or 0)
-                self._recent[item.key] = _Recent(state, now, window)
+                self._recent[item.key] = _Recent("exported" if is_exported else "failed", now, window)
                 if is_exported:
                     self._counters.spans_exported += 1
-                    self._settle_exported(item, remainder, now)
+                    self._settle_exported(item, remainder, now, window)
                 else:
                     self._counters.spans_failed += 1
-                    self._settle_failed(item, reason, now)
+                    self._settle_failed(item, reason, now, window)
                 self._release(item.key, now, is_exported)
+            self._go_again(again, outcome, now)
             self._check_tickets()
+
+    def _judge_spans(self, outcome: Outcome | None, sent: int, now: int) -> None:
+        """Decide when, and with how many spans, the destination is asked next."""
+        if isinstance(outcome, Delivered):
+            self._span_failures = 0
+            self._spans_paused_until_ns = 0
+            self._span_limit = min(self._span_limit * 2, self.settings.max_export_batch_size)
+            if outcome.notes:
+                self._counters.notes += len(outcome.notes)
+                self._tell("span_notes", f"{outcome.notes[0]}")
+            return
+        # Fewer: one of them may be what the exporter chokes on, and a dead backend is asked with little.
+        self._span_limit = max(sent // 2, 1)
+        if isinstance(outcome, Rejected):
+            self._tell("spans_rejected", f"spans were refused ({outcome.error.type}: {outcome.error.message}).")
+            return
+        self._span_failures += 1
+        wait_ns = min(backoff_ns(self._span_failures, None, self._chance()), _MAX_CIRCUIT_NS)
+        if isinstance(outcome, Retry) and outcome.after_millis:
+            wait_ns = max(wait_ns, backoff_ns(1, outcome.after_millis, 0))
+        if isinstance(outcome, Pause):
+            wait_ns = self.settings.pause_millis * _MILLI
+            self._tell("spans_paused", f"spans wait ({outcome.error.type}: {outcome.error.message}).")
+        self._spans_paused_until_ns = now + max(wait_ns, _MIN_CIRCUIT_NS)
+
+    def _may_go_again(self, item: QueuedSpan, outcome: Outcome | None, company: int, now: int) -> bool:
+        """Whether a span whose export failed waits for another try."""
+        if self._is_closed or not self.settings.span_retry_millis:
+            return False
+        if isinstance(outcome, Rejected):
+            return company > 1
+        return not item.attempts or now - item.failed_ns < self.settings.span_retry_millis * _MILLI
+
+    def _go_again(self, items: Sequence[QueuedSpan], outcome: Outcome | None, now: int) -> None:
+        alone = len(items) == 1
+        for item in reversed(items):
+            if not item.attempts:
+                item.failed_ns = now
+            item.attempts += 1
+            item.due_ns = now
+            self._counters.spans_retried += 1
+            self._queue[item.key] = item
+            # The oldest stay in front; but one that fails by itself must not stand in the way of the others.
+            self._queue.move_to_end(item.key, last=alone and outcome is None)
+            if not isinstance(outcome, Rejected):
+                self._forget_in_tickets(item.key, is_clean=False)
+        if self._span_failures >= _FLUSH_ENDS_AFTER:
+            for ticket in self._tickets:
+                for key in self._queue:
+                    ticket.forget(key, is_clean=False)
+                    ticket.keys.discard(key)
+        if len(self._queue) > self.settings.max_queue_size or self._span_bytes > self.settings.max_bytes:
+            self._evict()
 
     def claim_patches(self) -> PatchBatch | None:
         """Take the patches whose time has come, at most the exporter's `max_batch`; None when there are none."""
         with self._lock:
-            now = self._clock.monotonic_ns()
-            if self._paused_until_ns > now and not self._tickets:
-                return None
-            patches: list[Patch] = []
-            while (
-                self._due
-                and self._due[0][0] <= now
-                and len(patches) < max(self.destination.patch_exporter.max_batch, 1)
-            ):
-                due_ns, key = heapq.heappop(self._due)
-                pending = self._pending.get(key)
-                if pending is None or pending.due_ns != due_ns or self._is_blocked(key):
-                    continue
-                del self._pending[key]
-                self._sending[key] = pending
-                recent = self._recent.get(key)
-                patches.append(Patch(pending.target, pending.fields, recent.window_ns if recent else None))
+            self._admit_late()
+            patches = self._patches.claim(self._window_of, is_flushing=bool(self._tickets))
             return PatchBatch(patches) if patches else None
 
-    def patches_answered(self, batch: PatchBatch, outcomes: Sequence[Outcome]) -> None:
+    def _window_of(self, key: SpanKey) -> tuple[int, int] | None:
+        recent = self._recent.get(key)
+        return recent.window_ns if recent is not None else None
+
+    def patches_answered(self, batch: PatchBatch, outcomes: Sequence[Outcome | None]) -> None:
         """Settle each patch by its outcome; one without an outcome is tried again."""
-        missing = Retry(DeliveryError("connection_failure", "the exporter gave no outcome for this patch"))
         with self._lock:
-            now = self._clock.monotonic_ns()
-            for index, patch in enumerate(batch.patches):
-                key = patch.target.key
-                pending = self._sending.pop(key, None)
-                if pending is None:
-                    continue
-                pending.attempts += 1
-                is_clean = self._settle_patch(pending, outcomes[index] if index < len(outcomes) else missing, now)
-                waiting = self._pending.get(key)
-                if waiting is not None:
-                    self._schedule(key, waiting)
+            self._admit_late()
+            for key, is_clean, is_over in self._patches.answered(batch.patches, outcomes):
                 for ticket in self._tickets:
-                    if waiting is None or waiting is pending:
+                    if is_over:
                         ticket.forget(key, is_clean=is_clean)
                     else:
                         ticket.tried(key, is_clean=is_clean)
-            if any(isinstance(outcome, Pause) for outcome in outcomes):
-                for ticket in self._tickets:
-                    self._drop_patches(ticket, ticket.keys & self._pending.keys())
+            is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
+            for ticket in self._tickets:
+                if is_paused or self._patches.is_dead:
+                    self._drop_patches(ticket, [key for key in ticket.keys if key in self._patches])
+                    if ticket.wants_spooled:
+                        ticket.wants_spooled = ticket.is_clean = False
             self._check_tickets()
+
+    def take_letters(self) -> list[DeadLetter]:
+        """Return the dead letters since the last call, to be shown to the application without the lock."""
+        with self._lock:
+            return self._patches.take_letters()
 
     def next_due_ns(self) -> int | None:
         """Return the monotonic time of the next work that is known now; None when nothing waits."""
         with self._lock:
             times: list[int] = []
+            is_flushing = bool(self._tickets)
             if self._queue:
-                times.append(next(iter(self._queue.values())).due_ns)
-            if self._due:
-                times.append(max(self._due[0][0], self._paused_until_ns if not self._tickets else 0))
+                first = next(iter(self._queue.values())).due_ns
+                times.append(max(first, self._spans_paused_until_ns if not is_flushing else 0))
+            due = self._patches.next_due_ns(is_flushing=is_flushing)
+            if due is not None:
+                times.append(due)
             return min(times, default=None)
 
     # --- flush, shutdown, counts ------------------------------------------------------------------------------------
@@ -552,16 +784,18 @@ class Outbox:
         """
         with self._lock:
             self._admit()
+            self._admit_late()
             now = self._clock.monotonic_ns()
-            keys = {*self._queue, *self._exporting, *self._pending, *self._sending}
-            ticket = FlushTicket(keys, self._sending.keys() & self._pending.keys(), deadline_ns, done)
+            keys = {*self._queue, *self._exporting, *self._patches.keys()}
+            wants_spooled = self.lane.has_more or self._spilled > 0
+            ticket = FlushTicket(keys, self._patches.behind(), deadline_ns, done, wants_spooled=wants_spooled)
             self._tickets.append(ticket)
-            for key, pending in list(self._pending.items()):
+            for key, pending in self._patches.waiting():
                 if self._is_hopeless(pending, ticket, now):
                     self._drop_patches(ticket, (key,))
                 else:
                     pending.due_ns = pending.earliest_ns
-                    self._schedule(key, pending)
+                    self._patches.schedule(key, pending)
             self._check_tickets()
             return ticket
 
@@ -590,38 +824,53 @@ class Outbox:
         """Take nothing more, and wait for no span of another process any more: there is no later."""
         with self._lock:
             self._admit()
+            self._admit_late()
             self._is_closed = True
+            self._takes_plain = False
             now = self._clock.monotonic_ns()
-            for key, pending in list(self._pending.items()):
+            for key, pending in self._patches.waiting():
                 # After a try, its time is what the backend asked for; after its span's export, the backend's grace.
-                if not pending.attempts and key not in self._recent and not self._is_blocked(key):
+                if not pending.attempts and key not in self._recent and not self._patches.is_blocked(key):
                     pending.earliest_ns = pending.due_ns = now
-                    self._schedule(key, pending)
+                    self._patches.schedule(key, pending)
 
     def give_up(self, reason: LossReason) -> tuple[int, int]:
-        """Count everything that still waits as lost; return how many spans and how many updates that were."""
+        """Leave what the spool has to it, and count the rest as lost; return how many spans and updates were lost."""
         with self._lock:
             self._admit()
-            updates = sum(
-                item.updates + item.joined_updates for item in [*self._queue.values(), *self._exporting.values()]
-            )
-            updates += sum(pending.updates for pending in [*self._pending.values(), *self._sending.values()])
-            self._counters.lose(reason, updates)
-            spans = len(self._queue) + len(self._exporting)
-            self._counters.spans_evicted += len(self._queue)
-            self._counters.spans_failed += len(self._exporting)
+            self._admit_late()
+            counters = self._counters
+            updates = spans = 0
+            for item in [*self._queue.values(), *self._exporting.values()]:
+                kept = self._left_to_the_spool(item)
+                counters.handed_over += kept
+                lost = item.updates + item.joined_updates - kept
+                counters.lose(reason, lost)
+                updates += lost
+                if item.row is None or not self.lane.keeps((item.row,)):
+                    spans += 1
+            counters.spans_evicted += len(self._queue)
+            counters.spans_failed += len(self._exporting)
+            updates += self._patches.clear(reason)
+            counters.handed_over += self._spilled
+            self._spilled = 0
             self._queue.clear()
             self._exporting.clear()
-            self._pending.clear()
-            self._sending.clear()
-            self._due.clear()
             self._unweighed.clear()
-            self._span_bytes = self._patch_bytes = 0
+            self._span_bytes = 0
             for ticket in self._tickets:
-                for key in list(ticket.keys):
-                    ticket.forget(key, is_clean=False)
+                ticket.give_up()
             self._check_tickets()
             return spans, updates
+
+    def _left_to_the_spool(self, item: QueuedSpan) -> int:
+        """Return how many updates of a span are in rows that another process will find."""
+        kept = 0
+        if item.row is not None and self.lane.keeps((item.row,)):
+            kept += item.updates
+        if item.rows and self.lane.keeps(item.rows):
+            kept += item.joined_updates
+        return kept
 
     def lose_live(self, updates: int) -> None:
         """Count the live updates of a span that will never end here."""
@@ -637,25 +886,32 @@ class Outbox:
         """
         with self._lock:
             self._admit()
+            self._admit_late()
             counters = self._counters
             while True:
                 accepted = counters.accepted
+                patches = self._patches.all()
+                spans = [*self._queue.values(), *self._exporting.values()]
+                now = self._clock.monotonic_ns()
                 stats = DestinationStats(
                     accepted=accepted + live,
+                    adopted=counters.adopted,
                     delivered=counters.delivered,
                     live=live,
-                    in_flight=sum(
-                        item.updates + item.joined_updates
-                        for item in [*self._queue.values(), *self._exporting.values()]
-                    ),
-                    late=sum(pending.updates for pending in [*self._pending.values(), *self._sending.values()]),
+                    in_flight=sum(item.updates + item.joined_updates for item in spans),
+                    late=sum(pending.updates for pending in patches) + self._spilled,
+                    handed_over=counters.handed_over,
                     retried=counters.retried,
                     lost=dict(counters.lost),
-                    spans_queued=len(self._queue) + len(self._exporting),
+                    spans_queued=len(spans),
                     spans_exported=counters.spans_exported,
+                    spans_retried=counters.spans_retried,
                     spans_failed=counters.spans_failed,
                     spans_evicted=counters.spans_evicted,
-                    buffered_bytes=self._span_bytes + self._patch_bytes,
+                    buffered_bytes=self._span_bytes + self._patches.bytes,
+                    spool_bytes=self.lane.bytes,
+                    unspooled=self.lane.unwritten,
+                    oldest_millis=max((now - pending.created_ns for pending in patches), default=0) // _MILLI,
                     notes=counters.notes,
                 )
                 # A finalizer or signal handler that updates a span may have come between: then it is counted again.
@@ -675,31 +931,65 @@ class Outbox:
             self._put(ended, weigh=weigh)
             limit = None if limit is None else limit - 1
 
+    def _admit_late(self, limit: int | None = None) -> None:
+        """Coalesce the plain updates that arrived."""
+        late = self._late
+        while late and limit != 0:
+            try:
+                at_ns, target, version, metadata, row = late.popleft()
+            except IndexError:  # as in _admit
+                return
+            self._counters.accepted += 1
+            fields: dict[FieldName, Field] = {
+                ("span", "metadata", key): (value, version) for key, value in metadata.items()
+            }
+            recent = self._recent.get(target.key)
+            # Its schedule counts from the call.
+            age_ns = self._clock.monotonic_ns() - at_ns
+            rows = (row,) if row is not None else ()
+            self._add_late(target, fields, weigh_fields(fields), recent, rows, age_ns=age_ns)
+            limit = None if limit is None else limit - 1
+        room = self.settings.spool_window if self._is_durable else self.settings.max_patches // 2
+        self._takes_plain = (
+            self._is_roomy
+            and not self._is_closed
+            and not self._spilled
+            and not self._counters.spans_evicted
+            and len(self._patches) < room
+            and self._patches.bytes * 2 < self.settings.max_bytes
+        )
+
     def _put(self, ended: EndedSpan, *, weigh: bool) -> None:
         ended.is_open = False
-        counters, queue, key = self._counters, self._queue, ended.key
-        counters.accepted += ended.updates
+        self._counters.accepted += ended.updates
         if ended.ended is None or self._is_closed:
-            counters.lose("target_not_exported", ended.updates)
+            self._counters.lose("target_not_exported", ended.updates)
             return
         now = self._clock.monotonic_ns()
         item = QueuedSpan(
-            key, ended.ended, ended.fields or _NO_FIELDS, ended.updates, ended.is_local_root, now + self._wait_ns
+            ended.key, ended.ended, ended.fields or _NO_FIELDS, ended.updates, ended.is_local_root, now + self._wait_ns
         )
+        self._enqueue(item, weigh=weigh)
+
+    def _enqueue(self, item: QueuedSpan, *, weigh: bool = True) -> None:
+        queue, key = self._queue, item.key
         before = queue.pop(key, None)
         if before is not None:
             # An id generator of the application's own repeated itself: one of the two spans can stay.
-            counters.spans_evicted += 1
-            counters.lose("target_not_exported", before.updates + before.joined_updates)
+            self._counters.spans_evicted += 1
+            self._counters.lose("target_not_exported", before.updates + before.joined_updates)
+            self.lane.settle(before.all_rows())
             self._span_bytes -= before.size
         queue[key] = item
         if self._is_flushed(key):
             # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.
-            item.due_ns = now
+            item.due_ns = self._clock.monotonic_ns()
             queue.move_to_end(key, last=False)
         # While the worker hangs in an exporter, those that nobody has weighed must not become many.
         if weigh or len(self._unweighed) >= self._inbox_room:
             self._weigh(item)
+            if self._holds_on_disk:
+                self._put_held(item)
         else:
             self._unweighed.append(item)
         if len(queue) > self.settings.max_queue_size or self._span_bytes > self.settings.max_bytes:
@@ -718,34 +1008,61 @@ class Outbox:
             self._span_bytes -= item.size
             self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", item.updates + item.joined_updates)
+            self.lane.settle(item.all_rows())
             self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None)
-            self._give_up_pending(key, "target_not_exported")
+            self._takes_plain = False
+            self._patches.drop(key, "target_not_exported")
             self._forget_in_tickets(key, is_clean=False)
             self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")
         self._check_tickets()
 
-    def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int) -> None:
+    def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int, window: tuple[int, int]) -> None:
         updates = item.updates + item.joined_updates
+        rows = item.all_rows()
         if not remainder:
             self._counters.delivered += updates
+            self.lane.settle(rows)
             return
         # One update has one version: as many updates are unsettled as the remainder has versions.
-        moved = min(len({version for _, version in remainder.values()}), updates)
+        moved = unsettled(remainder, updates)
         self._counters.delivered += updates - moved
+        target = SpanRef(*item.key)
+        # The rows of the span are erased only after this one is written: see Lane.
+        row = self.lane.put(self._entry(target, remainder, moved, window))
+        self.lane.settle(rows)
         earliest = now + self._grace_ns
-        self._add_pending(_ref(item.key), remainder, moved, weigh_fields(remainder), earliest, earliest, None)
+        self._patches.add(
+            target,
+            remainder,
+            moved,
+            weigh_fields(remainder),
+            (row,) if row is not None else (),
+            earliest_ns=earliest,
+            due_ns=earliest,
+            window_ns=window,
+        )
 
-    def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int) -> None:
+    def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int, window: tuple[int, int]) -> None:
         self._counters.lose(reason, item.updates)
+        if item.row is not None:
+            self.lane.settle((item.row,))
         if item.joined:
             earliest = now + self._grace_ns
-            deadline = now + self.settings.failed_span_millis * _MILLI
-            size = weigh_fields(item.joined)
-            self._add_pending(_ref(item.key), item.joined, item.joined_updates, size, earliest, earliest, deadline)
+            self._patches.add(
+                SpanRef(*item.key),
+                item.joined,
+                item.joined_updates,
+                weigh_fields(item.joined),
+                item.rows or (),
+                earliest_ns=earliest,
+                due_ns=earliest,
+                deadline_ns=now + self.settings.failed_span_millis * _MILLI,
+                window_ns=window,
+            )
 
     def _release(self, key: SpanKey, now: int, is_exported: bool) -> None:
         """Let the patch that waited for the answer go, if there is one."""
-        pending = self._pending.get(key)
+        pending = self._patches.get(key)
         if pending is None:
             self._forget_in_tickets(key, is_clean=is_exported)
             return
@@ -759,107 +1076,28 @@ class Outbox:
                     ticket.forget(key, is_clean=False)
         is_flushed = self._is_flushed(key)
         pending.due_ns = pending.earliest_ns if is_flushed else max(pending.due_ns, pending.earliest_ns)
-        self._schedule(key, pending)
-
-    def _settle_patch(self, pending: _Pending, outcome: Outcome, now: int) -> bool:
-        """Settle one patch; return whether it arrived."""
-        if isinstance(outcome, Delivered):
-            self._counters.delivered += pending.updates
-            self._counters.notes += len(outcome.notes)
-            self._patch_bytes -= pending.size
-            return True
-        after_millis = outcome.after_millis if isinstance(outcome, Retry) else None
-        if isinstance(outcome, Pause):
-            after_millis = self.settings.pause_millis
-            self._paused_until_ns = now + after_millis * _MILLI
-            self._tell("paused", f"paused ({outcome.error.type}: {outcome.error.message}); updates are kept.")
-        is_missing = isinstance(outcome, Rejected) and outcome.error.type == "segment_not_found"
-        if isinstance(outcome, Rejected) and not (is_missing and self._may_still_appear(pending, now)):
-            self._give_up_patch(pending, _loss_of(outcome, pending), outcome.error)
-        elif pending.deadline_ns is not None and now >= pending.deadline_ns:
-            self._give_up_patch(pending, "target_not_exported", outcome.error)
-        elif now - pending.created_ns > self.settings.max_age_millis * _MILLI:
-            self._give_up_patch(pending, "expired", outcome.error)
-        else:
-            self._retry(pending, after_millis, now)
-        return False
-
-    def _may_still_appear(self, pending: _Pending, now: int) -> bool:
-        if pending.deadline_ns is not None:
-            return now < pending.deadline_ns
-        if pending.first_missing_ns is None:
-            pending.first_missing_ns = now
-        return now - pending.first_missing_ns < self.settings.visibility_millis * _MILLI
-
-    def _retry(self, pending: _Pending, after_millis: int | None, now: int) -> None:
-        self._counters.retried += 1
-        key = pending.target.key
-        pending.due_ns = now + backoff_ns(pending.attempts, after_millis, self._chance())
-        # A flush need not wait for the back-off, but for what the backend asked for.
-        pending.earliest_ns = now if after_millis is None else pending.due_ns
-        newer = self._pending.get(key)
-        if newer is not None:
-            # Updates that came while this one was being sent: they wait with it now.
-            growth = pending.take(newer.target, newer.fields, newer.updates, newer.size)
-            self._patch_bytes += growth - newer.size
-        self._pending[key] = pending
-        self._schedule(key, pending)
-
-    def _give_up_patch(self, pending: _Pending, reason: LossReason, error: DeliveryError) -> None:
-        self._counters.lose(reason, pending.updates)
-        self._patch_bytes -= pending.size
-        self._tell(reason, f"a patch for {pending.target} was given up ({reason}): {error.message}")
-
-    def _give_up_pending(self, key: SpanKey, reason: LossReason) -> None:
-        pending = self._pending.pop(key, None)
-        if pending is not None:
-            self._counters.lose(reason, pending.updates)
-            self._patch_bytes -= pending.size
-
-    def _add_pending(
-        self,
-        target: SpanRef,
-        fields: Fields,
-        updates: int,
-        size: int,
-        earliest_ns: int,
-        due_ns: int,
-        deadline_ns: int | None,
-    ) -> None:
-        key = target.key
-        pending = self._pending.get(key)
-        if pending is None:
-            pending = self._pending[key] = _Pending(target, self._clock.monotonic_ns())
-            pending.earliest_ns, pending.due_ns = earliest_ns, due_ns
-            self._schedule(key, pending)
-        if deadline_ns is not None:
-            pending.deadline_ns = deadline_ns
-        self._patch_bytes += pending.take(target, fields, updates, size)
-
-    def _schedule(self, key: SpanKey, pending: _Pending) -> None:
-        if not self._is_blocked(key):
-            heapq.heappush(self._due, (pending.due_ns, key))
-
-    def _is_blocked(self, key: SpanKey) -> bool:
-        return key in self._sending or key in self._exporting or key in self._queue
+        self._patches.schedule(key, pending)
 
     def _is_flushed(self, key: SpanKey) -> bool:
         """Whether a flush waits for it."""
         return any(key in ticket.keys for ticket in self._tickets)
 
-    def _is_hopeless(self, pending: _Pending, ticket: FlushTicket, now: int) -> bool:
+    def _is_hopeless(self, pending: Pending, ticket: FlushTicket, now: int) -> bool:
         """Whether a flush need not wait for it: it may not go in time, or waits out a pause.
 
         What was never tried does go to a paused destination, once: a flush is a probe.
         """
-        return pending.earliest_ns > ticket.deadline_ns or (pending.attempts > 0 and self._paused_until_ns > now)
+        return pending.earliest_ns > ticket.deadline_ns or (pending.attempts > 0 and self._is_paused_for(pending, now))
+
+    def _is_paused_for(self, pending: Pending, now: int) -> bool:
+        return self._patches.is_paused and pending.earliest_ns > now
 
     def _drop_patches(self, ticket: FlushTicket, keys: Iterable[SpanKey]) -> None:
         """Take waiting patches that will not go now off a flush; not a span or patch that goes before one of them."""
         for key in keys:
             ticket.is_clean = False
             ticket.behind.discard(key)
-            if not self._is_blocked(key):
+            if not self._patches.is_blocked(key):
                 ticket.keys.discard(key)
 
     def _weigh(self, item: QueuedSpan) -> None:
@@ -898,7 +1136,7 @@ class Outbox:
             ticket.forget(key, is_clean=is_clean)
 
     def _check_tickets(self) -> None:
-        for ticket in [ticket for ticket in self._tickets if not ticket.keys]:
+        for ticket in [one for one in self._tickets if not one.keys and not one.wants_spooled]:
             self._tickets.remove(ticket)
             ticket.done()
 
@@ -906,26 +1144,5 @@ class Outbox:
         """A status line."""
         return (
             f"<Outbox {self.destination.name} queued={len(self._queue)} exporting={len(self._exporting)} "
-            f"patches={len(self._pending)} sending={len(self._sending)}>"
+            f"patches={len(self._patches) + len(self._late)} spilled={self._spilled}>"
         )
-
-
-def _number(variable: str, default: int) -> int:
-    text = os.environ.get(variable, "").strip()
-    if not text:
-        return default
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigurationError(variable, text, f"a whole number of 1 or more, for example {default}")
-    return int(text)
-
-
-def _ref(key: SpanKey) -> SpanRef:
-    return SpanRef(key[0], key[1])
-
-
-def _loss_of(outcome: Rejected, pending: _Pending) -> LossReason:
-    if outcome.error.type == "unsupported":
-        return "unsupported"
-    if outcome.error.type == "segment_not_found":
-        return "target_not_exported" if pending.deadline_ns is not None else "target_not_found"
-    return "rejected"

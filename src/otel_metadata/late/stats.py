@@ -2,7 +2,7 @@
 
 The unit is one update, settled when its last part is:
 
-    accepted == delivered + waiting + sum(lost.values())
+    accepted + adopted == delivered + waiting + handed_over + sum(lost.values())
 
 Refusals are a second list: they were never accepted.
 """
@@ -26,32 +26,44 @@ class DestinationStats:
 
     Attributes:
         accepted: Updates taken, live ones included.
+        adopted: Updates taken over from the spool, where another process had left them.
         delivered: Updates whose every part left with its span or was delivered as a patch.
         live: Waiting on a span that has not ended.
         in_flight: Waiting beside a span that has ended, or is being exported.
-        late: Waiting as a patch.
+        late: Waiting as a patch, in memory or in the spool.
+        handed_over: Updates left to the spool at the end, for the next process.
         retried: Patches that were sent again.
         lost: Updates that were given up, by reason.
         spans_queued: Ended spans that wait.
         spans_exported: Spans whose export was acknowledged.
-        spans_failed: Spans whose export was refused, raised or timed out.
+        spans_retried: Tries of a span's export beyond the first.
+        spans_failed: Spans whose export was refused, raised or timed out, and that are not tried again.
         spans_evicted: Spans dropped because the outbox was full.
-        buffered_bytes: Estimated size of what waits.
+        buffered_bytes: Estimated size of what waits in memory.
+        spool_bytes: Size of the spool file, which destinations share; 0 without one.
+        unspooled: Rows that could not be written to the spool and wait in memory (a full disk, a read-only one).
+        oldest_millis: Age of the oldest patch that waits in memory; 0 for none.
         notes: Fields that a backend changed or could not hold, told by its outcomes.
     """
 
     accepted: int
+    adopted: int
     delivered: int
     live: int
     in_flight: int
     late: int
+    handed_over: int
     retried: int
     lost: Mapping[LossReason, int]
     spans_queued: int
     spans_exported: int
+    spans_retried: int
     spans_failed: int
     spans_evicted: int
     buffered_bytes: int
+    spool_bytes: int
+    unspooled: int
+    oldest_millis: int
     notes: int
 
     @property
@@ -61,8 +73,9 @@ class DestinationStats:
 
     @property
     def is_balanced(self) -> bool:
-        """Whether nothing is unaccounted for: `accepted == delivered + waiting + sum(lost.values())`."""
-        return self.accepted == self.delivered + self.waiting + sum(self.lost.values())
+        """Whether nothing is unaccounted for: see the module's equation."""
+        settled = self.delivered + self.handed_over + sum(self.lost.values())
+        return self.accepted + self.adopted == settled + self.waiting
 
 
 @final
@@ -93,10 +106,13 @@ class Counters:
     def __init__(self) -> None:
         """Start at zero."""
         self.accepted = 0
+        self.adopted = 0
         self.delivered = 0
+        self.handed_over = 0
         self.retried = 0
         self.lost: dict[LossReason, int] = {}
         self.spans_exported = 0
+        self.spans_retried = 0
         self.spans_failed = 0
         self.spans_evicted = 0
         self.notes = 0

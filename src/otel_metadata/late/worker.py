@@ -7,7 +7,7 @@ call by hand. Exporters run with instrumentation suppressed, so that the HTTP ca
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
@@ -18,16 +18,20 @@ from otel_metadata.late.in_flight import merged, settled_fields
 from otel_metadata.late.outbox import FlushTicket, Outbox, PatchBatch, SpanBatch
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import REPORTER, after_fork_in_child
+from otel_metadata.seams import SpanSender
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.merge import Fields
     from otel_metadata.model.receipt import LossReason
     from otel_metadata.seams import Clock
 
 __all__ = ["Worker"]
+
+_OURS: Final = Rejected(DeliveryError("patch_failure", "a failure of our own, which was logged"))
 
 # The worker looks after its outbox at least this often, so that putting the first span into an empty outbox needs no
 # wake-up on the application's thread.
@@ -56,16 +60,25 @@ class Worker:
     one that was there all along.
     """
 
-    def __init__(self, outbox: Outbox, clock: Clock, *, start: bool = True) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        clock: Clock,
+        *,
+        start: bool = True,
+        on_dead_letter: Callable[[DeadLetter], None] | None = None,
+    ) -> None:
         """Start the thread.
 
         Args:
             outbox: What to empty.
             clock: Time.
             start: False for a test that calls `step` by hand.
+            on_dead_letter: Called with each patch that is given up.
         """
         self.outbox = outbox
         self._clock = clock
+        self._on_dead_letter = on_dead_letter
         self._with_thread = start
         self._is_closing = False
         self._suppressed = suppressed()
@@ -103,11 +116,37 @@ class Worker:
     def step(self) -> bool:
         """Do one piece of work: export one batch of spans, or send one batch of patches; False when none was due."""
         self.outbox.weigh_waiting()
-        self.outbox.tell_news()
+        self.outbox.lane.sync()  # spans that are held
+        self.outbox.lane.tend()
+        self.tell()
+        if self._load():
+            return True
         # In turns: spans that keep arriving must not keep the patches waiting.
         if self._spans_were_last:
             return self._send_due() or self._export_due()
         return self._export_due() or self._send_due()
+
+    def tell(self) -> None:
+        """Say what was decided: log lines, and dead letters to who asked for them. Without the lock: foreign code."""
+        self.outbox.tell_news()
+        for letter in self.outbox.take_letters():
+            if self._on_dead_letter is None:
+                continue
+            try:
+                self._on_dead_letter(letter)
+            except Exception as error:  # noqa: BLE001 # the application's
+                REPORTER.tell("on_dead_letter", f"on_dead_letter raised {type(error).__name__}")
+
+    def _load(self) -> bool:
+        """Read rows of the spool for which there is room; False when there was nothing to read."""
+        outbox = self.outbox
+        wanted = outbox.wanted_rows()
+        damaged = outbox.lane.lost()
+        if not wanted and not damaged:
+            return False
+        rows = outbox.lane.load(wanted) if wanted else ()
+        outbox.admit_rows(rows, damaged)
+        return bool(rows)
 
     def _export_due(self) -> bool:
         spans = self.outbox.claim_spans()
@@ -152,12 +191,13 @@ class Worker:
             while not self._is_stopped and self._clock.monotonic_ns() < self._stop_by_ns and self.step():
                 pass
             self._close_exporters()
+            self.outbox.lane.tend()
         elif thread is not threading.current_thread():
             thread.join(max(self._stop_by_ns - self._clock.monotonic_ns(), 0) / 1e9)
         self._end()
         if self._stop_ticket is not None:
             self.outbox.drop_ticket(self._stop_ticket)
-        self.outbox.tell_news()
+        self.tell()
 
     def _end(self) -> None:
         """Let the thread end after its piece of work."""
@@ -211,7 +251,7 @@ class Worker:
         try:
             outgoing, remainders = self._merged(batch)
         except BaseException as error:  # noqa: BLE001 # what was claimed is answered, whatever happens
-            self.outbox.spans_answered(batch, False, [{} for _ in batch.items], "internal_error")
+            self.outbox.spans_answered(batch, _OURS, [{} for _ in batch.items], "internal_error")
             REPORTER.failed("export", error)
             return
         self.outbox.spans_answered(batch, self._hand_over(outgoing), remainders)
@@ -238,26 +278,32 @@ class Worker:
             remainders.append(remainder)
         return outgoing, remainders
 
-    def _hand_over(self, outgoing: list[ReadableSpan]) -> bool:
-        """Give spans to the span exporter; return whether it acknowledged them."""
+    def _hand_over(self, outgoing: list[ReadableSpan]) -> Outcome | None:
+        """Give spans to the span exporter; return what it said of them, None when it raised."""
         destination = self.outbox.destination
-        if destination.span_exporter is None or not destination.spans:
-            return True
+        exporter = destination.span_exporter
+        if exporter is None or not destination.spans:
+            return Delivered()
         token = otel_context.attach(self._suppressed)
         try:
-            return destination.span_exporter.export(outgoing) is SpanExportResult.SUCCESS
+            if isinstance(exporter, SpanSender):
+                timeout_millis = self.outbox.settings.export_timeout_millis
+                return _sound(exporter.send(outgoing, timeout_millis=timeout_millis))
+            if exporter.export(outgoing) is SpanExportResult.SUCCESS:
+                return Delivered()
+            return Retry(DeliveryError("connection_failure", "the span exporter failed; its log line says why"))
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             REPORTER.tell(
                 f"span_export:{destination.name}",
                 f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans failed.",
             )
-            return False
+            return None
         finally:
             otel_context.detach(token)
 
     def _send(self, batch: PatchBatch) -> None:
         destination = self.outbox.destination
-        outcomes: Sequence[Outcome] = ()
+        outcomes: Sequence[Outcome | None] = ()
         token = otel_context.attach(self._suppressed)
         try:
             answers = destination.patch_exporter.export(
@@ -282,7 +328,8 @@ class Worker:
         self.outbox.patches_answered(batch, outcomes)
 
     def give_up(self, reason: LossReason) -> None:
-        """Count what still waits as lost, and say so: at an exit nobody reads the counts any more."""
+        """Leave what waits to the spool, count the rest as lost, and say so: at an exit nobody reads the counts."""
+        self.outbox.lane.sync()
         spans, updates = self.outbox.give_up(reason)
         if spans or updates:
             name = self.outbox.destination.name

@@ -182,6 +182,17 @@ def update_span(
         status_message: A description of an error.
     """
     try:
+        if (
+            type(target) is SpanRef
+            and target.span_id
+            and target.sampled
+            and (attributes is None and name is None and tags is None and status is None and status_message is None)
+            and input is UNSET
+            and output is UNSET
+        ):
+            receipt = routing.set_late_metadata(target, metadata)
+            if receipt is not None:
+                return receipt
         found = resolve(target)
         if found is None:
             return routing.refuse("invalid_target")

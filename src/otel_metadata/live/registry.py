@@ -35,6 +35,8 @@ from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.unset import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
     from opentelemetry.trace import Span, SpanContext
 
@@ -87,6 +89,14 @@ class Router(Protocol):
 
     def submit(self, target: SpanRef, fields: dict[FieldName, Field]) -> dict[str, Routed]:
         """Join the fields to the span in flight, or make a patch of them; say which for each destination."""
+        ...
+
+    def submit_plain(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> Mapping[str, Routed] | None:
+        """Take the most frequent late update without looking at it; None, and nothing taken, where that cannot be."""
+        ...
+
+    def sync(self) -> None:
+        """Write to the spool what was just taken; called without `LOCK`."""
         ...
 
     def refused(self, reason: Refusal) -> None:

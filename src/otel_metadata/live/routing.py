@@ -52,6 +52,7 @@ __all__ = [
     "route",
     "routers",
     "set_captured",
+    "set_late_metadata",
     "set_live",
     "set_on_start",
     "set_unseen",
@@ -66,6 +67,12 @@ _REFUSALS: Final[Mapping[Refusal, str]] = {
     "no_current_span": "An update was dropped: there is no current span; open one with @observe or start_span, or name "
     "the span with update_span(target, ...).",
 }
+
+MAX_PLAIN_KEYS: Final = 8
+"""Keys of a late update that is taken without being looked at: what waits in an outbox's hands unweighed is small."""
+
+MAX_PLAIN_CHARS: Final = 256
+"""Length of a text in one."""
 
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
@@ -162,6 +169,9 @@ def route(
         routes: dict[str, Routed] = {}
         for router in holders:
             routes.update(router.submit(target, fields))
+    # With a spool the update is on disk before the call returns; not under the lock, for a disk may be slow.
+    for router in holders:
+        router.sync()
     return Receipt(version, routes, tuple(notes))
 
 
@@ -259,6 +269,40 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         return Receipt(version, dict.fromkeys(entry.names, _IN_FLIGHT))
     span.set_attributes(attributes)
     return Receipt(version, entry.names)
+
+
+def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
+    """Do what `route` does, for the most frequent late update: a few keys seen before, clean values, no mask.
+
+    Only its version is drawn here; the worker makes fields of it and merges them. A program that patches 100,000 spans
+    pays a seventh of what the general way costs. None when anything is out of the ordinary: nothing was taken then.
+    """
+    routers = _routers
+    if (
+        len(routers) != 1
+        or type(metadata) is not dict
+        or not 0 < len(metadata) <= MAX_PLAIN_KEYS
+        or settings.in_force.mask is not None
+    ):
+        return None
+    given = metadata.copy()
+    for key, value in given.items():
+        if (
+            type(key) is not str
+            or key not in KNOWN_METADATA_KEYS
+            or not (type(value) is bool or is_clean_scalar(value))
+            or (type(value) is str and len(value) > MAX_PLAIN_CHARS)
+        ):
+            return None
+    if (ref.trace_id, ref.span_id) in REGISTRY.entries:
+        return None
+    with LOCK:
+        version = settings.VERSIONS.next()
+        routes = routers[0].submit_plain(ref, version, given)
+    if routes is None:
+        return None
+    routers[0].sync()
+    return Receipt(version, routes)
 
 
 def _merge(entry: LiveSpan, values: Values) -> Version:

@@ -22,6 +22,7 @@ LossReason: TypeAlias = Literal[
     "target_not_found",
     "buffer_full",
     "spool_full",
+    "spool_damaged",
     "rejected",
     "unsupported",
     "expired",

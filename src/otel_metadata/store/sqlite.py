@@ -23,6 +23,7 @@ from otel_metadata.model.merge import FieldName, Fields, Json, json_text
 from otel_metadata.model.record import SpanQuery, SpanRecord, StoredSpan, assemble
 from otel_metadata.seams import SystemClock
 from otel_metadata.store.rows import row_of
+from otel_metadata.store.sqlite_file import Layout, create_private_file, leave_to_the_parent, prepare
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
@@ -56,6 +57,8 @@ CREATE TABLE fields (
 ) WITHOUT ROWID;
 """
 
+_LAYOUT: Final = Layout("a store", "a store of otel-metadata", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA)
+
 _SPAN_COLUMNS: Final = (
     "trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message, "
     "attributes, events, links, resource, scope_name, scope_version"
@@ -86,9 +89,6 @@ _CLOSE_SECONDS: Final = 0.5
 
 _T = TypeVar("_T")
 
-# After a fork the parent's connections stay open in the child, unused: closing one there would act on the parent's
-# locks and log file. https://www.sqlite.org/howtocorrupt.html, section 2.6.
-_left_to_the_parent: Final[list[sqlite3.Connection]] = []
 _stores: Final[weakref.WeakSet[SqliteStore]] = weakref.WeakSet()
 
 
@@ -212,7 +212,7 @@ class SqliteStore:
     def forget_connection(self) -> None:
         """Start afresh in a child process; the parent's connection and lock, held or not, are left to the parent."""
         if self._connection is not None:
-            _left_to_the_parent.append(self._connection)
+            leave_to_the_parent(self._connection)
         self._connection = None
         self._lock = threading.Lock()
         self._is_closing = threading.Event()
@@ -293,7 +293,7 @@ class SqliteStore:
             connection.close()
             if "not a database" in str(error):
                 raise StoreFormatError(
-                    self.path, "not an SQLite database", "a store of otel-metadata, or no file"
+                    self.path, "not an SQLite database", f"{_LAYOUT.expected}, or no file"
                 ) from error
             raise
         except BaseException:
@@ -302,52 +302,15 @@ class SqliteStore:
         return connection
 
     def _create_file(self) -> None:
-        if Path(self.path).exists():
-            if not Path(self.path).is_file():
-                raise StoreFormatError(self.path, "not a file", "a path of a file")
+        if self._create or Path(self.path).exists():
+            create_private_file(self.path)
             return
-        if not self._create:
-            raise StoreError(f"{self.path}: no such file; expected a store that a process has written.")
-        try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            return  # another process was faster
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}: {error.strerror}; expected a path in a directory that exists and is writable."
-            ) from error
+        raise StoreError(f"{self.path}: no such file; expected a store that a process has written.")
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        # Tables first: when another process makes the schema meanwhile, there are none yet, or the id is there too.
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-        if application_id != APPLICATION_ID and (tables or application_id):
-            raise StoreFormatError(
-                self.path, "another program's SQLite database", "a store of otel-metadata, or no file"
-            )
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise StoreFormatError(
-                self.path, f"a store of version {version}", f"version {SCHEMA_VERSION}: install a newer otel-metadata"
-            )
-        # Changing the mode needs the file for itself, and answers "locked" at once when another process has it open.
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode = WAL")
+        prepare(connection, self.path, _LAYOUT)
         # With WAL, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
-        if version < SCHEMA_VERSION:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                if connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
-                    for statement in _SCHEMA.split(";"):
-                        connection.execute(statement)
-                    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # it is tried again on this connection
-                    connection.execute("ROLLBACK")
-                raise
 
     def __repr__(self) -> str:
         """A status line."""

@@ -1,0 +1,507 @@
+"""The patches that wait for one destination: which may go now, and what follows from an answer.
+
+Theory of operation. A target has at most one patch that waits (`_pending`, later updates are merged into it) and one
+that is being sent (`_sending`): one request in flight for each target, versions ascending. `_due` is a heap of (when,
+key) over `_pending`; an entry that no longer matches its patch is skipped.
+
+A target is *blocked* while its span waits or is being exported here, and while an earlier patch of it is being sent:
+then its patch cannot be claimed, and whoever ends that schedules it.
+
+The *circuit* is about the destination as a whole. When a batch came back without a single verdict (every patch is to be
+tried again because the backend could not be reached), the destination is left alone for the back-off, at least a
+second, and then asked with one patch. `Pause` does the same for `pause_millis`. A flush asks at once, and ends when two
+batches in a row failed.
+
+A batch that could not be answered at all is halved, down to one patch, so that a patch on which the exporter chokes
+comes to be alone; the same for one that is too large. Then its fields are halved, lowest versions first.
+
+Everything here is called under the outbox's lock. Nothing calls foreign code. If you add a way for a patch to leave,
+settle its rows of the spool there (`lane.settle` or `lane.bury`), and count its updates.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from otel_metadata.late.backoff import backoff_ns
+from otel_metadata.late.verdict import Again, Arrived, GivenUp, Tried, verdict
+from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields
+from otel_metadata.model.dead_letter import DeadLetter
+from otel_metadata.model.merge import Fields
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.recent import RecentMap
+
+if TYPE_CHECKING:
+    from otel_metadata.late.lane import Lane, Row
+    from otel_metadata.late.settings import OutboxSettings
+    from otel_metadata.late.stats import Counters
+    from otel_metadata.model.merge import Field, FieldName, Version
+    from otel_metadata.model.receipt import LossReason
+    from otel_metadata.model.span_ref import SpanKey, SpanRef
+    from otel_metadata.seams import Clock, PatchExporter
+
+__all__ = ["Answered", "PatchQueue", "Pending", "unsettled"]
+
+_MILLI: Final = 1_000_000
+
+# A dead destination is asked once a second at most, and not much less often than that: one patch costs it little, and
+# what waits should leave soon after it is back.
+_MIN_CIRCUIT_NS: Final = 1_000_000_000
+_MAX_CIRCUIT_NS: Final = 15_000_000_000
+
+# A flush ends when so many batches in a row got no verdict: one may be the patch's own fault.
+_FLUSH_ENDS_AFTER: Final = 2
+
+NO_VERSION: Final = (0, 0)
+
+# Targets whose delivered versions are remembered where the backend does not compare versions itself.
+_MAX_SAID: Final = 4_096
+
+
+def unsettled(remainder: Fields, updates: int) -> int:
+    """Return how many of *updates* are still open while *remainder* is: one update has one version."""
+    return min(len({version for _, version in remainder.values()}), updates)
+
+
+@final
+class Pending:
+    """A patch that waits: everything for one target, coalesced.
+
+    Attributes:
+        target: The span or trace.
+        fields: What it sets.
+        updates: How many update calls are in it.
+        size: Estimated bytes.
+        rows: What the spool has of it.
+        unspooled: How many of `updates` are in no row.
+        created_ns: When the oldest of them was accepted; monotonic.
+        earliest_ns: When it may go: a grace, or what the backend asked for. A flush obeys it.
+        due_ns: When it goes.
+        deadline_ns: Until when it is tried, because its span failed for good; None for as long as `max_age_millis`.
+        missing_ns: When the backend first said that it does not know the span.
+        attempts: How often it was tried.
+        company: At most so many patches in its batch.
+        max_fields: At most so many fields in one request.
+        window_ns: Start and end of the span, where they are known.
+    """
+
+    __slots__ = (
+        "attempts",
+        "company",
+        "created_ns",
+        "deadline_ns",
+        "due_ns",
+        "earliest_ns",
+        "fields",
+        "max_fields",
+        "missing_ns",
+        "rows",
+        "sent",
+        "size",
+        "target",
+        "unspooled",
+        "updates",
+        "window_ns",
+    )
+
+    def __init__(self, target: SpanRef, now_ns: int) -> None:
+        """Start empty."""
+        self.target = target
+        self.fields: dict[FieldName, Field] = {}
+        self.sent: Fields | None = None
+        self.updates = self.unspooled = self.size = self.attempts = 0
+        self.rows: list[Row] = []
+        self.created_ns = self.earliest_ns = self.due_ns = now_ns
+        self.deadline_ns: int | None = None
+        self.missing_ns: int | None = None
+        self.company: int | None = None
+        self.max_fields: int | None = None
+        self.window_ns: tuple[int, int] | None = None
+
+    def take(self, target: SpanRef, fields: Fields, updates: int, size: int, rows: Iterable[Row]) -> int:
+        """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
+        if target.backend_ids and not self.target.backend_ids:
+            self.target = target
+        growth = merge_weighed(self.fields, fields, size)
+        self.updates += updates
+        self.size += growth
+        before = len(self.rows)
+        self.rows.extend(rows)
+        if len(self.rows) == before:
+            self.unspooled += updates
+        return growth
+
+    def portion(self) -> Fields:
+        """Return what goes in the next request: all of it, or the fields of the lowest versions."""
+        if self.max_fields is None or self.max_fields >= len(self.fields):
+            return self.fields
+        ordered = sorted(self.fields.items(), key=lambda item: (item[1][1], item[0]))
+        return dict(ordered[: self.max_fields])
+
+
+class Answered(NamedTuple):
+    """What became of one patch of a batch: for who waits for a flush.
+
+    Attributes:
+        key: The target.
+        is_clean: Whether it arrived.
+        is_over: Whether nothing of this target is left to be tried in this flush.
+    """
+
+    key: SpanKey
+    is_clean: bool
+    is_over: bool
+
+
+@final
+class PatchQueue:
+    """Waiting patches of one destination: see the module's theory of operation."""
+
+    def __init__(
+        self,
+        exporter: PatchExporter,
+        settings: OutboxSettings,
+        clock: Clock,
+        chance: Callable[[], float],
+        counters: Counters,
+        lane: Lane,
+        is_span_here: Callable[[SpanKey], bool],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        """Start empty.
+
+        Args:
+            exporter: The destination's, for its `max_batch` and `convergence`.
+            settings: Bounds and times.
+            clock: Time.
+            chance: Uniform in [0, 1), for the jitter of the back-off.
+            counters: The outbox's.
+            lane: The destination's part of the spool.
+            is_span_here: Whether a span waits or is being exported here.
+            tell: Called with a reason and a sentence for the log.
+        """
+        self._exporter = exporter
+        self._settings = settings
+        self._clock = clock
+        self._chance = chance
+        self._counters = counters
+        self._lane = lane
+        self._is_span_here = is_span_here
+        self._tell = tell
+        self._pending: dict[SpanKey, Pending] = {}
+        self._sending: dict[SpanKey, Pending] = {}
+        self._due: list[tuple[int, SpanKey]] = []
+        self._batch = 0
+        self._failures = 0
+        self._paused_until_ns = 0
+        self._said: RecentMap[SpanKey, dict[FieldName, Version]] = RecentMap(_MAX_SAID)
+        self._letters: list[DeadLetter] = []
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        """How many targets have a patch that waits or is being sent."""
+        return len(self._pending) + len(self._sending)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the target has a patch that waits."""
+        return key in self._pending
+
+    def get(self, key: SpanKey) -> Pending | None:
+        """Return the patch that waits for *key*."""
+        return self._pending.get(key)
+
+    def all(self) -> list[Pending]:
+        """Return every patch that waits or is being sent."""
+        return [*self._pending.values(), *self._sending.values()]
+
+    def keys(self) -> set[SpanKey]:
+        """Return the targets of `all`."""
+        return {*self._pending, *self._sending}
+
+    def waiting(self) -> Iterator[tuple[SpanKey, Pending]]:
+        """Yield each target and its waiting patch; the caller may change the schedule."""
+        yield from list(self._pending.items())
+
+    def behind(self) -> set[SpanKey]:
+        """Return the targets of which one patch is being sent and another waits."""
+        return self._sending.keys() & self._pending.keys()
+
+    def take_letters(self) -> list[DeadLetter]:
+        """Return the dead letters since the last call."""
+        letters, self._letters = self._letters, []
+        return letters
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        target: SpanRef,
+        fields: Fields,
+        updates: int,
+        size: int,
+        rows: Sequence[Row],
+        *,
+        earliest_ns: int,
+        due_ns: int,
+        deadline_ns: int | None = None,
+        age_ns: int = 0,
+        window_ns: tuple[int, int] | None = None,
+    ) -> None:
+        """Let more fields of *target* wait; the first decide when they may go."""
+        key = target.key
+        now = self._clock.monotonic_ns()
+        said = self._said.get(key)
+        if said:
+            fields = _without_stale(fields, said)
+            size = weigh_fields(fields)
+            if not fields:  # merged into what the backend has, they change nothing
+                self._counters.delivered += updates
+                self._lane.settle(rows)
+                return
+        pending = self._pending.get(key)
+        if pending is None:
+            pending = self._pending[key] = Pending(target, now)
+            pending.earliest_ns, pending.due_ns = earliest_ns, due_ns
+            self.schedule(key, pending)
+        pending.created_ns = min(pending.created_ns, now - age_ns)
+        if deadline_ns is not None:
+            pending.deadline_ns = deadline_ns
+        if window_ns is not None:
+            pending.window_ns = window_ns
+        self.bytes += pending.take(target, fields, updates, size, rows)
+
+    def room_for(self, key: SpanKey, fields: Fields, size: int) -> bool:
+        """Whether there is room in memory, also when what *fields* replaces is taken off."""
+        held = self._pending.get(key)
+        bound = self._settings.max_bytes
+        if held is None and len(self._pending) >= self._settings.max_patches:
+            return False
+        after = self.bytes + size
+        return after <= bound or (held is not None and after - weigh_common(held.fields, fields) <= bound)
+
+    def schedule(self, key: SpanKey, pending: Pending) -> None:
+        """Enter it into the heap, unless it is blocked: then whoever unblocks it does."""
+        if not self.is_blocked(key):
+            heapq.heappush(self._due, (pending.due_ns, key))
+
+    def is_blocked(self, key: SpanKey) -> bool:
+        """Whether something of the same target goes first."""
+        return key in self._sending or self._is_span_here(key)
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def next_due_ns(self, *, is_flushing: bool) -> int | None:
+        """Return when the next patch may be claimed; None when none waits unblocked."""
+        if not self._due:
+            return None
+        return max(self._due[0][0], 0 if is_flushing else self._paused_until_ns)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the destination is left alone now."""
+        return self._paused_until_ns > self._clock.monotonic_ns()
+
+    def claim(self, window_of: Callable[[SpanKey], tuple[int, int] | None], *, is_flushing: bool) -> list[Patch]:
+        """Take the patches whose time has come, at most the exporter's `max_batch`, one where it must be found out."""
+        now = self._clock.monotonic_ns()
+        if self._paused_until_ns > now and not is_flushing:
+            return []
+        room = max(self._exporter.max_batch, 1) if not self._failures else 1
+        patches: list[Patch] = []
+        while self._due and self._due[0][0] <= now and len(patches) < room:
+            due_ns, key = self._due[0]
+            pending = self._pending.get(key)
+            if pending is None or pending.due_ns != due_ns or self.is_blocked(key):
+                heapq.heappop(self._due)
+                continue
+            if pending.company is not None and len(patches) >= pending.company:
+                break
+            heapq.heappop(self._due)
+            room = min(room, pending.company or room)
+            del self._pending[key]
+            self._sending[key] = pending
+            pending.sent = pending.portion()
+            patches.append(Patch(pending.target, pending.sent, pending.window_ns or window_of(key)))
+        self._batch = len(patches)
+        return patches
+
+    def answered(self, patches: Sequence[Patch], outcomes: Sequence[Outcome | None]) -> list[Answered]:
+        """Settle each patch by its outcome."""
+        now = self._clock.monotonic_ns()
+        answers: list[Answered] = []
+        for index, patch in enumerate(patches):
+            key = patch.target.key
+            pending = self._sending.pop(key, None)
+            if pending is None:
+                continue  # given up meanwhile, at a shutdown that could not wait
+            pending.attempts += 1
+            outcome = outcomes[index] if index < len(outcomes) else None
+            is_clean = self._settle(pending, outcome, len(patches), now)
+            waiting = self._pending.get(key)
+            if waiting is not None:
+                self.schedule(key, waiting)
+            # What goes on behind it, or again at once, is still to be tried by who flushes.
+            goes_on = waiting is not None and (waiting is not pending or waiting.due_ns <= now)
+            answers.append(Answered(key, is_clean, not goes_on))
+        self._judge_destination(outcomes, len(patches), now)
+        return answers
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether a flush need not ask any further."""
+        return self._failures >= _FLUSH_ENDS_AFTER
+
+    def _judge_destination(self, outcomes: Sequence[Outcome | None], sent: int, now: int) -> None:
+        pauses = [outcome for outcome in outcomes if isinstance(outcome, Pause)]
+        if pauses:
+            self._paused_until_ns = now + self._settings.pause_millis * _MILLI
+            self._failures = max(self._failures, 1)
+            error = pauses[0].error
+            self._tell("paused", f"paused ({error.type}: {error.message}); updates are kept.")
+            return
+        if any(isinstance(outcome, Delivered | Rejected) for outcome in outcomes):
+            self._failures = 0
+            self._paused_until_ns = 0
+            return
+        self._failures += 1
+        asked = [outcome.after_millis or 0 for outcome in outcomes if isinstance(outcome, Retry)]
+        # Only where all were asked to wait: a limit of one target is not the destination's.
+        after_millis = min(asked) if len(asked) == sent and asked else None
+        wait_ns = min(backoff_ns(self._failures, None, self._chance()), _MAX_CIRCUIT_NS)
+        if after_millis:
+            wait_ns = max(wait_ns, backoff_ns(1, after_millis, 0))
+        self._paused_until_ns = now + max(wait_ns, _MIN_CIRCUIT_NS)
+
+    def _settle(self, pending: Pending, outcome: Outcome | None, company: int, now: int) -> bool:
+        """Settle one patch; return whether it arrived."""
+        if isinstance(outcome, Rejected) and outcome.error.type == "segment_not_found" and pending.missing_ns is None:
+            pending.missing_ns = now
+        sent = pending.sent if pending.sent is not None else pending.fields
+        tried = Tried(
+            attempts=pending.attempts,
+            age_ns=now - pending.created_ns,
+            overdue=pending.deadline_ns is not None and now >= pending.deadline_ns,
+            has_deadline=pending.deadline_ns is not None,
+            missing_ns=now - pending.missing_ns if pending.missing_ns is not None else 0,
+            company=company,
+            fields=len(sent),
+        )
+        decided = verdict(outcome, tried, self._settings, self._chance())
+        if isinstance(decided, Arrived):
+            self._counters.notes += len(decided.notes)
+            self._remember(pending.target.key, sent)
+            self._part_is_gone(pending, sent, None, now)
+            return True
+        if isinstance(decided, GivenUp):
+            self._part_is_gone(pending, sent, decided, now)
+            return False
+        self._again(pending, decided, now)
+        return False
+
+    def _part_is_gone(self, pending: Pending, sent: Fields, given_up: GivenUp | None, now: int) -> None:
+        """Settle what was sent; where that was a part, the rest goes on."""
+        rest = {name: field for name, field in pending.fields.items() if name not in sent}
+        moved = unsettled(rest, pending.updates)
+        self._count(pending.updates - moved, given_up.reason if given_up is not None else None)
+        if given_up is not None:
+            self._bury(pending, sent, pending.updates - moved, given_up, keep_rows=bool(rest))
+        if not rest:
+            self.bytes -= pending.size
+            if given_up is None:
+                self._lane.settle(pending.rows)
+            return
+        pending.fields, pending.updates = rest, moved
+        pending.unspooled = min(pending.unspooled, moved)
+        size = weigh_fields(rest)
+        self.bytes += size - pending.size
+        pending.size = size
+        pending.due_ns = pending.earliest_ns = now
+        self._put_back(pending)
+
+    def _count(self, updates: int, reason: LossReason | None) -> None:
+        if reason is None:
+            self._counters.delivered += updates
+        else:
+            self._counters.lose(reason, updates)
+
+    def _bury(self, pending: Pending, fields: Fields, updates: int, given_up: GivenUp, *, keep_rows: bool) -> None:
+        error = given_up.error
+        wall_ns = self._clock.wall_ns()
+        letter = DeadLetter(
+            id=0,
+            destination=self._lane.destination,
+            target=pending.target,
+            fields=fields,
+            updates=updates,
+            reason=given_up.reason,
+            error=error,
+            tries=pending.attempts,
+            accepted_ns=wall_ns - (self._clock.monotonic_ns() - pending.created_ns),
+            died_ns=wall_ns,
+        )
+        self._lane.bury([] if keep_rows else pending.rows, letter)
+        self._letters.append(letter)
+        self._tell(given_up.reason, f"a patch for {pending.target} was given up ({given_up.reason}): {error.message}")
+
+    def _again(self, pending: Pending, again: Again, now: int) -> None:
+        self._counters.retried += 1
+        pending.due_ns = now + again.wait_ns
+        # A flush need not wait for the back-off, but for what the backend asked for.
+        pending.earliest_ns = pending.due_ns if again.asked else now
+        if again.company is not None:
+            pending.company = again.company
+        if again.max_fields is not None:
+            pending.max_fields = again.max_fields
+        self._put_back(pending)
+
+    def _put_back(self, pending: Pending) -> None:
+        key = pending.target.key
+        pending.sent = None
+        newer = self._pending.get(key)
+        if newer is not None:
+            # Updates that came while this one was being sent: they wait with it now.
+            growth = pending.take(newer.target, newer.fields, newer.updates, newer.size, ())
+            pending.rows.extend(newer.rows)
+            pending.unspooled += newer.unspooled - newer.updates
+            self.bytes += growth - newer.size
+        self._pending[key] = pending
+        self.schedule(key, pending)
+
+    def _remember(self, key: SpanKey, sent: Fields) -> None:
+        if self._exporter.convergence != "ordered":
+            return
+        said = {**(self._said.get(key) or {}), **{name: version for name, (_, version) in sent.items()}}
+        self._said[key] = said
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def drop(self, key: SpanKey, reason: LossReason) -> None:
+        """Count the patch that waits for a span that can never arrive as lost, and bury it."""
+        pending = self._pending.pop(key, None)
+        if pending is not None:
+            self._counters.lose(reason, pending.updates)
+            self.bytes -= pending.size
+            error = DeliveryError("segment_not_found", "its span was dropped here before it was exported")
+            self._bury(pending, pending.fields, pending.updates, GivenUp(reason, error), keep_rows=False)
+
+    def clear(self, reason: LossReason) -> int:
+        """Leave what the spool has to it, and count the rest as lost; return how many updates were lost."""
+        lost = 0
+        for pending in self.all():
+            kept = pending.updates - pending.unspooled if self._lane.keeps(pending.rows) else 0
+            self._counters.handed_over += kept
+            self._counters.lose(reason, pending.updates - kept)
+            lost += pending.updates - kept
+        self._pending.clear()
+        self._sending.clear()
+        self._due.clear()
+        self.bytes = 0
+        return lost
+
+
+def _without_stale(fields: Fields, said: Mapping[FieldName, Version]) -> Fields:
+    """Leave out what a later value stands over that the backend already has and would not compare with."""
+    return {name: field for name, field in fields.items() if name[1] == "tag" or said.get(name, NO_VERSION) < field[1]}
