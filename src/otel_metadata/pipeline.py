@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from otel_metadata._version import __version__
@@ -32,7 +33,6 @@ from otel_metadata.span_processor import MetadataSpanProcessor
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from otel_metadata.late.spool import Spool, SpoolSettings
@@ -188,7 +188,8 @@ def configure(
         outbox: Bounds and times; None for `OTEL_BSP_*`.
         spool: A file for updates that must survive the process, in a directory of its own, shared by any number of
             processes: its path, or `late.spool.SpoolSettings`. None for `OTEL_PYTHON_METADATA_SPOOL`, else none.
-        on_dead_letter: Called with each patch that is given up (`model.dead_letter.DeadLetter`), on a thread of ours.
+        on_dead_letter: Called with each patch that is given up (`model.dead_letter.DeadLetter`): on a thread of ours,
+            or on the one that flushes or shuts down.
 
     Raises:
         ConfigurationError: A destination, setting or provider cannot be used. Nothing was changed.
@@ -209,10 +210,7 @@ def configure(
             "False: there is a global tracer provider, and OpenTelemetry does not let it be replaced; leave out "
             "tracer_provider= to join it",
         )
-    made = _renamed([_destination(one, provider.resource) for one in destinations or _from_environment()], destinations)
-    names = [destination.name for destination in made]
-    if len(set(names)) != len(names):
-        raise ConfigurationError("configure", names, "destinations of different names: Destination(name=...)")
+    made = make_destinations(*destinations, resource=provider.resource)
     # All that can be wrong is looked at before the first pipeline is shut down.
     bounds = outbox or OutboxSettings.from_environment()
     is_captured = flag(settings.CAPTURE, default=True) if capture is None else capture
@@ -326,6 +324,24 @@ def _free_name(name: str, taken: Collection[str]) -> str:
     while free in taken:
         free, number = f"{name}-{number}", number + 1
     return free
+
+
+def make_destinations(*given: str | Destination, resource: Resource | None = None) -> tuple[Destination, ...]:
+    """Return what names, URLs and the environment mean, as `configure` takes them.
+
+    Args:
+        given: As for `configure`.
+        resource: The resource of spans of our own; None for the one that the environment describes.
+
+    Raises:
+        ConfigurationError: One cannot be used, or two have one name.
+    """
+    whose = resource if resource is not None else Resource.create()
+    made = _renamed([_destination(one, whose) for one in given or _from_environment()], given)
+    names = [destination.name for destination in made]
+    if len(set(names)) != len(names):
+        raise ConfigurationError("configure", names, "destinations of different names: Destination(name=...)")
+    return made
 
 
 def open_spool(given: str | SpoolSettings | None) -> Spool | None:

@@ -84,7 +84,7 @@ class MetadataSpanProcessor(SpanProcessor):
             start_workers: False for tests that step the workers by hand.
             chance: Uniform in [0, 1), for the jitter of the back-off.
             spool: Where updates survive the process; None for memory only. It is closed with the processor.
-            on_dead_letter: Called, on a worker's thread, with each patch that is given up.
+            on_dead_letter: Called with each patch that is given up: on a worker's thread, or the one that flushes.
 
         Raises:
             ConfigurationError: No destination, two of one name, or an `OTEL_BSP_*` variable that is no number.

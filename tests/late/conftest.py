@@ -14,6 +14,7 @@ from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late.outbox import Outbox
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats
+from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.merge import Fields, Json, merge
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
@@ -39,6 +40,7 @@ class Scene:
         remote_grace_millis: int | None = None,
         patches: InMemoryPatchExporter | None = None,
         chance: float = 1.0,
+        on_dead_letter: Callable[[DeadLetter], None] | None = None,
         **changed: int,
     ) -> None:
         """Set it up.
@@ -52,6 +54,7 @@ class Scene:
             remote_grace_millis: Of the destination.
             patches: The patch exporter.
             chance: What the jitter draws.
+            on_dead_letter: Of the processor.
             changed: Attributes of the settings.
         """
         self.clock = ManualClock()
@@ -73,6 +76,7 @@ class Scene:
             clock=self.clock,
             start_workers=False,
             chance=lambda: chance,
+            on_dead_letter=on_dead_letter,
         )
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(self.processor)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from otel_metadata._version import __version__
+from otel_metadata.cli.spool import spool_app
 
 __all__ = ["app"]
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(spool_app, name="spool")
 
 
 def _show_version(wanted: bool) -> None:  # typer calls it with the flag

@@ -326,6 +326,7 @@ class Worker:
                 )
         otel_context.detach(token)
         self.outbox.patches_answered(batch, outcomes)
+        self.tell()
 
     def give_up(self, reason: LossReason) -> None:
         """Leave what waits to the spool, count the rest as lost, and say so: at an exit nobody reads the counts."""
@@ -361,7 +362,7 @@ class _Finish:
             return self._event.is_set() and self._ticket.is_clean
         finally:
             worker.outbox.drop_ticket(self._ticket)
-            worker.outbox.tell_news()
+            worker.tell()
 
 
 def _sound(answer: object) -> Outcome:

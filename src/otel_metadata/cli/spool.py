@@ -1,0 +1,235 @@
+"""`otel-metadata spool`: what waits on disk, what was given up, and sending what a dead process has left."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from otel_metadata.errors import OtelMetadataError
+from otel_metadata.late import dead_letters
+from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.model.dead_letter import DeadLetter
+from otel_metadata.pipeline import SPOOL, make_destinations
+from otel_metadata.seams import SystemClock
+from otel_metadata.span_processor import MetadataSpanProcessor
+
+if TYPE_CHECKING:
+    from otel_metadata.model.merge import Json
+
+__all__ = ["spool_app"]
+
+spool_app = typer.Typer(help="What waits on disk, and what was given up.", no_args_is_help=True)
+
+_CLOCK = SystemClock()
+
+_Path = Annotated[
+    str, typer.Option("--spool", envvar=SPOOL, help="The spool file that applications were configured with.")
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line; the default when piped.")]
+_Numbers = Annotated[list[int] | None, typer.Argument(help="Numbers of dead letters, as `list` shows them.")]
+_All = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
+_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@spool_app.command("list")
+def list_(path: _Path = "", as_json: _AsJson = False) -> None:
+    """Show what waits, by destination, and every dead letter."""
+    with _opened(path) as spool:
+        found = dead_letters.waiting(spool)
+        letters = list(dead_letters.letters(spool))
+        now_ns = _CLOCK.wall_ns()
+        if as_json or not sys.stdout.isatty():
+            for one in found:
+                _print_json(
+                    kind="waiting",
+                    destination=one.destination,
+                    updates=one.updates,
+                    spans=one.spans,
+                    oldest=_time(one.oldest_ns),
+                )
+            for letter in letters:
+                _print_json(kind="dead_letter", **_summary(letter))
+            return
+        console = Console()
+        if not found and not letters:
+            console.print(f"{spool.path}: nothing waits, and nothing was given up.")
+        if found:
+            names = ("destination", "updates", "held spans", "oldest")
+            table = Table(*names, title="waits", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+            for one in found:
+                table.add_row(
+                    one.destination or "(damaged)", str(one.updates), str(one.spans), _age(now_ns - one.oldest_ns)
+                )
+            console.print(table)
+        if letters:
+            table = Table(title="dead letters", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+            table.add_column("no.", justify="right", no_wrap=True)
+            for name in ("destination", "span", "reason"):
+                table.add_column(name, overflow="fold")
+            table.add_column("tries", justify="right", no_wrap=True)
+            table.add_column("given up", no_wrap=True)
+            for letter in letters:
+                table.add_row(
+                    str(letter.id),
+                    letter.destination,
+                    letter.target.span_id_hex if letter.target.span_id else f"trace {letter.target.trace_id_hex}",
+                    letter.reason,
+                    str(letter.tries),
+                    _age(now_ns - letter.died_ns),
+                )
+            console.print(table)
+
+
+@spool_app.command()
+def show(
+    number: Annotated[int, typer.Argument(help="The number of a dead letter.")],
+    path: _Path = "",
+    values: Annotated[bool, typer.Option("--values", help="Show what it would have set, not only the names.")] = False,
+) -> None:
+    """Show one dead letter: its target, its fields, and why it was given up."""
+    with _opened(path) as spool:
+        (letter,) = _chosen(spool, [number], everything=False)
+        fields: list[Json] = [
+            {"level": level, "kind": kind, "key": key, **({"value": value} if values else {})}
+            for (level, kind, key), (value, _) in sorted(letter.fields.items())
+        ]
+        _print_json(**_summary(letter), message=letter.error.message, fields=fields)
+
+
+@spool_app.command()
+def retry(numbers: _Numbers = None, path: _Path = "", everything: _All = False) -> None:
+    """Let dead letters wait again: the next process that has their destination, or `drain`, sends them."""
+    with _opened(path) as spool:
+        chosen = _chosen(spool, numbers or [], everything=everything)
+        done = dead_letters.retry(spool, chosen, _CLOCK.wall_ns())
+    typer.echo(f"{done} of {len(chosen)} wait again.")
+    raise typer.Exit(0 if done == len(chosen) else 1)
+
+
+@spool_app.command()
+def drop(numbers: _Numbers = None, path: _Path = "", everything: _All = False, yes: _Yes = False) -> None:
+    """Erase dead letters for good."""
+    with _opened(path) as spool:
+        chosen = _chosen(spool, numbers or [], everything=everything)
+        if not yes:
+            typer.confirm(f"Erase {len(chosen)} dead letters for good?", abort=True)
+        typer.echo(f"{dead_letters.drop(spool, chosen)} erased.")
+
+
+@spool_app.command()
+def drain(
+    path: _Path = "",
+    destinations: Annotated[
+        list[str] | None,
+        typer.Option("--to", help="A destination as in configure(); by default OTEL_PYTHON_METADATA_DESTINATIONS."),
+    ] = None,
+    timeout_seconds: Annotated[int, typer.Option(min=1, help="Give up after so long.")] = 60,
+) -> None:
+    """Send what dead processes have left, then stop. What a living process leases is left to it."""
+    try:
+        made = make_destinations(*(destinations or ()))
+        spool = Spool(SpoolSettings(_existing(path)))
+        processor = MetadataSpanProcessor(*made, spool=spool)
+    except OtelMetadataError as error:
+        _fail(f"{error}")
+    until_ns = _CLOCK.monotonic_ns() + timeout_seconds * 1_000_000_000
+    left_millis = timeout_seconds * 1_000
+    while left_millis > 0 and not processor.force_flush(left_millis):
+        if not any(stats.waiting for stats in processor.stats().destinations.values()):
+            break
+        # What failed is tried again by the worker, in its own time.
+        time.sleep(0.2)  # a command that waits
+        left_millis = (until_ns - _CLOCK.monotonic_ns()) // 1_000_000
+    processor.shutdown(max(left_millis, 1_000))
+    is_clean = True
+    for name, stats in processor.stats().destinations.items():
+        lost = sum(stats.lost.values())
+        is_clean = is_clean and not lost and not stats.handed_over
+        typer.echo(
+            f"{name}: {stats.adopted} taken over, {stats.delivered} delivered, {lost} given up, "
+            f"{stats.handed_over} left in the spool."
+        )
+    raise typer.Exit(0 if is_clean else 1)
+
+
+class _opened:  # noqa: N801 # used like a function, as contextlib's own
+    """Open a spool that is there; an error is one line, and exit code 1."""
+
+    def __init__(self, path: str) -> None:
+        self._path = _existing(path)
+
+    def __enter__(self) -> Spool:
+        try:
+            self._spool = Spool(SpoolSettings(self._path))
+        except OtelMetadataError as error:
+            _fail(f"{error}")
+        return self._spool
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self._spool.close()
+        if isinstance(error, OtelMetadataError):
+            _fail(f"{error}")
+
+
+def _existing(path: str) -> str:
+    if not path:
+        _fail(f"no spool was named; expected --spool PATH, or {SPOOL}.")
+    if not Path(path).exists():
+        _fail(f"{path}: no such file; expected the spool that applications were configured with.")
+    return path
+
+
+def _chosen(spool: Spool, numbers: list[int], *, everything: bool) -> list[DeadLetter]:
+    found = {letter.id: letter for letter in dead_letters.letters(spool)}
+    if everything:
+        return list(found.values())
+    if not numbers:
+        _fail("no dead letter was named; expected numbers as `otel-metadata spool list` shows them, or --all.")
+    missing = [number for number in numbers if number not in found]
+    if missing:
+        _fail(f"there is no dead letter {missing[0]}; expected one of {sorted(found)[:20] or 'none: there are none'}.")
+    return [found[number] for number in numbers]
+
+
+def _summary(letter: DeadLetter) -> dict[str, Json]:
+    return {
+        "number": letter.id,
+        "destination": letter.destination,
+        "target": str(letter.target),
+        "updates": letter.updates,
+        "reason": letter.reason,
+        "error": letter.error.type,
+        "tries": letter.tries,
+        "accepted": _time(letter.accepted_ns),
+        "given_up": _time(letter.died_ns),
+    }
+
+
+def _print_json(**facts: Json) -> None:
+    typer.echo(json.dumps(facts, ensure_ascii=True))
+
+
+def _time(nanoseconds: int) -> str:
+    return dt.datetime.fromtimestamp(nanoseconds / 1e9, dt.timezone.utc).isoformat(timespec="seconds")
+
+
+def _age(nanoseconds: int) -> str:
+    seconds = max(nanoseconds // 1_000_000_000, 0)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"otel-metadata: {message}", err=True)
+    raise typer.Exit(1)

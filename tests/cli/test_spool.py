@@ -1,0 +1,140 @@
+"""`otel-metadata spool`: what an operator sees and does."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from typer.testing import CliRunner
+
+import otel_metadata as om
+from otel_metadata.cli.app import app
+from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.model.outcome import DeliveryError, Rejected, Retry
+from otel_metadata.testing import RecordingSpanExporter
+
+CONFLICT = Rejected(DeliveryError("type_conflict", "metadata.a is a number there"))
+DOWN = Retry(DeliveryError("connection_failure", "down"))
+
+
+def call(*words, answer=None):
+    """Run the command line; return its exit code, its lines, and what it said of an error."""
+    result = CliRunner().invoke(app, ["spool", *map(str, words)], input=answer)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout.splitlines(), result.stderr
+
+
+@pytest.fixture
+def spool(tmp_path):
+    """A spool in which three updates wait for the destination `sqlite`, and three dead letters lie."""
+    path = tmp_path / "spool" / "spool.db"
+    patches = InMemoryPatchExporter(lambda patch: CONFLICT if patch.target.span_id <= 3 else DOWN)
+    pipeline = om.configure(
+        om.Destination("sqlite", RecordingSpanExporter(), patches),
+        tracer_provider=TracerProvider(shutdown_on_exit=False),
+        spool=str(path),
+    )
+    for number in range(1, 7):
+        om.update_span(om.SpanRef(7, number), metadata={"a": f"secret-{number}"})
+    om.flush()
+    pipeline.shutdown()
+    return path
+
+
+def listed(path):
+    code, lines, _ = call("list", "--spool", path)
+    assert code == 0
+    return [json.loads(line) for line in lines]
+
+
+def test_list_shows_what_waits_and_what_was_given_up(spool):
+    """Piped, each destination and each dead letter is a JSON object on a line, without values."""
+    waiting, *letters = listed(spool)
+    assert waiting.pop("oldest").startswith("20")
+    assert waiting == {"kind": "waiting", "destination": "sqlite", "updates": 3, "spans": 0}
+    assert [(one["number"], one["reason"], one["error"], one["tries"]) for one in letters] == [
+        (number, "rejected", "type_conflict", 1) for number in (1, 2, 3)
+    ]
+    assert "secret" not in json.dumps([waiting, *letters])
+
+
+def test_show_shows_values_only_when_asked(spool):
+    """One dead letter with the names of its fields; with --values what it would have set."""
+    _, (line,), _ = call("show", 2, "--spool", spool)
+    assert json.loads(line)["fields"] == [{"level": "span", "kind": "metadata", "key": "a"}]
+    assert json.loads(line)["message"] == "metadata.a is a number there"
+    _, (line,), _ = call("show", 2, "--values", "--spool", spool)
+    assert json.loads(line)["fields"][0]["value"] == "secret-2"
+
+
+def test_retry_lets_a_dead_letter_wait_again(spool):
+    """What is tried again is no dead letter any more, and waits for its destination."""
+    assert call("retry", 1, 3, "--spool", spool)[:2] == (0, ["2 of 2 wait again."])
+    waiting, letter = listed(spool)
+    assert (waiting["updates"], letter["number"]) == (5, 2)
+
+
+def test_drop_asks_first(spool):
+    """Dead letters are erased for good only when it was confirmed, or --yes was said."""
+    assert call("drop", 1, "--spool", spool, answer="n\n")[0] == 1
+    assert len(listed(spool)) == 4
+    assert call("drop", "--all", "--yes", "--spool", spool)[:2] == (0, ["3 erased."])
+    assert len(listed(spool)) == 1
+
+
+def test_drain_sends_what_is_left(spool, tmp_path):
+    """Another process sends what waits, to the destination of the same name, and says what became of it."""
+    url = f"sqlite:///{tmp_path / 'spans.db'}"
+    code, lines, _ = call("drain", "--spool", spool, "--to", url)
+    assert (code, lines) == (0, ["sqlite: 3 taken over, 3 delivered, 0 given up, 0 left in the spool."])
+    assert [one["kind"] for one in listed(spool)] == ["dead_letter"] * 3
+
+
+def test_what_was_retried_is_drained_with_its_values(spool, tmp_path):
+    """A dead letter that waits again is delivered as it was made."""
+    call("retry", "--all", "--spool", spool)
+    url = f"sqlite:///{tmp_path / 'spans.db'}"
+    assert call("drain", "--spool", spool, "--to", url)[1] == [
+        "sqlite: 6 taken over, 6 delivered, 0 given up, 0 left in the spool."
+    ]
+    import sqlite3
+
+    connection = sqlite3.connect(tmp_path / "spans.db")
+    values = [row[0] for row in connection.execute("SELECT value FROM fields ORDER BY span_id")]
+    connection.close()
+    assert values == [f'"secret-{number}"' for number in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list"], "no spool was named; expected --spool PATH, or OTEL_PYTHON_METADATA_SPOOL."),
+        (["list", "--spool", "nowhere.db"], "nowhere.db: no such file; expected the spool that"),
+        (["drain", "--spool", "{spool}", "--to", "nowhere"], "configure is 'nowhere'; expected a Destination"),
+        (["show", "9", "--spool", "{spool}"], "there is no dead letter 9; expected one of [1, 2, 3]."),
+        (["drop", "--spool", "{spool}"], "no dead letter was named; expected numbers as"),
+    ],
+)
+def test_an_error_is_one_line(spool, words, message):
+    """What cannot be done is one line that says what to do, and exit code 1."""
+    code, lines, error = call(*[word.format(spool=spool) for word in words])
+    assert (code, lines) == (1, [])
+    assert error.startswith(f"otel-metadata: {message}")
+    assert error.count("\n") == 1
+
+
+def test_the_spool_can_be_named_by_the_environment(spool, monkeypatch):
+    """OTEL_PYTHON_METADATA_SPOOL stands for --spool."""
+    monkeypatch.setenv("OTEL_PYTHON_METADATA_SPOOL", str(spool))
+    assert len(call("list")[1]) == 4
+
+
+def test_another_file_is_left_as_it_is(tmp_path):
+    """A file that is no spool is named, and not changed."""
+    (tmp_path / "private").mkdir(mode=0o700)
+    path = tmp_path / "private" / "notes.txt"
+    path.write_text("dear diary " * 100)
+    code, _, error = call("list", "--spool", path)
+    assert (code, path.read_text()) == (1, "dear diary " * 100)
+    assert "not an SQLite database" in error
