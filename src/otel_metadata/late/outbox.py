@@ -41,15 +41,17 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from otel_metadata.late.backoff import backoff_ns
+from otel_metadata.late.circuit import Circuit
+from otel_metadata.late.flush import FlushTicket
 from otel_metadata.late.frames import PlainUpdate, SpooledSpan, SpooledUpdate
 from otel_metadata.late.lane import NoLane
 from otel_metadata.late.patches import PatchQueue, Pending, unsettled
+from otel_metadata.late.queued import EndedSpan, QueuedSpan
 from otel_metadata.late.stats import Counters, DestinationStats
 from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields, weigh_span
-from otel_metadata.model.merge import Field, FieldName, Fields, merge
+from otel_metadata.model.merge import Field, FieldName, Fields
 from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.receipt import LossReason, Routed
@@ -58,8 +60,6 @@ from otel_metadata.model.span_ref import SpanKey, SpanRef
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
     from otel_metadata.late.destination import Destination
     from otel_metadata.late.lane import Lane, Loaded, Row
     from otel_metadata.late.settings import OutboxSettings
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Json, Version
     from otel_metadata.seams import Clock
 
-__all__ = ["EndedSpan", "FlushTicket", "Outbox", "PatchBatch", "QueuedSpan", "SpanBatch"]
+__all__ = ["MAX_RECENT", "Outbox", "PatchBatch", "SpanBatch"]
 
 _MILLI: Final = 1_000_000
 
@@ -96,11 +96,6 @@ _LATE_BYTES: Final = 2 * 2_048 * _LATE_BOUND
 # A call of the application that decides something takes so many of them in, no more: the rest is the worker's.
 _LATE_HELP: Final = 64
 
-# A destination that could not take spans is left alone for at least a second; a flush ends after two failures in a row.
-_MIN_CIRCUIT_NS: Final = 1_000_000_000
-_MAX_CIRCUIT_NS: Final = 15_000_000_000
-_FLUSH_ENDS_AFTER: Final = 2
-
 # Rows that are read from the spool at a time.
 _LOAD: Final = 200
 
@@ -109,87 +104,6 @@ _NO_FIELDS: Final[Fields] = {}
 
 def _nobody() -> None:
     """Wake nobody: an outbox without a worker."""
-
-
-class EndedSpan(Protocol):
-    """A span that has ended, as the live side hands it over: see `live.registry.LiveSpan`."""
-
-    key: SpanKey
-    is_open: bool
-    fields: dict[FieldName, Field] | None
-    updates: int
-    ended: ReadableSpan | None
-
-    @property
-    def is_local_root(self) -> bool:
-        """Whether its parent is in another process, or there is none."""
-        ...
-
-
-@final
-class QueuedSpan:
-    """An ended span that waits, what was set on it live, and what was joined to it since.
-
-    Attributes:
-        key: (trace id, span id).
-        span: The ended span.
-        fields: Its sidecar, closed.
-        updates: How many update calls are in the sidecar.
-        joined: Fields that came after the end.
-        joined_updates: How many update calls those are.
-        rows: What the spool has of those.
-        row: What the spool has of the span itself; None when it is not held, or not there yet.
-        is_local_root: Whether its parent is in another process, or there is none.
-        due_ns: When it leaves, at the latest; monotonic.
-        size: Estimated bytes; 0 until weighed.
-        attempts: How often its export failed.
-        failed_ns: When it failed first.
-    """
-
-    __slots__ = (
-        "attempts",
-        "due_ns",
-        "failed_ns",
-        "fields",
-        "is_local_root",
-        "joined",
-        "joined_updates",
-        "key",
-        "row",
-        "rows",
-        "size",
-        "span",
-        "updates",
-    )
-
-    def __init__(
-        self, key: SpanKey, span: ReadableSpan, fields: Fields, updates: int, is_local_root: bool, due_ns: int
-    ) -> None:
-        """Start without joined fields."""
-        self.key = key
-        self.span = span
-        self.fields = fields
-        self.updates = updates
-        self.is_local_root = is_local_root
-        self.due_ns = due_ns
-        self.joined: dict[FieldName, Field] | None = None
-        self.joined_updates = 0
-        self.rows: list[Row] | None = None
-        self.row: Row | None = None
-        self.size = 0
-        self.attempts = 0
-        self.failed_ns = 0
-
-    def all_fields(self) -> Fields:
-        """Return sidecar and joined fields, merged."""
-        return merge(self.fields, self.joined) if self.joined else self.fields
-
-    def all_rows(self) -> list[Row]:
-        """Return what the spool has of it."""
-        rows = list(self.rows or ())
-        if self.row is not None:
-            rows.append(self.row)
-        return rows
 
 
 class _Recent(NamedTuple):
@@ -210,59 +124,6 @@ class PatchBatch(NamedTuple):
     """Patches to send; answered by `Outbox.patches_answered`."""
 
     patches: Sequence[Patch]
-
-
-@final
-class FlushTicket:
-    """What one flush waits for: everything that waited when it was asked for, tried at least once.
-
-    Attributes:
-        keys: What is still to be tried.
-        deadline_ns: When nobody waits any more; monotonic. What cannot be tried before is not waited for.
-        behind: Those among them of which a patch is being sent and another waits behind it.
-        wants_spooled: Whether rows of the spool that nobody has loaded are waited for as well.
-        is_clean: Whether all that was tried so far arrived.
-    """
-
-    __slots__ = ("behind", "deadline_ns", "done", "is_clean", "keys", "wants_spooled")
-
-    def __init__(
-        self,
-        keys: set[SpanKey],
-        behind: set[SpanKey],
-        deadline_ns: int,
-        done: Callable[[], None],
-        *,
-        wants_spooled: bool = False,
-    ) -> None:
-        """Call *done* when `keys` runs empty."""
-        self.keys = keys
-        self.deadline_ns = deadline_ns
-        self.behind = behind
-        self.wants_spooled = wants_spooled
-        self.is_clean = True
-        self.done = done
-
-    def tried(self, key: SpanKey, *, is_clean: bool) -> None:
-        """Note the answer to what went first: the patch behind it, if there is one, is still to be tried."""
-        if key in self.keys:
-            self.is_clean = self.is_clean and is_clean
-            if key in self.behind:
-                self.behind.discard(key)
-            else:
-                self.keys.discard(key)
-
-    def forget(self, key: SpanKey, *, is_clean: bool) -> None:
-        """Note that nothing of *key* is left to be tried."""
-        self.behind.discard(key)
-        self.tried(key, is_clean=is_clean)
-
-    def give_up(self) -> None:
-        """Wait for nothing more: the destination does not answer."""
-        self.is_clean = self.is_clean and not self.keys and not self.wants_spooled
-        self.keys.clear()
-        self.behind.clear()
-        self.wants_spooled = False
 
 
 @final
@@ -331,8 +192,7 @@ class Outbox:
         self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
         # Of ended spans, queued and exporting, with what was joined.
         self._span_bytes = 0
-        self._spans_paused_until_ns = 0
-        self._span_failures = 0
+        self._span_circuit = Circuit(self.settings.pause_millis, self._chance)
         self._span_limit = self.settings.max_export_batch_size
         # Updates that are on disk only.
         self._spilled = 0
@@ -528,13 +388,13 @@ class Outbox:
     def wanted_rows(self) -> int:
         """Return how many rows of the spool there is room for now; 0 when none wait there."""
         with self._lock:
-            if not self.lane.has_more or self._is_closed:
+            # What was spilled and is not there any more is found out by asking.
+            if self._is_closed or not (self.lane.has_more or self._spilled):
                 return 0
-            room = min(self.settings.spool_window - len(self._patches), self._pressure_at - len(self._queue))
+            window, queue = self.settings.spool_window, self.settings.max_queue_size
+            room = min(window - len(self._patches), queue - len(self._queue))
             # In portions, so that reading is worth its while; and not while as much memory is taken as may be.
-            is_roomy = self._patches.bytes * 2 < self.settings.max_bytes and room * 2 >= min(
-                self.settings.spool_window, self._pressure_at
-            )
+            is_roomy = self._patches.bytes * 2 < self.settings.max_bytes and room * 2 >= min(window, queue)
             return min(room, _LOAD) if is_roomy and room > 0 else 0
 
     def admit_rows(self, rows: Sequence[Loaded], damaged: int) -> None:
@@ -616,7 +476,7 @@ class Outbox:
             self._admit()
             now = self._clock.monotonic_ns()
             queue = self._queue
-            if self._spans_paused_until_ns > now and not self._tickets:
+            if self._span_circuit.is_open(now) and not self._tickets:
                 return None
             batch: list[QueuedSpan] = []
             while queue and len(batch) < self._span_limit:
@@ -673,9 +533,9 @@ class Outbox:
 
     def _judge_spans(self, outcome: Outcome | None, sent: int, now: int) -> None:
         """Decide when, and with how many spans, the destination is asked next."""
+        circuit = self._span_circuit
         if isinstance(outcome, Delivered):
-            self._span_failures = 0
-            self._spans_paused_until_ns = 0
+            circuit.answered()
             self._span_limit = min(self._span_limit * 2, self.settings.max_export_batch_size)
             if outcome.notes:
                 self._counters.notes += len(outcome.notes)
@@ -685,15 +545,11 @@ class Outbox:
         self._span_limit = max(sent // 2, 1)
         if isinstance(outcome, Rejected):
             self._tell("spans_rejected", f"spans were refused ({outcome.error.type}: {outcome.error.message}).")
-            return
-        self._span_failures += 1
-        wait_ns = min(backoff_ns(self._span_failures, None, self._chance()), _MAX_CIRCUIT_NS)
-        if isinstance(outcome, Retry) and outcome.after_millis:
-            wait_ns = max(wait_ns, backoff_ns(1, outcome.after_millis, 0))
-        if isinstance(outcome, Pause):
-            wait_ns = self.settings.pause_millis * _MILLI
+        elif isinstance(outcome, Pause):
+            circuit.paused(now)
             self._tell("spans_paused", f"spans wait ({outcome.error.type}: {outcome.error.message}).")
-        self._spans_paused_until_ns = now + max(wait_ns, _MIN_CIRCUIT_NS)
+        else:
+            circuit.failed(now, outcome.after_millis if isinstance(outcome, Retry) else None)
 
     def _may_go_again(self, item: QueuedSpan, outcome: Outcome | None, company: int, now: int) -> bool:
         """Whether a span whose export failed waits for another try."""
@@ -716,7 +572,7 @@ class Outbox:
             self._queue.move_to_end(item.key, last=alone and outcome is None)
             if not isinstance(outcome, Rejected):
                 self._forget_in_tickets(item.key, is_clean=False)
-        if self._span_failures >= _FLUSH_ENDS_AFTER:
+        if self._span_circuit.is_dead:
             for ticket in self._tickets:
                 for key in self._queue:
                     ticket.forget(key, is_clean=False)
@@ -739,15 +595,15 @@ class Outbox:
         """Settle each patch by its outcome; one without an outcome is tried again."""
         with self._lock:
             self._admit_late()
-            for key, is_clean, is_over in self._patches.answered(batch.patches, outcomes):
+            for key, is_clean, is_last in self._patches.answered(batch.patches, outcomes):
                 for ticket in self._tickets:
-                    if is_over:
+                    if is_last:
                         ticket.forget(key, is_clean=is_clean)
                     else:
                         ticket.tried(key, is_clean=is_clean)
             is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
             for ticket in self._tickets:
-                if is_paused or self._patches.is_dead:
+                if is_paused or self._patches.circuit.is_dead:
                     self._drop_patches(ticket, [key for key in ticket.keys if key in self._patches])
                     if ticket.wants_spooled:
                         ticket.wants_spooled = ticket.is_clean = False
@@ -765,7 +621,7 @@ class Outbox:
             is_flushing = bool(self._tickets)
             if self._queue:
                 first = next(iter(self._queue.values())).due_ns
-                times.append(max(first, self._spans_paused_until_ns if not is_flushing else 0))
+                times.append(max(first, self._span_circuit.until_ns if not is_flushing else 0))
             due = self._patches.next_due_ns(is_flushing=is_flushing)
             if due is not None:
                 times.append(due)
@@ -787,7 +643,7 @@ class Outbox:
             self._admit_late()
             now = self._clock.monotonic_ns()
             keys = {*self._queue, *self._exporting, *self._patches.keys()}
-            wants_spooled = self.lane.has_more or self._spilled > 0
+            wants_spooled = not self._is_closed and (self.lane.has_more or self._spilled > 0)
             ticket = FlushTicket(keys, self._patches.behind(), deadline_ns, done, wants_spooled=wants_spooled)
             self._tickets.append(ticket)
             for key, pending in self._patches.waiting():
@@ -852,7 +708,10 @@ class Outbox:
             counters.spans_evicted += len(self._queue)
             counters.spans_failed += len(self._exporting)
             updates += self._patches.clear(reason)
-            counters.handed_over += self._spilled
+            unwritten = min(self.lane.unkept, self._spilled)
+            counters.lose(reason, unwritten)
+            updates += unwritten
+            counters.handed_over += self._spilled - unwritten
             self._spilled = 0
             self._queue.clear()
             self._exporting.clear()
@@ -1087,10 +946,8 @@ class Outbox:
 
         What was never tried does go to a paused destination, once: a flush is a probe.
         """
-        return pending.earliest_ns > ticket.deadline_ns or (pending.attempts > 0 and self._is_paused_for(pending, now))
-
-    def _is_paused_for(self, pending: Pending, now: int) -> bool:
-        return self._patches.is_paused and pending.earliest_ns > now
+        is_waiting_out = pending.attempts > 0 and pending.earliest_ns > now and self._patches.circuit.is_open(now)
+        return pending.earliest_ns > ticket.deadline_ns or is_waiting_out
 
     def _drop_patches(self, ticket: FlushTicket, keys: Iterable[SpanKey]) -> None:
         """Take waiting patches that will not go now off a flush; not a span or patch that goes before one of them."""
@@ -1136,6 +993,10 @@ class Outbox:
             ticket.forget(key, is_clean=is_clean)
 
     def _check_tickets(self) -> None:
+        for ticket in self._tickets:
+            if ticket.wants_spooled and not ticket.keys and len(self._patches) >= self.settings.spool_window:
+                # The window is full of what may not go now, so nothing more is read.
+                ticket.wants_spooled = ticket.is_clean = False
         for ticket in [one for one in self._tickets if not one.keys and not one.wants_spooled]:
             self._tickets.remove(ticket)
             ticket.done()

@@ -25,7 +25,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from otel_metadata.late.backoff import backoff_ns
+from otel_metadata.late.circuit import Circuit
 from otel_metadata.late.verdict import Again, Arrived, GivenUp, Tried, verdict
 from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields
 from otel_metadata.model.dead_letter import DeadLetter
@@ -46,14 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["Answered", "PatchQueue", "Pending", "unsettled"]
 
 _MILLI: Final = 1_000_000
-
-# A dead destination is asked once a second at most, and not much less often than that: one patch costs it little, and
-# what waits should leave soon after it is back.
-_MIN_CIRCUIT_NS: Final = 1_000_000_000
-_MAX_CIRCUIT_NS: Final = 15_000_000_000
-
-# A flush ends when so many batches in a row got no verdict: one may be the patch's own fault.
-_FLUSH_ENDS_AFTER: Final = 2
 
 NO_VERSION: Final = (0, 0)
 
@@ -148,17 +140,22 @@ class Answered(NamedTuple):
     Attributes:
         key: The target.
         is_clean: Whether it arrived.
-        is_over: Whether nothing of this target is left to be tried in this flush.
+        is_last: Whether no other patch of this target waits behind it.
     """
 
     key: SpanKey
     is_clean: bool
-    is_over: bool
+    is_last: bool
 
 
 @final
 class PatchQueue:
-    """Waiting patches of one destination: see the module's theory of operation."""
+    """Waiting patches of one destination: see the module's theory of operation.
+
+    Attributes:
+        circuit: Whether the destination is asked now.
+        bytes: Estimated size of what is held.
+    """
 
     def __init__(
         self,
@@ -194,9 +191,7 @@ class PatchQueue:
         self._pending: dict[SpanKey, Pending] = {}
         self._sending: dict[SpanKey, Pending] = {}
         self._due: list[tuple[int, SpanKey]] = []
-        self._batch = 0
-        self._failures = 0
-        self._paused_until_ns = 0
+        self.circuit = Circuit(settings.pause_millis, chance)
         self._said: RecentMap[SpanKey, dict[FieldName, Version]] = RecentMap(_MAX_SAID)
         self._letters: list[DeadLetter] = []
         self.bytes = 0
@@ -297,19 +292,14 @@ class PatchQueue:
         """Return when the next patch may be claimed; None when none waits unblocked."""
         if not self._due:
             return None
-        return max(self._due[0][0], 0 if is_flushing else self._paused_until_ns)
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the destination is left alone now."""
-        return self._paused_until_ns > self._clock.monotonic_ns()
+        return max(self._due[0][0], 0 if is_flushing else self.circuit.until_ns)
 
     def claim(self, window_of: Callable[[SpanKey], tuple[int, int] | None], *, is_flushing: bool) -> list[Patch]:
         """Take the patches whose time has come, at most the exporter's `max_batch`, one where it must be found out."""
         now = self._clock.monotonic_ns()
-        if self._paused_until_ns > now and not is_flushing:
+        if self.circuit.is_open(now) and not is_flushing:
             return []
-        room = max(self._exporter.max_batch, 1) if not self._failures else 1
+        room = max(self._exporter.max_batch, 1) if not self.circuit.failures else 1
         patches: list[Patch] = []
         while self._due and self._due[0][0] <= now and len(patches) < room:
             due_ns, key = self._due[0]
@@ -325,11 +315,10 @@ class PatchQueue:
             self._sending[key] = pending
             pending.sent = pending.portion()
             patches.append(Patch(pending.target, pending.sent, pending.window_ns or window_of(key)))
-        self._batch = len(patches)
         return patches
 
     def answered(self, patches: Sequence[Patch], outcomes: Sequence[Outcome | None]) -> list[Answered]:
-        """Settle each patch by its outcome."""
+        """Settle each patch by its outcome; one that goes on at once, in parts, is not among the answers yet."""
         now = self._clock.monotonic_ns()
         answers: list[Answered] = []
         for index, patch in enumerate(patches):
@@ -343,40 +332,26 @@ class PatchQueue:
             waiting = self._pending.get(key)
             if waiting is not None:
                 self.schedule(key, waiting)
-            # What goes on behind it, or again at once, is still to be tried by who flushes.
-            goes_on = waiting is not None and (waiting is not pending or waiting.due_ns <= now)
-            answers.append(Answered(key, is_clean, not goes_on))
+            if is_clean is not None:
+                answers.append(Answered(key, is_clean, waiting is None or waiting is pending))
         self._judge_destination(outcomes, len(patches), now)
         return answers
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether a flush need not ask any further."""
-        return self._failures >= _FLUSH_ENDS_AFTER
 
     def _judge_destination(self, outcomes: Sequence[Outcome | None], sent: int, now: int) -> None:
         pauses = [outcome for outcome in outcomes if isinstance(outcome, Pause)]
         if pauses:
-            self._paused_until_ns = now + self._settings.pause_millis * _MILLI
-            self._failures = max(self._failures, 1)
+            self.circuit.paused(now)
             error = pauses[0].error
             self._tell("paused", f"paused ({error.type}: {error.message}); updates are kept.")
-            return
-        if any(isinstance(outcome, Delivered | Rejected) for outcome in outcomes):
-            self._failures = 0
-            self._paused_until_ns = 0
-            return
-        self._failures += 1
-        asked = [outcome.after_millis or 0 for outcome in outcomes if isinstance(outcome, Retry)]
-        # Only where all were asked to wait: a limit of one target is not the destination's.
-        after_millis = min(asked) if len(asked) == sent and asked else None
-        wait_ns = min(backoff_ns(self._failures, None, self._chance()), _MAX_CIRCUIT_NS)
-        if after_millis:
-            wait_ns = max(wait_ns, backoff_ns(1, after_millis, 0))
-        self._paused_until_ns = now + max(wait_ns, _MIN_CIRCUIT_NS)
+        elif any(isinstance(outcome, Delivered | Rejected) for outcome in outcomes):
+            self.circuit.answered()
+        else:
+            asked = [outcome.after_millis or 0 for outcome in outcomes if isinstance(outcome, Retry)]
+            # Only where all were asked to wait: a limit of one target is not the destination's.
+            self.circuit.failed(now, min(asked) if len(asked) == sent else None)
 
-    def _settle(self, pending: Pending, outcome: Outcome | None, company: int, now: int) -> bool:
-        """Settle one patch; return whether it arrived."""
+    def _settle(self, pending: Pending, outcome: Outcome | None, company: int, now: int) -> bool | None:
+        """Settle one patch; return whether it arrived, None when a part of it goes on at once."""
         if isinstance(outcome, Rejected) and outcome.error.type == "segment_not_found" and pending.missing_ns is None:
             pending.missing_ns = now
         sent = pending.sent if pending.sent is not None else pending.fields
@@ -393,16 +368,14 @@ class PatchQueue:
         if isinstance(decided, Arrived):
             self._counters.notes += len(decided.notes)
             self._remember(pending.target.key, sent)
-            self._part_is_gone(pending, sent, None, now)
-            return True
+            return None if self._part_is_gone(pending, sent, None, now) else True
         if isinstance(decided, GivenUp):
-            self._part_is_gone(pending, sent, decided, now)
-            return False
+            return None if self._part_is_gone(pending, sent, decided, now) else False
         self._again(pending, decided, now)
-        return False
+        return None if decided.max_fields is not None else False
 
-    def _part_is_gone(self, pending: Pending, sent: Fields, given_up: GivenUp | None, now: int) -> None:
-        """Settle what was sent; where that was a part, the rest goes on."""
+    def _part_is_gone(self, pending: Pending, sent: Fields, given_up: GivenUp | None, now: int) -> bool:
+        """Settle what was sent; where that was a part, the rest goes on: return whether it does."""
         rest = {name: field for name, field in pending.fields.items() if name not in sent}
         moved = unsettled(rest, pending.updates)
         self._count(pending.updates - moved, given_up.reason if given_up is not None else None)
@@ -412,7 +385,7 @@ class PatchQueue:
             self.bytes -= pending.size
             if given_up is None:
                 self._lane.settle(pending.rows)
-            return
+            return False
         pending.fields, pending.updates = rest, moved
         pending.unspooled = min(pending.unspooled, moved)
         size = weigh_fields(rest)
@@ -420,6 +393,7 @@ class PatchQueue:
         pending.size = size
         pending.due_ns = pending.earliest_ns = now
         self._put_back(pending)
+        return True
 
     def _count(self, updates: int, reason: LossReason | None) -> None:
         if reason is None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, final
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace.export import SpanExportResult
 
+from otel_metadata.late.flush import FlushTicket
 from otel_metadata.late.in_flight import merged, settled_fields
-from otel_metadata.late.outbox import FlushTicket, Outbox, PatchBatch, SpanBatch
+from otel_metadata.late.outbox import Outbox, PatchBatch, SpanBatch
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SpanSender

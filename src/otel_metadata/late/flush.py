@@ -1,0 +1,64 @@
+"""What one flush waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from otel_metadata.model.span_ref import SpanKey
+
+__all__ = ["FlushTicket"]
+
+
+@final
+class FlushTicket:
+    """What one flush waits for: everything that waited when it was asked for, tried at least once.
+
+    Attributes:
+        keys: What is still to be tried.
+        deadline_ns: When nobody waits any more; monotonic. What cannot be tried before is not waited for.
+        behind: Those among them of which a patch is being sent and another waits behind it.
+        wants_spooled: Whether rows of the spool that nobody has loaded are waited for as well.
+        is_clean: Whether all that was tried so far arrived.
+    """
+
+    __slots__ = ("behind", "deadline_ns", "done", "is_clean", "keys", "wants_spooled")
+
+    def __init__(
+        self,
+        keys: set[SpanKey],
+        behind: set[SpanKey],
+        deadline_ns: int,
+        done: Callable[[], None],
+        *,
+        wants_spooled: bool = False,
+    ) -> None:
+        """Call *done* when `keys` runs empty."""
+        self.keys = keys
+        self.deadline_ns = deadline_ns
+        self.behind = behind
+        self.wants_spooled = wants_spooled
+        self.is_clean = True
+        self.done = done
+
+    def tried(self, key: SpanKey, *, is_clean: bool) -> None:
+        """Note the answer to what went first: the patch behind it, if there is one, is still to be tried."""
+        if key in self.keys:
+            self.is_clean = self.is_clean and is_clean
+            if key in self.behind:
+                self.behind.discard(key)
+            else:
+                self.keys.discard(key)
+
+    def forget(self, key: SpanKey, *, is_clean: bool) -> None:
+        """Note that nothing of *key* is left to be tried."""
+        self.behind.discard(key)
+        self.tried(key, is_clean=is_clean)
+
+    def give_up(self) -> None:
+        """Wait for nothing more: the destination does not answer."""
+        self.is_clean = self.is_clean and not self.keys and not self.wants_spooled
+        self.keys.clear()
+        self.behind.clear()
+        self.wants_spooled = False

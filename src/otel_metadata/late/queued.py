@@ -1,0 +1,96 @@
+"""An ended span that waits in an outbox, with what was set on it live and what was joined to it since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, final
+
+from otel_metadata.model.merge import Field, FieldName, Fields, merge
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_metadata.late.lane import Row
+    from otel_metadata.model.span_ref import SpanKey
+
+__all__ = ["EndedSpan", "QueuedSpan"]
+
+
+class EndedSpan(Protocol):
+    """A span that has ended, as the live side hands it over: see `live.registry.LiveSpan`."""
+
+    key: SpanKey
+    is_open: bool
+    fields: dict[FieldName, Field] | None
+    updates: int
+    ended: ReadableSpan | None
+
+    @property
+    def is_local_root(self) -> bool:
+        """Whether its parent is in another process, or there is none."""
+        ...
+
+
+@final
+class QueuedSpan:
+    """An ended span that waits, what was set on it live, and what was joined to it since.
+
+    Attributes:
+        key: (trace id, span id).
+        span: The ended span.
+        fields: Its sidecar, closed.
+        updates: How many update calls are in the sidecar.
+        joined: Fields that came after the end.
+        joined_updates: How many update calls those are.
+        rows: What the spool has of those.
+        row: What the spool has of the span itself; None when it is not held, or not there yet.
+        is_local_root: Whether its parent is in another process, or there is none.
+        due_ns: When it leaves, at the latest; monotonic.
+        size: Estimated bytes; 0 until weighed.
+        attempts: How often its export failed.
+        failed_ns: When it failed first.
+    """
+
+    __slots__ = (
+        "attempts",
+        "due_ns",
+        "failed_ns",
+        "fields",
+        "is_local_root",
+        "joined",
+        "joined_updates",
+        "key",
+        "row",
+        "rows",
+        "size",
+        "span",
+        "updates",
+    )
+
+    def __init__(
+        self, key: SpanKey, span: ReadableSpan, fields: Fields, updates: int, is_local_root: bool, due_ns: int
+    ) -> None:
+        """Start without joined fields."""
+        self.key = key
+        self.span = span
+        self.fields = fields
+        self.updates = updates
+        self.is_local_root = is_local_root
+        self.due_ns = due_ns
+        self.joined: dict[FieldName, Field] | None = None
+        self.joined_updates = 0
+        self.rows: list[Row] | None = None
+        self.row: Row | None = None
+        self.size = 0
+        self.attempts = 0
+        self.failed_ns = 0
+
+    def all_fields(self) -> Fields:
+        """Return sidecar and joined fields, merged."""
+        return merge(self.fields, self.joined) if self.joined else self.fields
+
+    def all_rows(self) -> list[Row]:
+        """Return what the spool has of it."""
+        rows = list(self.rows or ())
+        if self.row is not None:
+            rows.append(self.row)
+        return rows
