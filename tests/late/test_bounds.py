@@ -163,7 +163,7 @@ def test_spans_that_left_are_forgotten_in_the_end(scene):
 
 def held_bytes(outbox):
     """Weigh everything in the outbox anew."""
-    spans = [*outbox._queue.values(), *outbox._exporting.values()]
+    spans = outbox._spans.all()
     patches = outbox._patches.all()
     return sum(
         weigh_span(item.span) + weigh_fields(item.fields) + weigh_fields(item.joined or {}) for item in spans
@@ -285,4 +285,4 @@ def test_spans_that_get_larger_are_seen_while_the_worker_hangs(make_scene):
     for _ in range(1_000):
         with scene.tracer.start_as_current_span("span", attributes={"text": "x" * 100_000}):
             pass
-    assert len(scene.outbox._inbox) + len(scene.outbox._queue) < 400
+    assert len(scene.outbox._inbox) + len(scene.outbox._spans.waiting) < 400

@@ -347,10 +347,10 @@ def test_a_span_that_is_being_claimed_is_in_one_place_or_the_other(scene):
 
     class Exporting(dict):
         def __setitem__(self, key, item):
-            seen.append(key in scene.outbox._queue)
+            seen.append(key in scene.outbox._spans.waiting)
             super().__setitem__(key, item)
 
-    scene.outbox._exporting = Exporting()
+    scene.outbox._spans.exporting = Exporting()
     scene.wait_and_step()
     assert seen == [True]
     assert scene.outbox.knows(ref.key)
@@ -374,8 +374,7 @@ def test_whether_a_span_is_known_is_looked_up_under_the_lock(scene):
             thread.join()
             return True
 
-    scene.outbox._queue.clear()
-    scene.outbox._unweighed.clear()
+    scene.outbox._spans.clear()
     before, scene.outbox._recent = scene.outbox._recent, Recent()
     assert scene.outbox.knows(ref.key)
     scene.outbox._recent = before

@@ -56,6 +56,13 @@ class FlushTicket:
         self.behind.discard(key)
         self.tried(key, is_clean=is_clean)
 
+    def give_up_on(self, key: SpanKey) -> None:
+        """Note that *key* was tried in vain: neither it nor what waits behind it is waited for."""
+        if key in self.keys:
+            self.is_clean = False
+            self.behind.discard(key)
+            self.keys.discard(key)
+
     def give_up(self) -> None:
         """Wait for nothing more: the destination does not answer."""
         self.is_clean = self.is_clean and not self.keys and not self.wants_spooled

@@ -4,17 +4,18 @@ Theory of operation. For one destination a span is, after its end, in one of the
 what the state says:
 
     arrived     in `_inbox`, put there without a lock; admitted to the queue before anything is decided
-    queued      in `_queue`: the update is joined to it and leaves with it
-    exporting   in `_exporting`: the update becomes a patch that waits for the answer
-    retrying    in `_queue` again, after an export that failed: the update becomes a patch that waits for the answer.
-                Nothing is joined any more, for the backend may have the span as it was sent, and may keep that
+    queued      in `_spans.waiting`: the update is joined to it and leaves with it
+    exporting   in `_spans.exporting`: the update becomes a patch that waits for the answer
+    retrying    in `_spans.waiting` again, after an export that failed: the update becomes a patch that waits for the
+                answer. Nothing is joined any more: the backend may have the span as it was sent, and may keep that
     exported    in `_recent`: the patch may go after the backend's grace
     failed      in `_recent`: it is not tried again; what was joined becomes a patch with a deadline, for the backend
                 may have the span after all; what was set live shares the span's fate
     evicted     in `_recent`: it never left; its updates are lost (`target_not_exported`), and counted
     unseen      nowhere here (another process, or long ago): the patch goes after the remote grace
 
-Patches, and when they go, are in `late.patches`.
+Which spans leave when is `late.spans`, which patches go when is `late.patches`; here is what the two have to do with
+each other, with the application, with the spool, and with who flushes.
 
 The spool. With one (`lane`), a row is put for every update that is not live and for every span that is held, and it is
 written before the call of the application returns (`Lane.sync`, by the caller, after the lock). What is in memory is a
@@ -30,29 +31,29 @@ Balance: each update that was accepted, or adopted from another process's rows, 
 delivered, waiting, handed over (to the spool, at the end), lost. A patch carries the number of updates that are in it;
 a span that leaves with a remainder settles only the updates that are not in the remainder.
 
-Bytes: `_span_bytes` and `PatchQueue.bytes` are what is held, apart from spans that are not weighed yet: a field that
-replaces another counts only for the difference. Each has a bound of its own, so that patches push out no spans.
+Bytes: `SpanQueue.bytes` and `PatchQueue.bytes` are what is held, apart from spans that are not weighed yet: a field
+that replaces another counts only for the difference. Each has a bound of its own, so that patches push out no spans.
 
 If you add a place where updates wait, add it to `stats` and to `give_up`.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from otel_metadata.late.circuit import Circuit
 from otel_metadata.late.flush import FlushTicket
 from otel_metadata.late.frames import PlainUpdate, SpooledSpan, SpooledUpdate
 from otel_metadata.late.lane import NoLane
 from otel_metadata.late.patches import PatchQueue, Pending, unsettled
 from otel_metadata.late.queued import EndedSpan, QueuedSpan
+from otel_metadata.late.spans import SpanQueue
 from otel_metadata.late.stats import Counters, DestinationStats
-from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields, weigh_span
+from otel_metadata.late.weight import weigh_fields, weigh_span
 from otel_metadata.model.merge import Field, FieldName, Fields
-from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.receipt import LossReason, Routed
 from otel_metadata.model.recent import RecentMap
@@ -159,21 +160,16 @@ class Outbox:
         self._grace_ns = destination.patch_exporter.grace_millis * _MILLI
         self._is_durable = self.lane.is_durable
         self._holds_on_disk = destination.hold_millis > 0 and self._is_durable
-        # A held span leaves early when half of the room is taken; others leave as soon as a batch is full.
-        self._pressure_at = settings.max_queue_size // 2 if destination.hold_millis else settings.max_export_batch_size
-        self._pressure_at = max(min(self._pressure_at, settings.max_queue_size), 1)
-        # Small until the first spans were weighed.
-        self._inbox_room = self._inbox_bound = min(_MIN_INBOX_ROOM, self._pressure_at)
-        self._average_size = 0.0
         self.wake: Callable[[], None] = _nobody
         self.reset()
+        # Small until the first spans were weighed.
+        self._inbox_room = self._inbox_bound = min(_MIN_INBOX_ROOM, self._spans.pressure_at)
+        self._average_size = 0.0
 
     def reset(self) -> None:
         """Forget everything and count from zero: in a forked child the parent keeps what waits."""
         self._counters = Counters()
-        # Ordered: taking the oldest out of a plain dict again and again is quadratic (see RecentMap).
-        self._queue: OrderedDict[SpanKey, QueuedSpan] = OrderedDict()
-        self._exporting: dict[SpanKey, QueuedSpan] = {}
+        self._spans = SpanQueue(self.settings, self._chance, is_holding=self.destination.hold_millis > 0)
         self._recent: RecentMap[SpanKey, _Recent] = RecentMap(MAX_RECENT)
         self._patches = PatchQueue(
             self.destination.patch_exporter,
@@ -182,18 +178,13 @@ class Outbox:
             self._chance,
             self._counters,
             self.lane,
-            lambda key: key in self._queue or key in self._exporting,
+            self._spans.__contains__,
             self._tell,
         )
         self._tickets: list[FlushTicket] = []
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
-        self._unweighed: list[QueuedSpan] = []
         self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
-        # Of ended spans, queued and exporting, with what was joined.
-        self._span_bytes = 0
-        self._span_circuit = Circuit(self.settings.pause_millis, self._chance)
-        self._span_limit = self.settings.max_export_batch_size
         # Updates that are on disk only.
         self._spilled = 0
         self._is_closed = False
@@ -225,7 +216,7 @@ class Outbox:
 
     def takes_plain(self, key: SpanKey) -> bool:
         """Whether a plain update of this span is certainly a late patch with room; the caller holds the lock."""
-        return self._takes_plain and not self._inbox and key not in self._queue
+        return self._takes_plain and not self._inbox and key not in self._spans.waiting
 
     def arrive_late(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
         """Take a plain update that `takes_plain`; the caller holds the lock. It is coalesced later, by the worker."""
@@ -252,10 +243,10 @@ class Outbox:
                 return Routed("dropped", "after_shutdown")
             self._counters.accepted += 1
             size = weigh_fields(fields)
-            item = self._queue.get(key)
-            if item is not None and self.destination.spans and not item.attempts:
-                if not self._is_too_much(self._span_bytes + size, item.joined, fields):
-                    self._join(item, fields, 1, size, self._put_joined(item, target, fields))
+            item = self._spans.open(key) if self.destination.spans else None
+            if item is not None:
+                if self._spans.has_room_for(item, fields, size):
+                    self._spans.join(item, fields, 1, size, self._put_joined(item, target, fields))
                     return Routed("in_flight")
                 if not self._is_durable:
                     return self._lost("buffer_full", 1)
@@ -309,18 +300,6 @@ class Outbox:
         )
         return Routed("late")
 
-    def _join(self, item: QueuedSpan, fields: Fields, updates: int, size: int, row: Row | None) -> None:
-        if item.joined is None:
-            item.joined = {}
-        growth = merge_weighed(item.joined, fields, size)
-        item.joined_updates += updates
-        item.size += growth
-        self._span_bytes += growth
-        if row is not None:
-            if item.rows is None:
-                item.rows = []
-            item.rows.append(row)
-
     def _put_joined(self, item: QueuedSpan, target: SpanRef, fields: Fields) -> Row | None:
         if not self._is_durable:
             return None
@@ -345,12 +324,7 @@ class Outbox:
         """Whether the span waits here or left lately."""
         with self._lock:
             self._admit()
-            return key in self._queue or key in self._exporting or key in self._recent or key in self._patches
-
-    def _is_too_much(self, size: int, held: Fields | None, fields: Fields) -> bool:
-        """Whether *size* is beyond the bound, also when what *fields* replaces among *held* is taken off."""
-        bound = self.settings.max_bytes
-        return size > bound and (held is None or size - weigh_common(held, fields) > bound)
+            return key in self._spans or key in self._recent or key in self._patches
 
     def _times(self, key: SpanKey, recent: _Recent | None, now: int) -> tuple[int, int, int | None]:
         """Return when a new patch may go at the earliest, when it is due, and until when it is tried."""
@@ -358,7 +332,7 @@ class Outbox:
         if recent is not None:
             earliest = max(recent.at_ns + self._grace_ns, now)
             deadline = now + settings.failed_span_millis * _MILLI if recent.state == "failed" else None
-        elif key in self._queue or key in self._exporting:
+        elif key in self._spans:
             earliest, deadline = now, None
         else:
             earliest, deadline = now + self.destination.remote_grace_ns, None
@@ -372,10 +346,10 @@ class Outbox:
             with self._lock:
                 self._admit()
                 self._admit_late()
-                items, self._unweighed = self._unweighed, []
+                items = self._spans.take_unweighed()
                 if self._holds_on_disk:
                     for item in items:
-                        if self._queue.get(item.key) is item:
+                        if self._spans.waiting.get(item.key) is item:
                             self._put_held(item)
             if not items:
                 return
@@ -383,7 +357,7 @@ class Outbox:
             with self._lock:
                 self._learn(max(sizes))
                 for item, size in zip(items, sizes, strict=True):
-                    self._note_size(item, size)
+                    self._spans.note_size(item, size)
 
     def wanted_rows(self) -> int:
         """Return how many rows of the spool there is room for now; 0 when none wait there."""
@@ -392,7 +366,7 @@ class Outbox:
             if self._is_closed or not (self.lane.has_more or self._spilled):
                 return 0
             window, queue = self.settings.spool_window, self.settings.max_queue_size
-            room = min(window - len(self._patches), queue - len(self._queue))
+            room = min(window - len(self._patches), queue - len(self._spans.waiting))
             # In portions, so that reading is worth its while; and not while as much memory is taken as may be.
             is_roomy = self._patches.bytes * 2 < self.settings.max_bytes and room * 2 >= min(window, queue)
             return min(room, _LOAD) if is_roomy and room > 0 else 0
@@ -446,9 +420,9 @@ class Outbox:
     def _admit_update(self, row: Row, content: SpooledUpdate) -> None:
         key = content.target.key
         size = weigh_fields(content.fields)
-        item = self._queue.get(key)
-        if item is not None and self.destination.spans and not item.attempts:
-            self._join(item, content.fields, content.updates, size, row)
+        item = self._spans.open(key) if self.destination.spans else None
+        if item is not None:
+            self._spans.join(item, content.fields, content.updates, size, row)
             return
         now = self._clock.monotonic_ns()
         recent = self._recent.get(key)
@@ -475,19 +449,7 @@ class Outbox:
         with self._lock:
             self._admit()
             now = self._clock.monotonic_ns()
-            queue = self._queue
-            if self._span_circuit.is_open(now) and not self._tickets:
-                return None
-            batch: list[QueuedSpan] = []
-            while queue and len(batch) < self._span_limit:
-                key = next(iter(queue))
-                item = queue[key]
-                pressed = len(queue) + len(batch) >= self._pressure_at or self._span_bytes * 2 > self.settings.max_bytes
-                if item.due_ns > now and not pressed and not self._is_flushed(key):
-                    break
-                self._exporting[key] = item
-                del queue[key]
-                batch.append(item)
+            batch = self._spans.claim(now, self._is_flushed, is_flushing=bool(self._tickets))
             return SpanBatch(batch) if batch else None
 
     def spans_answered(
@@ -509,16 +471,17 @@ class Outbox:
             self._admit_late()
             now = self._clock.monotonic_ns()
             is_exported = isinstance(outcome, Delivered)
-            self._judge_spans(outcome, len(batch.items), now)
+            spans, company = self._spans, len(batch.items)
+            spans.judge(outcome, company, now)
+            self._tell_of_spans(outcome)
             again: list[QueuedSpan] = []
             for item, remainder in zip(batch.items, remainders, strict=True):
-                if self._exporting.get(item.key) is not item:
+                if not spans.take_back(item):
                     continue  # given up meanwhile, at a shutdown that could not wait
-                del self._exporting[item.key]
-                if not is_exported and self._may_go_again(item, outcome, len(batch.items), now):
+                if not is_exported and not self._is_closed and spans.may_go_again(item, outcome, company, now):
                     again.append(item)
                     continue
-                self._span_bytes -= item.size
+                spans.gone(item)
                 window = (item.span.start_time or 0, item.span.end_time or 0)
                 self._recent[item.key] = _Recent("exported" if is_exported else "failed", now, window)
                 if is_exported:
@@ -531,53 +494,26 @@ class Outbox:
             self._go_again(again, outcome, now)
             self._check_tickets()
 
-    def _judge_spans(self, outcome: Outcome | None, sent: int, now: int) -> None:
-        """Decide when, and with how many spans, the destination is asked next."""
-        circuit = self._span_circuit
-        if isinstance(outcome, Delivered):
-            circuit.answered()
-            self._span_limit = min(self._span_limit * 2, self.settings.max_export_batch_size)
-            if outcome.notes:
-                self._counters.notes += len(outcome.notes)
-                self._tell("span_notes", f"{outcome.notes[0]}")
-            return
-        # Fewer: one of them may be what the exporter chokes on, and a dead backend is asked with little.
-        self._span_limit = max(sent // 2, 1)
-        if isinstance(outcome, Rejected):
+    def _tell_of_spans(self, outcome: Outcome | None) -> None:
+        if isinstance(outcome, Delivered) and outcome.notes:
+            self._counters.notes += len(outcome.notes)
+            self._tell("span_notes", f"{outcome.notes[0]}")
+        elif isinstance(outcome, Rejected):
             self._tell("spans_rejected", f"spans were refused ({outcome.error.type}: {outcome.error.message}).")
         elif isinstance(outcome, Pause):
-            circuit.paused(now)
             self._tell("spans_paused", f"spans wait ({outcome.error.type}: {outcome.error.message}).")
-        else:
-            circuit.failed(now, outcome.after_millis if isinstance(outcome, Retry) else None)
-
-    def _may_go_again(self, item: QueuedSpan, outcome: Outcome | None, company: int, now: int) -> bool:
-        """Whether a span whose export failed waits for another try."""
-        if self._is_closed or not self.settings.span_retry_millis:
-            return False
-        if isinstance(outcome, Rejected):
-            return company > 1
-        return not item.attempts or now - item.failed_ns < self.settings.span_retry_millis * _MILLI
 
     def _go_again(self, items: Sequence[QueuedSpan], outcome: Outcome | None, now: int) -> None:
-        alone = len(items) == 1
-        for item in reversed(items):
-            if not item.attempts:
-                item.failed_ns = now
-            item.attempts += 1
-            item.due_ns = now
-            self._counters.spans_retried += 1
-            self._queue[item.key] = item
-            # The oldest stay in front; but one that fails by itself must not stand in the way of the others.
-            self._queue.move_to_end(item.key, last=alone and outcome is None)
-            if not isinstance(outcome, Rejected):
-                self._forget_in_tickets(item.key, is_clean=False)
-        if self._span_circuit.is_dead:
-            for ticket in self._tickets:
-                for key in self._queue:
-                    ticket.forget(key, is_clean=False)
-                    ticket.keys.discard(key)
-        if len(self._queue) > self.settings.max_queue_size or self._span_bytes > self.settings.max_bytes:
+        if not items:
+            return
+        self._spans.go_again(items, outcome, now)
+        self._counters.spans_retried += len(items)
+        for ticket in self._tickets:
+            # A flush tries everything once; what was refused in company is tried again at once.
+            tried = self._spans.waiting if self._spans.circuit.is_dead else [item.key for item in items]
+            for key in () if isinstance(outcome, Rejected) else tried:
+                ticket.give_up_on(key)
+        if self._spans.is_over:
             self._evict()
 
     def claim_patches(self) -> PatchBatch | None:
@@ -619,9 +555,9 @@ class Outbox:
         with self._lock:
             times: list[int] = []
             is_flushing = bool(self._tickets)
-            if self._queue:
-                first = next(iter(self._queue.values())).due_ns
-                times.append(max(first, self._span_circuit.until_ns if not is_flushing else 0))
+            spans_due = self._spans.next_due_ns(is_flushing=is_flushing)
+            if spans_due is not None:
+                times.append(spans_due)
             due = self._patches.next_due_ns(is_flushing=is_flushing)
             if due is not None:
                 times.append(due)
@@ -642,7 +578,7 @@ class Outbox:
             self._admit()
             self._admit_late()
             now = self._clock.monotonic_ns()
-            keys = {*self._queue, *self._exporting, *self._patches.keys()}
+            keys = {*self._spans.waiting, *self._spans.exporting, *self._patches.keys()}
             wants_spooled = not self._is_closed and (self.lane.has_more or self._spilled > 0)
             ticket = FlushTicket(keys, self._patches.behind(), deadline_ns, done, wants_spooled=wants_spooled)
             self._tickets.append(ticket)
@@ -697,7 +633,7 @@ class Outbox:
             self._admit_late()
             counters = self._counters
             updates = spans = 0
-            for item in [*self._queue.values(), *self._exporting.values()]:
+            for item in self._spans.all():
                 kept = self._left_to_the_spool(item)
                 counters.handed_over += kept
                 lost = item.updates + item.joined_updates - kept
@@ -705,18 +641,15 @@ class Outbox:
                 updates += lost
                 if item.row is None or not self.lane.keeps((item.row,)):
                     spans += 1
-            counters.spans_evicted += len(self._queue)
-            counters.spans_failed += len(self._exporting)
+            counters.spans_evicted += len(self._spans.waiting)
+            counters.spans_failed += len(self._spans.exporting)
             updates += self._patches.clear(reason)
             unwritten = min(self.lane.unkept, self._spilled)
             counters.lose(reason, unwritten)
             updates += unwritten
             counters.handed_over += self._spilled - unwritten
             self._spilled = 0
-            self._queue.clear()
-            self._exporting.clear()
-            self._unweighed.clear()
-            self._span_bytes = 0
+            self._spans.clear()
             for ticket in self._tickets:
                 ticket.give_up()
             self._check_tickets()
@@ -750,7 +683,7 @@ class Outbox:
             while True:
                 accepted = counters.accepted
                 patches = self._patches.all()
-                spans = [*self._queue.values(), *self._exporting.values()]
+                spans = self._spans.all()
                 now = self._clock.monotonic_ns()
                 stats = DestinationStats(
                     accepted=accepted + live,
@@ -767,7 +700,7 @@ class Outbox:
                     spans_retried=counters.spans_retried,
                     spans_failed=counters.spans_failed,
                     spans_evicted=counters.spans_evicted,
-                    buffered_bytes=self._span_bytes + self._patches.bytes,
+                    buffered_bytes=self._spans.bytes + self._patches.bytes,
                     spool_bytes=self.lane.bytes,
                     unspooled=self.lane.unwritten,
                     oldest_millis=max((now - pending.created_ns for pending in patches), default=0) // _MILLI,
@@ -831,40 +764,30 @@ class Outbox:
         self._enqueue(item, weigh=weigh)
 
     def _enqueue(self, item: QueuedSpan, *, weigh: bool = True) -> None:
-        queue, key = self._queue, item.key
-        before = queue.pop(key, None)
+        spans = self._spans
+        is_flushed = self._is_flushed(item.key)
+        if is_flushed:
+            # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.
+            item.due_ns = self._clock.monotonic_ns()
+        before = spans.put(item, is_first=is_flushed)
         if before is not None:
             # An id generator of the application's own repeated itself: one of the two spans can stay.
             self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", before.updates + before.joined_updates)
             self.lane.settle(before.all_rows())
-            self._span_bytes -= before.size
-        queue[key] = item
-        if self._is_flushed(key):
-            # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.
-            item.due_ns = self._clock.monotonic_ns()
-            queue.move_to_end(key, last=False)
         # While the worker hangs in an exporter, those that nobody has weighed must not become many.
-        if weigh or len(self._unweighed) >= self._inbox_room:
-            self._weigh(item)
-            if self._holds_on_disk:
-                self._put_held(item)
+        if weigh or spans.unweighed >= self._inbox_room:
+            spans.weigh(item)
+            self._put_held(item)
         else:
-            self._unweighed.append(item)
-        if len(queue) > self.settings.max_queue_size or self._span_bytes > self.settings.max_bytes:
+            spans.weigh_later(item)
+        if spans.is_over:
             self._evict()
 
     def _evict(self) -> None:
-        """Drop the oldest spans until the bounds hold; never the latest: it is not to blame for what others weigh."""
-        if self._span_bytes > self.settings.max_bytes:
-            # Dropping what nobody has weighed would free nothing.
-            self._weigh_all()
-        while len(self._queue) > 1 and (
-            len(self._queue) > self.settings.max_queue_size or self._span_bytes > self.settings.max_bytes
-        ):
-            key = next(iter(self._queue))
-            item = self._queue.pop(key)
-            self._span_bytes -= item.size
+        """Drop what there is no room for, and all that was said of it."""
+        for item in self._spans.evict():
+            key = item.key
             self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", item.updates + item.joined_updates)
             self.lane.settle(item.all_rows())
@@ -957,25 +880,12 @@ class Outbox:
             if not self._patches.is_blocked(key):
                 ticket.keys.discard(key)
 
-    def _weigh(self, item: QueuedSpan) -> None:
-        self._note_size(item, weigh_span(item.span) + weigh_fields(item.fields))
-
-    def _weigh_all(self) -> None:
-        items, self._unweighed = self._unweighed, []
-        for item in items:
-            self._weigh(item)
-
-    def _note_size(self, item: QueuedSpan, size: int) -> None:
-        if self._queue.get(item.key) is item or self._exporting.get(item.key) is item:
-            item.size += size
-            self._span_bytes += size
-
     def _learn(self, size: int) -> None:
         """Adapt the room of the inbox to the size of the spans that come."""
         self._average_size += (size - self._average_size) / (4 if self._average_size else 1)
         room = int(self.settings.max_bytes / 8 / self._average_size)
-        least = min(_MIN_INBOX_ROOM, self._pressure_at)
-        self._inbox_room = max(min(room, _INBOX_ROOM, self._pressure_at), least)
+        least = min(_MIN_INBOX_ROOM, self._spans.pressure_at)
+        self._inbox_room = max(min(room, _INBOX_ROOM, self._spans.pressure_at), least)
         # Far above the room: a burst that the queue could hold must not be admitted on the application's thread.
         self._inbox_bound = max(min(2 * room, self.settings.max_queue_size), least)
 
@@ -1004,6 +914,7 @@ class Outbox:
     def __repr__(self) -> str:
         """A status line."""
         return (
-            f"<Outbox {self.destination.name} queued={len(self._queue)} exporting={len(self._exporting)} "
+            f"<Outbox {self.destination.name} queued={len(self._spans.waiting)} "
+            f"exporting={len(self._spans.exporting)} "
             f"patches={len(self._patches) + len(self._late)} spilled={self._spilled}>"
         )

@@ -1,0 +1,235 @@
+"""The ended spans that wait for one destination: which may leave now, and which are tried again.
+
+Theory of operation. A span is in `waiting`, oldest first, or in `exporting`, from the moment at which it is claimed to
+the answer. One whose export failed comes back to the front of `waiting` with `attempts` above 0. Spans leave when their
+time has come, when a batch is full, when half of the room is taken (for those that are held), or when a flush asks.
+
+After a failure the destination is left alone (`circuit`) and then asked with half as many spans, down to one, so that a
+span on which the exporter chokes comes to be alone; with each success twice as many.
+
+`bytes` is what is held, with what was joined; a span that nobody has weighed yet counts nothing. All of it is called
+under the outbox's lock. What becomes of a span's updates is the outbox's business.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, final
+
+from otel_metadata.late.circuit import Circuit
+from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields, weigh_span
+from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
+
+if TYPE_CHECKING:
+    from otel_metadata.late.lane import Row
+    from otel_metadata.late.queued import QueuedSpan
+    from otel_metadata.late.settings import OutboxSettings
+    from otel_metadata.model.merge import Fields
+    from otel_metadata.model.span_ref import SpanKey
+
+__all__ = ["SpanQueue"]
+
+_MILLI: Final = 1_000_000
+
+
+@final
+class SpanQueue:
+    """Ended spans of one destination: see the module's theory of operation.
+
+    Attributes:
+        waiting: By key, oldest first.
+        exporting: By key.
+        bytes: Estimated size of both.
+        circuit: Whether the destination is asked now.
+        pressure_at: So many that wait leave before their time.
+    """
+
+    def __init__(self, settings: OutboxSettings, chance: Callable[[], float], *, is_holding: bool) -> None:
+        """Start empty.
+
+        Args:
+            settings: Bounds and times.
+            chance: Uniform in [0, 1), for the jitter of the back-off.
+            is_holding: Whether spans are kept for what comes soon after them.
+        """
+        self._settings = settings
+        # Ordered: taking the oldest out of a plain dict again and again is quadratic (see RecentMap).
+        self.waiting: OrderedDict[SpanKey, QueuedSpan] = OrderedDict()
+        self.exporting: dict[SpanKey, QueuedSpan] = {}
+        self.bytes = 0
+        self.circuit = Circuit(settings.pause_millis, chance)
+        pressure = settings.max_queue_size // 2 if is_holding else settings.max_export_batch_size
+        self.pressure_at = max(min(pressure, settings.max_queue_size), 1)
+        self._limit = settings.max_export_batch_size
+        self._unweighed: list[QueuedSpan] = []
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the span waits or is being exported."""
+        return key in self.waiting or key in self.exporting
+
+    def all(self) -> list[QueuedSpan]:
+        """Return every span that waits or is being exported."""
+        return [*self.waiting.values(), *self.exporting.values()]
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    def put(self, item: QueuedSpan, *, is_first: bool) -> QueuedSpan | None:
+        """Let a span wait; return the one of the same key that it replaces, if there is one.
+
+        Args:
+            item: The span.
+            is_first: Whether it goes in front of all others.
+        """
+        before = self.waiting.pop(item.key, None)
+        if before is not None:
+            self.bytes -= before.size
+        self.waiting[item.key] = item
+        if is_first:
+            self.waiting.move_to_end(item.key, last=False)
+        return before
+
+    def open(self, key: SpanKey) -> QueuedSpan | None:
+        """Return the span that may still be joined: it waits, and was never sent."""
+        item = self.waiting.get(key)
+        return item if item is not None and not item.attempts else None
+
+    def has_room_for(self, item: QueuedSpan, fields: Fields, size: int) -> bool:
+        """Whether *fields*, which weigh *size*, fit, also when what they replace is taken off."""
+        after, bound, held = self.bytes + size, self._settings.max_bytes, item.joined
+        return after <= bound or (held is not None and after - weigh_common(held, fields) <= bound)
+
+    def join(self, item: QueuedSpan, fields: Fields, updates: int, size: int, row: Row | None) -> None:
+        """Join fields to a span that waits."""
+        if item.joined is None:
+            item.joined = {}
+        growth = merge_weighed(item.joined, fields, size)
+        item.joined_updates += updates
+        item.size += growth
+        self.bytes += growth
+        if row is not None:
+            if item.rows is None:
+                item.rows = []
+            item.rows.append(row)
+
+    # --- weighing ---------------------------------------------------------------------------------------------------
+
+    @property
+    def unweighed(self) -> int:
+        """How many spans nobody has weighed."""
+        return len(self._unweighed)
+
+    def weigh_later(self, item: QueuedSpan) -> None:
+        """Leave weighing it to the worker."""
+        self._unweighed.append(item)
+
+    def take_unweighed(self) -> list[QueuedSpan]:
+        """Return the spans that nobody has weighed: the caller does, without the lock."""
+        items, self._unweighed = self._unweighed, []
+        return items
+
+    def weigh(self, item: QueuedSpan) -> None:
+        """Weigh it now."""
+        self.note_size(item, weigh_span(item.span) + weigh_fields(item.fields))
+
+    def note_size(self, item: QueuedSpan, size: int) -> None:
+        """Note what it weighs, if it is still here."""
+        if self.waiting.get(item.key) is item or self.exporting.get(item.key) is item:
+            item.size += size
+            self.bytes += size
+
+    # --- bounds -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there are too many, or they weigh too much."""
+        return len(self.waiting) > self._settings.max_queue_size or self.bytes > self._settings.max_bytes
+
+    def evict(self) -> list[QueuedSpan]:
+        """Drop the oldest until the bounds hold; never the latest: it is not to blame for what others weigh."""
+        if self.bytes > self._settings.max_bytes:
+            # Dropping what nobody has weighed would free nothing.
+            for item in self.take_unweighed():
+                self.weigh(item)
+        evicted: list[QueuedSpan] = []
+        while len(self.waiting) > 1 and self.is_over:
+            _, item = self.waiting.popitem(last=False)
+            self.bytes -= item.size
+            evicted.append(item)
+        return evicted
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def next_due_ns(self, *, is_flushing: bool) -> int | None:
+        """Return when the next span leaves; None when none waits."""
+        if not self.waiting:
+            return None
+        first = next(iter(self.waiting.values())).due_ns
+        return first if is_flushing else max(first, self.circuit.until_ns)
+
+    def claim(self, now_ns: int, is_flushed: Callable[[SpanKey], bool], *, is_flushing: bool) -> list[QueuedSpan]:
+        """Take the spans whose time has come."""
+        batch: list[QueuedSpan] = []
+        if self.circuit.is_open(now_ns) and not is_flushing:
+            return batch
+        waiting = self.waiting
+        while waiting and len(batch) < self._limit:
+            key = next(iter(waiting))
+            item = waiting[key]
+            is_pressed = len(waiting) + len(batch) >= self.pressure_at or self.bytes * 2 > self._settings.max_bytes
+            if item.due_ns > now_ns and not is_pressed and not is_flushed(key):
+                break
+            # In one of the two at any moment, also for a signal handler that comes in between.
+            self.exporting[key] = item
+            del waiting[key]
+            batch.append(item)
+        return batch
+
+    def judge(self, outcome: Outcome | None, sent: int, now_ns: int) -> None:
+        """Decide when, and with how many spans, the destination is asked next."""
+        if isinstance(outcome, Delivered):
+            self.circuit.answered()
+            self._limit = min(self._limit * 2, self._settings.max_export_batch_size)
+            return
+        self._limit = max(sent // 2, 1)
+        if isinstance(outcome, Pause):
+            self.circuit.paused(now_ns)
+        elif not isinstance(outcome, Rejected):
+            self.circuit.failed(now_ns, outcome.after_millis if isinstance(outcome, Retry) else None)
+
+    def take_back(self, item: QueuedSpan) -> bool:
+        """Take a span out of `exporting`; False when it was given up meanwhile."""
+        if self.exporting.get(item.key) is not item:
+            return False
+        del self.exporting[item.key]
+        return True
+
+    def may_go_again(self, item: QueuedSpan, outcome: Outcome | None, company: int, now_ns: int) -> bool:
+        """Whether a span whose export failed is tried again: what is refused, only in smaller company."""
+        retry_ns = self._settings.span_retry_millis * _MILLI
+        if isinstance(outcome, Rejected):
+            return company > 1 and retry_ns > 0
+        return retry_ns > 0 and (not item.attempts or now_ns - item.failed_ns < retry_ns)
+
+    def go_again(self, items: Sequence[QueuedSpan], outcome: Outcome | None, now_ns: int) -> None:
+        """Let spans wait for another try."""
+        is_alone = len(items) == 1
+        for item in reversed(items):
+            if not item.attempts:
+                item.failed_ns = now_ns
+            item.attempts += 1
+            item.due_ns = now_ns
+            self.waiting[item.key] = item
+            # The oldest stay in front; but one that fails by itself must not stand in the way of the others.
+            self.waiting.move_to_end(item.key, last=is_alone and outcome is None)
+
+    def gone(self, item: QueuedSpan) -> None:
+        """Note that it is not held any more."""
+        self.bytes -= item.size
+
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        self.waiting.clear()
+        self.exporting.clear()
+        self._unweighed.clear()
+        self.bytes = 0
