@@ -18,11 +18,13 @@ unexport PYTHONPATH
 find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null || \
   $(UV) python find --system --quiet $(1) 2>/dev/null
 
+STRESS := kill_nine every_write backend_down forks shutdown damage soak
+
 heading = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-openai-v2 check fix bench test-ends test-oldest test-newest wheel-test constraints clean
+.PHONY: help demo test test-openai-v2 check fix bench stress test-ends test-oldest test-newest wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +63,14 @@ fix: .venv/.installed ## format, and repair what the linter can repair
 bench: .venv/.installed ## run every benchmark; each prints ratios
 	@for file in $(wildcard benchmarks/[!_]*.py); do \
 	  printf '\n== %s\n' "$$file"; $(BIN)/python "$$file" || exit 1; done
+
+# LONG=1 for an outage of ten minutes, a soak of five and finer cuts. All of them run, also after one has failed.
+stress: .venv/.installed ## kill, starve, fork and damage it, and count what is lost; LONG=1 for the long forms
+	@failed=; for name in $(STRESS); do \
+	  printf '\n== stress/%s.py\n' "$$name"; start=$$(date +%s); \
+	  LONG="$(LONG)" $(BIN)/python -m "stress.$$name" || failed="$$failed $$name"; \
+	  printf '%s s\n' "$$(($$(date +%s) - start))"; done; \
+	  if [ -n "$$failed" ]; then printf '\nstress: not as promised:%s\n' "$$failed"; exit 1; fi
 
 test-ends: | $(UV) ## run the tests with the oldest and with the newest Python and OpenTelemetry
 	@if python=$$($(call find_python,3.10)); then $(MAKE) --no-print-directory test-oldest; \
@@ -102,7 +112,7 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 clean: ## remove the environments, the caches and what was built
 	@rm -rf .venv .venv-openai-v2 .venv-oldest .venv-newest build dist htmlcov .coverage .coverage.* \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+	@find src tests benchmarks stress examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Environments. A stamp is younger than what it was made from, so that a second call installs nothing.
 

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Final, final
 
@@ -19,6 +20,16 @@ __all__ = ["REPORTER", "Reporter", "after_fork_in_child"]
 _LOGGER: Final = logging.getLogger("otel_metadata")
 
 REPEAT_AFTER_NS: Final = 60 * 1_000_000_000
+
+# How long a line waits for another thread that decides about one, which takes it microseconds; unless that thread has
+# ended in the middle of it, as daemon threads do when the interpreter exits.
+_PATIENCE_SECONDS: Final = 0.5
+
+_MAX_HELD_BACK: Final = 64
+
+
+def _never() -> bool:
+    return False
 
 
 def after_fork_in_child(method: Callable[[], None]) -> None:
@@ -46,6 +57,8 @@ class Reporter:
         """Start with nothing told."""
         self._lock = threading.RLock()
         self._told: dict[str, tuple[int, int]] = {}
+        self._is_locked_here: Callable[[], bool] = _never
+        self._held_back: deque[tuple[int, str]] = deque(maxlen=_MAX_HELD_BACK)
         self.internal_errors = 0
         self.reraise = False
         after_fork_in_child(self._renew)
@@ -53,6 +66,15 @@ class Reporter:
     def _renew(self) -> None:
         # Another thread may have held it at the fork: it is not in the child to give it back.
         self._lock = threading.RLock()
+        self._held_back.clear()  # the parent logs them
+
+    def hold_back_while(self, is_locked_here: Callable[[], bool]) -> None:
+        """Hold lines back on a thread for which *is_locked_here* holds: they are logged with the next line.
+
+        A finalizer may refuse an update while its thread holds a lock of ours. A handler of the application's that then
+        waits for its own lock, which another thread has while it updates a span, would wait for ever.
+        """
+        self._is_locked_here = is_locked_here
 
     def tell(self, reason: str, message: str, *, level: int = logging.WARNING) -> None:
         """Log *message* unless *reason* was told within the last minute; then it says how often it came meanwhile.
@@ -65,18 +87,34 @@ class Reporter:
             level: Of the logging module.
         """
         now = time.monotonic_ns()
-        with self._lock:
+        if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
+            return
+        try:
             last, unsaid = self._told.get(reason, (None, 0))
             if last is not None and now - last < REPEAT_AFTER_NS:
                 self._told[reason] = (last, unsaid + 1)
                 return
             self._told[reason] = (now, 0)
+        finally:
+            self._lock.release()
         again = f" ({unsaid} more since the last such line)" if unsaid else ""
-        try:
-            # A lone surrogate in a log line breaks the handler's stream.
-            _LOGGER.log(level, "%s%s", message.encode("ascii", "backslashreplace").decode()[:2000], again)
-        except Exception:  # noqa: BLE001, S110 # a handler or filter failed; there is nobody left to tell
-            pass
+        # A lone surrogate in a log line breaks the handler's stream.
+        self._held_back.append((level, message.encode("ascii", "backslashreplace").decode()[:2000] + again))
+        if not self._is_locked_here():
+            self._log()
+
+    def _log(self) -> None:
+        """Log what is decided; called without a lock of ours."""
+        lines = self._held_back
+        while lines:
+            try:
+                level, line = lines.popleft()
+            except IndexError:  # another thread has logged it
+                return
+            try:
+                _LOGGER.log(level, "%s", line)
+            except Exception:  # noqa: BLE001, S110 # a handler or filter failed; there is nobody left to tell
+                pass
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log a failure of our own code; the application goes on.
@@ -88,6 +126,8 @@ class Reporter:
         if self.reraise:
             raise error
         self.tell(f"internal_error:{where}", f"otel_metadata failed in {where}: {type(error).__name__}")
+        if self._is_locked_here():
+            return
         try:
             _LOGGER.debug("otel_metadata failed in %s", where, exc_info=error)
         except Exception:  # noqa: BLE001, S110 # as in tell

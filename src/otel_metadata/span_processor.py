@@ -7,6 +7,7 @@ the registry as they start, sets context metadata on them, and puts them into ea
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
@@ -27,7 +28,7 @@ from otel_metadata.live import routing
 from otel_metadata.live import using as _using  # noqa: F401 # see above
 from otel_metadata.live.captured import CapturedSpan, is_llm_span
 from otel_metadata.live.context import bound_in
-from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan
+from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan, is_locked_here
 from otel_metadata.live.values import masked
 from otel_metadata.model.receipt import Routed
 from otel_metadata.model.span_ref import SpanRef
@@ -115,7 +116,9 @@ class MetadataSpanProcessor(SpanProcessor):
         self._late_routes = MappingProxyType({name: Routed("late") for name in self.names})
         self._refused: dict[str, int] = {}
         self._is_shut_down = False
-        after_fork_in_child(self._forget_refusals)
+        self._ending = threading.RLock()
+        self._is_ended = False
+        after_fork_in_child(self._after_fork)
         routing.add_router(self)
 
     # --- OpenTelemetry's side ---------------------------------------------------------------------------------------
@@ -165,9 +168,9 @@ class MetadataSpanProcessor(SpanProcessor):
         """Send what waits, for all destinations in parallel; True when all of it arrived within the time.
 
         Waits for a backend's grace, not for schedules, holding or back-off; what fails is tried once. False at once on
-        a thread that does the sending.
+        a thread that does the sending, and in a finalizer or signal handler that `must_not_wait`.
         """
-        if any(worker.runs_here for worker in self.workers):
+        if self.must_not_wait or any(worker.runs_here for worker in self.workers):
             return False  # an exporter that flushes its own pipeline: it would wait for itself
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
         finishes = [worker.begin_flush(deadline_ns) for worker in self.workers]
@@ -177,23 +180,50 @@ class MetadataSpanProcessor(SpanProcessor):
     def shutdown(self, timeout_millis: int = 5_000) -> None:
         """Take nothing more, send what waits (spans, then patches), and close the exporters, all under one deadline.
 
-        What could not be sent by then is counted as lost (`shutdown_deadline`). A second call does nothing.
+        What could not be sent by then is counted as lost (`shutdown_deadline`). A second call waits, up to its own
+        timeout, until the first has ended; there is nothing more to it. In a finalizer or signal handler that
+        `must_not_wait` it begins, and returns; the workers send meanwhile, and the next call, at the latest the one at
+        exit, waits for them.
         """
-        if self._is_shut_down:
-            return
-        self._is_shut_down = True
-        routing.remove_router(self)
-        REGISTRY.drop(self)
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
-        # Each worker's thread sends, then closes its own exporters: one that hangs delays no other.
-        for worker in self.workers:
-            worker.begin_stop(deadline_ns)
-        for worker in self.workers:
-            worker.stop()
-        for worker in self.workers:
-            worker.give_up("shutdown_deadline")
-        if self._spool is not None:
-            self._spool.close()
+        if not self._is_shut_down:
+            self._is_shut_down = True
+            routing.remove_router(self)
+            REGISTRY.drop(self)
+            # Each worker's thread sends, then closes its own exporters: one that hangs delays no other.
+            for worker in self.workers:
+                worker.begin_stop(deadline_ns)
+                worker.wake()
+        if not self.must_not_wait:
+            self._end(deadline_ns)
+
+    def _end(self, deadline_ns: int) -> None:
+        """Wait for the workers, count what is left, close the spool: once."""
+        if self._is_ended and any(worker.runs_here for worker in self.workers):
+            return  # another thread waits for this one
+        if not self._ending.acquire(timeout=max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9):
+            return
+        try:
+            is_second, self._is_ended = self._is_ended, True
+            for worker in self.workers:
+                worker.stop()
+            if is_second:
+                return
+            for worker in self.workers:
+                worker.give_up("shutdown_deadline")
+            if self._spool is not None:
+                self._spool.close()
+        finally:
+            self._ending.release()
+
+    @property
+    def must_not_wait(self) -> bool:
+        """Whether the caller has interrupted one of our own calls on this thread, which holds a lock.
+
+        The workers may need it: a finalizer or signal handler that waits for them would wait in vain.
+        """
+        spool = self._spool
+        return is_locked_here() or (spool is not None and spool._lock._is_owned())  # type: ignore[attr-defined] # as there
 
     # --- the live side: see live.registry.Router --------------------------------------------------------------------
 
@@ -247,8 +277,11 @@ class MetadataSpanProcessor(SpanProcessor):
         """A status line."""
         return f"<MetadataSpanProcessor {', '.join(map(repr, self.outboxes))}>"
 
-    def _forget_refusals(self) -> None:
+    def _after_fork(self) -> None:
         self._refused = {}
+        # Another thread may be ending it at the fork: that is the parent's business.
+        self._ending = threading.RLock()
+        self._is_ended = self._is_shut_down
 
     def _take_unseen(self, key: SpanKey, span: ReadableSpan) -> None:
         """Take a span that started before this processor was added; not one that a processor beside this one took."""

@@ -115,6 +115,11 @@ class Lane(Protocol):
         ...
 
     @property
+    def unkept(self) -> int:
+        """How many rows that were spilled are not on disk: they end with the process."""
+        ...
+
+    @property
     def bytes(self) -> int:
         """Size of the spool file; 0 without one."""
         ...
@@ -127,6 +132,7 @@ class NoLane:
     is_durable = False
     has_more = False
     unwritten = 0
+    unkept = 0
     bytes = 0
 
     def __init__(self, destination: str = "") -> None:

@@ -52,18 +52,25 @@ def span_to_json(span: ReadableSpan) -> dict[str, Json]:
     """Return everything that an exporter may read of *span*."""
     scope = span.instrumentation_scope
     return {
-        "name": span.name,
+        "name": _text(span.name),
         "context": _context_to_json(span.context),
         "parent": _context_to_json(span.parent) if span.parent is not None else None,
         "kind": span.kind.name,
         "start": span.start_time,
         "end": span.end_time,
-        "status": [span.status.status_code.name, span.status.description],
+        "status": [span.status.status_code.name, _text(span.status.description)],
         "attributes": _attributes_to_json(span.attributes),
-        "events": [[event.name, event.timestamp, _attributes_to_json(event.attributes)] for event in span.events],
+        "events": [
+            [_text(event.name), event.timestamp, _attributes_to_json(event.attributes)] for event in span.events
+        ],
         "links": [[_context_to_json(link.context), _attributes_to_json(link.attributes)] for link in span.links],
-        "resource": [_attributes_to_json(span.resource.attributes), span.resource.schema_url],
-        "scope": [scope.name, scope.version, scope.schema_url, _attributes_to_json(scope.attributes)]
+        "resource": [_attributes_to_json(span.resource.attributes), _text(span.resource.schema_url)],
+        "scope": [
+            _text(scope.name),
+            _text(scope.version),
+            _text(scope.schema_url),
+            _attributes_to_json(scope.attributes),
+        ]
         if scope is not None
         else None,
         "dropped": [span.dropped_attributes, span.dropped_events, span.dropped_links],
@@ -108,7 +115,7 @@ def _context_to_json(context: SpanContext) -> Json:
         f"{context.trace_id:032x}",
         f"{context.span_id:016x}",
         int(context.trace_flags),
-        context.trace_state.to_header(),
+        _text(context.trace_state.to_header()),
         context.is_remote,
     ]
 
@@ -125,19 +132,23 @@ def _context_from_json(data: Sequence[Any]) -> SpanContext:
 
 
 def _attributes_to_json(attributes: Attributes) -> Json:
-    return [[str(name), _to_json(value)] for name, value in (attributes or {}).items()]
+    return [[_text(name), _to_json(value)] for name, value in (attributes or {}).items()]
 
 
 def _attributes_from_json(data: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return {name: _from_json(value) for name, value in data}
 
 
+def _text(value: object) -> str | None:
+    """Return a text that orjson takes: for a lone surrogate, which is no UTF-8, it would refuse the whole span."""
+    return str(value).encode("utf-8", "replace").decode() if value is not None else None
+
+
 def _to_json(value: object) -> Json:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        # A lone surrogate is no UTF-8: orjson would refuse the whole span.
-        return value.encode("utf-8", "replace").decode()
+        return _text(value)
     if isinstance(value, int):
         return int(value) if -_INT64 <= value < _INT64 else {"$int": str(value)}
     if isinstance(value, float):
@@ -145,7 +156,7 @@ def _to_json(value: object) -> Json:
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode()}
     if isinstance(value, Mapping):
-        return {"$map": [[str(key), _to_json(item)] for key, item in value.items()]}
+        return {"$map": [[_text(key), _to_json(item)] for key, item in value.items()]}
     if isinstance(value, Sequence):
         return [_to_json(item) for item in value]
     return {"$text": ascii(value)}

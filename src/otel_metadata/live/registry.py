@@ -26,6 +26,7 @@ If you add a field to `LiveSpan`, remember that one is made for every span that 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol, final
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.unset import UNSET
+from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,10 +48,32 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanKey, SpanRef
     from otel_metadata.model.unset import UnsetType
 
-__all__ = ["INPUT", "LOCK", "MAX_LOG", "OUTPUT", "REGISTRY", "Inbox", "LiveRegistry", "LiveSpan", "Router"]
+__all__ = [
+    "INPUT",
+    "LOCK",
+    "MAX_LOG",
+    "OUTPUT",
+    "REGISTRY",
+    "Inbox",
+    "LiveRegistry",
+    "LiveSpan",
+    "Router",
+    "is_locked_here",
+]
 
 LOCK: threading.RLock = threading.RLock()
 """Guards the in-memory state of the process: the registry and the outboxes."""
+
+
+def is_locked_here() -> bool:
+    """Whether the calling thread holds `LOCK`: a finalizer or signal handler that has interrupted one of our own calls.
+
+    Such a call must wait for no other thread, for that one may need the lock.
+    """
+    return bool(LOCK._is_owned())  # type: ignore[attr-defined] # what `threading.Condition` asks, of every kind of lock
+
+
+REPORTER.hold_back_while(is_locked_here)
 
 # How many traces are remembered after their local root ended, for `update_trace`; about 150 bytes each.
 MAX_ROOTS: Final = 8_192
@@ -233,9 +257,8 @@ class LiveRegistry:
 
     def root_of(self, key: SpanKey) -> SpanKey | None:
         """Return the local root of a span or trace as far as it is known here."""
-        with LOCK:
-            entry = self.entries.get(key)
-            return entry.root_key if entry is not None else self._roots.get(key[0])
+        entry = self.entries.get(key)
+        return entry.root_key if entry is not None else self._roots.get(key[0])
 
     def drop(self, router: Router) -> None:
         """Take a router that takes nothing more off the live spans, and let it count their updates as lost.
@@ -274,6 +297,8 @@ class LiveRegistry:
         # Called by the collector, on any thread: a span of the application that nobody ended.
         if not isinstance(weak, LiveSpan) or self.entries.get(weak.key) is not weak:
             return
+        if sys.is_finalizing():
+            return  # a daemon thread may have ended in the middle of its work, with the lock
         with LOCK:
             if weak.ended is None and self.entries.pop(weak.key, None) is weak:
                 weak.is_open = False

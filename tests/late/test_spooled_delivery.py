@@ -1,0 +1,223 @@
+"""Delivery with a spool, through the lives of several processes: each update ends in exactly one count."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
+from tests.late.conftest import Scene
+from tests.late.processes import forget_what_is_queued
+
+import otel_metadata as om
+from otel_metadata.dialects.otel import OtelDialect
+from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.late import dead_letters
+from otel_metadata.late.settings import OutboxSettings
+from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.model.outcome import Delivered, DeliveryError, Rejected, Retry
+from otel_metadata.testing import ManualClock, RecordingSpanExporter
+
+DOWN = Retry(DeliveryError("connection_failure", "down"))
+
+
+class Life(Scene):
+    """A process with one destination, `memory`, and the spool at a path."""
+
+    def __init__(self, path, *, clock=None, hold_millis=0, convergence="versioned", answer=None, **changed) -> None:
+        self.clock = clock or ManualClock()
+        self.spans = RecordingSpanExporter()
+        self.patches = InMemoryPatchExporter(answer, convergence=convergence)
+        self.letters: list[object] = []
+        self.spool = Spool(SpoolSettings(str(path)), clock=self.clock)
+        destination = om.Destination(
+            "memory",
+            self.spans,
+            self.patches,
+            OtelDialect(max_attributes=None, span_limit=None),
+            hold_millis=hold_millis,
+            remote_grace_millis=0,
+        )
+        self.processor = om.MetadataSpanProcessor(
+            destination,
+            settings=OutboxSettings(**changed),
+            clock=self.clock,
+            start_workers=False,
+            chance=lambda: 1.0,
+            spool=self.spool,
+            on_dead_letter=self.letters.append,
+        )
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(self.processor)
+        self.tracer = self.provider.get_tracer("application")
+        self.worker = self.processor.workers[0]
+
+    def take_over(self, millis: float = 5_000) -> None:
+        """Read what dead processes have left, then let its time come."""
+        self.step_all()
+        self.wait_and_step(millis)
+
+    def die(self) -> None:
+        """End as a kill does: nothing that is queued is written, nothing is counted; the leases end."""
+        assert self.stats.is_balanced
+        forget_what_is_queued(self.spool)
+        self.spool.close()
+        self.processor.shutdown()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "spool" / "spool.db"
+
+
+def test_a_late_update_survives_its_process(path):
+    """The next process adopts it, delivers it, and nothing stays behind."""
+    first = Life(path, answer=lambda _: DOWN)
+    ref = first.unseen()
+    assert om.update_span(ref, metadata={"thumbs": "up"}).route == "late"
+    first.die()
+    second = Life(path)
+    second.take_over()
+    assert second.final(ref) == {"thumbs": "up"}
+    assert (second.stats.adopted, second.stats.delivered, second.stats.waiting) == (1, 1, 0)
+
+
+def test_a_held_span_survives_with_what_was_joined(path):
+    """The span and its updates come back as one exported span."""
+    first = Life(path, hold_millis=60_000)
+    ref = first.ended(step=1)
+    assert om.update_span(ref, metadata={"step": 2, "verdict": "good"}).route == "in_flight"
+    first.worker.step()
+    first.die()
+    second = Life(path, hold_millis=60_000)
+    second.take_over(61_000)
+    assert second.on_span(ref) == {"step": 2, "verdict": "good"}
+    assert second.patches.patches == []
+    assert (second.stats.adopted, second.stats.delivered) == (2, 2)
+
+
+def test_an_update_in_flight_stays_until_its_span_was_acknowledged(path):
+    """While the export fails, the joined update is on disk; a death then loses the span, not the update."""
+    first = Life(path)
+    first.spans.answer = lambda: SpanExportResult.FAILURE
+    ref = first.ended()
+    assert om.update_span(ref, metadata={"a": 1}).route == "in_flight"
+    first.clock.advance(5_000)
+    first.worker.step()
+    first.die()
+    second = Life(path)
+    second.take_over()
+    assert second.final(ref) == {"a": 1}
+
+
+def test_after_the_acknowledgement_nothing_is_left(path):
+    """An update that left with its span is not adopted by the next process."""
+    first = Life(path)
+    ref = first.ended()
+    om.update_span(ref, metadata={"a": 1})
+    first.wait_and_step()
+    first.worker.step()
+    assert first.on_span(ref) == {"a": 1}
+    first.die()
+    assert not Life(path).outbox.lane.has_more
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_what_is_handed_over_is_what_the_next_adopts(path, count):
+    """At a shutdown that could not deliver, `handed_over` here is `adopted` there."""
+    first = Life(path, answer=lambda _: DOWN)
+    refs = [first.unseen(number) for number in range(1, count + 1)]
+    for ref in refs:
+        om.update_span(ref, metadata={"n": ref.span_id})
+    first.processor.shutdown()
+    assert (first.stats.handed_over, first.lost) == (count, {})
+    second = Life(path)
+    second.take_over()
+    assert second.stats.adopted == count
+    assert [second.final(ref) for ref in refs] == [{"n": ref.span_id} for ref in refs]
+
+
+def test_beyond_the_window_updates_are_spilled_and_arrive_in_order(path):
+    """What does not fit into memory waits on disk alone, and versions of a target still ascend."""
+    life = Life(path, spool_window=3, convergence="ordered")
+    for number in range(1, 31):
+        om.update_span(life.unseen(number % 10 + 1), metadata={"n": number})
+    assert life.stats.late == 30
+    for _ in range(20):
+        life.wait_and_step()
+    assert [life.final(life.unseen(number % 10 + 1)) for number in range(21, 31)] == [
+        {"n": number} for number in range(21, 31)
+    ]
+    sent: dict[int, list[object]] = {}
+    for patch in life.patches.patches:
+        sent.setdefault(patch.target.span_id, []).append(patch.metadata()["n"])
+    assert all(values == sorted(values) for values in sent.values())  # type: ignore[type-var] # numbers
+    assert (life.stats.delivered, life.lost) == (30, {})
+
+
+def test_spilled_updates_survive_too(path):
+    """A death with spilled rows: the next process has them all."""
+    first = Life(path, spool_window=2, answer=lambda _: DOWN)
+    for number in range(1, 11):
+        om.update_span(first.unseen(number), metadata={"n": number})
+    first.die()
+    second = Life(path)
+    second.take_over()
+    assert [second.final(second.unseen(number)) for number in range(1, 11)] == [{"n": n} for n in range(1, 11)]
+    assert (second.stats.adopted, second.stats.delivered) == (10, 10)
+
+
+def test_a_dead_letter_is_kept(path):
+    """What was refused for good is in the spool with its reason, and is not sent again by the next process."""
+    first = Life(path, answer=lambda _: Rejected(DeliveryError("patch_failure", "bad")))
+    om.update_span(first.unseen(), metadata={"a": 1})
+    first.wait_and_step()
+    first.worker.step()
+    assert first.lost == {"rejected": 1}
+    assert len(first.letters) == 1
+    first.die()
+    second = Life(path)
+    second.take_over()
+    assert second.stats.adopted == 0
+    (letter,) = dead_letters.letters(second.spool)
+    assert (letter.reason, letter.target, letter.updates) == ("rejected", second.unseen(), 1)
+
+
+def test_a_stale_version_is_not_sent_where_versions_are_not_compared(path):
+    """An adopted update that is older than what was said here changes nothing on an `ordered` destination."""
+    first = Life(path, answer=lambda _: DOWN)
+    om.update_span(first.unseen(), metadata={"a": "old"})
+    second = Life(path, convergence="ordered")
+    om.update_span(second.unseen(), metadata={"a": "new"})
+    second.take_over()
+    first.die()
+    second.wait_and_step(6_000)
+    second.take_over()
+    assert second.sent() == [{"a": "new"}]
+    assert (second.stats.adopted, second.stats.delivered, second.stats.waiting) == (1, 2, 0)
+
+
+def test_a_disk_that_cannot_be_written_is_counted_and_delivery_goes_on(path):
+    """Updates wait in memory, `unspooled` says how many, and they are delivered from there."""
+    life = Life(path)
+    with life.spool.reading() as connection:
+        connection.execute("PRAGMA query_only = ON")
+    ref = life.unseen()
+    assert om.update_span(ref, metadata={"a": 1}).route == "late"
+    assert life.stats.unspooled == 1
+    life.wait_and_step()
+    assert life.final(ref) == {"a": 1}
+    life.worker.step()
+    assert (life.stats.unspooled, life.stats.delivered) == (0, 1)
+
+
+def test_what_was_delivered_before_a_kill_is_delivered_at_most_again(path):
+    """A death between the answer and the erasure: the same version goes twice, and the value is the same."""
+    first = Life(path, answer=lambda _: Delivered())
+    ref = first.unseen()
+    om.update_span(ref, metadata={"a": 1})
+    first.clock.advance(5_000)
+    first.worker.step()
+    first.die()
+    second = Life(path)
+    second.take_over()
+    assert second.sent() in ([], [{"a": 1}])
