@@ -363,6 +363,9 @@ class _Finish:
             return self._event.is_set() and self._ticket.is_clean
         finally:
             worker.outbox.drop_ticket(self._ticket)
+            # What arrived is erased before the caller goes on: its next step may be os._exit, and what a child leaves
+            # in the spool is sent again by whoever takes it over.
+            worker.outbox.lane.tend()
             worker.tell()
 
 
