@@ -20,11 +20,15 @@ find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable
 
 STRESS := kill_nine every_write backend_down forks shutdown damage soak
 
+# Two targets side by side, each one's output in one piece.
+AT_ONCE := $(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
+
 heading = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-openai-v2 check fix bench stress test-ends test-oldest test-newest wheel-test constraints clean
+.PHONY: help demo test test-after-the-end test-others test-openai-v2 check fix bench stress test-ends \
+  test-oldest-if-there test-newest-if-there test-oldest test-newest wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -32,11 +36,22 @@ help: ## list the targets
 demo: .venv/.installed ## watch metadata reach spans live, in flight and late; works offline
 	@$(BIN)/otel-metadata demo
 
-test: .venv/.installed .venv-openai-v2/.installed ## run all tests, with branch coverage, then those of the second instrumentor environment
-	$(heading) "tests, with branch coverage"
+test: .venv/.installed .venv-openai-v2/.installed ## run all tests, with branch coverage; two runs at once, a few minutes
+	@printf '\nTwo runs at once; what each prints comes when it ends, after a few minutes.\n'
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest tests; status=$$?; \
+	@$(AT_ONCE) test-after-the-end test-others; status=$$?; \
 	  $(BIN)/coverage combine --quiet; $(BIN)/coverage report; exit $$status
+
+# By what they take: these are half of all.
+AFTER_THE_END := tests/late tests/stress
+
+test-after-the-end: .venv/.installed
+	$(heading) "tests of what comes after a span's end"
+	@$(BIN)/coverage run -m pytest $(AFTER_THE_END)
+
+test-others: .venv/.installed
+	$(heading) "all other tests"
+	@$(BIN)/coverage run -m pytest tests $(AFTER_THE_END:%=--ignore=%)
 	@$(MAKE) --no-print-directory test-openai-v2
 
 test-openai-v2: .venv-openai-v2/.installed ## run the instrumentor tests against opentelemetry-instrumentation-openai-v2
@@ -73,8 +88,13 @@ stress: .venv/.installed ## kill, starve, fork and damage it, and count what is 
 	  if [ -n "$$failed" ]; then printf '\nstress: not as promised:%s\n' "$$failed"; exit 1; fi
 
 test-ends: | $(UV) ## run the tests with the oldest and with the newest Python and OpenTelemetry
+	@$(AT_ONCE) test-oldest-if-there test-newest-if-there
+
+test-oldest-if-there: | $(UV)
 	@if python=$$($(call find_python,3.10)); then $(MAKE) --no-print-directory test-oldest; \
 	  else printf '\n== tests, oldest end\nNOT RUN: Python 3.10 is not on this machine.\n'; fi
+
+test-newest-if-there: | $(UV)
 	@if python=$$($(call find_python,3.13)); then $(MAKE) --no-print-directory test-newest; \
 	  else printf '\n== tests, newest end\nNOT RUN: Python 3.13 is not on this machine.\n'; fi
 

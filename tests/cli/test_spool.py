@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import pytest
@@ -17,10 +18,13 @@ from otel_metadata.testing import RecordingSpanExporter
 CONFLICT = Rejected(DeliveryError("type_conflict", "metadata.a is a number there"))
 DOWN = Retry(DeliveryError("connection_failure", "down"))
 
+# Before click 8.2 the two outputs were one, unless one asked.
+RUNNER = CliRunner(**{"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {})
+
 
 def call(*words, answer=None):
     """Run the command line; return its exit code, its lines, and what it said of an error."""
-    result = CliRunner().invoke(app, ["spool", *map(str, words)], input=answer)
+    result = RUNNER.invoke(app, ["spool", *map(str, words)], input=answer)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout.splitlines(), result.stderr
 

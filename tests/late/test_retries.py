@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -233,6 +235,47 @@ def test_a_dead_destination_is_asked_once_a_second_at_most(make_scene):
     for _ in range(100):
         scene.wait_and_step(100)
     assert len(scene.patches.calls) <= 11
+
+
+def test_spans_and_patches_of_a_dead_destination_share_that_second(make_scene):
+    """Where neither is answered, both together are tried once a second."""
+    scene = make_scene(chance=0.0)
+    tries = []
+    scene.spans.answer = lambda: tries.append(scene.clock.monotonic_ns()) or SpanExportResult.FAILURE
+    scene.patches.answer = lambda patch: tries.append(scene.clock.monotonic_ns()) or Retry(DOWN)
+    scene.ended()
+    update(scene, 1)
+    for _ in range(400):
+        scene.wait_and_step(100)
+    steady = tries[2:]
+    assert len(steady) >= 4
+    assert all(after - before >= 1_000_000_000 for before, after in pairwise(steady))
+    assert scene.spans.spans == scene.patches.patches == []
+
+
+def test_a_destination_that_takes_patches_is_not_slowed_by_spans_that_fail(scene):
+    """Only where neither is answered do they wait for each other."""
+    scene.spans.answer = lambda: SpanExportResult.FAILURE
+    scene.ended()
+    scene.wait_and_step()
+    update(scene, 1)
+    scene.processor.force_flush()
+    update(scene, 2)
+    scene.wait_and_step()
+    assert scene.stats.delivered == 2
+
+
+def test_a_shutdown_asks_a_dead_destination_a_few_times(make_scene):
+    """However much waits, a shutdown does not try each span and each patch of a destination that is down."""
+    scene = make_scene(patches=InMemoryPatchExporter(lambda patch: Retry(DOWN), max_batch=1), max_export_batch_size=4)
+    tries = []
+    scene.spans.answer = lambda: tries.append(1) or SpanExportResult.FAILURE
+    for number in range(100):
+        scene.ended(step=number)
+    update(scene, *range(1, 100))
+    scene.processor.shutdown()
+    assert len(tries) + len(scene.patches.calls) <= 6
+    assert scene.stats.is_balanced
 
 
 def test_one_patch_that_is_retried_does_not_stop_the_others(scene):

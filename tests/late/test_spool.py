@@ -320,6 +320,72 @@ def test_power_means_a_full_sync_of_every_write(open_spool, durability, level):
         assert connection.execute("PRAGMA journal_mode").fetchone()[0] == b"wal"
 
 
+# --- what others write ---------------------------------------------------------------------------------------------
+
+
+class TickingClock(ManualClock):
+    """Waiting moves the time, and says so."""
+
+    def __init__(self, at_wait=lambda: None):
+        super().__init__()
+        self.waits, self.at_wait = 0, at_wait
+
+    def wait(self, event, timeout_ns):
+        self.waits += 1
+        self.advance(max(timeout_ns, 100_000) / 1e6)
+        self.at_wait()
+        return False
+
+
+@pytest.fixture
+def other_writer(path, clock):
+    """Another process's connection, which begins to write and does not end."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def ticking(path):
+    """A spool with one row, whose clock ticks; and that clock."""
+    clock = TickingClock()
+    spool = Spool(SpoolSettings(path), clock=clock)
+    put(spool, 1)
+    yield spool, clock
+    spool.close()
+
+
+@pytest.mark.parametrize("ids", [(2,), (2, 3, 4)], ids=["one", "several"])
+def test_a_write_waits_for_that_of_another_process(ticking, other_writer, ids):
+    """Another process's write is no failure: the row is on disk when the call returns."""
+    spool, clock = ticking
+    clock.at_wait = lambda: clock.waits == 3 and other_writer.execute("COMMIT")
+    rows = put(spool, *ids)
+    assert all(row.is_written for row in rows)
+    assert clock.waits == 3
+
+
+def test_a_writer_that_never_ends_is_waited_for_once(ticking, other_writer):
+    """While another writes without end, rows wait in memory and no later call waits; then all are written, in order."""
+    spool, clock = ticking
+    (row,) = put(spool, 2)
+    waits = clock.waits
+    assert not row.is_written
+    assert waits > 100
+    later = [put(spool, number)[0] for number in range(3, 6)]
+    spool.tend()
+    assert (clock.waits, spool.unwritten, spool.has_room()) == (waits, 4, True)
+    other_writer.execute("COMMIT")
+    (last,) = put(spool, 6)
+    assert all(one.is_written for one in (row, *later, last))
+    assert spool.unwritten == 0
+    spool.close()
+    again = Spool(SpoolSettings(spool.path), clock=clock)
+    assert numbers(again.lane("memory")) == list(range(1, 7))
+    again.close()
+
+
 # --- what cannot be written now -----------------------------------------------------------------------------------
 
 

@@ -72,6 +72,16 @@ def test_a_database_cut_off_anywhere_loses_only_what_was_cut(tmp_path, part):
         damage.judged(spool, found, set(spool.records) - kept)
 
 
+@pytest.mark.parametrize("word", [b"items", b"CREATE TABLE items"], ids=["name", "statement"])
+def test_a_table_whose_name_is_no_text_any_more_loses_nothing(tmp_path, word):
+    """SQLite quotes the damaged bytes in its message, which Python cannot decode; the rows are found all the same."""
+    spool = damage.lay_down(tmp_path, rows=12, copied_back=True)
+    data = bytearray(spool.files[""])
+    data[data.index(word) + 2] ^= 0x80
+    found = damage.taken_over(spool.copied(tmp_path / "spool", database=bytes(data)))
+    assert (found.values, found.lost) == (damage.final_values(spool), {})
+
+
 def test_an_emptied_database_beside_its_log_loses_nothing(tmp_path):
     """SQLite would delete the log of an empty database: its rows are read before that."""
     spool = damage.lay_down(tmp_path, rows=12)

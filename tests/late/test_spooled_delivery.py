@@ -154,6 +154,38 @@ def test_beyond_the_window_updates_are_spilled_and_arrive_in_order(path):
     assert (life.stats.delivered, life.lost) == (30, {})
 
 
+def test_a_plain_update_is_spilled_unlooked_at(path, monkeypatch):
+    """While others are on disk alone, an update of known keys goes there at once: nothing else decides about it."""
+    life = Life(path, spool_window=2)
+    for number in range(1, 4):
+        om.update_span(life.unseen(number), metadata={"n": number})
+    monkeypatch.setattr(life.outbox, "submit", lambda *_: pytest.fail("the general way"))
+    for number in range(4, 8):
+        assert om.update_span(life.unseen(number % 3 + 1), metadata={"n": number}).route == "late"
+    monkeypatch.undo()
+    assert life.stats.late == 7
+    for _ in range(6):
+        life.wait_and_step()
+    assert [life.final(life.unseen(number)) for number in (1, 2, 3)] == [{"n": 6}, {"n": 7}, {"n": 5}]
+    assert (life.stats.delivered, life.lost) == (7, {})
+
+
+def test_plain_updates_that_cannot_be_written_are_spilled_in_memory(path):
+    """Where the disk cannot be written any more, what is spilled waits in the queue, and is delivered from there."""
+    life = Life(path, spool_window=2)
+    for number in range(1, 4):
+        om.update_span(life.unseen(number), metadata={"n": number})
+    with life.spool.reading() as connection:
+        connection.execute("PRAGMA query_only = ON")
+    for number in range(4, 8):
+        om.update_span(life.unseen(number), metadata={"n": number})
+    assert life.stats.unspooled == 4
+    for _ in range(6):
+        life.wait_and_step()
+    assert [life.final(life.unseen(number)) for number in range(1, 8)] == [{"n": number} for number in range(1, 8)]
+    assert (life.stats.delivered, life.lost) == (7, {})
+
+
 def test_spilled_updates_survive_too(path):
     """A death with spilled rows: the next process has them all."""
     first = Life(path, spool_window=2, answer=lambda _: DOWN)

@@ -102,7 +102,7 @@ class TestInput:
             (["no such name"], {"a": 1, "b": 2, "rest": [3], "k": 5, "x": 6}),
             (iter(["b", "a"]), {"rest": [3], "k": 5, "x": 6}),
         ],
-        ids=str,
+        ids=["b", "a-k", "rest", "x", "others", "unknown", "iterator"],
     )
     def test_ignored_arguments_are_left_out(self, scene, ignored, expected):
         """ignore_arguments leaves parameters out by name: also *rest, **others as a whole, and single keywords."""

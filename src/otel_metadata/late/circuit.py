@@ -69,6 +69,11 @@ class Circuit:
         self.failures = max(self.failures, 1)
         self.until_ns = now_ns + self._pause_ns
 
+    def keep_apart(self, other: Circuit, now_ns: int) -> None:
+        """Let a destination that answers neither be asked once a second for both together."""
+        if self.failures and other.failures:
+            other.until_ns = max(other.until_ns, now_ns + _MIN_NS)
+
     def is_open(self, now_ns: int) -> bool:
         """Whether it is left alone now."""
         return self.until_ns > now_ns

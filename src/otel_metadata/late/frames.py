@@ -115,6 +115,10 @@ class PlainUpdate(NamedTuple):
         """It is one update call."""
         return 1
 
+    def spooled(self, destination: str) -> SpooledUpdate:
+        """Return it as it is read back from disk."""
+        return SpooledUpdate(0, destination, self.target, self.fields, 1, self.version[0])
+
 
 SpooledRow: TypeAlias = SpooledUpdate | SpooledSpan | DeadLetter
 

@@ -77,7 +77,12 @@ class Lane(Protocol):
         """Queue a row of something that is in memory as well; None when there is no room or no spool."""
         ...
 
-    def spill(self, entry: SpooledUpdate) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Whether `spill` would take a row now."""
+        ...
+
+    def spill(self, entry: PlainUpdate | SpooledUpdate) -> bool:
         """Queue a row of something that is *not* in memory; False when there is no room: then it was not taken."""
         ...
 
@@ -131,6 +136,7 @@ class NoLane:
 
     is_durable = False
     has_more = False
+    has_room = False
     unwritten = 0
     unkept = 0
     bytes = 0
@@ -143,7 +149,7 @@ class NoLane:
         """Keep nothing."""
         return None
 
-    def spill(self, entry: SpooledUpdate) -> bool:
+    def spill(self, entry: PlainUpdate | SpooledUpdate) -> bool:
         """Take nothing."""
         return False
 

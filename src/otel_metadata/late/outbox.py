@@ -188,6 +188,8 @@ class Outbox:
         # Updates that are on disk only.
         self._spilled = 0
         self._is_closed = False
+        # Whether nothing but the spool decides about a late update.
+        self._spills_plain = True
         self._takes_plain = self._is_roomy = (
             self.settings.max_bytes >= _LATE_BYTES and self.settings.max_patches >= 2 * _LATE_BOUND
         )
@@ -216,10 +218,18 @@ class Outbox:
 
     def takes_plain(self, key: SpanKey) -> bool:
         """Whether a plain update of this span is certainly a late patch with room; the caller holds the lock."""
-        return self._takes_plain and not self._inbox and key not in self._spans.waiting
+        has_room = self._takes_plain or (self._spilled > 0 and self._spills_plain and self.lane.has_room)
+        return has_room and not self._inbox and key not in self._spans.waiting
 
     def arrive_late(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
         """Take a plain update that `takes_plain`; the caller holds the lock. It is coalesced later, by the worker."""
+        if self._spilled:
+            self._counters.accepted += 1
+            if self.lane.spill(PlainUpdate(target, version, metadata)):
+                self._spilled += 1
+            else:
+                self._lost("spool_full", 1)
+            return
         late = self._late
         row = self.lane.put(PlainUpdate(target, version, metadata)) if self._is_durable else None
         late.append((self._clock.monotonic_ns(), target, version, metadata, row))
@@ -387,7 +397,9 @@ class Outbox:
                     self._counters.adopted += updates
                 else:
                     self._spilled -= updates
-                if isinstance(content, SpooledSpan):
+                if isinstance(content, PlainUpdate):
+                    self._admit_update(row, content.spooled(self.destination.name))
+                elif isinstance(content, SpooledSpan):
                     self._admit_span(row, content)
                 elif isinstance(content, SpooledUpdate):
                     self._admit_update(row, content)
@@ -473,6 +485,7 @@ class Outbox:
             is_exported = isinstance(outcome, Delivered)
             spans, company = self._spans, len(batch.items)
             spans.judge(outcome, company, now)
+            spans.circuit.keep_apart(self._patches.circuit, now)
             self._tell_of_spans(outcome)
             again: list[QueuedSpan] = []
             for item, remainder in zip(batch.items, remainders, strict=True):
@@ -504,16 +517,16 @@ class Outbox:
             self._tell("spans_paused", f"spans wait ({outcome.error.type}: {outcome.error.message}).")
 
     def _go_again(self, items: Sequence[QueuedSpan], outcome: Outcome | None, now: int) -> None:
-        if not items:
-            return
-        self._spans.go_again(items, outcome, now)
-        self._counters.spans_retried += len(items)
+        if items:
+            self._spans.go_again(items, outcome, now)
+            self._counters.spans_retried += len(items)
+        # A flush tries everything once; what was refused in company is tried again at once; of a destination that is
+        # dead nothing more is asked, also while the outbox closes and nothing is tried again.
+        tried = list(self._spans.waiting) if self._spans.circuit.is_dead else [item.key for item in items]
         for ticket in self._tickets:
-            # A flush tries everything once; what was refused in company is tried again at once.
-            tried = self._spans.waiting if self._spans.circuit.is_dead else [item.key for item in items]
             for key in () if isinstance(outcome, Rejected) else tried:
                 ticket.give_up_on(key)
-        if self._spans.is_over:
+        if items and self._spans.is_over:
             self._evict()
 
     def claim_patches(self) -> PatchBatch | None:
@@ -537,6 +550,7 @@ class Outbox:
                         ticket.forget(key, is_clean=is_clean)
                     else:
                         ticket.tried(key, is_clean=is_clean)
+            self._patches.circuit.keep_apart(self._spans.circuit, self._clock.monotonic_ns())
             is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
             for ticket in self._tickets:
                 if is_paused or self._patches.circuit.is_dead:
@@ -618,7 +632,7 @@ class Outbox:
             self._admit()
             self._admit_late()
             self._is_closed = True
-            self._takes_plain = False
+            self._takes_plain = self._spills_plain = False
             now = self._clock.monotonic_ns()
             for key, pending in self._patches.waiting():
                 # After a try, its time is what the backend asked for; after its span's export, the backend's grace.
@@ -792,7 +806,7 @@ class Outbox:
             self._counters.lose("target_not_exported", item.updates + item.joined_updates)
             self.lane.settle(item.all_rows())
             self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None)
-            self._takes_plain = False
+            self._takes_plain = self._spills_plain = False
             self._patches.drop(key, "target_not_exported")
             self._forget_in_tickets(key, is_clean=False)
             self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")

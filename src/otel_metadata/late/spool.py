@@ -45,7 +45,7 @@ from otel_metadata.late.frames import PlainUpdate, frame, plain_frame, read_fram
 from otel_metadata.late.lane import Loaded, Row
 from otel_metadata.late.owners import MAX_SLOTS, Owners
 from otel_metadata.late.slots import MAX_ROWS, Slot, highest, lease, slot_of, slots_with_rows
-from otel_metadata.late.spool_file import TROUBLE, SpoolFile, check_place, is_damage
+from otel_metadata.late.spool_file import TROUBLE, SpoolFile, check_place, is_busy, is_damage
 from otel_metadata.late.spool_settings import DURABILITIES, Durability, SpoolSettings
 from otel_metadata.late.weight import weigh_fields
 from otel_metadata.reporting import REPORTER
@@ -184,13 +184,18 @@ class Spool:
         """Whether a row may be queued."""
         if self._is_closed:
             return False
-        if not (self._is_broken or self._is_full):
+        if not self._is_stuck:
             return True
         return self._queued_bytes < _MAX_QUEUED_BYTES and len(self._queue) < _MAX_QUEUED
 
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether rows stay in the queue for now."""
+        return self._is_broken or self._is_full or not self._file.is_patient
+
     def enqueue(self, lane: SpoolLane, row: Row, *, spilled: bool) -> None:
         """Queue a row to be written; the caller holds the process's lock, so that the order is that of the updates."""
-        if (self._is_broken or self._is_full) and row.entry is not None:
+        if self._is_stuck and row.entry is not None:
             self._queued_bytes += 200 + weigh_fields(row.entry.fields)
         self._queue.append((lane, row, spilled))
 
@@ -213,8 +218,8 @@ class Spool:
             try:
                 if not lock.acquire(timeout=_PATIENCE_SECONDS):
                     return  # so does this one
-                if not self._is_closed:
-                    self._write_queue()
+                if not self._is_closed and not self._write_queue():
+                    return
             finally:
                 if lock._is_owned():  # type: ignore[attr-defined] # as in _alone
                     lock.release()
@@ -253,7 +258,12 @@ class Spool:
         if isinstance(body, Exception):
             self._refuse(lane, row, body, spilled=spilled)
             return
-        connection.execute(_INSERT, (row_id, body))
+        try:
+            connection.execute(_INSERT, (row_id, body))
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            self._file.when_free(lambda: connection.execute(_INSERT, (row_id, body)))
         row.id = row_id
         slot.puts = number
         row.entry = None
@@ -336,10 +346,18 @@ class Spool:
         return self._file.leases()
 
     def _fail(self, error: BaseException) -> None:
-        """Keep everything in memory until the worker has found out more."""
+        """Keep everything in memory until the worker has found out more; or, where another is writing, the next try."""
+        self._weigh_queue()
+        if is_busy(error):
+            self._news.append(
+                (
+                    "spool_busy",
+                    f"{self.path}: another process is writing all the time; updates wait in memory until then.",
+                )
+            )
+            return
         self._is_broken = True
         self._is_damaged = self._is_damaged or is_damage(error)
-        self._weigh_queue()
         self._news.append(
             (
                 "spool",
@@ -388,7 +406,7 @@ class Spool:
         if not self._is_broken and now >= self._adopt_at_ns:
             self._adopt_at_ns = now + _ADOPT_EVERY_NS
             self._guarded(self._adopt)
-        if self._is_broken or self._is_full:
+        if self._is_stuck:
             self._forget_settled()
 
     def _guarded(self, work: Callable[[], object]) -> bool:
@@ -630,7 +648,7 @@ class Spool:
 
     def _take_unwritten(self, lane: SpoolLane, limit: int, loaded: list[Loaded]) -> None:
         """While nothing can be written, what was spilled waits in the queue: it is taken from there."""
-        if not (self._is_broken or self._is_full):
+        if not self._is_stuck:
             return
         for index, (owner, row, spilled) in enumerate(list(self._queue)):
             if len(loaded) >= limit:
@@ -767,7 +785,12 @@ class SpoolLane:
         self.spool.enqueue(self, row, spilled=False)
         return row
 
-    def spill(self, entry: SpooledUpdate) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Whether a row may be queued."""
+        return self.spool.has_room()
+
+    def spill(self, entry: PlainUpdate | SpooledUpdate) -> bool:
         """Queue a row of something that is not in memory."""
         if not self.spool.has_room():
             return False

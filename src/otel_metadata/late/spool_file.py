@@ -22,6 +22,7 @@ Every method is called by the holder of the spool's lock, but `copy_log_back`.
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import stat
 import threading
@@ -42,9 +43,10 @@ if TYPE_CHECKING:
     from otel_metadata.late.spool_settings import SpoolSettings
     from otel_metadata.seams import Clock
 
-__all__ = ["TROUBLE", "SpoolFile", "check_place", "is_damage"]
+__all__ = ["TROUBLE", "SpoolFile", "check_place", "is_busy", "is_damage"]
 
-TROUBLE: Final = (sqlite3.Error, OSError, StoreError, MemoryError)
+# UnicodeDecodeError: SQLite's words about a damaged file can have pieces of that file in them.
+TROUBLE: Final = (sqlite3.Error, OSError, StoreError, MemoryError, UnicodeDecodeError)
 """What a disk, a file or SQLite can do to us: then updates wait in memory."""
 
 _SCHEMA: Final = (
@@ -57,8 +59,13 @@ _LAYOUT: Final = Layout("a spool", "a spool of otel-metadata", 0x6F74_7370, 1, _
 # A version that is beyond this was never released: it is a flipped bit.
 _LAST_VERSION: Final = 1_023
 
-# A write waits for another process's at most this long; then the row waits in memory, and the worker writes it.
-_BUSY_SECONDS: Final = 0.2
+# A write waits for another process's at most this long; then the row waits in memory, and the next call, or the worker,
+# writes it. Until one of them succeeds nobody waits again.
+_BUSY_SECONDS: Final = 0.5
+
+# Between two tries, times a random number: SQLite's own back-off goes up to a tenth of a second, and while it sleeps
+# others come and go. Eight processes that wrote at once lost their turn for longer than the whole of that time.
+_BUSY_STEP_NS: Final = 1_000_000
 
 # The log is copied back by the worker, never by a caller: without stopping writers, and beyond the second size by
 # stopping them for a moment, for a log that is written without pause is never reset otherwise.
@@ -83,8 +90,16 @@ _DAMAGE: Final = (
 
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file itself is wrong, not that it cannot be read or written now."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     text = str(error).lower()
     return isinstance(error, sqlite3.DatabaseError) and any(words in text for words in _DAMAGE)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether another process is writing: nothing is wrong, and the next try may succeed."""
+    text = str(error).lower()
+    return isinstance(error, sqlite3.OperationalError) and ("locked" in text or "busy" in text)
 
 
 def check_place(settings: SpoolSettings) -> None:
@@ -150,6 +165,8 @@ class SpoolFile:
         self._was_found_sound = False
         # The log as it was when it was first tried to open the file: SQLite deletes it when that fails.
         self._kept_log: int | None = None
+        self._never = threading.Event()
+        self.is_patient = True
         # For `copy_log_back`, which works beside the spool's lock: a fork waits for both.
         self.log_lock = threading.Lock()
 
@@ -200,6 +217,7 @@ class SpoolFile:
             connection.execute("PRAGMA secure_delete = ON")
             # A damaged type must not make SQLite's text of what is no text.
             connection.text_factory = bytes
+            connection.execute("PRAGMA busy_timeout = 0")  # see when_free
             connection.execute("SELECT id, body FROM items LIMIT 1").fetchall()
             connection.execute("SELECT id, body FROM dead LIMIT 1").fetchall()
             self._put_back_hidden(connection, self.leases())
@@ -209,6 +227,26 @@ class SpoolFile:
         self.connection, self._inode = connection, inode
         self._let_log_go()
         return connection
+
+    def when_free(self, call: Callable[[], object]) -> None:
+        """Do *call* as soon as no other process writes.
+
+        Raises:
+            sqlite3.OperationalError: "locked": another has written all the time; then the next call does not wait.
+        """
+        until_ns = self._clock.monotonic_ns() + int(_BUSY_SECONDS * 1e9)
+        while True:
+            try:
+                call()
+                self.is_patient = True
+                return
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+                if not self.is_patient or self._clock.monotonic_ns() >= until_ns:
+                    self.is_patient = False
+                    raise
+            self._clock.wait(self._never, int(_BUSY_STEP_NS * random.random()))
 
     def _let_log_go(self) -> None:
         kept, self._kept_log = self._kept_log, None
@@ -240,6 +278,8 @@ class SpoolFile:
             )
             if is_newer or not self._holds_ours():
                 raise
+            raise malformed from None
+        except UnicodeDecodeError:
             raise malformed from None
         except sqlite3.DatabaseError as error:
             if "not a database" in str(error) and not (self._holds_ours() or self._is_leased()):
@@ -291,11 +331,10 @@ class SpoolFile:
         self._let_log_go()
         self.log_lock = threading.Lock()
 
-    @staticmethod
-    def in_transaction(connection: sqlite3.Connection, work: Callable[[], object]) -> None:
+    def in_transaction(self, connection: sqlite3.Connection, work: Callable[[], object]) -> None:
         """Do *work* whole or not at all."""
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            self.when_free(lambda: connection.execute("BEGIN IMMEDIATE"))
             work()
             connection.execute("COMMIT")
         except BaseException:

@@ -76,8 +76,6 @@ MAX_PLAIN_CHARS: Final = 256
 
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
-_IN_FLIGHT: Final = Routed("in_flight")
-
 _routers: tuple[Router, ...] = ()
 _was_shut_down = False
 
@@ -265,9 +263,8 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         if len(log) > MAX_LOG:
             _ = entry.fields  # reading merges
         entry.updates += 1
-    if not span.is_recording():
-        return Receipt(version, dict.fromkeys(entry.names, _IN_FLIGHT))
-    span.set_attributes(attributes)
+    if span.is_recording():
+        span.set_attributes(attributes)
     return Receipt(version, entry.names)
 
 
@@ -335,9 +332,9 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | Non
     told = tuple(notes) if notes else ()
     if span.is_recording():
         _show(span, entry, values)
-        return Receipt(version, entry.names, told)
-    # Frozen, but not admitted to an outbox yet: the sidecar leaves with the span.
-    return Receipt(version, dict.fromkeys(entry.names, _IN_FLIGHT), told)
+    # One that has been frozen a moment ago, but was not handed to an outbox yet, takes it all the same: it is in the
+    # sidecar, leaves with the span, and shares its fate, so it is called live; in flight it would be in the spool, too.
+    return Receipt(version, entry.names, told)
 
 
 def _show(span: Span, entry: LiveSpan, values: Values) -> None:
