@@ -361,6 +361,24 @@ def test_a_flush_of_a_dead_destination_ends_after_two_tries(make_scene):
     assert len(scene.patches.calls) == 2
 
 
+def test_a_flush_that_waits_for_other_things_does_not_try_again(make_scene):
+    """What a flush has tried in vain is left alone, however long the flush goes on for the sake of others."""
+    scene = make_scene(chance=0.0, remote_grace_millis=3_000)
+    tries = []
+    scene.spans.answer = lambda: tries.append("spans") or SpanExportResult.FAILURE
+    scene.patches.answer = lambda patch: tries.append("patches") or Retry(DOWN)
+    scene.ended()
+    update(scene, 1)
+    finish = scene.worker.begin_flush(scene.clock.monotonic_ns() + 30_000_000_000)
+    for _ in range(20):
+        scene.worker.step()
+    assert tries == ["spans"]
+    scene.clock.advance(3_000)
+    scene.step_all()
+    assert tries == ["spans", "patches"]
+    assert not finish()
+
+
 # --- dead letters ----------------------------------------------------------------------------------------------------
 
 

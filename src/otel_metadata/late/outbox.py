@@ -40,7 +40,7 @@ If you add a place where updates wait, add it to `stats` and to `give_up`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -423,11 +423,10 @@ class Outbox:
         due = now + max(self._wait_ns - held_ns, 0)
         item = QueuedSpan(key, content.span, content.fields, content.updates, content.is_local_root, due)
         item.row = row
-        self._enqueue(item)
         for ticket in self._tickets:
             if ticket.wants_spooled:
                 ticket.keys.add(key)
-                item.due_ns = now
+        self._enqueue(item)
 
     def _admit_update(self, row: Row, content: SpooledUpdate) -> None:
         key = content.target.key
@@ -461,7 +460,7 @@ class Outbox:
         with self._lock:
             self._admit()
             now = self._clock.monotonic_ns()
-            batch = self._spans.claim(now, self._is_flushed, is_flushing=bool(self._tickets))
+            batch = self._spans.claim(now, self._flushed())
             return SpanBatch(batch) if batch else None
 
     def spans_answered(
@@ -533,7 +532,7 @@ class Outbox:
         """Take the patches whose time has come, at most the exporter's `max_batch`; None when there are none."""
         with self._lock:
             self._admit_late()
-            patches = self._patches.claim(self._window_of, is_flushing=bool(self._tickets))
+            patches = self._patches.claim(self._window_of, self._flushed())
             return PatchBatch(patches) if patches else None
 
     def _window_of(self, key: SpanKey) -> tuple[int, int] | None:
@@ -567,15 +566,9 @@ class Outbox:
     def next_due_ns(self) -> int | None:
         """Return the monotonic time of the next work that is known now; None when nothing waits."""
         with self._lock:
-            times: list[int] = []
-            is_flushing = bool(self._tickets)
-            spans_due = self._spans.next_due_ns(is_flushing=is_flushing)
-            if spans_due is not None:
-                times.append(spans_due)
-            due = self._patches.next_due_ns(is_flushing=is_flushing)
-            if due is not None:
-                times.append(due)
-            return min(times, default=None)
+            flushed = self._flushed()
+            times = (self._spans.next_due_ns(flushed), self._patches.next_due_ns(flushed))
+            return min((time for time in times if time is not None), default=None)
 
     # --- flush, shutdown, counts ------------------------------------------------------------------------------------
 
@@ -873,6 +866,12 @@ class Outbox:
         is_flushed = self._is_flushed(key)
         pending.due_ns = pending.earliest_ns if is_flushed else max(pending.due_ns, pending.earliest_ns)
         self._patches.schedule(key, pending)
+
+    def _flushed(self) -> Collection[SpanKey]:
+        """Return what flushes wait for."""
+        if len(self._tickets) == 1:
+            return self._tickets[0].keys
+        return {key for ticket in self._tickets for key in ticket.keys}
 
     def _is_flushed(self, key: SpanKey) -> bool:
         """Whether a flush waits for it."""

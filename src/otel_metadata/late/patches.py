@@ -22,7 +22,7 @@ settle its rows of the spool there (`lane.settle` or `lane.bury`), and count its
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from otel_metadata.late.circuit import Circuit
@@ -288,24 +288,38 @@ class PatchQueue:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def next_due_ns(self, *, is_flushing: bool) -> int | None:
+    def next_due_ns(self, flushed: Collection[SpanKey]) -> int | None:
         """Return when the next patch may be claimed; None when none waits unblocked."""
         if not self._due:
             return None
-        return max(self._due[0][0], 0 if is_flushing else self.circuit.until_ns)
+        first = max(self._due[0][0], self.circuit.until_ns)
+        asked = [pending.due_ns for key in flushed if (pending := self._pending.get(key)) and not self.is_blocked(key)]
+        return min(first, *asked) if asked else first
 
-    def claim(self, window_of: Callable[[SpanKey], tuple[int, int] | None], *, is_flushing: bool) -> list[Patch]:
-        """Take the patches whose time has come, at most the exporter's `max_batch`, one where it must be found out."""
+    def claim(
+        self, window_of: Callable[[SpanKey], tuple[int, int] | None], flushed: Collection[SpanKey]
+    ) -> list[Patch]:
+        """Take the patches whose time has come, at most the exporter's `max_batch`, one where it must be found out.
+
+        Args:
+            window_of: Start and end of a span, where they are known.
+            flushed: Those for which a flush waits: they may go also while the destination is left alone.
+        """
         now = self._clock.monotonic_ns()
-        if self.circuit.is_open(now) and not is_flushing:
+        is_open = self.circuit.is_open(now)
+        if is_open and not flushed:
             return []
         room = max(self._exporter.max_batch, 1) if not self.circuit.failures else 1
         patches: list[Patch] = []
+        passed_over: list[tuple[int, SpanKey]] = []
         while self._due and self._due[0][0] <= now and len(patches) < room:
             due_ns, key = self._due[0]
             pending = self._pending.get(key)
             if pending is None or pending.due_ns != due_ns or self.is_blocked(key):
                 heapq.heappop(self._due)
+                continue
+            if is_open and key not in flushed:
+                passed_over.append(heapq.heappop(self._due))
                 continue
             if pending.company is not None and len(patches) >= pending.company:
                 break
@@ -315,6 +329,8 @@ class PatchQueue:
             self._sending[key] = pending
             pending.sent = pending.portion()
             patches.append(Patch(pending.target, pending.sent, pending.window_ns or window_of(key)))
+        for entry in passed_over:
+            heapq.heappush(self._due, entry)
         return patches
 
     def answered(self, patches: Sequence[Patch], outcomes: Sequence[Outcome | None]) -> list[Answered]:

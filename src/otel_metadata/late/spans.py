@@ -14,7 +14,7 @@ under the outbox's lock. What becomes of a span's updates is the outbox's busine
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.late.circuit import Circuit
@@ -160,30 +160,44 @@ class SpanQueue:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def next_due_ns(self, *, is_flushing: bool) -> int | None:
+    def next_due_ns(self, flushed: Collection[SpanKey]) -> int | None:
         """Return when the next span leaves; None when none waits."""
         if not self.waiting:
             return None
         first = next(iter(self.waiting.values())).due_ns
-        return first if is_flushing else max(first, self.circuit.until_ns)
+        if any(key in self.waiting for key in flushed):
+            return 0
+        return max(first, self.circuit.until_ns)
 
-    def claim(self, now_ns: int, is_flushed: Callable[[SpanKey], bool], *, is_flushing: bool) -> list[QueuedSpan]:
-        """Take the spans whose time has come."""
+    def claim(self, now_ns: int, flushed: Collection[SpanKey]) -> list[QueuedSpan]:
+        """Take the spans whose time has come.
+
+        Args:
+            now_ns: Monotonic.
+            flushed: Those for which a flush waits: their time is now, also while the destination is left alone.
+        """
         batch: list[QueuedSpan] = []
-        if self.circuit.is_open(now_ns) and not is_flushing:
-            return batch
         waiting = self.waiting
+        if self.circuit.is_open(now_ns):
+            # Only these: others that were tried a moment ago must not be tried again for as long as a flush lasts.
+            asked = [key for key in waiting if key in flushed] if flushed else []
+            for key in asked[: self._limit]:
+                self._take(key, batch)
+            return batch
         while waiting and len(batch) < self._limit:
             key = next(iter(waiting))
-            item = waiting[key]
             is_pressed = len(waiting) + len(batch) >= self.pressure_at or self.bytes * 2 > self._settings.max_bytes
-            if item.due_ns > now_ns and not is_pressed and not is_flushed(key):
+            if waiting[key].due_ns > now_ns and not is_pressed and key not in flushed:
                 break
-            # In one of the two at any moment, also for a signal handler that comes in between.
-            self.exporting[key] = item
-            del waiting[key]
-            batch.append(item)
+            self._take(key, batch)
         return batch
+
+    def _take(self, key: SpanKey, batch: list[QueuedSpan]) -> None:
+        item = self.waiting[key]
+        # In one of the two at any moment, also for a signal handler that comes in between.
+        self.exporting[key] = item
+        del self.waiting[key]
+        batch.append(item)
 
     def judge(self, outcome: Outcome | None, sent: int, now_ns: int) -> None:
         """Decide when, and with how many spans, the destination is asked next."""
