@@ -10,6 +10,7 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -17,6 +18,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
+from otel_metadata import backends
 from otel_metadata._version import __version__
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import flag
@@ -423,6 +425,9 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
     named: Mapping[str, Callable[[Resource], Destination]] = {"otlp": _otlp_from_environment, "console": _console}
     if given in named:
         return named[given](resource)
+    if given in backends.NAMES:
+        vendor: Destination = import_module(f"otel_metadata.backends.{given}").destination(resource=resource)
+        return vendor
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         if entry_point.name == scheme:
             made = entry_point.load()(given)
@@ -432,7 +437,8 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
     raise ConfigurationError(
         "configure",
         _without_password(given),
-        f"a Destination, sqlite:///file.db, an http:// or https:// OTLP endpoint, or one of {', '.join(sorted(named))}",
+        "a Destination, sqlite:///file.db, an http:// or https:// OTLP endpoint, or one of "
+        + ", ".join(sorted([*named, *backends.NAMES])),
     )
 
 

@@ -1,0 +1,40 @@
+"""Ready-made destinations, one module a vendor: endpoint, keys, span exporter, dialect and patch exporter together.
+
+Each has a function `destination(...)` that takes everything as a keyword and what is not given from the variables that
+the vendor's own SDK reads. `configure("langfuse")` calls it without arguments. How the parts work is in `exporters` and
+`dialects`; nothing here talks to a server.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from otel_metadata.errors import ConfigurationError
+
+__all__ = ["NAMES", "from_environment"]
+
+NAMES: Final = ("arize", "galileo", "langfuse", "langwatch", "mlflow", "phoenix")
+"""Each is a module of this package, and a name for `configure`."""
+
+
+def from_environment(given: str | None, *variables: str, default: str | None = None, expected: str) -> str:
+    """Return an argument, else what the first of *variables* says that is set, else the default.
+
+    Args:
+        given: The argument; None when it was left out.
+        variables: In the order in which the vendor's SDK looks at them.
+        default: None when there must be one.
+        expected: For the error: what it is, and where to get it.
+
+    Raises:
+        ConfigurationError: There is none; it names the first variable.
+    """
+    found = (
+        given if given is not None else next(filter(None, (os.environ.get(one, "").strip() for one in variables)), None)
+    )
+    if found is None:
+        found = default
+    if found is None:
+        raise ConfigurationError(variables[0], None, expected)
+    return found
