@@ -285,7 +285,7 @@ def test_an_http_address_is_an_otlp_endpoint(provider, given, endpoint):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "module"), [(None, ".otlp_http"), ("http/protobuf", ".otlp_http"), ("grpc", ".grpc.")]
+    ("protocol", "module"), [(None, ".otlp_http"), ("http/protobuf", ".otlp_http"), ("grpc", ".otlp_grpc")]
 )
 def test_otlp_is_what_opentelemetrys_variables_say(provider, monkeypatch, protocol, module):
     """`otlp` takes its protocol from OTEL_EXPORTER_OTLP_PROTOCOL."""
@@ -359,7 +359,7 @@ def test_a_package_that_makes_something_else_is_named(tmp_path, provider, monkey
 @pytest.mark.parametrize(
     ("arguments", "options", "variables", "message"),
     [
-        (["nowhere"], {}, {}, r"configure is 'nowhere'; expected a Destination, sqlite:///file.db, .* console, otlp\."),
+        (["nowhere"], {}, {}, r"configure is 'nowhere'; expected a Destination, sqlite:///file.db, .* console, .*, phoenix\."),
         (["nowhere://user:secret@host"], {}, {}, r"configure is 'nowhere://\*\*\*@host'; expected"),
         (["http://user:secret@host"], {}, {}, r"endpoint is 'http://\*\*\*@host/v1/traces'; expected"),
         (["otlp"], {}, {"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}, r"OTEL_EXPORTER_OTLP_TIMEOUT is '10s'; expected"),

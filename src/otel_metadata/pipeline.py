@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from otel_metadata.exporters.otlp import EventSender
     from otel_metadata.late.spool import Spool, SpoolSettings
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.masking import Mask
@@ -464,33 +465,33 @@ def _store_destination(name: str, store: SpanStore) -> Destination:
 
 
 def _otlp_destination(url: str, resource: Resource) -> Destination:
-    from otel_metadata.exporters.otlp_http import OtlpHttpSender  # loaded on use
+    from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender  # loaded on use
 
     base = url.rstrip("/")
     has_path = "/" in base.partition("://")[2]
-    return _with_otlp(OtlpHttpSender(base if has_path else f"{base}/v1/traces"), resource)
+    spans = base if has_path else f"{base}/v1/traces"
+    # Of a path of another form it is not known where logs go.
+    events = f"{spans.removesuffix('traces')}logs" if spans.endswith("/v1/traces") else None
+    return _with_otlp(OtlpHttpSender(spans), OtlpHttpEvents(events) if events else None, resource)
 
 
 def _otlp_from_environment(resource: Resource) -> Destination:
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-    exporter: SpanExporter
     if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # loaded on use
+        from otel_metadata.exporters.otlp_grpc import OtlpGrpcEvents, OtlpGrpcSender  # loaded on use
 
-        exporter = grpc.OTLPSpanExporter()
-    elif protocol in {None, "http/protobuf"}:
-        from otel_metadata.exporters.otlp_http import OtlpHttpSender  # loaded on use
+        return _with_otlp(OtlpGrpcSender(), OtlpGrpcEvents(), resource)
+    if protocol in {None, "http/protobuf"}:
+        from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender  # loaded on use
 
-        exporter = OtlpHttpSender()
-    else:
-        raise ConfigurationError("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, "grpc or http/protobuf")
-    return _with_otlp(exporter, resource)
+        return _with_otlp(OtlpHttpSender(), OtlpHttpEvents(), resource)
+    raise ConfigurationError("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, "grpc or http/protobuf")
 
 
-def _with_otlp(exporter: SpanExporter, resource: Resource) -> Destination:
+def _with_otlp(exporter: SpanExporter, events: EventSender | None, resource: Resource) -> Destination:
     from otel_metadata.exporters.otlp import OtlpPatchExporter  # loaded on use
 
-    return Destination("otlp", exporter, OtlpPatchExporter(exporter, resource=resource))
+    return Destination("otlp", exporter, OtlpPatchExporter(exporter, events=events, resource=resource))
 
 
 def _console(_resource: Resource) -> Destination:

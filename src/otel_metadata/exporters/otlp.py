@@ -10,7 +10,7 @@ their versions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -20,15 +20,20 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from otel_metadata._version import __version__
 from otel_metadata.dialects.canonical import JSON_NAMES, spell, tags_attribute, to_attributes
+from otel_metadata.exporters.otlp_events import evaluation_records, evaluations, events_request
 from otel_metadata.model.merge import Json, Level, json_text
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected, Retry
+from otel_metadata.model.recent import RecentMap
+from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SpanSender
 
 if TYPE_CHECKING:
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
     from otel_metadata.model.patch import Patch
     from otel_metadata.seams import Convergence
 
-__all__ = ["PATCH_SCOPE", "PATCH_SPAN_NAME", "OtlpPatchExporter", "synthetic_span"]
+__all__ = ["PATCH_SCOPE", "PATCH_SPAN_NAME", "EventSender", "OtlpPatchExporter", "synthetic_span"]
 
 PATCH_SPAN_NAME: Final = "otel_metadata.update"
 PATCH_SCOPE: Final = "otel_metadata.patch"
@@ -37,6 +42,11 @@ PATCH_SCOPE: Final = "otel_metadata.patch"
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _MAX_SPAN_ID: Final = (1 << 64) - 1
 
+_MAX_SENT_EVENTS: Final = 4_096
+
+_BARE: Final = Rejected(
+    DeliveryError("unsupported", "a bare trace id: a span without a parent would become the trace's root")
+)
 _NOTE: Final = "kept on a span of its own beside the target: an OTLP backend does not change a stored span"
 
 
@@ -102,9 +112,25 @@ def _span_id(patch: Patch) -> int:
     return mixed or 1
 
 
+@runtime_checkable
+class EventSender(Protocol):
+    """Sends log events to an OTLP receiver: `otlp_http.OtlpHttpEvents`, `otlp_grpc.OtlpGrpcEvents`."""
+
+    def send(self, request: ExportLogsServiceRequest, count: int, *, timeout_millis: int) -> Outcome:
+        """Send *count* records in one request, once."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection, from any thread."""
+        ...
+
+
 @final
 class OtlpPatchExporter:
-    """Sends each patch as a synthetic span through a span exporter of OTLP."""
+    """Sends each patch as a synthetic span through a span exporter of OTLP, its evaluations as log events before it.
+
+    A receiver that takes no log events is not asked again; the synthetic span carries the evaluations all the same.
+    """
 
     max_batch: int = 512
     grace_millis: int = 0
@@ -112,11 +138,17 @@ class OtlpPatchExporter:
     convergence: Convergence = "none"
 
     def __init__(
-        self, span_exporter: SpanExporter | SpanSender, *, resource: Resource | None = None, name: str = "otlp"
+        self,
+        span_exporter: SpanExporter | SpanSender,
+        *,
+        events: EventSender | None = None,
+        resource: Resource | None = None,
+        name: str = "otlp",
     ) -> None:
         """Send through *span_exporter*, which is closed by whoever owns it.
 
         Args:
+            events: Takes the evaluations as log events; closed here. None sends none.
             span_exporter: One that says what became of a batch (`exporters.otlp_http.OtlpHttpSender`), or
                 OpenTelemetry's OTLP exporter, HTTP or gRPC.
             resource: The resource of the synthetic spans; by default the one that the environment describes.
@@ -125,15 +157,58 @@ class OtlpPatchExporter:
         self.name = name
         self._span_exporter = span_exporter
         self._resource = resource or Resource.create()
+        self._events = events
+        self._takes_events = events is not None
+        self._sent_events: RecentMap[str, bool] = RecentMap(_MAX_SENT_EVENTS)
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
         """Send one synthetic span for each patch; a patch for a bare trace id has no parent and is `unsupported`."""
         sendable = [patch for patch in patches if patch.target.is_valid]
-        answers = iter(self._outcomes([synthetic_span(patch, self._resource) for patch in sendable], timeout_millis))
-        bare = Rejected(
-            DeliveryError("unsupported", "a bare trace id: a span without a parent would become the trace's root")
-        )
-        return [next(answers) if patch.target.is_valid else bare for patch in patches]
+        waits = self._send_events(sendable, timeout_millis)
+        spans = [synthetic_span(patch, self._resource) for patch in sendable if patch.id not in waits]
+        answers = iter(self._outcomes(spans, timeout_millis))
+        outcomes: list[Outcome] = []
+        for patch in patches:
+            if not patch.target.is_valid:
+                outcomes.append(_BARE)
+            elif patch.id in waits:
+                outcomes.append(waits[patch.id])
+            else:
+                outcomes.append(self._with_notes(patch, next(answers)))
+        return outcomes
+
+    def _send_events(self, patches: Sequence[Patch], timeout_millis: int) -> dict[str, Outcome]:
+        """Send the evaluations; return the patches that are to be tried again, with why.
+
+        A log record has no id by which a receiver could tell that it has it, so what was taken is not sent again when
+        only the span of its patch was not.
+        """
+        if self._events is None or not self._takes_events:
+            return {}
+        judging = [patch for patch in patches if evaluations(patch) and patch.id not in self._sent_events]
+        records = [record for patch in judging for record in evaluation_records(patch)]
+        if not records:
+            return {}
+        request = events_request(records, self._resource)
+        outcome = self._events.send(request, len(records), timeout_millis=timeout_millis)
+        if isinstance(outcome, Retry):
+            return {patch.id: outcome for patch in judging}
+        if isinstance(outcome, Delivered):
+            for patch in judging:
+                self._sent_events[patch.id] = True
+        else:
+            # Most receivers of spans have no place for logs.
+            self._takes_events = False
+            REPORTER.tell(
+                f"otlp_events:{self.name}", f"{self.name}: no log events are taken ({outcome.error.message})."
+            )
+        return {}
+
+    def _with_notes(self, patch: Patch, outcome: Outcome) -> Outcome:
+        names = evaluations(patch)
+        if not isinstance(outcome, Delivered) or not names or self._events is None or patch.id in self._sent_events:
+            return outcome
+        return Delivered((*outcome.notes, f"evaluation {', '.join(names)}: no log event, the receiver takes none"))
 
     def _outcomes(self, spans: Sequence[ReadableSpan], timeout_millis: int) -> list[Outcome]:
         """Return one outcome for each span, though OTLP answers for a request as a whole.
@@ -164,3 +239,5 @@ class OtlpPatchExporter:
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
         """The span exporter is closed by its destination."""
+        if self._events is not None:
+            self._events.close()

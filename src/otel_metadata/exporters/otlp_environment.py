@@ -1,0 +1,73 @@
+"""What `OTEL_EXPORTER_OTLP_*` says: a variable of the signal's own before the general one, an empty one says nothing.
+
+Source: OpenTelemetry Protocol Exporter, "Configuration Options".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import Final, Literal, TypeAlias
+from urllib.parse import unquote
+
+from otel_metadata.errors import ConfigurationError
+
+__all__ = ["DEFAULT_TIMEOUT_MILLIS", "Signal", "headers", "http_endpoint", "timeout_millis", "variable"]
+
+Signal: TypeAlias = Literal["traces", "logs"]
+
+DEFAULT_TIMEOUT_MILLIS: Final = 10_000
+_DEFAULT_HTTP_ENDPOINT: Final = "http://localhost:4318"
+
+# As in opentelemetry.util.re, which logs what it does not understand: a key, here.
+_HEADER: Final = re.compile(r"([!#-'*+.0-9A-Z^-z|~-]+)[ \t]*=[ \t]*([ !#-+\--:<-\[\]-~]*)")
+
+
+def variable(signal: Signal, name: str) -> tuple[str, str]:
+    """Return the variable that holds for *signal*, and its text."""
+    general, own = f"OTEL_EXPORTER_OTLP_{name}", f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}"
+    text = os.environ.get(own, "").strip()
+    return (own, text) if text else (general, os.environ.get(general, "").strip())
+
+
+def http_endpoint(signal: Signal) -> tuple[str, str]:
+    """Return the variable and the whole URL: the general one gets the signal's path appended."""
+    name, text = variable(signal, "ENDPOINT")
+    if signal.upper() in name:
+        return name, text
+    return name, f"{(text or _DEFAULT_HTTP_ENDPOINT).removesuffix('/')}/v1/{signal}"
+
+
+def headers(signal: Signal) -> tuple[str, dict[str, str]]:
+    """Return the variable and the headers.
+
+    Raises:
+        ConfigurationError: The text has another form.
+    """
+    name, text = variable(signal, "HEADERS")
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        match = _HEADER.fullmatch(part)
+        if match is None:
+            raise ConfigurationError(name, "***", "name=value,name=value with percent-encoded values")
+        header, value = match.groups()
+        # A value with a blank was written by hand, not encoded: "Bearer ..." is what many backends tell people to set.
+        found[unquote(header)] = value if " " in value.strip() else unquote(value)
+    return name, found
+
+
+def timeout_millis(signal: Signal) -> int:
+    """Return the time for one request; the variable is in seconds, as everywhere in OpenTelemetry's Python.
+
+    Raises:
+        ConfigurationError: It is no number above 0.
+    """
+    name, text = variable(signal, "TIMEOUT")
+    try:
+        seconds = float(text) if text else DEFAULT_TIMEOUT_MILLIS / 1000
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigurationError(name, text, "a number of seconds above 0, for example 10")
+    return max(int(seconds * 1000), 1)

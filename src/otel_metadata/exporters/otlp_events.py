@@ -1,0 +1,98 @@
+"""Evaluations as log events: OpenTelemetry's own word for a verdict on a span, in any store of logs.
+
+Source: OpenTelemetry, semantic conventions for generative AI, event `gen_ai.evaluation.result` (in development). The
+record has the trace and span id of the span that was judged. What the event has no word for is under names of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+
+from otel_metadata._version import __version__
+from otel_metadata.model.evaluation import Evaluation
+from otel_metadata.model.merge import json_text
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.util.types import AttributeValue
+
+    from otel_metadata.model.merge import Level
+    from otel_metadata.model.patch import Patch
+
+__all__ = ["EVENT_NAME", "evaluation_records", "evaluations", "events_request"]
+
+EVENT_NAME: Final = "gen_ai.evaluation.result"
+_SCOPE: Final = "otel_metadata.patch"
+_LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
+_SAMPLED: Final = 1
+_HAS_EVENT_NAME: Final = "event_name" in LogRecord.DESCRIPTOR.fields_by_name  # since opentelemetry-proto 1.31
+
+
+def evaluations(patch: Patch) -> list[str]:
+    """Return the names of the evaluations in a patch."""
+    return [name for level in _LEVELS for name, _ in patch.of_kind(level, "evaluation")]
+
+
+def evaluation_records(patch: Patch) -> Iterator[LogRecord]:
+    """Yield one record for each evaluation in a patch."""
+    for (level, kind, name), (value, version) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
+        if kind != "evaluation":
+            continue
+        found = Evaluation.from_json(name, value)
+        given = {
+            "gen_ai.evaluation.score.value": found.score,
+            "gen_ai.evaluation.score.label": found.label,
+            "gen_ai.evaluation.explanation": found.explanation,
+            "otel_metadata.evaluation.metadata": json_text(dict(found.metadata)) if found.metadata else None,
+        }
+        attributes: dict[str, AttributeValue] = {
+            "gen_ai.evaluation.name": name,
+            **{key: one for key, one in given.items() if one is not None},
+            "otel_metadata.evaluation.source": found.source,
+            "otel_metadata.evaluation.level": level,
+            "otel_metadata.patch_id": patch.id,
+        }
+        record = LogRecord(
+            time_unix_nano=version[0],
+            observed_time_unix_nano=version[0],
+            trace_id=patch.target.trace_id.to_bytes(16, "big"),
+            span_id=patch.target.span_id.to_bytes(8, "big"),
+            flags=_SAMPLED,
+        )
+        if _HAS_EVENT_NAME:
+            record.event_name = EVENT_NAME
+        else:
+            attributes["event.name"] = EVENT_NAME
+        record.attributes.extend(_attributes(attributes))
+        yield record
+
+
+def events_request(records: Sequence[LogRecord], resource: Resource) -> ExportLogsServiceRequest:
+    """Return one request with *records*."""
+    scope = ScopeLogs(scope=InstrumentationScope(name=_SCOPE, version=__version__), log_records=records)
+    owner = ResourceMessage(attributes=_attributes(resource.attributes))
+    return ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=owner, scope_logs=[scope])])
+
+
+def _attributes(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:
+    return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
+
+
+def _value(value: object) -> AnyValue:
+    """Return an attribute value as OTLP spells it. OpenTelemetry's exporter has this too, but not for others."""
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value)
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    if isinstance(value, str):
+        return AnyValue(string_value=value)
+    items = value if isinstance(value, list | tuple) else ()
+    return AnyValue(array_value=ArrayValue(values=[_value(item) for item in items]))

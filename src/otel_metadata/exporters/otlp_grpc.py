@@ -1,0 +1,228 @@
+"""OTLP over gRPC: spans, and log events, with an answer that says what became of them.
+
+OpenTelemetry's own exporter does not read how many spans a receiver rejected, and tries again by itself while a
+shutdown waits; this one sends once and tells, as `exporters.otlp_http` does. The channel is gRPC's own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from urllib.parse import urlsplit
+
+import grpc  # type: ignore[import-untyped] # its types are a package of their own
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # its types are a package of their own
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped] # as above
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters import otlp_environment
+from otel_metadata.exporters.http import MAX_RETRY_AFTER_MILLIS
+from otel_metadata.exporters.otlp_http import judged
+from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
+from otel_metadata.reporting import REPORTER, after_fork_in_child
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_metadata.exporters.otlp_environment import Signal
+
+__all__ = ["CODES", "OtlpGrpcEvents", "OtlpGrpcSender"]
+
+_DEFAULT_ENDPOINT: Final = "http://localhost:4317"
+_COMPRESSIONS: Final = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}
+_MIN_KEY_CHARACTERS: Final = 8
+
+
+class _Meaning(NamedTuple):
+    outcome: Callable[[DeliveryError], Outcome]
+    error: ErrorType
+    message: str
+
+
+_KEYS: Final = _Meaning(Pause, "unauthorized", "the credentials were refused; check the key")
+
+CODES: Final[Mapping[str, _Meaning]] = {
+    **dict.fromkeys(("UNAUTHENTICATED", "PERMISSION_DENIED"), _KEYS),
+    "UNIMPLEMENTED": _Meaning(Pause, "backend_rejection", "nothing takes this there; check the endpoint"),
+    "INVALID_ARGUMENT": _Meaning(Rejected, "patch_failure", "the backend cannot use what was sent"),
+    **dict.fromkeys(
+        ("NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION"),
+        _Meaning(Rejected, "backend_rejection", "the backend refused what was sent"),
+    ),
+}
+"""What a status code means; every other is to be tried again. Source: OTLP, "OTLP/gRPC Response", which does not call
+UNKNOWN and INTERNAL retryable; they are tried again all the same, as HTTP's 500 is."""
+
+
+@final
+class _Channel:
+    """One gRPC channel for one signal, opened on use; a forked child opens its own."""
+
+    def __init__(self, signal: Signal, stub: Callable[[Any], Any]) -> None:
+        name, text = otlp_environment.variable(signal, "ENDPOINT")
+        parts = urlsplit(text or _DEFAULT_ENDPOINT)
+        insecure = otlp_environment.variable(signal, "INSECURE")[1].lower()
+        target = parts.netloc or text
+        if not target or "@" in target:
+            raise ConfigurationError(name, "***", "http://host:port, https://host:port or host:port")
+        is_plain = parts.scheme == "http" if parts.netloc and not insecure else insecure == "true"
+        self.target, self._stub = target, stub
+        self._credentials = None if parts.scheme != "https" and is_plain else _credentials(signal)
+        _, headers = otlp_environment.headers(signal)
+        # A name of gRPC metadata is in lower case.
+        self._metadata = tuple((header.lower(), value) for header, value in headers.items())
+        self.timeout_millis = otlp_environment.timeout_millis(signal)
+        variable, compression = otlp_environment.variable(signal, "COMPRESSION")
+        if (compression or "none") not in _COMPRESSIONS:
+            raise ConfigurationError(variable, compression, f"one of {', '.join(_COMPRESSIONS)}")
+        self._compression = _COMPRESSIONS[compression or "none"]
+        self._begin()
+        after_fork_in_child(self._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._channel: Any = None
+        self._client: Any = None
+        self._is_closed = False
+
+    def export(self, request: Any, count: int, timeout_millis: int) -> Outcome:  # noqa: ANN401 # protobuf
+        """Send one request, once."""
+        with self._lock:
+            if self._is_closed:
+                return Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
+            if self._client is None:
+                make = grpc.insecure_channel if self._credentials is None else grpc.secure_channel
+                security = () if self._credentials is None else (self._credentials,)
+                self._channel = make(self.target, *security, compression=self._compression)
+                self._client = self._stub(self._channel)
+            client = self._client
+        try:
+            response = client.Export(
+                request, metadata=self._metadata, timeout=min(timeout_millis, self.timeout_millis) / 1000
+            )
+        except grpc.RpcError as error:
+            return _outcome_of(error)
+        except ValueError:  # the channel was closed meanwhile
+            return Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
+        return judged(response.partial_success, count, self._without_keys)
+
+    def close(self) -> None:
+        """Close the channel, from any thread; a request that waits for its answer ends."""
+        self._is_closed = True
+        with self._lock:
+            channel, self._channel, self._client = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
+    def _without_keys(self, text: str) -> str:
+        for _, value in self._metadata:
+            for word in value.split():
+                text = text.replace(word, "***") if len(word) >= _MIN_KEY_CHARACTERS else text
+        return text
+
+
+@final
+class OtlpGrpcSender(SpanExporter):
+    """A span exporter for OTLP over gRPC that can say what became of a batch (`seams.SpanSender`).
+
+    Everything comes from `OTEL_EXPORTER_OTLP_TRACES_<NAME>`, else from `OTEL_EXPORTER_OTLP_<NAME>`: `ENDPOINT`,
+    `INSECURE`, `HEADERS`, `TIMEOUT`, `COMPRESSION` (`none`, `gzip`), `CERTIFICATE`, `CLIENT_KEY`, `CLIENT_CERTIFICATE`.
+    """
+
+    def __init__(self) -> None:
+        """Read the environment; connect later.
+
+        Raises:
+            ConfigurationError: A variable cannot be used; it is named.
+        """
+        self._channel = _Channel("traces", TraceServiceStub)
+
+    def __repr__(self) -> str:
+        """Return the address."""
+        return f"<OtlpGrpcSender {self._channel.target}>"
+
+    def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
+        """Send *spans* in one request, once: see `exporters.otlp_http.OtlpHttpSender.send`."""
+        return self._channel.export(encode_spans(spans), len(spans), timeout_millis)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send *spans*, once; what the result cannot say is logged."""
+        try:
+            outcome = self.send(spans, timeout_millis=self._channel.timeout_millis)
+        except Exception as error:  # noqa: BLE001 # an exporter does not raise, and a span may hold anything
+            REPORTER.tell("otlp_grpc:encoder", f"OTLP: {len(spans)} spans cannot be encoded ({type(error).__name__}).")
+            return SpanExportResult.FAILURE
+        if isinstance(outcome, Delivered):
+            return SpanExportResult.SUCCESS
+        REPORTER.tell(f"otlp_grpc:{outcome.error.type}", f"OTLP: {len(spans)} spans failed: {outcome.error.message}.")
+        return SpanExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+    def shutdown(self) -> None:
+        """Close the channel; from any thread, a request that waits for its answer ends."""
+        self._channel.close()
+
+
+@final
+class OtlpGrpcEvents:
+    """Sends log events to an OTLP receiver over gRPC (`exporters.otlp.EventSender`), as `OTEL_EXPORTER_OTLP_*` say."""
+
+    def __init__(self) -> None:
+        """Read the environment; connect later."""
+        self._channel = _Channel("logs", LogsServiceStub)
+
+    def send(self, request: ExportLogsServiceRequest, count: int, *, timeout_millis: int) -> Outcome:
+        """Send *count* records in one request, once."""
+        return self._channel.export(request, count, timeout_millis)
+
+    def close(self) -> None:
+        """Close the channel, from any thread."""
+        self._channel.close()
+
+
+def _outcome_of(error: grpc.RpcError) -> Outcome:
+    code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
+    if code == "RESOURCE_EXHAUSTED" and "larger than max" in (error.details() or ""):
+        return Rejected(DeliveryError("too_large", f"the backend does not take that much at once (gRPC {code})"))
+    meaning = CODES.get(code)
+    if meaning is None:
+        asked = DeliveryError(
+            "connection_failure", f"the backend asks to try later, or cannot be reached (gRPC {code})"
+        )
+        return Retry(asked, _retry_millis(error))
+    return meaning.outcome(DeliveryError(meaning.error, f"{meaning.message} (gRPC {code})"))
+
+
+def _retry_millis(error: grpc.RpcError) -> int | None:
+    """Return how long the backend asks to wait (OTLP, "OTLP/gRPC Throttling"), at most five minutes, or None."""
+    trailing = dict(error.trailing_metadata() or ()) if isinstance(error, grpc.Call) else {}
+    data = trailing.get("google.rpc.retryinfo-bin")
+    try:
+        delay = RetryInfo.FromString(data).retry_delay if data is not None else None
+    except DecodeError:
+        return None
+    return min(max(int(delay.ToMilliseconds()), 0), MAX_RETRY_AFTER_MILLIS) if delay is not None else None
+
+
+def _credentials(signal: Signal) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        *(_file(signal, one) for one in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"))
+    )
+
+
+def _file(signal: Signal, name: str) -> bytes | None:
+    variable, path = otlp_environment.variable(signal, name)
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError:
+        raise ConfigurationError(variable, path, "a PEM file that can be read") from None

@@ -1,0 +1,135 @@
+"""Evaluations as log events beside the synthetic span, over HTTP, as a receiver of logs sees them."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from tests.exporters.vendors.server import Double, Response
+
+from otel_metadata.exporters.otlp import OtlpPatchExporter
+from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender
+from otel_metadata.model.evaluation import Evaluation
+from otel_metadata.model.outcome import Delivered, Retry
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.span_ref import SpanRef
+
+TARGET = SpanRef(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331)
+VERDICT = Evaluation("Correctness", 0.5, "partly", "half of it", "llm", {"judge": "m"}).to_json()
+
+
+class Receiver(Double):
+    """An OTLP receiver of spans and, unless told otherwise, of logs."""
+
+    def __init__(self) -> None:
+        self.logs_status = 200
+        self.spans_status = 200
+        super().__init__()
+
+    def answer(self, request):
+        return Response(self.spans_status if request.path == "/v1/traces" else self.logs_status)
+
+    def posted(self, path):
+        return [one.body for one in self.requests if one.path == path]
+
+    @property
+    def records(self):
+        requests = [ExportLogsServiceRequest.FromString(body) for body in self.posted("/v1/logs")]
+        return [record for one in requests for record in one.resource_logs[0].scope_logs[0].log_records]
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def exporter(receiver):
+    spans = OtlpHttpSender(f"{receiver.url}/v1/traces", headers={})
+    events = OtlpHttpEvents(f"{receiver.url}/v1/logs", headers={})
+    exporter = OtlpPatchExporter(spans, events=events, resource=Resource({"service.name": "shop", "n": [1, 2]}))
+    yield exporter
+    exporter.shutdown()
+    spans.shutdown()
+
+
+def judged(number=1):
+    return Patch(TARGET, {("span", "evaluation", "Correctness"): (VERDICT, (100 + number, 7))})
+
+
+def told(number=1):
+    return Patch(TARGET, {("span", "metadata", "k"): (number, (100 + number, 7))})
+
+
+def send(exporter, *patches):
+    return exporter.export(patches, timeout_millis=5_000)
+
+
+def test_an_evaluation_is_an_event_on_the_span_that_was_judged(exporter, receiver):
+    """`gen_ai.evaluation.result` with name, score, label and explanation, and the ids of the span."""
+    assert isinstance(send(exporter, judged())[0], Delivered)
+    (record,) = receiver.records
+    found = {item.key: item.value for item in record.attributes}
+    assert record.event_name == "gen_ai.evaluation.result"
+    assert (record.trace_id.hex(), record.span_id.hex()) == (TARGET.trace_id_hex, TARGET.span_id_hex)
+    assert record.time_unix_nano == 101
+    assert found["gen_ai.evaluation.name"].string_value == "Correctness"
+    assert found["gen_ai.evaluation.score.value"].double_value == 0.5
+    assert found["gen_ai.evaluation.score.label"].string_value == "partly"
+    assert found["gen_ai.evaluation.explanation"].string_value == "half of it"
+    assert found["otel_metadata.evaluation.metadata"].string_value == '{"judge":"m"}'
+    assert found["otel_metadata.patch_id"].string_value == judged().id
+
+
+def test_the_synthetic_span_carries_it_too(exporter, receiver):
+    """Who reads spans only finds the evaluation there."""
+    send(exporter, judged())
+    (body,) = receiver.posted("/v1/traces")
+    (span,) = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
+    assert {item.key: item.value.double_value for item in span.attributes}["eval.Correctness.score"] == 0.5
+
+
+def test_what_has_no_evaluation_asks_for_no_logs(exporter, receiver):
+    """A patch of metadata is one request."""
+    send(exporter, told())
+    assert [one.path for one in receiver.requests] == ["/v1/traces"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 405, 415, 302])
+def test_a_receiver_without_logs_is_asked_once_and_told_of(exporter, receiver, status):
+    """It keeps the synthetic span; each evaluation has a note, and no further event is sent."""
+    receiver.logs_status = status
+    for number in (1, 2):
+        (outcome,) = send(exporter, judged(number))
+        assert any("Correctness" in note and "no log event" in note for note in outcome.notes), outcome
+    assert len(receiver.posted("/v1/logs")) == 1
+    assert len(receiver.posted("/v1/traces")) == 2
+
+
+def test_a_receiver_that_is_overloaded_is_tried_again_with_both(exporter, receiver):
+    """Where the event may be taken later, the patch waits; a patch beside it without evaluations does not."""
+    receiver.logs_status = 503
+    first, second = send(exporter, judged(), told(2))
+    assert (type(first), type(second)) == (Retry, Delivered)
+    receiver.logs_status = 200
+    assert isinstance(send(exporter, judged())[0], Delivered)
+    assert len(receiver.records) == 2
+
+
+def test_an_event_that_was_taken_is_not_sent_again_for_the_sake_of_its_span(exporter, receiver):
+    """A log record has no id: after a failure of the span alone, only the span is sent again."""
+    receiver.spans_status = 503
+    assert isinstance(send(exporter, judged())[0], Retry)
+    receiver.spans_status = 200
+    assert isinstance(send(exporter, judged())[0], Delivered)
+    assert len(receiver.records) == 1
+
+
+def test_a_receiver_that_rejects_a_record_says_so(exporter, receiver):
+    """A partial success of logs is read, and does not count as a failure."""
+    answer = ExportLogsServiceResponse()
+    answer.partial_success.rejected_log_records = 1
+    receiver.fault = lambda request: Response(200, answer.SerializeToString()) if "logs" in request.path else None
+    assert isinstance(send(exporter, judged())[0], Delivered)
