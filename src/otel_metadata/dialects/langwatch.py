@@ -1,0 +1,119 @@
+"""The `langwatch` dialect.
+
+LangWatch has one metadata object, the trace's, which it folds from the attributes of all spans: the first value of a
+key stands, and children arrive before their parents. So the trace's metadata is said once, on the local root, as one
+JSON text (`metadata`), together with the root's own; a child's metadata is said as its `langwatch.params`, which is
+shown with the span and can hide nothing of the trace. The canonical attributes of a child must not leave at all:
+LangWatch reads `metadata.<key>`, wherever it stands, as the trace's.
+
+Verdicts are no attributes there: they leave as a patch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+import orjson
+
+from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, texts, to_attributes
+from otel_metadata.dialects.spelling import encoded, own_tags
+from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level, json_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_metadata.model.encoding import Encoded, SpanView
+
+__all__ = ["IDS", "LABELS", "LangWatchDialect", "as_labels", "as_text"]
+
+METADATA: Final = "metadata"
+PARAMS: Final = "langwatch.params"
+LABELS: Final = "langwatch.labels"
+IDS: Final[Mapping[str, str]] = {"user_id": "langwatch.user.id", "session_id": "langwatch.thread.id"}
+
+# In metadata these are the ids of the trace, and lost unless they are texts.
+_ID_KEYS: Final = frozenset({"user_id", "userId", "thread_id", "threadId", "customer_id", "customerId"})
+_LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
+_VERDICTS: Final = frozenset({"evaluation", "annotation"})
+_IO: Final = frozenset({"input", "output"})
+_MAX_SAFE_INTEGER: Final = (1 << 53) - 1  # ECMA-262, Number.MAX_SAFE_INTEGER: beyond it LangWatch rounds
+
+
+@final
+class LangWatchDialect:
+    """Metadata as one JSON text, ids, labels, input and output under LangWatch's names, verdicts as a patch."""
+
+    def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
+        """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
+        metadata: dict[str, Json] = {}
+        spelled: dict[str, Json] = {}
+        remainder: dict[FieldName, Field] = {}
+        # The trace's after the span's: of a root's input and its trace's, LangWatch shows what is said last.
+        for name, field in sorted(fields.items(), key=lambda item: (item[0][1] in _IO, item[1][1], item[0])):
+            (level, kind, key), value = name, field[0]
+            if kind in _VERDICTS or name in NOT_ATTRIBUTES or (level == "trace" and not is_local_root):
+                remainder[name] = field
+            elif kind == "metadata":
+                metadata[key] = _kept(key, value)
+            elif kind in IDS:
+                spelled[IDS[kind]] = as_text(value)
+            elif kind in _IO:
+                if level == "span" and ("trace", kind, "") in fields:
+                    spelled.update(spell(name, value))
+                else:
+                    spelled[f"langwatch.{kind}"] = json_text(_typed(value))
+            elif kind != "tag":
+                spelled.update(spell(name, value))
+        attributes, _ = to_attributes(spelled)
+        place = METADATA if is_local_root else PARAMS
+        own = _own_object(span, place)
+        if metadata:
+            attributes[place] = json_text({**own, **metadata})
+        levels = [at for at in _LEVELS if is_local_root or at == "span"]
+        if any(name[1] == "tag" and name[0] in levels for name in fields):
+            # Beside them LangWatch does not look for labels in the metadata.
+            also = as_labels({**own, **metadata}.get("labels", [])) if is_local_root else []
+            tags = [tag for level in levels for tag in own_tags(span, fields, level)]
+            attributes[LABELS] = [*dict.fromkeys([*_own_labels(span), *also, *tags])]
+        return encoded(span, fields, attributes, remainder)
+
+
+def as_text(value: Json) -> str:
+    """Return *value* as LangWatch shows it: a text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json_text(value)
+
+
+def as_labels(value: Json) -> list[str]:
+    """Return what metadata calls `labels` as the list of texts that LangWatch takes."""
+    return [as_text(one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _kept(key: str, value: Json) -> Json:
+    """Return *value* so that LangWatch keeps it: it drops a null, and rounds integers beyond 53 bits."""
+    if key == "labels":
+        return [*as_labels(value)]
+    is_rounded = isinstance(value, int) and abs(value) > _MAX_SAFE_INTEGER
+    return as_text(value) if value is None or is_rounded or key in _ID_KEYS else value
+
+
+def _typed(value: Json) -> dict[str, Json]:
+    return {"type": "text" if isinstance(value, str) else "json", "value": value}
+
+
+def _own_object(span: SpanView, name: str) -> dict[str, Json]:
+    """Return the JSON object that the application, or LangWatch's SDK, has put there by itself."""
+    raw = (span.attributes or {}).get(name)
+    try:
+        found = orjson.loads(raw) if isinstance(raw, str) else None
+    except orjson.JSONDecodeError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _own_labels(span: SpanView) -> list[str]:
+    raw = (span.attributes or {}).get(LABELS)
+    try:
+        found: object = orjson.loads(raw) if isinstance(raw, str) else raw
+    except orjson.JSONDecodeError:
+        found = raw
+    return texts(found)
