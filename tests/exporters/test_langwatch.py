@@ -111,12 +111,10 @@ class TestMetadataOfATrace:
 
     def test_an_empty_object_is_told(self, double):
         """What cannot be kept is named, and the rest is kept."""
-        (outcome,) = send(double, trace_patch({"k": "x", "empty": {}, "none": []}))
-        assert set(double.metadata(TRACE_ID)) == {"k"}
-        assert outcome.notes[1:] == (
-            "trace.metadata.empty: unsupported; LangWatch keeps no empty object or list",
-            "trace.metadata.none: unsupported; LangWatch keeps no empty object or list",
-        )
+        (outcome,) = send(double, trace_patch({"k": "x", "empty": {}, "none": [], "in": {"a": {}, "b": "y"}}))
+        assert double.metadata(TRACE_ID) == {"k": "x", "in.b": "y"}
+        why = "unsupported; LangWatch keeps no empty object or list"
+        assert outcome.notes[2:] == tuple(f"trace.metadata.{key}: {why}" for key in ("empty", "none", "in"))
 
     def test_two_keys_of_one_place_are_told(self, server):
         """A dotted key and the part of an object that has its name: the later stands, the other is named."""
@@ -404,6 +402,12 @@ class TestVerdicts:
             send(double, patch((("span", "evaluation", "E"), value), span=span))
         assert len(double.traces[TRACE_ID].evaluations) == 2
 
+    def test_a_trace_has_one_evaluation_of_a_name(self, double):
+        """Whichever span names the trace, and also when none does."""
+        for span in (0, 1, 2):
+            send(double, patch((("trace", "evaluation", "E"), Evaluation("E", 1.0).to_json()), span=span))
+        assert len(double.traces[TRACE_ID].evaluations) == 1
+
     def test_feedback_is_an_event_that_is_tracked_once(self, double):
         """An id of the update: sending again tracks nothing new, an update of it is another event."""
         for label, at in (("good", AT), ("good", AT), ("bad", AT + 1_000_000)):
@@ -420,10 +424,11 @@ class TestVerdicts:
 
     def test_thumbs_are_langwatchs_own(self, double):
         """An annotation of that name is the event that LangWatch has a schema for."""
-        value = Annotation("thumbs_up_down", score=-1.0).to_json()
+        value = Annotation("thumbs_up_down", score=-1.0, text="too long").to_json()
         send(double, patch((("trace", "annotation", "thumbs_up_down"), value)))
         (event,) = double.traces[TRACE_ID].events.values()
         assert (event["event_type"], event["metrics"]) == ("thumbs_up_down", {"vote": -1.0})
+        assert event["event_details"] == {"feedback": "too long"}
 
     def test_a_note_is_found_again(self, double):
         """LangWatch takes no id for a comment: ours is known by its first line, kept once, and replaced."""

@@ -17,6 +17,7 @@ under an id of the update, or, where it has a text and a score, to `/api/annotat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final, get_args
 
@@ -30,7 +31,7 @@ from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
 from otel_metadata.model.evaluation import Annotation, Evaluation
-from otel_metadata.model.merge import Field, FieldName, Fields, Json
+from otel_metadata.model.merge import Field, FieldName, Fields, Json, Version
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch, patch_id
 
@@ -47,6 +48,9 @@ OTLP_PATH: Final = "/api/otel/v1/traces"
 # Of the server's own check (trace metadata update schema, 2026-08-22); `String.length` counts UTF-16 code units.
 MAX_VALUE_UNITS: Final = 4_096
 MAX_METADATA_UNITS: Final = 32_768
+
+THUMBS: Final = "thumbs_up_down"
+"""The name of an annotation that is LangWatch's own event for feedback, whose score, the vote, is from -1 to 1."""
 
 _ADDED: Final = "an earlier value of the trace may stand"
 _OTHER_SHAPE: Final = Retry(
@@ -145,22 +149,19 @@ class LangWatchPatchExporter:
         if trace:
             values, notes = flattened(trace, refused)
             for metadata in packed(values, refused):
-                yield lambda budget, metadata=metadata: self._patched(patch, metadata, notes, budget)  # type: ignore[misc]
+                yield partial(self._patched, patch, metadata, notes)
         if "span" in by_way:
-            yield lambda budget: self._beside(patch, by_way["span"], budget)
+            yield partial(self._beside, patch, by_way["span"])
         evaluations = [(name, *field) for name, field in by_way.get("evaluation", {}).items()]
         judged = [item for item in evaluations if _is_verdict(item[0], item[1], refused)]
         if judged:
-            yield lambda budget: self._evaluated(patch, judged, budget)
+            yield partial(self._evaluated, patch, judged)
         for name, (value, version) in by_way.get("annotation", {}).items():
             note = Annotation.from_json(value)
-            identifier = _stable_id(patch, *name, patch_id(version))
-            if note.text and note.score is not None:
-                yield lambda budget, note=note: self._annotated(patch, note, budget)  # type: ignore[misc]
+            if note.text and note.score is not None and note.name != THUMBS:
+                yield partial(self._annotated, patch, note)
             else:
-                yield lambda budget, note=note, event_id=identifier, at=version: self._tracked(  # type: ignore[misc]
-                    patch, note, event_id, at[0] // 1_000_000, budget
-                )
+                yield partial(self._tracked, patch, note, _stable_id(patch, name, patch_id(version)), version)
 
     def _way(self, name: FieldName, patch: Patch) -> str:
         level, kind, _ = name
@@ -200,7 +201,7 @@ class LangWatchPatchExporter:
         ]
         if isinstance(outcome, Delivered):
             if outcome.notes:
-                # One span was sent, so what was rejected is that one.
+                # One span was sent, so what was rejected is that one; otherwise LangWatch says nothing.
                 return Rejected(
                     DeliveryError("backend_rejection", "LangWatch rejected the span that carries the patch")
                 )
@@ -208,7 +209,7 @@ class LangWatchPatchExporter:
         return _about(outcome, notes)
 
     def _evaluated(
-        self, patch: Patch, evaluations: Sequence[tuple[FieldName, Json, tuple[int, int]]], budget: Budget
+        self, patch: Patch, evaluations: Sequence[tuple[FieldName, Json, Version]], budget: Budget
     ) -> Outcome:
         body: dict[str, Json] = {
             "trace_id": patch.target.trace_id_hex,
@@ -222,8 +223,8 @@ class LangWatchPatchExporter:
         answer = self._client.call("POST", "/api/collector", body, budget=budget)
         return _message(answer, notes)
 
-    def _tracked(self, patch: Patch, note: Annotation, event_id: str, at_millis: int, budget: Budget) -> Outcome:
-        is_thumb = note.name == "thumbs_up_down"
+    def _tracked(self, patch: Patch, note: Annotation, event_id: str, version: Version, budget: Budget) -> Outcome:
+        is_thumb = note.name == THUMBS
         metrics: dict[str, Json] = {}
         if note.score is not None:
             metrics["vote" if is_thumb else "score"] = note.score
@@ -235,7 +236,7 @@ class LangWatchPatchExporter:
             "event_id": event_id,
             "metrics": metrics,
             "event_details": {key: value for key, value in details.items() if value is not None},
-            "timestamp": at_millis,
+            "timestamp": version[0] // 1_000_000,
         }
         shown = f"annotation.{note.name}: kept as an event of the trace; an earlier one of this name stays"
         return _message(self._client.call("POST", "/api/events/track", body, budget=budget), [shown])
@@ -297,10 +298,10 @@ def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, J
         if key in _ID_KEYS and (value in ("", None) or isinstance(value, list | dict)):
             refused.append(_unsupported(shown, "LangWatch takes a text that is not empty"))
             continue
-        parts = {key: value} if key in _ID_KEYS else _leaves(key, value)
-        if not parts:
-            refused.append(_unsupported(shown, "LangWatch keeps no empty object or list"))
-        for path, leaf in parts.items():
+        for path, leaf in _leaves(key, value).items():
+            if isinstance(leaf, dict | list):
+                refused.append(_unsupported(shown, "LangWatch keeps no empty object or list"))
+                continue
             text = as_text(leaf)
             if utf16_units(text) > MAX_VALUE_UNITS:
                 message = f"{shown}: longer than the {MAX_VALUE_UNITS} UTF-16 units that LangWatch takes for a value"
@@ -339,15 +340,12 @@ def packed(values: Mapping[str, Json], refused: list[DeliveryError]) -> Iterator
 
 
 def _leaves(path: str, value: Json) -> dict[str, Json]:
-    """Return the scalars in *value* by dotted path; nothing for an empty object or list."""
+    """Return what is in *value* by dotted path: scalars, and objects and lists that are empty."""
     if isinstance(value, str):
         value = _as_the_server_reads(value)
-    if isinstance(value, dict):
-        items: Iterable[tuple[object, Json]] = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    else:
+    if not value or not isinstance(value, dict | list):
         return {path: value}
+    items: Iterable[tuple[object, Json]] = value.items() if isinstance(value, dict) else enumerate(value)
     leaves: dict[str, Json] = {}
     for key, item in items:
         leaves.update(_leaves(f"{path}.{key}", item))
@@ -418,8 +416,11 @@ def _update_span(patch: Patch, resource: Resource) -> ReadableSpan:
     )
 
 
-def _stable_id(patch: Patch, *parts: str) -> str:
-    return sha256("\0".join([str(patch.target), *parts]).encode()).hexdigest()[:32]
+def _stable_id(patch: Patch, name: FieldName, *more: str) -> str:
+    """Return 32 hex digits that follow from what a verdict is on; one on a trace, whichever span of it was named."""
+    target = patch.target
+    span_id = target.span_id_hex if name[0] == "span" else ""
+    return sha256("\0".join([target.trace_id_hex, span_id, *name, *more]).encode()).hexdigest()[:32]
 
 
 def _is_verdict(name: FieldName, value: Json, refused: list[DeliveryError]) -> bool:
@@ -430,12 +431,12 @@ def _is_verdict(name: FieldName, value: Json, refused: list[DeliveryError]) -> b
     return False
 
 
-def _evaluation(patch: Patch, name: FieldName, value: Json, version: tuple[int, int]) -> Json:
+def _evaluation(patch: Patch, name: FieldName, value: Json, version: Version) -> Json:
     judged = Evaluation.from_json(name[2], value)
     at_millis = version[0] // 1_000_000
     given: dict[str, Json] = {
         # Of target and name alone: LangWatch keeps one evaluation of an id.
-        "evaluation_id": f"eval_{_stable_id(patch, *name)}",
+        "evaluation_id": f"eval_{_stable_id(patch, name)}",
         "name": judged.name,
         "score": judged.score,
         "label": judged.label,

@@ -41,6 +41,7 @@ class Span:
     end_ns: int
     attributes: dict[str, Any]
     resource: dict[str, Any] = field(default_factory=dict)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -134,7 +135,15 @@ class LangWatch(Double):
                 for span in scope.spans:
                     attributes = {one.key: any_value(one.value) for one in span.attributes}
                     times = span.start_time_unix_nano, span.end_time_unix_nano
-                    taken = Span(span.span_id.hex(), span.parent_span_id.hex(), span.name, *times, attributes, resource)
+                    judged = [
+                        json.loads(one.value.string_value)
+                        for event in span.events
+                        if event.name == "langwatch.evaluation.custom"
+                        for one in event.attributes
+                        if one.key == "json_encoded_event"
+                    ]
+                    ids = span.span_id.hex(), span.parent_span_id.hex()
+                    taken = Span(*ids, span.name, *times, attributes, resource, judged)
                     self.take(span.trace_id.hex(), taken)
         said = {"message": "Trace received successfully.", "partialSuccess": {"rejectedSpans": 0, "errorMessage": ""}}
         return Response(200, said, {"content-type": "application/json"})
@@ -147,12 +156,20 @@ class LangWatch(Double):
         trace.start_ns = min(trace.start_ns or span.start_ns, span.start_ns)
         trace.end_ns = max(trace.end_ns, span.end_ns)
         trace.spans.append(span)
+        self.judge(trace, span.evaluations)
         if not span.parent and trace.name is None:
             trace.name = span.name
         if len(trace.spans) > MAX_SPANS:
             return
         new = extracted(span) if self.fold == "server" else as_documented(span)
         trace.metadata = folded(trace.metadata, new) if self.fold == "server" else {**trace.metadata, **new}
+
+    @staticmethod
+    def judge(trace: Trace, evaluations: list[dict[str, Any]]) -> None:
+        for one in evaluations:
+            # Of what was sent it keeps these, one of an id.
+            kept = {key: one.get(key) for key in ("evaluation_id", "name", "score", "passed", "label", "details")}
+            trace.evaluations[one.get("evaluation_id") or stringify(one)] = kept
 
     # --- the API ----------------------------------------------------------------------------------------------------
 
@@ -212,10 +229,7 @@ class LangWatch(Double):
             return Response(200, {"message": "No changes", "partialSuccess": partial})
         bodies.add(request.body)
         trace = self.traces.setdefault(body["trace_id"], Trace())
-        for one in body.get("evaluations") or []:
-            # Of what was sent it keeps these.
-            kept = {key: one.get(key) for key in ("evaluation_id", "name", "score", "passed", "label", "details")}
-            trace.evaluations[one.get("evaluation_id") or stringify(one)] = kept
+        self.judge(trace, body.get("evaluations") or [])
         return Response(200, {"message": "Trace received successfully.", "partialSuccess": partial})
 
     def _track(self, body: Any) -> Response:
