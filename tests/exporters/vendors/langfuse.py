@@ -156,7 +156,7 @@ class LangfuseDouble(Double):
             return self._comments(request)
         if path == "/projects":
             return Response(200, {"data": [{"id": PROJECT, "name": "p"}]})
-        if self.mode != "events_only" and request.method == "GET":
+        if request.method == "GET" and not (self.mode == "events_only" and self.version.startswith("4.")):
             return self._read(path)
         return Response(404, {"message": "not found", "error": "LangfuseNotFoundError"})
 
@@ -183,7 +183,7 @@ class LangfuseDouble(Double):
             if self.mode == "legacy":
                 self.rows = [one for one in self.rows if one.key != row.key]
             self.rows.append(row)
-        return Response(200, {})
+        return Response(200, {}, {"Content-Type": "application/json"})
 
     def _scores(self, request: Request) -> Response:
         if len(request.body) > _MAX_SCORE_BYTES:

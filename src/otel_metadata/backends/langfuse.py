@@ -1,0 +1,58 @@
+"""Langfuse, Cloud or self-hosted: `configure("langfuse")`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from otel_metadata.backends import from_environment
+from otel_metadata.dialects.langfuse import LangfuseDialect
+from otel_metadata.exporters.langfuse import TRACES_PATH, LangfusePatchExporter, request_headers
+from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.late.destination import Destination
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource  # noqa: TID251 # a name in a signature; nothing is loaded
+
+__all__ = ["destination"]
+
+_DEFAULT_URL: Final = "https://cloud.langfuse.com"
+
+
+def destination(
+    *,
+    public_key: str | None = None,
+    secret_key: str | None = None,
+    base_url: str | None = None,
+    json_strings: bool = False,
+    name: str = "langfuse",
+    hold_millis: int = 0,
+    resource: Resource | None = None,
+) -> Destination:
+    """Return the destination of one Langfuse project.
+
+    Args:
+        public_key: None for `LANGFUSE_PUBLIC_KEY`.
+        secret_key: None for `LANGFUSE_SECRET_KEY`.
+        base_url: None for `LANGFUSE_BASE_URL`, else `LANGFUSE_HOST`, else Langfuse Cloud in the EU.
+        json_strings: Write text in metadata in quotes, as JSON; for servers from 4.59 on (`dialects.langfuse`).
+        name: Of the destination.
+        hold_millis: How long an ended span is kept so that what comes soon after is on the span itself: Langfuse 4
+            never changes a stored one.
+        resource: Of the spans that carry what comes late; its environment is that of the scores.
+
+    Raises:
+        ConfigurationError: A key is missing, or something cannot be used.
+    """
+    where = "the project's settings in Langfuse, under API keys"
+    public = from_environment(public_key, "LANGFUSE_PUBLIC_KEY", expected=f"a public key (pk-lf-...) from {where}")
+    secret = from_environment(secret_key, "LANGFUSE_SECRET_KEY", expected=f"a secret key (sk-lf-...) from {where}")
+    url = from_environment(
+        base_url,
+        "LANGFUSE_BASE_URL",
+        "LANGFUSE_HOST",
+        default=_DEFAULT_URL,
+        expected="the address of a Langfuse server",
+    )
+    patches = LangfusePatchExporter(url, public_key=public, secret_key=secret, resource=resource, name=name)
+    spans = OtlpHttpSender(url.rstrip("/") + TRACES_PATH, headers=request_headers(public, secret))
+    return Destination(name, spans, patches, LangfuseDialect(json_strings=json_strings), hold_millis=hold_millis)
