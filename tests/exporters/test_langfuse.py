@@ -134,6 +134,22 @@ class TestEventsOnly:
         send(to, metadata(at=1, good=1))
         assert double.scores_of(TARGET.trace_id_hex, TARGET.span_id_hex)["otel_metadata"]["metadata"] == {"good": 1}
 
+    def test_an_update_whose_answer_was_lost_is_replaced_by_the_next_try(self, double, to):
+        """It was stored all the same, and comes again with more fields: still one score."""
+
+        def store_and_cut(request):
+            if not request.path.endswith("/scores"):
+                return None
+            double.answer(request)
+            return double.cut
+
+        double.fault = store_and_cut
+        assert isinstance(send(to, metadata(a=1))[0], Retry)
+        double.fault = None
+        send(to, metadata(a=1, b=2))
+        held = double.scores_of(TARGET.trace_id_hex, TARGET.span_id_hex)["otel_metadata"]
+        assert held["metadata"] == {"a": 1, "b": 2}
+
     def test_metadata_of_the_trace_is_a_score_of_the_trace(self, double, to):
         """Also where no span is known; `trace-create` is refused, and a span would replace the root."""
         (outcome,) = send(to, patch(("trace", "metadata", "k", "x"), target=TRACE))
@@ -270,6 +286,12 @@ class TestVerdicts:
         (comment,) = double.comments
         assert comment["content"] == "quality (ann): well said"
         assert (comment["objectType"], comment["objectId"]) == ("OBSERVATION", TARGET.span_id_hex)
+
+    def test_a_comment_on_a_bare_trace_is_on_the_trace(self, double, to):
+        """There is no observation whose id is all zeros."""
+        one = note(text="well said")
+        send(to, Patch(TRACE, one.fields))
+        assert (double.comments[0]["objectType"], double.comments[0]["objectId"]) == ("TRACE", TRACE.trace_id_hex)
 
     def test_a_comment_on_what_is_not_stored_yet_waits(self, double, to):
         """Spans are stored some time after they were taken: the comment is tried again."""

@@ -89,6 +89,7 @@ _EVENT_TYPES: Final = {"SPAN": "span-update", "GENERATION": "generation-update"}
 _COPIED: Final = (
     *("name", "startTime", "endTime", "parentObservationId", "level", "statusMessage", "version", "environment"),
     *("input", "output", "model", "modelParameters", "completionStartTime", "usageDetails", "costDetails"),
+    *("promptName", "promptVersion"),
 )
 """What an observation keeps only when it is written again with its update (some projects skip the read)."""
 
@@ -224,14 +225,13 @@ class LangfusePatchExporter:
     def _keep(self, patch: Patch, level: Level, fields: Fields, budget: Budget) -> Outcome:
         """Put metadata on a score, together with what had come late before: of one target it is one score."""
         key = (patch.target.trace_id, patch.target.span_id if level == "span" else 0)
-        kept = self._kept.get(key)
-        all_fields = merge(kept.fields, fields) if kept is not None else fields
-        is_small = len(json_text(_metadata(all_fields, level))) <= _REMEMBERED_BYTES
-        if kept is None or not is_small:
-            # What is not remembered must not be written over: from here on it is another score.
-            kept = _Kept(f"om-{patch.id}-{level}", patch.version[0], fields)
-            all_fields = fields
-            is_small = len(json_text(_metadata(all_fields, level))) <= _REMEMBERED_BYTES
+        new = _Kept(f"om-{patch.id}-{level}", patch.version[0], {})
+        kept = self._kept.get(key) or new
+        all_fields = merge(kept.fields, fields)
+        if _size(all_fields, level) > _REMEMBERED_BYTES:
+            # What is not remembered must not be written over: it is another score.
+            kept, all_fields = new, dict(fields)
+        is_small = _size(all_fields, level) <= _REMEMBERED_BYTES
         score: dict[str, Json] = {
             "id": kept.id,
             **_where(patch.target, level),
@@ -242,13 +242,13 @@ class LangfusePatchExporter:
             "timestamp": _iso(kept.at_ns),
         }
         outcome = self._score(score, _labels(fields), budget)
+        if is_small:
+            # After a failure the id alone: the next try may come with more fields, and is to replace what arrived.
+            self._kept[key] = kept._replace(fields=all_fields) if isinstance(outcome, Delivered) else kept
         if not isinstance(outcome, Delivered):
             return outcome
-        if is_small:
-            self._kept[key] = kept._replace(fields=all_fields)
-        return Delivered(
-            tuple(f"{one}: kept on a score, for a stored span is never changed" for one in _labels(fields))
-        )
+        notes = [f"{one}: kept on a score, for a stored span is never changed" for one in _labels(fields)]
+        return Delivered(tuple(notes))
 
     def _add_span(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
         """Say it on a span of its own: the newest that says something of the trace stands."""
@@ -401,9 +401,10 @@ class LangfusePatchExporter:
             if not isinstance(project, str):
                 return answer.outcome or _NOT_OURS
             self._project = project
+        is_on_span = level == "span" and target.span_id != 0
         place = {
-            "objectType": "TRACE" if level == "trace" else "OBSERVATION",
-            "objectId": target.trace_id_hex if level == "trace" else target.span_id_hex,
+            "objectType": "OBSERVATION" if is_on_span else "TRACE",
+            "objectId": target.span_id_hex if is_on_span else target.trace_id_hex,
         }
         answer = self._rest.call("GET", f"/api/public/comments?{urlencode(place)}", budget=budget)
         if answer.status == 404:
@@ -516,6 +517,10 @@ def _metadata(fields: Fields, level: Level) -> dict[str, Json]:
     }
     tags = _texts(fields, level)
     return {**found, SPAN_TAGS: tags} if tags else found
+
+
+def _size(fields: Fields, level: Level) -> int:
+    return len(json_text(_metadata(fields, level)).encode())
 
 
 def _texts(fields: Fields, level: Level) -> list[Json]:

@@ -155,7 +155,9 @@ class LangfuseDouble(Double):
         if path == "/comments":
             return self._comments(request)
         if path == "/projects":
-            return Response(200, {"data": [{"id": PROJECT, "name": "p"}]})
+            return Response(
+                200, {"data": [{"id": PROJECT, "name": "p", "organization": {"id": "o", "name": "o"}, "metadata": {}}]}
+            )
         if request.method == "GET" and not (self.mode == "events_only" and self.version.startswith("4.")):
             return self._read(path)
         return Response(404, {"message": "not found", "error": "LangfuseNotFoundError"})
@@ -214,12 +216,15 @@ class LangfuseDouble(Double):
         known = {row.trace_id for row in self.rows} if key["objectType"] == "TRACE" else {row.id for row in self.rows}
         there = [one for one in self.comments if {name: one[name] for name in key} == key]
         if request.method == "GET":
-            return Response(200, {"data": there, "meta": {"page": 1, "totalPages": 1}})
+            return Response(
+                200, {"data": there, "meta": {"page": 1, "limit": 50, "totalItems": len(there), "totalPages": 1}}
+            )
         if key["objectId"] not in known:
             return Response(404, {"message": "Reference object not found"})
         if place["projectId"] != PROJECT or not 1 <= len(place["content"]) <= 5_000:
             return Response(400, {"message": "Invalid request data"})
-        self.comments.append({"id": f"c{len(self.comments)}", **place})
+        at = "2026-11-20T12:00:00Z"
+        self.comments.append({"id": f"c{len(self.comments)}", "createdAt": at, "updatedAt": at, **place})
         return Response(200, {"id": self.comments[-1]["id"]})
 
     def _read(self, path: str) -> Response:
