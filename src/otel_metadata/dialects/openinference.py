@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.encoding import Encoded, SpanView
 
-__all__ = ["OpenInferenceDialect"]
+__all__ = ["METADATA", "OpenInferenceDialect", "own_metadata"]
 
 METADATA: Final = "metadata"
+"""The attribute that holds a span's metadata."""
+
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _VERDICTS: Final = frozenset({"evaluation", "annotation"})
 
@@ -45,14 +47,14 @@ class OpenInferenceDialect:
         attributes, _ = to_attributes(spelled)
         metadata = of_kind(fields, "span", "metadata")
         if metadata:
-            attributes[METADATA] = json_text({**_own_metadata(span), **metadata})
+            attributes[METADATA] = json_text({**own_metadata(span), **metadata})
         for level in _LEVELS:
             if any(name[:2] == (level, "tag") and name not in remainder for name in fields):
                 attributes[tags_attribute(level)] = own_tags(span, fields, level)
         return encoded(span, fields, attributes, remainder)
 
 
-def _own_metadata(span: SpanView) -> dict[str, Json]:
+def own_metadata(span: SpanView) -> dict[str, Json]:
     """Return what the application, or OpenInference's `using_metadata`, has put there by itself."""
     raw: AttributeValue | None = (span.attributes or {}).get(METADATA)
     try:
