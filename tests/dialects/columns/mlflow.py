@@ -1,4 +1,4 @@
-"""What MLflow reads: span metadata in one JSON text, facts of the trace as its tags on the root, verdicts as a patch."""
+"""What MLflow reads: span metadata as one JSON text, facts of the trace as tags on its root, verdicts as a patch."""
 
 from __future__ import annotations
 

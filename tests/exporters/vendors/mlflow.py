@@ -24,7 +24,7 @@ IMMUTABLE = {"mlflow.trace.spansLocation", "mlflow.trace.archiveLocation", "mlfl
 STATUS = {"INVALID_PARAMETER_VALUE": 400, "BAD_REQUEST": 400, "RESOURCE_DOES_NOT_EXIST": 404, "INTERNAL_ERROR": 500}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An error that MLflow answers with."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -56,7 +56,7 @@ class MlflowDouble(Double):
             if part == "tags":
                 return self._tag(trace_id, request.json)
             return Response(200, self._assessments(request.method, trace_id, one, request.json))
-        except Refused as refused:
+        except RefusedError as refused:
             return refused.response
 
     # --- spans -------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ class MlflowDouble(Double):
             name = attributes.get(f"{TAG_PREFIX}mlflow.traceName", "") if not span.parent_span_id else ""
             if len(str(attributes.get("session.id", ""))) > 250 or len(name) > 4096:
                 message = "'Session ID' exceeds the maximum length of 250 characters"
-                return Refused("INVALID_PARAMETER_VALUE", message).response
+                return RefusedError("INVALID_PARAMETER_VALUE", message).response
         for resource, span in pairs:
             trace = self.know(int.from_bytes(span.trace_id, "big"))
             attributes = _attributes(span.attributes)
@@ -105,17 +105,19 @@ class MlflowDouble(Double):
 
     def _trace(self, trace_id: str) -> dict[str, Any]:
         if trace_id not in self.traces:
-            raise Refused("RESOURCE_DOES_NOT_EXIST", f"Trace with ID '{trace_id}' not found.")
+            raise RefusedError("RESOURCE_DOES_NOT_EXIST", f"Trace with ID '{trace_id}' not found.")
         return self.traces[trace_id]
 
     def _tag(self, trace_id: str, body: Any) -> Response:
         key, value = body.get("key"), body.get("value", "")
         if not isinstance(value, str) or not key or not _is_tag_key(key) or key in IMMUTABLE:
-            raise Refused("INVALID_PARAMETER_VALUE", f"Invalid value {key!r}")
+            raise RefusedError("INVALID_PARAMETER_VALUE", f"Invalid value {key!r}")
         if key == "mlflow.traceName" and len(value) > 4096:
-            raise Refused("INVALID_PARAMETER_VALUE", "'Trace name' exceeds the maximum length of 4096 characters")
+            raise RefusedError("INVALID_PARAMETER_VALUE", "'Trace name' exceeds the maximum length of 4096 characters")
         if trace_id not in self.traces:
-            raise Refused("BAD_REQUEST", f"(sqlite3.IntegrityError) FOREIGN KEY constraint failed [{key}, {value}]")
+            raise RefusedError(
+                "BAD_REQUEST", f"(sqlite3.IntegrityError) FOREIGN KEY constraint failed [{key}, {value}]"
+            )
         self.traces[trace_id]["tags"][key] = value[:4096]
         return Response(200, {})
 
@@ -127,7 +129,9 @@ class MlflowDouble(Double):
             return {"assessment": self._create(trace_id, _read(body["assessment"]))}
         stored = self._trace(trace_id)["assessments"].get(one)
         if stored is None:
-            raise Refused("RESOURCE_DOES_NOT_EXIST", f"Assessment with ID '{one}' not found for trace '{trace_id}'")
+            raise RefusedError(
+                "RESOURCE_DOES_NOT_EXIST", f"Assessment with ID '{one}' not found for trace '{trace_id}'"
+            )
         if method == "PATCH":
             given = _read(body["assessment"])
             for part in body["update_mask"].split(","):
@@ -136,14 +140,14 @@ class MlflowDouble(Double):
 
     def _create(self, trace_id: str, given: dict[str, Any]) -> dict[str, Any]:
         if "feedback" not in given and "expectation" not in given:
-            raise Refused("INVALID_PARAMETER_VALUE", "Unknown assessment type: None")
+            raise RefusedError("INVALID_PARAMETER_VALUE", "Unknown assessment type: None")
         if "expectation" in given and given["expectation"]["value"] is None:
-            raise Refused("INVALID_PARAMETER_VALUE", "The `value` field must be specified.")
+            raise RefusedError("INVALID_PARAMETER_VALUE", "The `value` field must be specified.")
         trace = self._trace(trace_id)
         given["assessment_id"] = given.get("assessment_id") or f"a-{len(trace['assessments']):032x}"
         if any(given["assessment_id"] in other["assessments"] for other in self.traces.values()):
             message = f"Failed to create assessment for trace '{trace_id}' due to a constraint violation."
-            raise Refused("INTERNAL_ERROR", message)
+            raise RefusedError("INTERNAL_ERROR", message)
         if "expectation" in given:
             given.pop("rationale", None)
         trace["assessments"][given["assessment_id"]] = given
