@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from tests.exporters.vendors.mlflow import MlflowDouble
 from tests.exporters.vendors.server import KEY, Response
+from tests.strategies import field_sets
 
 import otel_metadata as om
 from otel_metadata.backends import mlflow
@@ -226,10 +229,10 @@ class TestVerdicts:
     def test_an_evaluation_becomes_feedback(self, double, exporter):
         """All but a label beside a score has a place; that, and metadata that is no text, is told."""
         double.know(TARGET.trace_id)
-        given = evaluation(
+        fields = evaluation(
             score=0.5, label="partly", explanation="half of it", source="llm", metadata={"judge": "m", "n": 3}
         )
-        outcome = sent(exporter, given)
+        outcome = sent(exporter, fields)
         assert assessments(double) == [
             {
                 "assessment_name": "Correctness",
@@ -292,10 +295,12 @@ class TestVerdicts:
     def test_the_same_again_changes_nothing(self, double, exporter):
         """Id and time follow from the patch: MLflow's 500 for an id that is there means that it arrived."""
         double.know(TARGET.trace_id)
-        given = evaluation(score=0.5, explanation="half of it", metadata={"judge": "m"})
-        sent(exporter, given)
+        fields = evaluation(score=0.5, explanation="half of it", metadata={"judge": "m"})
+        sent(exporter, fields)
         before = json.loads(json.dumps(double.traces))
-        assert isinstance(sent(exporter, given), Delivered)
+        (stored,) = double.know(TARGET.trace_id)["assessments"].values()
+        assert (stored["create_time"], stored["last_update_time"]) == ("2023-11-14T22:13:20+00:00",) * 2
+        assert isinstance(sent(exporter, fields), Delivered)
         assert double.traces == before
 
     def test_a_later_verdict_replaces_the_whole_one(self, double, exporter):
@@ -323,8 +328,8 @@ class TestVerdicts:
 
     def test_a_name_or_annotator_over_the_limit_is_not_sent(self, double, exporter):
         """250 characters, which some of MLflow's databases enforce and others do not."""
-        for given in (annotation("q" * 251, label="x"), annotation(annotator="a" * 251, label="x")):
-            outcome = sent(exporter, given)
+        for fields in (annotation("q" * 251, label="x"), annotation(annotator="a" * 251, label="x")):
+            outcome = sent(exporter, fields)
             assert (type(outcome), outcome.error.type) == (Rejected, "too_large")
         assert double.requests == []
 
@@ -379,6 +384,23 @@ class TestAnswers:
         double.fault = None
         assert sent(exporter, fields) == Delivered()
         assert trace["tags"] == {"a": "x", "b": "y"}
+
+
+@given(fields=field_sets(), with_span=st.booleans())
+def test_whatever_is_set_no_key_is_lost_without_a_word(fields, with_span):
+    """Metadata is stored as it was given, or a note or error names its key; twice is the same as once."""
+    target = TARGET if with_span else SpanRef(TARGET.trace_id, 0)
+    with MlflowDouble() as double:
+        trace = double.know(TARGET.trace_id)
+        exporter = MlflowPatchExporter(double.url)
+        outcomes = [exporter.export([Patch(target, fields)], timeout_millis=10_000)[0] for _ in range(2)]
+        exporter.shutdown()
+    assert outcomes[0] == outcomes[1]
+    assert isinstance(outcomes[0], Delivered | Rejected)
+    said = "\n".join(outcomes[0].notes) if isinstance(outcomes[0], Delivered) else outcomes[0].error.message
+    for (level, kind, key), (value, _) in fields.items():
+        if kind == "metadata" and not (level == "trace" and trace["tags"].get(key) == value):
+            assert f"metadata {key!r}: " in said
 
 
 class Watched:

@@ -24,7 +24,7 @@ from otel_metadata.dialects.mlflow import trace_tag
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.model.merge import Json
-from otel_metadata.model.outcome import Delivered, Rejected
+from otel_metadata.model.outcome import Delivered, Pause, Rejected
 from otel_metadata.model.patch import Patch
 
 pytestmark = pytest.mark.skipif(
@@ -236,6 +236,27 @@ def test_a_session_that_is_too_long_does_not_cost_the_batch(application):
     application.deliver()
     assert application.server.spans(f"{other.get_span_context().trace_id:032x}").keys() == {"other"}
     assert application.tags(om.SpanRef.from_span_context(span.get_span_context())) == {"session.id": "s" * 251}
+
+
+def test_what_is_set_late_is_found_by_a_search(application, ended):
+    """Tags and verdicts are, with the filters that our page shows; metadata of a span is not said to be."""
+    om.update_trace(ended, metadata={"plan": "pro"}, tags=["vip"])
+    om.score_span(ended, "Correctness", score=0.5)
+    application.deliver()
+    experiment = application.server.trace(ended.trace_id_hex)["trace_location"]["mlflow_experiment"]
+    where = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": experiment}]
+    for condition in ("tags.plan = 'pro'", "tags.`tag.vip` = 'true'", "feedback.Correctness = '0.5'"):
+        body = {"locations": where, "filter": condition, "max_results": 10}
+        status, found = application.server.call("POST", "/api/3.0/mlflow/traces/search", body)
+        assert status == 200, found
+        assert [one["trace_id"] for one in found["traces"]] == [f"tr-{ended.trace_id_hex}"], condition
+
+
+def test_an_experiment_that_is_unknown_pauses_the_destination(server):
+    """Nothing is given up for an id that is wrong."""
+    sender = OtlpHttpSender(f"{server.url}/v1/traces", headers={"x-mlflow-experiment-id": "4711"})
+    assert isinstance(sender.send([_span(1)], timeout_millis=10_000), Pause)
+    sender.shutdown()
 
 
 TEXTS = [

@@ -149,7 +149,7 @@ class MlflowPatchExporter:
             else:
                 return outcome
         said = [fault.message for fault in faults]
-        if not is_any_delivered:
+        if faults and not is_any_delivered:
             return Rejected(DeliveryError(faults[0].type, "; ".join(said)))
         return Delivered((*notes, *said))
 
