@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
 
 import orjson
@@ -80,6 +80,7 @@ class SpooledSpan:
         updates: How many update calls are in the sidecar.
         is_local_root: Whether its parent is in another process, or there is none.
         accepted_ns: When it ended; wall nanoseconds.
+        backend_ids: Ids that backends gave it, as far as live updates brought them.
     """
 
     id: int
@@ -89,6 +90,7 @@ class SpooledSpan:
     updates: int
     is_local_root: bool
     accepted_ns: int
+    backend_ids: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @final
@@ -175,6 +177,8 @@ def row_to_json(row: SpooledRow, row_id: int) -> dict[str, Json]:
     data["f"] = [[*name, value, ns, writer] for name, (value, (ns, writer)) in row.fields.items()]
     if isinstance(row, SpooledSpan):
         data |= {"k": "span", "span": span_to_json(row.span), "root": row.is_local_root}
+        if row.backend_ids:
+            data["b"] = dict(row.backend_ids)
         return data
     target = row.target
     data["t"], data["s"] = target.trace_id_hex, target.span_id_hex
@@ -215,10 +219,9 @@ def row_from_json(data: Mapping[str, Any]) -> SpooledRow:
             fields=fields,
             is_local_root=bool(data["root"]),
             accepted_ns=int(data["at"]),
+            backend_ids=data.get("b", {}),
         )
-    target = SpanRef(int(data["t"], 16), int(data["s"], 16))
-    for backend, identifier in data.get("b", {}).items():
-        target = target.with_backend_id(backend, identifier)
+    target = SpanRef(int(data["t"], 16), int(data["s"], 16)).with_backend_ids(data.get("b", {}))
     if data["k"] == "update":
         window = data.get("w")
         return SpooledUpdate(

@@ -256,7 +256,7 @@ class Outbox:
             item = self._spans.open(key) if self.destination.spans else None
             if item is not None:
                 if self._spans.has_room_for(item, fields, size):
-                    self._spans.join(item, fields, 1, size, self._put_joined(item, target, fields))
+                    self._spans.join(item, target, fields, 1, size, self._put_joined(item, target, fields))
                     return Routed("in_flight")
                 if not self._is_durable:
                     return self._lost("buffer_full", 1)
@@ -323,7 +323,14 @@ class Outbox:
             accepted_ns = item.span.end_time or self._clock.wall_ns()
             item.row = self.lane.put(
                 SpooledSpan(
-                    0, self.destination.name, item.span, item.fields, item.updates, item.is_local_root, accepted_ns
+                    0,
+                    self.destination.name,
+                    item.span,
+                    item.fields,
+                    item.updates,
+                    item.is_local_root,
+                    accepted_ns,
+                    item.backend_ids,
                 )
             )
 
@@ -421,7 +428,9 @@ class Outbox:
         context = content.span.context
         key = (context.trace_id, context.span_id)
         due = now + max(self._wait_ns - held_ns, 0)
-        item = QueuedSpan(key, content.span, content.fields, content.updates, content.is_local_root, due)
+        item = QueuedSpan(
+            key, content.span, content.fields, content.updates, content.is_local_root, due, content.backend_ids
+        )
         item.row = row
         for ticket in self._tickets:
             if ticket.wants_spooled:
@@ -433,7 +442,7 @@ class Outbox:
         size = weigh_fields(content.fields)
         item = self._spans.open(key) if self.destination.spans else None
         if item is not None:
-            self._spans.join(item, content.fields, content.updates, size, row)
+            self._spans.join(item, content.target, content.fields, content.updates, size, row)
             return
         now = self._clock.monotonic_ns()
         recent = self._recent.get(key)
@@ -766,7 +775,13 @@ class Outbox:
             return
         now = self._clock.monotonic_ns()
         item = QueuedSpan(
-            ended.key, ended.ended, ended.fields or _NO_FIELDS, ended.updates, ended.is_local_root, now + self._wait_ns
+            ended.key,
+            ended.ended,
+            ended.fields or _NO_FIELDS,
+            ended.updates,
+            ended.is_local_root,
+            now + self._wait_ns,
+            ended.backend_ids,
         )
         self._enqueue(item, weigh=weigh)
 
@@ -815,7 +830,7 @@ class Outbox:
         # One update has one version: as many updates are unsettled as the remainder has versions.
         moved = unsettled(remainder, updates)
         self._counters.delivered += updates - moved
-        target = SpanRef(*item.key)
+        target = item.ref
         # The rows of the span are erased only after this one is written: see Lane.
         row = self.lane.put(self._entry(target, remainder, moved, window))
         self.lane.settle(rows)
@@ -838,7 +853,7 @@ class Outbox:
         if item.joined:
             earliest = now + self._grace_ns
             self._patches.add(
-                SpanRef(*item.key),
+                item.ref,
                 item.joined,
                 item.joined_updates,
                 weigh_fields(item.joined),

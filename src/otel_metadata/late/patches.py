@@ -115,8 +115,7 @@ class Pending:
 
     def take(self, target: SpanRef, fields: Fields, updates: int, size: int, rows: Iterable[Row]) -> int:
         """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
-        if target.backend_ids and not self.target.backend_ids:
-            self.target = target
+        self.target = self.target.with_backend_ids(target.backend_ids)
         growth = merge_weighed(self.fields, fields, size)
         self.updates += updates
         self.size += growth

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, final
 
 from otel_metadata.model.merge import Field, FieldName, Fields, merge
+from otel_metadata.model.span_ref import SpanRef
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_metadata.late.lane import Row
@@ -23,6 +26,7 @@ class EndedSpan(Protocol):
     fields: dict[FieldName, Field] | None
     updates: int
     ended: ReadableSpan | None
+    backend_ids: Mapping[str, str]
 
     @property
     def is_local_root(self) -> bool:
@@ -36,6 +40,7 @@ class QueuedSpan:
 
     Attributes:
         key: (trace id, span id).
+        backend_ids: Ids that updates brought: what cannot leave with the span needs them.
         span: The ended span.
         fields: Its sidecar, closed.
         updates: How many update calls are in the sidecar.
@@ -52,6 +57,7 @@ class QueuedSpan:
 
     __slots__ = (
         "attempts",
+        "backend_ids",
         "due_ns",
         "failed_ns",
         "fields",
@@ -67,10 +73,18 @@ class QueuedSpan:
     )
 
     def __init__(
-        self, key: SpanKey, span: ReadableSpan, fields: Fields, updates: int, is_local_root: bool, due_ns: int
+        self,
+        key: SpanKey,
+        span: ReadableSpan,
+        fields: Fields,
+        updates: int,
+        is_local_root: bool,
+        due_ns: int,
+        backend_ids: Mapping[str, str],
     ) -> None:
         """Start without joined fields."""
         self.key = key
+        self.backend_ids = backend_ids
         self.span = span
         self.fields = fields
         self.updates = updates
@@ -83,6 +97,11 @@ class QueuedSpan:
         self.size = 0
         self.attempts = 0
         self.failed_ns = 0
+
+    @property
+    def ref(self) -> SpanRef:
+        """Its name, for what follows as a patch."""
+        return SpanRef(*self.key, backend_ids=self.backend_ids)
 
     def all_fields(self) -> Fields:
         """Return sidecar and joined fields, merged."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from otel_metadata.late.queued import QueuedSpan
     from otel_metadata.late.settings import OutboxSettings
     from otel_metadata.model.merge import Fields
-    from otel_metadata.model.span_ref import SpanKey
+    from otel_metadata.model.span_ref import SpanKey, SpanRef
 
 __all__ = ["SpanQueue"]
 
@@ -99,8 +99,10 @@ class SpanQueue:
         after, bound, held = self.bytes + size, self._settings.max_bytes, item.joined
         return after <= bound or (held is not None and after - weigh_common(held, fields) <= bound)
 
-    def join(self, item: QueuedSpan, fields: Fields, updates: int, size: int, row: Row | None) -> None:
-        """Join fields to a span that waits."""
+    def join(self, item: QueuedSpan, target: SpanRef, fields: Fields, updates: int, size: int, row: Row | None) -> None:
+        """Join fields to a span that waits, and the ids that its name brings."""
+        if target.backend_ids:
+            item.backend_ids = {**item.backend_ids, **target.backend_ids}
         if item.joined is None:
             item.joined = {}
         growth = merge_weighed(item.joined, fields, size)

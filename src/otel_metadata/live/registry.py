@@ -29,6 +29,8 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
@@ -37,8 +39,6 @@ from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
     from opentelemetry.trace import Span, SpanContext
 
@@ -84,6 +84,8 @@ OUTPUT: Final[FieldName] = ("span", "output", "")
 
 # Frequent updates that wait to be merged into a sidecar: enough to save the work for spans with a few of them.
 MAX_LOG: Final = 32
+
+_NO_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Inbox(Protocol):
@@ -153,6 +155,7 @@ class LiveSpan(weakref.ref["Span"]):
         attribute_names: The attributes that we set on the span; None before the first.
         json_names: Those among them whose text is JSON.
         captures: The captures that watch it.
+        backend_ids: Ids that backends gave the span, as far as updates brought them.
     """
 
     key: SpanKey
@@ -168,6 +171,7 @@ class LiveSpan(weakref.ref["Span"]):
     attribute_names: set[str] | None = None
     json_names: list[str] | None = None
     captures: tuple[CapturedSpan, ...] = ()
+    backend_ids: Mapping[str, str] = _NO_IDS
     _fields: dict[FieldName, Field] | None = None
 
     @property

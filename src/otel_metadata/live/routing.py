@@ -146,7 +146,7 @@ def route(
         return refuse("after_shutdown" if _was_shut_down else "not_configured", notes)
     entry = REGISTRY.entries.get(key)
     if entry is not None:
-        receipt = set_live(entry, values, notes)
+        receipt = set_live(entry, values, notes, ref)
         if receipt is not None:
             return receipt
     elif (
@@ -319,8 +319,11 @@ def _merge(entry: LiveSpan, values: Values) -> Version:
     return version
 
 
-def set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | None:
-    """Merge masked values into the sidecar if it is open, then show them on the span; None when the span has ended."""
+def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | None = None) -> Receipt | None:
+    """Merge masked values into the sidecar if it is open, then show them on the span; None when the span has ended.
+
+    Ids that *ref* brings are kept beside them: what a dialect cannot say on the span leaves as a patch that needs them.
+    """
     span = entry()
     if span is None:
         return None
@@ -329,6 +332,8 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str]) -> Receipt | Non
             return None
         version = _merge(entry, values)
         entry.updates += 1
+        if ref is not None and ref.backend_ids:
+            entry.backend_ids = {**entry.backend_ids, **ref.backend_ids}
     told = tuple(notes) if notes else ()
     if span.is_recording():
         _show(span, entry, values)

@@ -16,7 +16,7 @@ from otel_metadata.errors import InvalidSpanRefError
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-__all__ = ["INVALID_SPAN_REF", "SpanKey", "SpanRef", "parse_trace_id"]
+__all__ = ["INVALID_SPAN_REF", "OF_TRACE", "SpanKey", "SpanRef", "parse_trace_id"]
 
 SpanKey: TypeAlias = tuple[int, int]
 """(trace id, span id): what the maps of this process are keyed by. A span id of 0 means the trace alone."""
@@ -27,6 +27,9 @@ _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([
 _SAMPLED: Final = 0x01
 _MAX_TRACE_ID: Final = (1 << 128) - 1
 _MAX_SPAN_ID: Final = (1 << 64) - 1
+OF_TRACE: Final = ".trace"
+"""After a backend's name: the id is that of the trace."""
+
 _NO_BACKEND_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -42,7 +45,8 @@ class SpanRef:
         trace_id: 128-bit integer, 0 when invalid.
         span_id: 64-bit integer, 0 for the trace alone.
         sampled: Whether the span is exported at all; an update of an unsampled span is refused.
-        backend_ids: Ids that backends gave this span, by backend name; not part of `traceparent` nor of equality.
+        backend_ids: Ids that backends gave this span, or the trace when it names that alone, by backend name; under
+            `<backend>.trace` that of the span's trace. Not part of `traceparent` nor of equality.
     """
 
     trace_id: int
@@ -89,7 +93,13 @@ class SpanRef:
 
     def with_backend_id(self, backend: str, identifier: str) -> SpanRef:
         """Return a copy that also carries the id that *backend* knows this span by, for example Galileo's uuid."""
-        return replace(self, backend_ids=MappingProxyType({**self.backend_ids, backend: str(identifier)}))
+        return self.with_backend_ids({backend: str(identifier)})
+
+    def with_backend_ids(self, identifiers: Mapping[str, str]) -> SpanRef:
+        """Return a copy that also carries *identifiers*, by backend; itself when there are none."""
+        if not identifiers:
+            return self
+        return replace(self, backend_ids=MappingProxyType({**self.backend_ids, **identifiers}))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by value: a mapping proxy cannot be pickled."""
