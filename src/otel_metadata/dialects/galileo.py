@@ -1,7 +1,7 @@
 """The `galileo` dialect: OpenInference's spelling, with everything on the span that has a place on a span.
 
 Galileo reads OpenInference, and takes no metadata once a span is stored: what can leave with the span does, verdicts
-included, as ordinary attributes in canonical spelling. Only what shares its name with another field is left over.
+included, as ordinary attributes in canonical spelling.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ __all__ = ["SESSION", "GalileoDialect", "uuid4"]
 SESSION: Final = "galileo.session.id"
 """A session that Galileo made: its id is a UUID, so any other text stays `session.id` alone."""
 
+FURTHER_ANNOTATIONS: Final = "otel_metadata.annotations"
+"""Annotations of one name by further annotators, as a JSON list: those of the first have the attributes."""
+
 _OPENINFERENCE: Final = OpenInferenceDialect()
 
 # With hyphens: one in 64 trace ids of OpenTelemetry has the bits of a version 4 UUID, and is no record of Galileo's.
@@ -39,21 +42,27 @@ class GalileoDialect:
     """OpenInference, verdicts and trace fields as canonical attributes, and Galileo's own name for a session."""
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
-        """Return the span's attributes with *fields*, name, status, and what shares its name with another field."""
+        """Return the span's attributes with *fields*, name, status, and what is no attribute (a null as name)."""
         # A child says of its trace what a root would: a patch of the trace needs an id that nobody here knows.
         said = _OPENINFERENCE.encode(span, fields, is_local_root=True)
         attributes = dict(said.attributes)
         spelled: dict[str, Json] = {}
+        also: list[Json] = []
         remainder: dict[FieldName, Field] = {}
         for name, field in sorted(said.remainder.items(), key=lambda item: (item[1][1], item[0])):
             parts = spell(name, field[0])
-            if not parts or not spelled.keys().isdisjoint(parts):
+            if not parts:
                 remainder[name] = field
+                continue
+            if name[1] == "annotation" and not spelled.keys().isdisjoint(parts):
+                also.append(field[0])
                 continue
             # What an earlier value of the same verdict has left on the live span is not part of this one.
             for stale in spelled_names(name, field[0]) - spelled.keys():
                 attributes.pop(stale, None)
             spelled.update(parts)
+        if also:
+            spelled[FURTHER_ANNOTATIONS] = also
         for name, (value, _) in fields.items():
             session = uuid4(value) if name[1] == "session_id" else None
             if session is not None:

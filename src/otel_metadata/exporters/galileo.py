@@ -79,6 +79,12 @@ _NOTHING_TO_SAY: Final = Rejected(
 _NO_PROJECT: Final = Pause(
     DeliveryError("backend_rejection", "Galileo has no project of the configured name; check GALILEO_PROJECT")
 )
+# Galileo lists a project with all its runs.
+_NO_LIST: Final = Retry(
+    DeliveryError(
+        "connection_failure", "the list of projects is none, or too long to be read; set GALILEO_PROJECT_ID instead"
+    )
+)
 _NOT_GALILEO: Final = Retry(
     DeliveryError("connection_failure", "the answer to a success is none of Galileo's; check the endpoint")
 )
@@ -290,7 +296,7 @@ class GalileoPatchExporter:
         if answer.outcome is not None:
             return answer.outcome
         if not isinstance(answer.body, list):
-            return _NOT_GALILEO
+            return _NO_LIST
         for project in answer.body:
             if isinstance(project, dict) and project.get("name") == name:
                 self._project_id = uuid4(project.get("id"))

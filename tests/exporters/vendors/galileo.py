@@ -6,6 +6,7 @@ and the union of tags.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import uuid
@@ -24,6 +25,11 @@ from otel_metadata.model.span_ref import SpanRef
 
 PROJECT = "11111111-1111-4111-8111-111111111111"
 LOG_STREAM = "22222222-2222-4222-8222-222222222222"
+# Unsigned, and valid until the year 2100: the vendor's SDK looks at the date, and at nothing else.
+TOKEN = ".".join(
+    base64.urlsafe_b64encode(part).decode().rstrip("=")
+    for part in (b'{"alg":"HS256","typ":"JWT"}', b'{"sub":"a","exp":4102444800}', b"signature")
+)
 ID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -101,16 +107,15 @@ class Galileo(Double):
         if path == "/healthcheck":
             return Response(body={"message": "ok", "version": "1", "api_version": "1"})
         if path == "/login/api_key":
-            return Response(body={"access_token": "jwt"})
-        if request.headers.get("galileo-api-key") != KEY and request.headers.get("authorization") != "Bearer jwt":
+            return Response(body={"access_token": TOKEN, "token_type": "bearer"})
+        if request.headers.get("galileo-api-key") != KEY and request.headers.get("authorization") != f"Bearer {TOKEN}":
             return Response(401, {"detail": "Invalid API key"})
         if path == "/current_user":
             return Response(body={"id": PROJECT, "email": "a@example.com", "role": "user"})
         if path == "/projects" and request.method == "GET":
             wanted = request.query.get("project_name", "")
             # It finds by a part of the name.
-            found = [{"id": one, "name": name} for name, one in self.projects.items() if wanted in name]
-            return Response(body=found)
+            return Response(body=[_project(name, one) for name, one in self.projects.items() if wanted in name])
         if path in {"/otel/traces", "/otel/v1/traces"}:
             return self._otlp(request)
         match = re.fullmatch(r"/projects/([^/]+)/(span|trace|session)s(?:/([^/]+))?", path)
@@ -196,7 +201,7 @@ class Galileo(Double):
             attributes = _attributes(span)
             self._take("span", span.span_id.hex(), Stored(attributes, span.name, list(attributes.get("tag.tags", []))))
             self._take("trace", span.trace_id.hex(), Stored())
-        return Response(body={"partialSuccess": {}})
+        return Response(body={"partialSuccess": {}}, headers={"Content-Type": "application/json"})
 
     def _take(self, record: str, otel_id: str, stored: Stored) -> None:
         """Store a record under an id of Galileo's own."""
@@ -223,6 +228,22 @@ def _attributes(span: Span) -> dict[str, Any]:
         return getattr(value, kind)
 
     return {one.key: plain(one.value) for one in span.attributes}
+
+
+def _project(name: str, identifier: str) -> dict[str, Any]:
+    """Return a project as it is listed, with all its runs: hundreds of them are more than we read."""
+    user = {"id": PROJECT, "email": "a@example.com"}
+    at = "2026-01-01T00:00:00Z"
+    return {
+        "id": identifier,
+        "name": name,
+        "type": "gen_ai",
+        "created_by": PROJECT,
+        "created_by_user": user,
+        "created_at": at,
+        "updated_at": at,
+        "runs": [],
+    }
 
 
 def _refused(kind: str, *place: str) -> Response:
