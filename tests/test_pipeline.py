@@ -359,7 +359,12 @@ def test_a_package_that_makes_something_else_is_named(tmp_path, provider, monkey
 @pytest.mark.parametrize(
     ("arguments", "options", "variables", "message"),
     [
-        (["nowhere"], {}, {}, r"configure is 'nowhere'; expected a Destination, sqlite:///file.db, .* console, .*, phoenix\."),
+        (
+            ["nowhere"],
+            {},
+            {},
+            r"configure is 'nowhere'; expected a Destination, sqlite:///file.db, .* console, .*, phoenix\.",
+        ),
         (["nowhere://user:secret@host"], {}, {}, r"configure is 'nowhere://\*\*\*@host'; expected"),
         (["http://user:secret@host"], {}, {}, r"endpoint is 'http://\*\*\*@host/v1/traces'; expected"),
         (["otlp"], {}, {"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}, r"OTEL_EXPORTER_OTLP_TIMEOUT is '10s'; expected"),

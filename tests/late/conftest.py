@@ -14,6 +14,7 @@ from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late.outbox import Outbox
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats
+from otel_metadata.live import values as values_module
 from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.merge import Fields, Json, merge
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
@@ -166,3 +167,15 @@ def make_scene() -> Callable[..., Scene]:
 def scene() -> Scene:
     """The scene with every default."""
     return Scene()
+
+
+@pytest.fixture
+def unknown_keys():
+    """No key is known yet; other tests may have used up the room for them."""
+    kept = dict(values_module.KNOWN_METADATA_KEYS), dict(values_module._known_keys)
+    values_module.KNOWN_METADATA_KEYS.clear()
+    values_module._known_keys.clear()
+    yield
+    for mapping, before in zip((values_module.KNOWN_METADATA_KEYS, values_module._known_keys), kept, strict=True):
+        mapping.clear()
+        mapping.update(before)

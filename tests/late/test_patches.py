@@ -449,3 +449,15 @@ def test_notes_that_are_no_sequence_deliver_all_the_same(make_scene):
     send(scene, a=1)
     scene.wait_and_step()
     assert (scene.stats.delivered, scene.stats.late) == (1, 0)
+
+
+def test_each_note_is_told_once(scene, caplog):
+    """What a backend does to a field is said in the log, and not again for the next patch; all are counted."""
+    scene.patches.answer = lambda patch: Delivered(("metadata 'k' is kept on an annotation",))
+    for number in (1, 2):
+        om.update_span(scene.unseen(number), metadata={"k": number})
+        scene.processor.force_flush()
+    assert [line for line in caplog.messages if "annotation" in line] == [
+        "memory: delivered, but: metadata 'k' is kept on an annotation."
+    ]
+    assert scene.stats.notes == 2

@@ -10,21 +10,10 @@ from hypothesis import settings as hypothesis_settings
 import otel_metadata as om
 from otel_metadata.late import outbox as outbox_module
 from otel_metadata.live import routing
-from otel_metadata.live import values as values_module
 
 KNOWN = ("a", "b", "c")
 
-
-@pytest.fixture(autouse=True)
-def unknown_keys():
-    """No key is known yet; other tests may have used up the room for them."""
-    kept = dict(values_module.KNOWN_METADATA_KEYS), dict(values_module._known_keys)
-    values_module.KNOWN_METADATA_KEYS.clear()
-    values_module._known_keys.clear()
-    yield
-    for mapping, before in zip((values_module.KNOWN_METADATA_KEYS, values_module._known_keys), kept, strict=True):
-        mapping.clear()
-        mapping.update(before)
+pytestmark = pytest.mark.usefixtures("unknown_keys")
 
 
 def learn(scene):

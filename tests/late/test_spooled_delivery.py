@@ -14,6 +14,7 @@ from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late import dead_letters
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.live import routing
 from otel_metadata.model.outcome import Delivered, DeliveryError, Rejected, Retry
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
@@ -154,6 +155,7 @@ def test_beyond_the_window_updates_are_spilled_and_arrive_in_order(path):
     assert (life.stats.delivered, life.lost) == (30, {})
 
 
+@pytest.mark.usefixtures("unknown_keys")
 def test_a_plain_update_is_spilled_unlooked_at(path, monkeypatch):
     """While others are on disk alone, an update of known keys goes there at once: nothing else decides about it."""
     life = Life(path, spool_window=2)
@@ -218,6 +220,7 @@ def test_a_stale_version_is_not_sent_where_versions_are_not_compared(path):
     """An adopted update that is older than what was said here changes nothing on an `ordered` destination."""
     first = Life(path, answer=lambda _: DOWN)
     om.update_span(first.unseen(), metadata={"a": "old"})
+    routing.remove_router(first.processor)  # as in another process
     second = Life(path, convergence="ordered")
     om.update_span(second.unseen(), metadata={"a": "new"})
     second.take_over()

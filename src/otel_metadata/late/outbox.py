@@ -341,6 +341,7 @@ class Outbox:
         """Whether the span waits here or left lately."""
         with self._lock:
             self._admit()
+            self._admit_late()
             return key in self._spans or key in self._recent or key in self._patches
 
     def _times(self, key: SpanKey, recent: _Recent | None, now: int) -> tuple[int, int, int | None]:

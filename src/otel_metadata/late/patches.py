@@ -50,6 +50,7 @@ _MILLI: Final = 1_000_000
 NO_VERSION: Final = (0, 0)
 
 # Targets whose delivered versions are remembered where the backend does not compare versions itself.
+_MAX_TOLD_NOTES: Final = 100
 _MAX_SAID: Final = 4_096
 
 
@@ -193,6 +194,7 @@ class PatchQueue:
         self.circuit = Circuit(settings.pause_millis, chance)
         self._said: RecentMap[SpanKey, dict[FieldName, Version]] = RecentMap(_MAX_SAID)
         self._letters: list[DeadLetter] = []
+        self._told_notes: set[str] = set()
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -382,12 +384,20 @@ class PatchQueue:
         decided = verdict(outcome, tried, self._settings, self._chance())
         if isinstance(decided, Arrived):
             self._counters.notes += len(decided.notes)
+            self._tell_notes(decided.notes)
             self._remember(pending.target.key, sent)
             return None if self._part_is_gone(pending, sent, None, now) else True
         if isinstance(decided, GivenUp):
             return None if self._part_is_gone(pending, sent, decided, now) else False
         self._again(pending, decided, now)
         return None if decided.max_fields is not None else False
+
+    def _tell_notes(self, notes: Sequence[str]) -> None:
+        """Say each note once: of what a backend does to every patch, a line a minute would be noise."""
+        for note in notes:
+            if note not in self._told_notes and len(self._told_notes) < _MAX_TOLD_NOTES:
+                self._told_notes.add(note)
+                self._tell(f"note:{note}", f"delivered, but: {note}.")
 
     def _part_is_gone(self, pending: Pending, sent: Fields, given_up: GivenUp | None, now: int) -> bool:
         """Settle what was sent; where that was a part, the rest goes on: return whether it does."""

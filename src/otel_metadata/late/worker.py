@@ -372,7 +372,8 @@ class _Finish:
 def _sound(answer: object) -> Outcome:
     """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code."""
     if isinstance(answer, Delivered):
-        return answer if isinstance(answer.notes, tuple | list) else Delivered()
+        notes = answer.notes
+        return answer if isinstance(notes, tuple | list) and all(isinstance(one, str) for one in notes) else Delivered()
     if isinstance(answer, Retry | Pause | Rejected) and isinstance(answer.error, DeliveryError):
         after_millis = answer.after_millis if isinstance(answer, Retry) else None
         if after_millis is None or isinstance(after_millis, int):
