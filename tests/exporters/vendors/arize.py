@@ -38,6 +38,7 @@ class ArizeSpans:
     Attributes:
         stored: By (space, project, span id): the attributes of the span, as shown.
         calls: Name and frame of each call, in order.
+        wire: Name and rows of each call that was sent.
         refused: What the validation of the SDK refused.
         dropped: Columns that the SDK dropped, reporting success.
         fault: Called first; may raise, or return what is answered instead.
@@ -47,6 +48,7 @@ class ArizeSpans:
     def __init__(self) -> None:
         self.stored: dict[tuple[str, str, str], dict[str, Any]] = {}
         self.calls: list[tuple[str, pd.DataFrame]] = []
+        self.wire: list[tuple[str, list[tuple[str, dict[str, Any]]]]] = []
         self.refused: list[str] = []
         self.dropped: list[str] = []
         self.fault: Callable[[str, pd.DataFrame], Any] = lambda call, frame: None
@@ -70,19 +72,10 @@ class ArizeSpans:
             raise ValueError("Length of values does not match length of index")
         for patch in patches:
             self._check(len(json.dumps(patch)) <= 1_000_000, "too long")
-            self._check(_depth(patch) < 10, "too deep")
-        errors = []
-        for span_id, patch in zip(dataframe["context.span_id"], patches, strict=True):
-            wrong = self._merge(self.stored.get((space_id, project_name, span_id)), json.dumps(patch))
-            if wrong:
-                errors.append({"span_id": span_id, "error_message": f"{wrong} for span {span_id}"})
-        counts = {
-            "spans_processed": len(dataframe),
-            "spans_updated": len(dataframe) - len(errors),
-            "spans_failed": len(errors),
-        }
-        # Protobuf's JSON form: 64-bit integers are text, and what is zero or empty is not there.
-        return {name: str(count) for name, count in counts.items() if count} | ({"errors": errors} if errors else {})
+            self._check(_depth(patch) <= 10, "too deep")
+        texts = [json.dumps(patch) for patch in patches]
+        rows = zip(dataframe["context.span_id"], ({"patch_document": text} for text in texts), strict=True)
+        return _as_dict(self.service("update_metadata", space_id, project_name, list(rows)))
 
     def update_evaluations(
         self, *, space_id: str, project_name: str, dataframe: pd.DataFrame, validate: bool = True
@@ -96,7 +89,8 @@ class ArizeSpans:
             self._check_cells(cells)
             for stem in {column.rpartition(".")[0] for column in cells}:
                 self._check(f"{stem}.label" in cells or f"{stem}.score" in cells, "an explanation by itself")
-        return self._set(space_id, project_name, dataframe, kept)
+        rows = zip(dataframe["context.span_id"], _cells(dataframe, kept), strict=True)
+        return _as_dict(self.service("update_evaluations", space_id, project_name, list(rows)))
 
     def update_annotations(
         self, *, space_id: str, project_name: str, dataframe: pd.DataFrame, validate: bool = True
@@ -121,7 +115,35 @@ class ArizeSpans:
                 self._check(bool(said), "an annotation without label, score and text")
                 is_past = 0 < cells[f"{stem}.updated_at"] <= time.time() * 1000  # as it does
                 self._check(is_past, "an annotation of the future")
-        return self._set(space_id, project_name, frame, kept)
+        rows = zip(frame["context.span_id"], _cells(frame, kept), strict=True)
+        return _as_dict(self.service("update_annotations", space_id, project_name, list(rows)))
+
+    def service(self, call: str, space: str, project: str, rows: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+        """Do what the service does with what the SDK sends, and return the fields of its reply.
+
+        Args:
+            call: The name of the SDK's call.
+            space: The id of the space.
+            project: The name of the project.
+            rows: Span id and cells; a patch document is JSON text.
+        """
+        self.wire.append((call, rows))
+        if call == "update_metadata":
+            errors = []
+            for span_id, cells in rows:
+                wrong = self._merge(self.stored.get((space, project, span_id)), cells["patch_document"])
+                if wrong:
+                    errors.append({"span_id": span_id, "error_message": f"{wrong} for span {span_id}"})
+            return {
+                "spans_processed": len(rows),
+                "spans_updated": len(rows) - len(errors),
+                "spans_failed": len(errors),
+                "errors": errors,
+            }
+        unmatched = [span_id for span_id, _ in rows if (space, project, span_id) not in self.stored]
+        for span_id, cells in rows:
+            self.stored.get((space, project, span_id), {}).update(cells)
+        return {"records_updated": len(rows) - len(unmatched), "unmatched_ids": unmatched}
 
     def _begin(self, call: str, frame: pd.DataFrame) -> Any:
         self.calls.append((call, frame.copy()))
@@ -167,19 +189,6 @@ class ArizeSpans:
         span["metadata"] = merged
         return None
 
-    def _set(self, space: str, project: str, frame: pd.DataFrame, columns: list[str]) -> Any:
-        unmatched, updated = [], 0
-        for span_id, cells in zip(frame["context.span_id"], _cells(frame, columns), strict=True):
-            span = self.stored.get((space, project, span_id))
-            if span is None:
-                unmatched.append(span_id)
-                continue
-            updated += 1
-            span.update(cells)
-        return ({"records_updated": str(updated)} if updated else {}) | (
-            {"unmatched_ids": unmatched} if unmatched else {}
-        )
-
 
 class Arize(Double):
     """OTLP over HTTP as Arize takes it, and the SDK's calls over the same spans.
@@ -209,6 +218,11 @@ class Arize(Double):
         # Spans that are sent to another path are answered with 200, and are nowhere.
         body = ExportTraceServiceResponse().SerializeToString()
         return Response(200, body, {"content-type": "application/x-protobuf"})
+
+
+def _as_dict(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Protobuf's JSON form: 64-bit integers are text, and what is zero or empty is not there."""
+    return {name: str(value) if isinstance(value, int) else value for name, value in reply.items() if value}
 
 
 def _cells(frame: pd.DataFrame, columns: list[str]) -> Iterator[dict[str, Any]]:
