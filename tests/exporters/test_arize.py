@@ -479,6 +479,23 @@ class TestVerdicts:
         (outcome,) = exporter.export([one], timeout_millis=LONG)
         assert isinstance(outcome, Retry)
 
+    def test_an_unknown_span_outranks_what_is_refused(self, spans, exporter):
+        """While one call does not know the span yet, the patch waits for it and is not given up for a key."""
+        refused = {"span_id": span_id(1), "error_message": "[type_conflict] x"}
+        spans.fault = lambda call, _: (
+            {"spans_failed": "1", "errors": [refused]} if call == "update_metadata" else {"unmatched_ids": [span_id(1)]}
+        )
+        given = {**patch(k=1).fields, **verdicts(Evaluation("e", 1.0)).fields}
+        (outcome,) = exporter.export([Patch(SpanRef(5, 1), given)], timeout_millis=LONG)
+        assert (type(outcome), outcome.error.type) == (Rejected, "segment_not_found")
+
+    def test_verdicts_that_the_sdk_refuses_are_named(self, spans, exporter):
+        """A row of verdicts has no halves: it is rejected as a whole, by its columns."""
+        raising(spans, ValueError("x"))
+        (outcome,) = exporter.export([verdicts(Evaluation("e", 1.0), Evaluation("f", 1.0))], timeout_millis=LONG)
+        assert (type(outcome), outcome.error.type) == (Rejected, "patch_failure")
+        assert outcome.error.message.startswith("eval.e, eval.f: ")
+
     def test_a_name_becomes_one_that_is_not_dropped(self, spans, exporter):
         """The SDK drops a column with a dot or dash in its name and reports success; the name is changed, and told."""
         (one,) = known(spans, verdicts(Evaluation("my-eval.v2", 1.0)))
@@ -580,6 +597,30 @@ class TestWithoutAClient:
         exporter = ArizePatchExporter(connect(KEY), space_id=SPACE, project=PROJECT)
         (outcome,) = exporter.export([patch()], timeout_millis=LONG)
         exporter.shutdown()
+        assert isinstance(outcome, Pause)
+        assert "otel-metadata[arize]" in outcome.error.message
+
+    def test_an_sdk_that_lacks_a_call_is_told(self, monkeypatch):
+        """One of another major may have the client and not its calls."""
+
+        class Sdk:
+            Region = str
+
+            class ArizeClient:
+                def __init__(self, api_key: str) -> None:
+                    self.spans = object()
+
+        monkeypatch.setitem(sys.modules, "arize", Sdk)
+        exporter = ArizePatchExporter(connect(KEY), space_id=SPACE, project=PROJECT)
+        (outcome,) = exporter.export([patch()], timeout_millis=LONG)
+        exporter.shutdown()
+        assert isinstance(outcome, Pause)
+        assert "otel-metadata[arize]" in outcome.error.message
+
+    def test_pandas_is_part_of_the_extra(self, monkeypatch, spans, exporter):
+        """An SDK whose own dependencies are not there is no reason to give a patch up."""
+        monkeypatch.setitem(sys.modules, "pandas", None)
+        (outcome,) = exporter.export([patch()], timeout_millis=LONG)
         assert isinstance(outcome, Pause)
         assert "otel-metadata[arize]" in outcome.error.message
 
