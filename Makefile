@@ -19,7 +19,7 @@ find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable
   $(UV) python find --system --quiet $(1) 2>/dev/null
 
 # Vendors whose SDK judges our requests, and those whose server does.
-SDKS := langfuse langwatch galileo
+SDKS := langfuse langwatch galileo arize
 SERVERS := mlflow
 
 STRESS := kill_nine every_write backend_down forks shutdown damage soak
