@@ -8,17 +8,17 @@ leave as a patch.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
-import orjson
-
-from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, tags_attribute, to_attributes
+from otel_metadata.dialects.canonical import JSON_NAMES, NOT_ATTRIBUTES, spell, tags_attribute, to_attributes
 from otel_metadata.dialects.spelling import encoded, of_kind, own_tags
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level, json_text
+from otel_metadata.model.value import STORE_LIMITS, clean
 
 if TYPE_CHECKING:
-    from opentelemetry.util.types import AttributeValue
-
     from otel_metadata.model.encoding import Encoded, SpanView
 
 __all__ = ["METADATA", "OpenInferenceDialect", "own_metadata"]
@@ -34,6 +34,16 @@ _VERDICTS: Final = frozenset({"evaluation", "annotation"})
 class OpenInferenceDialect:
     """Metadata as one JSON text, everything else in canonical spelling, verdicts as a patch."""
 
+    def __init__(self, *, flattens: bool = False) -> None:
+        """Say how the backend reads `metadata`.
+
+        Args:
+            flattens: It takes the JSON apart into dotted keys, and drops nulls, empty objects, what stands beside
+                objects in a list, and one of two keys that are the same with dots (Phoenix 20.26.1). A key that would
+                not come back whole is on the span as far as it goes, and leaves as a patch too.
+        """
+        self._flattens = flattens
+
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
         """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
         spelled: dict[str, Json] = {}
@@ -44,21 +54,57 @@ class OpenInferenceDialect:
                 remainder[name] = field
             elif kind != "tag" and (level, kind) != ("span", "metadata"):
                 spelled.update(spell(name, field[0]))
-        attributes, _ = to_attributes(spelled)
-        metadata = of_kind(fields, "span", "metadata")
+        attributes, json_names = to_attributes(spelled)
+        if json_names:
+            attributes[JSON_NAMES] = json_names
+        ours = of_kind(fields, "span", "metadata")
+        own = attributes.get(METADATA, (span.attributes or {}).get(METADATA))
+        metadata = {**_as_object(own), **ours} if ours else {}
         if metadata:
-            attributes[METADATA] = json_text({**own_metadata(span), **metadata})
+            attributes[METADATA] = json_text(metadata)
         for level in _LEVELS:
             if any(name[:2] == (level, "tag") and name not in remainder for name in fields):
                 attributes[tags_attribute(level)] = own_tags(span, fields, level)
-        return encoded(span, fields, attributes, remainder)
+        result = encoded(span, fields, attributes, remainder)
+        if not self._flattens:
+            return result
+        broken: list[FieldName] = [("span", "metadata", key) for key in ours if not _comes_back_whole(key, metadata)]
+        return replace(result, remainder={**result.remainder, **{name: fields[name] for name in broken}})
 
 
-def own_metadata(span: SpanView) -> dict[str, Json]:
-    """Return what the application, or OpenInference's `using_metadata`, has put there by itself."""
-    raw: AttributeValue | None = (span.attributes or {}).get(METADATA)
+def _as_object(raw: object) -> dict[str, Json]:
+    """Return what the application, or OpenInference's `using_metadata`, has put there by itself, as JSON of ours.
+
+    What is no JSON object is kept under the attribute's own name. Not orjson: it has no NaN, which `json.dumps` writes,
+    and takes a large integer for a float; and such an integer makes Phoenix lose the whole span (20.26.1).
+    """
+    if raw is None:
+        return {}
     try:
-        found = orjson.loads(raw) if isinstance(raw, str) else None
-    except orjson.JSONDecodeError:
-        found = None
-    return found if isinstance(found, dict) else {}
+        found = json.loads(raw) if isinstance(raw, str) else raw
+    except (ValueError, RecursionError):
+        found = raw
+    plain = clean(found, [], METADATA, STORE_LIMITS)
+    return plain if isinstance(plain, dict) else {METADATA: plain}
+
+
+def _comes_back_whole(key: str, metadata: Mapping[str, Json]) -> bool:
+    """Whether nothing of a key is lost when metadata is flattened into dotted keys."""
+    if _has_gap(metadata[key]):
+        return False
+    return not any(
+        (longer.startswith(f"{shorter}.") and isinstance(metadata[shorter], dict | list))
+        for other in metadata
+        for shorter, longer in ((key, other), (other, key))
+        if "." in longer
+    )
+
+
+def _has_gap(value: Json) -> bool:
+    """Whether something in it has no dotted key: a null, an empty object, what stands beside objects in a list."""
+    if isinstance(value, list):
+        objects = [item for item in value if isinstance(item, dict)]
+        return bool(objects) and (len(objects) < len(value) or any(map(_has_gap, objects)))
+    if isinstance(value, dict):
+        return not value or any(map(_has_gap, value.values()))
+    return value is None

@@ -28,7 +28,7 @@ def encoded(span: SpanView, fields: Fields, spelled: Mapping[str, AttributeValue
     Args:
         span: The ended span.
         fields: All of them.
-        spelled: Those that the dialect could say, as attributes.
+        spelled: Those that the dialect could say, as attributes; it lists in `otel_metadata.json` which are JSON text.
         remainder: Those that it could not; their canonical attributes stay. Name, status and status message are never
             among them where they can be said on the span itself.
     """
@@ -40,10 +40,11 @@ def encoded(span: SpanView, fields: Fields, spelled: Mapping[str, AttributeValue
         gone |= {tags_attribute(name[0])} if name[1] == "tag" else spelled_names(name, value)
     for attribute in gone:
         own.pop(attribute, None)
-    listed = [name for name in texts(own.pop(JSON_NAMES, None)) if name not in gone]
+    before = [name for name in texts(own.pop(JSON_NAMES, None)) if name not in gone]
+    own.update(spelled)
+    listed = [*dict.fromkeys([*before, *texts(spelled.get(JSON_NAMES))])]
     if listed:
         own[JSON_NAMES] = listed
-    own.update(spelled)
     new_name, status = _name(fields), _status(fields)
     return Encoded(own, name=new_name, status=status, remainder=_without_said(remainder, new_name, status))
 

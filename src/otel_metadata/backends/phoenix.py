@@ -1,0 +1,117 @@
+"""Arize Phoenix, self-hosted or in its cloud: spans over OTLP/HTTP, what comes late as annotations.
+
+Nothing here decides how a field is spelled: see `dialects.openinference` and `exporters.phoenix`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+from otel_metadata.backends import from_environment
+from otel_metadata.dialects.openinference import OpenInferenceDialect
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.exporters.phoenix import PhoenixPatchExporter
+from otel_metadata.late.destination import Destination
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource  # noqa: TID251 # a name in a signature; nothing is loaded
+
+__all__ = ["destination"]
+
+_ENDPOINTS: Final = ("PHOENIX_COLLECTOR_ENDPOINT", "PHOENIX_BASE_URL")
+_DEFAULT_ENDPOINT: Final = "http://localhost:6006"
+_CLOUD: Final = "phoenix.arize.com"
+_GRPC_PORT: Final = 4317
+_TRACES: Final = "/v1/traces"
+_HEADERS: Final = "PHOENIX_CLIENT_HEADERS"
+_AUTHORIZATION: Final = "authorization"
+
+
+def destination(
+    *,
+    endpoint: str | None = None,
+    api_key: str | None = None,
+    project: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    name: str = "phoenix",
+    hold_millis: int = 0,
+    resource: Resource | None = None,
+) -> Destination:
+    """Return Phoenix as a destination.
+
+    Args:
+        endpoint: Phoenix's own address; `PHOENIX_COLLECTOR_ENDPOINT`, else `PHOENIX_BASE_URL`, else
+            `http://localhost:6006`. With or without `/v1/traces`. Not the port of gRPC.
+        api_key: `PHOENIX_API_KEY`; its cloud demands one, a server of your own only when authentication is on.
+        project: The project of new traces; `PHOENIX_PROJECT`, else `PHOENIX_PROJECT_NAME`, else what the spans'
+            resource says (`openinference.project.name`), else Phoenix's `default`.
+        headers: More headers; `PHOENIX_CLIENT_HEADERS`, as `name=value,name=value` with percent-encoded values.
+        name: Of the destination.
+        hold_millis: How long an ended span is kept, so that what comes soon after is still on it.
+        resource: Not used: Phoenix gets no spans of our own.
+
+    Raises:
+        ConfigurationError: The key of the cloud is missing, or one of these cannot be used.
+    """
+    base = from_environment(
+        endpoint, *_ENDPOINTS, default=_DEFAULT_ENDPOINT, expected="Phoenix's address, such as http://localhost:6006"
+    )
+    base = base.rstrip("/").removesuffix(_TRACES)
+    host, port = _host_and_port(base)
+    if port == _GRPC_PORT:
+        raise ConfigurationError(
+            _setting(endpoint),
+            f"port {port}",
+            "Phoenix's HTTP address, such as http://localhost:6006, not that of gRPC",
+        )
+    sent = {name.lower(): value for name, value in (_headers() if headers is None else headers).items()}
+    is_cloud = host == _CLOUD or host.endswith(f".{_CLOUD}")
+    needs_key = is_cloud and _AUTHORIZATION not in sent
+    key = from_environment(
+        api_key, "PHOENIX_API_KEY", default=None if needs_key else "", expected="an API key of Phoenix's settings page"
+    )
+    if key:
+        sent[_AUTHORIZATION] = f"Bearer {key}"
+    variables = ("PHOENIX_PROJECT", "PHOENIX_PROJECT_NAME")
+    wanted = from_environment(project, *variables, default="", expected="a project's name")
+    try:
+        return Destination(
+            name,
+            OtlpHttpSender(f"{base}{_TRACES}", headers={**sent, **({"x-project-name": wanted} if wanted else {})}),
+            PhoenixPatchExporter(base, headers=sent, name=name),
+            OpenInferenceDialect(flattens=True),
+            hold_millis=hold_millis,
+        )
+    except ConfigurationError as error:
+        if error.setting in {"url", "endpoint"}:
+            raise ConfigurationError(_setting(endpoint), error.got, error.expected) from None
+        raise
+
+
+def _setting(endpoint: str | None) -> str:
+    """Return what the endpoint came from."""
+    if endpoint is not None:
+        return "endpoint"
+    return next((variable for variable in _ENDPOINTS if os.environ.get(variable, "").strip()), _ENDPOINTS[0])
+
+
+def _host_and_port(url: str) -> tuple[str, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port
+    except ValueError:  # whoever sends there says what is wrong with it
+        return "", None
+
+
+def _headers() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, os.environ.get(_HEADERS, "").split(","))):
+        name, is_pair, value = part.partition("=")
+        if not is_pair or not name.strip():
+            raise ConfigurationError(_HEADERS, "***", "name=value,name=value with percent-encoded values")
+        found[unquote(name.strip())] = unquote(value.strip())
+    return found

@@ -1,0 +1,252 @@
+"""Patches for Arize Phoenix: annotations of the span or trace, for Phoenix never changes a stored span.
+
+What a request replaces is one annotation, whole, by (name, span, identifier). So each field is an annotation of its
+own, whose identifier follows from the field's key: to send it again changes nothing, and neither another field nor
+another process is overwritten. One annotation with all metadata would have to be read first, which Phoenix allows only
+to who knows the project that the trace went to, and what two processes write at once would be lost.
+
+| field | annotation |
+|---|---|
+| metadata | `otel_metadata`, identifier and label the key, explanation the value as text, metadata `{key: value}` |
+| any other but a verdict | the same as `otel_metadata.<kind>` |
+| evaluation | its own name, kind, label, score, explanation and metadata |
+| annotation | its own name, kind HUMAN; the annotator in the metadata and the identifier |
+| annotation named `note` that has a text alone | a note |
+
+Source: Phoenix 20.26.1, `POST /v1/{span,trace}_annotations?sync=true`, `POST /v1/{span,trace}_notes`. Without `sync`
+the answer is a success whatever becomes of it. With it an unknown span refuses the whole request, by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
+
+from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient
+from otel_metadata.model.evaluation import Annotation, Evaluation
+from otel_metadata.model.merge import Json, Kind, Level, Version, json_text
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+
+if TYPE_CHECKING:
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.seams import Convergence
+
+__all__ = ["ANNOTATION_NAME", "PhoenixPatchExporter"]
+
+ANNOTATION_NAME: Final = "otel_metadata"
+"""The annotation that holds late metadata."""
+
+_NOTE: Final = "note"
+"""The name that Phoenix keeps for notes: an annotation of this name is refused."""
+
+_MAX_ROWS: Final = 500
+"""Rows in one request. A thousand took 1.2 s with SQLite, 3.3 s with PostgreSQL."""
+
+_What: TypeAlias = Literal["annotations", "notes"]
+
+_MISSING: Final = re.compile(r"(?:Span|Trace)s? with IDs? ([0-9a-f, ]+) (?:do not exist\.|not found)")
+
+_UNKNOWN: Final = Rejected(DeliveryError("segment_not_found", "Phoenix does not know the span or trace (yet)"))
+_UNSUPPORTED: Final = Rejected(
+    DeliveryError("unsupported", "the patch names no span, and nothing in it is about the trace")
+)
+_UNCONFIRMED: Final = Retry(
+    DeliveryError("connection_failure", "the answer to a success does not confirm what was sent; check the endpoint")
+)
+
+
+class _Row(NamedTuple):
+    """One annotation or note.
+
+    Attributes:
+        version: Of the field.
+        place: Of its patch in the batch.
+        target: The id of the span or trace, as in `body`.
+    """
+
+    version: Version
+    place: int
+    target: str
+    body: dict[str, Json]
+
+
+@final
+class PhoenixPatchExporter:
+    """Upserts one annotation for each field of a patch."""
+
+    name: str = "phoenix"
+    max_batch: int = 200
+    # A span can be asked for 0.2 s after its export was acknowledged, later under load: then it is tried again.
+    grace_millis: int = 1_000
+    reports_missing: bool = True
+    convergence: Convergence = "ordered"
+
+    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None, name: str = "phoenix") -> None:
+        """Connect later.
+
+        Args:
+            url: Of Phoenix itself, without `/v1`.
+            headers: Sent with every request, the key among them.
+            name: For people.
+
+        Raises:
+            ConfigurationError: The URL or a header cannot be used.
+        """
+        self.name = name
+        self._rest = RestClient(url, headers=headers)
+
+    def __repr__(self) -> str:
+        """Return the address, without what may be secret."""
+        return f"<PhoenixPatchExporter {self._rest.shown_url}>"
+
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
+        """Send the fields of all patches together; what is unknown or refused keeps nothing else back."""
+        budget = Budget(timeout_millis)
+        notes = [list[str]() for _ in patches]
+        rows: defaultdict[tuple[Level, _What], list[_Row]] = defaultdict(list)
+        for place, patch in enumerate(patches):
+            for level, what, row in _rows(patch, place, notes[place]):
+                rows[level, what].append(row)
+        sent = {row.place for group in rows.values() for row in group}
+        failed: dict[int, Outcome] = {place: _UNSUPPORTED for place in range(len(patches)) if place not in sent}
+        stop: Outcome | None = None
+        for level, what, some in _requests(rows):
+            waiting = [row for row in some if row.place not in failed]
+            answers = self._answers(level, what, waiting, budget) if stop is None else _all(waiting, stop)
+            failed.update(answers)
+            stop = stop or next((one for one in answers.values() if isinstance(one, Pause | Retry)), None)
+        return [failed.get(place) or Delivered(tuple(notes[place])) for place in range(len(patches))]
+
+    def _answers(self, level: Level, what: _What, rows: list[_Row], budget: Budget) -> dict[int, Outcome]:
+        """Send rows in one request, or in as many as it takes; return what failed, by the place of the patch."""
+        if not rows:
+            return {}
+        if what == "notes":
+            path, data = f"/v1/{level}_notes", rows[0].body
+            answer = self._rest.call("POST", path, {"data": data}, budget=budget)
+        else:
+            path = f"/v1/{level}_annotations?sync=true"
+            answer = self._rest.call("POST", path, {"data": [row.body for row in rows]}, budget=budget)
+        unknown = _unknown(answer)
+        known = [row for row in rows if row.target not in unknown]
+        if len(known) < len(rows):
+            # Nothing of the request was written.
+            missing = [row for row in rows if row.target in unknown]
+            return {**_all(missing, _UNKNOWN), **self._answers(level, what, known, budget)}
+        if isinstance(answer.outcome, Rejected) and len(rows) > 1:
+            half = len(rows) // 2
+            first = self._answers(level, what, rows[:half], budget)
+            return {
+                **first,
+                **self._answers(level, what, [row for row in rows[half:] if row.place not in first], budget),
+            }
+        if answer.outcome is not None:
+            return _all(rows, answer.outcome)
+        return {} if _confirms(answer, len(rows)) else _all(rows, _UNCONFIRMED)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """Close the connection; a request that waits for its answer ends."""
+        self._rest.close()
+
+
+def _requests(
+    rows: Mapping[tuple[Level, _What], list[_Row]],
+) -> Iterator[tuple[Level, _What, list[_Row]]]:
+    """Yield the rows of each request, in ascending version: of two with one key the later stands."""
+    for (level, what), group in rows.items():
+        group.sort(key=lambda row: row.version)
+        size = 1 if what == "notes" else _MAX_ROWS
+        for start in range(0, len(group), size):
+            yield level, what, group[start : start + size]
+
+
+def _rows(patch: Patch, place: int, notes: list[str]) -> Iterator[tuple[Level, _What, _Row]]:
+    """Yield what a patch becomes; *notes* gets a sentence for each field that is kept otherwise than it was set."""
+    for (level, kind, key), (value, version) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
+        if level == "span" and not patch.target.span_id:
+            notes.append(f"{_shown(level, kind, key)}: not kept, for the patch names no span")
+            continue
+        target = patch.target.span_id_hex if level == "span" else patch.target.trace_id_hex
+        what, body = _body(level, kind, key, value, notes)
+        yield level, what, _Row(version, place, target, {f"{level}_id": target, **body})
+
+
+def _body(level: Level, kind: Kind, key: str, value: Json, notes: list[str]) -> tuple[_What, dict[str, Json]]:
+    if kind == "evaluation":
+        verdict = Evaluation.from_json(key, value)
+        body = _annotation(
+            _free_name(verdict.name, notes),
+            f"{ANNOTATION_NAME}:{kind}",
+            verdict.source,
+            (verdict.label, verdict.score, verdict.explanation),
+            verdict.metadata or {},
+        )
+        return "annotations", body
+    if kind == "annotation":
+        said = Annotation.from_json(value)
+        identifier = f"{ANNOTATION_NAME}:{kind}" + (f":{said.annotator}" if said.annotator is not None else "")
+        if said.name == _NOTE and (said.label, said.score) == (None, None) and (said.text or "").strip():
+            return "notes", {"note": said.text, "identifier": identifier}
+        about: dict[str, Json] = {} if said.annotator is None else {"annotator": said.annotator}
+        parts = (said.label, said.score, said.text)
+        return "annotations", _annotation(_free_name(said.name, notes), identifier, "human", parts, about)
+    name = ANNOTATION_NAME if kind == "metadata" else f"{ANNOTATION_NAME}.{kind}"
+    text = value if isinstance(value, str) else json_text(value)
+    notes.append(
+        f"{_shown(level, kind, key)}: kept as an annotation of the {level} ({name}); Phoenix does not change what it "
+        "has stored"
+    )
+    word = key or kind
+    return "annotations", _annotation(name, word, "code", (word, None, text), {word: value})
+
+
+def _annotation(
+    name: str,
+    identifier: str,
+    source: str,
+    parts: tuple[str | None, float | None, str | None],
+    metadata: Mapping[str, Json],
+) -> dict[str, Json]:
+    label, score, explanation = parts
+    return {
+        "name": name,
+        "identifier": identifier,
+        "annotator_kind": source.upper(),
+        "result": {"label": label, "score": score, "explanation": explanation},
+        "metadata": dict(metadata),
+    }
+
+
+def _free_name(name: str, notes: list[str]) -> str:
+    if name != _NOTE:
+        return name
+    free = f"{ANNOTATION_NAME}.{_NOTE}"
+    notes.append(f"{name}: kept as the annotation {free}; Phoenix keeps the name for texts by people")
+    return free
+
+
+def _shown(level: Level, kind: Kind, key: str) -> str:
+    return f"{'trace ' if level == 'trace' else ''}{kind}{f' {key}' if key else ''}"
+
+
+def _unknown(answer: RestAnswer) -> set[str]:
+    """Return the ids that Phoenix says it does not know; none where a 404 is about something else."""
+    match = _MISSING.fullmatch(answer.text.strip()) if answer.status == 404 else None
+    return set(match[1].split(", ")) if match is not None else set()
+
+
+def _confirms(answer: RestAnswer, count: int) -> bool:
+    """Whether a success has the id of everything that was written."""
+    data = answer.body.get("data") if isinstance(answer.body, dict) else None
+    written = data if isinstance(data, list) else [data]
+    return len(written) == count and all(isinstance(one, dict) and one.get("id") for one in written)
+
+
+def _all(rows: Sequence[_Row], outcome: Outcome) -> dict[int, Outcome]:
+    return dict.fromkeys((row.place for row in rows), outcome)
