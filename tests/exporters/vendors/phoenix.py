@@ -95,7 +95,7 @@ class PhoenixDouble(Double):
                         {
                             "span_id": span.span_id.hex(),
                             "trace_id": span.trace_id.hex(),
-                            "attributes": _flat({one.key: _plain(one.value) for one in span.attributes}),
+                            "attributes": flattened({one.key: _plain(one.value) for one in span.attributes}),
                             "project": project,
                         }
                     )
@@ -165,7 +165,7 @@ def _plain(value: Any) -> Any:
     return getattr(value, kind) if kind is not None else None
 
 
-def _flat(attributes: dict[str, Any]) -> dict[str, Any]:
+def flattened(attributes: dict[str, Any]) -> dict[str, Any]:
     """Take `metadata` apart as Phoenix does: dotted keys, without nulls and empty objects."""
     try:
         metadata = json.loads(attributes.get("metadata", ""))
