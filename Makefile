@@ -31,8 +31,8 @@ heading = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-after-the-end test-others test-openai-v2 check fix bench stress test-ends \
-  test-oldest-if-there test-newest-if-there test-oldest test-newest test-backends wheel-test constraints clean
+.PHONY: help demo test test-after-the-end test-others test-openai-v2 test-backends check fix bench stress test-ends \
+  test-oldest-if-there test-newest-if-there test-oldest test-newest wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +61,10 @@ test-others: .venv/.installed
 test-openai-v2: .venv-openai-v2/.installed ## run the instrumentor tests against opentelemetry-instrumentation-openai-v2
 	$(heading) "instrumentor tests, environment openai-v2"
 	@OTEL_METADATA_TEST_INSTRUMENTORS=openai_v2 .venv-openai-v2/bin/python -m pytest tests/instrumentors
+
+test-backends: .venv/.installed .venv-phoenix/.installed ## run the tests against real servers of backends, on loopback; two minutes
+	$(heading) "tests against real servers: Phoenix"
+	@OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers
 
 check: .venv/.installed ## check format, lint, types and layers
 	$(heading) "format"
@@ -135,19 +139,15 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	$(heading) "constraints-openai-v2.txt"
 	@$(COMPILE) --universal --python-version 3.10 pyproject.toml \
 	  --group build --group test --group openai-v2 --extra cli --output-file constraints-openai-v2.txt
-	@for sdk in $(SDKS); do printf '\n== constraints-%s.txt\n' "$$sdk"; \
-	  $(COMPILE) --python-version 3.11 pyproject.toml --group build --group test --group "$$sdk" --extra cli \
-	  --output-file "constraints-$$sdk.txt" || exit 1; done
-	$(heading) "constraints-mlflow.txt"
-	@echo 'mlflow==3.17.2' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
+	$(heading) "constraints-phoenix.txt"
+	@echo 'arize-phoenix>=20.26' | $(COMPILE) --universal --python-version 3.11 - --output-file constraints-phoenix.txt
 	$(heading) "constraints-oldest.txt"
 	@$(COMPILE) --python-version 3.10 --resolution lowest-direct pyproject.toml \
 	  --group build --group test --extra demo --extra dataframe --extra server --extra clickhouse \
 	  --output-file constraints-oldest.txt
 
 clean: ## remove the environments, the caches and what was built
-	@rm -rf .venv .venv-openai-v2 .venv-oldest .venv-newest \
-	  $(SDKS:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
+	@rm -rf .venv .venv-openai-v2 .venv-phoenix .venv-oldest .venv-newest build dist htmlcov .coverage .coverage.* \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks stress examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -172,18 +172,11 @@ $(UV):
 	  --build-constraint constraints-openai-v2.txt --editable '.[cli]' --group test --group openai-v2
 	@touch $@
 
-$(SDKS:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constraints-%.txt | $(UV)
-	$(heading) "environment .venv-$*: installing (once)"
-	@$(UV) venv --quiet --clear --python $(BIN)/python ".venv-$*"
-	@$(UV_INSTALL) --python ".venv-$*" --constraint "constraints-$*.txt" \
-	  --build-constraint "constraints-$*.txt" --editable '.[cli]' --group test --group "$*"
-	@touch $@
-
-# A server of its own, which the tests start and end; it shares no package with .venv.
-.venv-mlflow/.installed: constraints-mlflow.txt | $(UV)
-	$(heading) "environment .venv-mlflow: installing (once)"
-	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-mlflow
-	@$(UV_INSTALL) --python .venv-mlflow --constraint constraints-mlflow.txt mlflow
+# Phoenix needs Python 3.11; nothing of ours is in there.
+.venv-phoenix/.installed: constraints-phoenix.txt | $(UV)
+	$(heading) "environment .venv-phoenix: installing (once; 650 MB)"
+	@$(UV) venv --quiet --clear --python '>=3.11,<3.15' .venv-phoenix
+	@$(UV_INSTALL) --python .venv-phoenix --constraint constraints-phoenix.txt arize-phoenix
 	@touch $@
 
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt | $(UV)

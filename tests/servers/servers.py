@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 T = TypeVar("T")
 
-_ROOT = Path(__file__).parents[2]
+PHOENIX_BIN = Path(__file__).parents[2] / ".venv-phoenix" / "bin"
 _HOST = "127.0.0.1"
 # A first start builds the database; on a machine that does other work it has taken 45 s.
 _START_SECONDS = 180
@@ -57,7 +57,7 @@ class Phoenix:
         Args:
             folder: For the database and the log.
         """
-        self._program = _ROOT / ".venv-phoenix" / "bin" / "phoenix"
+        self._program = PHOENIX_BIN / "phoenix"
         self._folder = folder
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -90,7 +90,7 @@ class Phoenix:
             RuntimeError: It is not installed, ended, or did not answer in time.
         """
         if not self._program.exists():
-            raise RuntimeError(f"{self._program.parent.parent.name} has no Phoenix; `make test-backends` builds it.")
+            raise RuntimeError(f"{PHOENIX_BIN} has no Phoenix; `make test-backends` builds it.")
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._program, "serve"], stdout=log, stderr=log, env=self._environment, cwd=self._folder

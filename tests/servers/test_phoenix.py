@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import openai
@@ -12,7 +16,7 @@ from openinference.instrumentation.openai import OpenAIInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags
 from tests.exporters.vendors.phoenix import PhoenixDouble
-from tests.servers.servers import Phoenix, eventually
+from tests.servers.servers import PHOENIX_BIN, Phoenix, eventually
 
 import otel_metadata as om
 from otel_metadata.backends import phoenix as backend
@@ -182,6 +186,29 @@ def test_a_span_that_phoenix_cannot_read_takes_no_other_with_it(phoenix, project
     names = {span["name"] for span in stored(phoenix, project, 7).values()}
     assert names == {f"span {number}" for number in range(8)} - {"span 3"}
     assert pipeline.stats().destinations["phoenix"].spans_failed == 1
+
+
+def test_phoenix_s_client_reads_late_metadata_as_the_docs_say(phoenix, project, provider, tmp_path):
+    """The rows of the annotation, put together, are the metadata."""
+    pipeline = configured(phoenix, project, provider)
+    with provider.get_tracer("application").start_as_current_span("span") as span:
+        ref = om.SpanRef.from_span_context(span.get_span_context())
+    delivered(pipeline)
+    om.update_span(ref, metadata=EVERY_TYPE)
+    om.score_span(ref, "Correctness", score=1, metadata={"s": "of the verdict"})
+    delivered(pipeline)
+
+    asked = {"key": phoenix.key, "span_ids": [ref.span_id_hex], "project_identifier": project}
+    program = Path(__file__).parents[1] / "oracles" / "phoenix_client.py"
+    read = subprocess.run(
+        [PHOENIX_BIN / "python", program, phoenix.url, "read", json.dumps(asked)],
+        check=True,
+        timeout=300,
+        stdout=subprocess.PIPE,
+        env={"PATH": os.defpath},
+        cwd=tmp_path,
+    )
+    assert json.loads(read.stdout) == EVERY_TYPE
 
 
 class Backend(Protocol):

@@ -141,7 +141,9 @@ class PhoenixDouble(Double):
             return Response(404, f"{level.capitalize()} with ID {target} not found")
         result = {"label": None, "score": None, "explanation": note["note"].strip()}
         kept = {"result": result, "metadata": {}, "kind": "HUMAN"}
-        self.annotations[level][target, "note", note["identifier"]] = kept
+        # Without an identifier every call is another note.
+        identifier = note.get("identifier") or f"px-{level}-note:{len(self.annotations[level])}"
+        self.annotations[level][target, "note", identifier] = kept
         return Response(200, {"data": {"id": "QQ=="}})
 
 
