@@ -64,10 +64,12 @@ class TestAnswers:
         assert isinstance(outcome, Retry)
 
     def test_all_unknown_spans_of_a_batch_are_told_and_the_rest_is_sent_once_more(self, double, exporter):
-        """Two requests, however many are unknown."""
+        """Two requests, however many are unknown; of those nothing else is sent."""
         for number in (2, 4):
             double.know(om.SpanRef(number, number))
-        outcomes = sent(exporter, *(patch(number) for number in range(1, 6)))
+        note: tuple[FieldName, Json] = (("span", "annotation", "note"), Annotation("note", text="hello").to_json())
+        unknown = of(1, (("span", "metadata", "k"), 1), note)
+        outcomes = sent(exporter, unknown, *(patch(number) for number in range(2, 6)))
         assert [isinstance(outcome, Delivered) for outcome in outcomes] == [False, True, False, True, False]
         assert len(double.requests) == 2
 
@@ -94,7 +96,8 @@ class TestAnswers:
     def test_a_phoenix_that_is_full_or_locked_is_asked_once(self, double, exporter, status):
         """The rest of the batch waits, the requests of other kinds too."""
         double.fault = lambda _: Response(status, "Storage is locked")
-        patches = [of(n, (("span", "metadata", "k"), 1), (("trace", "metadata", "k"), 1)) for n in (1, 2)]
+        key: tuple[FieldName, Json] = (("trace", "metadata", "k"), 1)
+        patches = [of(1, (("span", "metadata", "k"), 1), key), of(2, key)]
         assert [type(outcome) for outcome in sent(exporter, *patches)] == [Retry, Retry]
         assert len(double.requests) == 1
 
@@ -139,6 +142,16 @@ class TestRows:
         assert isinstance(outcome, Delivered)
         assert len(outcome.notes) == 2
         assert {name for name, _ in double.of("span", f"{1:016x}")} == {"otel_metadata.note"}
+
+    def test_a_text_alone_is_a_note_only_by_its_name(self, double, exporter):
+        """Under any other name it is the explanation of an annotation."""
+        double.know(om.SpanRef(1, 1))
+        fields: list[tuple[FieldName, Json]] = [
+            (("span", "annotation", name), Annotation(name, text="hello").to_json()) for name in ("note", "remark")
+        ]
+        assert sent(exporter, of(1, *fields)) == [Delivered()]
+        assert [request.path for request in double.requests] == ["/v1/span_notes", "/v1/span_annotations"]
+        assert {row["result"]["explanation"] for row in double.of("span", f"{1:016x}").values()} == {"hello"}
 
     def test_verdicts_of_one_name_do_not_replace_each_other(self, double, exporter):
         """An evaluation, an annotation, and those of two people are four annotations."""
