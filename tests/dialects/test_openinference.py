@@ -101,7 +101,7 @@ class TestFlattens:
         for key, value in metadata.items():
             if ("span", "metadata", key) not in encoded.remainder:
                 for path, leaf in leaves(f"metadata.{key}", value):
-                    assert repr(stored[path]) == repr(leaf)
+                    assert json.dumps(stored[path], sort_keys=True) == json.dumps(leaf, sort_keys=True)
 
 
 def leaves(path: str, value: Json) -> Iterator[tuple[str, Json]]:
