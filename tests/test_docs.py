@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.resources import Resource
+from tests.backends import shown
 
 import otel_metadata
+from otel_metadata import backends
 from otel_metadata.dialects.canonical import JSON_NAMES
 from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.model.evaluation import Annotation, annotation_key
@@ -18,7 +20,7 @@ from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import VARIABLES
 
 ROOT = Path(__file__).parent.parent
-DOCS = sorted(ROOT.glob("docs/*.md"))
+DOCS = sorted(ROOT.glob("docs/**/*.md"))
 
 
 def run(program: Path, directory: Path) -> str:
@@ -66,6 +68,21 @@ def test_the_configuration_page_lists_every_variable() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     rows = re.findall(r"^\| `(OTEL_[A-Z_]+)` \| `(.*?)` \| (.*?) \|$", page, re.MULTILINE)
     assert rows == [tuple(variable) for variable in VARIABLES]
+
+
+def test_the_backends_page_shows_what_the_code_does() -> None:
+    """Its generated tables are those of the dialects and exporters as they are; `python -m tests.backends.shown`."""
+    _, _, rest = shown.PAGE.read_text().partition(shown.BEGIN)
+    assert rest.partition(shown.END)[0] == f"\n{shown.tables()}\n"
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_every_backend_has_a_page(name: str) -> None:
+    """With set-up, what goes where, verify, troubleshooting, and what is not verified."""
+    page = (ROOT / "docs" / "backends" / f"{name}.md").read_text()
+    for heading in ("Set-up", "What goes where", "Verify", "Troubleshooting", "Not verified"):
+        assert re.search(rf"^## {heading}", page, re.MULTILINE), heading
+    assert f"(backends/{name}.md)" in (ROOT / "docs" / "backends.md").read_text()
 
 
 def test_the_attributes_page_names_the_list_of_json_attributes() -> None:
