@@ -20,7 +20,7 @@ find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable
 
 # Vendors whose SDK judges our requests, and those whose server does.
 SDKS := langfuse langwatch galileo arize
-SERVERS := mlflow
+SERVERS := mlflow phoenix
 
 STRESS := kill_nine every_write backend_down forks shutdown damage soak
 
@@ -31,8 +31,8 @@ heading = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-after-the-end test-others test-openai-v2 test-backends check fix bench stress test-ends \
-  test-oldest-if-there test-newest-if-there test-oldest test-newest wheel-test constraints clean
+.PHONY: help demo test test-after-the-end test-others test-openai-v2 check fix bench stress test-ends \
+  test-oldest-if-there test-newest-if-there test-oldest test-newest test-backends wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -61,10 +61,6 @@ test-others: .venv/.installed
 test-openai-v2: .venv-openai-v2/.installed ## run the instrumentor tests against opentelemetry-instrumentation-openai-v2
 	$(heading) "instrumentor tests, environment openai-v2"
 	@OTEL_METADATA_TEST_INSTRUMENTORS=openai_v2 .venv-openai-v2/bin/python -m pytest tests/instrumentors
-
-test-backends: .venv/.installed .venv-phoenix/.installed ## run the tests against real servers of backends, on loopback; two minutes
-	$(heading) "tests against real servers: Phoenix"
-	@OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers
 
 check: .venv/.installed ## check format, lint, types and layers
 	$(heading) "format"
@@ -119,7 +115,7 @@ test-backends: .venv/.installed $(SDKS:%=.venv-%/.installed) $(SERVERS:%=.venv-%
 	  printf '\n== backends, the SDK of %s as judge of the wire\n' "$$sdk"; \
 	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$sdk/bin/python" -m pytest "tests/oracles/test_$$sdk.py" || status=1; done; \
 	  printf '\n== backends, real servers\n'; \
-	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers || status=1; exit $$status
+	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; exit $$status
 
 # Outside the tree, so that neither src/ nor a development dependency can help the import.
 wheel-test: .venv/.installed ## build the wheel, install it alone into an empty environment, import it
@@ -139,6 +135,11 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	$(heading) "constraints-openai-v2.txt"
 	@$(COMPILE) --universal --python-version 3.10 pyproject.toml \
 	  --group build --group test --group openai-v2 --extra cli --output-file constraints-openai-v2.txt
+	@for sdk in $(SDKS); do printf '\n== constraints-%s.txt\n' "$$sdk"; \
+	  $(COMPILE) --universal --python-version 3.11 pyproject.toml --group build --group test --group "$$sdk" --extra cli \
+	  --output-file "constraints-$$sdk.txt" || exit 1; done
+	$(heading) "constraints-mlflow.txt"
+	@echo 'mlflow==3.17.2' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
 	$(heading) "constraints-phoenix.txt"
 	@echo 'arize-phoenix>=20.26' | $(COMPILE) --universal --python-version 3.11 - --output-file constraints-phoenix.txt
 	$(heading) "constraints-oldest.txt"
@@ -147,7 +148,8 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	  --output-file constraints-oldest.txt
 
 clean: ## remove the environments, the caches and what was built
-	@rm -rf .venv .venv-openai-v2 .venv-phoenix .venv-oldest .venv-newest build dist htmlcov .coverage .coverage.* \
+	@rm -rf .venv .venv-openai-v2 .venv-oldest .venv-newest \
+	  $(SDKS:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks stress examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -170,6 +172,20 @@ $(UV):
 	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-openai-v2
 	@$(UV_INSTALL) --python .venv-openai-v2 --constraint constraints-openai-v2.txt \
 	  --build-constraint constraints-openai-v2.txt --editable '.[cli]' --group test --group openai-v2
+	@touch $@
+
+$(SDKS:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constraints-%.txt | $(UV)
+	$(heading) "environment .venv-$*: installing (once)"
+	@$(UV) venv --quiet --clear --python '>=3.11,<3.14' ".venv-$*"
+	@$(UV_INSTALL) --python ".venv-$*" --constraint "constraints-$*.txt" \
+	  --build-constraint "constraints-$*.txt" --editable '.[cli]' --group test --group "$*"
+	@touch $@
+
+# A server of its own, which the tests start and end; it shares no package with .venv.
+.venv-mlflow/.installed: constraints-mlflow.txt | $(UV)
+	$(heading) "environment .venv-mlflow: installing (once)"
+	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-mlflow
+	@$(UV_INSTALL) --python .venv-mlflow --constraint constraints-mlflow.txt mlflow
 	@touch $@
 
 # Phoenix needs Python 3.11; nothing of ours is in there.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 import orjson
 
 from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, tags_attribute, to_attributes
-from otel_metadata.dialects.openinference import METADATA, own_metadata
+from otel_metadata.dialects.openinference import METADATA, as_object
 from otel_metadata.dialects.spelling import encoded, of_kind, own_tags
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text
 
@@ -106,7 +106,7 @@ class MlflowDialect:
         attributes, _ = to_attributes(spelled)
         metadata = of_kind(fields, "span", "metadata")
         if metadata:
-            attributes[METADATA] = json_text({**own_metadata(span), **metadata})
+            attributes[METADATA] = json_text({**as_object((span.attributes or {}).get(METADATA)), **metadata})
         if any(name[:2] == ("span", "tag") for name in fields):
             attributes[tags_attribute("span")] = own_tags(span, fields, "span")
         result = encoded(span, fields, attributes, remainder)

@@ -21,7 +21,7 @@ from otel_metadata.model.value import STORE_LIMITS, clean
 if TYPE_CHECKING:
     from otel_metadata.model.encoding import Encoded, SpanView
 
-__all__ = ["METADATA", "OpenInferenceDialect", "own_metadata"]
+__all__ = ["METADATA", "OpenInferenceDialect", "as_object"]
 
 METADATA: Final = "metadata"
 """The attribute that holds a span's metadata."""
@@ -59,7 +59,7 @@ class OpenInferenceDialect:
             attributes[JSON_NAMES] = json_names
         ours = of_kind(fields, "span", "metadata")
         own = attributes.get(METADATA, (span.attributes or {}).get(METADATA))
-        metadata = {**_as_object(own), **ours} if ours else {}
+        metadata = {**as_object(own), **ours} if ours else {}
         if metadata:
             attributes[METADATA] = json_text(metadata)
         for level in _LEVELS:
@@ -72,7 +72,7 @@ class OpenInferenceDialect:
         return replace(result, remainder={**result.remainder, **{name: fields[name] for name in broken}})
 
 
-def _as_object(raw: object) -> dict[str, Json]:
+def as_object(raw: object) -> dict[str, Json]:
     """Return what the application, or OpenInference's `using_metadata`, has put there by itself, as JSON of ours.
 
     What is no JSON object is kept under the attribute's own name. Not orjson: it has no NaN, which `json.dumps` writes,
