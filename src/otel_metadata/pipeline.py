@@ -311,7 +311,7 @@ def _added() -> tuple[MetadataSpanProcessor, ...]:
 def _flush(processors: Sequence[MetadataSpanProcessor], timeout_millis: int) -> bool:
     if len(processors) == 1:
         return processors[0].force_flush(timeout_millis)
-    if any(worker.runs_here for processor in processors for worker in processor.workers):
+    if any(one.must_not_wait or any(worker.runs_here for worker in one.workers) for one in processors):
         return False  # as in MetadataSpanProcessor.force_flush
     finishes = []
     for processor in processors:

@@ -1,10 +1,22 @@
-"""An application that dies and is started again, in one process: for models of delivery.
+"""Processes: forked ones, programs of their own, and an application that dies and is started again in one process.
 
-A death is what a SIGKILL leaves: what was written is there, what was queued in memory is not, and the kernel has given
-the leases back. Real kills are in `test_spool.py` and in `stress/`; here a death costs a millisecond.
+That application is for models of delivery. A death is what a SIGKILL leaves: what was written is there, what was queued
+in memory is not, and the kernel has given the leases back. Real kills are in `test_spool.py` and in `stress/`; here a
+death costs a millisecond.
+
+Times here only end what hangs: nothing is decided by them.
 """
 
 from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -16,9 +28,94 @@ from otel_metadata.late.spool import Spool, SpoolSettings
 from otel_metadata.live import routing
 from otel_metadata.live.registry import REGISTRY
 from otel_metadata.model.merge import merge
+from otel_metadata.seams import SystemClock
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
-__all__ = ["Application", "Backend"]
+__all__ = ["Application", "Backend", "RunningClock", "give_up_later", "in_child", "in_program", "run"]
+
+ROOT = Path(__file__).parents[2]
+
+
+def give_up_later():
+    """Let this process say where it hangs, and end: by the alarm's default action, whatever lock it waits for."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.register(signal.SIGALRM, sys.__stderr__, chain=True)
+    signal.alarm(60)
+
+
+def in_child(function):
+    """Run *function* in a forked child, which then ends at once; return what it returned, as JSON."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            give_up_later()
+            os.close(reading)
+            os.write(writing, json.dumps(function()).encode())
+            code = 0
+        except BaseException as error:
+            os.write(writing, json.dumps(repr(error)).encode())
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        # The child may hang before its alarm is set.
+        if not select.select([pipe], [], [], 90)[0]:
+            os.kill(pid, signal.SIGKILL)
+        text = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, text
+    return json.loads(text)
+
+
+def in_program(function, *arguments, with_coverage=True):
+    """Run a function of a module in a process of its own; return what it returned, as JSON.
+
+    Without coverage a program may fork while its other threads run: one of them may hold coverage's own lock at the
+    fork, and then the first line of ours that is traced in the child waits for ever.
+    """
+    call = f"from {function.__module__} import {function.__name__} as main; answer = main(*{arguments})"
+    program = f"import json; {call}; print(json.dumps(answer))"
+    environment = {name: text for name, text in os.environ.items() if with_coverage or not name.startswith("COV")}
+    # Python 3.12 and later warn of a fork beside threads.
+    completed = run(program, ROOT, environment, warnings="ignore::DeprecationWarning")
+    assert completed.returncode == 0, completed.stderr
+    return json.loads(completed.stdout)
+
+
+def run(program, folder, environment=None, *, warnings="error"):
+    """Run the text of a program in *folder*; return how it ended."""
+    return subprocess.run(
+        [sys.executable, "-W", warnings, "-c", program],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+class RunningClock:
+    """The system's clock, which can be moved on: for processes that run at the same time, and wait for each other."""
+
+    wait = staticmethod(SystemClock.wait)
+
+    def __init__(self):
+        self._ahead_ns = 0
+
+    def wall_ns(self):
+        """Return the machine's time, and what it was moved on."""
+        return SystemClock.wall_ns() + self._ahead_ns
+
+    def monotonic_ns(self):
+        """Return the machine's time, and what it was moved on."""
+        return SystemClock.monotonic_ns() + self._ahead_ns
+
+    def advance(self, millis):
+        """Move both times forward."""
+        self._ahead_ns += int(millis * 1_000_000)
 
 
 class Backend:
@@ -54,8 +151,10 @@ class Application:
         finished: The stats of every life that has ended.
     """
 
-    def __init__(self, path, *, answer_spans, answer_patch, convergence="versioned", hold_millis=0, **settings):
-        self.clock = ManualClock()
+    def __init__(
+        self, path, *, answer_spans, answer_patch, convergence="versioned", hold_millis=0, clock=None, **settings
+    ):
+        self.clock = clock or ManualClock()
         self.path = str(path)
         self._answers = answer_spans, answer_patch
         self._convergence = convergence

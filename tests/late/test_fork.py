@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import select
-import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
+from tests.late.processes import in_child, in_program
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
@@ -26,34 +21,6 @@ from otel_metadata.testing import RecordingSpanExporter
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
 SLOW = OutboxSettings(schedule_delay_millis=3_600_000)
-
-
-def in_child(function):
-    """Run *function* in a forked child and return what it returned, as JSON; a deadlock ends the child, and fails."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            # The default action of the alarm ends the child, whatever lock it waits for.
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(30)
-            os.close(reading)
-            os.write(writing, json.dumps(function()).encode())
-            code = 0
-        except BaseException as error:
-            os.write(writing, json.dumps(repr(error)).encode())
-        finally:
-            os._exit(code)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        # The child may hang before its alarm is set.
-        if not select.select([pipe], [], [], 60)[0]:
-            os.kill(pid, signal.SIGKILL)
-        text = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, text
-    return json.loads(text)
 
 
 class Application:
@@ -222,20 +189,7 @@ def fork_under_load():
 
 def test_a_fork_while_other_threads_update_does_not_deadlock():
     """A child that is forked while other threads hold our locks can update, end and flush at once."""
-    # In a program without coverage: its own lock may be held by another thread at the fork, and then the first line of
-    # ours that is traced in the child waits for ever.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-    program = "from tests.late.test_fork import fork_under_load; fork_under_load()"
-    completed = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
-        cwd=Path(__file__).parents[2],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert completed.returncode == 0, completed.stderr
+    in_program(fork_under_load, with_coverage=False)
 
 
 def test_a_fork_from_within_our_lock_does_not_deadlock(application):

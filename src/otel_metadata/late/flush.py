@@ -42,6 +42,11 @@ class FlushTicket:
         self.is_clean = True
         self.done = done
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is waited for."""
+        return not self.keys and not self.wants_spooled
+
     def tried(self, key: SpanKey, *, is_clean: bool) -> None:
         """Note the answer to what went first: the patch behind it, if there is one, is still to be tried."""
         if key in self.keys:

@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from otel_metadata.late.flush import FlushTicket
@@ -615,9 +615,8 @@ class Outbox:
 
     def drop_ticket(self, ticket: FlushTicket) -> None:
         """Forget a flush that nobody waits for any more."""
-        with self._lock:
-            if ticket in self._tickets:
-                self._tickets.remove(ticket)
+        with self._lock, suppress(ValueError):
+            self._tickets.remove(ticket)
 
     def tell_news(self) -> None:
         """Log what was decided. Called without the lock: a logging handler is the application's code."""
@@ -887,7 +886,7 @@ class Outbox:
         """Return what flushes wait for."""
         if len(self._tickets) == 1:
             return self._tickets[0].keys
-        return {key for ticket in self._tickets for key in ticket.keys}
+        return set[SpanKey]().union(*(ticket.keys for ticket in self._tickets))
 
     def _is_flushed(self, key: SpanKey) -> bool:
         """Whether a flush waits for it."""
@@ -936,8 +935,11 @@ class Outbox:
             if ticket.wants_spooled and not ticket.keys and len(self._patches) >= self.settings.spool_window:
                 # The window is full of what may not go now, so nothing more is read.
                 ticket.wants_spooled = ticket.is_clean = False
-        for ticket in [one for one in self._tickets if not one.keys and not one.wants_spooled]:
-            self._tickets.remove(ticket)
+        for ticket in [one for one in self._tickets if one.is_over]:
+            try:
+                self._tickets.remove(ticket)
+            except ValueError:  # a shutdown that interrupted us here has told it
+                continue
             ticket.done()
 
     def __repr__(self) -> str:

@@ -294,7 +294,9 @@ class PatchQueue:
         if not self._due:
             return None
         first = max(self._due[0][0], self.circuit.until_ns)
-        asked = [pending.due_ns for key in flushed if (pending := self._pending.get(key)) and not self.is_blocked(key)]
+        asked = [
+            pending.due_ns for key in list(flushed) if (pending := self._pending.get(key)) and not self.is_blocked(key)
+        ]
         return min(first, *asked) if asked else first
 
     def claim(

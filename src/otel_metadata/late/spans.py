@@ -166,10 +166,10 @@ class SpanQueue:
         """Return when the next span leaves; None when none waits."""
         if not self.waiting:
             return None
-        first = next(iter(self.waiting.values())).due_ns
-        if any(key in self.waiting for key in flushed):
+        if not self.waiting.keys().isdisjoint(flushed):
             return 0
-        return max(first, self.circuit.until_ns)
+        first = self._oldest()
+        return max(self.waiting[first].due_ns, self.circuit.until_ns) if first is not None else None
 
     def claim(self, now_ns: int, flushed: Collection[SpanKey]) -> list[QueuedSpan]:
         """Take the spans whose time has come.
@@ -182,17 +182,26 @@ class SpanQueue:
         waiting = self.waiting
         if self.circuit.is_open(now_ns):
             # Only these: others that were tried a moment ago must not be tried again for as long as a flush lasts.
-            asked = [key for key in waiting if key in flushed] if flushed else []
-            for key in asked[: self._limit]:
-                self._take(key, batch)
+            asked = [key for key in list(waiting) if key in flushed] if flushed else []
+            for one in asked[: self._limit]:
+                self._take(one, batch)
             return batch
-        while waiting and len(batch) < self._limit:
-            key = next(iter(waiting))
+        while len(batch) < self._limit:
+            key = self._oldest()
+            if key is None:
+                break
             is_pressed = len(waiting) + len(batch) >= self.pressure_at or self.bytes * 2 > self._settings.max_bytes
             if waiting[key].due_ns > now_ns and not is_pressed and key not in flushed:
                 break
             self._take(key, batch)
         return batch
+
+    def _oldest(self) -> SpanKey | None:
+        while True:
+            try:
+                return next(iter(self.waiting), None)
+            except RuntimeError:  # a signal handler ended a span between the two calls
+                continue
 
     def _take(self, key: SpanKey, batch: list[QueuedSpan]) -> None:
         item = self.waiting[key]

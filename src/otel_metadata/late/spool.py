@@ -875,16 +875,17 @@ def _letter_frame(letter: DeadLetter, number: int) -> bytes:
 
 
 _spools: Final[weakref.WeakSet[Spool]] = weakref.WeakSet()
-_held_at_fork: Final[list[Spool]] = []
+# By thread: two may fork at once.
+_held_at_fork: Final[dict[int, list[Spool]]] = {}
 
 
 def _before_fork() -> None:
-    _held_at_fork.extend(spool for spool in list(_spools) if spool.hold_at_fork())
+    _held_at_fork[threading.get_ident()] = [spool for spool in list(_spools) if spool.hold_at_fork()]
 
 
 def _after_fork_in_parent() -> None:
-    while _held_at_fork:
-        _held_at_fork.pop().release_in_parent()
+    for spool in _held_at_fork.pop(threading.get_ident(), ()):
+        spool.release_in_parent()
 
 
 def _after_fork_in_child() -> None:

@@ -54,11 +54,43 @@ def suppressed() -> Context:
 
 
 @final
+class _Event(threading.Event):
+    """An event whose methods may be interrupted by a finalizer or signal handler that calls them as well.
+
+    Inside `set` and `wait` the standard library's holds a lock that is not re-entrant: such a call would wait for
+    itself. Here a lock is the state, held while the event is not set, and each step is atomic. One thread waits for it.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        super().__init__()
+        self._unset = lock
+        self._unset.acquire()
+
+    def is_set(self) -> bool:
+        return not self._unset.locked()
+
+    def set(self) -> None:
+        try:
+            self._unset.release()
+        except RuntimeError:  # it is set
+            pass
+
+    def clear(self) -> None:
+        self._unset.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        is_set = self._unset.acquire(timeout=-1 if timeout is None else timeout)
+        if is_set:
+            self.set()
+        return is_set
+
+
+@final
 class Worker:
     """Empties one outbox, on a daemon thread that is started beforehand.
 
     Python 3.12 refuses new threads while the interpreter shuts down, so the thread that sends the last patches is the
-    one that was there all along.
+    one that was there all along. Where none can be started any more, who flushes or shuts down does the work.
     """
 
     def __init__(
@@ -89,17 +121,24 @@ class Worker:
         after_fork_in_child(self._after_fork)
 
     def _begin(self) -> None:
-        self._awake = threading.Event()
+        # Locks of the kind of the thread: gevent may come between, and its own do not wake from one thread to another.
+        self._new_lock = threading.Lock
+        self._awake = _Event(self._new_lock())
         self._is_stopped = False
         self._is_closed = False
+        self._is_over = False
+        self._waiting: set[_Event] = set()
         self._stop_ticket: FlushTicket | None = None
         self._stop_by_ns = 0
         self._spans_were_last = False
         self._thread: threading.Thread | None = None
         if self._with_thread:
-            name = f"otel_metadata:{self.outbox.destination.name}"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            name = self.outbox.destination.name
+            self._thread = threading.Thread(target=self._run, name=f"otel_metadata:{name}", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                REPORTER.tell(f"thread:{name}", f"{name}: {error}; updates are sent by flush() and shutdown() only.")
 
     def _after_fork(self) -> None:
         # The thread did not come along, and what waits belongs to the parent.
@@ -172,7 +211,8 @@ class Worker:
 
     def begin_flush(self, deadline_ns: int) -> _Finish:
         """Ask for a flush without waiting; the result waits until the deadline."""
-        event = threading.Event()
+        event = _Event(self._new_lock())
+        self._waiting.add(event)
         ticket = self.outbox.request_flush(event.set, deadline_ns)
         self.wake()
         return _Finish(self, ticket, event)
@@ -247,6 +287,11 @@ class Worker:
             self._clock.wait(self._awake, wait_ns)
             self._awake.clear()
         self._close_exporters()
+        # A shutdown in a signal handler does not wait for the call that it interrupts. That may be a flush, and then
+        # nobody is left to do what it waits for.
+        self._is_over = True
+        for event in list(self._waiting):
+            event.set()
 
     def _export(self, batch: SpanBatch) -> None:
         try:
@@ -354,14 +399,15 @@ class _Finish:
         try:
             if worker.runs_here:
                 return False
-            if not worker.has_thread:
+            if not worker.has_thread and not worker._is_over:
                 # No thread (a test, or an interpreter that has lost it): the caller does the work.
                 while not self._event.is_set() and clock.monotonic_ns() < deadline_ns and worker.step():
                     pass
-                return self._event.is_set() and self._ticket.is_clean
-            clock.wait(self._event, deadline_ns - clock.monotonic_ns())
-            return self._event.is_set() and self._ticket.is_clean
+            elif not worker._is_over:
+                clock.wait(self._event, deadline_ns - clock.monotonic_ns())
+            return self._ticket.is_over and self._ticket.is_clean
         finally:
+            worker._waiting.discard(self._event)
             worker.outbox.drop_ticket(self._ticket)
             # What arrived is erased before the caller goes on: its next step may be os._exit, and what a child leaves
             # in the spool is sent again by whoever takes it over.
