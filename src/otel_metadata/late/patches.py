@@ -259,9 +259,12 @@ class PatchQueue:
                 return
         pending = self._pending.get(key)
         if pending is None:
-            pending = self._pending[key] = Pending(target, now)
-            pending.earliest_ns, pending.due_ns = earliest_ns, due_ns
-            self.schedule(key, pending)
+            fresh = Pending(target, now)
+            fresh.earliest_ns, fresh.due_ns = earliest_ns, due_ns
+            # Whole before it is seen: a shutdown that interrupts us here makes due what it finds.
+            pending = self._pending.setdefault(key, fresh)
+            if pending is fresh:
+                self.schedule(key, pending)
         pending.created_ns = min(pending.created_ns, now - age_ns)
         if deadline_ns is not None:
             pending.deadline_ns = deadline_ns
