@@ -251,7 +251,7 @@ def fork_under_load(folder):
         stop.set()
         for thread in threads:
             thread.join()
-    processor.shutdown()
+    processor.shutdown(60_000)
     return [all(answers), processor.stats().destinations["memory"].is_balanced]
 
 
@@ -319,7 +319,7 @@ def pre_forking_server(folder):
             sys.exit(worker)
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    pipeline.shutdown()
+    pipeline.shutdown(60_000)
     return codes
 
 

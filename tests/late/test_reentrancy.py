@@ -60,8 +60,8 @@ class Application:
 
     def end(self):
         """Shut down; return how many updates were accepted, and how many of them are lost."""
-        om.shutdown()
-        self.processor.shutdown()  # the one before may have come from where nothing waits
+        om.shutdown(timeout_millis=FOREVER)
+        self.processor.shutdown(FOREVER)  # the one before may have come from where nothing waits
         assert (self.spans.is_shut_down, self.patches.is_shut_down) == (True, True)
         stats = self.processor.stats().destinations["memory"]
         assert (stats.is_balanced, stats.waiting) == (True, 0)
@@ -222,7 +222,7 @@ def test_a_shutdown_between_any_two_lines_of_another_call(tmp_path, with_spool, 
     """Wherever a signal handler shuts us down, both calls return, and an accepted update is in the spool or counted."""
 
     def run(number):
-        application = Application(tmp_path if with_spool else None)
+        application = Application(tmp_path / str(number) if with_spool else None)
         om.update_span(FIRST, metadata={"a": 1})
         lines = Lines(application.calls["shutdown"], only=number)
         lines.during(application.calls[outer])
@@ -238,7 +238,7 @@ def test_a_shutdown_between_any_two_lines_of_the_worker(tmp_path, with_spool):
 
     def run(number):
         lines = Lines(lambda: application.calls["shutdown"](), only=number)
-        application = with_traced_worker(lines, tmp_path if with_spool else None)
+        application = with_traced_worker(lines, tmp_path / str(number) if with_spool else None)
         om.update_span(FIRST, metadata={"a": 1})
         om.flush(timeout_millis=FOREVER)
         assert not application.end()[1] or not with_spool
