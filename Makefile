@@ -31,7 +31,7 @@ heading = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage test-after-the-end test-others test-openai-v2 check fix bench stress test-ends \
+.PHONY: help demo test coverage test-in-process test-others test-openai-v2 check fix bench stress test-ends \
   test-oldest-if-there test-newest-if-there test-oldest test-newest test-backends wheel-test constraints clean
 
 help: ## list the targets
@@ -42,25 +42,25 @@ demo: .venv/.installed ## watch metadata reach spans live, in flight and late; w
 
 test: .venv/.installed .venv-openai-v2/.installed ## run all tests; two runs at once, a few minutes
 	@printf '\nTwo runs at once; what each prints comes when it ends, after a few minutes.\n'
-	@$(AT_ONCE) test-after-the-end test-others
+	@$(AT_ONCE) test-in-process test-others
 
 # Watching every branch doubles what the tests take.
 coverage: .venv/.installed ## run all tests with branch coverage
 	@$(BIN)/coverage erase
-	@$(AT_ONCE) RUN="$(BIN)/coverage run" test-after-the-end test-others; status=$$?; \
+	@$(AT_ONCE) RUN="$(BIN)/coverage run" test-in-process test-others; status=$$?; \
 	  $(BIN)/coverage combine --quiet; $(BIN)/coverage report; exit $$status
 
 RUN := $(BIN)/python
 # By what they take: these are half of all.
-AFTER_THE_END := tests/late tests/stress
+IN_PROCESS := tests/live tests/late tests/stress
 
-test-after-the-end: .venv/.installed
-	$(heading) "tests of what comes after a span's end"
-	@$(RUN) -m pytest $(AFTER_THE_END)
+test-in-process: .venv/.installed
+	$(heading) "tests of what runs in the application: live, late, and under stress"
+	@$(RUN) -m pytest $(IN_PROCESS)
 
 test-others: .venv/.installed
 	$(heading) "all other tests"
-	@$(RUN) -m pytest tests $(AFTER_THE_END:%=--ignore=%)
+	@$(RUN) -m pytest tests $(IN_PROCESS:%=--ignore=%)
 	@$(MAKE) --no-print-directory test-openai-v2
 
 test-openai-v2: .venv-openai-v2/.installed ## run the instrumentor tests against opentelemetry-instrumentation-openai-v2
