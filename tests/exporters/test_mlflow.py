@@ -409,9 +409,9 @@ class Watched:
     def __init__(self, inner: MlflowPatchExporter) -> None:
         self.inner = inner
         self.outcomes: list[Outcome] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
+        # Attributes of its own: from Python 3.12 on a protocol does not look into `__getattr__`.
+        for name in ("name", "max_batch", "grace_millis", "reports_missing", "convergence", "force_flush", "shutdown"):
+            setattr(self, name, getattr(inner, name))
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
         outcomes = self.inner.export(patches, timeout_millis=timeout_millis)

@@ -92,8 +92,11 @@ def is_damage(error: BaseException) -> bool:
     """Whether SQLite says that the file itself is wrong, not that it cannot be read or written now."""
     if isinstance(error, UnicodeDecodeError):
         return True
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
+    # Without words: Python before 3.11 could not decode them, for the reason above.
     text = str(error).lower()
-    return isinstance(error, sqlite3.DatabaseError) and any(words in text for words in _DAMAGE)
+    return not text or any(words in text for words in _DAMAGE)
 
 
 def is_busy(error: BaseException) -> bool:
@@ -286,6 +289,8 @@ class SpoolFile:
                 raise StoreFormatError(
                     self.path, "not an SQLite database", f"{_LAYOUT.expected}, or no file"
                 ) from error
+            if not str(error):  # see is_damage
+                raise malformed from None
             raise
 
     def _connect(self, path: str) -> sqlite3.Connection:
