@@ -129,7 +129,7 @@ def test_values_that_are_no_text_are_told(double):
             "input: not sent: to Galileo a null says that nothing changes",
             "output: sent as JSON text",
             "status: sent as the status code 500",
-            f"status_message: {NO_FIELD}",
+            f"status message: {NO_FIELD}",
         )
     )
     assert double.stored["span", SPAN].changed == {"output": '{"a":1}', "status_code": 500}
@@ -469,9 +469,9 @@ def test_an_update_live_in_flight_and_late(double):
     assert isinstance(outcome, Delivered)
     named = [
         *(f"metadata {key!r}" for key in VALUES),
-        "trace user_id",
+        "trace user id",
         "evaluation 'Correctness'",
-        f"annotation {annotation_key('quality', 'ann')!r}",
+        "annotation 'quality'",
     ]
     assert sorted(outcome.notes) == sorted(f"{name}: {NO_FIELD}" for name in named)
     assert letters == []

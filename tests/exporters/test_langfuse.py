@@ -207,7 +207,7 @@ class TestEventsOnly:
         assert (type(alone), alone.error.type) == (Rejected, "unsupported")
         (beside,) = send(to, patch((level, kind, "", "x"), ("span", "metadata", "k", 1)))
         prefix = "trace " if level == "trace" else ""
-        assert any(one.startswith(f"{prefix}{kind}: unsupported") for one in beside.notes)
+        assert any(one.startswith(f"{prefix}{kind.replace('_', ' ')}: unsupported") for one in beside.notes)
 
     @pytest.mark.parametrize("value", [None, "", 5])
     def test_a_user_that_is_no_text_is_not_delivered(self, to, value):

@@ -87,13 +87,13 @@ class TestMetadataOfATrace:
             "l.1": "b",
         }
         assert list(outcome.notes) == [
-            "trace.metadata.s: added; an earlier value of the trace may stand",
-            "trace.metadata.n: added, as text; an earlier value of the trace may stand",
-            "trace.metadata.f: added, as text; an earlier value of the trace may stand",
-            "trace.metadata.b: added, as text; an earlier value of the trace may stand",
-            "trace.metadata.none: added, as text; an earlier value of the trace may stand",
-            "trace.metadata.o: added in parts, under dotted keys, as text; an earlier value of the trace may stand",
-            "trace.metadata.l: added in parts, under dotted keys, as text; an earlier value of the trace may stand",
+            "trace metadata 's': added; an earlier value of the trace may stand",
+            "trace metadata 'n': added, as text; an earlier value of the trace may stand",
+            "trace metadata 'f': added, as text; an earlier value of the trace may stand",
+            "trace metadata 'b': added, as text; an earlier value of the trace may stand",
+            "trace metadata 'none': added, as text; an earlier value of the trace may stand",
+            "trace metadata 'o': added in parts, under dotted keys, as text; an earlier value of the trace may stand",
+            "trace metadata 'l': added in parts, under dotted keys, as text; an earlier value of the trace may stand",
         ]
 
     def test_an_override_is_never_claimed(self, server):
@@ -101,7 +101,7 @@ class TestMetadataOfATrace:
         ingested(server, metadata='{"env":"prod"}')
         (outcome,) = send(server, trace_patch({"env": "staging"}))
         assert server.metadata(TRACE_ID)["env"] == "prod"
-        assert outcome == Delivered(("trace.metadata.env: added; an earlier value of the trace may stand",))
+        assert outcome == Delivered(("trace metadata 'env': added; an earlier value of the trace may stand",))
 
     def test_a_text_that_is_json_is_not_lost(self, server):
         """The server would parse it and drop what came out: its parts are sent."""
@@ -114,13 +114,13 @@ class TestMetadataOfATrace:
         (outcome,) = send(double, trace_patch({"k": "x", "empty": {}, "none": [], "in": {"a": {}, "b": "y"}}))
         assert double.metadata(TRACE_ID) == {"k": "x", "in.b": "y"}
         why = "unsupported; LangWatch keeps no empty object or list"
-        assert outcome.notes[2:] == tuple(f"trace.metadata.{key}: {why}" for key in ("empty", "none", "in"))
+        assert outcome.notes[2:] == tuple(f"trace metadata {key!r}: {why}" for key in ("empty", "none", "in"))
 
     def test_two_keys_of_one_place_are_told(self, server):
         """A dotted key and the part of an object that has its name: the later stands, the other is named."""
         (outcome,) = send(server, trace_patch({"a": {"b": 1}, "a.b": 2}))
         assert server.metadata(TRACE_ID) == {"a.b": "2"}
-        assert "trace.metadata.a: unsupported; trace.metadata.a.b has its place" in outcome.notes
+        assert "trace metadata 'a': unsupported; trace metadata 'a.b' has its place" in outcome.notes
 
     def test_integers_are_not_rounded(self, server):
         """JavaScript has 53 bits for an integer; a text has all of them."""
@@ -134,7 +134,7 @@ class TestMetadataOfATrace:
         shown = double.metadata(TRACE_ID)
         assert (shown["user_id"], shown["customer_id"], shown["labels"]) == ("5", "c", ["qa", "1"])
         assert "thread_id" not in shown
-        assert outcome.notes[-1] == "trace.metadata.thread_id: unsupported; LangWatch takes a text that is not empty"
+        assert outcome.notes[-1] == "trace metadata 'thread_id': unsupported; LangWatch takes a text that is not empty"
 
     def test_user_session_and_tags(self, double):
         """They are the reserved words of the request; labels join those that are there under the server's fold."""
@@ -155,9 +155,9 @@ class TestMetadataOfATrace:
         assert set(shown["labels"]) >= {"qa", "beta"}
         assert shown["user_id"] == ("u1" if double.fold == "server" else "u2")
         assert outcome.notes == (
-            "trace.user_id: added; an earlier value of the trace may stand",
-            "trace.session_id: added; an earlier value of the trace may stand",
-            "trace.tags: added to the labels of the trace; none is removed",
+            "trace user id: added; an earlier value of the trace may stand",
+            "trace session id: added; an earlier value of the trace may stand",
+            "trace tags: added to the labels of the trace; none is removed",
         )
 
     def test_nothing_can_be_cleared(self, double):
@@ -185,7 +185,7 @@ class TestLimits:
         if fits:
             assert isinstance(outcome, Delivered)
             return
-        message = "trace.metadata.k: longer than the 4096 UTF-16 units that LangWatch takes for a value"
+        message = "trace metadata 'k': longer than the 4096 UTF-16 units that LangWatch takes for a value"
         assert isinstance(outcome, Rejected)
         assert (outcome.error.type, outcome.error.message) == ("too_large", message)
         assert double.requests == []
@@ -194,7 +194,7 @@ class TestLimits:
         """The others are sent, and the long one is a note."""
         (outcome,) = send(double, trace_patch({"k": "x", "long": "x" * 5_000}))
         assert double.metadata(TRACE_ID) == {"k": "x"}
-        assert outcome.notes[-1].startswith("trace.metadata.long: longer than")
+        assert outcome.notes[-1].startswith("trace metadata 'long': longer than")
 
     @pytest.mark.parametrize(("filling", "requests"), [(0, 1), (1, 2)])
     def test_the_whole_is_measured_as_the_server_measures_it(self, double, filling, requests):
@@ -228,7 +228,7 @@ class TestLimits:
         double.fault = refuse
         (outcome,) = send(double, trace_patch({"k": "secret", "other": "x"}))
         assert double.metadata(TRACE_ID) == {"other": "x"}
-        assert outcome.notes[-1] == "trace.metadata.k: LangWatch refused the value"
+        assert outcome.notes[-1] == "trace metadata 'k': LangWatch refused the value"
         assert "secret" not in repr(outcome)
 
     def test_what_the_server_refuses_altogether_is_rejected(self, double):
@@ -238,7 +238,7 @@ class TestLimits:
         double.fault = lambda _: Response(422, {"message": "secret"})
         (outcome,) = send(double, trace_patch({"k": "x"}))
         assert isinstance(outcome, Rejected)
-        assert outcome.error.message.startswith("trace.metadata.k: ")
+        assert outcome.error.message.startswith("trace metadata 'k': ")
         assert "secret" not in repr(outcome)
 
 
@@ -283,7 +283,7 @@ class TestAnswers:
         verdict = (("trace", "evaluation", "E"), Evaluation("E", 1.0).to_json())
         double.fault = lambda request: Response(400, {"error": "no"}) if request.path == "/api/collector" else None
         (outcome,) = send(double, patch((("trace", "metadata", "k"), "x"), verdict))
-        assert outcome.notes[-1].startswith("trace.evaluation.E: the backend cannot use what was sent")
+        assert outcome.notes[-1].startswith("trace evaluation 'E': the backend cannot use what was sent")
         assert isinstance(send(double, patch(verdict))[0], Rejected)
 
     @pytest.mark.parametrize("kind", ["name", "input", "output", "status"])
@@ -313,7 +313,7 @@ class TestSpansBesideTheTarget:
         assert json.loads(update.attributes["metadata"]) == {**VALUES, "none": "null"}
         assert set(double.metadata(TRACE_ID)) == set(VALUES)
         assert outcome.notes[0] == (
-            "metadata.s: kept on a span of its own beside the target; an earlier value of the trace may stand"
+            "metadata 's': kept on a span of its own beside the target; an earlier value of the trace may stand"
         )
         assert len(outcome.notes) == len(VALUES)
 
@@ -378,9 +378,8 @@ class TestVerdicts:
 
         for score, at in ((0.5, AT), (0.5, AT), (0.9, AT + 1_000_000), (0.5, AT + 2_000_000)):
             (outcome,) = send(double, verdict(score, at))
-            assert outcome == Delivered(
-                ("evaluation.Correctness: kept on the trace; LangWatch has no source and no metadata of an evaluation",)
-            )
+            why = "kept on the trace; LangWatch has no source and no metadata of an evaluation"
+            assert outcome == Delivered((f"evaluation 'Correctness': {why}",))
             (shown,) = double.traces[TRACE_ID].evaluations.values()
             assert (shown["name"], shown["score"], shown["label"]) == ("Correctness", score, "partly")
             assert shown["details"] == "half of it"
@@ -392,7 +391,7 @@ class TestVerdicts:
         (outcome,) = send(double, patch(alone, judged))
         assert [one["name"] for one in double.traces[TRACE_ID].evaluations.values()] == ["B"]
         assert outcome.notes[-1] == (
-            "trace.evaluation.A: unsupported; LangWatch takes no evaluation without a score or a label"
+            "trace evaluation 'A': unsupported; LangWatch takes no evaluation without a score or a label"
         )
 
     def test_spans_of_one_trace_do_not_share_an_evaluation(self, double):
@@ -419,7 +418,7 @@ class TestVerdicts:
             {"label": "bad", "annotator": "ann"},
         ]
         assert outcome == Delivered(
-            ("annotation.quality: kept as an event of the trace; an earlier one of this name stays",)
+            ("annotation 'quality': kept as an event of the trace; an earlier one of this name stays",)
         )
 
     def test_thumbs_are_langwatchs_own(self, double):
@@ -440,7 +439,7 @@ class TestVerdicts:
             assert row["comment"] == f"quality, by ann@example.com:\ngood\n{text}"
             assert (row["isThumbsUp"], row["email"]) == (score > 0, "ann@example.com")
         assert outcome == Delivered(
-            ("annotation.quality: kept on the trace as a comment; of the score only whether it is above 0",)
+            ("annotation 'quality': kept on the trace as a comment; of the score only whether it is above 0",)
         )
 
     def test_a_comment_of_somebody_else_is_left_alone(self, double):
@@ -543,8 +542,8 @@ def test_from_end_to_end(double, moment):
     assert double.traces[trace_id].name == "answer"
 
     said = {note.partition(":")[0] for note in scene.patches.notes}
-    verdicts = {"evaluation.Correctness", "annotation.quality"}
-    late = {*(f"trace.metadata.{key}" for key in VALUES), "trace.user_id", "trace.tags"}
+    verdicts = {"evaluation 'Correctness'", "annotation 'quality'"}
+    late = {*(f"trace metadata {key!r}" for key in VALUES), "trace user id", "trace tags"}
     assert said == (verdicts | late if moment == "late" else verdicts)
     counts = scene.processor.stats().destinations["langwatch"]
     assert (counts.lost, counts.waiting) == ({}, 0)

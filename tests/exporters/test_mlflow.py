@@ -171,7 +171,7 @@ class TestSpan:
         ]
         assert outcome == Delivered(
             tuple(
-                f"metadata {key!r}: kept as text in the assessment 'otel_metadata', as MLflow changes no stored span"
+                f"metadata {key!r}: kept as text in the assessment 'otel_metadata'; MLflow changes no stored span"
                 for key in DOCUMENT
             )
         )

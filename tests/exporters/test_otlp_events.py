@@ -129,6 +129,15 @@ def test_an_event_that_was_taken_is_not_sent_again_for_the_sake_of_its_span(expo
     assert len(receiver.records) == 1
 
 
+def test_an_event_that_was_taken_is_not_sent_again_in_a_larger_patch(exporter, receiver):
+    """When the span failed and newer updates have joined the patch, its evaluation is still the same event."""
+    receiver.spans_status = 503
+    send(exporter, judged())
+    receiver.spans_status = 200
+    send(exporter, Patch(TARGET, {**judged().fields, **told(2).fields}))
+    assert len(receiver.records) == 1
+
+
 def test_a_receiver_that_rejects_a_record_says_so(exporter, receiver):
     """A partial success of logs is read, and does not count as a failure."""
     answer = ExportLogsServiceResponse()

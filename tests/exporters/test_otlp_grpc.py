@@ -96,6 +96,13 @@ def test_a_partial_success_is_read(sender, receiver, spans):
     assert note == "the backend rejected 1 of 1 spans: bad key ***"
 
 
+def test_what_export_cannot_say_is_logged(sender, receiver, spans, caplog):
+    """Through OpenTelemetry's own interface a rejected span is a line in the log."""
+    receiver.response.partial_success.rejected_spans = 1
+    assert sender.export(spans) is SpanExportResult.SUCCESS
+    assert "the backend rejected 1 of 1 spans" in caplog.text
+
+
 @pytest.mark.parametrize(
     "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda c: c.name
 )

@@ -127,7 +127,7 @@ class TestRows:
             exporter, of(1, of_span, span_id=0), of(1, of_span, (("trace", "evaluation", "C"), {"score": 1}), span_id=0)
         )
         assert (type(alone), alone.error.type) == (Rejected, "unsupported")
-        assert beside == Delivered(("metadata k: not kept, for the patch names no span",))
+        assert beside == Delivered(("metadata 'k': not kept, for the patch names no span",))
         assert list(double.of("trace", f"{1:032x}")) == [("C", "otel_metadata:evaluation")]
 
     @pytest.mark.parametrize("blank", [None, "", " \n"])
@@ -275,9 +275,9 @@ class TestEndToEnd:
             ),
         )
         assert [note.partition(":")[0] for note in outcome.notes] == [
-            *(f"metadata {key}" for key in EVERY_TYPE),
-            "trace user_id",
-            "trace tag vip",
+            *(f"metadata {key!r}" for key in EVERY_TYPE),
+            "trace user id",
+            "trace tag 'vip'",
         ]
         assert "secret" not in repr(outcome)
 

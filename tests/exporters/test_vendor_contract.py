@@ -27,6 +27,10 @@ def case(request: pytest.FixtureRequest) -> Case:
     return request.param  # type: ignore[no-any-return] # a parameter above
 
 
+# The others take patches of spans that they do not know.
+TELLING = pytest.mark.parametrize("case", [case for case in CASES if case.reports_missing], ids=lambda case: case.name)
+
+
 @pytest.fixture
 def double(case: Case) -> Iterator[Double]:
     with case.double() as double:
@@ -77,20 +81,18 @@ def test_a_patch_may_come_again(case, double, exporter):
         assert isinstance(exporter.export([patch], timeout_millis=5_000)[0], Delivered)
 
 
+@TELLING
 def test_one_that_is_unknown_does_not_keep_the_others_back(case, double, exporter):
     """Outcomes are in order, one each: an unknown span among known ones is the only one that is not delivered."""
-    if not case.reports_missing:
-        pytest.skip("this backend takes patches of spans that it does not know")
     first, third = known(case, double, 1, 3)
     outcomes = exporter.export([first, case.patch(2), third], timeout_millis=5_000)
     assert [type(outcome) for outcome in outcomes] == [Delivered, Rejected, Delivered]
     assert outcomes[1].error.type == "segment_not_found"
 
 
+@TELLING
 def test_one_that_is_unknown_now_may_be_known_later(case, double, exporter):
     """A span that arrives after its patch takes the patch when it is tried again."""
-    if not case.reports_missing:
-        pytest.skip("this backend takes patches of spans that it does not know")
     patch = case.patch(1)
     (outcome,) = exporter.export([patch], timeout_millis=5_000)
     assert (type(outcome), outcome.error.type) == (Rejected, "segment_not_found")

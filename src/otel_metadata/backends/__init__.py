@@ -18,23 +18,21 @@ NAMES: Final = ("arize", "galileo", "langfuse", "langwatch", "mlflow", "phoenix"
 """Each is a module of this package, and a name for `configure`."""
 
 
-def from_environment(given: str | None, *variables: str, default: str | None = None, expected: str) -> str:
+def from_environment(given: str | None, *variables: str, default: str | None = None, expected: str = "") -> str:
     """Return an argument, else what the first of *variables* says that is set, else the default.
 
     Args:
         given: The argument; None when it was left out.
         variables: In the order in which the vendor's SDK looks at them.
         default: None when there must be one.
-        expected: For the error: what it is, and where to get it.
+        expected: For the error, where there must be one: what it is, and where to get it.
 
     Raises:
         ConfigurationError: There is none; it names the first variable.
     """
-    found = (
-        given if given is not None else next(filter(None, (os.environ.get(one, "").strip() for one in variables)), None)
-    )
-    if found is None:
-        found = default
+    if given is not None:
+        return given
+    found = next(filter(None, (os.environ.get(one, "").strip() for one in variables)), default)
     if found is None:
         raise ConfigurationError(variables[0], None, expected)
     return found

@@ -68,7 +68,7 @@ def destination(
         default=named if isinstance(named, str) and named else "default",
         expected="the name of a project",
     )
-    where = from_environment(region, "ARIZE_REGION", default="", expected="a region")
+    where = from_environment(region, "ARIZE_REGION", default="")
     if where and where not in REGIONS:
         raise ConfigurationError(
             "ARIZE_REGION" if region is None else "destination(region=)", where, f"one of {', '.join(REGIONS)}"
@@ -102,8 +102,6 @@ def _has_sdk() -> bool:
 def _traces_url(endpoint: str | None, region: str) -> str:
     """Return where spans go over HTTP: Arize answers 200 on other paths too, and keeps nothing."""
     domain = os.environ.get("ARIZE_BASE_DOMAIN", "").strip() or (f"{region}.arize.com" if region else "arize.com")
-    url = from_environment(
-        endpoint, "ARIZE_COLLECTOR_ENDPOINT", default=f"https://otlp.{domain}", expected="a URL"
-    ).rstrip("/")
+    url = from_environment(endpoint, "ARIZE_COLLECTOR_ENDPOINT", default=f"https://otlp.{domain}").rstrip("/")
     path = urlsplit(url).path
     return f"{url}/v1/traces" if not path else f"{url}/traces" if path.endswith("/v1") else url

@@ -74,9 +74,7 @@ def destination(
     if log_stream_id is not None:
         headers["logstreamid"] = log_stream_id
     else:
-        headers["logstream"] = from_environment(
-            log_stream, "GALILEO_LOG_STREAM", default=_LOG_STREAM, expected="the name of a log stream"
-        )
+        headers["logstream"] = from_environment(log_stream, "GALILEO_LOG_STREAM", default=_LOG_STREAM)
     patches = GalileoPatchExporter(
         url,
         api_key=key,
@@ -93,13 +91,13 @@ def destination(
 
 
 def _optional(variable: str) -> str | None:
-    return from_environment(None, variable, default="", expected="") or None
+    return from_environment(None, variable, default="") or None
 
 
 def _found_api_url(api_url: str | None, console_url: str | None) -> str:
     """Return the address of the API without a slash at its end, as the vendor's SDK finds it."""
-    found = from_environment(api_url, "GALILEO_API_URL", default="", expected="")
-    if not found and (console := from_environment(console_url, "GALILEO_CONSOLE_URL", default="", expected="")):
+    found = from_environment(api_url, "GALILEO_API_URL", default="")
+    if not found and (console := from_environment(console_url, "GALILEO_CONSOLE_URL", default="")):
         if "://" not in console:
             console = f"https://{console}"
         if "localhost" in console or "127.0.0.1" in console:

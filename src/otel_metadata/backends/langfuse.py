@@ -51,7 +51,6 @@ def destination(
         "LANGFUSE_BASE_URL",
         "LANGFUSE_HOST",
         default=_DEFAULT_URL,
-        expected="the address of a Langfuse server",
     )
     patches = LangfusePatchExporter(url, public_key=public, secret_key=secret, resource=resource, name=name)
     spans = OtlpHttpSender(url.rstrip("/") + TRACES_PATH, headers=request_headers(public, secret))

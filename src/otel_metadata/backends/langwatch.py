@@ -55,8 +55,8 @@ def destination(
         ConfigurationError: There is no key, or one of these cannot be used.
     """
     key = from_environment(api_key, API_KEY, expected="an API key of a LangWatch project (its Settings, API Keys)")
-    url = from_environment(endpoint, ENDPOINT, default=DEFAULT_ENDPOINT, expected="LangWatch's address").rstrip("/")
-    project = from_environment(project_id, PROJECT, default="", expected="a project's id")
+    url = from_environment(endpoint, ENDPOINT, default=DEFAULT_ENDPOINT).rstrip("/")
+    project = from_environment(project_id, PROJECT, default="")
     headers = _headers(key, project)
     return Destination(
         name,

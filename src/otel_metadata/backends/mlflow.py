@@ -5,7 +5,6 @@ What goes where is in `exporters.mlflow` and `dialects.mlflow`; `docs/backends/m
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
@@ -82,8 +81,10 @@ def destination(
 
 def _headers(username: str | None, password: str | None, token: str | None, workspace: str | None) -> dict[str, str]:
     """Return the headers of every request: a user with a password goes before a token, as with MLflow's own client."""
-    user, secret = _optional(username, _USERNAME), _optional(password, _PASSWORD)
-    bearer, space = _optional(token, _TOKEN), _optional(workspace, _WORKSPACE)
+    user = from_environment(username, _USERNAME, default="")
+    secret = from_environment(password, _PASSWORD, default="")
+    bearer = from_environment(token, _TOKEN, default="")
+    space = from_environment(workspace, _WORKSPACE, default="")
     headers: dict[str, str] = {}
     if user and secret:
         headers["authorization"] = f"Basic {b64encode(f'{user}:{secret}'.encode()).decode()}"
@@ -92,7 +93,3 @@ def _headers(username: str | None, password: str | None, token: str | None, work
     if space:
         headers["x-mlflow-workspace"] = space
     return headers
-
-
-def _optional(given: str | None, variable: str) -> str:
-    return given if given is not None else os.environ.get(variable, "").strip()

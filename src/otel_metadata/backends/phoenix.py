@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.otlp_environment import read_headers
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.phoenix import PhoenixPatchExporter
 from otel_metadata.late.destination import Destination
@@ -57,9 +58,7 @@ def destination(
     Raises:
         ConfigurationError: The key of the cloud is missing, or one of these cannot be used.
     """
-    base = from_environment(
-        endpoint, *_ENDPOINTS, default=_DEFAULT_ENDPOINT, expected="Phoenix's address, such as http://localhost:6006"
-    )
+    base = from_environment(endpoint, *_ENDPOINTS, default=_DEFAULT_ENDPOINT)
     base = base.rstrip("/").removesuffix(_TRACES)
     host, port = _host_and_port(base)
     if port == _GRPC_PORT:
@@ -68,7 +67,8 @@ def destination(
             f"port {port}",
             "Phoenix's HTTP address, such as http://localhost:6006, not that of gRPC",
         )
-    sent = {name.lower(): value for name, value in (_headers() if headers is None else headers).items()}
+    given = read_headers(_HEADERS, os.environ.get(_HEADERS, "")) if headers is None else headers
+    sent = {header.lower(): value for header, value in given.items()}
     is_cloud = host == _CLOUD or host.endswith(f".{_CLOUD}")
     needs_key = is_cloud and _AUTHORIZATION not in sent
     key = from_environment(
@@ -77,7 +77,7 @@ def destination(
     if key:
         sent[_AUTHORIZATION] = f"Bearer {key}"
     variables = ("PHOENIX_PROJECT", "PHOENIX_PROJECT_NAME")
-    wanted = from_environment(project, *variables, default="", expected="a project's name")
+    wanted = from_environment(project, *variables, default="")
     try:
         return Destination(
             name,
@@ -105,13 +105,3 @@ def _host_and_port(url: str) -> tuple[str, int | None]:
         return parts.hostname or "", parts.port
     except ValueError:  # whoever sends there says what is wrong with it
         return "", None
-
-
-def _headers() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for part in filter(None, map(str.strip, os.environ.get(_HEADERS, "").split(","))):
-        name, is_pair, value = part.partition("=")
-        if not is_pair or not name.strip():
-            raise ConfigurationError(_HEADERS, "***", "name=value,name=value with percent-encoded values")
-        found[unquote(name.strip())] = unquote(value.strip())
-    return found

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from otel_metadata.dialects.galileo import uuid4
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
@@ -191,7 +192,10 @@ class GalileoPatchExporter:
             outcome = self._patch(f"/v2/projects/{path_segment(project)}", record, identifier, body, notes, budget)
             if outcome is not None:
                 return outcome
-        return Delivered(tuple(f"{_shown(name)}: {notes[name]}" for name in patch.fields if name in notes))
+        told = (
+            f"{words_for(name, value)}: {notes[name]}" for name, (value, _) in patch.fields.items() if name in notes
+        )
+        return Delivered(tuple(told))
 
     def _address(self, target: SpanRef, level: Level) -> tuple[Record, str] | Rejected:
         """Return the record that a level of the target is, or why nothing can be sent for it."""
@@ -331,12 +335,6 @@ def _status_code(value: Json) -> int | None:
     if isinstance(value, str):
         return _STATUS_CODES.get(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _shown(name: FieldName) -> str:
-    level, kind, key = name
-    words = [*(["trace"] if level == "trace" else []), kind, *([repr(key[:MAX_TAG_CHARS])] if key else [])]
-    return " ".join(words)
 
 
 def _details(answer: RestAnswer) -> list[Mapping[str, Json]]:

@@ -19,7 +19,7 @@ import socket
 import ssl
 import threading
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timezone
@@ -38,7 +38,7 @@ from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock
 
-__all__ = ["ANSWERS", "Answer", "Failure", "HttpClient", "Reply", "outcome_of", "retry_after_millis"]
+__all__ = ["ANSWERS", "Answer", "Failure", "HttpClient", "Reply", "outcome_of", "retry_after_millis", "without_words"]
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_RETRY_AFTER_MILLIS: Final = 300_000
@@ -192,6 +192,15 @@ def retry_after_millis(value: str | None, now_wall_ns: int) -> int | None:
     return min(max(at_millis - now_wall_ns // 1_000_000, 0), MAX_RETRY_AFTER_MILLIS)
 
 
+def without_words(text: str, secrets: Iterable[str]) -> str:
+    """Return *text* with every word of *secrets* replaced by `***`, but for very short ones."""
+    for secret in secrets:
+        for word in secret.split():
+            if len(word) >= _MIN_KEY_CHARACTERS:
+                text = text.replace(word, "***")
+    return text
+
+
 @final
 class HttpClient:
     """Requests to one address, over one connection that is opened when it is needed and kept.
@@ -321,12 +330,8 @@ class HttpClient:
                 self._lock.release()
 
     def without_keys(self, text: str) -> str:
-        """Return a server's text with every word of the client's headers replaced by `***`, but for very short ones."""
-        for value in self._headers.values():
-            for word in value.split():
-                if len(word) >= _MIN_KEY_CHARACTERS:
-                    text = text.replace(word, "***")
-        return text
+        """Return a server's text without the words of the client's headers."""
+        return without_words(text, self._headers.values())
 
     def _drop(self) -> None:
         connection, self._connection, self._socket = self._connection, None, None

@@ -20,21 +20,34 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 from urllib.parse import urlencode
 
 from opentelemetry.sdk.resources import Resource
 
-from otel_metadata.dialects.langfuse import SPAN_TAGS, TRACE_TAGS
+from otel_metadata.dialects.langfuse import TRACE_TAGS
 from otel_metadata.exporters.http import Reply, outcome_of
+from otel_metadata.exporters.langfuse_bodies import (
+    ADDED,
+    UPDATED,
+    Verdict,
+    environment_of,
+    grouped,
+    ids_of_trace,
+    iso,
+    labels_of,
+    metadata_of,
+    observation_update,
+    place_of,
+    size_of,
+    tags_of,
+    trace_update,
+)
 from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
-from otel_metadata.model.encoding import is_error_status
-from otel_metadata.model.evaluation import Annotation, Evaluation
-from otel_metadata.model.merge import FieldName, Fields, Json, Level, json_text, latest_version, merge
+from otel_metadata.model.merge import Fields, Json, Level, json_text, latest_version, merge
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.recent import RecentMap
@@ -64,34 +77,6 @@ _REMEMBERED_BYTES: Final = 16_384
 
 _Parts: TypeAlias = "Iterator[tuple[Iterable[str], Outcome]]"
 """What became of each part of a patch: what it says, as words for a note, and its outcome."""
-
-# Where a field goes, by level and kind; what is not here goes nowhere.
-_VERDICTS: Final[Mapping[tuple[str, str], str]] = {
-    (level, kind): "verdict" for level in ("span", "trace") for kind in ("evaluation", "annotation")
-}
-_ADDED: Final[Mapping[tuple[str, str], str]] = {
-    **_VERDICTS,
-    ("span", "metadata"): "span",
-    ("span", "tag"): "span",
-    ("trace", "metadata"): "trace",
-    ("trace", "tag"): "child",
-    **{(level, kind): "child" for level in ("span", "trace") for kind in ("user_id", "session_id")},
-}
-_UPDATED: Final[Mapping[tuple[str, str], str]] = {
-    **_VERDICTS,
-    **{("span", kind): "span" for kind in ("metadata", "tag", "name", "input", "output", "status", "status_message")},
-    **{("trace", kind): "trace" for kind in ("metadata", "tag", "name", "input", "output", "user_id", "session_id")},
-    ("span", "user_id"): "trace",
-    ("span", "session_id"): "trace",
-}
-
-_EVENT_TYPES: Final = {"SPAN": "span-update", "GENERATION": "generation-update"}
-_COPIED: Final = (
-    *("name", "startTime", "endTime", "parentObservationId", "level", "statusMessage", "version", "environment"),
-    *("input", "output", "model", "modelParameters", "completionStartTime", "usageDetails", "costDetails"),
-    *("promptName", "promptVersion"),
-)
-"""What an observation keeps only when it is written again with its update (some projects skip the read)."""
 
 _NOT_FOUND: Final = Rejected(DeliveryError("segment_not_found", "Langfuse does not know the span or trace"))
 _UNSUPPORTED: Final = Rejected(DeliveryError("unsupported", "Langfuse cannot hold it once the span is stored"))
@@ -160,7 +145,7 @@ class LangfusePatchExporter:
         self._rest = RestClient(url, headers=headers)
         self._spans = OtlpHttpSender(url.rstrip("/") + TRACES_PATH, headers=headers)
         self._resource = resource or Resource.create()
-        self._environment = _environment(self._resource)
+        self._environment = environment_of(self._resource)
         self._takes_updates: bool | None = None
         self._wants_lists = False
         self._project: str | None = None
@@ -211,16 +196,16 @@ class LangfusePatchExporter:
     # --- Langfuse 4: beside the span ---------------------------------------------------------------------------------
 
     def _adding(self, patch: Patch, budget: Budget) -> _Parts:
-        groups = _grouped(patch.fields, _ADDED)
+        groups = grouped(patch.fields, ADDED)
         levels: tuple[Level, Level] = ("span", "trace")
         for level in levels:
             if level in groups:
-                yield _labels(groups[level]), self._keep(patch, level, groups[level], budget)
+                yield labels_of(groups[level]), self._keep(patch, level, groups[level], budget)
         if "child" in groups:
-            yield _labels(groups["child"]), self._add_span(patch, groups["child"], budget)
+            yield labels_of(groups["child"]), self._add_span(patch, groups["child"], budget)
         yield from self._verdicts(patch, groups.get("verdict", {}), budget)
         if "nowhere" in groups:
-            yield _labels(groups["nowhere"]), _UNSUPPORTED
+            yield labels_of(groups["nowhere"]), _UNSUPPORTED
 
     def _keep(self, patch: Patch, level: Level, fields: Fields, budget: Budget) -> Outcome:
         """Put metadata on a score, together with what had come late before: of one target it is one score."""
@@ -228,39 +213,39 @@ class LangfusePatchExporter:
         new = _Kept(f"om-{patch.id}-{level}", patch.version[0], {})
         kept = self._kept.get(key) or new
         all_fields = merge(kept.fields, fields)
-        if _size(all_fields, level) > _REMEMBERED_BYTES:
+        if size_of(all_fields, level) > _REMEMBERED_BYTES:
             # What is not remembered must not be written over: it is another score.
             kept, all_fields = new, dict(fields)
-        is_small = _size(all_fields, level) <= _REMEMBERED_BYTES
+        is_small = size_of(all_fields, level) <= _REMEMBERED_BYTES
         score: dict[str, Json] = {
             "id": kept.id,
-            **_where(patch.target, level),
+            **place_of(patch.target, level),
             "name": SCORE_NAME,
             "value": "patch",
             "dataType": "CATEGORICAL",
-            "metadata": _metadata(all_fields, level),
-            "timestamp": _iso(kept.at_ns),
+            "metadata": metadata_of(all_fields, level),
+            "timestamp": iso(kept.at_ns),
         }
-        outcome = self._score(score, _labels(fields), budget)
+        outcome = self._score(score, labels_of(fields), budget)
         if is_small:
             # After a failure the id alone: the next try may come with more fields, and is to replace what arrived.
             self._kept[key] = kept._replace(fields=all_fields) if isinstance(outcome, Delivered) else kept
         if not isinstance(outcome, Delivered):
             return outcome
-        notes = [f"{one}: kept on a score, for a stored span is never changed" for one in _labels(fields)]
+        notes = [f"{one}: kept on a score, for a stored span is never changed" for one in labels_of(fields)]
         return Delivered(tuple(notes))
 
     def _add_span(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
         """Say it on a span of its own: the newest that says something of the trace stands."""
         if not patch.target.is_valid:
             return _NO_PARENT
-        values, notes = _of_trace(fields)
+        values, notes = ids_of_trace(fields)
         trace_id = patch.target.trace_id
         tags = {name: field for name, field in fields.items() if name[1] == "tag"}
         if tags:
             tags = merge(self._tags.get(trace_id) or {}, tags)
-            values[TRACE_TAGS] = _texts(tags, "trace")
-            notes += [f"{one}: tags that spans had before are not shown any more" for one in _labels(fields, "tag")]
+            values[TRACE_TAGS] = tags_of(tags, "trace")
+            notes += [f"{one}: tags that spans had before are not shown any more" for one in labels_of(fields, "tag")]
         if not values:
             return _UNSUPPORTED
         version = latest_version(fields)
@@ -272,13 +257,13 @@ class LangfusePatchExporter:
         if tags:
             self._tags[trace_id] = tags
         if outcome.notes:
-            notes += [f"{one}: the receiver of spans did not take all of it" for one in _labels(fields)]
+            notes += [f"{one}: the receiver of spans did not take all of it" for one in labels_of(fields)]
         return Delivered(tuple(notes))
 
     # --- Langfuse 3: on the span -------------------------------------------------------------------------------------
 
     def _updating(self, patch: Patch, budget: Budget) -> _Parts:
-        groups = _grouped(patch.fields, _UPDATED)
+        groups = grouped(patch.fields, UPDATED)
         stored: dict[str, Json] = {}
         if not groups.keys().isdisjoint({"span", "trace"}):
             found = self._stored(patch.target, budget)
@@ -287,18 +272,18 @@ class LangfusePatchExporter:
                 return
             stored = found
         if "span" in groups and stored:
-            event = _observation_update(patch.target, groups["span"], stored)
-            yield _labels(groups["span"]), self._event(patch, *event, _labels(groups["span"]), budget)
+            event = observation_update(patch.target, groups["span"], stored)
+            yield labels_of(groups["span"]), self._event(patch, *event, labels_of(groups["span"]), budget)
         elif "span" in groups:
             # It is too large to be read, so it cannot be written whole.
             yield from self._adding(Patch(patch.target, groups["span"], patch.window_ns), budget)
         if "trace" in groups:
-            body, notes = _trace_update(patch.target, groups["trace"], self._environment)
-            outcome = self._event(patch, "trace-create", body, _labels(groups["trace"]), budget)
-            yield _labels(groups["trace"]), Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
+            body, notes = trace_update(patch.target, groups["trace"], self._environment)
+            outcome = self._event(patch, "trace-create", body, labels_of(groups["trace"]), budget)
+            yield labels_of(groups["trace"]), Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
         yield from self._verdicts(patch, groups.get("verdict", {}), budget)
         if "nowhere" in groups:
-            yield _labels(groups["nowhere"]), _UNSUPPORTED
+            yield labels_of(groups["nowhere"]), _UNSUPPORTED
 
     def _stored(self, target: SpanRef, budget: Budget) -> dict[str, Json] | Outcome:
         """Return the stored observation; an empty one for a trace alone, and where it is larger than what we read.
@@ -332,7 +317,7 @@ class LangfusePatchExporter:
         event: dict[str, Json] = {
             "id": event_id,
             "type": kind,
-            "timestamp": _iso(patch.version[0]),
+            "timestamp": iso(patch.version[0]),
             "body": body,
         }
         batch: dict[str, Json] = {"batch": [event]}
@@ -347,14 +332,14 @@ class LangfusePatchExporter:
 
     def _verdicts(self, patch: Patch, fields: Fields, budget: Budget) -> _Parts:
         for name, (value, version) in sorted(fields.items(), key=lambda one: one[1][1]):
-            labels = _labels([name], value=value)
-            verdict = _Verdict.read(name, value)
+            labels = labels_of([name], value=value)
+            verdict = Verdict.read(name, value)
             at_ns = patch.window_ns[1] if patch.window_ns is not None else version[0]
             if verdict.value is None:
                 yield labels, self._comment(patch.target, name[0], verdict, labels, budget)
                 continue
             notes = verdict.notes(labels[0])
-            place = _where(patch.target, name[0])
+            place = place_of(patch.target, name[0])
             digest = hashlib.blake2b(json_text([*place.values(), *name]).encode(), digest_size=16)
             score: dict[str, Json] = {
                 "id": f"om-{digest.hexdigest()}",
@@ -364,7 +349,7 @@ class LangfusePatchExporter:
                 "dataType": verdict.data_type,
                 "metadata": dict(verdict.metadata),
                 # The same day each time: a score is replaced only where id, name and date are the same.
-                "timestamp": _iso(at_ns),
+                "timestamp": iso(at_ns),
             }
             if verdict.text is not None:
                 score["comment"] = verdict.text
@@ -386,7 +371,7 @@ class LangfusePatchExporter:
         return _judged_score(answer)
 
     def _comment(
-        self, target: SpanRef, level: Level, verdict: _Verdict, labels: Sequence[str], budget: Budget
+        self, target: SpanRef, level: Level, verdict: Verdict, labels: Sequence[str], budget: Budget
     ) -> Outcome:
         if verdict.text is None:
             return _UNSUPPORTED
@@ -429,48 +414,6 @@ class LangfusePatchExporter:
         return outcome
 
 
-class _Verdict(NamedTuple):
-    """An evaluation or annotation as Langfuse sees it; a value of None makes it a comment."""
-
-    name: str
-    title: str
-    value: float | str | None
-    data_type: str
-    text: str | None
-    metadata: Mapping[str, Json]
-    has_both: bool
-
-    @classmethod
-    def read(cls, name: FieldName, raw: Json) -> _Verdict:
-        metadata: dict[str, Json]
-        if name[1] == "evaluation":
-            evaluation = Evaluation.from_json(name[2], raw)
-            title, text, score, label = name[2], evaluation.explanation, evaluation.score, evaluation.label
-            metadata = {**(evaluation.metadata or {}), "otel_metadata.source": evaluation.source}
-            verdict = name[2]
-        else:
-            note = Annotation.from_json(raw)
-            verdict, text, score, label = note.name, note.text, note.score, note.label
-            title = f"{note.name} ({note.annotator})" if note.annotator is not None else note.name
-            metadata = {"otel_metadata.source": "human"}
-            if note.annotator is not None:
-                metadata["otel_metadata.annotator"] = note.annotator
-        has_both = score is not None and label is not None
-        if has_both:
-            metadata["otel_metadata.label"] = label
-        value: float | str | None
-        if score is not None:
-            value, data_type = score, "NUMERIC"
-        elif label is not None and label.lower() in {"true", "false"}:
-            value, data_type = int(label.lower() == "true"), "BOOLEAN"
-        else:
-            value, data_type = label, "CATEGORICAL"
-        return cls(verdict, title, value, data_type, text, metadata, has_both)
-
-    def notes(self, label: str) -> list[str]:
-        return [f"{label}: its label is in the metadata of the score, which has one value"] if self.has_both else []
-
-
 def _together(parts: Iterable[tuple[Iterable[str], Outcome]]) -> Outcome:
     """Return one outcome for a patch, whose parts are sent while this goes over them.
 
@@ -490,106 +433,6 @@ def _together(parts: Iterable[tuple[Iterable[str], Outcome]]) -> Outcome:
         else:
             return outcome
     return refused if refused is not None and not is_delivered else Delivered(tuple(notes))
-
-
-def _grouped(fields: Fields, places: Mapping[tuple[str, str], str]) -> dict[str, Fields]:
-    groups: dict[str, dict[FieldName, tuple[Json, tuple[int, int]]]] = {}
-    for name, field in fields.items():
-        groups.setdefault(places.get(name[:2], "nowhere"), {})[name] = field
-    return dict(groups)
-
-
-def _labels(names: Iterable[FieldName], kind: str | None = None, *, value: Json = None) -> list[str]:
-    """Return words for each field: its level where that is the trace, its kind, its key."""
-    labels = []
-    for level, what, key in names:
-        if kind in {None, what}:
-            shown = _member(value, "name") if what == "annotation" and value is not None else key
-            prefix = "trace " if level == "trace" else ""
-            labels.append(f"{prefix}{what}{f' {shown!r}' if shown else ''}")
-    return labels
-
-
-def _metadata(fields: Fields, level: Level) -> dict[str, Json]:
-    """Return metadata as a JSON object; the tags of a span are under the key under which its dialect has them."""
-    found = {
-        name[2]: field[0] for name, field in sorted(fields.items(), key=lambda one: one[1][1]) if name[1] == "metadata"
-    }
-    tags = _texts(fields, level)
-    return {**found, SPAN_TAGS: tags} if tags else found
-
-
-def _size(fields: Fields, level: Level) -> int:
-    return len(json_text(_metadata(fields, level)).encode())
-
-
-def _texts(fields: Fields, level: Level) -> list[Json]:
-    return [name[2] for name, _ in sorted(fields.items(), key=lambda one: one[1][1]) if name[:2] == (level, "tag")]
-
-
-def _of_trace(fields: Fields) -> tuple[dict[str, Json], list[str]]:
-    """Return user and session as attributes, and a note on each that is not kept as it was meant."""
-    values: dict[str, Json] = {}
-    notes: list[str] = []
-    for name, (value, _) in sorted(fields.items(), key=lambda one: one[1][1]):
-        level, kind, _ = name
-        if kind not in {"user_id", "session_id"}:
-            continue
-        (label,) = _labels([name])
-        if not isinstance(value, str) or not value:
-            notes.append(f"{label}: unsupported: Langfuse takes a text that is not empty")
-            continue
-        values["user.id" if kind == "user_id" else "session.id"] = value
-        if level == "span":
-            notes.append(f"{label}: Langfuse has it for the trace as a whole")
-    return values, notes
-
-
-def _observation_update(target: SpanRef, fields: Fields, stored: Mapping[str, Json]) -> tuple[str, dict[str, Json]]:
-    """Return the type of the event, and the whole observation with *fields*."""
-    kind = str(stored["type"])
-    before = stored.get("metadata")
-    metadata = {**(before if isinstance(before, dict) else {}), **_metadata(fields, "span")}
-    earlier = before.get(SPAN_TAGS) if isinstance(before, dict) else None
-    if SPAN_TAGS in metadata and isinstance(earlier, list):
-        metadata[SPAN_TAGS] = list(dict.fromkeys([*map(str, earlier), *map(str, _texts(fields, "span"))]))
-    body: dict[str, Json] = {name: stored[name] for name in _COPIED if stored.get(name) is not None}
-    body |= {"id": target.span_id_hex, "traceId": target.trace_id_hex, "metadata": metadata}
-    for (_, what, _), (value, _) in fields.items():
-        if what in {"name", "input", "output"}:
-            body[what] = value
-        elif what == "status":
-            body["level"] = "ERROR" if is_error_status(value) else "DEFAULT"
-        elif what == "status_message":
-            body["statusMessage"] = value
-    return _EVENT_TYPES.get(kind, f"{kind.lower()}-create"), body
-
-
-def _trace_update(target: SpanRef, fields: Fields, environment: str | None) -> tuple[dict[str, Json], list[str]]:
-    """Return the body of a `trace-create`, which is an upsert, and a note on each field that it may change."""
-    body: dict[str, Json] = {"id": target.trace_id_hex}
-    if environment is not None:
-        body["environment"] = environment
-    values, notes = _of_trace(fields)
-    if "user.id" in values:
-        body["userId"] = values["user.id"]
-    if "session.id" in values:
-        body["sessionId"] = values["session.id"]
-    for name, (value, _) in fields.items():
-        if name[1] in {"name", "input", "output"}:
-            body[name[1]] = value
-        elif name[1] == "metadata" and isinstance(value, dict | list):
-            (label,) = _labels([name])
-            notes.append(f"{label}: it may be merged into an earlier list or object rather than replace it")
-    tags, metadata = (
-        _texts(fields, "trace"),
-        _metadata({n: f for n, f in fields.items() if n[1] == "metadata"}, "trace"),
-    )
-    if tags:
-        body["tags"] = tags
-    if metadata:
-        body["metadata"] = metadata
-    return body, notes
 
 
 def _judged(answer: RestAnswer, is_right: bool) -> Outcome:
@@ -636,25 +479,5 @@ def _member(body: Json, name: str) -> Json:
     return body.get(name) if isinstance(body, dict) else None
 
 
-def _where(target: SpanRef, level: Level) -> dict[str, Json]:
-    if level == "span" and target.span_id:
-        return {"traceId": target.trace_id_hex, "observationId": target.span_id_hex}
-    return {"traceId": target.trace_id_hex}
-
-
 def _too_large(labels: Sequence[str], limit: int, unit: str = "bytes") -> Rejected:
     return Rejected(DeliveryError("too_large", f"{', '.join(labels)}: Langfuse takes {limit:,} {unit} at once"))
-
-
-def _iso(ns: int) -> str:
-    at = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=ns // 1_000_000)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _environment(resource: Resource) -> str | None:
-    """Return the environment in which Langfuse puts the spans of a resource; None where it is the default."""
-    for name in ("langfuse.environment", "deployment.environment", "deployment.environment.name"):
-        found = resource.attributes.get(name)
-        if isinstance(found, str) and re.fullmatch(r"(?!langfuse)[a-z0-9_-]{1,40}", found):
-            return found
-    return None

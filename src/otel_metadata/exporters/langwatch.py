@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_metadata.dialects.langwatch import LangWatchDialect, as_labels, as_text
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
@@ -238,18 +239,18 @@ class LangWatchPatchExporter:
             "event_details": {key: value for key, value in details.items() if value is not None},
             "timestamp": version[0] // 1_000_000,
         }
-        shown = f"annotation.{note.name}: kept as an event of the trace; an earlier one of this name stays"
+        shown = f"annotation {note.name!r}: kept as an event of the trace; an earlier one of this name stays"
         return _message(self._client.call("POST", "/api/events/track", body, budget=budget), [shown])
 
     def _annotated(self, patch: Patch, note: Annotation, budget: Budget) -> Outcome:
         """Write a note under its first line, which is what ours is found by: LangWatch takes no id for one."""
         path = f"/api/annotations/trace/{path_segment(patch.target.trace_id_hex)}"
-        notes = [f"annotation.{note.name}: kept on the trace as a comment; of the score only whether it is above 0"]
+        notes = [f"annotation {note.name!r}: kept on the trace as a comment; of the score only whether it is above 0"]
         answer = self._client.call("GET", path, budget=budget)
         if answer.outcome is not None:
             return _about(answer.outcome, notes)
         if answer.body is None and answer.text:
-            error = _unsupported(f"annotation.{note.name}", "the trace has too many comments to find ours among them")
+            error = _unsupported(f"annotation {note.name!r}", "the trace has too many comments to find ours among them")
             return Rejected(error)
         rows = answer.body.get("data") if isinstance(answer.body, dict) else None
         if not isinstance(rows, list):
@@ -364,10 +365,9 @@ def _as_the_server_reads(text: str) -> Json:
 
 
 def _shown(name: FieldName) -> str:
-    """Return what a note calls a field; a tag is shared property, and has no value but itself."""
-    level, kind, key = name
-    word = "tags" if kind == "tag" else kind
-    return f"{'trace.' if level == 'trace' else ''}{word}{f'.{key}' if key and kind != 'tag' else ''}"
+    """Return what a note calls a field; the tags of a trace are its labels, which share one note."""
+    level, kind, _ = name
+    return words_for((level, kind, "")) + "s" if kind == "tag" else words_for(name)
 
 
 def _unsupported(shown: str, why: str) -> DeliveryError:

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from otel_metadata.dialects.mlflow import MAX_NAME_CHARACTERS, text_of, trace_tag
+from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Field, FieldName, Json
@@ -222,7 +223,7 @@ def _steps(patch: Patch, expectations: Collection[str]) -> Iterator[_Step]:
     for name, field in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
         level, kind, _ = name
         if level == "span" and not patch.target.span_id:
-            yield _Fault("unsupported", f"{_subject(name, field[0])}: a trace alone was named, and no span of it")
+            yield _Fault("unsupported", f"{words_for(name, field[0])}: a trace alone was named, and no span of it")
         elif kind in {"evaluation", "annotation"}:
             yield _verdict(patch, name, field, expectations)
         elif level == "span":
@@ -234,7 +235,7 @@ def _steps(patch: Patch, expectations: Collection[str]) -> Iterator[_Step]:
 
 
 def _tag(name: FieldName, value: Json) -> _Tag | _Fault:
-    subject = _subject(name, value)
+    subject = words_for(name, value)
     tag = trace_tag(name, value)
     if tag is None:
         return _Fault("unsupported", f"{subject}: MLflow takes it with the spans alone")
@@ -251,7 +252,7 @@ def _tag(name: FieldName, value: Json) -> _Tag | _Fault:
 def _of_the_span(patch: Patch, held: Mapping[FieldName, Field]) -> _Assessment:
     metadata = {_held_key(name): text_of(value) for name, (value, _) in held.items()}
     notes = tuple(
-        f"{_subject(name, value)}: kept as text in the assessment {SPAN_ASSESSMENT!r}, as MLflow changes no stored span"
+        f"{words_for(name, value)}: kept as text in the assessment {SPAN_ASSESSMENT!r}; MLflow changes no stored span"
         for name, (value, _) in held.items()
     )
     body: dict[str, Json] = {
@@ -274,7 +275,7 @@ def _held_key(name: FieldName) -> str:
 def _verdict(patch: Patch, name: FieldName, field: Field, expectations: Collection[str]) -> _Assessment | _Fault:
     """Return an evaluation or annotation as an assessment: what MLflow has no place for goes into its metadata."""
     value, version = field
-    subject = _subject(name, value)
+    subject = words_for(name, value)
     metadata: Mapping[str, Json] = {}
     parts: dict[str, Json]
     if name[1] == "evaluation":
@@ -325,11 +326,3 @@ def _head(patch: Patch, name: FieldName, at_ns: int) -> dict[str, Json]:
         "last_update_time": at,
     }
     return {**head, "span_id": span_id} if span_id else head
-
-
-def _subject(name: FieldName, value: Json) -> str:
-    """Return the words for a field in a note."""
-    level, kind, key = name
-    what = Annotation.from_json(value).name if kind == "annotation" else key
-    words = kind.replace("_", " ") if level == "span" else f"trace {kind.replace('_', ' ')}"
-    return f"{words} {what!r}" if what else words

@@ -10,7 +10,7 @@ their versions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -21,6 +21,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from otel_metadata._version import __version__
 from otel_metadata.dialects.canonical import JSON_NAMES, spell, tags_attribute, to_attributes
 from otel_metadata.exporters.otlp_events import evaluation_records, evaluations, events_request
+from otel_metadata.exporters.rest import Budget
 from otel_metadata.model.merge import Json, Level, json_text
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected, Retry
 from otel_metadata.model.recent import RecentMap
@@ -112,7 +113,6 @@ def _span_id(patch: Patch) -> int:
     return mixed or 1
 
 
-@runtime_checkable
 class EventSender(Protocol):
     """Sends log events to an OTLP receiver: `otlp_http.OtlpHttpEvents`, `otlp_grpc.OtlpGrpcEvents`."""
 
@@ -163,10 +163,11 @@ class OtlpPatchExporter:
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
         """Send one synthetic span for each patch; a patch for a bare trace id has no parent and is `unsupported`."""
+        budget = Budget(timeout_millis)
         sendable = [patch for patch in patches if patch.target.is_valid]
-        waits = self._send_events(sendable, timeout_millis)
+        waits = self._send_events(sendable, budget)
         spans = [synthetic_span(patch, self._resource) for patch in sendable if patch.id not in waits]
-        answers = iter(self._outcomes(spans, timeout_millis))
+        answers = iter(self._outcomes(spans, budget))
         outcomes: list[Outcome] = []
         for patch in patches:
             if not patch.target.is_valid:
@@ -177,7 +178,7 @@ class OtlpPatchExporter:
                 outcomes.append(self._with_notes(patch, next(answers)))
         return outcomes
 
-    def _send_events(self, patches: Sequence[Patch], timeout_millis: int) -> dict[str, Outcome]:
+    def _send_events(self, patches: Sequence[Patch], budget: Budget) -> dict[str, Outcome]:
         """Send the evaluations; return the patches that are to be tried again, with why.
 
         A log record has no id by which a receiver could tell that it has it, so what was taken is not sent again when
@@ -185,17 +186,21 @@ class OtlpPatchExporter:
         """
         if self._events is None or not self._takes_events:
             return {}
-        judging = [patch for patch in patches if evaluations(patch) and patch.id not in self._sent_events]
-        records = [record for patch in judging for record in evaluation_records(patch)]
-        if not records:
+        new = [
+            (patch.id, update_id, record)
+            for patch in patches
+            for update_id, record in evaluation_records(patch)
+            if update_id not in self._sent_events
+        ]
+        if not new:
             return {}
-        request = events_request(records, self._resource)
-        outcome = self._events.send(request, len(records), timeout_millis=timeout_millis)
+        request = events_request([record for _, _, record in new], self._resource)
+        outcome = self._events.send(request, len(new), timeout_millis=budget.left_millis)
         if isinstance(outcome, Retry):
-            return {patch.id: outcome for patch in judging}
+            return {patch_id: outcome for patch_id, _, _ in new}
         if isinstance(outcome, Delivered):
-            for patch in judging:
-                self._sent_events[patch.id] = True
+            for _, update_id, _ in new:
+                self._sent_events[update_id] = True
         else:
             # Most receivers of spans have no place for logs.
             self._takes_events = False
@@ -205,22 +210,23 @@ class OtlpPatchExporter:
         return {}
 
     def _with_notes(self, patch: Patch, outcome: Outcome) -> Outcome:
-        names = evaluations(patch)
-        if not isinstance(outcome, Delivered) or not names or self._events is None or patch.id in self._sent_events:
+        if not isinstance(outcome, Delivered) or self._events is None:
             return outcome
-        return Delivered((*outcome.notes, f"evaluation {', '.join(names)}: no log event, the receiver takes none"))
+        names = [name for update_id, name in evaluations(patch).items() if update_id not in self._sent_events]
+        notes = (f"evaluation {name!r}: no log event, the receiver takes none" for name in names)
+        return Delivered((*outcome.notes, *notes))
 
-    def _outcomes(self, spans: Sequence[ReadableSpan], timeout_millis: int) -> list[Outcome]:
+    def _outcomes(self, spans: Sequence[ReadableSpan], budget: Budget) -> list[Outcome]:
         """Return one outcome for each span, though OTLP answers for a request as a whole.
 
         One that was refused is sent again in halves, so that a span that the receiver cannot read refuses only itself.
         """
         if not spans:
             return []
-        answer = self._sent(spans, timeout_millis)
+        answer = self._sent(spans, budget.left_millis)
         if isinstance(answer, Rejected) and answer.error.type != "too_large" and len(spans) > 1:
             half = len(spans) // 2
-            return [*self._outcomes(spans[:half], timeout_millis), *self._outcomes(spans[half:], timeout_millis)]
+            return [*self._outcomes(spans[:half], budget), *self._outcomes(spans[half:], budget)]
         if isinstance(answer, Delivered):
             answer = Delivered((_NOTE, *answer.notes))
         return [answer] * len(spans)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["DEFAULT_TIMEOUT_MILLIS", "Signal", "headers", "http_endpoint", "timeout_millis", "variable"]
+__all__ = ["DEFAULT_TIMEOUT_MILLIS", "Signal", "headers", "http_endpoint", "read_headers", "timeout_millis", "variable"]
 
 Signal: TypeAlias = Literal["traces", "logs"]
 
@@ -46,6 +46,19 @@ def headers(signal: Signal) -> tuple[str, dict[str, str]]:
         ConfigurationError: The text has another form.
     """
     name, text = variable(signal, "HEADERS")
+    return name, read_headers(name, text)
+
+
+def read_headers(name: str, text: str) -> dict[str, str]:
+    """Return the headers that a variable says, as `name=value,name=value` with percent-encoded values.
+
+    Args:
+        name: Of the variable, for the error.
+        text: What it says.
+
+    Raises:
+        ConfigurationError: The text has another form.
+    """
     found: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         match = _HEADER.fullmatch(part)
@@ -54,7 +67,7 @@ def headers(signal: Signal) -> tuple[str, dict[str, str]]:
         header, value = match.groups()
         # A value with a blank was written by hand, not encoded: "Bearer ..." is what many backends tell people to set.
         found[unquote(header)] = value if " " in value.strip() else unquote(value)
-    return name, found
+    return found
 
 
 def timeout_millis(signal: Signal) -> int:

@@ -17,33 +17,33 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMes
 from otel_metadata._version import __version__
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import json_text
+from otel_metadata.model.patch import patch_id
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.util.types import AttributeValue
 
-    from otel_metadata.model.merge import Level
     from otel_metadata.model.patch import Patch
 
 __all__ = ["EVENT_NAME", "evaluation_records", "evaluations", "events_request"]
 
 EVENT_NAME: Final = "gen_ai.evaluation.result"
 _SCOPE: Final = "otel_metadata.patch"
-_LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _SAMPLED: Final = 1
 _HAS_EVENT_NAME: Final = "event_name" in LogRecord.DESCRIPTOR.fields_by_name  # since opentelemetry-proto 1.31
 
 
-def evaluations(patch: Patch) -> list[str]:
-    """Return the names of the evaluations in a patch."""
-    return [name for level in _LEVELS for name, _ in patch.of_kind(level, "evaluation")]
+def evaluations(patch: Patch) -> dict[str, str]:
+    """Return the names of the evaluations in a patch, by the id of the update that set each."""
+    return {patch_id(version): name[2] for name, (_, version) in patch.fields.items() if name[1] == "evaluation"}
 
 
-def evaluation_records(patch: Patch) -> Iterator[LogRecord]:
-    """Yield one record for each evaluation in a patch."""
+def evaluation_records(patch: Patch) -> Iterator[tuple[str, LogRecord]]:
+    """Yield one record for each evaluation in a patch, and the id of its update: the same in whatever patch it is."""
     for (level, kind, name), (value, version) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
         if kind != "evaluation":
             continue
+        update_id = patch_id(version)
         found = Evaluation.from_json(name, value)
         given = {
             "gen_ai.evaluation.score.value": found.score,
@@ -56,7 +56,7 @@ def evaluation_records(patch: Patch) -> Iterator[LogRecord]:
             **{key: one for key, one in given.items() if one is not None},
             "otel_metadata.evaluation.source": found.source,
             "otel_metadata.evaluation.level": level,
-            "otel_metadata.patch_id": patch.id,
+            "otel_metadata.patch_id": update_id,
         }
         record = LogRecord(
             time_unix_nano=version[0],
@@ -70,7 +70,7 @@ def evaluation_records(patch: Patch) -> Iterator[LogRecord]:
         else:
             attributes["event.name"] = EVENT_NAME
         record.attributes.extend(_attributes(attributes))
-        yield record
+        yield update_id, record
 
 
 def events_request(records: Sequence[LogRecord], resource: Resource) -> ExportLogsServiceRequest:

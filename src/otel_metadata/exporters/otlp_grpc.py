@@ -19,14 +19,13 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters import otlp_environment
-from otel_metadata.exporters.http import MAX_RETRY_AFTER_MILLIS
-from otel_metadata.exporters.otlp_http import judged
-from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
-from otel_metadata.reporting import REPORTER, after_fork_in_child
+from otel_metadata.exporters.http import MAX_RETRY_AFTER_MILLIS, without_words
+from otel_metadata.exporters.otlp_sender import OtlpSender, judged
+from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
+from otel_metadata.reporting import after_fork_in_child
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -37,7 +36,6 @@ __all__ = ["CODES", "OtlpGrpcEvents", "OtlpGrpcSender"]
 
 _DEFAULT_ENDPOINT: Final = "http://localhost:4317"
 _COMPRESSIONS: Final = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}
-_MIN_KEY_CHARACTERS: Final = 8
 
 
 class _Meaning(NamedTuple):
@@ -83,6 +81,7 @@ class _Channel:
         if (compression or "none") not in _COMPRESSIONS:
             raise ConfigurationError(variable, compression, f"one of {', '.join(_COMPRESSIONS)}")
         self._compression = _COMPRESSIONS[compression or "none"]
+        self._is_closed = False
         self._begin()
         after_fork_in_child(self._begin)
 
@@ -90,7 +89,6 @@ class _Channel:
         self._lock = threading.Lock()
         self._channel: Any = None
         self._client: Any = None
-        self._is_closed = False
 
     def export(self, request: Any, count: int, timeout_millis: int) -> Outcome:  # noqa: ANN401 # protobuf
         """Send one request, once."""
@@ -111,7 +109,8 @@ class _Channel:
             return _outcome_of(error)
         except ValueError:  # the channel was closed meanwhile
             return Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
-        return judged(response.partial_success, count, self._without_keys)
+        keys = [value for _, value in self._metadata]
+        return judged(response.partial_success, count, lambda text: without_words(text, keys))
 
     def close(self) -> None:
         """Close the channel, from any thread; a request that waits for its answer ends."""
@@ -121,15 +120,9 @@ class _Channel:
         if channel is not None:
             channel.close()
 
-    def _without_keys(self, text: str) -> str:
-        for _, value in self._metadata:
-            for word in value.split():
-                text = text.replace(word, "***") if len(word) >= _MIN_KEY_CHARACTERS else text
-        return text
-
 
 @final
-class OtlpGrpcSender(SpanExporter):
+class OtlpGrpcSender(OtlpSender):
     """A span exporter for OTLP over gRPC that can say what became of a batch (`seams.SpanSender`).
 
     Everything comes from `OTEL_EXPORTER_OTLP_TRACES_<NAME>`, else from `OTEL_EXPORTER_OTLP_<NAME>`: `ENDPOINT`,
@@ -143,30 +136,15 @@ class OtlpGrpcSender(SpanExporter):
             ConfigurationError: A variable cannot be used; it is named.
         """
         self._channel = _Channel("traces", TraceServiceStub)
+        self.timeout_millis = self._channel.timeout_millis
 
     def __repr__(self) -> str:
         """Return the address."""
         return f"<OtlpGrpcSender {self._channel.target}>"
 
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
-        """Send *spans* in one request, once: see `exporters.otlp_http.OtlpHttpSender.send`."""
+        """See `OtlpSender.send`."""
         return self._channel.export(encode_spans(spans), len(spans), timeout_millis)
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send *spans*, once; what the result cannot say is logged."""
-        try:
-            outcome = self.send(spans, timeout_millis=self._channel.timeout_millis)
-        except Exception as error:  # noqa: BLE001 # an exporter does not raise, and a span may hold anything
-            REPORTER.tell("otlp_grpc:encoder", f"OTLP: {len(spans)} spans cannot be encoded ({type(error).__name__}).")
-            return SpanExportResult.FAILURE
-        if isinstance(outcome, Delivered):
-            return SpanExportResult.SUCCESS
-        REPORTER.tell(f"otlp_grpc:{outcome.error.type}", f"OTLP: {len(spans)} spans failed: {outcome.error.message}.")
-        return SpanExportResult.FAILURE
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
-        """Nothing is buffered."""
-        return True
 
     def shutdown(self) -> None:
         """Close the channel; from any thread, a request that waits for its answer ends."""

@@ -17,13 +17,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters import otlp_environment
 from otel_metadata.exporters.http import HttpClient, Reply, outcome_of
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Retry
-from otel_metadata.reporting import REPORTER
+from otel_metadata.exporters.otlp_sender import OtlpSender, judged
+from otel_metadata.model.outcome import DeliveryError, Outcome, Retry
 from otel_metadata.seams import SystemClock
 
 if TYPE_CHECKING:
@@ -31,9 +30,7 @@ if TYPE_CHECKING:
 
     from otel_metadata.exporters.otlp_environment import Signal
 
-__all__ = ["OtlpHttpEvents", "OtlpHttpSender", "judged"]
-
-_MAX_MESSAGE_CHARACTERS: Final = 200
+__all__ = ["OtlpHttpEvents", "OtlpHttpSender"]
 
 _COMPRESSIONS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "none": bytes,
@@ -98,7 +95,7 @@ class _Address:
 
 
 @final
-class OtlpHttpSender(SpanExporter):
+class OtlpHttpSender(OtlpSender):
     """A span exporter for OTLP over HTTP, in protobuf, that can say what became of a batch (`seams.SpanSender`).
 
     It tries once and never waits to try again. What is not given comes from `OTEL_EXPORTER_OTLP_TRACES_<NAME>`, else
@@ -129,6 +126,7 @@ class OtlpHttpSender(SpanExporter):
             ConfigurationError: One of these cannot be used; it names the argument or the variable.
         """
         self._address = _Address("traces", endpoint, headers, timeout_millis, compression)
+        self.timeout_millis = self._address.timeout_millis
         self.endpoint = self._address.client.shown_url
 
     def __repr__(self) -> str:
@@ -136,38 +134,9 @@ class OtlpHttpSender(SpanExporter):
         return f"<OtlpHttpSender {self.endpoint}>"
 
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
-        """Send *spans* in one request, once, and return what became of all of them.
-
-        Spans that the receiver rejected out of a batch that it accepted are not sent again (OTLP, "Partial success"):
-        the batch is delivered, with a note.
-
-        Args:
-            spans: What to send.
-            timeout_millis: For everything; the sender's own timeout holds where it is shorter.
-
-        Raises:
-            Exception: OpenTelemetry's encoder cannot encode one of the spans.
-        """
+        """See `OtlpSender.send`."""
         message = encode_spans(spans).SerializePartialToString()
         return self._address.post(message, ExportTraceServiceResponse(), len(spans), timeout_millis)
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send *spans*, once; what the result cannot say is logged."""
-        try:
-            outcome = self.send(spans, timeout_millis=self._address.timeout_millis)
-        except Exception as error:  # noqa: BLE001 # an exporter does not raise, and a span may hold anything
-            REPORTER.tell("otlp_http:encoder", f"OTLP: {len(spans)} spans cannot be encoded ({type(error).__name__}).")
-            return SpanExportResult.FAILURE
-        if isinstance(outcome, Delivered):
-            for note in outcome.notes:
-                REPORTER.tell("otlp_http:note", f"OTLP: {note}.")
-            return SpanExportResult.SUCCESS
-        REPORTER.tell(f"otlp_http:{outcome.error.type}", f"OTLP: {len(spans)} spans failed: {outcome.error.message}.")
-        return SpanExportResult.FAILURE
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
-        """Nothing is buffered."""
-        return True
 
     def shutdown(self) -> None:
         """Close the connection; from any thread, a request that waits for its answer ends."""
@@ -192,25 +161,6 @@ class OtlpHttpEvents:
     def close(self) -> None:
         """Close the connection, from any thread."""
         self._address.client.close()
-
-
-def judged(partial_success: Any, count: int, without_keys: Callable[[str], str]) -> Outcome:  # noqa: ANN401 # protobuf
-    """Return what a receiver says of a batch that it accepted.
-
-    Args:
-        partial_success: Of spans or of log records.
-        count: How many were sent.
-        without_keys: Takes the user's keys out of the receiver's text.
-    """
-    fields = {field.name: getattr(partial_success, field.name) for field in partial_success.DESCRIPTOR.fields}
-    said, what = fields.pop("error_message"), "spans" if "rejected_spans" in fields else "log records"
-    (rejected,) = fields.values()
-    words = without_keys(" ".join(said.split()))
-    if len(words) > _MAX_MESSAGE_CHARACTERS:
-        words = f"{words[:_MAX_MESSAGE_CHARACTERS]}…"
-    if rejected > 0:
-        return Delivered((f"the backend rejected {rejected} of {count} {what}: {words or 'it does not say why'}",))
-    return Delivered((f"the backend says: {words}",) if words else ())
 
 
 def _read(reply: Reply, response: Any) -> None:  # noqa: ANN401 # protobuf

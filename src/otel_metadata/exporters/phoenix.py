@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
 
+from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Json, Kind, Level, Version, json_text
@@ -170,7 +171,7 @@ def _rows(patch: Patch, place: int, notes: list[str]) -> Iterator[tuple[Level, _
     """Yield what a patch becomes; *notes* gets a sentence for each field that is kept otherwise than it was set."""
     for (level, kind, key), (value, version) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
         if level == "span" and not patch.target.span_id:
-            notes.append(f"{_shown(level, kind, key)}: not kept, for the patch names no span")
+            notes.append(f"{words_for((level, kind, key), value)}: not kept, for the patch names no span")
             continue
         target = patch.target.span_id_hex if level == "span" else patch.target.trace_id_hex
         what, body = _body(level, kind, key, value, notes)
@@ -199,8 +200,8 @@ def _body(level: Level, kind: Kind, key: str, value: Json, notes: list[str]) -> 
     name = ANNOTATION_NAME if kind == "metadata" else f"{ANNOTATION_NAME}.{kind}"
     text = value if isinstance(value, str) else json_text(value)
     notes.append(
-        f"{_shown(level, kind, key)}: kept as an annotation of the {level} ({name}); Phoenix does not change what it "
-        "has stored"
+        f"{words_for((level, kind, key), value)}: kept as an annotation of the {level} ({name}); "
+        "Phoenix does not change what it has stored"
     )
     word = key or kind
     return "annotations", _annotation(name, word, "code", (word, None, text), {word: value})
@@ -229,10 +230,6 @@ def _free_name(name: str, notes: list[str]) -> str:
     free = f"{ANNOTATION_NAME}.{_NOTE}"
     notes.append(f"{name}: kept as the annotation {free}; Phoenix keeps the name for texts by people")
     return free
-
-
-def _shown(level: Level, kind: Kind, key: str) -> str:
-    return f"{'trace ' if level == 'trace' else ''}{kind}{f' {key}' if key else ''}"
 
 
 def _unknown(answer: RestAnswer) -> set[str]:

@@ -1,14 +1,15 @@
-"""What one flush waits for."""
+"""What flushes wait for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanKey
 
-__all__ = ["FlushTicket"]
+__all__ = ["FlushTicket", "Flushes"]
 
 
 @final
@@ -74,3 +75,62 @@ class FlushTicket:
         self.keys.clear()
         self.behind.clear()
         self.wants_spooled = False
+
+
+@final
+class Flushes:
+    """The tickets of the flushes that go on; called under the outbox's lock, which a call may enter again."""
+
+    def __init__(self) -> None:
+        """None goes on."""
+        self._tickets: list[FlushTicket] = []
+
+    def __bool__(self) -> bool:
+        """Whether somebody waits for a flush."""
+        return bool(self._tickets)
+
+    def __iter__(self) -> Iterator[FlushTicket]:
+        """Yield each ticket."""
+        yield from list(self._tickets)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a flush waits for *key*."""
+        return any(key in ticket.keys for ticket in self._tickets)
+
+    @property
+    def keys(self) -> Collection[SpanKey]:
+        """What they wait for."""
+        if len(self._tickets) == 1:
+            return self._tickets[0].keys
+        return set[SpanKey]().union(*(ticket.keys for ticket in self._tickets))
+
+    def add(self, ticket: FlushTicket) -> None:
+        """Let one more go on."""
+        self._tickets.append(ticket)
+
+    def drop(self, ticket: FlushTicket) -> None:
+        """Forget one that nobody waits for any more."""
+        with suppress(ValueError):
+            self._tickets.remove(ticket)
+
+    def forget(self, key: SpanKey, *, is_clean: bool) -> None:
+        """Note for all that nothing of *key* is left to be tried."""
+        for ticket in self._tickets:
+            ticket.forget(key, is_clean=is_clean)
+
+    def give_up_on(self, keys: Iterable[SpanKey]) -> None:
+        """Note for all that *keys* were tried in vain."""
+        for key in keys:
+            for ticket in self._tickets:
+                ticket.give_up_on(key)
+
+    def end_those_that_are_over(self) -> None:
+        """Tell who waits for a flush that is over."""
+        for ticket in self:
+            if not ticket.is_over:
+                continue
+            try:
+                self._tickets.remove(ticket)
+            except ValueError:  # a shutdown that interrupted us here has told it
+                continue
+            ticket.done()

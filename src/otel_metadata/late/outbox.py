@@ -40,11 +40,11 @@ If you add a place where updates wait, add it to `stats` and to `give_up`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from otel_metadata.late.flush import FlushTicket
+from otel_metadata.late.flush import Flushes, FlushTicket
 from otel_metadata.late.frames import PlainUpdate, SpooledSpan, SpooledUpdate
 from otel_metadata.late.lane import NoLane
 from otel_metadata.late.patches import PatchQueue, Pending, unsettled
@@ -181,7 +181,7 @@ class Outbox:
             self._spans.__contains__,
             self._tell,
         )
-        self._tickets: list[FlushTicket] = []
+        self._flushes = Flushes()
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
         self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
@@ -419,9 +419,9 @@ class Outbox:
                     # The spool has nothing more of what was spilled: its file was damaged.
                     self._lost("spool_damaged", self._spilled)
                     self._spilled = 0
-                for ticket in self._tickets:
+                for ticket in self._flushes:
                     ticket.wants_spooled = ticket.wants_spooled and self._spilled > 0
-            self._check_tickets()
+            self._check_flushes()
 
     def _admit_span(self, row: Row, content: SpooledSpan) -> None:
         now = self._clock.monotonic_ns()
@@ -433,7 +433,7 @@ class Outbox:
             key, content.span, content.fields, content.updates, content.is_local_root, due, content.backend_ids
         )
         item.row = row
-        for ticket in self._tickets:
+        for ticket in self._flushes:
             if ticket.wants_spooled:
                 ticket.keys.add(key)
         self._enqueue(item)
@@ -448,7 +448,7 @@ class Outbox:
         now = self._clock.monotonic_ns()
         recent = self._recent.get(key)
         earliest, due, deadline = self._times(key, recent, now)
-        tickets = [ticket for ticket in self._tickets if ticket.wants_spooled]
+        tickets = [ticket for ticket in self._flushes if ticket.wants_spooled]
         self._patches.add(
             content.target,
             content.fields,
@@ -470,7 +470,7 @@ class Outbox:
         with self._lock:
             self._admit()
             now = self._clock.monotonic_ns()
-            batch = self._spans.claim(now, self._flushed())
+            batch = self._spans.claim(now, self._flushes.keys)
             return SpanBatch(batch) if batch else None
 
     def spans_answered(
@@ -513,8 +513,13 @@ class Outbox:
                     self._counters.spans_failed += 1
                     self._settle_failed(item, reason, now, window)
                 self._release(item.key, now, is_exported)
-            self._go_again(again, outcome, now)
-            self._check_tickets()
+            if again:
+                spans.go_again(again, outcome, now)
+                self._counters.spans_retried += len(again)
+            self._give_up_in_flushes(again, outcome)
+            if again and spans.is_over:
+                self._evict()
+            self._check_flushes()
 
     def _tell_of_spans(self, outcome: Outcome | None) -> None:
         if isinstance(outcome, Delivered) and outcome.notes:
@@ -525,24 +530,21 @@ class Outbox:
         elif isinstance(outcome, Pause):
             self._tell("spans_paused", f"spans wait ({outcome.error.type}: {outcome.error.message}).")
 
-    def _go_again(self, items: Sequence[QueuedSpan], outcome: Outcome | None, now: int) -> None:
-        if items:
-            self._spans.go_again(items, outcome, now)
-            self._counters.spans_retried += len(items)
-        # A flush tries everything once; what was refused in company is tried again at once; of a destination that is
-        # dead nothing more is asked, also while the outbox closes and nothing is tried again.
-        tried = list(self._spans.waiting) if self._spans.circuit.is_dead else [item.key for item in items]
-        for ticket in self._tickets:
-            for key in () if isinstance(outcome, Rejected) else tried:
-                ticket.give_up_on(key)
-        if items and self._spans.is_over:
-            self._evict()
+    def _give_up_in_flushes(self, again: Sequence[QueuedSpan], outcome: Outcome | None) -> None:
+        """Let flushes wait for spans no longer: each is tried once, and what was refused in company once more alone.
+
+        Of a destination that is dead nothing more is asked, also while the outbox closes and nothing is tried again.
+        """
+        if isinstance(outcome, Rejected):
+            return
+        tried = list(self._spans.waiting) if self._spans.circuit.is_dead else [item.key for item in again]
+        self._flushes.give_up_on(tried)
 
     def claim_patches(self) -> PatchBatch | None:
         """Take the patches whose time has come, at most the exporter's `max_batch`; None when there are none."""
         with self._lock:
             self._admit_late()
-            patches = self._patches.claim(self._window_of, self._flushed())
+            patches = self._patches.claim(self._window_of, self._flushes.keys)
             return PatchBatch(patches) if patches else None
 
     def _window_of(self, key: SpanKey) -> tuple[int, int] | None:
@@ -554,19 +556,19 @@ class Outbox:
         with self._lock:
             self._admit_late()
             for key, is_clean, is_last in self._patches.answered(batch.patches, outcomes):
-                for ticket in self._tickets:
+                for ticket in self._flushes:
                     if is_last:
                         ticket.forget(key, is_clean=is_clean)
                     else:
                         ticket.tried(key, is_clean=is_clean)
             self._patches.circuit.keep_apart(self._spans.circuit, self._clock.monotonic_ns())
             is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
-            for ticket in self._tickets:
+            for ticket in self._flushes:
                 if is_paused or self._patches.circuit.is_dead:
                     self._drop_patches(ticket, [key for key in ticket.keys if key in self._patches])
                     if ticket.wants_spooled:
                         ticket.wants_spooled = ticket.is_clean = False
-            self._check_tickets()
+            self._check_flushes()
 
     def take_letters(self) -> list[DeadLetter]:
         """Return the dead letters since the last call, to be shown to the application without the lock."""
@@ -576,7 +578,7 @@ class Outbox:
     def next_due_ns(self) -> int | None:
         """Return the monotonic time of the next work that is known now; None when nothing waits."""
         with self._lock:
-            flushed = self._flushed()
+            flushed = self._flushes.keys
             times = (self._spans.next_due_ns(flushed), self._patches.next_due_ns(flushed))
             return min((time for time in times if time is not None), default=None)
 
@@ -598,25 +600,25 @@ class Outbox:
             keys = {*self._spans.waiting, *self._spans.exporting, *self._patches.keys()}
             wants_spooled = not self._is_closed and (self.lane.has_more or self._spilled > 0)
             ticket = FlushTicket(keys, self._patches.behind(), deadline_ns, done, wants_spooled=wants_spooled)
-            self._tickets.append(ticket)
+            self._flushes.add(ticket)
             for key, pending in self._patches.waiting():
                 if self._is_hopeless(pending, ticket, now):
                     self._drop_patches(ticket, (key,))
                 else:
                     pending.due_ns = pending.earliest_ns
                     self._patches.schedule(key, pending)
-            self._check_tickets()
+            self._check_flushes()
             return ticket
 
     @property
     def is_flushing(self) -> bool:
         """Whether somebody waits for a flush."""
-        return bool(self._tickets)
+        return bool(self._flushes)
 
     def drop_ticket(self, ticket: FlushTicket) -> None:
         """Forget a flush that nobody waits for any more."""
-        with self._lock, suppress(ValueError):
-            self._tickets.remove(ticket)
+        with self._lock:
+            self._flushes.drop(ticket)
 
     def tell_news(self) -> None:
         """Log what was decided. Called without the lock: a logging handler is the application's code."""
@@ -666,9 +668,9 @@ class Outbox:
             counters.handed_over += self._spilled - unwritten
             self._spilled = 0
             self._spans.clear()
-            for ticket in self._tickets:
+            for ticket in self._flushes:
                 ticket.give_up()
-            self._check_tickets()
+            self._check_flushes()
             return spans, updates
 
     def _left_to_the_spool(self, item: QueuedSpan) -> int:
@@ -787,7 +789,7 @@ class Outbox:
 
     def _enqueue(self, item: QueuedSpan, *, weigh: bool = True) -> None:
         spans = self._spans
-        is_flushed = self._is_flushed(item.key)
+        is_flushed = item.key in self._flushes
         if is_flushed:
             # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.
             item.due_ns = self._clock.monotonic_ns()
@@ -816,9 +818,9 @@ class Outbox:
             self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None)
             self._takes_plain = self._spills_plain = False
             self._patches.drop(key, "target_not_exported")
-            self._forget_in_tickets(key, is_clean=False)
+            self._flushes.forget(key, is_clean=False)
             self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")
-        self._check_tickets()
+        self._check_flushes()
 
     def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int, window: tuple[int, int]) -> None:
         updates = item.updates + item.joined_updates
@@ -868,29 +870,19 @@ class Outbox:
         """Let the patch that waited for the answer go, if there is one."""
         pending = self._patches.get(key)
         if pending is None:
-            self._forget_in_tickets(key, is_clean=is_exported)
+            self._flushes.forget(key, is_clean=is_exported)
             return
         pending.earliest_ns = max(pending.earliest_ns, now + self._grace_ns)
         if not is_exported:
             pending.deadline_ns = now + self.settings.failed_span_millis * _MILLI
-        for ticket in self._tickets:
+        for ticket in self._flushes:
             if key in ticket.keys:
                 ticket.is_clean = ticket.is_clean and is_exported
                 if self._is_hopeless(pending, ticket, now):
                     ticket.forget(key, is_clean=False)
-        is_flushed = self._is_flushed(key)
+        is_flushed = key in self._flushes
         pending.due_ns = pending.earliest_ns if is_flushed else max(pending.due_ns, pending.earliest_ns)
         self._patches.schedule(key, pending)
-
-    def _flushed(self) -> Collection[SpanKey]:
-        """Return what flushes wait for."""
-        if len(self._tickets) == 1:
-            return self._tickets[0].keys
-        return set[SpanKey]().union(*(ticket.keys for ticket in self._tickets))
-
-    def _is_flushed(self, key: SpanKey) -> bool:
-        """Whether a flush waits for it."""
-        return any(key in ticket.keys for ticket in self._tickets)
 
     def _is_hopeless(self, pending: Pending, ticket: FlushTicket, now: int) -> bool:
         """Whether a flush need not wait for it: it may not go in time, or waits out a pause.
@@ -926,21 +918,12 @@ class Outbox:
         name = self.destination.name
         self._news.append((f"{reason}:{name}", f"{name}: {message}"))
 
-    def _forget_in_tickets(self, key: SpanKey, *, is_clean: bool) -> None:
-        for ticket in self._tickets:
-            ticket.forget(key, is_clean=is_clean)
-
-    def _check_tickets(self) -> None:
-        for ticket in self._tickets:
+    def _check_flushes(self) -> None:
+        for ticket in self._flushes:
             if ticket.wants_spooled and not ticket.keys and len(self._patches) >= self.settings.spool_window:
                 # The window is full of what may not go now, so nothing more is read.
                 ticket.wants_spooled = ticket.is_clean = False
-        for ticket in [one for one in self._tickets if one.is_over]:
-            try:
-                self._tickets.remove(ticket)
-            except ValueError:  # a shutdown that interrupted us here has told it
-                continue
-            ticket.done()
+        self._flushes.end_those_that_are_over()
 
     def __repr__(self) -> str:
         """A status line."""

@@ -49,8 +49,9 @@ _MILLI: Final = 1_000_000
 
 NO_VERSION: Final = (0, 0)
 
-# Targets whose delivered versions are remembered where the backend does not compare versions itself.
 _MAX_TOLD_NOTES: Final = 100
+
+# Targets whose delivered versions are remembered where the backend does not compare versions itself.
 _MAX_SAID: Final = 4_096
 
 

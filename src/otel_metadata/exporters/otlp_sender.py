@@ -1,0 +1,78 @@
+"""What the senders of OTLP have in common, over HTTP and gRPC: one try, and what of it was accepted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_metadata.model.outcome import Delivered, Outcome
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["OtlpSender", "judged"]
+
+_MAX_MESSAGE_CHARACTERS: Final = 200
+
+
+class OtlpSender(SpanExporter, ABC):
+    """A span exporter that can say what became of a batch (`seams.SpanSender`). It tries once, and never waits."""
+
+    timeout_millis: int
+    """For one request, where nobody says otherwise."""
+
+    @abstractmethod
+    def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
+        """Send *spans* in one request, once, and return what became of all of them.
+
+        Spans that the receiver rejected out of a batch that it accepted are not sent again (OTLP, "Partial success"):
+        the batch is delivered, with a note.
+
+        Args:
+            spans: What to send.
+            timeout_millis: For everything; the sender's own timeout holds where it is shorter.
+
+        Raises:
+            Exception: OpenTelemetry's encoder cannot encode one of the spans.
+        """
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send *spans*, once; what the result cannot say is logged."""
+        try:
+            outcome = self.send(spans, timeout_millis=self.timeout_millis)
+        except Exception as error:  # noqa: BLE001 # an exporter does not raise, and a span may hold anything
+            REPORTER.tell("otlp:encoder", f"OTLP: {len(spans)} spans cannot be encoded ({type(error).__name__}).")
+            return SpanExportResult.FAILURE
+        if isinstance(outcome, Delivered):
+            for note in outcome.notes:
+                REPORTER.tell("otlp:note", f"OTLP: {note}.")
+            return SpanExportResult.SUCCESS
+        REPORTER.tell(f"otlp:{outcome.error.type}", f"OTLP: {len(spans)} spans failed: {outcome.error.message}.")
+        return SpanExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+
+def judged(partial_success: Any, count: int, without_keys: Callable[[str], str]) -> Outcome:  # noqa: ANN401 # protobuf
+    """Return what a receiver says of a batch that it accepted.
+
+    Args:
+        partial_success: Of spans or of log records.
+        count: How many were sent.
+        without_keys: Takes the user's keys out of the receiver's text.
+    """
+    fields = {field.name: getattr(partial_success, field.name) for field in partial_success.DESCRIPTOR.fields}
+    said, what = fields.pop("error_message"), "spans" if "rejected_spans" in fields else "log records"
+    (rejected,) = fields.values()
+    words = without_keys(" ".join(said.split()))
+    if len(words) > _MAX_MESSAGE_CHARACTERS:
+        words = f"{words[:_MAX_MESSAGE_CHARACTERS]}…"
+    if rejected > 0:
+        return Delivered((f"the backend rejected {rejected} of {count} {what}: {words or 'it does not say why'}",))
+    return Delivered((f"the backend says: {words}",) if words else ())
