@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final, runtime_checkable
 
 from otel_metadata.reporting import after_fork_in_child
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Version
     from otel_metadata.model.outcome import Outcome
     from otel_metadata.model.patch import Patch
-    from otel_metadata.model.record import SpanQuery, SpanRecord
+    from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan
 
 __all__ = [
     "Clock",
@@ -116,6 +116,14 @@ class SpanStore(Protocol):
         """
         ...
 
+    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]]) -> None:
+        """Store spans that are rows already, with their fields; as `write` otherwise.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        ...
+
     def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
         """Merge fields, whether or not their span is there yet; None waits for others as long as the store does.
 
@@ -129,6 +137,25 @@ class SpanStore(Protocol):
 
         Raises:
             StoreError: It cannot be read.
+        """
+        ...
+
+    def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
+        """Return where each of *span_ids* (16 hex digits) is stored: of several traces, that of the newest span.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        ...
+
+    def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
+        """Delete spans, each (trace id, span id) in hex digits, and all that was said of them; return which were there.
+
+        What is not newer than *version* is refused from then on, so that a span which is sent again, or an update that
+        was under way, brings nothing back. With the last span of a trace goes what was said of the trace.
+
+        Raises:
+            StoreError: Nothing was deleted.
         """
         ...
 

@@ -8,28 +8,75 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Fields, Json, Kind, Level, json_text
 
-__all__ = ["SpanQuery", "SpanRecord", "StoredSpan", "assemble"]
+if TYPE_CHECKING:
+    from otel_metadata.model.condition import Condition
+
+__all__ = ["PROJECT_NAMES", "Position", "SpanQuery", "SpanRecord", "StoredKey", "StoredSpan", "assemble", "project_of"]
+
+PROJECT_NAMES = ("openinference.project.name", "service.name")
+"""The resource attributes that name a span's project; the first that is there counts.
+
+Sources: OpenInference semantic conventions, "Resource attributes"; OpenTelemetry semantic conventions, "Service".
+"""
+
+
+class Position(NamedTuple):
+    """A place in the order of spans: newest start first, of equal ones the higher ids.
+
+    Attributes:
+        start_ns: Wall nanoseconds.
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits.
+    """
+
+    start_ns: int
+    trace_id: str
+    span_id: str
+
+
+class StoredKey(NamedTuple):
+    """Where a span id was found.
+
+    Attributes:
+        trace_id: 32 hex digits.
+        start_ns: Wall nanoseconds.
+        end_ns: Wall nanoseconds.
+    """
+
+    trace_id: str
+    start_ns: int
+    end_ns: int
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class SpanQuery:
-    """Which spans to read, newest start first.
+    """Which spans to read, in the order of `Position`.
 
     Attributes:
         trace_id: 32 hex digits, or None for any.
         span_id: 16 hex digits, or None for any.
-        limit: At most this many, at least 1.
+        limit: At most this many, at least 1; None for all.
+        project: Only spans of this project (`project_of`), or None for any.
+        start_ns: Only spans that started at this time or later, in wall nanoseconds; None for any.
+        end_ns: Only spans that started before this time; None for any.
+        condition: What must hold; None for nothing.
+        after: Only spans behind this place: the last of the page before.
     """
 
     trace_id: str | None = None
     span_id: str | None = None
-    limit: int = 100
+    limit: int | None = 100
+    project: str | None = None
+    start_ns: int | None = None
+    end_ns: int | None = None
+    condition: Condition | None = None
+    after: Position | None = None
 
 
 @final
@@ -134,6 +181,22 @@ class SpanRecord:
     trace_evaluations: Mapping[str, Evaluation]
     trace_annotations: tuple[Annotation, ...]
     span: StoredSpan
+
+    @property
+    def project(self) -> str | None:
+        """The project it belongs to, or None."""
+        return project_of(self.span.resource)
+
+    @property
+    def position(self) -> Position:
+        """Its place in the order of spans."""
+        return Position(self.span.start_ns, self.trace_id, self.span_id)
+
+
+def project_of(resource: Mapping[str, Json]) -> str | None:
+    """Return the project that a resource belongs to, or None."""
+    named = (resource.get(name) for name in PROJECT_NAMES)
+    return next((name for name in named if isinstance(name, str)), None)
 
 
 def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:

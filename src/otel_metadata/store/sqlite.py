@@ -3,6 +3,9 @@
 Two tables. `spans` is what OTLP says of a span, one row each. `fields` is one row for each field; the first-level merge
 is an upsert that keeps the higher version, so there is no read-modify-write, and any order, any repetition and any
 number of writers lead to the same rows. Fields of a trace have an empty span id. A field may come before its span.
+
+A field of a span also holds the span's start, once it is known: an index of values in the order of time is what lets a
+page of a million spans be found by a metadata value without looking at the others.
 """
 
 from __future__ import annotations
@@ -11,19 +14,21 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import orjson
 
 from otel_metadata.errors import StoreError, StoreFormatError
-from otel_metadata.model.merge import FieldName, Fields, Json, json_text
-from otel_metadata.model.record import SpanQuery, SpanRecord, StoredSpan, assemble
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
+from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.seams import SystemClock
+from otel_metadata.store import sqlite_filter, sqlite_query
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite_file import Layout, create_private_file, leave_to_the_parent, prepare
+from otel_metadata.store.sqlite_query import COLUMNS
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
@@ -36,7 +41,7 @@ __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "SqliteStore"]
 APPLICATION_ID: Final = 0x6F74_656D
 """SQLite's `application_id` of our files ("otem"): a database without it is somebody else's."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """SQLite's `user_version`: a higher one was written by a newer version."""
 
 _SCHEMA: Final = """
@@ -57,25 +62,62 @@ CREATE TABLE fields (
 ) WITHOUT ROWID;
 """
 
-_LAYOUT: Final = Layout("a store", "a store of otel-metadata", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA)
+_VERSION_2: Final = f"""
+ALTER TABLE spans ADD COLUMN project TEXT GENERATED ALWAYS AS ({sqlite_filter.PROJECT}) VIRTUAL;
+DROP INDEX spans_by_start;
+CREATE INDEX spans_by_start ON spans (start_ns, trace_id, span_id);
+CREATE INDEX spans_by_project ON spans (project, start_ns, trace_id, span_id);
+ALTER TABLE fields ADD COLUMN start_ns INTEGER;
+UPDATE fields SET start_ns = (SELECT start_ns FROM spans
+    WHERE spans.trace_id = fields.trace_id AND spans.span_id = fields.span_id);
+CREATE INDEX fields_by_value ON fields (level, kind, key, json_extract(value, '$'), start_ns)
+    WHERE {sqlite_query.INDEXED};
+CREATE TABLE deleted (
+    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, ns INTEGER NOT NULL, writer TEXT NOT NULL,
+    PRIMARY KEY (trace_id, span_id)
+) WITHOUT ROWID
+"""
 
-_SPAN_COLUMNS: Final = (
-    "trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message, "
-    "attributes, events, links, resource, scope_name, scope_version"
-)
+_LAYOUT: Final = Layout("a store", "a store of otel-metadata", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_2,))
 
-_WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({_SPAN_COLUMNS}) VALUES ({', '.join('?' * 16)})"
+_WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
+
+# Fields that came before their span learn when it started.
+_SET_START: Final = "UPDATE fields SET start_ns = ?1 WHERE trace_id = ?2 AND span_id = ?3 AND start_ns IS NOT ?1"
 
 # The merge contract (model.merge) in SQL: the higher version stands, of equal ones the greater JSON text; of a tag the
 # lower version. SQLite compares text by its UTF-8 bytes, which is the order of Python's code points.
 _MERGE_FIELD: Final = """
-INSERT INTO fields (trace_id, span_id, level, kind, key, value, ns, writer) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO fields (trace_id, span_id, level, kind, key, value, ns, writer, start_ns)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT start_ns FROM spans WHERE trace_id = ?1 AND span_id = ?2))
 ON CONFLICT (trace_id, span_id, level, kind, key) DO UPDATE
 SET value = excluded.value, ns = excluded.ns, writer = excluded.writer
 WHERE CASE WHEN excluded.kind = 'tag' THEN (excluded.ns, excluded.writer) < (ns, writer)
            ELSE (excluded.ns, excluded.writer, excluded.value) > (ns, writer, value) END
 """
 
+_FIELDS_OF: Final = "SELECT level, kind, key, value, ns, writer FROM fields WHERE trace_id = ? AND span_id IN (?, '')"
+
+# Of one id in several traces the newest comes last, and stands.
+_FIND: Final = """
+SELECT spans.span_id, spans.trace_id, spans.start_ns, spans.end_ns
+FROM json_each(?) AS wanted CROSS JOIN spans ON spans.span_id = wanted.value ORDER BY spans.start_ns, spans.trace_id
+"""
+
+_DELETE_SPAN: Final = "DELETE FROM spans WHERE trace_id = ? AND span_id = ?"
+
+_ANY_SPAN: Final = "SELECT 1 FROM spans WHERE trace_id = ? LIMIT 1"
+
+_BURY: Final = """
+INSERT INTO deleted (trace_id, span_id, ns, writer) VALUES (?, ?, ?, ?)
+ON CONFLICT (trace_id, span_id) DO UPDATE SET ns = excluded.ns, writer = excluded.writer
+WHERE (excluded.ns, excluded.writer) > (ns, writer)
+"""
+
+_FIND_GRAVES: Final = """
+SELECT deleted.trace_id, deleted.span_id, deleted.ns, deleted.writer
+FROM json_each(?) AS wanted CROSS JOIN deleted ON deleted.trace_id = wanted.value
+"""
 
 # SQLite's own busy timeout cannot be ended from outside, so it is short, and we ask again: after this long a write that
 # waits for another process sees that the store is being closed.
@@ -88,6 +130,9 @@ _PAUSE_NS: Final = 10_000_000
 _CLOSE_SECONDS: Final = 0.5
 
 _T = TypeVar("_T")
+
+# Whether what was said of (trace id, span id) with a version was deleted.
+_IsGone: TypeAlias = "Callable[[str, str, Version], bool]"
 
 _stores: Final[weakref.WeakSet[SqliteStore]] = weakref.WeakSet()
 
@@ -140,11 +185,27 @@ class SqliteStore:
         Raises:
             StoreError: Nothing was written.
         """
-        rows = [row_of(span) for span in spans]
+        self.write_rows([row_of(span) for span in spans])
+
+    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]]) -> None:
+        """Store spans and merge their fields, all or none.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        rows = list(rows)
         with self._transaction() as connection:
-            connection.executemany(_WRITE_SPAN, [_span_row(span) for span, _ in rows])
+            is_gone = _graves(connection, {span.trace_id for span, _ in rows})
+            spans = [
+                span
+                for span, _ in rows
+                if not is_gone(span.trace_id, span.span_id, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
+            ]
+            connection.executemany(_WRITE_SPAN, map(_span_row, spans))
+            connection.executemany(_SET_START, ((span.start_ns, span.trace_id, span.span_id) for span in spans))
             connection.executemany(
-                _MERGE_FIELD, [row for span, fields in rows for row in _field_rows(span.trace_id, span.span_id, fields)]
+                _MERGE_FIELD,
+                (row for span, fields in rows for row in _field_rows(span.trace_id, span.span_id, fields, is_gone)),
             )
 
     def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
@@ -157,13 +218,10 @@ class SqliteStore:
         Raises:
             StoreError: Nothing was written.
         """
-        rows = [
-            row
-            for patch in patches
-            for row in _field_rows(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields)
-        ]
+        targets = [(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches]
         with self._transaction(timeout_millis) as connection:
-            connection.executemany(_MERGE_FIELD, rows)
+            is_gone = _graves(connection, {trace_id for trace_id, _, _ in targets})
+            connection.executemany(_MERGE_FIELD, (row for target in targets for row in _field_rows(*target, is_gone)))
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest start first.
@@ -171,20 +229,42 @@ class SqliteStore:
         Raises:
             StoreError: It cannot be read.
         """
-        conditions = [
-            (column, value) for column, value in (("trace_id", query.trace_id), ("span_id", query.span_id)) if value
-        ]
-        where = f"WHERE {' AND '.join(f'{column} = ?' for column, _ in conditions)}" if conditions else ""
-        sql = f"SELECT {_SPAN_COLUMNS} FROM spans {where} ORDER BY start_ns DESC, span_id LIMIT ?"
-        values = [*(value for _, value in conditions), query.limit]
-        deadline_ns = self._deadline_ns(None)
-        with self._opened(deadline_ns) as connection:
+        selection = sqlite_query.select(query)
 
-            def read() -> list[SpanRecord]:
-                spans = [_stored_span(row) for row in connection.execute(sql, values)]
-                return [assemble(span, self._fields_of(connection, span)) for span in spans]
+        def read(connection: sqlite3.Connection) -> list[SpanRecord]:
+            spans = [_stored_span(row) for row in connection.execute(selection.sql, selection.values)]
+            return [assemble(span, _fields_of(connection, span)) for span in spans]
 
-            return self._when_free(read, deadline_ns)
+        return self._read(read)
+
+    def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
+        """Return where each of *span_ids* is stored: of several traces, that of the newest span.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        ids = orjson.dumps(list(span_ids)).decode()
+
+        def read(connection: sqlite3.Connection) -> dict[str, StoredKey]:
+            return {span_id: StoredKey(*key) for span_id, *key in connection.execute(_FIND, (ids,))}
+
+        return self._read(read)
+
+    def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
+        """Delete spans and all that was said of them, all or none; return those that were there.
+
+        Raises:
+            StoreError: Nothing was deleted.
+        """
+        ns, writer = version
+        with self._transaction() as connection:
+            deleted = [key for key in dict.fromkeys(keys) if connection.execute(_DELETE_SPAN, key).rowcount]
+            traces = sorted({trace_id for trace_id, _ in deleted})
+            empty = [trace_id for trace_id in traces if not connection.execute(_ANY_SPAN, (trace_id,)).fetchone()]
+            gone = [*deleted, *((trace_id, "") for trace_id in empty)]
+            connection.executemany("DELETE FROM fields WHERE trace_id = ? AND span_id = ?", gone)
+            connection.executemany(_BURY, ((*key, ns, f"{writer:016x}") for key in gone))
+        return deleted
 
     def close(self) -> None:
         """Close the file; a write that waits for another process's is given up, and raises.
@@ -217,15 +297,10 @@ class SqliteStore:
         self._lock = threading.Lock()
         self._is_closing = threading.Event()
 
-    def _fields_of(self, connection: sqlite3.Connection, span: StoredSpan) -> Fields:
-        rows = connection.execute(
-            "SELECT level, kind, key, value, ns, writer FROM fields WHERE trace_id = ? AND span_id IN (?, '')",
-            (span.trace_id, span.span_id),
-        )
-        fields: dict[FieldName, tuple[Json, tuple[int, int]]] = {}
-        for level, kind, key, value, ns, writer in rows:
-            fields[level, kind, key] = (orjson.loads(value), (ns, int(writer, 16)))
-        return fields
+    def _read(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
+        deadline_ns = self._deadline_ns(None)
+        with self._opened(deadline_ns) as connection:
+            return self._when_free(lambda: read(connection), deadline_ns)
 
     @contextmanager
     def _transaction(self, timeout_millis: int | None = None) -> Iterator[sqlite3.Connection]:
@@ -317,9 +392,34 @@ class SqliteStore:
         return f"<SqliteStore {self.path} {'closed' if self._connection is None else 'open'}>"
 
 
-def _field_rows(trace_id: str, span_id: str, fields: Fields) -> Iterator[tuple[str | int, ...]]:
+def _graves(connection: sqlite3.Connection, trace_ids: Collection[str]) -> _IsGone:
+    """Return whether what has a version was deleted; nearly always nothing ever was, which is asked once."""
+    graves: dict[tuple[str, str], Version] = {}
+    if connection.execute("SELECT 1 FROM deleted LIMIT 1").fetchone():
+        ids = orjson.dumps(list(trace_ids)).decode()
+        for trace_id, span_id, ns, writer in connection.execute(_FIND_GRAVES, (ids,)):
+            graves[trace_id, span_id] = (ns, int(writer, 16))
+
+    def is_gone(trace_id: str, span_id: str, version: Version) -> bool:
+        grave = graves.get((trace_id, span_id))
+        return grave is not None and version <= grave
+
+    return is_gone
+
+
+def _field_rows(trace_id: str, span_id: str, fields: Fields, is_gone: _IsGone) -> Iterator[tuple[str | int, ...]]:
     for (level, kind, key), (value, (ns, writer)) in fields.items():
-        yield trace_id, span_id if level == "span" else "", level, kind, key, json_text(value), ns, f"{writer:016x}"
+        place = span_id if level == "span" else ""
+        if not is_gone(trace_id, place, (ns, writer)):
+            yield trace_id, place, level, kind, key, json_text(value), ns, f"{writer:016x}"
+
+
+def _fields_of(connection: sqlite3.Connection, span: StoredSpan) -> Fields:
+    rows = connection.execute(_FIELDS_OF, (span.trace_id, span.span_id))
+    fields: dict[FieldName, tuple[Json, Version]] = {}
+    for level, kind, key, value, ns, writer in rows:
+        fields[level, kind, key] = (orjson.loads(value), (ns, int(writer, 16)))
+    return fields
 
 
 def _span_row(span: StoredSpan) -> tuple[str | int | None, ...]:
@@ -344,7 +444,7 @@ def _span_row(span: StoredSpan) -> tuple[str | int | None, ...]:
 
 
 def _stored_span(row: tuple[Any, ...]) -> StoredSpan:
-    columns = dict(zip(_SPAN_COLUMNS.split(", "), row, strict=True))
+    columns = dict(zip(COLUMNS.split(", "), row, strict=True))
     for name in ("attributes", "events", "links", "resource"):
         columns[name] = orjson.loads(columns[name])
     return StoredSpan(**{**columns, "events": tuple(columns["events"]), "links": tuple(columns["links"])})

@@ -27,7 +27,8 @@ class Layout(NamedTuple):
         expected: What was expected, for messages: "a store of otel-metadata".
         application_id: SQLite's `application_id`.
         version: SQLite's `user_version`; a higher one was written by a newer version of ours.
-        schema: SQL that makes the tables.
+        schema: SQL that makes the tables of version 1.
+        upgrades: SQL that makes each version of the one before, from version 2 on.
     """
 
     noun: str
@@ -35,6 +36,7 @@ class Layout(NamedTuple):
     application_id: int
     version: int
     schema: str
+    upgrades: tuple[str, ...] = ()
 
 
 def leave_to_the_parent(connection: sqlite3.Connection) -> None:
@@ -64,7 +66,7 @@ def create_private_file(path: str) -> None:
 
 
 def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
-    """Check that the database is ours, or empty; then turn WAL on and make the tables.
+    """Check that the database is ours, or empty; then turn WAL on and make the tables, or bring them up to date.
 
     Raises:
         StoreFormatError: It is another program's, or of a newer version. Nothing was changed.
@@ -87,9 +89,11 @@ def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if connection.execute("PRAGMA user_version").fetchone()[0] < layout.version:
-            for statement in layout.schema.split(";"):
-                connection.execute(statement)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version < layout.version:
+            for script in (layout.schema, *layout.upgrades)[version:]:
+                for statement in script.split(";"):
+                    connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {layout.application_id}")
             connection.execute(f"PRAGMA user_version = {layout.version}")
         connection.execute("COMMIT")

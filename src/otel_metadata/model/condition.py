@@ -1,0 +1,185 @@
+"""What a filter asks of a span: a tree of comparisons, parsed and checked.
+
+This module decides what can be asked. It does not decide how a filter is written (`store.filters`), nor how a store
+finds the answer (one SQL generator for each).
+
+A condition is true, false or neither, as in SQL: a value that is missing, null, or of another type than the literal it
+is compared with makes a comparison *neither*. `Not` of neither is neither; `And` is false when one part is, else
+neither when one part is, else true; `Or` the other way round. A span is selected when the condition is true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, final, get_args
+
+from otel_metadata.model.merge import Level
+
+__all__ = [
+    "COLUMN_KINDS",
+    "And",
+    "Between",
+    "ColumnKind",
+    "Compare",
+    "Condition",
+    "HasTag",
+    "In",
+    "IsNull",
+    "Like",
+    "Not",
+    "Operator",
+    "Or",
+    "Part",
+    "Scalar",
+    "Subject",
+    "SubjectKind",
+]
+
+Scalar: TypeAlias = "str | int | float | bool"
+"""A literal. Its type decides the type of the comparison: text, number (5 equals 5.0), or bool, which is no number.
+Integers within 64 bits signed, finite floats, text without NUL and lone surrogates; a time is whole nanoseconds."""
+
+Operator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">="]
+
+ColumnKind: TypeAlias = Literal[
+    "trace_id",
+    "span_id",
+    "parent_id",
+    "kind",
+    "start_time",
+    "end_time",
+    "latency_ms",
+    "project",
+    "scope_name",
+    "scope_version",
+]
+"""What a span has by itself, always at level `span`. Times are compared as whole nanoseconds since the epoch;
+`latency_ms` is (end_ns - start_ns) / 1e6; the others are text."""
+
+COLUMN_KINDS: Final[frozenset[str]] = frozenset(get_args(ColumnKind))
+"""The words of `ColumnKind`; every other kind of a subject is a key of the resource, or fields."""
+
+SubjectKind: TypeAlias = (
+    ColumnKind
+    | Literal[
+        "metadata",
+        "attribute",
+        "resource",
+        "evaluation",
+        "annotation",
+        "name",
+        "input",
+        "output",
+        "status",
+        "status_message",
+        "user_id",
+        "session_id",
+    ]
+)
+"""A column; or `resource`, one key of the resource; or a kind of field, named as in `model.merge.Kind`."""
+
+Part: TypeAlias = Literal["", "label", "score", "explanation", "text"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is compared: the value that `model.record.assemble` shows for it.
+
+    Attributes:
+        level: `trace` for `name`, `input`, `output`, `metadata`, `evaluation` and `annotation` of the trace, else
+            `span`. `user_id` and `session_id` are at level `span` and mean the latest version of either level.
+        kind: Where the value is: a column, the resource, or a kind of field. `attribute` is a plain attribute or the
+            field that lies over it; `name`, `status` and `status_message` of the span are its column unless a field
+            lies over it.
+        key: A metadata, attribute or resource key, dots and all; the name of an evaluation or annotation; else "".
+        part: Of an evaluation `label`, `score` or `explanation`; of an annotation `label`, `score` or `text`, of the
+            latest version when several annotators wrote under this name; else "".
+    """
+
+    level: Level
+    kind: SubjectKind
+    key: str = ""
+    part: Part = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class And:
+    """All parts hold. At least two, none of them an `And`."""
+
+    parts: tuple[Condition, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Or:
+    """At least one part holds. At least two, none of them an `Or`."""
+
+    parts: tuple[Condition, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part is false; neither when the part is neither."""
+
+    part: Condition
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """The subject compared with a literal; a bool with `=` and `!=` only. Text is ordered by code point."""
+
+    subject: Subject
+    op: Operator
+    value: Scalar
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class In:
+    """The subject equals one of the values: at least one, all text, all numbers, or all bools."""
+
+    subject: Subject
+    values: tuple[Scalar, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Like:
+    """The subject is text of this pattern: `%` is any text, `_` one code point; case counts, nothing escapes."""
+
+    subject: Subject
+    pattern: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Between:
+    """The subject is at least `low` and at most `high`: two texts or two numbers."""
+
+    subject: Subject
+    low: str | int | float
+    high: str | int | float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class IsNull:
+    """The subject is missing or JSON null; whatever its type, so never neither."""
+
+    subject: Subject
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HasTag:
+    """The span, or its trace, has this tag; never neither."""
+
+    level: Level
+    tag: str
+
+
+Condition: TypeAlias = And | Or | Not | Compare | In | Like | Between | IsNull | HasTag

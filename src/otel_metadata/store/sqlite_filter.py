@@ -1,0 +1,208 @@
+"""A condition as SQL of SQLite, about a span whose row is `s`; every value is bound.
+
+What `model.record.assemble` decides in Python is said here in SQL: which field lies over which column, which of two
+levels counts, and what is shown as text. A value of another type than the literal reads as NULL, so that SQLite's own
+three-valued logic is the one of `model.condition`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
+from otel_metadata.model.record import PROJECT_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from otel_metadata.model.condition import Scalar
+
+__all__ = ["PROJECT", "Sql", "Value", "condition", "json_types"]
+
+Value: TypeAlias = "str | int | float"
+
+
+class Sql(NamedTuple):
+    """A piece of SQL and the values of its question marks."""
+
+    sql: str
+    values: tuple[Value, ...] = ()
+
+
+# A resource is an object of ours, and these names are ours, so a path may name them.
+PROJECT: Final = "coalesce({})".format(
+    ", ".join(
+        f"CASE json_type(resource, '$.\"{name}\"') WHEN 'text' THEN json_extract(resource, '$.\"{name}\"') END"
+        for name in PROJECT_NAMES
+    )
+)
+"""`model.record.project_of` for a column `resource`."""
+
+_TEXT: Final = "'text'"
+_NUMBER: Final = "'integer', 'real'"
+_BOOL: Final = "'true', 'false'"
+_ANY: Final = f"{_TEXT}, {_NUMBER}, {_BOOL}, 'array', 'object'"  # all but null
+
+_COLUMNS: Final = {
+    "trace_id": "s.trace_id",
+    "span_id": "s.span_id",
+    "parent_id": "s.parent_id",
+    "kind": "s.kind",
+    "start_time": "s.start_ns",
+    "end_time": "s.end_ns",
+    "latency_ms": "(s.end_ns - s.start_ns) / 1000000.0",
+    "project": "s.project",
+    "scope_name": "s.scope_name",
+    "scope_version": "s.scope_version",
+}
+_NUMERIC: Final = frozenset({"start_time", "end_time", "latency_ms"})
+
+_PARTS: Final = {"label": _TEXT, "explanation": _TEXT, "text": _TEXT, "score": _NUMBER}
+
+
+def json_types(value: Scalar) -> str:
+    """Return the words of `json_type` that are of the type of a literal, as a list in SQL."""
+    if isinstance(value, bool):
+        return _BOOL
+    return _TEXT if isinstance(value, str) else _NUMBER
+
+
+def condition(wanted: Condition) -> Sql:
+    """Return SQL that is 1, 0 or NULL."""
+    match wanted:
+        case And(parts):
+            return _joined(" AND ", map(condition, parts))
+        case Or(parts):
+            return _joined(" OR ", map(condition, parts))
+        case Not(part):
+            sql, values = condition(part)
+            return Sql(f"NOT ({sql})", values)
+        case Compare(subject, op, value):
+            sql, values = _read(subject, json_types(value))
+            return Sql(f"{sql} {op} ?", (*values, value))
+        case In(subject, options):
+            sql, values = _read(subject, json_types(options[0]))
+            return Sql(f"{sql} IN ({', '.join('?' * len(options))})", (*values, *options))
+        case Between(subject, low, high):
+            sql, values = _read(subject, json_types(low))
+            return Sql(f"{sql} BETWEEN ? AND ?", (*values, low, high))
+        case Like(subject, pattern):
+            # GLOB minds case, LIKE of SQLite does not.
+            sql, values = _read(subject, _TEXT)
+            return Sql(f"{sql} GLOB ?", (*values, _glob(pattern)))
+        case IsNull(subject):
+            sql, values = _read(subject, _ANY)
+            return Sql(f"{sql} IS NULL", values)
+        case HasTag(level, tag):
+            sql, values = _of_field(level, "tag", tag, "1")
+            return Sql(f"EXISTS {sql}", values)
+
+
+def _joined(word: str, parts: Iterable[Sql]) -> Sql:
+    parts = list(parts)
+    return Sql(word.join(f"({sql})" for sql, _ in parts), tuple(value for _, values in parts for value in values))
+
+
+def _read(subject: Subject, types: str) -> Sql:
+    """Return SQL of the value of *subject* where it is of one of *types*, else NULL."""
+    level, kind, key = subject.level, subject.kind, subject.key
+    if kind in _COLUMNS:
+        is_numeric = kind in _NUMERIC
+        return Sql(_COLUMNS[kind] if (_NUMBER if is_numeric else _TEXT) in types else "NULL")
+    if kind == "resource":
+        return _of_object("s.resource", key, types)
+    if kind == "attribute":
+        field, over = _of_field(level, kind, key, _typed("f.value", types)), _of_field(level, kind, key, "1")
+        column = _of_object("s.attributes", key, types)
+        return Sql(
+            f"CASE WHEN EXISTS {over.sql} THEN {field.sql} ELSE {column.sql} END",
+            (*over.values, *field.values, *column.values),
+        )
+    if kind in ("evaluation", "annotation"):
+        return _of_verdict(subject, types)
+    if kind == "status":
+        return _of_status(types)
+    if kind in ("metadata", "input", "output"):
+        return _of_field(level, kind, key, _typed("f.value", types))
+    if _TEXT not in types:
+        return Sql("NULL")
+    if kind in ("user_id", "session_id"):
+        # Of the span or of its trace: what was said last; of equal versions, of the trace.
+        return Sql(
+            f"(SELECT {_shown('f.value')} FROM fields AS f WHERE f.trace_id = s.trace_id "
+            "AND f.span_id IN (s.span_id, '') AND f.level IN ('span', 'trace') AND f.kind = ? AND f.key = '' "
+            "ORDER BY f.ns DESC, f.writer DESC, f.level DESC LIMIT 1)",
+            (kind,),
+        )
+    if kind == "name" and level == "span":
+        field = _of_field(level, kind, "", _typed("f.value", _TEXT))
+        return Sql(f"coalesce({field.sql}, s.name)", field.values)
+    shown = _of_field(level, kind, "", _shown("f.value"))
+    if kind == "status_message":
+        return Sql(f"coalesce(nullif({shown.sql}, ''), s.status_message)", shown.values)
+    return shown
+
+
+def _of_field(level: str, kind: str, key: str, what: str) -> Sql:
+    place = "s.span_id" if level == "span" else "''"
+    return Sql(
+        f"(SELECT {what} FROM fields AS f WHERE f.trace_id = s.trace_id AND f.span_id = {place} "
+        "AND f.level = ? AND f.kind = ? AND f.key = ?)",
+        (level, kind, key),
+    )
+
+
+def _of_object(column: str, key: str, types: str) -> Sql:
+    # Not a path: in one, a key with a quote cannot be written.
+    return Sql(
+        f"(SELECT CASE WHEN e.type IN ({types}) THEN e.value END FROM json_each({column}) AS e WHERE e.key = ?)", (key,)
+    )
+
+
+def _of_verdict(subject: Subject, types: str) -> Sql:
+    allowed = _PARTS[subject.part]
+    if allowed not in types:
+        return Sql("NULL")
+    path = f"'$.{subject.part}'"
+    what = f"CASE WHEN json_type(f.value, {path}) IN ({allowed}) THEN json_extract(f.value, {path}) END"
+    if subject.kind == "evaluation":
+        return _of_field(subject.level, "evaluation", subject.key, what)
+    place = "s.span_id" if subject.level == "span" else "''"
+    name = "CASE json_type(f.value, '$.name') WHEN 'text' THEN json_extract(f.value, '$.name') ELSE '' END"
+    return Sql(
+        f"(SELECT {what} FROM fields AS f WHERE f.trace_id = s.trace_id AND f.span_id = {place} "
+        f"AND f.level = ? AND f.kind = 'annotation' AND {name} = ? "
+        "ORDER BY f.ns DESC, f.writer DESC, f.key DESC LIMIT 1)",
+        (subject.level, subject.key),
+    )
+
+
+def _of_status(types: str) -> Sql:
+    # A word or an integer that a late update gave; what is neither leaves the span's own.
+    said = f"CASE json_type(f.value) WHEN 'text' THEN {_upper(types)} WHEN 'integer' THEN {_code(types)} END"
+    field = _of_field("span", "status", "", said)
+    over = _of_field("span", "status", "", "json_type(f.value) IN ('text', 'integer')")
+    own = "s.status_code" if _TEXT in types else "NULL"
+    return Sql(f"CASE WHEN {over.sql} THEN {field.sql} ELSE {own} END", (*over.values, *field.values))
+
+
+def _upper(types: str) -> str:
+    return "upper(json_extract(f.value, '$'))" if _TEXT in types else "NULL"
+
+
+def _code(types: str) -> str:
+    return "json_extract(f.value, '$')" if _NUMBER in types else "NULL"
+
+
+def _typed(value: str, types: str) -> str:
+    return f"CASE WHEN json_type({value}) IN ({types}) THEN json_extract({value}, '$') END"
+
+
+def _shown(value: str) -> str:
+    """Return what a record shows of a JSON value as text: a text as it is, null as nothing, others as JSON."""
+    return f"CASE json_type({value}) WHEN 'null' THEN NULL WHEN 'text' THEN json_extract({value}, '$') ELSE {value} END"
+
+
+def _glob(pattern: str) -> str:
+    special = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
+    return "".join(special.get(char, char) for char in pattern)

@@ -1,0 +1,140 @@
+"""A question about stored spans as one SELECT of SQLite.
+
+Two ways lead to a page. Where the condition asks for a value that `fields_by_value` has in the order of time, the page
+is read off that index, and only its spans are looked at. Otherwise spans are looked at one after the other, newest
+first, until the page is full: quick for what is frequent, and a walk over all spans for what is rare.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
+
+from otel_metadata.model.condition import And, Compare, Condition, HasTag, Subject
+from otel_metadata.model.merge import json_text
+from otel_metadata.store import sqlite_filter
+from otel_metadata.store.sqlite_filter import Sql, Value, json_types
+
+if TYPE_CHECKING:
+    from otel_metadata.model.condition import Scalar
+    from otel_metadata.model.record import SpanQuery
+
+__all__ = ["COLUMNS", "INDEXED", "select"]
+
+COLUMNS: Final = (
+    "trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message, "
+    "attributes, events, links, resource, scope_name, scope_version"
+)
+"""What is selected of a span, in the order of `StoredSpan`."""
+
+_MAX_INDEXED: Final = 256
+
+INDEXED: Final = f"kind IN ('metadata', 'tag', 'user_id', 'session_id') AND length(value) <= {_MAX_INDEXED}"
+"""The WHERE of the index `fields_by_value`: SQLite uses it only where a question has the same words."""
+
+_INDEXED_OF_F: Final = INDEXED.replace("kind", "f.kind").replace("value", "f.value")
+
+_COLUMNS_OF_S: Final = ", ".join(f"s.{column}" for column in COLUMNS.split(", "))
+
+
+class _Driver(NamedTuple):
+    """Where spans are read from, what holds there, and which of its tables has the starts in the order of the page."""
+
+    source: Sql
+    where: Sql | None
+    ordered: str
+
+
+_ALL_SPANS: Final = _Driver(Sql("spans AS s"), None, "s")
+
+
+def select(query: SpanQuery, columns: str = _COLUMNS_OF_S) -> Sql:
+    """Return the SELECT of `s.<column>`s that answers *query*, newest start first."""
+    source, first, at = _driver(query)
+    where = [
+        first,
+        _if(query.trace_id, "s.trace_id = ?"),
+        _if(query.span_id, "s.span_id = ?"),
+        _if(query.project, "s.project = ?"),
+        _if(query.start_ns, f"{at}.start_ns >= ?"),
+        _if(query.end_ns, f"{at}.start_ns < ?"),
+        Sql(f"({at}.start_ns, {at}.trace_id, {at}.span_id) < (?, ?, ?)", query.after) if query.after else None,
+        sqlite_filter.condition(query.condition) if query.condition is not None else None,
+    ]
+    given = [one for one in where if one is not None]
+    limit = _if(query.limit, " LIMIT ?") or Sql("")
+    return Sql(
+        f"SELECT {columns} FROM {source.sql}"
+        + (f" WHERE {' AND '.join(f'({one.sql})' for one in given)}" if given else "")
+        + f" ORDER BY {at}.start_ns DESC, {at}.trace_id DESC, {at}.span_id DESC{limit.sql}",
+        (*source.values, *(value for one in given for value in one.values), *limit.values),
+    )
+
+
+def _if(value: Value | None, sql: str) -> Sql | None:
+    return None if value is None else Sql(sql, (value,))
+
+
+def _driver(query: SpanQuery) -> _Driver:
+    """Return the shortest way to the page that is known without a look at what is stored."""
+    if query.trace_id is None and query.span_id is None and query.condition is not None:
+        parts = query.condition.parts if isinstance(query.condition, And) else (query.condition,)
+        return next((found for found in map(_indexed, parts) if found is not None), _ALL_SPANS)
+    return _ALL_SPANS
+
+
+def _indexed(part: Condition) -> _Driver | None:
+    match part:
+        case HasTag(level="span", tag=tag):
+            return _by_value(_fields("span", "tag", tag, True))
+        case Compare(subject=Subject(level=level, kind="metadata", key=key), op="=", value=value) if _is_short(value):
+            fields = _fields(level, "metadata", key, value)
+            return _by_value(fields) if level == "span" else _by_trace(fields)
+        case Compare(subject=Subject(kind="user_id" | "session_id" as kind), op="=", value=str(value)) if _is_short(
+            value
+        ) and not _is_json(value):
+            of_span, of_trace = (_fields(level, kind, "", value) for level in ("span", "trace"))
+            return _by_trace(Sql(f"({of_span.sql}) OR ({of_trace.sql})", (*of_span.values, *of_trace.values)))
+        case _:
+            return None
+
+
+def _is_short(value: Scalar) -> bool:
+    return len(json_text(value)) <= _MAX_INDEXED
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text may also be how a value that is no text is shown, which the index has under that value."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _fields(level: str, kind: str, key: str, value: Scalar) -> Sql:
+    return Sql(
+        f"f.level = ? AND f.kind = ? AND f.key = ? AND json_extract(f.value, '$') = ? "
+        f"AND json_type(f.value) IN ({json_types(value)}) AND {_INDEXED_OF_F}",
+        (level, kind, key, value),
+    )
+
+
+def _by_value(fields: Sql) -> _Driver:
+    # CROSS JOIN: SQLite keeps the order of the tables, and with it that of the index.
+    return _Driver(
+        Sql("fields AS f CROSS JOIN spans AS s ON s.trace_id = f.trace_id AND s.span_id = f.span_id"), fields, "f"
+    )
+
+
+def _by_trace(fields: Sql) -> _Driver:
+    return _Driver(
+        Sql(
+            f"(SELECT DISTINCT f.trace_id FROM fields AS f WHERE {fields.sql}) AS t "
+            "CROSS JOIN spans AS s ON s.trace_id = t.trace_id",
+            fields.values,
+        ),
+        None,
+        "s",
+    )
