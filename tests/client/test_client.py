@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.resources import Resource
 from tests.store.contract import START_NS, ended_span, metadata, trace_hex
 
 import otel_metadata as om
+from otel_metadata.client.client import Spans
 from otel_metadata.errors import (
     ConfigurationError,
+    FilterError,
     InvalidSpanRefError,
     OtelMetadataError,
     SpanNotFoundError,
@@ -23,9 +27,12 @@ from otel_metadata.errors import (
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
 from otel_metadata.store.sqlite import SqliteStore
-from otel_metadata.testing import InMemoryPipeline
+from otel_metadata.testing import InMemoryPipeline, ManualClock
 
 SPAN = f"{1:016x}"
+
+# The spans of these tests are older than seven days.
+EVER = "2000-01-01"
 
 
 @pytest.fixture
@@ -99,22 +106,139 @@ class TestGet:
 class TestList:
     def test_the_newest_comes_first(self, client: om.Client) -> None:
         """All spans, those of one trace, and at most as many as asked for."""
-        assert [span.start_time.microsecond for span in client.spans.list()] == [123456] * 3
-        assert [(span.trace_id[-1], span.span_id) for span in client.spans.list()] == [
+        assert [span.start_time.microsecond for span in client.spans.list(start_time=EVER)] == [123456] * 3
+        assert [(span.trace_id[-1], span.span_id) for span in client.spans.list(start_time=EVER)] == [
             ("6", SPAN),
             ("6", f"{0xAB:016x}"),
             ("5", SPAN),
         ]
-        assert [span.trace_id for span in client.spans.list(trace_id=trace_hex(5))] == [trace_hex(5)]
-        assert len(client.spans.list(limit=2)) == 2
+        assert len(client.spans.list(start_time=EVER, limit=2)) == 2
 
-    @pytest.mark.parametrize("limit", [0, -1])
-    def test_a_limit_below_one_is_refused(self, client: om.Client, limit: int) -> None:
+    def test_a_trace_is_found_whatever_its_age(self, client: om.Client) -> None:
+        """Who names a trace wants it."""
+        assert [span.trace_id for span in client.spans.list(trace_id=trace_hex(5))] == [trace_hex(5)]
+
+    def test_pages_follow_one_another(self, client: om.Client) -> None:
+        """Each span is on one page, and the last page says that it is the last."""
+        pages, cursor = [], None
+        for _ in range(3):
+            pages.append(client.spans.list(start_time=EVER, limit=1, cursor=cursor))
+            cursor = pages[-1].next_cursor
+
+        assert [span.position for page in pages for span in page] == [
+            span.position for span in client.spans.list(start_time=EVER)
+        ]
+        assert [page.next_cursor is None for page in pages] == [False, False, True]
+        assert client.spans.list(start_time=EVER, limit=3).next_cursor is None
+
+    def test_the_last_seven_days_are_shown_unless_more_is_asked_for(self, path: Path) -> None:
+        """Before now, or before the end that was given; the pages of one list have one start."""
+        clock = ManualClock(wall_ns=START_NS)
+        spans = Spans(SqliteStore(path), clock)
+        assert len(spans.list()) == 3
+        first = spans.list(limit=1)
+
+        clock.advance(7 * 86_400_000)
+
+        assert len(spans.list()) == 2
+        assert len(spans.list(cursor=first.next_cursor)) == 2
+        clock.advance(1)
+        assert len(spans.list()) == 0
+        assert len(spans.list(end_time=dt.datetime(2023, 11, 15, tzinfo=dt.timezone.utc))) == 3
+
+    @pytest.mark.parametrize(
+        ("start", "end", "count"),
+        [
+            ("2023-11-14T22:13:20.123456Z", None, 3),
+            ("2023-11-14T22:13:20.123457Z", None, 0),
+            (EVER, "2023-11-14T22:13:20.123457Z", 3),
+            (EVER, "2023-11-14T22:13:20.123456", 0),
+            ("2023-11-15T00:13:20.123456+02:00", None, 3),
+            (dt.datetime(2023, 11, 14, 22, 13, 20, 123456), None, 3),  # noqa: DTZ001 # UTC where it names no zone
+            (dt.datetime(2023, 11, 14, 23, 13, 21, tzinfo=dt.timezone(dt.timedelta(hours=1))), None, 0),
+        ],
+    )
+    def test_a_window_takes_its_start_in_and_leaves_its_end_out(
+        self, client: om.Client, start: str | dt.datetime, end: str | None, count: int
+    ) -> None:
+        """By the time at which spans started."""
+        assert len(client.spans.list(start_time=start, end_time=end)) == count
+
+    def test_a_project_is_named_by_the_resource(self, tmp_path: Path) -> None:
+        """OpenInference's name of a project stands over the service's."""
+        named = Resource({"service.name": "shop", "openinference.project.name": "answers"})
+        store = SqliteStore(tmp_path / "projects.db")
+        store.write([ended_span(1, resource=Resource({"service.name": "shop"})), ended_span(2, resource=named)])
+        spans = Spans(store)
+
+        found = {
+            name: [s.span_id[-1] for s in spans.list(project=name, start_time=EVER)] for name in ("shop", "answers")
+        }
+
+        assert found == {"shop": ["1"], "answers": ["2"]}
+        assert spans.list(project="' OR 1=1 --", start_time=EVER).spans == ()
+
+    def test_a_filter_selects(self, client: om.Client) -> None:
+        """By what was set, in the words of docs/filters.md."""
+        page = client.spans.list(start_time=EVER, filter="metadata.trace = 'five' OR metadata.trace IS NULL")
+
+        assert [(span.trace_id[-1], span.span_id[-2:]) for span in page] == [("6", "ab"), ("5", "01")]
+
+    def test_a_filter_that_is_none_is_told(self, client: om.Client) -> None:
+        """Where, and what there is."""
+        with pytest.raises(FilterError, match="latency_ms"):
+            client.spans.list(filter="latency > 5")
+
+    @pytest.mark.parametrize("limit", [0, -1, True, 1.5, None])
+    def test_a_limit_below_one_is_refused(self, client: om.Client, limit: Any) -> None:
         """A question for nothing is a mistake."""
         with pytest.raises(ConfigurationError, match="expected 1 or more") as error:
             client.spans.list(limit=limit)
 
         assert error.value.got == limit
+
+    @pytest.mark.parametrize("cursor", ["", "x", "WzFd", "bnVsbA", "W251bGwsMSwieCIsInkiXQ", "ü", 5])
+    def test_what_is_no_cursor_is_refused(self, client: om.Client, cursor: Any) -> None:
+        """A text of another program's, or cut short."""
+        with pytest.raises(ConfigurationError, match="next_cursor"):
+            client.spans.list(cursor=cursor)
+
+    @pytest.mark.parametrize("time", ["yesterday", "", 1_700_000_000, dt.date(2023, 11, 14)])
+    @pytest.mark.parametrize("name", ["start_time", "end_time"])
+    def test_what_is_no_time_is_refused(self, client: om.Client, name: str, time: Any) -> None:
+        """A number could be seconds, milliseconds or nanoseconds."""
+        with pytest.raises(ConfigurationError, match=f"{name} is .*expected a datetime"):
+            client.spans.list(**{name: time})
+
+
+class TestDelete:
+    def test_what_is_deleted_is_gone_and_what_is_unknown_is_told(self, client: om.Client) -> None:
+        """Once, by the name that a person has; deleting again finds nothing."""
+        report = client.spans.delete([SPAN, "00000000000000AB", "f" * 16, SPAN])
+
+        assert report.deleted_span_ids == (SPAN, "00000000000000ab")
+        assert report.unknown_span_ids == ("f" * 16,)
+        assert [span.trace_id[-1] for span in client.spans.list(start_time=EVER)] == ["5"]
+        assert client.spans.delete(["00000000000000ab"]).deleted_span_ids == ()
+
+    def test_a_reference_names_one_of_several(self, client: om.Client) -> None:
+        """A `SpanRef` and a `traceparent` say of which trace; a bare id means the newest, as everywhere."""
+        client.spans.delete(om.SpanRef(5, 1))
+        client.spans.delete([om.SpanRef(6, 0xAB).to_traceparent()])
+
+        assert [(s.trace_id[-1], s.span_id) for s in client.spans.list(start_time=EVER)] == [("6", SPAN)]
+
+    def test_a_bad_id_deletes_nothing(self, client: om.Client) -> None:
+        """All ids are read before the first span is deleted."""
+        with pytest.raises(InvalidSpanRefError):
+            client.spans.delete([SPAN, "nonsense"])
+
+        assert len(client.spans.list(start_time=EVER)) == 3
+
+    def test_nothing_is_deleted_for_no_ids(self, client: om.Client) -> None:
+        """An empty list is no error."""
+        assert client.spans.delete([]).deleted_span_ids == ()
+        assert len(client.spans.list(start_time=EVER)) == 3
 
 
 class TestOpening:
@@ -134,7 +258,7 @@ class TestOpening:
         monkeypatch.chdir(path.parent)
 
         with om.Client("sqlite:///spans.db") as client:
-            assert len(client.spans.list()) == 3
+            assert len(client.spans.list(start_time=EVER)) == 3
 
     def test_a_destination_that_keeps_its_spans_is_read(self, path: Path) -> None:
         """The store of a destination is used, and left open for it."""
@@ -142,7 +266,7 @@ class TestOpening:
         destination = om.Destination("store", StoreSpanExporter(store), StorePatchExporter(store))
 
         with om.Client(destination) as client:
-            assert len(client.spans.list()) == 3
+            assert len(client.spans.list(start_time=EVER)) == 3
 
         assert "open" in repr(store)
         store.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import pytest
@@ -23,7 +24,7 @@ from tests.strategies import field_sets
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text, merge_into
 from otel_metadata.model.patch import Patch
-from otel_metadata.model.record import SpanQuery, SpanRecord, StoredSpan, assemble
+from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import SpanStore
 
@@ -393,6 +394,99 @@ class StoreContract:
         store.write([ended_span(1, trace_id=5), ended_span(2, trace_id=5), ended_span(1, trace_id=6)])
 
         assert sorted(record.span_id[-1] for record in store.query(query)) == found
+
+    def test_a_window_a_project_and_a_place_select(self, store: SpanStore) -> None:
+        """Each alone and all together; a window takes its start in and leaves its end out."""
+        shop, other = Resource({"service.name": "shop"}), Resource({"service.name": 5})
+        store.write([ended_span(at, start_ns=START_NS + at, resource=shop if at % 2 else other) for at in range(1, 8)])
+
+        def found(**query: Any) -> str:
+            return "".join(record.span_id[-1] for record in store.query(SpanQuery(**query)))
+
+        assert found(start_ns=START_NS + 3) == "76543"
+        assert found(end_ns=START_NS + 3) == "21"
+        assert found(project="shop") == "7531"
+        assert found(project="5") == ""
+        assert found(after=Position(START_NS + 4, trace_hex(), f"{4:016x}")) == "321"
+        assert found(project="shop", start_ns=START_NS + 2, end_ns=START_NS + 7, limit=1) == "5"
+        assert found(project="shop", after=Position(START_NS + 5, trace_hex(), f"{5:016x}"), limit=None) == "31"
+
+    def test_every_span_is_on_one_page(self, store: SpanStore) -> None:
+        """Also where many started in the same nanosecond; of those the higher ids come first."""
+        spans = [ended_span(at % 4 + 1, trace_id=1 << at, start_ns=START_NS + at // 8) for at in range(20)]
+        store.write(spans)
+
+        pages: list[SpanRecord] = []
+        after = None
+        while page := store.query(SpanQuery(limit=3, after=after)):
+            after = page[-1].position
+            pages += page
+
+        positions = [record.position for record in pages]
+        assert positions == sorted(positions, reverse=True)
+        assert len(set(positions)) == len(spans)
+
+    def test_a_span_id_is_found_in_its_newest_trace(self, store: SpanStore) -> None:
+        """All that are there, with their times; what is not there is left out."""
+        store.write([ended_span(1, trace_id=5), ended_span(1, trace_id=3, start_ns=START_NS + 9), ended_span(2)])
+
+        one, two = f"{1:016x}", f"{2:016x}"
+
+        assert store.find([one, two, one, f"{3:016x}", "' OR 1=1 --"]) == {
+            one: StoredKey(trace_hex(3), START_NS + 9, END_NS + 9),
+            two: StoredKey(trace_hex(), START_NS, END_NS),
+        }
+        assert store.find([]) == {}
+
+    def test_rows_are_written_as_spans_are(self, store: SpanStore) -> None:
+        """What was read can be written again, fields and all."""
+        store.write([ended_span(attributes={"a": 1}, fields={**metadata(k=None), **metadata("trace", t=[1])})])
+        record = only(store)
+
+        store.write_rows([(replace(record.span, name="again"), metadata(k=2, j=3))])
+
+        again = only(store)
+        assert (again.name, again.attributes, again.trace_metadata) == ("again", {"a": 1}, {"t": [1]})
+        assert again.metadata == {"j": 3, "k": None}  # of equal versions the greater JSON text
+
+    # Deleting
+
+    def test_a_deleted_span_is_gone_with_all_that_was_said_of_it(self, store: SpanStore) -> None:
+        """Its siblings and what was said of the trace stay."""
+        store.write([ended_span(1, fields=metadata(k=1)), ended_span(2, fields=metadata("trace", t=1))])
+        keys = [(trace_hex(), f"{at:016x}") for at in (1, 3, 1)]
+
+        assert store.delete(keys, (END_NS + 5, 1)) == keys[:1]
+
+        assert [(record.span_id[-1], record.trace_metadata) for record in store.query(SpanQuery())] == [("2", {"t": 1})]
+        assert store.find([f"{1:016x}"]) == {}
+        assert store.delete(keys, (END_NS + 6, 1)) == []
+        assert store.delete([], (END_NS + 7, 1)) == []
+
+    def test_what_is_not_newer_than_the_deletion_brings_nothing_back(self, store: SpanStore) -> None:
+        """A span that is sent again, or an update that was under way; what is newer is another matter."""
+        store.write([ended_span(1), ended_span(2)])
+        store.delete([(trace_hex(), f"{1:016x}")], (END_NS + 5, 7))
+        late = {("span", "metadata", "late"): (1, (END_NS + 5, 7))}
+        newer = {("span", "metadata", "newer"): (2, (END_NS + 5, 8))}
+
+        store.write([ended_span(1, fields=metadata(k=1))])
+        store.patch([Patch(SpanRef(TRACE, 1), late), Patch(SpanRef(TRACE, 2), late)])
+
+        assert [(record.span_id[-1], record.metadata) for record in store.query(SpanQuery())] == [("2", {"late": 1})]
+        store.patch([Patch(SpanRef(TRACE, 1), newer)])
+        store.write([ended_span(1, start_ns=END_NS + 5, fields={**late, **metadata(k=1)})])
+        assert only(store, span_id=f"{1:016x}").metadata == {"newer": 2}
+
+    def test_with_the_last_span_goes_what_was_said_of_the_trace(self, store: SpanStore) -> None:
+        """Nobody could ever read it, nor delete it."""
+        store.write([ended_span(1, fields=metadata("trace", t=1)), ended_span(2), ended_span(3, trace_id=5)])
+        store.patch([Patch(SpanRef(5, 0), metadata("trace", t=5))])
+
+        store.delete([(trace_hex(), f"{1:016x}"), (trace_hex(), f"{2:016x}")], (END_NS + 5, 1))
+        store.write([ended_span(4, start_ns=END_NS + 6, fields=metadata("trace", t=1))])
+
+        assert [record.trace_metadata for record in store.query(SpanQuery())] == [{}, {"t": 5}]
 
     # Opening and closing
 

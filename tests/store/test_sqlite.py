@@ -21,13 +21,17 @@ from tests.store.contract import (
     metadata,
     only,
     patches_of,
+    trace_hex,
 )
 
 from otel_metadata.errors import StoreError, StoreFormatError
+from otel_metadata.model.condition import And, Compare, Condition, HasTag, Subject
 from otel_metadata.model.patch import Patch
-from otel_metadata.model.record import SpanQuery
+from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import SystemClock
+from otel_metadata.store import sqlite as sqlite_module
+from otel_metadata.store import sqlite_query
 from otel_metadata.store.sqlite import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
 
 PROCESSES = 4
@@ -63,6 +67,90 @@ def store(open_store: OpenStore) -> SqliteStore:
 
 class TestContract(StoreContract):
     """What every store promises."""
+
+
+REGION = Compare(Subject("span", "metadata", "region"), "=", "us")
+USER = Compare(Subject("span", "user_id"), "=", "ann")
+TENANT = Compare(Subject("trace", "metadata", "tenant"), "=", 5)
+STEP = Compare(Subject("span", "metadata", "step"), ">", 5)
+
+
+class TestPlan:
+    """How SQLite looks for a page: what keeps its time the same, however many spans there are."""
+
+    @pytest.mark.parametrize(
+        ("query", "index"),
+        [
+            (SpanQuery(), "spans_by_start"),
+            (SpanQuery(start_ns=1, end_ns=2, after=Position(2, "a", "b"), condition=STEP), "spans_by_start"),
+            (SpanQuery(project="shop", start_ns=1), "spans_by_project"),
+            (SpanQuery(condition=REGION), "fields_by_value"),
+            (SpanQuery(condition=HasTag("span", "vip")), "fields_by_value"),
+            (SpanQuery(condition=And((STEP, REGION)), start_ns=1, end_ns=5), "fields_by_value"),
+            (SpanQuery(condition=REGION, after=Position(2, "a", "b"), project="shop"), "fields_by_value"),
+        ],
+    )
+    def test_a_page_is_read_in_the_order_of_an_index(
+        self, store: SqliteStore, path: Path, query: SpanQuery, index: str
+    ) -> None:
+        """Nothing is sorted, so the page ends with its last span."""
+        plan = self.plan(store, path, query)
+
+        assert index in plan[0]
+        assert not any("TEMP B-TREE" in line or (line.startswith("SCAN s ") and index not in line) for line in plan)
+
+    @pytest.mark.parametrize("condition", [USER, TENANT], ids=["user", "trace metadata"])
+    def test_what_is_said_of_a_trace_leads_to_its_spans(
+        self, store: SqliteStore, path: Path, condition: Condition
+    ) -> None:
+        """No span of another trace is looked at."""
+        plan = self.plan(store, path, SpanQuery(condition=condition))
+
+        assert any("fields_by_value" in line for line in plan)
+        assert any(line.startswith("SEARCH s ") and "trace_id=?" in line for line in plan)
+
+    @pytest.mark.parametrize(
+        ("query", "index"),
+        [(SpanQuery(trace_id="t", condition=REGION), "trace_id=?"), (SpanQuery(span_id="s"), "span_id=?")],
+    )
+    def test_ids_come_first(self, store: SqliteStore, path: Path, query: SpanQuery, index: str) -> None:
+        """A trace and a span are few rows."""
+        assert index in self.plan(store, path, query)[0]
+
+    @staticmethod
+    def plan(store: SqliteStore, path: Path, query: SpanQuery) -> list[str]:
+        store.write([ended_span()])
+        selection = sqlite_query.select(query)
+        connection = sqlite3.connect(path)
+        try:
+            return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {selection.sql}", selection.values)]
+        finally:
+            connection.close()
+
+
+class TestUpgrade:
+    def test_a_file_of_version_1_is_brought_up_to_date(self, path: Path) -> None:
+        """With all that is in it; a page is found by a value that was there before."""
+        connection = sqlite3.connect(path)
+        connection.executescript(
+            f"{sqlite_module._SCHEMA}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;"
+        )
+        span = (trace_hex(), f"{1:016x}", None, "", "old", "CLIENT", START_NS, START_NS + 1, "OK", None)
+        connection.execute(
+            f"INSERT INTO spans VALUES ({', '.join('?' * 16)})",
+            (*span, "{}", "[]", "[]", '{"service.name":"shop"}', "", None),
+        )
+        field = (trace_hex(), f"{1:016x}", "span", "metadata", "region", '"us"', 5, f"{1:016x}")
+        connection.execute(f"INSERT INTO fields VALUES ({', '.join('?' * 8)})", field)
+        connection.commit()
+        connection.close()
+        store = SqliteStore(path)
+
+        (record,) = store.query(SpanQuery(condition=REGION, project="shop"))
+
+        assert (record.name, record.metadata) == ("old", {"region": "us"})
+        store.close()
+        assert int.from_bytes(path.read_bytes()[60:64], "big") == SCHEMA_VERSION
 
 
 class TestFile:

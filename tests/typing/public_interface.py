@@ -15,6 +15,8 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from typing_extensions import assert_type
 
 import otel_metadata as om
+from otel_metadata.client.client import DeleteReport
+from otel_metadata.client.page import Page
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.console import ConsolePatchExporter
 from otel_metadata.exporters.memory import InMemoryPatchExporter
@@ -307,7 +309,9 @@ def records() -> None:
         assert_type(client, om.Client)
         span = client.spans.get("b7ad6b7169203331")
         assert_type(span, SpanRecord)
-        assert_type(client.spans.list(limit=5), list[SpanRecord])
+        assert_type(client.spans.list(limit=5), Page)
+        assert_type(client.spans.list()[0], SpanRecord)
+        assert_type(client.spans.delete(["00" * 8]), DeleteReport)
         assert_type(span.metadata, Mapping[str, Json])
         assert_type(span.evaluations, Mapping[str, Evaluation])
         assert_type(span.evaluations["C"].score, float | None)

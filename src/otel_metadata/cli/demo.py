@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,7 +228,7 @@ def _print_updates(console: Console, updates: list[_Shown]) -> None:
     console.print()
 
 
-def _print_spans(console: Console, records: list[SpanRecord]) -> None:
+def _print_spans(console: Console, records: Sequence[SpanRecord]) -> None:
     children: dict[str | None, list[SpanRecord]] = {}
     for record in sorted(records, key=lambda one: one.span.start_ns):
         children.setdefault(record.parent_id, []).append(record)
@@ -273,7 +273,7 @@ def _pairs(title: str, values: Mapping[str, Any]) -> str:
     return f"[dim]{title}[/] " + " ".join(pairs)
 
 
-def _check(records: list[SpanRecord]) -> list[str]:
+def _check(records: Sequence[SpanRecord]) -> list[str]:
     """Return what is not as the merge contract says, one sentence each."""
     by_name: dict[str, list[SpanRecord]] = {}
     for record in records:

@@ -5,21 +5,26 @@ It reads a store by itself and needs no pipeline in its process.
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
-from otel_metadata.errors import ConfigurationError, InvalidSpanRefError, SpanNotFoundError
+from otel_metadata.client.page import Page
+from otel_metadata.client.queries import cursor_behind, hex_id, page_query
+from otel_metadata.errors import ConfigurationError, SpanNotFoundError
 from otel_metadata.late.destination import Destination
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import open_store
+from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
-    from otel_metadata.seams import SpanStore
+    from otel_metadata.client.queries import Time
+    from otel_metadata.seams import Clock, SpanStore
 
-__all__ = ["Client", "Spans"]
+__all__ = ["Client", "DeleteReport", "Spans"]
 
 
 @final
@@ -82,9 +87,16 @@ class Client:
 class Spans:
     """The spans of one store."""
 
-    def __init__(self, store: SpanStore) -> None:
-        """Read from *store*."""
+    def __init__(self, store: SpanStore, clock: Clock | None = None) -> None:
+        """Work on *store*.
+
+        Args:
+            store: Where the spans are; closed by whoever opened it.
+            clock: Time; None for the system's.
+        """
         self._store = store
+        self._clock = clock or SystemClock()
+        self._versions = VersionSource(self._clock)
 
     def get(self, span_id: str | SpanRef, *, trace_id: str | None = None) -> SpanRecord:
         """Return one span with everything that was set on it.
@@ -98,35 +110,113 @@ class Spans:
             SpanNotFoundError: It is not stored.
             StoreError: The store cannot be read.
         """
-        ref = span_id
-        if isinstance(ref, str) and ref.count("-") >= 3:
-            ref = SpanRef.from_traceparent(ref)
-        if isinstance(ref, SpanRef):
-            span_id, trace_id = ref.span_id_hex, ref.trace_id_hex
-        query = SpanQuery(_id(trace_id, 32) if trace_id is not None else None, _id(span_id, 16), limit=1)
-        found = self._store.query(query)
+        named, wanted = _ids(span_id)
+        found = self._store.query(SpanQuery(hex_id(trace_id, 32) if trace_id is not None else named, wanted, limit=1))
         if not found:
-            raise SpanNotFoundError(str(span_id), repr(self._store))
+            raise SpanNotFoundError(wanted, repr(self._store))
         return found[0]
 
-    def list(self, *, trace_id: str | None = None, limit: int = 100) -> list[SpanRecord]:
-        """Return spans, newest start first.
+    def list(
+        self,
+        *,
+        project: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+        filter: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        trace_id: str | None = None,
+    ) -> Page:
+        """Return one page of spans, newest start first.
+
+        ```python
+        page = client.spans.list(filter="status_code = 'ERROR' AND metadata.region = 'us-west'")
+        rest = client.spans.list(filter="...", cursor=page.next_cursor)
+        ```
 
         Args:
-            trace_id: Only those of one trace, 32 hex digits.
+            project: Only spans of this project: `openinference.project.name` of their resource, else `service.name`.
+            start_time: Only spans that started then or later; without it the last seven days, or any time for a trace.
+            end_time: Only spans that started before.
+            filter: What must hold; docs/filters.md has the language.
             limit: At most this many, at least 1.
+            cursor: `next_cursor` of the page before, asked with the same arguments.
+            trace_id: Only those of one trace, 32 hex digits.
 
         Raises:
-            ConfigurationError: The limit is not positive.
+            ConfigurationError: The limit is not positive; a time or the cursor is none.
+            FilterError: The filter cannot be understood; the message points at the place.
             InvalidSpanRefError: The trace id has another form.
             StoreError: The store cannot be read.
         """
-        if limit < 1:
-            raise ConfigurationError("list(limit=)", limit, "1 or more")
-        return self._store.query(SpanQuery(_id(trace_id, 32) if trace_id is not None else None, None, limit))
+        query = page_query(
+            trace_id=trace_id,
+            project=project,
+            start_time=start_time,
+            end_time=end_time,
+            filter=filter,
+            limit=limit,
+            cursor=cursor,
+            now_ns=self._clock.wall_ns(),
+        )
+        # One more than asked for tells whether this is the last page.
+        found = self._store.query(replace(query, limit=limit + 1))
+        spans = tuple(found[:limit])
+        return Page(spans, cursor_behind(spans[-1], query) if len(found) > limit else None)
+
+    def delete(self, span_ids: Iterable[str | SpanRef]) -> DeleteReport:
+        """Delete spans and all that was said of them, for good; unknown ones are ignored.
+
+        What comes later for a deleted span and is not newer than the deletion is refused. With the last span of a
+        trace goes what was said of the trace.
+
+        Args:
+            span_ids: 16 hex digits each, a `SpanRef`, or a `traceparent`; of one id in several traces the newest span.
+
+        Returns:
+            Which were deleted, and which were not there.
+
+        Raises:
+            InvalidSpanRefError: An id has another form; nothing was deleted.
+            StoreError: Nothing was deleted.
+        """
+        refs = [_ids(span_id) for span_id in ([span_ids] if isinstance(span_ids, str | SpanRef) else span_ids)]
+        found = self._store.find([span_id for trace_id, span_id in refs if trace_id is None])
+        keys = [
+            (trace_id or found[span_id].trace_id, span_id)
+            for trace_id, span_id in dict.fromkeys(refs)
+            if trace_id is not None or span_id in found
+        ]
+        deleted = {span_id for _, span_id in self._store.delete(keys, self._versions.next())}
+        asked = list(dict.fromkeys(span_id for _, span_id in refs))
+        return DeleteReport(
+            tuple(span_id for span_id in asked if span_id in deleted),
+            tuple(span_id for span_id in asked if span_id not in deleted),
+        )
 
 
-def _id(text: object, digits: int) -> str:
-    if not isinstance(text, str) or not re.fullmatch(rf"[0-9a-f]{{{digits}}}", text.lower(), re.ASCII):
-        raise InvalidSpanRefError(text, f"{digits} hex digits")
-    return text.lower()
+@final
+@dataclass(frozen=True, slots=True)
+class DeleteReport:
+    """What a deletion found.
+
+    Attributes:
+        deleted_span_ids: Those that were there and are gone.
+        unknown_span_ids: Those that were not there.
+    """
+
+    deleted_span_ids: tuple[str, ...]
+    unknown_span_ids: tuple[str, ...]
+
+
+def _ids(given: str | SpanRef) -> tuple[str | None, str]:
+    """Return trace id and span id of whatever names a span; None for a trace that is not named.
+
+    Raises:
+        InvalidSpanRefError: It names none.
+    """
+    if isinstance(given, str) and given.count("-") >= 3:
+        given = SpanRef.from_traceparent(given)
+    if isinstance(given, SpanRef):
+        return given.trace_id_hex, given.span_id_hex
+    return None, hex_id(given, 16)

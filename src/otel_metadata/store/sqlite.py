@@ -386,6 +386,9 @@ class SqliteStore:
         prepare(connection, self.path, _LAYOUT)
         # With WAL, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
+        # 16 MiB, and only as much as is used: with the 2 MiB of SQLite a large store reads back what it wrote (a fifth
+        # of the time of a write).
+        connection.execute("PRAGMA cache_size = -16384")
 
     def __repr__(self) -> str:
         """A status line."""

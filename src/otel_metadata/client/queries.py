@@ -1,0 +1,150 @@
+"""What a program asks for, as one question to a store: window, project, filter, and the place to go on from."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import re
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import orjson
+
+from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
+from otel_metadata.model.record import Position, SpanQuery
+
+if TYPE_CHECKING:
+    from otel_metadata.model.condition import Condition
+    from otel_metadata.model.record import SpanRecord
+
+__all__ = ["DEFAULT_WINDOW", "Time", "cursor_behind", "hex_id", "page_query", "query_of", "to_ns"]
+
+Time: TypeAlias = "dt.datetime | str"
+"""A time, or its ISO 8601 text such as `2026-01-31` or `2026-01-31T10:00:00+02:00`; UTC where it names no zone."""
+
+DEFAULT_WINDOW: Final = dt.timedelta(days=7)
+"""How far back a list looks, as Arize's does."""
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+
+
+def query_of(
+    *,
+    project: str | None,
+    start_time: Time | None,
+    end_time: Time | None,
+    filter: str | None,
+    limit: int | None = None,
+) -> SpanQuery:
+    """Return the question for all spans of a window.
+
+    Raises:
+        ConfigurationError: A time, or the limit, is none.
+        FilterError: The filter cannot be understood.
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ConfigurationError("limit", limit, "1 or more")
+    return SpanQuery(
+        project=project,
+        start_ns=to_ns("start_time", start_time),
+        end_ns=to_ns("end_time", end_time),
+        condition=_condition(filter),
+        limit=limit,
+    )
+
+
+def page_query(
+    *,
+    trace_id: str | None,
+    project: str | None,
+    start_time: Time | None,
+    end_time: Time | None,
+    filter: str | None,
+    limit: int,
+    cursor: str | None,
+    now_ns: int,
+) -> SpanQuery:
+    """Return the question for one page.
+
+    Without a start, the last seven days before the end, or before now; the next page keeps the start of the first.
+    The spans of one trace are looked for at any time.
+
+    Raises:
+        ConfigurationError: A time, the limit, or the cursor is none.
+        InvalidSpanRefError: The trace id has another form.
+        FilterError: The filter cannot be understood.
+    """
+    asked = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter, limit=limit)
+    after, first_ns = _read_cursor(cursor) if cursor is not None else (None, None)
+    start_ns = asked.start_ns if asked.start_ns is not None else first_ns
+    if start_ns is None and trace_id is None:
+        start_ns = (asked.end_ns if asked.end_ns is not None else now_ns) - DEFAULT_WINDOW // _MICROSECOND * 1_000
+    return SpanQuery(
+        trace_id=hex_id(trace_id, 32) if trace_id is not None else None,
+        project=asked.project,
+        start_ns=start_ns,
+        end_ns=asked.end_ns,
+        condition=asked.condition,
+        limit=limit,
+        after=after,
+    )
+
+
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
+
+
+def to_ns(name: str, time: Time | None) -> int | None:
+    """Return wall nanoseconds.
+
+    Raises:
+        ConfigurationError: It is no time.
+    """
+    if time is None:
+        return None
+    given = time
+    if isinstance(time, str):
+        try:
+            # Python 3.10 does not know the "Z".
+            time = dt.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", time.strip()))
+        except ValueError:
+            raise ConfigurationError(name, given, "a datetime, or a text such as 2026-01-31T10:00:00Z") from None
+    if not isinstance(time, dt.datetime):
+        raise ConfigurationError(name, given, "a datetime, or a text such as 2026-01-31T10:00:00Z")
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=dt.timezone.utc)
+    return (time - _EPOCH) // _MICROSECOND * 1_000
+
+
+def cursor_behind(record: SpanRecord, query: SpanQuery) -> str:
+    """Return the text that asks for what comes behind *record*."""
+    packed = orjson.dumps([query.start_ns, *record.position])
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[Position, int | None]:
+    try:
+        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        first_ns, start_ns, trace_id, span_id = orjson.loads(packed)
+        if not isinstance(start_ns, int) or not isinstance(first_ns, int | None):
+            raise TypeError(start_ns)
+        return Position(start_ns, hex_id(trace_id, 32), hex_id(span_id, 16)), first_ns
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigurationError("cursor", cursor, "the `next_cursor` of a page") from None
+
+
+def _condition(text: str | None) -> Condition | None:
+    if text is None:
+        return None
+    from otel_metadata.store import filters  # sqlglot is loaded on use
+
+    return filters.parse(text)
+
+
+def hex_id(text: object, digits: int) -> str:
+    """Return an id in lower case.
+
+    Raises:
+        InvalidSpanRefError: It is none.
+    """
+    if not isinstance(text, str) or not re.fullmatch(rf"[0-9a-f]{{{digits}}}", text.lower(), re.ASCII):
+        raise InvalidSpanRefError(text, f"{digits} hex digits")
+    return text.lower()
