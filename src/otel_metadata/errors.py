@@ -5,6 +5,7 @@ that work on stored spans.
 
     OtelMetadataError
     ├── ConfigurationError            a setting, URL or destination that cannot be used       (also ValueError)
+    ├── FilterError                   the text of a filter that is not understood             (also ValueError)
     ├── InvalidSpanRefError           a text or number that does not name a span              (also ValueError)
     └── StoreError                    the store cannot be read or written
         ├── SpanNotFoundError         no such span in the store                               (also LookupError)
@@ -13,10 +14,11 @@ that work on stored spans.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 __all__ = [
     "ConfigurationError",
+    "FilterError",
     "InvalidSpanRefError",
     "OtelMetadataError",
     "SpanNotFoundError",
@@ -44,6 +46,28 @@ class ConfigurationError(OtelMetadataError, ValueError):
         self.got = got
         self.expected = expected
         super().__init__(f"{setting} is {got!r}; expected {expected}.")
+
+
+@final
+class FilterError(OtelMetadataError, ValueError):
+    """The text of a filter is not understood; the message shows the place in it.
+
+    Attributes:
+        text: The filter as it was given.
+        place: Index into `text` of the character that the caret points at; its length where more was expected.
+        found: What stands there.
+        expected: What would have been right, and what to do.
+    """
+
+    def __init__(self, text: str, place: int, found: str, expected: str) -> None:
+        """Keep the facts and build the message from them."""
+        self.text = text
+        self.place = place
+        self.found = _on_one_line(found)
+        self.expected = _on_one_line(expected)
+        super().__init__(
+            f"Filter, character {place + 1}: found {self.found}; expected {self.expected}.\n{_with_caret(text, place)}"
+        )
 
 
 @final
@@ -95,3 +119,19 @@ class StoreFormatError(StoreError):
         """Keep the facts and build the message from them."""
         self.path = path
         super().__init__(f"{path} is {got}; expected {expected}. Nothing was changed.")
+
+
+# A filter may have 4 kB: what stands around the place is enough.
+_SHOWN_BEFORE: Final = 60
+_SHOWN_AFTER: Final = 40
+
+
+def _with_caret(text: str, place: int) -> str:
+    start, end = max(0, place - _SHOWN_BEFORE), place + _SHOWN_AFTER
+    before, after = "…" if start else "", "…" if end < len(text) else ""
+    return f"  {before}{_on_one_line(text[start:end])}{after}\n  {' ' * (len(before) + place - start)}^"
+
+
+def _on_one_line(text: str) -> str:
+    # One character for each, so that the caret stands right; a line break or control code would move it.
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -1,0 +1,161 @@
+"""The names that a filter may use, and what each stands for.
+
+A path after the level is one first-level key, dots and all: nothing is looked up inside a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from otel_metadata.model.condition import ColumnKind, Part, Subject
+from otel_metadata.model.merge import Level
+
+__all__ = ["LISTED", "TAGS", "UnknownNameError", "subject_of"]
+
+_COLUMNS: Final[tuple[ColumnKind, ...]] = (
+    "trace_id",
+    "span_id",
+    "parent_id",
+    "kind",
+    "start_time",
+    "end_time",
+    "latency_ms",
+    "project",
+    "scope_name",
+    "scope_version",
+)
+
+_NAMES: Final[Mapping[str, Subject]] = {
+    **{name: Subject("span", name) for name in _COLUMNS},
+    "name": Subject("span", "name"),
+    "status_code": Subject("span", "status"),
+    "status_message": Subject("span", "status_message"),
+    "user_id": Subject("span", "user_id"),
+    "session_id": Subject("span", "session_id"),
+    "input": Subject("span", "input"),
+    "output": Subject("span", "output"),
+    "trace.name": Subject("trace", "name"),
+    "trace.input": Subject("trace", "input"),
+    "trace.output": Subject("trace", "output"),
+    # As the frames of Arize and Phoenix have them.
+    "context.trace_id": Subject("span", "trace_id"),
+    "context.span_id": Subject("span", "span_id"),
+    "span_kind": Subject("span", "attribute", "openinference.span.kind"),
+}
+
+TAGS: Final[Mapping[str, Level]] = {"tags": "span", "trace.tags": "trace"}
+"""The two names that stand on the right of IN only."""
+
+# Attributes that are fields of their own: a store does not keep them among the attributes.
+_CANONICAL: Final[Mapping[str, Subject]] = {
+    "input.value": Subject("span", "input"),
+    "output.value": Subject("span", "output"),
+    "user.id": Subject("span", "user_id"),
+    "session.id": Subject("span", "session_id"),
+}
+
+_PARTS: Final[Mapping[str, tuple[Literal["evaluation", "annotation"], tuple[Part, ...]]]] = {
+    "eval": ("evaluation", ("label", "score", "explanation")),
+    "annotation": ("annotation", ("label", "score", "text")),
+}
+
+_PATTERNS: Final = (
+    "metadata.<key>",
+    "attributes.<key>",
+    "resource.<key>",
+    "eval.<Name>.label|score|explanation",
+    "annotation.<Name>.label|score|text",
+    "trace.metadata.<key>",
+    "trace.eval.…",
+    "trace.annotation.…",
+)
+
+LISTED: Final = ", ".join((*_NAMES, *TAGS, *_PATTERNS))
+"""Every name that exists, for a message."""
+
+# A longer name is none that was misspelled.
+_MAX_HINTED: Final = 100
+
+# What comes before a key; by itself it is no name.
+_LEVELS: Final = ("metadata", "attributes", "resource", "eval", "annotation", "trace", "context")
+
+
+class UnknownNameError(Exception):
+    """A path is no name; never leaves the parser.
+
+    Attributes:
+        segment: Index of the segment that is wrong.
+        expected: What would have been right.
+    """
+
+    def __init__(self, segment: int, expected: str) -> None:
+        """Keep both."""
+        self.segment = segment
+        self.expected = expected
+        super().__init__(expected)
+
+
+def subject_of(segments: Sequence[str]) -> Subject:
+    """Return what a path stands for; `TAGS` are none of them.
+
+    Args:
+        segments: At least one; what stood between the dots, without quotes.
+
+    Raises:
+        UnknownNameError: There is no such name.
+    """
+    path = ".".join(segments)
+    if path in _NAMES:
+        return _NAMES[path]
+    level: Level = "trace" if segments[0] == "trace" else "span"
+    rest = segments[1:] if level == "trace" else segments
+    first, key = (rest[0], ".".join(rest[1:])) if rest else ("", "")
+    at = len(segments) - len(rest)
+    if first in _PARTS:
+        return _verdict(level, rest, at)
+    if first == "metadata":
+        return Subject(level, "metadata", _key(key, first, at))
+    if level == "span" and first == "resource":
+        return Subject(level, "resource", _key(key, first, at))
+    if level == "span" and first == "attributes":
+        return _attribute(_key(key, first, at))
+    raise UnknownNameError(at if level == "trace" and rest else 0, _suggestion(path, segments))
+
+
+def _key(key: str, first: str, at: int) -> str:
+    if not key:
+        raise UnknownNameError(at, f"{first}.<key>, or IS NULL of each key: {first} as a whole is not compared")
+    return key
+
+
+def _attribute(key: str) -> Subject:
+    if key in _CANONICAL:
+        return _CANONICAL[key]
+    head, _, rest = key.partition(".")
+    return Subject("span", "metadata", rest) if head == "metadata" and rest else Subject("span", "attribute", key)
+
+
+def _verdict(level: Level, rest: Sequence[str], at: int) -> Subject:
+    kind, parts = _PARTS[rest[0]]
+    choices = ", ".join(parts[:-1]) + f" or {parts[-1]}"
+    name = ".".join(rest[1:-1])
+    if not name:
+        raise UnknownNameError(at, f"{rest[0]}.<Name> and then {choices}, for example {rest[0]}.Correctness.label")
+    part = next((part for part in parts if part == rest[-1]), None)
+    if part is None:
+        raise UnknownNameError(at + len(rest) - 1, f"{choices} at the end of the path")
+    return Subject(level, kind, name, part)
+
+
+def _suggestion(path: str, segments: Sequence[str]) -> str:
+    if len(path) > _MAX_HINTED:
+        return f"one of {LISTED}"
+    close = difflib.get_close_matches(path.lower(), (*_NAMES, *TAGS), n=1, cutoff=0.7)
+    if not close and len(segments) > 1:
+        heads = difflib.get_close_matches(segments[0].lower(), _LEVELS, n=1, cutoff=0.7)
+        close = [".".join((*heads, *segments[1:]))] if heads and heads[0] != segments[0] else []
+    # A bare word is most often a metadata key whose level was left out.
+    hint = f"{close[0]}, perhaps, or " if close else f"metadata.{path}, perhaps, or " if len(segments) == 1 else ""
+    return f"{hint}one of {LISTED}"
