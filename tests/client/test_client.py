@@ -140,10 +140,10 @@ class TestList:
 
         clock.advance(7 * 86_400_000)
 
-        assert len(spans.list()) == 2
-        assert len(spans.list(cursor=first.next_cursor)) == 2
+        assert len(spans.list()) == 3
         clock.advance(1)
         assert len(spans.list()) == 0
+        assert len(spans.list(cursor=first.next_cursor)) == 2
         assert len(spans.list(end_time=dt.datetime(2023, 11, 15, tzinfo=dt.timezone.utc))) == 3
 
     @pytest.mark.parametrize(

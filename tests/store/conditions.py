@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 
 from hypothesis import strategies as st
@@ -97,6 +98,7 @@ def _leaf(draw: st.DrawFn) -> Condition:
     return draw(_leaves())
 
 
+@functools.cache  # made anew for each comparison it is most of the time of a test
 def _leaves() -> st.SearchStrategy[Condition]:
     # Metadata is what most filters are about.
     any_subjects = st.sampled_from(ANY_SUBJECTS)

@@ -33,22 +33,19 @@ def query_of(
     start_time: Time | None,
     end_time: Time | None,
     filter: str | None,
-    limit: int | None = None,
 ) -> SpanQuery:
     """Return the question for all spans of a window.
 
     Raises:
-        ConfigurationError: A time, or the limit, is none.
+        ConfigurationError: A time is none.
         FilterError: The filter cannot be understood.
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ConfigurationError("limit", limit, "1 or more")
     return SpanQuery(
         project=project,
         start_ns=to_ns("start_time", start_time),
         end_ns=to_ns("end_time", end_time),
         condition=_condition(filter),
-        limit=limit,
+        limit=None,
     )
 
 
@@ -73,7 +70,9 @@ def page_query(
         InvalidSpanRefError: The trace id has another form.
         FilterError: The filter cannot be understood.
     """
-    asked = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter, limit=limit)
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigurationError("limit", limit, "1 or more")
+    asked = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
     after, first_ns = _read_cursor(cursor) if cursor is not None else (None, None)
     start_ns = asked.start_ns if asked.start_ns is not None else first_ns
     if start_ns is None and trace_id is None:

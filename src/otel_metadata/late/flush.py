@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from typing import final
 
-if TYPE_CHECKING:
-    from otel_metadata.model.span_ref import SpanKey
+from otel_metadata.model.span_ref import SpanKey
 
 __all__ = ["FlushTicket", "Flushes"]
 

@@ -1,0 +1,162 @@
+"""Random filters over random spans: what a store selects is what the plain Python evaluator says of its records.
+
+A store's test module subclasses `FilterContract` and gives a fixture `filled`: a store into which `corpus()` was
+written. The spans and what is said of them are the same in every run, the filters are not.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+from tests.store.conditions import KEYS, NUMBERS, TAGS, TEXTS, TIMES, conditions, spelled
+from tests.store.contract import SpanWithFields, ended_span
+from tests.store.evaluator import holds
+
+from otel_metadata.model.condition import And, Compare, Condition, Subject
+from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
+from otel_metadata.model.merge import Field, FieldName, Json
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.record import SpanQuery, SpanRecord
+from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.seams import SpanStore
+from otel_metadata.store import filters
+
+SPANS = 150
+FILTERS = 1_000
+
+_NESTED: tuple[Json, ...] = (None, True, False, [], ["a"], {}, {"a": 1}, {"label": "a"})
+_VALUES: tuple[Json, ...] = (*TEXTS, *NUMBERS, *_NESTED)
+
+
+def corpus() -> tuple[list[SpanWithFields], list[Patch]]:
+    """Return spans of a few traces, and what is said of them late."""
+    chance = random.Random(20)
+    spans, patches = [], []
+    for number in range(1, SPANS + 1):
+        start_ns = chance.choice(TIMES)
+        span = ended_span(
+            number,
+            trace_id=number % 40 + 1,
+            start_ns=start_ns,
+            name=chance.choice(TEXTS),
+            attributes={key: value for key, value in _some(chance, KEYS).items() if _is_native(value)},
+            parent=SpanContext(number % 40 + 1, number + 1, is_remote=False) if number % 3 else None,
+            kind=chance.choice(list(SpanKind)),
+            status=Status(StatusCode.ERROR, chance.choice(TEXTS))
+            if number % 4 == 0
+            else Status(StatusCode(number % 2)),
+            resource=Resource({key: value for key, value in _some(chance, KEYS).items() if _is_native(value)}).merge(
+                Resource({"service.name": chance.choice(TEXTS)} if number % 2 else {})
+            ),
+            instrumentation_scope=InstrumentationScope(chance.choice(TEXTS), chance.choice(TEXTS) or None),
+            fields=_fields(chance, number),
+        )
+        spans.append(span)
+        for late in range(number % 3):
+            target = SpanRef(number % 40 + 1, number if late else 0)
+            patches.append(Patch(target, _fields(chance, 1_000 * late + number, only="span" if late else "trace")))
+    chance.shuffle(patches)
+    return spans, [patch for patch in patches if patch.fields]
+
+
+def _some(chance: random.Random, keys: Sequence[str]) -> dict[str, Any]:
+    return {key: chance.choice(_VALUES) for key in keys if chance.random() < 0.4}
+
+
+def _is_native(value: Json) -> bool:
+    return value is not None and not isinstance(value, dict)
+
+
+def _fields(chance: random.Random, number: int, only: str = "") -> dict[FieldName, Field]:
+    found: dict[FieldName, Json] = {}
+    for level in ("span", "trace"):
+        for key, value in _some(chance, KEYS).items():
+            found[level, "metadata", key] = value
+        for kind in ("input", "output"):
+            if chance.random() < 0.3:
+                found[level, kind, ""] = chance.choice(_VALUES)
+        for kind in ("name", "user_id", "session_id"):
+            if chance.random() < 0.3:
+                found[level, kind, ""] = chance.choice(TEXTS)
+        for key in KEYS[:3]:
+            if chance.random() < 0.4:
+                verdict = Evaluation(key, chance.choice((None, *NUMBERS)), chance.choice((None, *TEXTS)))
+                found[level, "evaluation", key] = verdict.to_json()
+            for annotator in (None, "ann", "bob"):
+                if chance.random() < 0.2:
+                    note = Annotation(
+                        key, chance.choice((None, *TEXTS)), chance.choice((None, *NUMBERS)), annotator=annotator
+                    )
+                    found[level, "annotation", annotation_key(key, annotator)] = note.to_json()
+        for tag in TAGS:
+            if chance.random() < 0.3:
+                found[level, "tag", tag] = True
+    for key, value in _some(chance, KEYS[:4]).items():
+        found["span", "attribute", key] = value
+    if chance.random() < 0.3:
+        found["span", "status", ""] = chance.choice(["ok", "error", 200, 404])
+    if chance.random() < 0.3:
+        found["span", "status_message", ""] = chance.choice(TEXTS)
+    return {
+        name: (value, (TIMES[-1] + number, at))
+        for at, (name, value) in enumerate(found.items(), 1)
+        if only in ("", name[0])
+    }
+
+
+class FilterContract:
+    """The tests; a subclass gives the fixture `filled`."""
+
+    @pytest.fixture
+    def records(self, filled: SpanStore) -> list[SpanRecord]:
+        return filled.query(SpanQuery(limit=None))
+
+    def test_the_corpus_is_there(self, records: list[SpanRecord]) -> None:
+        """Every span, with what was said of it live and late."""
+        assert len(records) == SPANS
+        assert sum(len(record.metadata) for record in records) > SPANS
+        assert sum(len(record.trace_annotations) for record in records) > SPANS / 2
+
+    @settings(max_examples=FILTERS, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @given(condition=conditions())
+    def test_a_filter_selects_what_the_evaluator_says(
+        self, filled: SpanStore, records: list[SpanRecord], condition: Condition
+    ) -> None:
+        """As it is written, parsed, and put as the store's own question; in the order of a page."""
+        wanted = [record.position for record in records if holds(condition, record)]
+
+        found = filled.query(SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
+
+        assert [record.position for record in found] == wanted
+
+    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @given(data=st.data())
+    def test_an_index_finds_what_a_walk_finds(
+        self, filled: SpanStore, records: list[SpanRecord], data: st.DataObject
+    ) -> None:
+        """What is asked by equality, alone or beside more, on a page or behind a place."""
+        kinds = [("span", "metadata"), ("trace", "metadata"), ("span", "user_id"), ("span", "session_id")]
+        level, kind = data.draw(st.sampled_from(kinds))
+        key = data.draw(st.sampled_from(KEYS)) if kind == "metadata" else ""
+        value = data.draw(st.sampled_from((*TEXTS, *NUMBERS, True, False) if kind == "metadata" else TEXTS))
+        condition: Condition = Compare(Subject(level, kind, key), "=", value)  # type: ignore[arg-type]
+        if data.draw(st.booleans()):
+            condition = And(
+                (data.draw(conditions(max_leaves=1).filter(lambda one: not isinstance(one, And))), condition)
+            )
+        after = data.draw(st.none() | st.sampled_from([record.position for record in records]))
+        limit = data.draw(st.none() | st.integers(1, 5))
+        wanted = [record.position for record in records if holds(condition, record)]
+        wanted = [position for position in wanted if after is None or position < after][:limit]
+
+        found = filled.query(SpanQuery(condition=condition, after=after, limit=limit))
+
+        assert [record.position for record in found] == wanted
