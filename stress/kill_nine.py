@@ -135,7 +135,7 @@ def main() -> int:
         [
             Row(f"kill -9, {outcome.kills} times: acknowledged updates lost", str(lost), "0", lost == 0),
             Row("final values that are wrong", str(wrong), "0", wrong == 0),
-            Row("values read wrongly without their version", *unversioned(outcome.findings)),
+            Row("values read wrongly by their versions", *unversioned(outcome.findings)),
             Row(
                 "left in the spool when nothing waits", str(outcome.left), "0", outcome.is_drained and not outcome.left
             ),

@@ -24,8 +24,8 @@ class Findings:
     Attributes:
         lost: Acknowledged updates that did not arrive, nor a later one of the same key.
         wrong: Values that nobody set, or not at that version, and places where an earlier value stands.
-        unversioned: Places where an earlier value stands for a reader who goes by the rule alone: what was joined in
-            flight came on the span without its version, and so counts as of the span's end.
+        unversioned: Places where an earlier value stands for a reader who goes by the versions that arrived, and takes
+            what came on a span without one as of the span's end.
         twice: How often a version came again.
     """
 
@@ -105,6 +105,6 @@ class Ledger:
         return target != place[1] or place[2] not in keys
 
 
-def unversioned(findings: Findings) -> tuple[str, str, bool, bool]:
-    """Return what a row says of `Findings.unversioned`: no hard aim yet, for on a span the version has no place."""
-    return str(len(findings.unversioned)), "0", not findings.unversioned, False
+def unversioned(findings: Findings) -> tuple[str, str, bool]:
+    """Return what a row says of `Findings.unversioned`."""
+    return str(len(findings.unversioned)), "0", not findings.unversioned

@@ -161,7 +161,7 @@ def main() -> int:
     return show(
         [
             Row("soak: acknowledged updates lost", str(one.lost), "0", one.is_whole),
-            Row("values read wrongly without their version", *unversioned(one.findings)),
+            Row("values read wrongly by their versions", *unversioned(one.findings)),
             Row("more descriptors in the last third than before", str(one.growth(0)), "0", one.growth(0) <= 0),
             Row("more threads", str(one.growth(1)), "0", one.growth(1) <= 0),
             Row("more memory", f"{memory:.1f} MB", "at most 4 MB", memory <= 4, is_hard=False),

@@ -125,7 +125,7 @@ def field_sets(
 ) -> dict[FieldName, Field]:
     """Sets of fields as updates of ours make them."""
     named = draw(st.lists(named_values(kinds), max_size=max_size))
-    return {name: (value, draw(version or versions())) for name, value in named}
+    return {name: (value, draw(versions() if version is None else version)) for name, value in named}
 
 
 def any_field_sets() -> st.SearchStrategy[dict[FieldName, Field]]:

@@ -14,6 +14,7 @@ from tests.strategies import KINDS, json_values, named_values, scalars
 from otel_metadata.dialects.canonical import (
     JSON_NAMES,
     NOT_ATTRIBUTES,
+    VERSIONS,
     is_native,
     native_name,
     read,
@@ -21,9 +22,11 @@ from otel_metadata.dialects.canonical import (
     spelled_names,
     tags_attribute,
     to_attributes,
+    versions,
+    versions_text,
 )
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
-from otel_metadata.model.merge import FieldName, Json, Kind, Version, json_text
+from otel_metadata.model.merge import FieldName, Json, Kind, Level, Version, json_text
 
 VERSION: Version = (1_700_000_000_000_000_000, 0)
 
@@ -216,6 +219,66 @@ class TestProperties:
         assert (short is not None) == (name[1] in {"metadata", "attribute"})
         if short is not None:
             assert spell(name, value) == {short: value}
+
+
+class TestVersions:
+    def test_a_field_has_the_version_that_stands_beside_it(self) -> None:
+        """What is not listed is of the span's end."""
+        said: Version = (VERSION[0] + 5, 0xFEDC)
+        attributes = {"metadata.a": 1, "metadata.b": 2}
+        attributes |= {VERSIONS: versions_text({("span", "metadata", "a"): (1, said)})}
+
+        assert read(attributes, VERSION) == (
+            {("span", "metadata", "a"): (1, said), ("span", "metadata", "b"): (2, VERSION)},
+            set(attributes),
+        )
+
+    @given(named_values())
+    def test_versions_read_back(self, named: tuple[FieldName, Json]) -> None:
+        """Whatever the kind and the key, what was written is what is read."""
+        name, value = named
+
+        assert versions({VERSIONS: versions_text({name: (value, (1 << 60, (1 << 64) - 1))})}) == {
+            name: (1 << 60, (1 << 64) - 1)
+        }
+
+    @pytest.mark.parametrize(
+        ("listed", "found"),
+        [
+            ({"span": 3}, ("span", 3)),
+            ({"trace": 3}, ("trace", 3)),
+            ({"span": 4, "trace": 3}, ("span", 4)),
+            ({"span": 3, "trace": 4}, ("trace", 4)),
+            ({}, ("span", 1)),
+        ],
+    )
+    def test_a_user_is_of_the_level_that_was_set_last(self, listed: dict[Level, int], found: tuple[Level, int]) -> None:
+        """Span and trace share `user.id`; the list says whose value it has."""
+        text = versions_text({(level, "user_id", ""): ("u", (ns, 7)) for level, ns in listed.items()})
+
+        fields, _ = read({"user.id": "u", VERSIONS: text}, (1, 7))
+
+        assert fields == {(found[0], "user_id", ""): ("u", (found[1], 7))}
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            7,
+            "no json",
+            "{}",
+            "[1]",
+            '[["span","metadata","a",1]]',
+            '[["span","metadata","a",true,"0000000000000001"]]',
+            '[["span","metadata","a",-1,"0000000000000001"]]',
+            '[["span","metadata","a",18446744073709551616,"0000000000000001"]]',
+            '[["span","metadata","a",1,"1"]]',
+            '[["span","metadata","a",1,"00000000000000_1"]]',
+            '[["span","metadata",[],1,"0000000000000001"]]',
+        ],
+    )
+    def test_what_is_no_list_of_versions_is_not_heard(self, text: object) -> None:
+        """Another program's attribute of that name changes nothing."""
+        assert read({"metadata.a": 1, VERSIONS: text}, VERSION)[0] == {("span", "metadata", "a"): (1, VERSION)}
 
 
 class TestForeignAttributes:

@@ -33,6 +33,7 @@ class Span:
     kind: SpanKind = SpanKind.INTERNAL
     status: Status = field(default_factory=Status)
     parent: SpanContext | None = None
+    end_time: int | None = None
 
 
 @pytest.mark.parametrize("fact", FACTS)

@@ -8,14 +8,27 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import SpanContext, SpanKind, Status
 from tests.strategies import field_sets, keys, scalars
 
-from otel_metadata.dialects.canonical import JSON_NAMES, NOT_ATTRIBUTES, read, spell, tags_attribute
+from otel_metadata.dialects.canonical import (
+    JSON_NAMES,
+    NOT_ATTRIBUTES,
+    VERSIONS,
+    read,
+    spell,
+    tags_attribute,
+    to_attributes,
+    versions,
+)
 from otel_metadata.dialects.otel import OtelDialect
+from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.model.encoding import Encoded
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
-from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text
+from otel_metadata.model.merge import Field, FieldName, Fields, Json, Kind, json_text, merge_into
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.span_ref import SpanRef
 
 ONCE = (5, 1)
 
@@ -29,11 +42,12 @@ class Span:
     kind: SpanKind = SpanKind.INTERNAL
     status: Status = field(default_factory=Status)
     parent: SpanContext | None = None
+    end_time: int | None = None
 
 
-def encode(attributes: dict[str, Any], fields: Fields, **limits: int | None) -> Encoded:
+def encode(attributes: dict[str, Any], fields: Fields, *, end_ns: int | None = None, **limits: int | None) -> Encoded:
     return OtelDialect(**{"max_attributes": None, "span_limit": None, **limits}).encode(
-        Span(attributes), fields, is_local_root=True
+        Span(attributes, end_time=end_ns), fields, is_local_root=True
     )
 
 
@@ -61,15 +75,16 @@ def spans_own() -> st.SearchStrategy[dict[str, Any]]:
 
 
 limits = st.none() | st.integers(0, 12)
+ends = st.none() | st.integers(0, 5) | st.just(1_800_000_000_000_000_000)
 
 
 class TestNothingIsLost:
-    @given(spans_own(), field_sets(max_size=12), limits, limits)
+    @given(spans_own(), field_sets(max_size=12), limits, limits, ends)
     def test_span_and_remainder_say_every_field(
-        self, own: dict[str, Any], fields: Fields, ours: int | None, limit: int | None
+        self, own: dict[str, Any], fields: Fields, ours: int | None, limit: int | None, end_ns: int | None
     ) -> None:
         """Whatever the budget, every field is on the span or in the remainder, with its value."""
-        encoded = encode(own, fields, max_attributes=ours, span_limit=limit)
+        encoded = encode(own, fields, max_attributes=ours, span_limit=limit, end_ns=end_ns)
 
         found = said(encoded)
         for name, (value, version) in fields.items():
@@ -82,7 +97,8 @@ class TestNothingIsLost:
                 # One attribute for both levels: the later of the two, unless it is in the remainder.
                 both = [fields[at, kind, ""] for at in ("span", "trace") if (at, kind, "") in fields]
                 both = [one for one in both if encoded.remainder.get((level, kind, "")) != one]
-                assert found["span", kind, ""] in [one[0] for one in both]
+                at = level if (level, kind, "") in found else "span"
+                assert found[at, kind, ""] in [one[0] for one in both]
                 continue
             if kind == "annotation" and value == {"name": value["name"]} if isinstance(value, dict) else False:
                 assert name in encoded.remainder  # nothing of it can be said in attributes
@@ -90,23 +106,25 @@ class TestNothingIsLost:
             if name in encoded.remainder:
                 assert encoded.remainder[name] == (value, version)
 
-    @given(spans_own(), field_sets(max_size=12), limits, limits)
+    @given(spans_own(), field_sets(max_size=12), limits, limits, ends)
     def test_foreign_attributes_are_never_evicted_or_changed(
-        self, own: dict[str, Any], fields: Fields, ours: int | None, limit: int | None
+        self, own: dict[str, Any], fields: Fields, ours: int | None, limit: int | None, end_ns: int | None
     ) -> None:
         """The application's attributes leave as they are, and the span never has more than its limit because of us."""
-        encoded = encode(own, fields, max_attributes=ours, span_limit=limit)
+        encoded = encode(own, fields, max_attributes=ours, span_limit=limit, end_ns=end_ns)
 
         foreign = {name: value for name, value in own.items() if name.startswith("http.")}
         assert {name: encoded.attributes.get(name) for name in foreign} == foreign
         assert limit is None or len(encoded.attributes) <= max(limit, len(own))
 
-    @given(spans_own(), field_sets(max_size=12), st.integers(0, 12))
-    def test_our_share_is_never_exceeded(self, own: dict[str, Any], fields: Fields, ours: int) -> None:
-        """At most the budget, the list of JSON names apart."""
-        encoded = encode(own, fields, max_attributes=ours)
+    @given(spans_own(), field_sets(max_size=12), st.integers(0, 12), ends)
+    def test_our_share_is_never_exceeded(
+        self, own: dict[str, Any], fields: Fields, ours: int, end_ns: int | None
+    ) -> None:
+        """At most the budget, the list of JSON names and the versions apart."""
+        encoded = encode(own, fields, max_attributes=ours, end_ns=end_ns)
 
-        assert len(encoded.attributes.keys() - own.keys() - {JSON_NAMES}) <= ours
+        assert len(encoded.attributes.keys() - own.keys() - {JSON_NAMES, VERSIONS}) <= ours
 
     @given(spans_own(), field_sets(max_size=12), limits, limits)
     def test_the_span_is_not_changed(
@@ -286,6 +304,94 @@ class TestSpelling:
             "a": value,
             JSON_NAMES: ["a"],
         }
+
+
+END_NS = 1_000
+MANY: tuple[Kind, ...] = ("metadata", "input", "output", "user_id", "session_id", "tag", "evaluation")
+"""Kinds that are attributes, each field one of its own."""
+
+
+def as_set_live(fields: Fields) -> dict[str, Any]:
+    """Return the attributes that a span shows of fields which were set while it was live."""
+    spelled: dict[str, Json] = {}
+    for name, (value, _) in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):
+        spelled.update(spell(name, value))
+    attributes, json_names = to_attributes(spelled)
+    for level in ("span", "trace"):
+        if tags := tuple(name[2] for name in fields if name[:2] == (level, "tag")):
+            attributes[tags_attribute(level)] = tags  # type: ignore[arg-type] # both are levels
+    return {**attributes, **({JSON_NAMES: tuple(json_names)} if json_names else {})}
+
+
+def stands(fields: Fields) -> dict[tuple[object, ...], Json]:
+    """Return what a program reads: of user and session the later one of span and trace."""
+    ordered = sorted(fields.items(), key=lambda item: (item[1][1], item[0]))
+    return {name[1:] if name[1] in {"user_id", "session_id"} else name: value for name, (value, _) in ordered}
+
+
+class TestVersions:
+    @given(st.data(), limits, limits)
+    def test_any_order_of_delivery_leads_to_the_latest_values(
+        self, data: st.DataObject, ours: int | None, limit: int | None
+    ) -> None:
+        """A span with what was joined to it, its remainder, and patches with the same or other fields."""
+        live = data.draw(field_sets(MANY, max_size=4, version=st.tuples(st.integers(1, END_NS), st.just(7))))
+        updates: list[Fields] = [
+            data.draw(field_sets(MANY, max_size=3, version=st.just((END_NS + number, 7)))) for number in range(1, 6)
+        ]
+        ways = [data.draw(st.sampled_from(["joined", "patch", "both"])) for _ in updates]
+        joined: dict[FieldName, Field] = dict(live)
+        for fields, way in zip(updates, ways, strict=True):
+            if way != "patch":
+                merge_into(joined, fields)
+        encoded = encode(as_set_live(live), joined, end_ns=END_NS, max_attributes=ours, span_limit=limit)
+        patches = [encoded.remainder, *(one for one, way in zip(updates, ways, strict=True) if way != "joined")]
+        spans = [synthetic_span(Patch(SpanRef(1, 2), fields), Resource({})) for fields in patches if fields]
+        arrive = data.draw(st.permutations([encoded.attributes, *(span.attributes or {} for span in spans)]))
+
+        found: dict[FieldName, Field] = {}
+        for attributes in arrive:
+            merge_into(found, read(attributes, (END_NS, 0))[0])
+
+        expected: dict[FieldName, Field] = dict(live)
+        for fields in updates:
+            merge_into(expected, fields)
+        assert {name: json_text(value) for name, value in stands(found).items()} == {
+            name: json_text(value) for name, value in stands(expected).items()
+        }
+
+    def test_only_what_was_set_after_the_end_has_a_version(self) -> None:
+        """A span with live fields alone is as small as before."""
+        fields: Fields = {("span", "metadata", "live"): (1, (END_NS, 9)), ("span", "metadata", "late"): (2, (1_001, 9))}
+
+        assert encode({}, fields, end_ns=END_NS).attributes == {
+            "metadata.live": 1,
+            "metadata.late": 2,
+            VERSIONS: '[["span","metadata","late",1001,"0000000000000009"]]',
+        }
+
+    def test_name_and_status_have_theirs(self) -> None:
+        """What is said in the span's own parts has a version beside it all the same."""
+        fields: Fields = {("span", "name", ""): ("renamed", (1_001, 9)), ("span", "status", ""): ("ok", (1_002, 9))}
+
+        encoded = encode({}, fields, end_ns=END_NS)
+
+        assert (encoded.name, encoded.status) == ("renamed", ("ok", None))
+        assert versions(encoded.attributes) == {name: version for name, (_, version) in fields.items()}
+
+    def test_a_field_whose_version_has_no_room_leaves_as_a_patch(self) -> None:
+        """On a full span a late value does not replace a live one without saying when it was set."""
+        fields: Fields = {("span", "metadata", "k"): ("new", (1_001, 1)), ("span", "tag", "t"): (True, (1_001, 1))}
+        own = {"metadata.k": "old", "tag.tags": ("s",)}
+
+        assert encode(own, fields, end_ns=END_NS, span_limit=2) == Encoded(own, remainder=fields)
+        assert not encode(own, fields, end_ns=END_NS, span_limit=3).remainder
+
+    def test_a_late_name_stays_on_a_full_span(self) -> None:
+        """A name needs no attribute, so it does not wait for a patch."""
+        fields: Fields = {("span", "name", ""): ("renamed", (1_001, 9))}
+
+        assert encode({"a": 1}, fields, end_ns=END_NS, span_limit=1) == Encoded({"a": 1}, name="renamed")
 
 
 def test_parts_of_the_span_itself_and_tags_are_all_that_is_not_spelled() -> None:

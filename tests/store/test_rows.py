@@ -1,10 +1,14 @@
 """An ended span as a row: what comes from plain attributes, and what is kept whole."""
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
+from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.errors import StoreError
+from otel_metadata.late.in_flight import merged
+from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
+from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.store.sqlite import SqliteStore
 
 
@@ -28,6 +32,43 @@ def test_a_listed_attribute_of_the_application_is_read_as_json():
     """What `otel_metadata.json` lists is JSON, also under a name that is none of ours."""
     record = stored({"plan": "null", "note": "null", "otel_metadata.json": ["plan"]})
     assert record.attributes == {"plan": None, "note": "null"}
+
+
+def test_what_a_span_says_of_its_versions_decides_over_a_patch():
+    """A span that came over OTLP has what was joined to it in flight, and an earlier patch does not replace that."""
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    span = tracer.start_span("old", start_time=1)
+    span.end(end_time=10)
+    fields = {
+        ("span", "metadata", "k"): ("joined", (30, 7)),
+        ("span", "name", ""): ("joined", (30, 7)),
+        ("span", "status", ""): ("error", (30, 7)),
+        ("span", "status_message", ""): ("joined", (30, 7)),
+    }
+    earlier = {name: ("ok" if value == "error" else "patched", (20, 7)) for name, (value, _) in fields.items()}
+    merged_span, _ = merged(span, fields, OtelDialect(), is_local_root=True)
+    plain = ReadableSpan(
+        name=merged_span.name,
+        context=merged_span.context,
+        attributes=merged_span.attributes,
+        status=merged_span.status,
+        start_time=merged_span.start_time,
+        end_time=merged_span.end_time,
+    )
+    store = SqliteStore(":memory:")
+
+    store.write([plain])
+    store.patch([Patch(SpanRef(span.context.trace_id, span.context.span_id), earlier)])
+
+    record = store.query(SpanQuery())[0]
+    store.close()
+    assert (record.metadata, record.name, record.status_code, record.status_message, record.attributes) == (
+        {"k": "joined"},
+        "joined",
+        "ERROR",
+        "joined",
+        {},
+    )
 
 
 def test_a_long_attribute_is_kept_whole():

@@ -6,17 +6,21 @@ them, and a store reads them from spans that came without their fields.
 Scalars and lists of one scalar type are native attributes. Everything else (null, dict, mixed list) is JSON text, and
 the name of such an attribute is listed in `otel_metadata.json`: no reader has to guess whether `"null"` was a word or a
 null, and every SDK version says the same (before 1.45 a null or dict vanishes with a warning).
+
+A plain attribute does not say when it was set, and is read as of its span's end. What was set later says so in
+`otel_metadata.versions`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import orjson
 
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
-from otel_metadata.model.merge import FieldName, Json, Kind, Level, Version, json_text
+from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Version, json_text
 from otel_metadata.model.value import CAPTURE_LIMITS, clean
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ __all__ = [
     "NATIVE_SCALARS",
     "NOT_ATTRIBUTES",
     "TEXT",
+    "VERSIONS",
     "is_native",
     "native_name",
     "read",
@@ -37,10 +42,15 @@ __all__ = [
     "tags_attribute",
     "texts",
     "to_attributes",
+    "versions",
+    "versions_text",
 ]
 
 JSON_NAMES: Final = "otel_metadata.json"
 """The attribute that lists the names of attributes whose text is JSON."""
+
+VERSIONS: Final = "otel_metadata.versions"
+"""The attribute that says which version the fields beside it have, where that is not the span's end."""
 
 NOT_ATTRIBUTES: Final[frozenset[FieldName]] = frozenset(
     {("span", "name", ""), ("span", "status", ""), ("span", "status_message", "")}
@@ -63,9 +73,11 @@ _SINGLE: Final[Mapping[tuple[str, str], str]] = {
     ("span", "session_id"): "session.id",
     ("trace", "session_id"): "session.id",
 }
+_ON_BOTH_LEVELS: Final = frozenset({"user_id", "session_id"})
+_WRITER: Final = re.compile("[0-9a-f]{16}")
 _WITH_MIME_TYPE: Final = frozenset({"input", "output"})
 _TAGS: Final[Mapping[str, str]] = {"span": "tag.tags", "trace": "trace.tags"}
-_LEVEL_PREFIX: Final[Mapping[str, str]] = {"span": "", "trace": "trace."}
+_LEVEL_PREFIX: Final[Mapping[Level, str]] = {"span": "", "trace": "trace."}
 
 # (prefix, level, kind): how the many-valued kinds are found again; the longer prefix first.
 _PREFIXES: Final[tuple[tuple[str, Level, Kind], ...]] = (
@@ -175,11 +187,16 @@ def to_attributes(spelled: Mapping[str, Json]) -> tuple[dict[str, AttributeValue
     return attributes, json_names
 
 
-def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[FieldName, tuple[Json, Version]], set[str]]:
-    """Return the fields that canonical attributes say, each with *version*, and the names of those attributes.
+def versions_text(fields: Fields) -> str:
+    """Return the value of `VERSIONS`: a JSON list of [level, kind, key, nanoseconds, writer as 16 hex digits]."""
+    return json_text([[*name, version[0], f"{version[1]:016x}"] for name, (_, version) in sorted(fields.items())])
 
-    *version* is that of the span's end: a plain attribute does not say when it was set. OpenInference's `metadata`
-    (one JSON object as text) is read as well.
+
+def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[FieldName, tuple[Json, Version]], set[str]]:
+    """Return the fields that canonical attributes say, and the names of those attributes.
+
+    Each has the version that `VERSIONS` says, else *version*, that of the span's end: a plain attribute does not say
+    when it was set. OpenInference's `metadata` (one JSON object as text) is read as well.
     """
     json_names = texts(attributes.get(JSON_NAMES))
     fields: dict[FieldName, tuple[Json, Version]] = {}
@@ -203,7 +220,34 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
         else:
             note = Annotation.from_json({"name": key, **found})
             fields[level, kind, annotation_key(key, note.annotator)] = (note.to_json(), version)
+    if said := versions(attributes):
+        fields = dict(_at_version(name, value, said, version) for name, (value, _) in fields.items())
     return fields, taken
+
+
+def _at_version(
+    name: FieldName, value: Json, said: Mapping[FieldName, Version], otherwise: Version
+) -> tuple[FieldName, tuple[Json, Version]]:
+    """Return a field with its version, under the level at which it was set."""
+    _, kind, key = name
+    if kind in _ON_BOTH_LEVELS:
+        # One attribute for both levels: it has the later value of the two.
+        both: list[FieldName] = [(at, kind, key) for at in _LEVEL_PREFIX if (at, kind, key) in said]
+        name = max(both, key=lambda one: (said[one], one), default=name)
+    return name, (value, said.get(name, otherwise))
+
+
+def versions(attributes: Mapping[str, object]) -> dict[FieldName, Version]:
+    """Return what `VERSIONS` says; what is not as `versions_text` writes it is not heard."""
+    said: dict[FieldName, Version] = {}
+    listed = _parsed(attributes.get(VERSIONS))
+    for one in listed if isinstance(listed, list) else ():
+        if not isinstance(one, list) or [type(part) for part in one] != [str, str, str, int, str]:
+            continue
+        level, kind, key, nanoseconds, writer = cast("tuple[Level, Kind, str, int, str]", one)
+        if nanoseconds >= 0 and _WRITER.fullmatch(writer):
+            said[level, kind, key] = (nanoseconds, int(writer, 16))
+    return said
 
 
 def _read_part(
@@ -232,7 +276,7 @@ def _read_single(
     fields: dict[FieldName, tuple[Json, Version]],
     version: Version,
 ) -> bool:
-    if name == JSON_NAMES:
+    if name in {JSON_NAMES, VERSIONS}:
         return True
     if name in {"tag.tags", "trace.tags"}:
         level: Level = "span" if name == "tag.tags" else "trace"

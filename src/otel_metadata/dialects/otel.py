@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Final, cast, final
 from otel_metadata.dialects.canonical import (
     JSON_NAMES,
     NOT_ATTRIBUTES,
+    VERSIONS,
     is_native,
     spell,
     spelled_names,
     tags_attribute,
     to_attributes,
+    versions_text,
 )
 from otel_metadata.model.encoding import Encoded, SpanStatus, SpanView
-from otel_metadata.model.merge import FieldName, Fields, Json, Level
+from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -34,6 +36,10 @@ class OtelDialect:
 
     Our names take at most *max_attributes* of them, and never push the span over *span_limit* in all, for an attribute
     too many makes the SDK evict the application's oldest; the rest is the remainder, oldest versions first on the span.
+
+    What was set after the span's end has its version in `VERSIONS`: the same fields may arrive on a patch as well, when
+    nobody knows whether the span did, and a later patch may arrive before the span. What was set before the end has
+    none: a plain attribute is read as of the end, and all that this process says of the span later is above that.
     """
 
     def __init__(self, *, max_attributes: int | None = 32, span_limit: int | None = 128) -> None:
@@ -52,29 +58,31 @@ class OtelDialect:
         """Return the span's attributes with *fields* in canonical spelling, name, status, and what did not fit."""
         own = dict(span.attributes or {})
         spelled: dict[str, Json] = {}
-        remainder: dict[FieldName, tuple[Json, tuple[int, int]]] = {}
-        tags: dict[Level, list[tuple[FieldName, tuple[Json, tuple[int, int]]]]] = {}
+        remainder: dict[FieldName, Field] = {}
+        tags: dict[Level, dict[FieldName, Field]] = {}
         room = self._room(own)
-        has_list = JSON_NAMES in own
+        has_list, has_versions = JSON_NAMES in own, VERSIONS in own
+        end_ns = span.end_time
         for name, field in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):
             level, kind, _ = name
             if kind == "tag":
-                tags.setdefault(level, []).append((name, field))
+                tags.setdefault(level, {})[name] = field
                 continue
             if name in NOT_ATTRIBUTES and _is_said(name, fields):
                 continue
             parts = spell(name, field[0])
             added = sum(part not in own and part not in spelled for part in parts)
-            # The list of JSON names takes a place too, once.
+            # The list of JSON names takes a place too, once, and so do the versions.
             starts_list = not (has_list or all(is_native(value) for value in parts.values()))
-            added += starts_list
+            starts_versions = not has_versions and _is_after(end_ns, field)
+            added += starts_list + starts_versions
             new = sum(part not in spelled for part in parts)
             clash = kind == "annotation" and any(part in spelled for part in parts)
             if not parts or clash or added > room.free or new > room.ours:
                 remainder[name] = field
                 continue
             room.take(added, new)
-            has_list = has_list or starts_list
+            has_list, has_versions = has_list or starts_list, has_versions or starts_versions
             spelled.update(parts)
             # What an earlier value of the same verdict has left on the live span is not part of this one.
             for stale in spelled_names(name, field[0]) - parts.keys():
@@ -84,15 +92,22 @@ class OtelDialect:
             if level not in tags:
                 continue
             attribute = tags_attribute(level)
-            if (attribute not in own and room.free < 1) or room.ours < 1:
+            starts_versions = not has_versions and any(_is_after(end_ns, field) for field in tags[level].values())
+            added = (attribute not in own) + starts_versions
+            if added > room.free or room.ours < 1:
                 remainder.update(tags[level])
                 continue
-            room.take(attribute not in own, 1)
+            room.take(added, 1)
+            has_versions = has_versions or starts_versions
             present = own.get(attribute)
             if isinstance(present, str):
                 present = [present]
             before = [tag for tag in present if isinstance(tag, str)] if isinstance(present, list | tuple) else []
-            spelled[attribute] = [*dict.fromkeys([*before, *(name[2] for name, _ in tags[level])])]
+            spelled[attribute] = [*dict.fromkeys([*before, *(name[2] for name in tags[level])])]
+        after = {name: field for name, field in fields.items() if _is_after(end_ns, field) and name not in remainder}
+        # Name and status need no attribute, and stay on a span that has no room for their versions.
+        if after and (has_versions or room.free > 0):
+            spelled[VERSIONS] = versions_text(after)
         return Encoded(
             attributes=_laid_over(own, spelled),
             name=_name(fields),
@@ -126,6 +141,11 @@ def _laid_over(own: dict[str, AttributeValue], spelled: Mapping[str, Json]) -> d
     if listed:
         own[JSON_NAMES] = listed
     return own
+
+
+def _is_after(end_ns: int | None, field: Field) -> bool:
+    """Whether a field was set after the end of its span."""
+    return end_ns is not None and field[1][0] > end_ns
 
 
 def _is_said(name: FieldName, fields: Fields) -> bool:

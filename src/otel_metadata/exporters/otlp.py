@@ -19,10 +19,17 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from otel_metadata._version import __version__
-from otel_metadata.dialects.canonical import JSON_NAMES, spell, tags_attribute, to_attributes
+from otel_metadata.dialects.canonical import (
+    JSON_NAMES,
+    VERSIONS,
+    spell,
+    tags_attribute,
+    to_attributes,
+    versions_text,
+)
 from otel_metadata.exporters.otlp_events import evaluation_records, evaluations, events_request
 from otel_metadata.exporters.rest import Budget
-from otel_metadata.model.merge import Json, Level, json_text
+from otel_metadata.model.merge import Json, Level
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected, Retry
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
@@ -57,12 +64,12 @@ def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
     Attributes: the fields in canonical spelling (name and status of the target as `otel_metadata.name`,
     `otel_metadata.status`, `otel_metadata.status_message`; annotations of one name by further annotators as a JSON list
     in `otel_metadata.annotations`), `otel_metadata.patch_id`, `otel_metadata.target_span_id`,
-    and `otel_metadata.versions`: a JSON list of [level, kind, key, nanoseconds, writer as 16 hex digits].
+    and `otel_metadata.versions` (`dialects.canonical.VERSIONS`) of all fields.
     """
     target = patch.target
     spelled: dict[str, Json] = {}
     also: list[Json] = []
-    for name, (value, _) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
+    for name, (value, _) in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
         level, kind, _key = name
         if kind == "tag":
             continue
@@ -82,9 +89,7 @@ def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
         attributes[JSON_NAMES] = json_names
     attributes["otel_metadata.patch_id"] = patch.id
     attributes["otel_metadata.target_span_id"] = target.span_id_hex
-    attributes["otel_metadata.versions"] = json_text(
-        [[*name, version[0], f"{version[1]:016x}"] for name, (_, version) in sorted(patch.fields.items())]
-    )
+    attributes[VERSIONS] = versions_text(patch.fields)
     parent = SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     at_ns = patch.window_ns[1] if patch.window_ns is not None else patch.version[0]
     return ReadableSpan(

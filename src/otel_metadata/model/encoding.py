@@ -51,6 +51,11 @@ class SpanView(Protocol):
         """The parent's context, None for a root."""
         ...
 
+    @property
+    def end_time(self) -> int | None:
+        """When it ended; wall nanoseconds."""
+        ...
+
 
 @final
 @dataclass(frozen=True, slots=True)

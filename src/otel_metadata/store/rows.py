@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from otel_metadata.dialects.canonical import read, spelled_names
-from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Fields, Json, json_text
+from otel_metadata.dialects.canonical import read, spelled_names, versions
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, json_text
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import STORE_LIMITS, clean
 
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["row_of"]
 
+# Fields that are part of the span itself.
+_OWN: Final[tuple[FieldName, ...]] = (("span", "name", ""), ("span", "status", ""), ("span", "status_message", ""))
+
 
 def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
     """Return a span as OTLP has it, and its fields.
 
     Fields that came beside the span (`MergedSpan.fields`) are exact. Canonical attributes that did not (another
-    exporter, a Collector, the application's own `metadata.x`) become fields with the version of the span's end.
+    exporter, a Collector, the application's own `metadata.x`) become fields with the version that the span says of
+    them, else that of its end; so do name and status where it says one.
     """
     context = span.context
     exact: Fields = getattr(span, "fields", None) or {}
@@ -31,6 +35,9 @@ def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
     start_ns = span.start_time or 0
     end_ns = span.end_time or start_ns
     plain, taken = read(attributes, (end_ns, PLAIN_ATTRIBUTE_WRITER))
+    if said := versions(attributes):
+        own = zip(_OWN, (span.name, span.status.status_code.name.lower(), span.status.description), strict=True)
+        plain.update({name: (_text(value), said[name]) for name, value in own if value and name in said})
     scope = span.instrumentation_scope
     return (
         StoredSpan(
