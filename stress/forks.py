@@ -144,7 +144,7 @@ class Outcome:
                 elif line.startswith("C "):
                     self.codes = json.loads(line[2:])
             # The load sets values of its own, and keeps no ledger.
-            for places in (backend.patched, backend.plain):
+            for places in (backend.patched, backend.plain, backend.versioned):
                 for place in [place for place in places if place[2] == "load"]:
                     del places[place]  # type: ignore[attr-defined]
             self.findings: Findings = self.ledger.compare(backend)
