@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 import pytest
@@ -255,3 +256,32 @@ def test_the_registry_of_the_child_is_empty(application):
     assert in_child(lambda: len(REGISTRY.entries)) == 0
     assert len(REGISTRY.entries) == 1
     span.end()
+
+
+def imported_while_sending():
+    """Send a span and a late patch to an address that refuses; return what the worker's thread imported for it."""
+    imported = []
+
+    def heard(event, arguments):
+        if event == "import" and threading.current_thread().name.startswith("otel_metadata"):
+            imported.append(arguments[0])
+
+    sys.addaudithook(heard)
+    pipeline = om.configure("http://127.0.0.1:9")
+    with om.start_span("span", metadata={"k": {"nested": None}}) as span:
+        pass
+    om.flush(5_000)
+    om.update_span(span, metadata={"late": 1})
+    om.score_span(span, "verdict", score=0.5)
+    om.flush(5_000)
+    tries = pipeline.stats().destinations["otlp"].spans_retried
+    om.shutdown(100)
+    return [tries, imported]
+
+
+def test_the_worker_imports_nothing():
+    """A process that forks while another thread imports gives its child an import lock that is never opened."""
+    tries, imported = in_program(imported_while_sending)
+
+    assert tries > 0
+    assert imported == []

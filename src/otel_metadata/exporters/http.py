@@ -11,6 +11,9 @@ system's resolver. The import costs as much as urllib3's; `import otel_metadata`
 
 from __future__ import annotations
 
+# `socket.getaddrinfo` looks this up for a name of a host, which imports it: then on the worker's thread. A process that
+# forks at that moment gives its child an import lock that nobody will ever open, and the child's worker waits for it.
+import encodings.idna  # noqa: F401
 import errno
 import http.client
 import io
