@@ -7,6 +7,7 @@ that work on stored spans.
     ├── ConfigurationError            a setting, URL or destination that cannot be used       (also ValueError)
     ├── FilterError                   the text of a filter that is not understood             (also ValueError)
     ├── InvalidSpanRefError           a text or number that does not name a span              (also ValueError)
+    ├── MissingExtraError             a package of an extra is not installed                  (also ImportError)
     └── StoreError                    the store cannot be read or written
         ├── SpanNotFoundError         no such span in the store                               (also LookupError)
         └── StoreFormatError          the file is no store, or one of a newer version
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigurationError",
     "FilterError",
     "InvalidSpanRefError",
+    "MissingExtraError",
     "OtelMetadataError",
     "SpanNotFoundError",
     "StoreError",
@@ -84,6 +86,22 @@ class InvalidSpanRefError(OtelMetadataError, ValueError):
         self.got = got
         self.expected = expected
         super().__init__(f"Got {ascii(got)[:200]}; expected {expected}.")
+
+
+@final
+class MissingExtraError(OtelMetadataError, ImportError):
+    """A package that only an extra brings is not installed.
+
+    Attributes:
+        package: Its name.
+        extra: The extra of otel-metadata that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Keep the facts and build the message from them."""
+        self.package = package
+        self.extra = extra
+        super().__init__(f"{package} is not installed; expected the extra: pip install 'otel-metadata[{extra}]'.")
 
 
 class StoreError(OtelMetadataError):

@@ -1,0 +1,397 @@
+"""Spans at rest as one Arrow table: the columns of every export, and the way back from a row to a span and its fields.
+
+This module decides the columns and what stands in them. It does not decide where rows come from (`sqlite_export`,
+`clickhouse`) nor what file they end in (`client.export`).
+
+The columns are fixed, so that Parquet and CSV stream: what differs from span to span (metadata, attributes,
+evaluations) is one column of JSON text each. They show a span as `SpanRecord` does, with everything that was set on it,
+under the names that OpenInference and Arize give them. What they cannot show, and a later import needs to be exact, is
+in two columns of ours:
+
+- `otel_metadata.versions`: a JSON list of [level, kind, key, nanoseconds, writer as 16 hex digits], one for each field.
+  So an import merges by version: an old export never overwrites what is newer, and twice is the same as once. Where no
+  column gives the field's value back exactly, the value is the sixth element.
+- `otel_metadata.span`: a JSON object of what OTLP said and a field lies over (`name`, `status_code`, `status_message`,
+  `attributes`); mostly null.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+import orjson
+
+from otel_metadata.errors import MissingExtraError
+from otel_metadata.model.evaluation import annotation_key
+from otel_metadata.model.merge import FieldName, Fields, Json, Version, json_text
+from otel_metadata.model.record import SpanRecord, StoredSpan, assemble
+from otel_metadata.model.unset import UNSET, UnsetType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "COLUMNS",
+    "FORMAT",
+    "FORMAT_NAME",
+    "JSON_COLUMNS",
+    "SPAN",
+    "TIME_COLUMNS",
+    "VERSIONS",
+    "RowError",
+    "arrow_row",
+    "batch",
+    "load",
+    "readable",
+    "row_of",
+    "schema",
+]
+
+FORMAT_NAME: Final = "otel_metadata.format"
+FORMAT: Final = 1
+"""The schema's metadata has `FORMAT_NAME`: a higher number was written by a newer version."""
+
+VERSIONS: Final = "otel_metadata.versions"
+SPAN: Final = "otel_metadata.span"
+
+_TEXT: Final = "text"
+_JSON: Final = "json"  # text; null where there is nothing of the kind
+_TIME: Final = "time"  # whole nanoseconds, UTC
+_NUMBER: Final = "number"
+_TEXTS: Final = "texts"  # null where there is none
+
+# `attributes.` and the name of an OpenTelemetry attribute is one rule for all columns that are attributes. `input` and
+# `output` are their text where they are text, else JSON text: the mime type tells which, as OpenInference has it.
+_COLUMNS: Final[Mapping[str, str]] = {
+    "context.trace_id": _TEXT,
+    "context.span_id": _TEXT,
+    "context.trace_state": _TEXT,
+    "parent_id": _TEXT,
+    "name": _TEXT,
+    "kind": _TEXT,
+    "span_kind": _TEXT,
+    "start_time": _TIME,
+    "end_time": _TIME,
+    "latency_ms": _NUMBER,
+    "status_code": _TEXT,
+    "status_message": _TEXT,
+    "project": _TEXT,
+    "attributes.user.id": _TEXT,
+    "attributes.session.id": _TEXT,
+    "attributes.input.value": _TEXT,
+    "attributes.input.mime_type": _TEXT,
+    "attributes.output.value": _TEXT,
+    "attributes.output.mime_type": _TEXT,
+    "attributes.metadata": _JSON,
+    "attributes": _JSON,
+    "tags": _TEXTS,
+    "evaluations": _JSON,
+    "annotations": _JSON,
+    "trace.name": _TEXT,
+    "trace.input.value": _TEXT,
+    "trace.input.mime_type": _TEXT,
+    "trace.output.value": _TEXT,
+    "trace.output.mime_type": _TEXT,
+    "trace.metadata": _JSON,
+    "trace.tags": _TEXTS,
+    "trace.evaluations": _JSON,
+    "trace.annotations": _JSON,
+    "events": _JSON,
+    "links": _JSON,
+    "resource": _JSON,
+    "scope_name": _TEXT,
+    "scope_version": _TEXT,
+    SPAN: _JSON,
+    VERSIONS: _JSON,
+}
+
+COLUMNS: Final = tuple(_COLUMNS)
+"""The names of the columns, in order."""
+
+JSON_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind == _JSON)
+"""Columns whose text is JSON: an object, or a list; null where there is nothing of the kind."""
+
+TIME_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind == _TIME)
+"""Columns that hold a time, to the nanosecond, in UTC."""
+
+MIME_TYPE_OF_TEXT: Final = "text/plain"
+MIME_TYPE_OF_JSON: Final = "application/json"
+
+# The column that shows the fields of a level and kind.
+_SHOWN_IN: Final[Mapping[tuple[str, str], str]] = {
+    ("span", "attribute"): "attributes",
+    ("span", "metadata"): "attributes.metadata",
+    ("span", "input"): "attributes.input.value",
+    ("span", "output"): "attributes.output.value",
+    ("span", "tag"): "tags",
+    ("span", "evaluation"): "evaluations",
+    ("span", "annotation"): "annotations",
+    ("trace", "metadata"): "trace.metadata",
+    ("trace", "input"): "trace.input.value",
+    ("trace", "output"): "trace.output.value",
+    ("trace", "tag"): "trace.tags",
+    ("trace", "evaluation"): "trace.evaluations",
+    ("trace", "annotation"): "trace.annotations",
+}
+
+_HEX: Final = {digits: re.compile(rf"[0-9a-f]{{{digits}}}", re.ASCII) for digits in (16, 32)}
+
+Row: TypeAlias = "Mapping[str, Any]"
+"""A row by column name, JSON columns as values, times as nanoseconds."""
+
+
+class RowError(ValueError):
+    """A row is not one of this table; the message says what was got and what was expected."""
+
+
+def load(package: str) -> Any:  # a module
+    """Return a package of the extra `dataframe`, or a module of one.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or package, "dataframe") from None
+
+
+def schema() -> pa.Schema:
+    """Return the one schema.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    arrow = load("pyarrow")
+    types = {
+        _TEXT: arrow.string(),
+        _JSON: arrow.string(),
+        _TIME: arrow.timestamp("ns", "UTC"),
+        _NUMBER: arrow.float64(),
+        _TEXTS: arrow.list_(arrow.string()),
+    }
+    return arrow.schema([(name, types[kind]) for name, kind in _COLUMNS.items()], metadata={FORMAT_NAME: f"{FORMAT}"})
+
+
+def batch(rows: Iterable[tuple[Any, ...]]) -> pa.RecordBatch:
+    """Return rows, each as `arrow_row` makes it, as one batch.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+    """
+    arrow, table_schema = load("pyarrow"), schema()
+    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+    arrays = [arrow.array(column, field.type) for column, field in zip(columns, table_schema, strict=True)]
+    return arrow.RecordBatch.from_arrays(arrays, schema=table_schema)
+
+
+def arrow_row(span: StoredSpan, fields: Fields) -> tuple[Any, ...]:
+    """Return a span and its fields as one row, in the order of `COLUMNS`: JSON as text, times as nanoseconds."""
+    record = assemble(span, fields)
+    row = readable(record)
+    row[SPAN] = _hidden(record, fields)
+    row[VERSIONS] = [
+        [*name, ns, f"{writer:016x}", *_unsaid(row, name, value)] for name, (value, (ns, writer)) in fields.items()
+    ]
+    return tuple(
+        (json_text(row[name]) if row[name] else None) if name in JSON_COLUMNS else row[name] for name in COLUMNS
+    )
+
+
+def readable(record: SpanRecord) -> dict[str, Any]:
+    """Return a record by column name, without the two columns that are for import: JSON as values, times as they are.
+
+    Times are whole nanoseconds. What is not there is None.
+    """
+    span = record.span
+    kind = record.attributes.get("openinference.span.kind")
+    row = {
+        "context.trace_id": record.trace_id,
+        "context.span_id": record.span_id,
+        "context.trace_state": span.trace_state or None,
+        "parent_id": record.parent_id,
+        "name": record.name,
+        "kind": record.kind,
+        "span_kind": kind if isinstance(kind, str) else None,
+        "start_time": span.start_ns,
+        "end_time": span.end_ns,
+        "latency_ms": (span.end_ns - span.start_ns) / 1e6,
+        "status_code": f"{record.status_code}",
+        "status_message": record.status_message,
+        "project": record.project,
+        "attributes.user.id": record.user_id,
+        "attributes.session.id": record.session_id,
+        "attributes.metadata": record.metadata,
+        "attributes": record.attributes,
+        "tags": list(record.tags) or None,
+        "evaluations": {name: verdict.to_json() for name, verdict in record.evaluations.items()},
+        "annotations": [note.to_json() for note in record.annotations],
+        "trace.name": record.trace_name,
+        "trace.metadata": record.trace_metadata,
+        "trace.tags": list(record.trace_tags) or None,
+        "trace.evaluations": {name: verdict.to_json() for name, verdict in record.trace_evaluations.items()},
+        "trace.annotations": [note.to_json() for note in record.trace_annotations],
+        "events": [dict(event) for event in span.events],
+        "links": [dict(link) for link in span.links],
+        "resource": span.resource,
+        "scope_name": span.scope_name,
+        "scope_version": span.scope_version,
+    }
+    for stem, value in (
+        ("attributes.input", record.input),
+        ("attributes.output", record.output),
+        ("trace.input", record.trace_input),
+        ("trace.output", record.trace_output),
+    ):
+        row[f"{stem}.value"], row[f"{stem}.mime_type"] = _text_and_mime_type(value)
+    return row
+
+
+def row_of(row: Row) -> tuple[StoredSpan, Fields]:
+    """Return the span and the fields that a row was made from.
+
+    Args:
+        row: By column name, JSON columns as values, times as nanoseconds. Columns of which the span has nothing may be
+            missing or None.
+
+    Raises:
+        RowError: It is not a row of this table.
+    """
+    fields = dict(_fields(row))
+    hidden = _object(row, SPAN)
+    shown = {
+        name: value for name, value in _object(row, "attributes").items() if ("span", "attribute", name) not in fields
+    }
+    message = hidden.get("status_message", row.get("status_message"))
+    return (
+        StoredSpan(
+            trace_id=_id(row, "context.trace_id", 32),
+            span_id=_id(row, "context.span_id", 16),
+            parent_id=_id(row, "parent_id", 16) if row.get("parent_id") is not None else None,
+            trace_state=_text(row, "context.trace_state", ""),
+            name=_text({**row, **hidden}, "name"),
+            kind=_text(row, "kind"),
+            start_ns=_integer(row, "start_time"),
+            end_ns=_integer(row, "end_time"),
+            status_code=_text({**row, **hidden}, "status_code"),
+            status_message=_text({"status_message": message}, "status_message") if message is not None else None,
+            attributes={**shown, **_object(hidden, "attributes")},
+            events=_objects(row, "events"),
+            links=_objects(row, "links"),
+            resource=_object(row, "resource"),
+            scope_name=_text(row, "scope_name", ""),
+            scope_version=_text(row, "scope_version") if row.get("scope_version") is not None else None,
+        ),
+        fields,
+    )
+
+
+def _hidden(record: SpanRecord, fields: Fields) -> dict[str, Json]:
+    """Return what OTLP said and a field lies over."""
+    span = record.span
+    hidden: dict[str, Json] = {}
+    if record.name != span.name:
+        hidden["name"] = span.name
+    if record.status_code != span.status_code:
+        hidden["status_code"] = span.status_code
+    if record.status_message != span.status_message:
+        hidden["status_message"] = span.status_message
+    covered = {name: value for name, value in span.attributes.items() if ("span", "attribute", name) in fields}
+    if covered:
+        hidden["attributes"] = covered
+    return hidden
+
+
+def _unsaid(row: Row, name: FieldName, value: Json) -> list[Json]:
+    """Return the value of a field, in a list; an empty one where the columns give it back exactly."""
+    said = _said(row, name)
+    is_said = said is value or (said is not UNSET and json_text(said) == json_text(value))
+    return [] if is_said else [value]
+
+
+def _said(row: Row, name: FieldName) -> Json | UnsetType:
+    """Return the value that the columns show for a field."""
+    level, kind, key = name
+    column = _SHOWN_IN.get((level, kind))
+    shown = row.get(column) if column is not None else None
+    if shown is None:
+        return UNSET
+    if kind == "tag":
+        return True if key in shown else UNSET
+    if kind == "annotation":
+        noted = (note for note in shown if annotation_key(note.get("name", ""), note.get("annotator")) == key)
+        return next(noted, UNSET)
+    if kind in ("input", "output"):
+        mime_type = row.get(f"{column}".removesuffix("value") + "mime_type")
+        return cast("Json", orjson.loads(shown)) if mime_type == MIME_TYPE_OF_JSON else cast("str", shown)
+    return cast("Json | UnsetType", shown.get(key, UNSET))
+
+
+def _text_and_mime_type(value: Json) -> tuple[str | None, str | None]:
+    if value is None:
+        return None, None
+    return (value, MIME_TYPE_OF_TEXT) if isinstance(value, str) else (json_text(value), MIME_TYPE_OF_JSON)
+
+
+def _fields(row: Row) -> Iterable[tuple[FieldName, tuple[Json, Version]]]:
+    entries = row.get(VERSIONS) or []
+    if not isinstance(entries, list):
+        raise RowError(_got(VERSIONS, entries, "a JSON list"))
+    for entry in entries:
+        try:
+            level, kind, key, ns, writer, *value = entry
+            name = cast("FieldName", (level, kind, key))
+            said = value[0] if value else _said(row, name)
+            version = (int(ns), int(writer, 16))
+        except (TypeError, ValueError, AttributeError):
+            said = UNSET
+        if said is UNSET:
+            raise RowError(
+                _got(VERSIONS, entry, "[level, kind, key, nanoseconds, writer] of a field that the row shows")
+            )
+        yield name, (said, version)
+
+
+def _got(column: str, value: object, expected: str) -> str:
+    return f"{column} is {type(value).__name__} {ascii(value)[:60]}; expected {expected}"
+
+
+def _id(row: Row, column: str, digits: int) -> str:
+    value = row.get(column)
+    if not isinstance(value, str) or not _HEX[digits].fullmatch(value):
+        raise RowError(_got(column, value, f"{digits} hex digits"))
+    return value
+
+
+def _text(row: Row, column: str, default: str | None = None) -> str:
+    value = row.get(column)
+    value = default if value is None else value
+    if not isinstance(value, str):
+        raise RowError(_got(column, value, "text"))
+    return value
+
+
+def _integer(row: Row, column: str) -> int:
+    value = row.get(column)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise RowError(_got(column, value, "a time"))
+    return value
+
+
+def _object(row: Row, column: str) -> dict[str, Json]:
+    value = row.get(column)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RowError(_got(column, value, "a JSON object"))
+    return value
+
+
+def _objects(row: Row, column: str) -> tuple[Mapping[str, Json], ...]:
+    value = row.get(column) or []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise RowError(_got(column, value, "a JSON list of objects"))
+    return tuple(value)
