@@ -25,12 +25,13 @@ from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
 from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.seams import SystemClock
-from otel_metadata.store import sqlite_filter, sqlite_query
+from otel_metadata.store import sqlite_export, sqlite_filter, sqlite_query
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite_file import Layout, create_private_file, leave_to_the_parent, prepare
 from otel_metadata.store.sqlite_query import COLUMNS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
     from otel_metadata.model.patch import Patch
@@ -236,6 +237,17 @@ class SqliteStore:
             return [assemble(span, _fields_of(connection, span)) for span in spans]
 
         return self._read(read)
+
+    def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
+        """Yield what *query* selects as batches of the table in `store.table`, newest start first.
+
+        Each batch is a read of its own, so writes go on in between.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+            StoreError: It cannot be read.
+        """
+        return sqlite_export.batches(self._read, query, _stored_span)
 
     def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
         """Return where each of *span_ids* is stored: of several traces, that of the newest span.

@@ -18,17 +18,19 @@ in two columns of ours:
 from __future__ import annotations
 
 import importlib
+import operator
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, get_args
 
 import orjson
 
 from otel_metadata.errors import MissingExtraError
 from otel_metadata.model.evaluation import annotation_key
-from otel_metadata.model.merge import FieldName, Fields, Json, Version, json_text
+from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Version, json_text
 from otel_metadata.model.record import SpanRecord, StoredSpan, assemble
 from otel_metadata.model.unset import UNSET, UnsetType
+from otel_metadata.model.value import STORE_LIMITS, clean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +40,7 @@ __all__ = [
     "FORMAT",
     "FORMAT_NAME",
     "JSON_COLUMNS",
+    "SHOWN_IN",
     "SPAN",
     "TIME_COLUMNS",
     "VERSIONS",
@@ -48,6 +51,8 @@ __all__ = [
     "readable",
     "row_of",
     "schema",
+    "span_kind_of",
+    "text_and_mime_type",
 ]
 
 FORMAT_NAME: Final = "otel_metadata.format"
@@ -120,8 +125,7 @@ TIME_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind 
 MIME_TYPE_OF_TEXT: Final = "text/plain"
 MIME_TYPE_OF_JSON: Final = "application/json"
 
-# The column that shows the fields of a level and kind.
-_SHOWN_IN: Final[Mapping[tuple[str, str], str]] = {
+SHOWN_IN: Final[Mapping[tuple[str, str], str]] = {
     ("span", "attribute"): "attributes",
     ("span", "metadata"): "attributes.metadata",
     ("span", "input"): "attributes.input.value",
@@ -136,6 +140,11 @@ _SHOWN_IN: Final[Mapping[tuple[str, str], str]] = {
     ("trace", "evaluation"): "trace.evaluations",
     ("trace", "annotation"): "trace.annotations",
 }
+"""The column that shows the fields of a level and kind."""
+
+_LEVELS: Final = frozenset(get_args(Level))
+_KINDS: Final = frozenset(get_args(Kind))
+_SINGLE: Final = frozenset({"name", "input", "output", "status", "status_message", "user_id", "session_id"})
 
 _HEX: Final = {digits: re.compile(rf"[0-9a-f]{{{digits}}}", re.ASCII) for digits in (16, 32)}
 
@@ -207,7 +216,6 @@ def readable(record: SpanRecord) -> dict[str, Any]:
     Times are whole nanoseconds. What is not there is None.
     """
     span = record.span
-    kind = record.attributes.get("openinference.span.kind")
     row = {
         "context.trace_id": record.trace_id,
         "context.span_id": record.span_id,
@@ -215,7 +223,7 @@ def readable(record: SpanRecord) -> dict[str, Any]:
         "parent_id": record.parent_id,
         "name": record.name,
         "kind": record.kind,
-        "span_kind": kind if isinstance(kind, str) else None,
+        "span_kind": span_kind_of(record.attributes),
         "start_time": span.start_ns,
         "end_time": span.end_ns,
         "latency_ms": (span.end_ns - span.start_ns) / 1e6,
@@ -246,8 +254,14 @@ def readable(record: SpanRecord) -> dict[str, Any]:
         ("trace.input", record.trace_input),
         ("trace.output", record.trace_output),
     ):
-        row[f"{stem}.value"], row[f"{stem}.mime_type"] = _text_and_mime_type(value)
+        row[f"{stem}.value"], row[f"{stem}.mime_type"] = text_and_mime_type(value)
     return row
+
+
+def span_kind_of(attributes: Mapping[str, Json]) -> str | None:
+    """Return what OpenInference calls the kind of a span (`LLM`, `TOOL`, …), or None."""
+    kind = attributes.get("openinference.span.kind")
+    return kind if isinstance(kind, str) else None
 
 
 def row_of(row: Row) -> tuple[StoredSpan, Fields]:
@@ -315,7 +329,7 @@ def _unsaid(row: Row, name: FieldName, value: Json) -> list[Json]:
 def _said(row: Row, name: FieldName) -> Json | UnsetType:
     """Return the value that the columns show for a field."""
     level, kind, key = name
-    column = _SHOWN_IN.get((level, kind))
+    column = SHOWN_IN.get((level, kind))
     shown = row.get(column) if column is not None else None
     if shown is None:
         return UNSET
@@ -330,29 +344,40 @@ def _said(row: Row, name: FieldName) -> Json | UnsetType:
     return cast("Json | UnsetType", shown.get(key, UNSET))
 
 
-def _text_and_mime_type(value: Json) -> tuple[str | None, str | None]:
+def text_and_mime_type(value: Json) -> tuple[str | None, str | None]:
+    """Return an input or output as text, and which it is: a text as it is, or JSON text; two None for null."""
     if value is None:
         return None, None
     return (value, MIME_TYPE_OF_TEXT) if isinstance(value, str) else (json_text(value), MIME_TYPE_OF_JSON)
 
 
-def _fields(row: Row) -> Iterable[tuple[FieldName, tuple[Json, Version]]]:
-    entries = row.get(VERSIONS) or []
-    if not isinstance(entries, list):
+def _fields(row: Row) -> Iterator[tuple[FieldName, tuple[Json, Version]]]:
+    entries = row.get(VERSIONS)
+    if not isinstance(entries, list | None):
         raise RowError(_got(VERSIONS, entries, "a JSON list"))
-    for entry in entries:
+    for entry in entries or ():
         try:
-            level, kind, key, ns, writer, *value = entry
-            name = cast("FieldName", (level, kind, key))
-            said = value[0] if value else _said(row, name)
-            version = (int(ns), int(writer, 16))
+            yield _field(row, *entry)
         except (TypeError, ValueError, AttributeError):
-            said = UNSET
-        if said is UNSET:
-            raise RowError(
-                _got(VERSIONS, entry, "[level, kind, key, nanoseconds, writer] of a field that the row shows")
-            )
-        yield name, (said, version)
+            expected = "[level, kind, key, nanoseconds, writer] of a field that the row shows"
+            raise RowError(_got(VERSIONS, entry, expected)) from None
+
+
+def _field(
+    row: Row, level: Level, kind: Kind, key: str, ns: int, writer: str, *value: Json
+) -> tuple[FieldName, tuple[Json, Version]]:
+    """Return one field of its entry.
+
+    Raises:
+        ValueError: The row does not show it, or the entry is none (also TypeError, AttributeError).
+    """
+    if level not in _LEVELS or kind not in _KINDS or not isinstance(key, str) or (key != "" and kind in _SINGLE):
+        raise ValueError(key)
+    name = (level, kind, key)
+    said = value[0] if value else _said(row, name)
+    if said is UNSET:
+        raise ValueError(key)
+    return name, (_json(said), (operator.index(ns), int(writer, 16)))
 
 
 def _got(column: str, value: object, expected: str) -> str:
@@ -387,11 +412,16 @@ def _object(row: Row, column: str) -> dict[str, Json]:
         return {}
     if not isinstance(value, dict):
         raise RowError(_got(column, value, "a JSON object"))
-    return value
+    return cast("dict[str, Json]", _json(value))
 
 
 def _objects(row: Row, column: str) -> tuple[Mapping[str, Json], ...]:
-    value = row.get(column) or []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+    value = row.get(column)
+    if not isinstance(value, list | None) or not all(isinstance(item, dict) for item in value or ()):
         raise RowError(_got(column, value, "a JSON list of objects"))
-    return tuple(value)
+    return tuple(cast("list[Mapping[str, Json]]", _json(value or [])))
+
+
+def _json(value: object) -> Json:
+    # A file may be anybody's: deeper, or with larger integers, than what can be written again.
+    return clean(value, [], "", STORE_LIMITS)
