@@ -8,6 +8,7 @@ that work on stored spans.
     ├── FilterError                   the text of a filter that is not understood             (also ValueError)
     ├── InvalidSpanRefError           a text or number that does not name a span              (also ValueError)
     ├── MissingExtraError             a package of an extra is not installed                  (also ImportError)
+    ├── FileError                     a file of an export or import cannot be used            (also OSError)
     └── StoreError                    the store cannot be read or written
         ├── SpanNotFoundError         no such span in the store                               (also LookupError)
         └── StoreFormatError          the file is no store, or one of a newer version
@@ -19,6 +20,7 @@ from typing import Final, final
 
 __all__ = [
     "ConfigurationError",
+    "FileError",
     "FilterError",
     "InvalidSpanRefError",
     "MissingExtraError",
@@ -102,6 +104,20 @@ class MissingExtraError(OtelMetadataError, ImportError):
         self.package = package
         self.extra = extra
         super().__init__(f"{package} is not installed; expected the extra: pip install 'otel-metadata[{extra}]'.")
+
+
+@final
+class FileError(OtelMetadataError, OSError):
+    """A file of an export or import cannot be used.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: str, got: object, expected: str) -> None:
+        """Keep the facts and build the message from them."""
+        self.path = path
+        super().__init__(f"{path}: {got}; expected {expected}.")
 
 
 class StoreError(OtelMetadataError):

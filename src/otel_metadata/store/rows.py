@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_metadata.dialects.canonical import read, spelled_names, versions
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
-__all__ = ["row_of"]
+__all__ = ["row_of", "with_fields"]
 
 # Fields that are part of the span itself.
 _OWN: Final[tuple[FieldName, ...]] = (("span", "name", ""), ("span", "status", ""), ("span", "status_message", ""))
@@ -28,18 +29,9 @@ def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
     them, else that of its end; so do name and status where it says one.
     """
     context = span.context
-    exact: Fields = getattr(span, "fields", None) or {}
-    attributes = _json(dict(span.attributes or {}))
-    for name in _spelled(exact):
-        attributes.pop(name, None)
     start_ns = span.start_time or 0
-    end_ns = span.end_time or start_ns
-    plain, taken = read(attributes, (end_ns, PLAIN_ATTRIBUTE_WRITER))
-    if said := versions(attributes):
-        own = zip(_OWN, (span.name, span.status.status_code.name.lower(), span.status.description), strict=True)
-        plain.update({name: (_text(value), said[name]) for name, value in own if value and name in said})
     scope = span.instrumentation_scope
-    return (
+    return with_fields(
         StoredSpan(
             trace_id=f"{context.trace_id:032x}",
             span_id=f"{context.span_id:016x}",
@@ -48,10 +40,10 @@ def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
             name=_text(span.name),
             kind=span.kind.name,
             start_ns=start_ns,
-            end_ns=end_ns,
+            end_ns=span.end_time or start_ns,
             status_code=span.status.status_code.name,
             status_message=_text(span.status.description) if span.status.description is not None else None,
-            attributes={name: value for name, value in attributes.items() if name not in taken},
+            attributes=_json(dict(span.attributes or {})),
             events=tuple(
                 {
                     "name": _text(event.name),
@@ -72,8 +64,25 @@ def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
             scope_name=_text(scope.name) if scope is not None else "",
             scope_version=_text(scope.version) if scope is not None and scope.version is not None else None,
         ),
-        {**plain, **exact},
+        getattr(span, "fields", None) or {},
     )
+
+
+def with_fields(span: StoredSpan, exact: Fields) -> tuple[StoredSpan, Fields]:
+    """Return a span whose attributes are still all that it had, without those that are fields; and its fields.
+
+    Args:
+        span: What OTLP says of it.
+        exact: The fields that came beside it.
+    """
+    spelled = _spelled(exact)
+    attributes = {name: value for name, value in span.attributes.items() if name not in spelled}
+    plain, taken = read(attributes, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
+    if said := versions(attributes):
+        own = zip(_OWN, (span.name, span.status_code.lower(), span.status_message), strict=True)
+        plain.update({name: (value, said[name]) for name, value in own if value and name in said})
+    left = {name: value for name, value in attributes.items() if name not in taken}
+    return replace(span, attributes=left), {**plain, **exact}
 
 
 def _spelled(fields: Fields) -> set[str]:

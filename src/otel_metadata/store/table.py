@@ -17,6 +17,7 @@ in two columns of ours:
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
 import operator
 import re
@@ -44,15 +45,19 @@ __all__ = [
     "SPAN",
     "TIME_COLUMNS",
     "VERSIONS",
+    "Row",
     "RowError",
     "arrow_row",
     "batch",
     "load",
     "readable",
     "row_of",
+    "rows",
     "schema",
     "span_kind_of",
     "text_and_mime_type",
+    "time_ns",
+    "time_text",
 ]
 
 FORMAT_NAME: Final = "otel_metadata.format"
@@ -148,6 +153,9 @@ _SINGLE: Final = frozenset({"name", "input", "output", "status", "status_message
 
 _HEX: Final = {digits: re.compile(rf"[0-9a-f]{{{digits}}}", re.ASCII) for digits in (16, 32)}
 
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_TIME_TEXT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
+
 Row: TypeAlias = "Mapping[str, Any]"
 """A row by column name, JSON columns as values, times as nanoseconds."""
 
@@ -185,14 +193,14 @@ def schema() -> pa.Schema:
     return arrow.schema([(name, types[kind]) for name, kind in _COLUMNS.items()], metadata={FORMAT_NAME: f"{FORMAT}"})
 
 
-def batch(rows: Iterable[tuple[Any, ...]]) -> pa.RecordBatch:
+def batch(arrow_rows: Iterable[tuple[Any, ...]]) -> pa.RecordBatch:
     """Return rows, each as `arrow_row` makes it, as one batch.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
     arrow, table_schema = load("pyarrow"), schema()
-    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+    columns = list(zip(*arrow_rows, strict=True)) or [()] * len(COLUMNS)
     arrays = [arrow.array(column, field.type) for column, field in zip(columns, table_schema, strict=True)]
     return arrow.RecordBatch.from_arrays(arrays, schema=table_schema)
 
@@ -301,6 +309,54 @@ def row_of(row: Row) -> tuple[StoredSpan, Fields]:
         ),
         fields,
     )
+
+
+def rows(found: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch by column name, JSON columns as values, times as nanoseconds.
+
+    Raises:
+        RowError: A column is of another type, or is no JSON.
+    """
+    arrow = load("pyarrow")
+    columns = {}
+    for name, column in zip(found.schema.names, found.columns, strict=True):
+        if name in TIME_COLUMNS:
+            try:
+                column = column.cast(arrow.timestamp("ns", "UTC")).cast(arrow.int64())  # noqa: PLW2901 # the same column
+            except arrow.ArrowException as error:
+                raise RowError(_got(name, column.type, f"times ({error})")) from None
+        columns[name] = column.to_pylist()
+    for values in zip(*columns.values(), strict=True):
+        row = dict(zip(columns, values, strict=True))
+        yield {name: _parsed(name, value) if name in JSON_COLUMNS else value for name, value in row.items()}
+
+
+def _parsed(column: str, value: object) -> Json:
+    if value is None:
+        return None
+    try:
+        return cast("Json", orjson.loads(cast("str", value)))
+    except orjson.JSONDecodeError as error:
+        raise RowError(_got(column, value, f"JSON text ({error})")) from None
+
+
+def time_text(ns: int) -> str:
+    """Return wall nanoseconds as ISO 8601 in UTC, all nine digits."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{_EPOCH + dt.timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def time_ns(text: str) -> int:
+    """Return the wall nanoseconds of a text of `time_text`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _TIME_TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    moment = dt.datetime.fromisoformat(f"{match[1]}+00:00")
+    return (moment - _EPOCH) // dt.timedelta(seconds=1) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
 
 
 def _hidden(record: SpanRecord, fields: Fields) -> dict[str, Json]:
