@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final, runtime_checkable
 
 from otel_metadata.reporting import after_fork_in_child
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
     from otel_metadata.model.encoding import Encoded, SpanView
@@ -156,6 +157,17 @@ class SpanStore(Protocol):
 
         Raises:
             StoreError: Nothing was deleted.
+        """
+        ...
+
+    def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
+        """Yield what *query* selects as batches of the table in `store.table`, at most a few ten megabytes each.
+
+        Each span comes once, also while others write; no lock is held between batches.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+            StoreError: It cannot be read.
         """
         ...
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
+from otel_metadata.client import export
 from otel_metadata.client.page import Page
-from otel_metadata.client.queries import cursor_behind, hex_id, page_query
+from otel_metadata.client.queries import cursor_behind, hex_id, page_query, query_of
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError
 from otel_metadata.late.destination import Destination
 from otel_metadata.model.record import SpanQuery, SpanRecord
@@ -18,8 +19,11 @@ from otel_metadata.pipeline import open_store
 from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
     from types import TracebackType
+
+    import pandas as pd
 
     from otel_metadata.client.queries import Time
     from otel_metadata.seams import Clock, SpanStore
@@ -163,6 +167,133 @@ class Spans:
         found = self._store.query(replace(query, limit=limit + 1))
         spans = tuple(found[:limit])
         return Page(spans, cursor_behind(spans[-1], query) if len(found) > limit else None)
+
+    def export_to_df(
+        self,
+        *,
+        project: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+        filter: str | None = None,
+        progress: bool | None = None,
+    ) -> pd.DataFrame:
+        """Return all spans of a window as a DataFrame of pandas, with the columns of `Page.to_df`.
+
+        Args:
+            project: As for `list`.
+            start_time: Only spans that started then or later; without it from the first.
+            end_time: Only spans that started before.
+            filter: What must hold; docs/filters.md has the language.
+            progress: Show the count on standard error; None where that is a terminal and rich is installed.
+
+        Raises:
+            ConfigurationError: A time is none.
+            FilterError: The filter cannot be understood; the message points at the place.
+            MissingExtraError: pandas or pyarrow is not installed.
+            StoreError: The store cannot be read.
+        """
+        query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
+        return export.export_to_df(self._store.export(query), progress=progress)
+
+    def export_to_parquet(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        project: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+        filter: str | None = None,
+        progress: bool | None = None,
+    ) -> int:
+        """Write all spans of a window to a Parquet file, and return how many they are.
+
+        Compressed with zstd; docs/export.md has the columns. `otel-metadata import` takes it, as does every reader of
+        Parquet.
+        Streamed: memory does not grow with the number of spans. What is at *path* is replaced when all is written.
+
+        Args:
+            path: In a directory that exists.
+            project: As for `list`.
+            start_time: Only spans that started then or later; without it from the first.
+            end_time: Only spans that started before.
+            filter: What must hold; docs/filters.md has the language.
+            progress: Show the count on standard error; None where that is a terminal and rich is installed.
+
+        Raises:
+            ConfigurationError: A time is none.
+            FilterError: The filter cannot be understood; the message points at the place.
+            MissingExtraError: pyarrow is not installed.
+            FileError: The file cannot be written; what was there is as it was.
+            StoreError: The store cannot be read; what was there is as it was.
+        """
+        query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
+        return export.export_to_file(self._store.export(query), path, export.parquet, progress=progress)
+
+    def export_to_jsonl(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        project: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+        filter: str | None = None,
+        progress: bool | None = None,
+    ) -> int:
+        """Write all spans of a window to a file of JSON Lines, and return how many they are.
+
+        One object a line; docs/export.md has the keys. `otel-metadata import` takes it.
+        Streamed: memory does not grow with the number of spans. What is at *path* is replaced when all is written.
+
+        Args:
+            path: In a directory that exists.
+            project: As for `list`.
+            start_time: Only spans that started then or later; without it from the first.
+            end_time: Only spans that started before.
+            filter: What must hold; docs/filters.md has the language.
+            progress: Show the count on standard error; None where that is a terminal and rich is installed.
+
+        Raises:
+            ConfigurationError: A time is none.
+            FilterError: The filter cannot be understood; the message points at the place.
+            MissingExtraError: pyarrow is not installed.
+            FileError: The file cannot be written; what was there is as it was.
+            StoreError: The store cannot be read; what was there is as it was.
+        """
+        query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
+        return export.export_to_file(self._store.export(query), path, export.jsonl, progress=progress)
+
+    def export_to_csv(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        project: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+        filter: str | None = None,
+        progress: bool | None = None,
+    ) -> int:
+        """Write all spans of a window to a CSV file, and return how many they are.
+
+        For spreadsheets; docs/export.md has the columns. It is not imported again.
+        Streamed: memory does not grow with the number of spans. What is at *path* is replaced when all is written.
+
+        Args:
+            path: In a directory that exists.
+            project: As for `list`.
+            start_time: Only spans that started then or later; without it from the first.
+            end_time: Only spans that started before.
+            filter: What must hold; docs/filters.md has the language.
+            progress: Show the count on standard error; None where that is a terminal and rich is installed.
+
+        Raises:
+            ConfigurationError: A time is none.
+            FilterError: The filter cannot be understood; the message points at the place.
+            MissingExtraError: pyarrow is not installed.
+            FileError: The file cannot be written; what was there is as it was.
+            StoreError: The store cannot be read; what was there is as it was.
+        """
+        query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
+        return export.export_to_file(self._store.export(query), path, export.csv, progress=progress)
 
     def delete(self, span_ids: Iterable[str | SpanRef]) -> DeleteReport:
         """Delete spans and all that was said of them, for good; unknown ones are ignored.

@@ -1,4 +1,4 @@
-"""One page of stored spans."""
+"""One page of stored spans, and a span as a plain dict."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final, overload
 
+import orjson
+
+from otel_metadata.client.flat import data_frame, flat
+from otel_metadata.store.table import readable, time_text
+
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from otel_metadata.model.merge import Json
     from otel_metadata.model.record import SpanRecord
 
-__all__ = ["Page"]
+__all__ = ["Page", "record_to_dict"]
 
 
 @final
@@ -42,3 +50,66 @@ class Page(Sequence["SpanRecord"]):
     def __iter__(self) -> Iterator[SpanRecord]:
         """Yield each span."""
         return iter(self.spans)
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return `{"spans": [...], "next_cursor": ...}`, each span as `record_to_dict` has it."""
+        return {"spans": [record_to_dict(record) for record in self.spans], "next_cursor": self.next_cursor}
+
+    def to_json(self) -> str:
+        """Return the JSON text of `to_dict()`, in one line."""
+        return orjson.dumps(self.to_dict()).decode()
+
+    def to_df(self) -> pd.DataFrame:
+        """Return a DataFrame of pandas with one row for each span.
+
+        A column for each key: `context.span_id`, `attributes.metadata.<key>`, `eval.<Name>.label`, … What a span lacks
+        is NA, a JSON null is None. The updating methods of `client.spans` take it back, with columns added or changed.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return data_frame(flat(readable(record)) for record in self.spans)
+
+
+def record_to_dict(record: SpanRecord) -> dict[str, Json]:
+    """Return a span as a JSON object, under the names of `SpanRecord`.
+
+    Times are ISO 8601 texts in UTC to the nanosecond. Evaluations are objects by name, annotations a list. What OTLP
+    alone says (`trace_state`, `events`, `links`, `resource`, `scope_name`, `scope_version`) is beside the rest.
+    """
+    span = record.span
+    return {
+        "trace_id": record.trace_id,
+        "span_id": record.span_id,
+        "parent_id": record.parent_id,
+        "trace_state": span.trace_state,
+        "project": record.project,
+        "name": record.name,
+        "kind": record.kind,
+        "start_time": time_text(span.start_ns),
+        "end_time": time_text(span.end_ns),
+        "latency_ms": (span.end_ns - span.start_ns) / 1e6,
+        "status_code": record.status_code,
+        "status_message": record.status_message,
+        "user_id": record.user_id,
+        "session_id": record.session_id,
+        "input": record.input,
+        "output": record.output,
+        "metadata": dict(record.metadata),
+        "tags": list(record.tags),
+        "evaluations": {name: verdict.to_json() for name, verdict in record.evaluations.items()},
+        "annotations": [note.to_json() for note in record.annotations],
+        "attributes": dict(record.attributes),
+        "trace_name": record.trace_name,
+        "trace_input": record.trace_input,
+        "trace_output": record.trace_output,
+        "trace_metadata": dict(record.trace_metadata),
+        "trace_tags": list(record.trace_tags),
+        "trace_evaluations": {name: verdict.to_json() for name, verdict in record.trace_evaluations.items()},
+        "trace_annotations": [note.to_json() for note in record.trace_annotations],
+        "events": [dict(event) for event in span.events],
+        "links": [dict(link) for link in span.links],
+        "resource": dict(span.resource),
+        "scope_name": span.scope_name,
+        "scope_version": span.scope_version,
+    }

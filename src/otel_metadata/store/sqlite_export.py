@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from otel_metadata.model.record import StoredSpan
+    from otel_metadata.store.sqlite_filter import Sql
 
 __all__ = ["batches"]
 
@@ -73,7 +74,7 @@ def batches(read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredS
     while left is None or left > 0:
         count = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
         page = sqlite_query.select(replace(query, after=after, limit=count), _COLUMNS)
-        rows = read(lambda connection: _page(connection.execute(page.sql, page.values)))  # noqa: B023 # called at once
+        rows = read(lambda connection: _page(connection, page))  # noqa: B023 # called at once
         if not rows:
             return
         yield table.batch(_arrow_row(row, stored_span) for row in rows)
@@ -82,9 +83,11 @@ def batches(read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredS
         left = None if left is None else left - len(rows)
 
 
-def _page(found: Iterator[_Row]) -> list[_Row]:
+def _page(connection: sqlite3.Connection, page: Sql) -> list[_Row]:
+    # A trace's fields are far from its spans in the file: with SQLite's 2 MB a page takes a third longer.
+    connection.execute("PRAGMA cache_size = -32000")
     rows, chars = [], 0
-    for row in found:
+    for row in connection.execute(page.sql, page.values):
         rows.append(row)
         chars += len(row[10]) + len(row[11]) + len(row[-1] or "")
         if chars > _PAGE_CHARS:

@@ -250,8 +250,8 @@ def readable(record: SpanRecord) -> dict[str, Any]:
         "trace.tags": list(record.trace_tags) or None,
         "trace.evaluations": {name: verdict.to_json() for name, verdict in record.trace_evaluations.items()},
         "trace.annotations": [note.to_json() for note in record.trace_annotations],
-        "events": [dict(event) for event in span.events],
-        "links": [dict(link) for link in span.links],
+        "events": [dict(event) for event in span.events] or None,
+        "links": [dict(link) for link in span.links] or None,
         "resource": span.resource,
         "scope_name": span.scope_name,
         "scope_version": span.scope_version,
@@ -311,24 +311,27 @@ def row_of(row: Row) -> tuple[StoredSpan, Fields]:
     )
 
 
-def rows(found: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+def rows(found: pa.RecordBatch) -> Iterator[dict[str, Any] | RowError]:
     """Yield the rows of a batch by column name, JSON columns as values, times as nanoseconds.
 
+    A row whose JSON cannot be read is its error.
+
     Raises:
-        RowError: A column is of another type, or is no JSON.
+        pyarrow.ArrowException: A column of times has another type.
     """
     arrow = load("pyarrow")
     columns = {}
     for name, column in zip(found.schema.names, found.columns, strict=True):
-        if name in TIME_COLUMNS:
-            try:
-                column = column.cast(arrow.timestamp("ns", "UTC")).cast(arrow.int64())  # noqa: PLW2901 # the same column
-            except arrow.ArrowException as error:
-                raise RowError(_got(name, column.type, f"times ({error})")) from None
-        columns[name] = column.to_pylist()
+        is_time = name in TIME_COLUMNS
+        columns[name] = (
+            column.cast(arrow.timestamp("ns", "UTC")).cast(arrow.int64()) if is_time else column
+        ).to_pylist()
     for values in zip(*columns.values(), strict=True):
         row = dict(zip(columns, values, strict=True))
-        yield {name: _parsed(name, value) if name in JSON_COLUMNS else value for name, value in row.items()}
+        try:
+            yield {name: _parsed(name, value) if name in JSON_COLUMNS else value for name, value in row.items()}
+        except RowError as error:
+            yield error
 
 
 def _parsed(column: str, value: object) -> Json:

@@ -1,0 +1,211 @@
+"""Batches of spans into a file: streamed, and never half-written under its own name.
+
+This module decides how a file comes to be and what each format holds. The columns are those of `store.table`.
+
+A file is written under a name of its own beside the target (`.<name>.<random>.part`, mode 0600), brought to the disk,
+and renamed. So the target is what it was until all is there; after an error or Ctrl-C the part is removed, and only a
+killed process leaves one behind.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+
+from otel_metadata.client.flat import data_frame, flat
+from otel_metadata.errors import FileError
+from otel_metadata.store import table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["Format", "csv", "export_to_df", "export_to_file", "jsonl", "parquet"]
+
+_Write: TypeAlias = "Callable[[pa.RecordBatch], None]"
+
+Format: TypeAlias = "Callable[[str], AbstractContextManager[_Write]]"
+"""Opens a file of this name, and returns what writes a batch to it."""
+
+_GROUP_BYTES: Final = 32_000_000
+"""A row group of Parquet is written when it has so many bytes in memory: larger ones compress and read better."""
+
+
+def export_to_file(
+    batches: Iterable[pa.RecordBatch], path: str | os.PathLike[str], format: Format, *, progress: bool | None = None
+) -> int:
+    """Write batches to *path*, in place of what is there, and return the number of spans.
+
+    Args:
+        batches: In the columns of `store.table`.
+        path: In a directory that exists.
+        format: `parquet`, `jsonl` or `csv`.
+        progress: Show the count on standard error while it runs; None where that is a terminal and rich is installed.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        FileError: The file cannot be written; what was there is as it was.
+        StoreError: The store cannot be read; what was there is as it was.
+    """
+    table.schema()  # a missing package is told before a file is made
+    count = 0
+    with _whole_file(os.fspath(path)) as part, format(part) as write, _shown(progress) as advance:
+        for batch in batches:
+            write(batch)
+            count += batch.num_rows
+            advance(batch.num_rows)
+    return count
+
+
+def export_to_df(batches: Iterable[pa.RecordBatch], *, progress: bool | None = None) -> pd.DataFrame:
+    """Return batches as a DataFrame of pandas with the columns of `Page.to_df`.
+
+    Raises:
+        MissingExtraError: pandas or pyarrow is not installed.
+        StoreError: The store cannot be read.
+    """
+    with _shown(progress) as advance:
+
+        def rows() -> Iterator[dict[str, Any]]:
+            for batch in batches:
+                yield from (flat(row) for row in table.rows(batch) if not isinstance(row, table.RowError))
+                advance(batch.num_rows)
+
+        return data_frame(rows())
+
+
+@contextmanager
+def parquet(path: str) -> Iterator[_Write]:
+    """One file of Parquet, compressed with zstd."""
+    arrow = table.load("pyarrow")
+    group: list[pa.RecordBatch] = []
+    with table.load("pyarrow.parquet").ParquetWriter(path, table.schema(), compression="zstd") as writer:
+
+        def write(batch: pa.RecordBatch) -> None:
+            group.append(batch)
+            if sum(one.nbytes for one in group) >= _GROUP_BYTES:
+                flush()
+
+        def flush() -> None:
+            if group:
+                whole = arrow.Table.from_batches(group)
+                writer.write_table(whole, row_group_size=whole.num_rows)
+                group.clear()
+
+        yield write
+        flush()
+
+
+@contextmanager
+def jsonl(path: str) -> Iterator[_Write]:
+    """One JSON object a line: JSON columns as JSON, times as ISO 8601 in UTC; what a span lacks is left out."""
+    with Path(path).open("wb") as file:
+
+        def write(batch: pa.RecordBatch) -> None:
+            columns = [_for_json(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+            for values in zip(*columns, strict=True):
+                row = zip(batch.schema.names, values, strict=True)
+                file.write(orjson.dumps({name: value for name, value in row if value is not None}) + b"\n")
+
+        yield write
+
+
+@contextmanager
+def csv(path: str) -> Iterator[_Write]:
+    """Comma-separated, with a header; lists and objects as JSON text, times as ISO 8601, nothing where there is none.
+
+    A text is in quotes, also an empty one, so that it is told from nothing.
+    """
+    arrow = table.load("pyarrow")
+    schema = arrow.schema([(field.name, _csv_type(arrow, field)) for field in table.schema()])
+    with table.load("pyarrow.csv").CSVWriter(path, schema) as writer:
+
+        def write(batch: pa.RecordBatch) -> None:
+            columns = [_for_csv(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+            writer.write_batch(arrow.RecordBatch.from_arrays(columns, schema=schema))
+
+        yield write
+
+
+def _for_json(name: str, column: pa.Array) -> list[Any]:
+    values: list[Any] = column.to_pylist() if name not in table.TIME_COLUMNS else _nanoseconds(column)
+    if name in table.JSON_COLUMNS:
+        return [None if text is None else orjson.Fragment(text) for text in values]
+    return [table.time_text(ns) for ns in values] if name in table.TIME_COLUMNS else values
+
+
+def _csv_type(arrow: Any, field: pa.Field) -> Any:
+    return arrow.string() if field.name in table.TIME_COLUMNS or arrow.types.is_list(field.type) else field.type
+
+
+def _for_csv(name: str, column: pa.Array) -> pa.Array:
+    arrow = table.load("pyarrow")
+    if name in table.TIME_COLUMNS:
+        return arrow.array([table.time_text(ns) for ns in _nanoseconds(column)], arrow.string())
+    if arrow.types.is_list(column.type):
+        texts = [None if tags is None else orjson.dumps(tags).decode() for tags in column.to_pylist()]
+        return arrow.array(texts, arrow.string())
+    return column
+
+
+def _nanoseconds(column: pa.Array) -> list[int]:
+    whole: list[int] = column.cast(table.load("pyarrow").int64()).to_pylist()
+    return whole
+
+
+@contextmanager
+def _whole_file(path: str) -> Iterator[str]:
+    """Give the name of a new file, which becomes *path* when the block ends well, and is removed when not."""
+    expected = "a path of a file in a directory that exists, is writable and has room"
+    if Path(path).is_dir():
+        raise FileError(path, "a directory", expected)
+    part = None
+    try:
+        handle, part = tempfile.mkstemp(prefix=f".{Path(path).name}.", suffix=".part", dir=Path(path).parent)
+        os.close(handle)
+        yield part
+        with Path(part).open("rb+") as file:
+            os.fsync(file.fileno())
+        Path(part).replace(path)
+        part = None
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(path, error.strerror or f"{error}", expected) from error
+    finally:
+        if part is not None:
+            Path(part).unlink(missing_ok=True)
+
+
+@contextmanager
+def _shown(progress: bool | None) -> Iterator[Callable[[int], None]]:
+    """Give what counts spans on the terminal, or nowhere."""
+    bar = _bar() if progress or (progress is None and sys.stderr.isatty()) else None
+    if bar is None:
+        yield lambda _: None
+        return
+    with bar:
+        task = bar.add_task("exporting", total=None)
+        yield lambda count: bar.advance(task, count)
+
+
+def _bar() -> Any:
+    try:
+        from rich.console import Console  # of an extra, as is the next
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    except ModuleNotFoundError:
+        return None
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,} spans"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True))

@@ -1,0 +1,255 @@
+"""One request of OTLP as JSON, such as a line of the Collector's file exporter, as spans.
+
+Read as the specification has it (OTLP 1.9, "JSON Protobuf Encoding"): ids are hex digits, 64-bit integers a text or a
+number, enums a number or their name, bytes base64; unknown members are ignored. The names of members are
+lowerCamelCase; those of the .proto files are taken as well, as protobuf's own JSON readers do.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from otel_metadata.model.merge import Fields, Json
+from otel_metadata.model.record import StoredSpan
+from otel_metadata.model.value import STORE_LIMITS, clean
+from otel_metadata.store.rows import with_fields
+
+__all__ = ["OtlpError", "is_ignored", "is_traces", "spans_of"]
+
+_KINDS: Final = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
+
+_INT64: Final = 1 << 63
+
+T = TypeVar("T")
+
+
+class OtlpError(ValueError):
+    """What was read is no span of OTLP; the message says what was got and what was expected."""
+
+
+def is_traces(request: Mapping[str, Any]) -> bool:
+    """Whether a request is one of spans."""
+    return "resourceSpans" in request or "resource_spans" in request
+
+
+def is_ignored(request: Mapping[str, Any]) -> bool:
+    """Whether a request is one of logs, metrics or profiles."""
+    return any(
+        f"resource{signal}" in request or f"resource_{signal.lower()}" in request
+        for signal in ("Logs", "Metrics", "Profiles")
+    )
+
+
+def spans_of(request: Mapping[str, Any]) -> Iterator[tuple[StoredSpan, Fields] | OtlpError]:
+    """Yield each span with its fields; an error for each part that cannot be read, the others follow.
+
+    Args:
+        request: A message `ExportTraceServiceRequest` or `TracesData`, as JSON.
+    """
+    for of_resource in _each(request, "resourceSpans"):
+        if isinstance(of_resource, OtlpError):
+            yield of_resource
+            continue
+        resource = _tried(_resource, of_resource)
+        for of_scope in _each(of_resource, "scopeSpans"):
+            scope = of_scope if isinstance(of_scope, OtlpError) else _tried(_scope, of_scope)
+            problem = next((one for one in (of_scope, resource, scope) if isinstance(one, OtlpError)), None)
+            if problem is not None:
+                yield problem
+                continue
+            for span in _each(of_scope, "spans"):  # type: ignore[arg-type] # a problem was told above
+                yield span if isinstance(span, OtlpError) else _tried(_span, span, resource, *scope)  # type: ignore[misc]
+
+
+def _span(
+    span: Mapping[str, Any], resource: dict[str, Json], scope_name: str, scope_version: str | None
+) -> tuple[StoredSpan, Fields]:
+    status = _object(span, "status")
+    start_ns = _integer(span, "startTimeUnixNano")
+    message = _text(status, "message")
+    parent_id = _get(span, "parentSpanId") or None
+    return with_fields(
+        StoredSpan(
+            trace_id=_id(span, "traceId", 32),
+            span_id=_id(span, "spanId", 16),
+            parent_id=_id(span, "parentSpanId", 16) if parent_id is not None else None,
+            trace_state=_text(span, "traceState"),
+            name=_text(span, "name"),
+            kind=_enum(span, "kind", "SPAN_KIND_", _KINDS),
+            start_ns=start_ns,
+            end_ns=_integer(span, "endTimeUnixNano") or start_ns,
+            status_code=_enum(status, "code", "STATUS_CODE_", _STATUS_CODES),
+            status_message=message or None,
+            attributes=_attributes(span),
+            events=tuple(
+                {
+                    "name": _text(event, "name"),
+                    "time_ns": _integer(event, "timeUnixNano"),
+                    "attributes": _attributes(event),
+                }
+                for event in _all(span, "events")
+            ),
+            links=tuple(
+                {
+                    "trace_id": _id(link, "traceId", 32),
+                    "span_id": _id(link, "spanId", 16),
+                    "attributes": _attributes(link),
+                }
+                for link in _all(span, "links")
+            ),
+            resource=resource,
+            scope_name=scope_name,
+            scope_version=scope_version,
+        ),
+        {},
+    )
+
+
+def _resource(of_resource: Mapping[str, Any]) -> dict[str, Json]:
+    return _attributes(_object(of_resource, "resource"))
+
+
+def _scope(of_scope: Mapping[str, Any]) -> tuple[str, str | None]:
+    scope = _object(of_scope, "scope")
+    return _text(scope, "name"), _text(scope, "version") or None
+
+
+def _attributes(owner: Mapping[str, Any]) -> dict[str, Json]:
+    raw = {_text(pair, "key"): _value(_object(pair, "value")) for pair in _all(owner, "attributes")}
+    cleaned = clean(raw, [], "attributes", STORE_LIMITS)
+    return cleaned if isinstance(cleaned, dict) else {}
+
+
+def _value(value: Mapping[str, Any]) -> Any:
+    for name, read in _VALUES.items():
+        if _get(value, name) is not None:
+            return read(value, name)
+    return None
+
+
+def _list(value: Mapping[str, Any], name: str) -> list[Any]:
+    return [_value(item) for item in _all(_object(value, name), "values")]
+
+
+def _kvlist(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {_text(pair, "key"): _value(_object(pair, "value")) for pair in _all(_object(value, name), "values")}
+
+
+def _bool(value: Mapping[str, Any], name: str) -> bool:
+    found = _get(value, name)
+    if not isinstance(found, bool):
+        raise _wrong(name, found, "true or false")
+    return found
+
+
+def _double(value: Mapping[str, Any], name: str) -> float:
+    found = _get(value, name)
+    try:
+        if isinstance(found, bool) or not isinstance(found, int | float | str):
+            raise TypeError(found)
+        return float(found)  # also "NaN" and "Infinity"
+    except (TypeError, ValueError, OverflowError):
+        raise _wrong(name, found, "a number") from None
+
+
+def _bytes(value: Mapping[str, Any], name: str) -> bytes:
+    try:
+        return base64.b64decode(_text(value, name), validate=True)
+    except ValueError:
+        raise _wrong(name, _get(value, name), "base64") from None
+
+
+def _get(owner: Mapping[str, Any], name: str) -> Any:
+    found = owner.get(name)
+    return owner.get(re.sub(r"[A-Z]", lambda capital: "_" + capital[0].lower(), name)) if found is None else found
+
+
+def _object(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = _get(owner, name)
+    if not isinstance(found, dict | None):
+        raise _wrong(name, found, "an object")
+    return found or {}
+
+
+def _all(owner: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    found = _get(owner, name)
+    if not isinstance(found, list | None) or not all(isinstance(item, dict) for item in found or ()):
+        raise _wrong(name, found, "a list of objects")
+    return found or []
+
+
+def _each(owner: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any] | OtlpError]:
+    found = _get(owner, name)
+    if not isinstance(found, list | None):
+        yield _wrong(name, found, "a list")
+        return
+    for item in found or ():
+        yield item if isinstance(item, dict) else _wrong(name, item, "objects")
+
+
+def _text(owner: Mapping[str, Any], name: str) -> str:
+    found = _get(owner, name)
+    if not isinstance(found, str | None):
+        raise _wrong(name, found, "text")
+    cleaned = clean(found or "", [], name, STORE_LIMITS)
+    return cleaned if isinstance(cleaned, str) else ""
+
+
+def _integer(owner: Mapping[str, Any], name: str) -> int:
+    found = _get(owner, name)
+    try:
+        number = 0 if found is None else int(found) if isinstance(found, str | int) else int(str(found))
+    except ValueError:
+        number = _INT64
+    if isinstance(found, bool) or not -_INT64 <= number < _INT64:
+        raise _wrong(name, found, "a whole number of 64 bits")
+    return number
+
+
+def _id(owner: Mapping[str, Any], name: str, digits: int) -> str:
+    found = _get(owner, name)
+    if (
+        not isinstance(found, str)
+        or not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", found, re.ASCII)
+        or not int(found, 16)
+    ):
+        raise _wrong(name, found, f"{digits} hex digits, not all 0")
+    return found.lower()
+
+
+def _enum(owner: Mapping[str, Any], name: str, prefix: str, words: tuple[str, ...]) -> str:
+    found = _get(owner, name)
+    if found is None:
+        return words[0]
+    if isinstance(found, str) and found.startswith(prefix):
+        word = found.removeprefix(prefix)
+        return word if word in words else words[0]
+    number = _integer(owner, name)
+    # A number that a later OTLP may have means what none means.
+    return words[number] if 0 <= number < len(words) else words[0]
+
+
+def _wrong(name: str, got: object, expected: str) -> OtlpError:
+    return OtlpError(f"{name} is {type(got).__name__} {ascii(got)[:60]}; expected {expected}")
+
+
+def _tried(read: Callable[..., T], *given: Any) -> T | OtlpError:
+    try:
+        return read(*given)
+    except OtlpError as error:
+        return error
+
+
+_VALUES: Final[Mapping[str, Callable[[Mapping[str, Any], str], Any]]] = {
+    "stringValue": _text,
+    "boolValue": _bool,
+    "intValue": _integer,
+    "doubleValue": _double,
+    "arrayValue": _list,
+    "kvlistValue": _kvlist,
+    "bytesValue": _bytes,
+}
