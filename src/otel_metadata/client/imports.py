@@ -34,6 +34,12 @@ _BATCH_FIELDS: Final = 20_000
 _EXPECTED: Final = "OTLP JSON lines, or a Parquet or JSON Lines file exported by otel-metadata"
 
 
+_SEARCHED_LINES: Final = 1_000
+"""After so many lines of which none is understood, a file is another kind of file."""
+
+_COMPRESSED: Final = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # gzip, zstd: the Collector writes the latter if asked
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class ImportProblem:
@@ -118,6 +124,8 @@ def _reads(path: str) -> Iterator[tuple[int, _Read]]:
     try:
         with Path(path).open("rb") as file:
             start = file.read(4)
+        if start.startswith(_COMPRESSED):
+            raise FileError(path, "a compressed file", f"{_EXPECTED}: decompress it first")
         yield from _parquet(path) if start == b"PAR1" else _lines(path)
     except FileError:
         raise
@@ -142,9 +150,6 @@ def _lines(path: str) -> Iterator[tuple[int, _Read]]:
                 yield number, read
 
 
-_SEARCHED_LINES: Final = 1_000
-
-
 def _line(found: Any) -> Iterator[_Read]:
     if isinstance(found, ValueError):
         yield found
@@ -162,12 +167,15 @@ def _line(found: Any) -> Iterator[_Read]:
 
 
 def _row(row: dict[str, Any]) -> _Read:
-    try:
-        for name in table.TIME_COLUMNS:
+    for name in table.TIME_COLUMNS:
+        try:
             if isinstance(row.get(name), str):
                 row[name] = table.time_ns(row[name])
+        except ValueError:
+            pass  # it is told with its column below
+    try:
         return table.row_of(row)
-    except ValueError as error:
+    except table.RowError as error:
         return error
 
 

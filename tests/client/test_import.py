@@ -1,0 +1,436 @@
+"""Imports: the Collector's OTLP JSON lines, and exports of ours, into a store."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from google.protobuf.json_format import MessageToDict
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
+from tests.store.contract import START_NS, TRACE, ended_span, metadata, shown
+from tests.strategies import field_sets
+
+from otel_metadata.client import export
+from otel_metadata.client.imports import MAX_PROBLEMS, ImportReport, import_file
+from otel_metadata.errors import FileError, MissingExtraError, StoreError
+from otel_metadata.model.evaluation import Evaluation
+from otel_metadata.model.merge import Fields
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.record import SpanQuery, SpanRecord
+from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.store import table
+from otel_metadata.store.sqlite import SqliteStore
+
+SPAN_ID = f"{1:016x}"
+TRACE_ID = f"{TRACE:032x}"
+
+slow = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+@pytest.fixture
+def store() -> SqliteStore:
+    return SqliteStore(":memory:")
+
+
+def records(store: SqliteStore) -> list[SpanRecord]:
+    return store.query(SpanQuery(limit=None))
+
+
+def collector_line(*spans: Any, ids: str = "hex") -> dict[str, Any]:
+    """Return what the Collector writes of spans: protobuf's JSON, but with ids in hex digits."""
+    request = MessageToDict(encode_spans(spans), use_integers_for_enums=True)
+    for of_resource in request["resourceSpans"]:
+        for of_scope in of_resource["scopeSpans"]:
+            for span in of_scope["spans"]:
+                for owner in (span, *span.get("links", [])):
+                    for name in ("traceId", "spanId", "parentSpanId"):
+                        if name in owner:
+                            owner[name] = base64.b64decode(owner[name]).hex()
+    return request
+
+
+def lines(path: Path, *objects: Any) -> Path:
+    path.write_bytes(b"".join((one if isinstance(one, bytes) else orjson.dumps(one)) + b"\n" for one in objects))
+    return path
+
+
+FULL = ended_span(
+    attributes={
+        "text": "a",
+        "yes": True,
+        "whole": 1 << 60,
+        "real": 0.5,
+        "list": [1, 2],
+        "bytes": b"ok",
+        "metadata.region": "us",
+        "eval.C.label": "ok",
+        "user.id": "u",
+        "openinference.span.kind": "LLM",
+    },
+    parent=SpanContext(TRACE, 9, is_remote=True),
+    context={"trace_state": TraceState([("k", "v")])},
+    kind=SpanKind.CLIENT,
+    status=Status(StatusCode.ERROR, "no"),
+    events=[Event("e", {"x": 1.5}, timestamp=START_NS + 1)],
+    links=[Link(SpanContext(3, 4, is_remote=True), {"l": "m"})],
+    resource=Resource({"service.name": "s"}),
+    instrumentation_scope=InstrumentationScope("scope", "1.2"),
+)
+
+
+class TestOtlp:
+    def test_a_span_of_the_collector_is_the_span_that_was_sent(self, store: SqliteStore, tmp_path: Path) -> None:
+        """Whatever OTLP says of it; canonical attributes are fields, as when it is written directly."""
+        direct = SqliteStore(":memory:")
+        direct.write([FULL])
+
+        report = import_file(store, lines(tmp_path / "traces.jsonl", collector_line(FULL)))
+
+        assert report == ImportReport(1, 0, 0, ())
+        assert records(store) == records(direct)
+        assert records(store)[0].metadata == {"region": "us"}
+
+    def test_enums_by_name_and_members_as_in_the_proto_files_are_read(self, store: SqliteStore, tmp_path: Path) -> None:
+        """As protobuf's JSON readers do."""
+        line = {
+            "resource_spans": [
+                {
+                    "scope_spans": [
+                        {
+                            "spans": [
+                                {
+                                    "trace_id": TRACE_ID.upper(),
+                                    "span_id": SPAN_ID,
+                                    "parent_span_id": "",
+                                    "name": "n",
+                                    "kind": "SPAN_KIND_SERVER",
+                                    "start_time_unix_nano": START_NS,
+                                    "status": {"code": "STATUS_CODE_OK"},
+                                    "attributes": [{"key": "a", "value": {"string_value": "b"}}],
+                                    "later": {"members": "are ignored"},
+                                }
+                            ]
+                        }
+                    ]
+                }
+            ]
+        }
+
+        import_file(store, lines(tmp_path / "s", line))
+
+        (record,) = records(store)
+        assert (record.trace_id, record.parent_id, record.kind, record.status_code) == (TRACE_ID, None, "SERVER", "OK")
+        assert (record.span.start_ns, record.span.end_ns, record.attributes) == (START_NS, START_NS, {"a": "b"})
+
+    @pytest.mark.parametrize(
+        ("value", "read"),
+        [
+            ({"stringValue": ""}, ""),
+            ({"stringValue": "\0"}, "\N{REPLACEMENT CHARACTER}"),
+            ({"boolValue": False}, False),
+            ({"intValue": "-9223372036854775808"}, -(1 << 63)),
+            ({"intValue": 5}, 5),
+            ({"doubleValue": 5}, 5.0),
+            ({"doubleValue": "NaN"}, "NaN"),
+            ({"doubleValue": "Infinity"}, "Infinity"),
+            ({"bytesValue": base64.b64encode(b"ok").decode()}, "ok"),
+            ({"arrayValue": {}}, []),
+            ({"arrayValue": {"values": [{"intValue": "1"}, {}, {"arrayValue": {"values": []}}]}}, [1, None, []]),
+            (
+                {"kvlistValue": {"values": [{"key": "k", "value": {"kvlistValue": {}}}, {"key": "n"}]}},
+                {"k": {}, "n": None},
+            ),
+            ({}, None),
+            ({"futureValue": 1}, None),
+        ],
+    )
+    def test_values(self, store: SqliteStore, tmp_path: Path, value: Any, read: Any) -> None:
+        """Every kind of AnyValue; what JSON or a store cannot hold is as in a span that is written directly."""
+        import_file(store, lines(tmp_path / "s", otlp({"attributes": [{"key": "a", "value": value}]})))
+
+        (record,) = records(store)
+        found = record.attributes["a"]
+        assert (found, type(found)) == (read, type(read))
+
+    @pytest.mark.parametrize("number", [7, -1, "9", "SPAN_KIND_LATER"])
+    def test_a_kind_that_a_later_otlp_has_is_internal(self, store: SqliteStore, tmp_path: Path, number: Any) -> None:
+        """Better than no span."""
+        code = f"{number}".replace("SPAN_KIND", "STATUS_CODE")
+
+        import_file(store, lines(tmp_path / "s", otlp({"kind": number, "status": {"code": code}})))
+
+        assert (records(store)[0].kind, records(store)[0].status_code) == ("INTERNAL", "UNSET")
+
+    @pytest.mark.parametrize(
+        ("parts", "told"),
+        [
+            (
+                {"traceId": "0" * 32},
+                "traceId is str '00000000000000000000000000000000'; expected 32 hex digits, not all 0",
+            ),
+            ({"spanId": "AAAAAAAAAAE="}, "spanId is str 'AAAAAAAAAAE='; expected 16 hex digits"),
+            ({"spanId": None}, "spanId is NoneType None"),
+            ({"parentSpanId": "x"}, "parentSpanId is str 'x'"),
+            ({"name": 5}, "name is int 5; expected text"),
+            ({"startTimeUnixNano": "soon"}, "startTimeUnixNano is str 'soon'; expected a whole number of 64 bits"),
+            ({"endTimeUnixNano": 1 << 63}, "endTimeUnixNano is int"),
+            ({"endTimeUnixNano": True}, "endTimeUnixNano is bool"),
+            ({"kind": 1.5}, "kind is float 1.5"),
+            ({"status": []}, "status is list []; expected an object"),
+            ({"attributes": {"a": 1}}, "attributes is dict {'a': 1}; expected a list of objects"),
+            ({"attributes": [{"key": "a", "value": 5}]}, "value is int 5; expected an object"),
+            ({"attributes": [{"key": "a", "value": {"boolValue": 1}}]}, "boolValue is int 1; expected true or false"),
+            (
+                {"attributes": [{"key": "a", "value": {"doubleValue": "x"}}]},
+                "doubleValue is str 'x'; expected a number",
+            ),
+            ({"attributes": [{"key": "a", "value": {"bytesValue": "?"}}]}, "bytesValue is str '?'; expected base64"),
+            ({"events": [5]}, "events is list [5]; expected a list of objects"),
+            ({"links": [{"spanId": SPAN_ID}]}, "traceId is NoneType None"),
+        ],
+    )
+    def test_a_bad_span_is_told_with_its_line_and_its_siblings_are_imported(
+        self, store: SqliteStore, tmp_path: Path, parts: dict[str, Any], told: str
+    ) -> None:
+        """What was got, what was expected; never half a span."""
+        path = lines(tmp_path / "s", otlp(), otlp({"spanId": f"{2:016x}", **parts}, {"spanId": f"{3:016x}"}))
+
+        report = import_file(store, path)
+
+        assert (report.spans_imported, report.spans_failed) == (2, 1)
+        assert report.problems[0].line == 2
+        assert told in report.problems[0].message
+        assert sorted(record.span_id for record in records(store)) == [f"{1:016x}", f"{3:016x}"]
+
+    @pytest.mark.parametrize(
+        ("line", "failed"),
+        [
+            ({"resourceSpans": 5}, 1),
+            ({"resourceSpans": [5, {"scopeSpans": 5}, {"scopeSpans": [5, {"spans": 5}, {"spans": [5]}]}]}, 5),
+            ({"resourceSpans": [{"resource": 5, "scopeSpans": [{"spans": [{}]}]}]}, 1),
+            ({"resourceSpans": [{"scopeSpans": [{"scope": {"name": 5}, "spans": [{}]}]}]}, 1),
+        ],
+    )
+    def test_bad_parts_around_spans_are_told(self, store: SqliteStore, tmp_path: Path, line: Any, failed: int) -> None:
+        """Each once."""
+        report = import_file(store, lines(tmp_path / "s", line, otlp()))
+
+        assert (report.spans_imported, report.spans_failed) == (1, failed)
+
+    @slow
+    @given(
+        junk=st.recursive(
+            st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=4),
+            lambda parts: (
+                st.lists(parts, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["resourceSpans", "scopeSpans", "spans", "scope", "resource", "attributes", "key", "value", "status", "events", "links", "kvlistValue", "values", "traceId", "spanId", "name"]
+                    ),
+                    parts,
+                    max_size=4,
+                )
+            ),
+            max_leaves=15,
+        )
+    )
+    def test_nothing_that_is_json_breaks_the_import(self, store: SqliteStore, tmp_path: Path, junk: Any) -> None:
+        """Whatever stands in a line, the good line after it is imported."""
+        report = import_file(store, lines(tmp_path / "s", {"resourceSpans": [junk]}, junk, otlp()))
+
+        assert report.spans_imported == 1
+
+    def test_logs_and_metrics_are_ignored_and_counted(self, store: SqliteStore, tmp_path: Path) -> None:
+        """A Collector may write all signals into one file."""
+        others = [{"resourceLogs": []}, {"resourceMetrics": []}, {"resourceProfiles": []}]
+
+        assert import_file(store, lines(tmp_path / "s", *others, otlp())) == ImportReport(1, 0, 3, ())
+
+
+def otlp(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with small good spans, with *parts* in place of their own."""
+    good = {"traceId": TRACE_ID, "spanId": SPAN_ID, "name": "n", "startTimeUnixNano": f"{START_NS}"}
+    return {"resourceSpans": [{"scopeSpans": [{"spans": [{**good, **one} for one in parts or ({},)]}]}]}
+
+
+class TestOwn:
+    @pytest.mark.parametrize("format", [export.parquet, export.jsonl])
+    @slow
+    @given(sets=st.lists(field_sets(max_size=6), min_size=1, max_size=3))
+    def test_what_was_exported_is_imported_exactly(
+        self, tmp_path: Path, format: export.Format, sets: list[Fields]
+    ) -> None:
+        """Every record as it was; a second time changes nothing."""
+        first, second = SqliteStore(":memory:"), SqliteStore(":memory:")
+        first.write([ended_span(at, fields=fields, attributes={"a": 1}) for at, fields in enumerate(sets, 1)])
+        export.export_to_file(first.export(SpanQuery(limit=None)), tmp_path / "s", format)
+
+        for _ in range(2):
+            assert import_file(second, tmp_path / "s") == ImportReport(len(sets), 0, 0, ())
+            assert [shown(one) for one in records(second)] == [shown(one) for one in records(first)]
+
+        export.export_to_file(second.export(SpanQuery(limit=None)), tmp_path / "again", format)
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "s").read_bytes()
+
+    @pytest.mark.parametrize("format", [export.parquet, export.jsonl])
+    def test_an_old_export_overwrites_nothing_newer(
+        self, store: SqliteStore, tmp_path: Path, format: export.Format
+    ) -> None:
+        """Versions decide, so an import may be late as any update."""
+        store.write([ended_span(fields=metadata(both=1, old=1))])
+        export.export_to_file(store.export(SpanQuery()), tmp_path / "s", format)
+        name = ("span", "metadata", "both")
+        store.patch([Patch(SpanRef(TRACE, 1), {name: (2, (START_NS + 1, 1))})])  # type: ignore[dict-item]
+
+        import_file(store, tmp_path / "s")
+
+        assert records(store)[0].metadata == {"both": 2, "old": 1}
+
+    def test_parquet_that_polars_wrote_again_is_refused(self, store: SqliteStore, tmp_path: Path) -> None:
+        """It no longer says what it is, and its versions may be gone."""
+        pq.write_table(pa.table({"context.span_id": [SPAN_ID]}), tmp_path / "s")
+
+        with pytest.raises(FileError, match="a Parquet file that otel-metadata did not export"):
+            import_file(store, tmp_path / "s")
+
+    @pytest.mark.parametrize("format", ["2", "x"])
+    def test_an_export_of_a_newer_format_is_refused(self, store: SqliteStore, tmp_path: Path, format: str) -> None:
+        """Before anything is read."""
+        newer = table.schema().with_metadata({"otel_metadata.format": format})
+        pq.write_table(newer.empty_table(), tmp_path / "s")
+
+        with pytest.raises(FileError, match="install a newer otel-metadata"):
+            import_file(store, tmp_path / "s")
+
+    def test_bad_rows_of_parquet_are_told_with_their_number(self, store: SqliteStore, tmp_path: Path) -> None:
+        """The others are imported."""
+        store.write([ended_span(at, start_ns=START_NS - at) for at in (1, 2, 3)])
+        whole = pa.Table.from_batches(store.export(SpanQuery()))
+        whole = whole.set_column(1, "context.span_id", [["no id", f"{2:016x}", f"{3:016x}"]])
+        at = whole.schema.get_field_index("attributes")
+        whole = whole.set_column(at, "attributes", pa.array([None, "{", None], pa.string()))
+        pq.write_table(whole, tmp_path / "s")
+        other = SqliteStore(":memory:")
+
+        report = import_file(other, tmp_path / "s")
+
+        assert (report.spans_imported, [problem.line for problem in report.problems]) == (1, [1, 2])
+        assert "attributes is str '{'; expected JSON text" in report.problems[1].message
+        assert [record.span_id for record in records(other)] == [f"{3:016x}"]
+
+    def test_times_that_are_none_are_told(self, store: SqliteStore, tmp_path: Path) -> None:
+        """As of a file that another program has changed."""
+        empty = table.schema().empty_table()
+        at = empty.schema.get_field_index("start_time")
+        changed = empty.set_column(at, "start_time", pa.array([], pa.list_(pa.string())))
+        pq.write_table(changed.append_column("x", pa.array([], pa.string())), tmp_path / "empty")
+        one = pa.table({"context.span_id": [SPAN_ID], "start_time": [["x"]]})
+        pq.write_table(one.replace_schema_metadata({"otel_metadata.format": "1"}), tmp_path / "s")
+
+        assert import_file(store, tmp_path / "empty").spans_imported == 0
+        with pytest.raises(FileError, match="damaged Parquet"):
+            import_file(store, tmp_path / "s")
+
+    def test_damaged_parquet_is_told(self, store: SqliteStore, tmp_path: Path) -> None:
+        """With its path."""
+        (tmp_path / "s").write_bytes(b"PAR1" + b"\0" * 100)
+
+        with pytest.raises(FileError, match="damaged Parquet") as error:
+            import_file(store, tmp_path / "s")
+
+        assert error.value.path == str(tmp_path / "s")
+
+    def test_json_lines_need_no_pyarrow(
+        self, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only Parquet does, and says so."""
+        store.write([ended_span(fields={("span", "evaluation", "C"): (Evaluation("C", 1).to_json(), (1, 1))})])
+        for format in (export.parquet, export.jsonl):
+            export.export_to_file(store.export(SpanQuery()), tmp_path / format.__name__, format)
+        monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+
+        assert import_file(store, tmp_path / "jsonl").spans_imported == 1
+        with pytest.raises(MissingExtraError, match=r"otel-metadata\[dataframe\]"):
+            import_file(store, tmp_path / "parquet")
+
+    def test_a_time_that_is_no_time_is_told_with_its_line(self, store: SqliteStore, tmp_path: Path) -> None:
+        """As any other bad column."""
+        ids = {"context.trace_id": TRACE_ID, "context.span_id": SPAN_ID}
+        good = {**ids, "name": "n", "kind": "INTERNAL", "status_code": "UNSET", "start_time": "today"}
+
+        report = import_file(store, lines(tmp_path / "s", good))
+
+        assert (report.spans_failed, report.problems[0].line) == (1, 1)
+        assert "start_time is str 'today'; expected a time" in report.problems[0].message
+
+
+class TestFiles:
+    def test_bad_lines_are_told_and_counted_and_the_rest_is_imported(self, store: SqliteStore, tmp_path: Path) -> None:
+        """Blank lines are no lines."""
+        path = lines(tmp_path / "s", otlp(), b"", b"{", b"[]", {"a": 1}, b"\xff", otlp({"spanId": f"{2:016x}"}))
+
+        report = import_file(store, path)
+
+        assert (report.spans_imported, report.spans_failed) == (2, 4)
+        assert [problem.line for problem in report.problems] == [3, 4, 5, 6]
+        assert report.problems[0].message.startswith("no JSON (")
+        assert report.problems[1].message.startswith("a JSON list; expected an object")
+        assert report.problems[2].message.startswith("an object with 'a'; expected OTLP JSON lines")
+
+    def test_problems_are_named_up_to_a_number_and_counted_beyond(self, store: SqliteStore, tmp_path: Path) -> None:
+        """A report fits on a screen."""
+        report = import_file(store, lines(tmp_path / "s", otlp(), *[b"{"] * 150))
+
+        assert (report.spans_failed, len(report.problems)) == (150, MAX_PROBLEMS)
+
+    def test_an_empty_file_is_no_error(self, store: SqliteStore, tmp_path: Path) -> None:
+        """A Collector that saw nothing writes one."""
+        assert import_file(store, lines(tmp_path / "s")) == ImportReport(0, 0, 0, ())
+
+    def test_a_file_of_another_kind_is_given_up_on(self, store: SqliteStore, tmp_path: Path) -> None:
+        """After a thousand lines that say nothing."""
+        with pytest.raises(FileError, match="none of 1000 lines is understood; expected OTLP JSON lines"):
+            import_file(store, lines(tmp_path / "s", *[b"a log line"] * 2_000))
+
+    @pytest.mark.parametrize("content", [gzip.compress(b"{}"), b"\x28\xb5\x2f\xfd\x00"])
+    def test_a_compressed_file_is_told(self, store: SqliteStore, tmp_path: Path, content: bytes) -> None:
+        """With what to do about it."""
+        (tmp_path / "s").write_bytes(content)
+
+        with pytest.raises(FileError, match="decompress it first"):
+            import_file(store, tmp_path / "s")
+
+    @pytest.mark.parametrize("name", ["missing", "."])
+    def test_a_file_that_cannot_be_read_is_told(self, store: SqliteStore, tmp_path: Path, name: str) -> None:
+        """With its path and what was expected."""
+        with pytest.raises(FileError, match="expected a file that can be read"):
+            import_file(store, tmp_path / name)
+
+    def test_spans_are_written_in_batches(self, tmp_path: Path) -> None:
+        """Memory holds one batch; when the store fails, those before stay."""
+        sizes = []
+
+        class Failing:
+            def write_rows(self, rows: list[Any]) -> None:
+                sizes.append(len(rows))
+                if len(sizes) == 2:
+                    raise StoreError("full")
+
+        spans = [otlp({"spanId": f"{at:016x}"}) for at in range(1, 3_000)]
+
+        with pytest.raises(StoreError, match="full"):
+            import_file(Failing(), lines(tmp_path / "s", *spans))  # type: ignore[arg-type]
+
+        assert sizes == [1_000, 1_000]
