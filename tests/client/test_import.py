@@ -237,7 +237,24 @@ class TestOtlp:
                 st.lists(parts, max_size=3)
                 | st.dictionaries(
                     st.sampled_from(
-                        ["resourceSpans", "scopeSpans", "spans", "scope", "resource", "attributes", "key", "value", "status", "events", "links", "kvlistValue", "values", "traceId", "spanId", "name"]
+                        [
+                            "resourceSpans",
+                            "scopeSpans",
+                            "spans",
+                            "scope",
+                            "resource",
+                            "attributes",
+                            "key",
+                            "value",
+                            "status",
+                            "events",
+                            "links",
+                            "kvlistValue",
+                            "values",
+                            "traceId",
+                            "spanId",
+                            "name",
+                        ]
                     ),
                     parts,
                     max_size=4,
