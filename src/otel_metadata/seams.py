@@ -133,6 +133,16 @@ class SpanStore(Protocol):
         """
         ...
 
+    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]]) -> None:
+        """Merge fields of spans, each (trace id, span id, fields) with ids in hex digits; as `patch` otherwise.
+
+        For many at once: objects for the ids of each cost as much as half of the writing.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        ...
+
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest first.
 
@@ -230,6 +240,12 @@ class VersionSource:
             now = last + 1
         self._last_ns = now
         return now, self.writer
+
+    def several(self, count: int) -> list[Version]:
+        """Return *count* versions, ascending and above all that were returned before; the caller holds its lock."""
+        first, writer = self.next()
+        self._last_ns = first + max(count - 1, 0)
+        return [(first + number, writer) for number in range(count)]
 
     def _renew(self) -> None:
         self.writer = _new_writer()

@@ -112,6 +112,8 @@ class StoreContract:
         for step in order:
             if step is span:
                 store.write([span])
+            elif data.draw(st.booleans(), label="as rows"):
+                store.patch_rows([(trace_hex(trace_id), f"{span_id:016x}", step.fields)])
             else:
                 store.patch([step])
 
@@ -472,6 +474,7 @@ class StoreContract:
 
         store.write([ended_span(1, fields=metadata(k=1))])
         store.patch([Patch(SpanRef(TRACE, 1), late), Patch(SpanRef(TRACE, 2), late)])
+        store.patch_rows([(trace_hex(), f"{1:016x}", late)])
 
         assert [(record.span_id[-1], record.metadata) for record in store.query(SpanQuery())] == [("2", {"late": 1})]
         store.patch([Patch(SpanRef(TRACE, 1), newer)])

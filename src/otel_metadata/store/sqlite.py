@@ -219,10 +219,26 @@ class SqliteStore:
         Raises:
             StoreError: Nothing was written.
         """
-        targets = [(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches]
+        rows = [(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches]
+        self._merge(rows, timeout_millis)
+
+    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]]) -> None:
+        """Merge fields of spans that are named by their ids in hex digits; as `patch` otherwise.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        self._merge(rows, None)
+
+    def _merge(self, rows: Iterable[tuple[str, str, Fields]], timeout_millis: int | None) -> None:
         with self._transaction(timeout_millis) as connection:
-            is_gone = _graves(connection, {trace_id for trace_id, _, _ in targets})
-            connection.executemany(_MERGE_FIELD, (row for target in targets for row in _field_rows(*target, is_gone)))
+            if _is_any_deleted(connection):
+                rows = list(rows)
+                is_gone = _graves(connection, {trace_id for trace_id, _, _ in rows})
+                connection.executemany(_MERGE_FIELD, (one for row in rows for one in _field_rows(*row, is_gone)))
+            else:
+                # One after the other: objects of all rows at once keep the garbage collector busy.
+                connection.executemany(_MERGE_FIELD, _rows_of_fields(rows))
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest start first.
@@ -410,7 +426,7 @@ class SqliteStore:
 def _graves(connection: sqlite3.Connection, trace_ids: Collection[str]) -> _IsGone:
     """Return whether what has a version was deleted; nearly always nothing ever was, which is asked once."""
     graves: dict[tuple[str, str], Version] = {}
-    if connection.execute("SELECT 1 FROM deleted LIMIT 1").fetchone():
+    if _is_any_deleted(connection):
         ids = orjson.dumps(list(trace_ids)).decode()
         for trace_id, span_id, ns, writer in connection.execute(_FIND_GRAVES, (ids,)):
             graves[trace_id, span_id] = (ns, int(writer, 16))
@@ -420,6 +436,20 @@ def _graves(connection: sqlite3.Connection, trace_ids: Collection[str]) -> _IsGo
         return grave is not None and version <= grave
 
     return is_gone
+
+
+def _is_any_deleted(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM deleted LIMIT 1").fetchone() is not None
+
+
+def _rows_of_fields(rows: Iterable[tuple[str, str, Fields]]) -> Iterator[tuple[str | int, ...]]:
+    """Yield the rows of fields of which none was deleted."""
+    last, writer_text = -1, ""
+    for trace_id, span_id, fields in rows:
+        for (level, kind, key), (value, (ns, writer)) in fields.items():
+            if writer != last:
+                last, writer_text = writer, f"{writer:016x}"
+            yield trace_id, span_id if level == "span" else "", level, kind, key, json_text(value), ns, writer_text
 
 
 def _field_rows(trace_id: str, span_id: str, fields: Fields, is_gone: _IsGone) -> Iterator[tuple[str | int, ...]]:
