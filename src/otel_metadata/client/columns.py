@@ -1,0 +1,541 @@
+"""What the columns of a frame mean: for each row its span, the values to set on it, or why it cannot be read.
+
+Pure: a frame in, rows out. Whether a span is known, and how values get there, is decided in `client.updates`.
+
+| column | is |
+|---|---|
+| `context.span_id`, `context.trace_id` | the span; the trace may be left out where a store looks it up |
+| `traceparent` | both, where there is no `context.span_id` |
+| `attributes.metadata.<field>`, `trace.metadata.<field>` | one metadata field of the span, of its trace |
+| `patch_document` (or another name) | a dict, or the JSON text of an object: metadata, applied after the columns |
+| `eval.<Name>.<part>`, `trace.eval.<Name>.<part>` | label, score, explanation; source, metadata |
+| `annotation.<Name>.<part>`, `trace.annotation.<Name>.<part>` | label, score, text; annotator |
+
+A row is read whole or not at all: the first cell that cannot be read is its problem, and nothing of it is set. Every
+other column is left alone, so a frame that was exported can be given back with one more column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, TypeAlias, cast, final, get_args
+
+import orjson
+
+from otel_metadata.client.frames import Frame
+from otel_metadata.client.report import MAX_NOTES
+from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
+from otel_metadata.live.values import Values, annotation_values, evaluation_values, span_values
+from otel_metadata.model.evaluation import Source
+from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
+from otel_metadata.model.outcome import DeliveryError, ErrorType
+from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.model.unset import UNSET, UnsetType
+from otel_metadata.model.value import clean, clean_key, is_clean_scalar
+
+__all__ = [
+    "MAX_RECORDS",
+    "PATCH_DOCUMENT",
+    "SPAN_ID",
+    "TRACEPARENT",
+    "TRACE_ID",
+    "AnnotateRecordInput",
+    "AnnotationInput",
+    "Rows",
+    "annotation_rows",
+    "evaluation_rows",
+    "identities",
+    "metadata_rows",
+    "read_object",
+    "read_span_id",
+    "record_rows",
+]
+
+SPAN_ID: Final = "context.span_id"
+TRACE_ID: Final = "context.trace_id"
+TRACEPARENT: Final = "traceparent"
+
+PATCH_DOCUMENT: Final = "patch_document"
+"""The name of the patch document's column where no other is given."""
+
+MAX_RECORDS: Final = 1_000
+"""Records in one call of `annotate`, as in Arize's."""
+
+_METADATA: Final[tuple[tuple[str, Level], ...]] = (("attributes.metadata.", "span"), ("trace.metadata.", "trace"))
+
+
+class _Form(NamedTuple):
+    """How the columns of one kind of verdict are named.
+
+    Attributes:
+        column: For people.
+        prefixes: Of its columns, and the level that each means.
+        parts: What may follow the name.
+        contents: The parts of which a verdict has at least one.
+        aliases: Other words for parts.
+        refused: Prefixes of columns that look like ones, and have no place here.
+        left_out: A part that is known and has no place here.
+    """
+
+    column: str
+    prefixes: tuple[tuple[str, Level], ...]
+    parts: tuple[str, ...]
+    contents: tuple[str, ...]
+    aliases: Mapping[str, str]
+    refused: str
+    left_out: str
+
+
+# Arize writes trace_eval, and knows evaluations of a session; it names who wrote an annotation updated_by.
+_EVALUATION: Final = _Form(
+    "eval.<Name>",
+    (("eval.", "span"), ("trace.eval.", "trace"), ("trace_eval.", "trace")),
+    ("label", "score", "explanation", "source", "metadata"),
+    ("label", "score", "explanation"),
+    {},
+    "session_eval.",
+    "",
+)
+_ANNOTATION: Final = _Form(
+    "annotation.<Name>",
+    (("annotation.", "span"), ("trace.annotation.", "trace")),
+    ("label", "score", "text", "annotator"),
+    ("label", "score", "text"),
+    {"updated_by": "annotator"},
+    "session_annotation.",
+    "updated_at",
+)
+
+# Arize's column of notes without a name: annotation.notes.
+_NOTES: Final = "notes"
+
+_SOURCES: Final = get_args(Source)
+
+_SPAN_ID: Final = re.compile(r"[0-9a-fA-F]{16}", re.ASCII)
+_TRACE_ID: Final = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
+_NO_SPAN: Final = "0" * 16
+_NO_TRACE: Final = "0" * 32
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A frame as it was understood, one entry for each of its rows.
+
+    Values stay in columns as long as they can: an object for each row of a large frame keeps the garbage collector
+    busier than the store.
+
+    Attributes:
+        span_ids: 16 lower-case hex digits; of a row whose id cannot be read, as the row has it.
+        trace_ids: 32 lower-case hex digits, or None where the row does not say.
+        columns: Fields and their value on each row, `UNSET` where there is none.
+        documents: By row number from 0: what is laid over the columns.
+        problems: By row number: why nothing of the row can be set.
+        notes: What the clean-up changed.
+    """
+
+    span_ids: list[str]
+    trace_ids: list[str | None]
+    columns: list[tuple[FieldName, list[Json | UnsetType]]] = field(default_factory=list)
+    documents: dict[int, Values] = field(default_factory=dict)
+    problems: dict[int, DeliveryError] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def values(self, row: int) -> Values:
+        """Return what to set on the span of a row."""
+        values: Values = {name: cell for name, cells in self.columns if (cell := cells[row]) is not UNSET}
+        values.update(self.documents.get(row, {}))
+        return values
+
+    def fields(self, row: int, version: Version) -> dict[FieldName, Field]:
+        """Return the same with the version that all of it has."""
+        fields: dict[FieldName, Field] = {
+            name: (cell, version) for name, cells in self.columns if (cell := cells[row]) is not UNSET
+        }
+        if row in self.documents:
+            fields.update({name: (value, version) for name, value in self.documents[row].items()})
+        return fields
+
+    def good(self) -> list[int]:
+        """Return the rows without a problem."""
+        return [row for row in range(len(self.span_ids)) if row not in self.problems]
+
+    def put(self, row: int, values: Values) -> None:
+        """Lay *values* over what the row has."""
+        self.documents.setdefault(row, {}).update(values)
+
+    def reject(self, row: int, error_type: ErrorType, message: str) -> None:
+        """Let a row fail, unless it did before."""
+        self.problems.setdefault(row, DeliveryError(error_type, f"Row {row}{message}"))
+
+    def remember(self, notes: Iterable[str]) -> None:
+        """Keep notes, as far as a report shows them."""
+        self.notes.extend(dict.fromkeys(notes))
+        del self.notes[MAX_NOTES:]
+
+
+_Verdicts: TypeAlias = "dict[tuple[Level, str], list[tuple[str, str]]]"
+"""(level, name) of a verdict → (part, column) of each of its parts."""
+
+
+def identities(frame: Frame) -> Rows:
+    """Return the rows with their spans, and nothing to set.
+
+    Raises:
+        ConfigurationError: No column names the spans.
+    """
+    count = frame.height
+    rows = Rows([""] * count, [None] * count)
+    if not count:
+        return rows
+    if SPAN_ID in frame:
+        for row, cell in enumerate(frame.column(SPAN_ID)):
+            rows.span_ids[row] = read_span_id(cell) or _not_found(
+                rows, row, SPAN_ID, cell, "a span id of 16 hex digits"
+            )
+        if TRACE_ID in frame:
+            for row, cell in enumerate(frame.column(TRACE_ID)):
+                if cell is not UNSET and cell is not None:
+                    rows.trace_ids[row] = _trace_id(cell)
+                    if rows.trace_ids[row] is None:
+                        _not_found(rows, row, TRACE_ID, cell, "a trace id of 32 hex digits")
+    elif TRACEPARENT in frame:
+        for row, cell in enumerate(frame.column(TRACEPARENT)):
+            try:
+                ref = SpanRef.from_traceparent(cell)  # type: ignore[arg-type] # it says so of what is no text
+            except InvalidSpanRefError:
+                rows.span_ids[row] = _not_found(rows, row, TRACEPARENT, cell, "a W3C traceparent")
+            else:
+                rows.span_ids[row], rows.trace_ids[row] = ref.span_id_hex, ref.trace_id_hex
+    else:
+        raise ConfigurationError("columns of the frame", frame.names_for_people(), f"{SPAN_ID} (or {TRACEPARENT})")
+    return rows
+
+
+def metadata_rows(frame: Frame, patch_document_column_name: str = PATCH_DOCUMENT, *, validate: bool = True) -> Rows:
+    """Return what `attributes.metadata.<field>` columns and the patch document say of each row.
+
+    The patch document is applied after the columns and wins; both merge at the first level.
+
+    Args:
+        frame: The table.
+        patch_document_column_name: The column of the patch document; one that is named has to be there.
+        validate: Refuse a column of no field (`attributes.metadata.`) instead of leaving it out with a note.
+
+    Raises:
+        ConfigurationError: No column names the spans, or none says anything of them.
+    """
+    rows = identities(frame)
+    if not frame.height:
+        return rows
+    found = [(column, level, rest) for column, level, rest in _matching(frame, _METADATA)]
+    has_document = patch_document_column_name in frame
+    if not has_document and (patch_document_column_name != PATCH_DOCUMENT or not found):
+        raise ConfigurationError(
+            "columns of the frame",
+            frame.names_for_people(),
+            patch_document_column_name
+            if patch_document_column_name != PATCH_DOCUMENT
+            else f"attributes.metadata.<field>, {PATCH_DOCUMENT}, or both",
+        )
+    _refuse(frame, rows, [column for column, _, rest in found if not rest], "attributes.metadata.<field>", validate)
+    for column, level, rest in found:
+        if rest:
+            _put_column(rows, (level, "metadata", clean_key(rest, rows.notes, "metadata")), frame.column(column))
+    if has_document:
+        _put_documents(rows, patch_document_column_name, frame.column(patch_document_column_name))
+    return rows
+
+
+def evaluation_rows(frame: Frame, *, validate: bool = True) -> Rows:
+    """Return what `eval.<Name>.…` columns say of each row; without any, `name` with `label`, `score`, `explanation`.
+
+    An evaluation of a row is set when it has a label, a score or an explanation there.
+
+    Raises:
+        ConfigurationError: No column names the spans, or none says anything of them; with *validate*, also where one
+            begins like an evaluation and is none (`eval.Correctness.lable`).
+    """
+    return _verdict_rows(frame, _EVALUATION, validate)
+
+
+def annotation_rows(frame: Frame, *, validate: bool = True) -> Rows:
+    """Return what `annotation.<Name>.…` columns say of each row; without any, `name` with `label`, `score`, `text`.
+
+    An annotation of a row is set when it has a label, a score or a text there.
+
+    Raises:
+        ConfigurationError: As `evaluation_rows`.
+    """
+    return _verdict_rows(frame, _ANNOTATION, validate)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AnnotationInput:
+    """One annotation of a record.
+
+    Attributes:
+        name: What the note is about, for example "quality". The same name (and annotator) again replaces it.
+        label: A word, or None.
+        score: A finite number, or None.
+        text: Free text, or None.
+        annotator: Who, or None.
+    """
+
+    name: str
+    label: str | None = None
+    score: float | None = None
+    text: str | None = None
+    annotator: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AnnotateRecordInput:
+    """A span and the annotations to set on it.
+
+    Attributes:
+        record_id: 16 hex digits, or a `traceparent`.
+        values: At least one.
+    """
+
+    record_id: str
+    values: Sequence[AnnotationInput | Mapping[str, object]]
+
+
+def record_rows(records: Iterable[object]) -> Rows:
+    """Return what the records of one call of `annotate` say: one row for each.
+
+    Args:
+        records: `AnnotateRecordInput`, dicts, or any objects with these attributes, such as those of Arize's SDK.
+
+    Raises:
+        ConfigurationError: Too many, or one that cannot be read: it names the record, and nothing may be set.
+    """
+    listed = list(records)
+    if len(listed) > MAX_RECORDS:
+        raise ConfigurationError("annotate(annotations=)", f"{len(listed)} records", f"at most {MAX_RECORDS} in a call")
+    rows = Rows([], [])
+    for number, record in enumerate(listed):
+        where = f"annotate(annotations=)[{number}]"
+        span_id, trace_id = _record_id(_part_of(record, "record_id"), where)
+        given = _part_of(record, "values")
+        if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+            raise ConfigurationError(f"{where}.values", type(given).__name__, "a list of at least one annotation")
+        values: Values = {}
+        for at, one in enumerate(given):
+            values |= _annotation(one, f"{where}.values[{at}]", rows.notes)
+        rows.span_ids.append(span_id)
+        rows.trace_ids.append(trace_id)
+        rows.documents[number] = values
+    return rows
+
+
+def _annotation(given: object, where: str, notes: list[str]) -> Values:
+    parts: dict[str, Any] = {}
+    for part in _ANNOTATION.parts:
+        cell = _part_of(given, part)
+        if cell is None:
+            continue
+        value, expected = _read_part(part, cell)
+        if expected:
+            raise ConfigurationError(f"{where}.{part}", type(cell).__name__, expected)
+        parts[part] = value
+    name = _part_of(given, "name")
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"{where}.name", name if name == "" else type(name).__name__, "a text, not empty")
+    if parts.keys().isdisjoint(_ANNOTATION.contents):
+        raise ConfigurationError(where, "an annotation without contents", "a label, a score or a text")
+    return _verdict(_ANNOTATION, "span", name, parts, notes)
+
+
+def _part_of(given: object, part: str) -> object:
+    return given.get(part) if isinstance(given, Mapping) else getattr(given, part, None)
+
+
+def _record_id(given: object, where: str) -> tuple[str, str | None]:
+    if (span_id := read_span_id(given)) is not None:
+        return span_id, None
+    try:
+        ref = given if isinstance(given, SpanRef) else SpanRef.from_traceparent(given)  # type: ignore[arg-type] # as above
+    except InvalidSpanRefError:
+        raise ConfigurationError(
+            f"{where}.record_id", ascii(given)[:100], "a span id of 16 hex digits, or a traceparent"
+        ) from None
+    return ref.span_id_hex, ref.trace_id_hex
+
+
+def read_span_id(cell: object) -> str | None:
+    """Return a span id in lower case; None for what is none."""
+    if isinstance(cell, str) and _SPAN_ID.fullmatch(cell) and cell != _NO_SPAN:
+        return cell.lower()
+    return None
+
+
+def read_object(cell: object) -> Mapping[str, object] | None:
+    """Return a dict, or what the JSON text of an object says; None for anything else."""
+    if isinstance(cell, str | bytes):
+        try:
+            cell = orjson.loads(cell)
+        except orjson.JSONDecodeError:
+            return None
+    return cell if isinstance(cell, Mapping) else None
+
+
+def _trace_id(cell: object) -> str | None:
+    if isinstance(cell, str) and _TRACE_ID.fullmatch(cell) and cell != _NO_TRACE:
+        return cell.lower()
+    return None
+
+
+def _not_found(rows: Rows, row: int, column: str, cell: object, expected: str) -> str:
+    """Let a row fail for an id that no span can have; return that id as it may be shown."""
+    shown = "" if cell is UNSET or cell is None else ascii(cell if isinstance(cell, str) else type(cell).__name__)[:100]
+    rows.reject(row, "segment_not_found", f", column {column!r}: {shown or 'nothing'}; expected {expected}.")
+    return cell[:100] if isinstance(cell, str) else ""
+
+
+def _matching(frame: Frame, prefixes: Sequence[tuple[str, Level]]) -> Iterator[tuple[str, Level, str]]:
+    """Yield (column, level, rest of its name) of each column that begins with one of *prefixes*."""
+    starts = tuple(prefix for prefix, _ in prefixes)
+    for column in frame.names:
+        if column.startswith(starts):
+            prefix, level = next(one for one in prefixes if column.startswith(one[0]))
+            yield column, level, column.removeprefix(prefix)
+
+
+def _refuse(frame: Frame, rows: Rows, columns: Sequence[str], expected: str, validate: bool) -> None:
+    """Raise for *columns*, or leave them out with a note."""
+    if columns and validate:
+        shown = Frame(columns, frame.height, lambda _: []).names_for_people()
+        raise ConfigurationError("columns of the frame", shown, f"{expected}; validate=False leaves others out")
+    rows.remember(f"column {ascii(column)[:200]}: not understood; it was left out" for column in columns)
+
+
+def _put_column(rows: Rows, name: FieldName, cells: Iterable[object]) -> None:
+    notes: list[str] = []
+    path = f"metadata.{name[2]}"
+    column = [cell if cell is UNSET or is_clean_scalar(cell) else clean(cell, notes, path) for cell in cells]
+    rows.columns.append((name, cast("list[Json | UnsetType]", column)))
+    rows.remember(notes)
+
+
+def _put_documents(rows: Rows, column: str, cells: Sequence[object]) -> None:
+    notes: list[str] = []
+    for row, cell in enumerate(cells):
+        if cell is UNSET or cell is None:
+            continue
+        document: object = cell
+        if isinstance(cell, str | bytes):
+            try:
+                document = orjson.loads(cell)
+            except orjson.JSONDecodeError as error:
+                rows.reject(row, "parse_failure", f", column {column!r}: no JSON ({error}); expected a JSON object.")
+                continue
+        if not isinstance(document, Mapping):
+            got = "JSON, but no object" if document is not cell else f"a {type(cell).__name__}"
+            rows.reject(
+                row, "parse_failure", f", column {column!r}: {got}; expected a dict, or the JSON text of an object."
+            )
+            continue
+        rows.put(row, span_values("span", notes, metadata=document))
+        del notes[MAX_NOTES:]
+    rows.remember(notes)
+
+
+def _verdict_rows(frame: Frame, form: _Form, validate: bool) -> Rows:
+    rows = identities(frame)
+    if not frame.height:
+        return rows
+    verdicts, unknown = _verdict_columns(frame, form, rows)
+    expected = ", ".join(f"{form.column}.{part}" for part in form.contents)
+    _refuse(frame, rows, unknown, expected, validate)
+    if verdicts:
+        for (level, name), columns in verdicts.items():
+            read = [(part, column, frame.column(column)) for part, column in columns]
+            _put_verdicts(rows, form, level, [name] * frame.height, read)
+        return rows
+    # One verdict a row, its name in a column: a frame of spans has a name as well, but none of the parts.
+    if "name" in frame and any(part in frame for part in form.contents):
+        read = [(part, part, frame.column(part)) for part in form.parts if part in frame]
+        _put_verdicts(rows, form, "span", frame.column("name"), read)
+        return rows
+    raise ConfigurationError(
+        "columns of the frame", frame.names_for_people(), f"{expected}; or name with {', '.join(form.contents)}"
+    )
+
+
+def _verdict_columns(frame: Frame, form: _Form, rows: Rows) -> tuple[_Verdicts, list[str]]:
+    """Return the columns of each verdict, and those that begin like one and are none."""
+    verdicts: _Verdicts = {}
+    unknown = [column for column in frame.names if column.startswith(form.refused)]
+    for column, level, rest in _matching(frame, form.prefixes):
+        name, _, part = rest.rpartition(".")
+        part = form.aliases.get(part, part)
+        if rest == _NOTES and "text" in form.parts:
+            name, part = _NOTES, "text"
+        if name and part in form.parts:
+            verdicts.setdefault((level, name), []).append((part, column))
+        elif name and part == form.left_out:
+            rows.remember([f"column {ascii(column)[:200]}: the time of this call is kept instead"])
+        else:
+            unknown.append(column)
+    return verdicts, unknown
+
+
+def _put_verdicts(
+    rows: Rows, form: _Form, level: Level, names: Sequence[object], columns: Sequence[tuple[str, str, Sequence[object]]]
+) -> None:
+    """Put one verdict on each row that has contents for it.
+
+    Args:
+        rows: Where to.
+        form: Which kind.
+        level: Of the span or of its trace.
+        names: The name of the verdict, for each row.
+        columns: (part, column, cells) of each part.
+    """
+    notes: list[str] = []
+    for row, name in enumerate(names):
+        given: dict[str, Any] = {}
+        for part, column, cells in columns:
+            cell = cells[row]
+            if cell is UNSET or cell is None:
+                continue
+            given[part], expected = _read_part(part, cell)
+            if expected:
+                rows.reject(row, "patch_failure", f", column {column!r}: a {type(cell).__name__}; expected {expected}.")
+        if row in rows.problems or given.keys().isdisjoint(form.contents):
+            continue
+        if not isinstance(name, str) or not name:
+            rows.reject(row, "patch_failure", ", column 'name': nothing; expected the name of what was judged.")
+            continue
+        rows.put(row, _verdict(form, level, name, given, notes))
+        del notes[MAX_NOTES:]
+    rows.remember(notes)
+
+
+def _verdict(form: _Form, level: Level, name: str, given: Mapping[str, Any], notes: list[str]) -> Values:
+    parts = {part: given.get(part) for part in form.parts}
+    if form is _EVALUATION:
+        return evaluation_values(level, name, notes, **{**parts, "source": given.get("source", "code")})
+    values = annotation_values(name, notes, **parts)
+    return values if level == "span" else {(level, kind, key): value for (_, kind, key), value in values.items()}
+
+
+def _read_part(part: str, cell: object) -> tuple[object, str]:
+    """Return a part of a verdict, and "" or what was expected instead of the cell."""
+    if part == "score":
+        score = clean(float(cell) if isinstance(cell, Decimal) else cell, [], part)
+        is_number = isinstance(score, bool | int | float)
+        return (int(score) if isinstance(score, bool) else score), "" if is_number else "a finite number"
+    if part == "metadata":
+        found = read_object(cell)
+        return found, "a dict, or the JSON text of an object" if found is None else ""
+    if part == "source":
+        return cell, "" if isinstance(cell, str) and cell in _SOURCES else f"one of {', '.join(_SOURCES)}"
+    return cell, "" if isinstance(cell, str) else "a text"

@@ -1,0 +1,179 @@
+"""A table of somebody else's as columns of Python values: pandas, polars, Arrow, or a list of dicts.
+
+This module decides how a cell is read, and which cells are not there. It does not know what a column means
+(`client.columns`).
+
+A column is read when it is asked for, and on its own: a pandas column of mixed types cannot become Arrow, and Arrow
+hands out the addresses of the Python objects in a polars column (2.1.0).
+
+Which cells are not there (`UNSET`), and which are null (`None`):
+
+| table | not there | null |
+|---|---|---|
+| pandas | NaN, NaT, NA | None in a column of dtype `object` |
+| polars, Arrow | null, NaN; in structs null | – |
+| list of dicts | a key that the dict lacks, NaN | None |
+
+A ragged table has NaN or null where a row lacks a column, so neither can be told from a null that was meant; only
+where Python's own None is kept beside them does it say something.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, final
+
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.model.unset import UNSET
+from otel_metadata.store.table import load
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
+__all__ = ["Frame", "read_frame"]
+
+_SHOWN_COLUMNS: Final = 20
+
+
+@final
+class Frame:
+    """A table as columns of cells.
+
+    Attributes:
+        names: The columns whose name is a text, in order.
+        height: Rows.
+    """
+
+    def __init__(self, names: Iterable[Hashable], height: int, cells: Callable[[int], list[object]]) -> None:
+        """Read column number n by *cells(n)*: as many values as there are rows, `UNSET` where there is none."""
+        self._positions: dict[str, int] = {}
+        self._twice: set[str] = set()
+        for position, name in enumerate(names):
+            if isinstance(name, str):
+                if name in self._positions:
+                    self._twice.add(name)
+                self._positions.setdefault(name, position)
+        self.names = tuple(self._positions)
+        self.height = height
+        self._cells = cells
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a column of this name."""
+        return name in self._positions
+
+    def column(self, name: str) -> list[object]:
+        """Return the cells of a column.
+
+        Raises:
+            ConfigurationError: Two columns have this name.
+        """
+        if name in self._twice:
+            raise ConfigurationError(f"column {name!r} of the frame", "there twice", "one column of a name")
+        return self._cells(self._positions[name])
+
+    def names_for_people(self) -> str:
+        """Return the names of its columns, the first ones of many."""
+        shown = [ascii(name)[:100] for name in self.names[:_SHOWN_COLUMNS]]
+        more = len(self.names) - len(shown)
+        return ", ".join(shown) + (f" and {more} more" if more else "") if shown else "none"
+
+
+def read_frame(given: object) -> Frame:
+    """Return *given* as columns; nothing is converted yet.
+
+    Args:
+        given: A DataFrame of pandas (named levels of its index count as columns) or polars, a pyarrow Table, anything
+            with `__arrow_c_stream__`, or a list of dicts.
+
+    Raises:
+        ConfigurationError: It is none of these.
+        MissingExtraError: It is read by pyarrow, which is not installed.
+    """
+    # Whoever made a frame has loaded its package; we load neither.
+    if (loaded := sys.modules.get("pandas")) is not None and isinstance(given, loaded.DataFrame):
+        return _of_pandas(given)
+    if (loaded := sys.modules.get("polars")) is not None and isinstance(given, loaded.DataFrame):
+        return _of_polars(given)
+    if hasattr(given, "__arrow_c_stream__"):
+        return _of_arrow(given)
+    if isinstance(given, list | tuple) and all(isinstance(row, Mapping) for row in given):
+        return _of_dicts(given)
+    raise ConfigurationError(
+        "frame",
+        type(given).__name__,
+        "a DataFrame of pandas or polars, a pyarrow Table, anything with __arrow_c_stream__, or a list of dicts",
+    )
+
+
+def _of_pandas(frame: pandas.DataFrame) -> Frame:
+    columns = list(frame.columns)
+    # Phoenix, for one, has context.span_id as the index of its frames.
+    levels = [level for level, name in enumerate(frame.index.names) if isinstance(name, str) and name not in columns]
+
+    def cells(position: int) -> list[object]:
+        if position < len(columns):
+            series = frame.iloc[:, position]
+        else:
+            series = frame.index.get_level_values(levels[position - len(columns)]).to_series()
+        found: list[object] = series.tolist()
+        keeps_none = series.dtype == object
+        for row in series.isna().to_numpy().nonzero()[0].tolist():
+            if not (keeps_none and found[row] is None):
+                found[row] = UNSET
+        return found
+
+    return Frame([*columns, *(frame.index.names[level] for level in levels)], len(frame), cells)
+
+
+def _of_polars(frame: polars.DataFrame) -> Frame:
+    def cells(position: int) -> list[object]:
+        series = frame.to_series(position)
+        return _without_nulls(series.to_list(), is_nested=series.dtype.is_nested())
+
+    return Frame(frame.columns, frame.height, cells)
+
+
+def _of_arrow(given: object) -> Frame:
+    pyarrow = load("pyarrow")
+    try:
+        table: Any = pyarrow.table(given)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
+        raise ConfigurationError("frame", type(given).__name__, f"an Arrow table of columns ({error})") from error
+
+    def cells(position: int) -> list[object]:
+        column = table.column(position)
+        return _without_nulls(column.to_pylist(), is_nested=pyarrow.types.is_nested(column.type))
+
+    return Frame(table.column_names, table.num_rows, cells)
+
+
+def _of_dicts(rows: Sequence[Mapping[Hashable, object]]) -> Frame:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+
+    def cells(position: int) -> list[object]:
+        found = [row.get(names[position], UNSET) for row in rows]
+        return [UNSET if _is_nan(cell) else cell for cell in found]
+
+    return Frame(names, len(rows), cells)
+
+
+def _without_nulls(cells: list[object], *, is_nested: bool) -> list[object]:
+    """Return cells of Arrow with `UNSET` for null and NaN, and structs without the fields that are null."""
+    if is_nested:
+        cells = [_struct_without_nulls(cell) for cell in cells]
+    return [UNSET if cell is None or _is_nan(cell) else cell for cell in cells]
+
+
+def _struct_without_nulls(value: object) -> object:
+    # Arrow makes one struct of a column of dicts: each row gets the keys of all others, with null.
+    if isinstance(value, dict):
+        return {key: _struct_without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_struct_without_nulls(item) for item in value]
+    return value
+
+
+def _is_nan(cell: object) -> bool:
+    return type(cell) is float and cell != cell  # noqa: PLR0124 # NaN is the float that differs from itself
