@@ -43,6 +43,13 @@ def test_the_readme_example_prints_what_the_readme_says(tmp_path: Path) -> None:
     assert run(program, tmp_path) == blocks(ROOT / "README.md", "text")[0]
 
 
+def test_the_example_of_the_dataframes_page_prints_what_the_page_says(tmp_path: Path) -> None:
+    """The first code block of the page, run as it stands, prints the block below it."""
+    program = tmp_path / "dataframes.py"
+    program.write_text(blocks(ROOT / "docs" / "dataframes.md", "python")[0])
+    assert run(program, tmp_path) == blocks(ROOT / "docs" / "dataframes.md", "text")[0]
+
+
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.stem)
 def test_an_example_runs_offline(example: Path, tmp_path: Path) -> None:
     """Every example ends well in an empty directory without a network."""

@@ -1,6 +1,6 @@
 """`Client`: what a program does with stored spans.
 
-It reads a store by itself and needs no pipeline in its process.
+It works on a store by itself, or sends updates through a destination, and needs no pipeline in its process.
 """
 
 from __future__ import annotations
@@ -9,10 +9,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
 from otel_metadata.client import export
+from otel_metadata.client.columns import (
+    PATCH_DOCUMENT,
+    AnnotateRecordInput,
+    annotation_rows,
+    evaluation_rows,
+    metadata_rows,
+    record_rows,
+)
+from otel_metadata.client.frames import read_frame
 from otel_metadata.client.page import Page
 from otel_metadata.client.queries import cursor_behind, hex_id, page_query, query_of
+from otel_metadata.client.report import UpdateReport, tell
+from otel_metadata.client.span_rows import span_rows
+from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError
 from otel_metadata.late.destination import Destination
+from otel_metadata.live import settings
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import open_store
@@ -20,7 +33,7 @@ from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     import pandas as pd
@@ -44,33 +57,32 @@ class Client:
         spans: The spans of the store.
     """
 
-    def __init__(self, url_or_destination: str | Destination) -> None:
-        """Open the store when it is first read.
+    def __init__(self, url_or_destination: str | Destination, *, create: bool = False) -> None:
+        """Open the store when it is first used.
 
         Args:
-            url_or_destination: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`, or a destination that keeps its
-                spans in a store.
+            url_or_destination: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`, or a destination. One that keeps
+                its spans in a store is read and written there; any other takes updates only, and has to be one of its
+                own: not a destination of a pipeline that runs.
+            create: Make the store's file where there is none, for `spans.log`.
 
         Raises:
             ConfigurationError: It names no store.
         """
+        self._own: SpanStore | None = None
+        where: SpanStore | Destination
         if isinstance(url_or_destination, Destination):
-            store = getattr(url_or_destination.patch_exporter, "store", None)
-            if store is None:
-                raise ConfigurationError(
-                    "Client", url_or_destination.name, "a destination that keeps its spans in a store"
-                )
-            self._owns_store = False
+            where = getattr(url_or_destination.patch_exporter, "store", url_or_destination)
         else:
-            store = open_store(url_or_destination, create=False)
-            self._owns_store = True
-        self._store: SpanStore = store
-        self.spans = Spans(store)
+            where = self._own = open_store(url_or_destination, create=create)
+        self._where = where
+        self.spans = Spans(where)
 
     def close(self) -> None:
-        """Close the store, if it was opened here."""
-        if self._owns_store:
-            self._store.close()
+        """Close the store, if it was opened here; end the wait of an update that is under way to a destination."""
+        self.spans.close()
+        if self._own is not None:
+            self._own.close()
 
     def __enter__(self) -> Client:
         """Return the client itself."""
@@ -84,23 +96,41 @@ class Client:
 
     def __repr__(self) -> str:
         """A status line."""
-        return f"<Client {self._store!r}>"
+        return f"<Client {self._where.name if isinstance(self._where, Destination) else repr(self._where)}>"
 
 
 @final
 class Spans:
-    """The spans of one store."""
+    """The spans of one store, or of a destination that takes updates only."""
 
-    def __init__(self, store: SpanStore, clock: Clock | None = None) -> None:
-        """Work on *store*.
+    def __init__(self, where: SpanStore | Destination, clock: Clock | None = None) -> None:
+        """Work on a store, or send to a destination.
 
         Args:
-            store: Where the spans are; closed by whoever opened it.
+            where: Closed by whoever opened it.
             clock: Time; None for the system's.
         """
-        self._store = store
+        self._where = where
         self._clock = clock or SystemClock()
-        self._versions = VersionSource(self._clock)
+        # With all other updates of this process, so that what is said later stands.
+        self._versions = settings.VERSIONS if clock is None else VersionSource(clock)
+        self._updates: StoreUpdates | DestinationUpdates = (
+            DestinationUpdates(where, self._clock, self._versions)
+            if isinstance(where, Destination)
+            else StoreUpdates(where, self._versions)
+        )
+
+    @property
+    def _store(self) -> SpanStore:
+        if isinstance(self._where, Destination):
+            raise ConfigurationError(
+                "Client", self._where.name, "a destination that keeps its spans in a store; this one takes updates only"
+            )
+        return self._where
+
+    def close(self) -> None:
+        """End the wait of an update that is under way; what it waits for has failed."""
+        self._updates.close()
 
     def get(self, span_id: str | SpanRef, *, trace_id: str | None = None) -> SpanRecord:
         """Return one span with everything that was set on it.
@@ -318,12 +348,203 @@ class Spans:
             for trace_id, span_id in dict.fromkeys(refs)
             if trace_id is not None or span_id in found
         ]
-        deleted = {span_id for _, span_id in self._store.delete(keys, self._versions.next())}
+        deleted = {span_id for _, span_id in self._store.delete(keys, draw(self._versions, 1)[0])}
         asked = list(dict.fromkeys(span_id for _, span_id in refs))
         return DeleteReport(
             tuple(span_id for span_id in asked if span_id in deleted),
             tuple(span_id for span_id in asked if span_id not in deleted),
         )
+
+    def update_metadata(
+        self,
+        dataframe: object,
+        patch_document_column_name: str = PATCH_DOCUMENT,
+        *,
+        validate: bool = True,
+        space_id: str | None = None,
+        project_name: str | None = None,
+    ) -> UpdateReport:
+        """Merge metadata into many spans, at the first level: what is not named stays, None is stored as null.
+
+        Args:
+            dataframe: One row for each update: of pandas or polars, a pyarrow Table, anything with
+                `__arrow_c_stream__`, or a list of dicts. `context.span_id`, and columns `attributes.metadata.<field>`,
+                a patch document, or both; the document (a dict, or the JSON text of an object) is applied last and
+                wins. A cell that is missing changes nothing. Rows are applied in order. docs/dataframes.md has more.
+            patch_document_column_name: The column of the patch document.
+            validate: Raise for a column that begins like one of these and is none; False leaves it out with a note.
+            space_id: Arize's; has no meaning here.
+            project_name: Arize's; has no meaning here, for ids are enough.
+
+        Returns:
+            How many rows were applied, and why each of the others was not: unknown span (`segment_not_found`), a patch
+            document that is no JSON object (`parse_failure`), …
+
+        Raises:
+            ConfigurationError: It is no frame, or lacks a column; for a destination that looks up no trace also
+                `context.trace_id` or `traceparent`. Nothing was changed.
+            MissingExtraError: An Arrow table needs pyarrow.
+            StoreError: Nothing was changed.
+        """
+        return self._updates.apply(metadata_rows(read_frame(dataframe), patch_document_column_name, validate=validate))
+
+    def log_metadata(
+        self,
+        dataframe: object,
+        project_name: str | None = None,
+        *,
+        validate: bool = True,
+        verbose: bool = True,
+        patch_document_column_name: str = PATCH_DOCUMENT,
+        space_id: str | None = None,
+    ) -> UpdateReport:
+        """Do as `update_metadata`: the name that Arize's client had before version 8.
+
+        Args:
+            dataframe: As there.
+            project_name: As there.
+            validate: As there.
+            verbose: Log the report, and its first errors, at level INFO to the logger `otel_metadata`.
+            patch_document_column_name: As there.
+            space_id: As there.
+
+        Returns:
+            As there.
+
+        Raises:
+            ConfigurationError: As there.
+            StoreError: As there.
+        """
+        report = self.update_metadata(dataframe, patch_document_column_name, validate=validate)
+        if verbose:
+            tell(report)
+        return report
+
+    def update_evaluations(
+        self,
+        dataframe: object,
+        *,
+        validate: bool = True,
+        space_id: str | None = None,
+        project_name: str | None = None,
+    ) -> UpdateReport:
+        """Set evaluations on many spans; the same name again replaces the evaluation whole.
+
+        Args:
+            dataframe: As for `update_metadata`, with columns `eval.<Name>.label` (text), `.score` (finite number),
+                `.explanation` (text), `.source` (`code`, `llm` or `human`), `.metadata` (object); `trace.eval.<Name>.…`
+                for the span's trace. Without any of them: `name`, `label`, `score`, `explanation`, one a row.
+                A row without label, score and explanation of a name sets nothing under it.
+            validate: As for `update_metadata`: `eval.Correctness.lable` raises.
+            space_id: Arize's; has no meaning here.
+            project_name: Arize's; has no meaning here.
+
+        Returns:
+            As `update_metadata`; a cell of a wrong type fails its row (`patch_failure`).
+
+        Raises:
+            ConfigurationError: As `update_metadata`.
+            MissingExtraError: An Arrow table needs pyarrow.
+            StoreError: Nothing was changed.
+        """
+        return self._updates.apply(evaluation_rows(read_frame(dataframe), validate=validate))
+
+    def update_annotations(
+        self,
+        dataframe: object,
+        *,
+        validate: bool = True,
+        space_id: str | None = None,
+        project_name: str | None = None,
+    ) -> UpdateReport:
+        """Set annotations on many spans; the same name by the same annotator again replaces the annotation whole.
+
+        Args:
+            dataframe: As for `update_metadata`, with columns `annotation.<Name>.label` (text), `.score` (finite
+                number), `.text`, `.annotator` (or `.updated_by`); `trace.annotation.<Name>.…` for the span's trace;
+                `annotation.notes` for a text under the name "notes". Without any of them: `name`, `label`, `score`,
+                `text`, one annotation a row.
+            validate: As for `update_metadata`.
+            space_id: Arize's; has no meaning here.
+            project_name: Arize's; has no meaning here.
+
+        Returns:
+            As `update_evaluations`.
+
+        Raises:
+            ConfigurationError: As `update_metadata`.
+            MissingExtraError: An Arrow table needs pyarrow.
+            StoreError: Nothing was changed.
+        """
+        return self._updates.apply(annotation_rows(read_frame(dataframe), validate=validate))
+
+    def annotate(
+        self,
+        annotations: Iterable[AnnotateRecordInput | Mapping[str, object] | object],
+        *,
+        project: str | None = None,
+        space: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+    ) -> UpdateReport:
+        """Set annotations on at most 1,000 spans: all of them, or none when a span is not stored.
+
+        A destination without a store cannot be asked first: there each record fares by itself, as the report says.
+
+        Args:
+            annotations: `AnnotateRecordInput`, dicts of the same keys, or objects of Arize's SDK. The same name (and
+                annotator) again replaces an annotation.
+            project: Arize's; has no meaning here.
+            space: Arize's; has no meaning here.
+            start_time: Arize's; has no meaning here, for spans of any time are found.
+            end_time: Arize's; has no meaning here.
+
+        Raises:
+            ConfigurationError: More than 1,000, or a record that cannot be read: it is named. Nothing was changed.
+            SpanNotFoundError: A span is not stored. Nothing was changed.
+            StoreError: Nothing was changed.
+        """
+        rows = record_rows(annotations)
+        return self._updates.apply_all(rows) if isinstance(self._updates, StoreUpdates) else self._updates.apply(rows)
+
+    annotate_spans = annotate
+    """The name that Arize's client had from 8.26 to 8.30."""
+
+    def log(
+        self,
+        dataframe: object,
+        evals_dataframe: object = None,
+        *,
+        project_name: str | None = None,
+        space_id: str | None = None,
+        validate: bool = True,
+    ) -> UpdateReport:
+        """Store many spans, and evaluations of them; one that is there is replaced, and what was said of it later kept.
+
+        Args:
+            dataframe: One row for each span, as for `update_metadata`: `context.span_id`, `context.trace_id`, `name`,
+                `start_time` and `end_time` (datetimes, or ISO 8601 texts); `parent_id`, `kind`, `span_kind`,
+                `status_code`, `status_message`, `project`, `scope_name`, `scope_version`;
+                `attributes.metadata.<field>`, `attributes.<name>`. Any other column is left out with a note.
+            evals_dataframe: Evaluations, as for `update_evaluations`; set after the spans were stored.
+            project_name: The project of spans that do not name theirs.
+            space_id: Arize's; has no meaning here.
+            validate: As for `update_evaluations`.
+
+        Returns:
+            The rows of both frames together; `status_code` is 200 when all were stored.
+
+        Raises:
+            ConfigurationError: This is no store, or a frame lacks a column. Nothing was changed.
+            MissingExtraError: An Arrow table needs pyarrow.
+            StoreError: Nothing was changed.
+        """
+        updates = StoreUpdates(self._store, self._versions)
+        evaluations = (
+            evaluation_rows(read_frame(evals_dataframe), validate=validate) if evals_dataframe is not None else None
+        )
+        report = updates.log(*span_rows(read_frame(dataframe), project_name))
+        return report if evaluations is None else report.joined(updates.apply(evaluations))
 
 
 @final

@@ -1,0 +1,199 @@
+"""What the columns of a frame of spans mean: for each row the span as a store keeps it, with its fields.
+
+Pure: a frame in, spans out. The columns are those that Arize documents for `log`, and those that a list or an export of
+ours shows under the same name.
+
+| column | is |
+|---|---|
+| `context.span_id`, `context.trace_id`, `name`, `start_time`, `end_time` | needed on every row |
+| `parent_id`, `kind`, `status_code`, `status_message`, `scope_name`, `scope_version`, `project` | may be left out |
+| `span_kind` | the attribute `openinference.span.kind` |
+| `attributes.metadata.<field>`, `attributes.metadata` | metadata: one field; a dict, or the JSON text of an object |
+| `attributes` | attributes: a dict, or the JSON text of an object |
+| `attributes.<name>` | one; canonical ones (`input.value`, `user.id`, `tag.tags`, …) are read as on any span |
+
+Every value has the version of its span's end, as one that arrived on the span: what is said of the span later stands
+over it, also when it is logged again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+from otel_metadata.client.columns import SPAN_ID, TRACE_ID, Rows, identities, read_object, read_span_id
+from otel_metadata.client.frames import Frame
+from otel_metadata.dialects.canonical import read
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.live.values import masked
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Fields, Json
+from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
+from otel_metadata.model.unset import UNSET
+from otel_metadata.model.value import STORE_LIMITS, clean, clean_key
+from otel_metadata.store.filter_tokens import nanoseconds
+
+__all__ = ["REQUIRED", "span_rows"]
+
+REQUIRED: Final = (SPAN_ID, TRACE_ID, "name", "start_time", "end_time")
+"""Columns that a frame of spans has to have."""
+
+_KINDS: Final = ("INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_STATUSES: Final = ("UNSET", "OK", "ERROR")
+_SPAN_KIND: Final = "openinference.span.kind"
+_ATTRIBUTES: Final = "attributes."
+_METADATA: Final = "attributes.metadata"
+# Columns of many attributes at once, and what stands before the name of each.
+_OBJECTS: Final[Mapping[str, str]] = {_METADATA: "metadata.", "attributes": ""}
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_INT64: Final = range(-(1 << 63), 1 << 63)
+
+
+def span_rows(frame: Frame, project: str | None = None) -> tuple[Rows, dict[int, tuple[StoredSpan, Fields]]]:
+    """Return the rows of a frame, and by row number the spans of those that can be read.
+
+    Args:
+        frame: The table.
+        project: Of rows that do not say theirs.
+
+    Raises:
+        ConfigurationError: A column that is needed is missing; it names those that are there.
+    """
+    missing = [column for column in REQUIRED if column not in frame]
+    if missing and frame.height:
+        raise ConfigurationError("columns of the frame", frame.names_for_people(), f"{', '.join(missing)} as well")
+    rows = identities(frame)
+    if not frame.height:
+        return rows, {}
+    known = {name: frame.column(name) for name in _PARTS if name in frame}
+    attributes = {name: frame.column(name) for name in frame.names if name in _OBJECTS or name.startswith(_ATTRIBUTES)}
+    rows.remember(
+        f"column {ascii(name)[:200]}: no part of a span here; it was left out"
+        for name in frame.names
+        if name not in known and name not in attributes and name not in REQUIRED
+    )
+    spans: dict[int, tuple[StoredSpan, Fields]] = {}
+    for row in rows.good():
+        if rows.trace_ids[row] is None:
+            rows.reject(row, "patch_failure", f", column {TRACE_ID!r}: nothing; expected 32 hex digits.")
+            continue
+        parts = _parts(rows, row, known, project)
+        values = _attributes(rows, row, attributes)
+        if row not in rows.problems:
+            spans[row] = _span(rows, row, parts, values)
+    return rows, spans
+
+
+def _parts(rows: Rows, row: int, known: Mapping[str, list[object]], project: str | None) -> dict[str, Any]:
+    """Return what the columns beside the attributes say of a row; a row that lacks something has a problem."""
+    parts: dict[str, Any] = {"project": project}
+    for name, cells in known.items():
+        cell = cells[row]
+        read_cell, expected = _PARTS[name]
+        if cell is UNSET or cell is None:
+            if name in REQUIRED:
+                rows.reject(row, "patch_failure", f", column {name!r}: nothing; expected {expected}.")
+            continue
+        parts[name] = read_cell(cell)
+        if parts[name] is None:
+            rows.reject(row, "patch_failure", f", column {name!r}: a {type(cell).__name__}; expected {expected}.")
+    if row not in rows.problems and parts["end_time"] < parts["start_time"]:
+        rows.reject(row, "patch_failure", ", column 'end_time': before start_time; expected a time after it.")
+    return parts
+
+
+def _attributes(rows: Rows, row: int, columns: Mapping[str, list[object]]) -> dict[str, object]:
+    """Return the cells of a row by attribute, `metadata.<field>` among them."""
+    values: dict[str, object] = {}
+    for column, cells in columns.items():
+        cell = cells[row]
+        if cell is UNSET or (cell is None and not column.startswith(f"{_METADATA}.")):
+            continue  # an attribute has no null
+        if column not in _OBJECTS:
+            values[column.removeprefix(_ATTRIBUTES)] = cell
+            continue
+        found = read_object(cell)
+        if found is None:
+            rows.reject(
+                row,
+                "parse_failure",
+                f", column {column!r}: a {type(cell).__name__}; expected a dict, or the JSON text of an object.",
+            )
+        else:
+            values.update({f"{_OBJECTS[column]}{key}": item for key, item in found.items()})
+    return values
+
+
+def _span(rows: Rows, row: int, parts: Mapping[str, Any], values: Mapping[str, object]) -> tuple[StoredSpan, Fields]:
+    if "span_kind" in parts:
+        values = {_SPAN_KIND: parts["span_kind"].upper(), **values}
+    notes: list[str] = []
+    cleaned: dict[str, Json] = {
+        clean_key(name, notes, "attribute"): clean(value, notes, name, STORE_LIMITS) for name, value in values.items()
+    }
+    rows.remember(notes)
+    version = (parts["end_time"], PLAIN_ATTRIBUTE_WRITER)
+    fields, taken = read(cleaned, version)
+    plain = {name: value for name, value in cleaned.items() if name not in taken}
+    project = parts["project"]
+    span = StoredSpan(
+        trace_id=cast("str", rows.trace_ids[row]),
+        span_id=rows.span_ids[row],
+        parent_id=parts.get("parent_id"),
+        trace_state="",
+        name=parts["name"],
+        kind=parts.get("kind", _KINDS[0]),
+        start_ns=parts["start_time"],
+        end_ns=parts["end_time"],
+        status_code=parts.get("status_code", _STATUSES[0]),
+        status_message=parts.get("status_message"),
+        attributes=_masked_attributes(plain, rows.notes),
+        events=(),
+        links=(),
+        resource={} if project is None else {PROJECT_NAMES[0]: project},
+        scope_name=parts.get("scope_name", ""),
+        scope_version=parts.get("scope_version"),
+    )
+    said = masked({name: value for name, (value, _) in fields.items()}, rows.notes)
+    return span, {name: (value, version) for name, value in said.items()}
+
+
+def _masked_attributes(attributes: Mapping[str, Json], notes: list[str]) -> dict[str, Json]:
+    said = masked({("span", "attribute", name): value for name, value in attributes.items()}, notes)
+    return {name: value for (_, _, name), value in said.items()}
+
+
+def _text(cell: object) -> str | None:
+    text = clean(cell, [], "", STORE_LIMITS) if isinstance(cell, str) else None
+    return text if isinstance(text, str) else None
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[object], str | None]:
+    def word(cell: object) -> str | None:
+        return cell.upper() if isinstance(cell, str) and cell.upper() in words else None
+
+    return word
+
+
+def _time_ns(cell: object) -> int | None:
+    """Return wall nanoseconds of a datetime (pandas keeps nanoseconds), or of an ISO 8601 text; UTC without a zone."""
+    if isinstance(cell, str):
+        return nanoseconds(cell.strip())
+    if not isinstance(cell, dt.datetime):
+        return None
+    since = (cell if cell.tzinfo is not None else cell.replace(tzinfo=dt.timezone.utc)) - _EPOCH
+    seconds = since.days * 86_400 + since.seconds
+    ns = seconds * 1_000_000_000 + since.microseconds * 1_000 + getattr(since, "nanoseconds", 0)
+    return ns if ns in _INT64 else None
+
+
+# Column → how a cell of it is read (None: it cannot be), and what is expected there.
+_PARTS: Final[Mapping[str, tuple[Callable[[object], Any], str]]] = {
+    **dict.fromkeys(
+        ("name", "span_kind", "status_message", "scope_name", "scope_version", "project"), (_text, "a text")
+    ),
+    **dict.fromkeys(("start_time", "end_time"), (_time_ns, "a datetime, or a text such as 2026-01-31T10:00:00Z")),
+    "parent_id": (read_span_id, "a span id of 16 hex digits"),
+    "kind": (_one_of(_KINDS), f"one of {', '.join(_KINDS)}"),
+    "status_code": (_one_of(_STATUSES), f"one of {', '.join(_STATUSES)}"),
+}

@@ -1,0 +1,343 @@
+"""The rows of a frame onto their spans: into a store, or through a destination's patch exporter.
+
+What a row says was decided in `client.columns`. Here each row gets its version, its span is found, and it ends as
+updated or as failed with a reason. A row is one patch, so it is applied whole or not at all.
+
+A store is written in parts of `PART_ROWS`, each a transaction, so that other processes get their turn. A destination
+gets batches of its own size; what it answers with a retry is tried a few times while the caller waits, and a
+destination that is down or paused ends the call: the rest fails with its answer instead of waiting for each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry import context as otel_context
+
+from otel_metadata.client.columns import SPAN_ID, TRACE_ID, TRACEPARENT, Rows
+from otel_metadata.client.report import MAX_NOTES, UpdateReport, span_error
+from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
+from otel_metadata.late.backoff import backoff_ns
+from otel_metadata.late.verdict import NO_ANSWER
+from otel_metadata.late.worker import suppressed
+from otel_metadata.live import settings
+from otel_metadata.live.registry import LOCK
+from otel_metadata.live.values import masked
+from otel_metadata.model.merge import Fields, merge
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Retry
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.record import SpanQuery
+from otel_metadata.model.span_ref import SpanKey, SpanRef
+from otel_metadata.reporting import REPORTER
+from otel_metadata.seams import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_metadata.late.destination import Destination
+    from otel_metadata.model.merge import Version
+    from otel_metadata.model.record import StoredKey, StoredSpan
+    from otel_metadata.seams import Clock, SpanStore, VersionSource
+
+__all__ = ["MAX_TRIES", "PART_ROWS", "DestinationUpdates", "StoreUpdates", "draw", "report_of"]
+
+PART_ROWS: Final = 50_000
+"""Rows in one transaction of a store. Each part writes the pages of the indexes that it touches anew: with 10,000 the
+embedded store takes a fifth longer. Another process's write waits for less than a second, and may wait for ten."""
+
+MAX_TRIES: Final = 4
+"""How often a patch is sent before its row fails: somebody waits for the call."""
+
+MAX_WAIT_NS: Final = 60_000_000_000
+"""The longest wait for another try; a destination that asks for more ends the call."""
+
+_TIMEOUT_MILLIS: Final = 30_000
+
+
+def report_of(rows: Rows) -> UpdateReport:
+    """Return what became of *rows*: those without a problem were applied."""
+    errors = [span_error(rows.span_ids[row], problem) for row, problem in sorted(rows.problems.items())]
+    return UpdateReport(spans_updated=len(rows.span_ids) - len(errors), errors=errors, notes=rows.notes)
+
+
+@final
+class StoreUpdates:
+    """Merges rows into a store. Any thread."""
+
+    def __init__(self, store: SpanStore, versions: VersionSource = settings.VERSIONS) -> None:
+        """Write into *store*, with versions from the source of this process: later updates win over earlier ones."""
+        self._store = store
+        self._versions = versions
+
+    def close(self) -> None:
+        """Nothing is held: the store is closed by whoever opened it."""
+
+    def apply(self, rows: Rows) -> UpdateReport:
+        """Apply every row whose span is stored, and say why the others were not.
+
+        Raises:
+            StoreError: The store cannot be read or written, and nothing was changed. Where a part was written before,
+                the report says so instead.
+        """
+        rows = _masked(rows)
+        self._in_parts(rows, lambda part: self._apply(rows, part))
+        return report_of(rows)
+
+    def apply_all(self, rows: Rows) -> UpdateReport:
+        """Apply all rows, or none.
+
+        Raises:
+            SpanNotFoundError: A span is not stored. Nothing was changed.
+            StoreError: The store cannot be read or written. Nothing was changed.
+        """
+        rows = _masked(rows)
+        self._apply(rows, rows.good(), all_or_none=True)
+        return report_of(rows)
+
+    def _apply(self, rows: Rows, part: Sequence[int], *, all_or_none: bool = False) -> None:
+        span_ids = rows.span_ids
+        found = self._store.find({span_ids[row] for row in part})
+        places: list[tuple[int, str]] = []
+        for row in part:
+            trace_id = self._trace_id(span_ids[row], rows.trace_ids[row], found)
+            if trace_id is not None:
+                places.append((row, trace_id))
+            elif all_or_none:
+                raise SpanNotFoundError(span_ids[row], repr(self._store))
+            else:
+                rows.reject(row, "segment_not_found", f": span {span_ids[row]} is not in {self._store!r}.")
+        versions = draw(self._versions, len(places))
+        # One after the other, for the garbage collector's sake.
+        self._store.patch_rows(
+            (trace_id, span_ids[row], fields)
+            for (row, trace_id), version in zip(places, versions, strict=True)
+            if (fields := rows.fields(row, version))
+        )
+
+    def log(self, rows: Rows, spans: Mapping[int, tuple[StoredSpan, Fields]]) -> UpdateReport:
+        """Store *spans*, each the span of a row, and say which rows were stored.
+
+        Raises:
+            StoreError: The store cannot be written, and nothing was. Where a part was, the report says so instead.
+        """
+
+        def store(part: Sequence[int]) -> None:
+            self._store.write_rows([spans[row] for row in part])
+            there = self._store.find({rows.span_ids[row] for row in part})
+            for row in part:
+                if rows.span_ids[row] not in there:
+                    rows.reject(row, "patch_failure", f": span {rows.span_ids[row]} was deleted; expected a new span.")
+
+        self._in_parts(rows, store)
+        return report_of(rows)
+
+    def _in_parts(self, rows: Rows, apply: Callable[[Sequence[int]], None]) -> None:
+        """Call *apply* with the good rows, part by part, until one fails."""
+        good = rows.good()
+        for start in range(0, len(good), PART_ROWS):
+            try:
+                apply(good[start : start + PART_ROWS])
+            except StoreError as error:
+                if not start:
+                    raise
+                for row in good[start:]:
+                    rows.reject(row, "connection_failure", f": {error}")
+                return
+
+    def _trace_id(self, span_id: str, trace_id: str | None, found: Mapping[str, StoredKey]) -> str | None:
+        """Return the trace that a span is stored in, None for none."""
+        key = found.get(span_id)
+        if key is None or trace_id is None or key.trace_id == trace_id:
+            return key.trace_id if key is not None else None
+        # The newest span of this id is one of another trace.
+        return trace_id if self._store.query(SpanQuery(trace_id, span_id, limit=1)) else None
+
+
+@final
+@dataclass(slots=True)
+class _Sent:
+    """A patch, the rows that it is made of, and why it has not arrived."""
+
+    patch: Patch
+    rows: list[int]
+    problem: DeliveryError | None = None
+
+
+@final
+@dataclass(slots=True)
+class _Try:
+    """What one try of a batch leaves.
+
+    Attributes:
+        again: To be tried after a wait.
+        smaller: To be tried at once, in parts: too large together, or the exporter raised.
+        wait_ns: Before the next try.
+        pause: Why the destination as a whole cannot go on.
+    """
+
+    again: list[_Sent] = field(default_factory=list)
+    smaller: list[_Sent] = field(default_factory=list)
+    wait_ns: int = 0
+    pause: DeliveryError | None = None
+
+
+@final
+class DestinationUpdates:
+    """Sends rows through the patch exporter of a destination. Any thread; one call at a time, others wait.
+
+    The destination has to be one of its own: an exporter is called by one thread at a time, and in a pipeline that is
+    its worker.
+    """
+
+    def __init__(
+        self, destination: Destination, clock: Clock | None = None, versions: VersionSource = settings.VERSIONS
+    ) -> None:
+        """Send to *destination*, which is shut down by whoever made it."""
+        self._name = destination.name
+        self._exporter = destination.patch_exporter
+        self._clock = clock or SystemClock()
+        self._versions = versions
+        self._lock = threading.Lock()
+        self._is_closing = threading.Event()
+        self._suppressed = suppressed()
+
+    def close(self) -> None:
+        """End the wait of a call that runs: what it waits for has failed. Any thread."""
+        self._is_closing.set()
+
+    def apply(self, rows: Rows) -> UpdateReport:
+        """Send every row that can be read, and say which arrived.
+
+        Rows of one span are one patch. A destination that cannot tell an unknown span (`reports_missing`) counts it as
+        updated.
+
+        Raises:
+            ConfigurationError: No row says its trace. Nothing was sent.
+        """
+        rows = _masked(rows)
+        good = rows.good()
+        if good and not any(rows.trace_ids[row] for row in good):
+            raise ConfigurationError(
+                "columns of the frame",
+                f"{SPAN_ID} alone",
+                f"{TRACE_ID} as well, or {TRACEPARENT}: {self._name} is no store in which a trace can be looked up",
+            )
+        with self._lock:
+            sent = self._patches(rows, good)
+            self._deliver(sent, rows)
+        for one in sent:
+            if one.problem is not None:
+                for row in one.rows:
+                    rows.problems[row] = replace(one.problem, message=f"Row {row}: {one.problem.message}")
+        return report_of(rows)
+
+    def _patches(self, rows: Rows, good: Sequence[int]) -> list[_Sent]:
+        """Return one patch for each span, in the order of their first rows."""
+        by_span: dict[SpanKey, _Sent] = {}
+        for row, version in zip(good, draw(self._versions, len(good)), strict=True):
+            trace_id = rows.trace_ids[row]
+            if trace_id is None:
+                rows.reject(row, "segment_not_found", f", column {TRACE_ID!r}: nothing; expected 32 hex digits.")
+                continue
+            fields = rows.fields(row, version)
+            if not fields:
+                continue
+            target = SpanRef(int(trace_id, 16), int(rows.span_ids[row], 16))
+            one = by_span.setdefault(target.key, _Sent(Patch(target, fields), []))
+            one.rows.append(row)
+            one.patch = Patch(target, merge(one.patch.fields, fields))
+        return list(by_span.values())
+
+    def _deliver(self, sent: Sequence[_Sent], rows: Rows) -> None:
+        size = self._exporter.max_batch
+        for start in range(0, len(sent), size):
+            end = self._send(sent[start : start + size], rows)
+            if end is not None:
+                for one in sent[start + size :]:
+                    one.problem = end
+                return
+
+    def _send(self, batch: Sequence[_Sent], rows: Rows) -> DeliveryError | None:
+        """Send a batch, and what remains of it again; return why the whole call has to end, where it has to."""
+        due = [list(batch)]
+        again: list[_Sent] = []
+        attempt, wait_ns = 1, 0
+        while due:
+            group = due.pop(0)
+            tried = self._try(group, attempt, rows)
+            if tried.pause is not None:
+                for one in (*tried.again, *tried.smaller, *again, *(one for rest in due for one in rest)):
+                    one.problem = tried.pause
+                return tried.pause
+            again += tried.again
+            wait_ns = max(wait_ns, tried.wait_ns)
+            half = max(len(group) // 2, 1)
+            due += [tried.smaller[at : at + half] for at in range(0, len(tried.smaller), half)]
+            if due or not again:
+                continue
+            too_long = wait_ns > MAX_WAIT_NS
+            if attempt == MAX_TRIES or too_long or self._clock.wait(self._is_closing, wait_ns):
+                # When nothing of a batch arrives, what follows would only wait as long.
+                is_down = len(again) == len(batch) or too_long or self._is_closing.is_set()
+                return again[0].problem if is_down else None
+            due, again, attempt, wait_ns = [again], [], attempt + 1, 0
+        return None
+
+    def _try(self, group: Sequence[_Sent], attempt: int, rows: Rows) -> _Try:
+        """Send patches once."""
+        tried = _Try()
+        outcomes = self._export([one.patch for one in group])
+        if outcomes is None and len(group) > 1:
+            tried.smaller = list(group)  # it may choke on one of them
+            return tried
+        for one, outcome in zip(group, outcomes or [_RAISED], strict=True):
+            if isinstance(outcome, Delivered):
+                one.problem = None
+                rows.remember(outcome.notes)
+                continue
+            one.problem = outcome.error
+            if isinstance(outcome, Retry):
+                tried.again.append(one)
+                tried.wait_ns = max(tried.wait_ns, backoff_ns(attempt, outcome.after_millis, 1.0))
+            elif isinstance(outcome, Pause):
+                tried.again.append(one)
+                tried.pause = outcome.error
+            elif outcome.error.type == "too_large" and len(group) > 1:
+                tried.smaller.append(one)
+        return tried
+
+    def _export(self, patches: Sequence[Patch]) -> list[Outcome] | None:
+        """Return one outcome for each patch; None when the exporter raised."""
+        token = otel_context.attach(self._suppressed)
+        try:
+            answers = list(islice(self._exporter.export(patches, timeout_millis=_TIMEOUT_MILLIS), len(patches)))
+        except Exception as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(
+                f"patch_export:{self._name}", f"{self._name}: the patch exporter raised {type(error).__name__}."
+            )
+            return None
+        finally:
+            otel_context.detach(token)
+        return [*answers, *[NO_ANSWER] * (len(patches) - len(answers))]
+
+
+_RAISED: Final = Retry(DeliveryError("connection_failure", "the patch exporter raised; the log says what"))
+
+
+def _masked(rows: Rows) -> Rows:
+    """Return *rows* through the mask of this process, as every other update."""
+    if settings.in_force.mask is None:
+        return rows
+    documents = {row: masked(rows.values(row), rows.notes) for row in rows.good()}
+    del rows.notes[MAX_NOTES:]
+    return replace(rows, columns=[], documents=documents)
+
+
+def draw(versions: VersionSource, count: int) -> list[Version]:
+    """Return *count* versions, ascending."""
+    with LOCK:  # under which every update of this process draws its version
+        return versions.several(count)
