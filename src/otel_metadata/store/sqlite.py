@@ -99,10 +99,9 @@ WHERE CASE WHEN excluded.kind = 'tag' THEN (excluded.ns, excluded.writer) < (ns,
 
 _FIELDS_OF: Final = "SELECT level, kind, key, value, ns, writer FROM fields WHERE trace_id = ? AND span_id IN (?, '')"
 
-# Of one id in several traces the newest comes last, and stands.
 _FIND: Final = """
 SELECT spans.span_id, spans.trace_id, spans.start_ns, spans.end_ns
-FROM json_each(?) AS wanted CROSS JOIN spans ON spans.span_id = wanted.value ORDER BY spans.start_ns, spans.trace_id
+FROM json_each(?) AS wanted CROSS JOIN spans ON spans.span_id = wanted.value
 """
 
 _DELETE_SPAN: Final = "DELETE FROM spans WHERE trace_id = ? AND span_id = ?"
@@ -274,7 +273,13 @@ class SqliteStore:
         ids = orjson.dumps(list(span_ids)).decode()
 
         def read(connection: sqlite3.Connection) -> dict[str, StoredKey]:
-            return {span_id: StoredKey(*key) for span_id, *key in connection.execute(_FIND, (ids,))}
+            found: dict[str, StoredKey] = {}
+            for span_id, trace_id, start_ns, end_ns in connection.execute(_FIND, (ids,)):
+                held = found.get(span_id)
+                # An id in several traces is rare: compared here, nothing has to be sorted.
+                if held is None or (start_ns, trace_id) > (held.start_ns, held.trace_id):
+                    found[span_id] = StoredKey(trace_id, start_ns, end_ns)
+            return found
 
         return self._read(read)
 
