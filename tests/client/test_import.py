@@ -90,6 +90,12 @@ FULL = ended_span(
 )
 
 
+MEMBERS = [
+    *("resourceSpans", "scopeSpans", "spans", "scope", "resource", "attributes", "key", "value", "status", "events"),
+    *("links", "kvlistValue", "values", "traceId", "spanId", "name"),
+]
+
+
 class TestOtlp:
     def test_a_span_of_the_collector_is_the_span_that_was_sent(self, store: SqliteStore, tmp_path: Path) -> None:
         """Whatever OTLP says of it; canonical attributes are fields, as when it is written directly."""
@@ -233,33 +239,7 @@ class TestOtlp:
     @given(
         junk=st.recursive(
             st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=4),
-            lambda parts: (
-                st.lists(parts, max_size=3)
-                | st.dictionaries(
-                    st.sampled_from(
-                        [
-                            "resourceSpans",
-                            "scopeSpans",
-                            "spans",
-                            "scope",
-                            "resource",
-                            "attributes",
-                            "key",
-                            "value",
-                            "status",
-                            "events",
-                            "links",
-                            "kvlistValue",
-                            "values",
-                            "traceId",
-                            "spanId",
-                            "name",
-                        ]
-                    ),
-                    parts,
-                    max_size=4,
-                )
-            ),
+            lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(MEMBERS), parts, max_size=4),
             max_leaves=15,
         )
     )

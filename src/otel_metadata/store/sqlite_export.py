@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["batches"]
 
-_PAGE_ROWS: Final = 10_000
+_PAGE_ROWS: Final = 2_000
 _PAGE_CHARS: Final = 16_000_000
 """A page ends with the row that reaches either; prompts are long."""
 
@@ -102,8 +102,9 @@ def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
         attributes, events, links, resource, scope_name, scope_version, gathered,
     ) = row  # fmt: skip
     entries = orjson.loads(f"[{gathered}]") if gathered is not None else []
-    if not all((entry[0], entry[1]) in _PLAIN for entry in entries):
-        return table.arrow_row(stored_span(row[:-1]), _fields(entries))
+    for entry in entries:
+        if (entry[0], entry[1]) not in _PLAIN:
+            return table.arrow_row(stored_span(row[:-1]), _fields(entries))
     shown: dict[str, Any] = {}
     for entry in entries:
         level, field_kind, key, _, _, value = entry
@@ -119,7 +120,7 @@ def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
     metadata, trace_metadata = get("attributes.metadata"), get("trace.metadata")
     return (
         trace_id, span_id, trace_state or None, parent_id, name, kind,
-        span_kind_of(orjson.loads(attributes)), start_ns, end_ns, (end_ns - start_ns) / 1e6,
+        _span_kind(attributes), start_ns, end_ns, (end_ns - start_ns) / 1e6,
         status_code, status_message, _project(resource), None, None,
         get("attributes.input.value"), get("attributes.input.mime_type"),
         get("attributes.output.value"), get("attributes.output.mime_type"),
@@ -134,6 +135,11 @@ def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
 
 def _fields(entries: list[list[Any]]) -> dict[FieldName, tuple[Json, Version]]:
     return {(level, kind, key): (value, (ns, int(writer, 16))) for level, kind, key, ns, writer, value in entries}
+
+
+def _span_kind(attributes: str) -> str | None:
+    # Most spans are no concern of OpenInference, and a look is quicker than to read them.
+    return span_kind_of(orjson.loads(attributes)) if "openinference" in attributes else None
 
 
 def _something(text: str) -> str | None:
