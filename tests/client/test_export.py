@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import resource
+import secrets
 import stat
 import sys
 from collections.abc import Iterator
@@ -229,6 +231,20 @@ class TestWhole:
 
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_file_that_must_not_grow_further_is_told_and_leaves_nothing(self, format: str, tmp_path: Path) -> None:
+        """As of a full disk: the system refuses what each format writes on the way."""
+        store = SqliteStore(":memory:")
+        store.write([ended_span(fields={("span", "input", ""): (secrets.token_hex(1_000_000), (START_NS, 1))})])
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
+        try:
+            with pytest.raises(FileError, match="has room"):
+                export.export_to_file(store.export(SpanQuery()), tmp_path / "s", FORMATS[format])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_missing_package_is_told_before_a_file_is_made(
         self, client: om.Client, format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -269,3 +285,10 @@ class TestProgress:
         assert export.export_to_file(batches(), tmp_path / "s", export.jsonl, progress=True) == 1
 
         assert capsys.readouterr() == ("", "")
+
+
+def test_the_page_about_exports_names_every_column() -> None:
+    """A user finds what a column holds."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "export.md").read_text()
+
+    assert {name for name in table.COLUMNS if f"`{name}`" not in page} == set()
