@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import os
 import resource
 import secrets
 import stat
@@ -70,6 +71,16 @@ def batches(*more: Any) -> Iterator[Any]:
 
 
 class TestFormats:
+    def test_json_lines_go_to_an_open_file_too(self, client: om.Client, tmp_path: Path) -> None:
+        """The same lines as under a name; the file stays open."""
+        write(client, "jsonl", tmp_path / "s.jsonl")
+        stream = io.BytesIO(b"before")
+        stream.seek(6)
+
+        assert client.spans.export_to_jsonl(stream) == 2
+
+        assert stream.getvalue() == b"before" + (tmp_path / "s.jsonl").read_bytes()
+
     def test_parquet_has_the_table(self, client: om.Client, tmp_path: Path) -> None:
         """Its schema with our format number, a row a span; the count is returned."""
         assert write(client, "parquet", tmp_path / "s.parquet") == 2
@@ -217,6 +228,15 @@ class TestWhole:
         assert isinstance(error.value, OSError)
         assert error.value.path == str(tmp_path / path)
         assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "store"]
+
+    def test_what_is_no_file_is_not_replaced(self, client: om.Client, format: str, tmp_path: Path) -> None:
+        """A pipe stays one: a device such as /dev/null would be gone for everybody."""
+        os.mkfifo(tmp_path / "pipe")
+
+        with pytest.raises(FileError, match="no ordinary file; expected a path of a file"):
+            write(client, format, tmp_path / "pipe")
+
+        assert (tmp_path / "pipe").is_fifo()
 
     def test_a_full_disk_is_told_and_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The bytes may be refused as late as when they are brought to the disk."""

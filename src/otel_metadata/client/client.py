@@ -5,10 +5,11 @@ It works on a store by itself, or sends updates through a destination, and needs
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, BinaryIO, final
 
-from otel_metadata.client import export
+from otel_metadata.client import export, imports
 from otel_metadata.client.columns import (
     PATCH_DOCUMENT,
     AnnotateRecordInput,
@@ -32,12 +33,12 @@ from otel_metadata.pipeline import open_store
 from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Mapping
     from types import TracebackType
 
     import pandas as pd
 
+    from otel_metadata.client.imports import ImportReport
     from otel_metadata.client.queries import Time
     from otel_metadata.seams import Clock, SpanStore
 
@@ -261,7 +262,7 @@ class Spans:
 
     def export_to_jsonl(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | BinaryIO,
         *,
         project: str | None = None,
         start_time: Time | None = None,
@@ -275,7 +276,8 @@ class Spans:
         Streamed: memory does not grow with the number of spans. What is at *path* is replaced when all is written.
 
         Args:
-            path: In a directory that exists.
+            path: In a directory that exists; or a binary file that is open, such as `sys.stdout.buffer`, which is
+                written as the spans come.
             project: As for `list`.
             start_time: Only spans that started then or later; without it from the first.
             end_time: Only spans that started before.
@@ -290,7 +292,10 @@ class Spans:
             StoreError: The store cannot be read; what was there is as it was.
         """
         query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
-        return export.export_to_file(self._store.export(query), path, export.jsonl, progress=progress)
+        batches = self._store.export(query)
+        if isinstance(path, str | os.PathLike):
+            return export.export_to_file(batches, path, export.jsonl, progress=progress)
+        return export.export_to_stream(batches, path, progress=progress)
 
     def export_to_csv(
         self,
@@ -324,6 +329,22 @@ class Spans:
         """
         query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
         return export.export_to_file(self._store.export(query), path, export.csv, progress=progress)
+
+    def import_file(self, path: str | os.PathLike[str]) -> ImportReport:
+        """Store the spans of a file; what cannot be read is told, the rest is imported. Twice is the same as once.
+
+        Fields merge by version: an export that is older than what is stored overwrites nothing.
+
+        Args:
+            path: OTLP as JSON, one request a line, as the Collector's file exporter writes it; Parquet or JSON Lines
+                exported from here.
+
+        Raises:
+            FileError: It cannot be read, or is something else; what was read before stays imported.
+            MissingExtraError: It is Parquet, and pyarrow is not installed.
+            StoreError: The store cannot be written; what was written before stays.
+        """
+        return imports.import_file(self._store, path)
 
     def delete(self, span_ids: Iterable[str | SpanRef]) -> DeleteReport:
         """Delete spans and all that was said of them, for good; unknown ones are ignored.

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 
 import orjson
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["Format", "csv", "export_to_df", "export_to_file", "jsonl", "parquet"]
+__all__ = ["Format", "csv", "export_to_df", "export_to_file", "export_to_stream", "jsonl", "parquet"]
 
 _Write: TypeAlias = "Callable[[pa.RecordBatch], None]"
 
@@ -61,6 +61,24 @@ def export_to_file(
             write(batch)
             count += batch.num_rows
             advance(batch.num_rows)
+    return count
+
+
+def export_to_stream(batches: Iterable[pa.RecordBatch], stream: BinaryIO, *, progress: bool | None = None) -> int:
+    """Write batches as JSON Lines to an open file, as they come, and return the number of spans.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        OSError: It cannot be written.
+        StoreError: The store cannot be read.
+    """
+    count = 0
+    with _shown(progress) as advance:
+        for batch in batches:
+            stream.writelines(_json_lines(batch))
+            count += batch.num_rows
+            advance(batch.num_rows)
+    stream.flush()
     return count
 
 
@@ -107,14 +125,7 @@ def parquet(path: str) -> Iterator[_Write]:
 def jsonl(path: str) -> Iterator[_Write]:
     """One JSON object a line: JSON columns as JSON, times as ISO 8601 in UTC; what a span lacks is left out."""
     with Path(path).open("wb") as file:
-
-        def write(batch: pa.RecordBatch) -> None:
-            columns = [_for_json(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
-            for values in zip(*columns, strict=True):
-                row = zip(batch.schema.names, values, strict=True)
-                file.write(orjson.dumps({name: value for name, value in row if value is not None}) + b"\n")
-
-        yield write
+        yield lambda batch: file.writelines(_json_lines(batch))
 
 
 @contextmanager
@@ -132,6 +143,13 @@ def csv(path: str) -> Iterator[_Write]:
             writer.write_batch(arrow.RecordBatch.from_arrays(columns, schema=schema))
 
         yield write
+
+
+def _json_lines(batch: pa.RecordBatch) -> Iterator[bytes]:
+    columns = [_for_json(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+    for values in zip(*columns, strict=True):
+        row = zip(batch.schema.names, values, strict=True)
+        yield orjson.dumps({name: value for name, value in row if value is not None}) + b"\n"
 
 
 def _for_json(name: str, column: pa.Array) -> list[Any]:
@@ -164,8 +182,9 @@ def _nanoseconds(column: pa.Array) -> list[int]:
 def _whole_file(path: str) -> Iterator[str]:
     """Give the name of a new file, which becomes *path* when the block ends well, and is removed when not."""
     expected = "a path of a file in a directory that exists, is writable and has room"
-    if Path(path).is_dir():
-        raise FileError(path, "a directory", expected)
+    # A device or a pipe would be replaced by the file, for whoever may do that.
+    if Path(path).exists() and not Path(path).is_file():
+        raise FileError(path, "a directory" if Path(path).is_dir() else "no ordinary file", expected)
     part = None
     try:
         handle, part = tempfile.mkstemp(prefix=f".{Path(path).name}.", suffix=".part", dir=Path(path).parent)
