@@ -5,6 +5,7 @@ It works on a store by itself, or sends updates through a destination, and needs
 
 from __future__ import annotations
 
+import builtins
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, final
@@ -13,6 +14,7 @@ from otel_metadata.client import export, imports
 from otel_metadata.client.columns import (
     PATCH_DOCUMENT,
     AnnotateRecordInput,
+    Rows,
     annotation_rows,
     evaluation_rows,
     metadata_rows,
@@ -27,8 +29,10 @@ from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError
 from otel_metadata.late.destination import Destination
 from otel_metadata.live import settings
+from otel_metadata.live.values import span_values
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.model.unset import UNSET
 from otel_metadata.pipeline import open_store
 from otel_metadata.seams import SystemClock, VersionSource
 
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 
     from otel_metadata.client.imports import ImportReport
     from otel_metadata.client.queries import Time
+    from otel_metadata.live.values import StatusLike
+    from otel_metadata.model.merge import Level
     from otel_metadata.seams import Clock, SpanStore
 
 __all__ = ["Client", "DeleteReport", "Spans"]
@@ -375,6 +381,68 @@ class Spans:
             tuple(span_id for span_id in asked if span_id in deleted),
             tuple(span_id for span_id in asked if span_id not in deleted),
         )
+
+    def update(
+        self,
+        span_id: str | SpanRef,
+        *,
+        level: Level = "span",
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        name: str | None = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        input: object = UNSET,  # the word of the field
+        output: object = UNSET,
+        tags: Iterable[str] | None = None,
+        status: StatusLike | None = None,
+        status_message: str | None = None,
+    ) -> UpdateReport:
+        """Update one stored span, or its trace, as `update_span` and `update_trace` do in an application.
+
+        Args:
+            span_id: 16 hex digits, a `SpanRef`, or a `traceparent`; of one id in several traces the newest span.
+            level: `"trace"` for the trace of the span.
+            metadata: First-level keys.
+            attributes: Plain attributes; of a span only.
+            name: A new name.
+            user_id: The user behind it.
+            session_id: The session it belongs to.
+            input: What went in.
+            output: What came out.
+            tags: Texts to add.
+            status: `"ok"`, `"error"` or an integer code; of a span only.
+            status_message: A description of an error; of a span only.
+
+        Returns:
+            As `update_metadata`, of one row; `notes` say what the clean-up changed.
+
+        Raises:
+            ConfigurationError: A trace has no such field. Nothing was changed.
+            InvalidSpanRefError: The id has another form.
+            SpanNotFoundError: The span is not stored.
+            StoreError: Nothing was changed.
+        """
+        if level == "trace" and not (attributes is None and status is None and status_message is None):
+            raise ConfigurationError("update(level=)", level, "span for attributes, status and status_message")
+        trace_id, wanted = _ids(span_id)
+        notes: builtins.list[str] = []
+        values = span_values(
+            level,
+            notes,
+            metadata,
+            attributes,
+            name,
+            user_id,
+            session_id,
+            input,
+            output,
+            tags,
+            status,
+            status_message,
+        )
+        rows = Rows([wanted], [trace_id], documents={0: values}, notes=notes)
+        return self._updates.apply_all(rows) if isinstance(self._updates, StoreUpdates) else self._updates.apply(rows)
 
     def update_metadata(
         self,
