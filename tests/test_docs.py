@@ -11,6 +11,7 @@ from tests.backends import shown
 
 import otel_metadata
 from otel_metadata import backends
+from otel_metadata.cli.app import app
 from otel_metadata.dialects.canonical import JSON_NAMES
 from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.model.evaluation import Annotation, annotation_key
@@ -75,6 +76,14 @@ def test_the_configuration_page_lists_every_variable() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     rows = re.findall(r"^\| `(OTEL_[A-Z_]+)` \| `(.*?)` \| (.*?) \|$", page, re.MULTILINE)
     assert rows == [tuple(variable) for variable in VARIABLES]
+
+
+def test_the_command_line_page_has_every_command() -> None:
+    """Each command is shown on the page at least once."""
+    page = (ROOT / "docs" / "cli.md").read_text()
+    names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+    names += [group.name for group in app.registered_groups if group.name]
+    assert [name for name in names if f"otel-metadata {name}" not in page] == []
 
 
 def test_the_backends_page_shows_what_the_code_does() -> None:

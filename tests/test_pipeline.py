@@ -806,3 +806,27 @@ def test_otlp_carries_spans_and_late_patches(receiver, provider):
     assert update.trace_id == answer.trace_id
     assert attributes_of(update)["metadata.thumbs"] == "down"
     assert om.stats().destinations["otlp"].delivered == 2
+
+
+@pytest.mark.parametrize(
+    ("named", "url"),
+    [
+        (None, "sqlite:///otel_metadata.db"),
+        (" , ", "sqlite:///otel_metadata.db"),
+        ("otlp, sqlite:///a.db, sqlite:///b.db", "sqlite:///a.db"),
+        ("console,clickhouse://host/db,sqlite:///a.db", "clickhouse://host/db"),
+        ("clickhouses://host/db", "clickhouses://host/db"),
+    ],
+)
+def test_the_default_store_is_where_configure_sends(monkeypatch, named, url):
+    """Of the destinations of the environment the first one that is a store."""
+    if named is not None:
+        monkeypatch.setenv("OTEL_PYTHON_METADATA_DESTINATIONS", named)
+    assert pipeline.default_store() == url
+
+
+def test_destinations_without_a_store_have_no_default_store(monkeypatch):
+    """The error shows no password."""
+    monkeypatch.setenv("OTEL_PYTHON_METADATA_DESTINATIONS", "console,http://user:secret@host")
+    with pytest.raises(ConfigurationError, match=r"'console,http://\*\*\*@host'; expected a store among them"):
+        pipeline.default_store()

@@ -43,14 +43,18 @@ if TYPE_CHECKING:
     from otel_metadata.model.masking import Mask
     from otel_metadata.seams import SpanStore
 
-__all__ = ["VARIABLES", "Pipeline", "configure", "flush", "open_store", "shutdown", "stats"]
+__all__ = ["VARIABLES", "Pipeline", "configure", "default_store", "flush", "open_store", "shutdown", "stats"]
 
 DEFAULT_DESTINATION: Final = "sqlite:///otel_metadata.db"
+
+DESTINATIONS: Final = "OTEL_PYTHON_METADATA_DESTINATIONS"
 
 ENTRY_POINT_GROUP: Final = "otel_metadata_destination"
 """A package adds a destination by an entry point of this group: its name, or the scheme of its URLs, to a callable that
 takes the text given to `configure` and returns a `Destination`."""
 
+
+_STORE_SCHEMES: Final = ("sqlite", "clickhouse", "clickhouses")
 
 SPOOL: Final = "OTEL_PYTHON_METADATA_SPOOL"
 SPOOL_QUOTA: Final = "OTEL_PYTHON_METADATA_SPOOL_QUOTA_BYTES"
@@ -72,9 +76,7 @@ class Variable(NamedTuple):
 
 
 VARIABLES: Final = (
-    Variable(
-        "OTEL_PYTHON_METADATA_DESTINATIONS", DEFAULT_DESTINATION, "Destinations of `configure()`, separated by commas."
-    ),
+    Variable(DESTINATIONS, DEFAULT_DESTINATION, "Destinations of `configure()`, separated by commas."),
     Variable(SPOOL, "none", "File for updates that must survive the process; none without it."),
     Variable(SPOOL_QUOTA, "1073741824", "Bytes beyond which nothing more is written to the spool."),
     Variable(SPOOL_DURABILITY, "process", "What a spooled update survives: `process`, or `power` (one fsync a write)."),
@@ -389,6 +391,23 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
     raise ConfigurationError("store", _without_password(url), "sqlite:///relative.db or sqlite:////absolute.db")
 
 
+def default_store() -> str:
+    """Return the URL of the store that `configure()` sends to: the first one that the environment names.
+
+    Raises:
+        ConfigurationError: The environment names destinations, and none of them is a store.
+    """
+    named = list(_from_environment())
+    for text in named:
+        if text.partition("://")[0] in _STORE_SCHEMES:
+            return text
+    raise ConfigurationError(
+        DESTINATIONS,
+        ",".join(_without_password(text) for text in named),
+        "a store among them, such as sqlite:///spans.db; or name one (on the command line by --store)",
+    )
+
+
 def _provider(given: TracerProvider | None) -> tuple[TracerProvider, bool]:
     if given is not None:
         if not isinstance(given, TracerProvider):
@@ -409,7 +428,7 @@ def _provider(given: TracerProvider | None) -> tuple[TracerProvider, bool]:
 
 
 def _from_environment() -> Iterable[str]:
-    text = os.environ.get("OTEL_PYTHON_METADATA_DESTINATIONS", "")
+    text = os.environ.get(DESTINATIONS, "")
     return [part.strip() for part in text.split(",") if part.strip()] or [DEFAULT_DESTINATION]
 
 

@@ -15,4 +15,6 @@ def main() -> None:
         from otel_metadata.cli.app import app  # typer and rich are an extra
     except ModuleNotFoundError as error:
         raise SystemExit(f"otel-metadata: {error.name} is not installed; pip install 'otel-metadata[cli]'.") from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # as of any program that an interrupt ends; later ones are typer's business
     app()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from otel_metadata._version import __version__
+from otel_metadata.cli import spans
 from otel_metadata.cli.spool import spool_app
 
 __all__ = ["app"]
@@ -18,6 +19,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+for command in (spans.ls, spans.show, spans.patch, spans.score, spans.annotate, spans.export):
+    app.command()(command)
+app.command("import")(spans.import_)
+app.command()(spans.delete)
 app.add_typer(spool_app, name="spool")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from otel_metadata.cli.llm_stub import LlmStub
+from otel_metadata.cli.shown import trace_trees
 from otel_metadata.client import Client
 from otel_metadata.live.captured import capture_spans
 from otel_metadata.live.current import (
@@ -38,7 +38,6 @@ from otel_metadata.live.current import (
 from otel_metadata.live.observe import observe
 from otel_metadata.live.spans import start_span
 from otel_metadata.live.using import using_metadata
-from otel_metadata.model.merge import json_text
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.record import SpanRecord
 from otel_metadata.model.span_ref import SpanRef
@@ -229,48 +228,10 @@ def _print_updates(console: Console, updates: list[_Shown]) -> None:
 
 
 def _print_spans(console: Console, records: Sequence[SpanRecord]) -> None:
-    children: dict[str | None, list[SpanRecord]] = {}
-    for record in sorted(records, key=lambda one: one.span.start_ns):
-        children.setdefault(record.parent_id, []).append(record)
-    for root in children.get(None, []):
-        tree = Tree(f"[bold]The trace, as read back from the store[/]  [dim]{root.trace_id}[/]", guide_style="dim")
-        _add_trace(tree, root)
-        _add(tree, root, children)
+    console.print("[bold]The trace, as read back from the store[/]")
+    for tree in trace_trees(records):
         console.print(tree)
     console.print()
-
-
-def _add_trace(tree: Tree, root: SpanRecord) -> None:
-    facts = [_pairs("metadata", root.trace_metadata)] if root.trace_metadata else []
-    facts += [f"[dim]user[/] {root.user_id}"] if root.user_id else []
-    facts += [f"[dim]session[/] {root.session_id}"] if root.session_id else []
-    tree.add("[dim]trace[/]  " + "  ".join(facts))
-
-
-def _add(tree: Tree, record: SpanRecord, children: Mapping[str | None, list[SpanRecord]]) -> None:
-    millis = (record.span.end_ns - record.span.start_ns) / 1e6
-    node = tree.add(f"[bold]{escape(record.name)}[/]  [dim]{record.kind.lower()}, {millis:.1f} ms[/]")
-    if record.metadata:
-        node.add(_pairs("metadata", record.metadata))
-    if record.tags:
-        node.add(f"[dim]tags[/] {escape(', '.join(record.tags))}")
-    for name, value in (("input", record.input), ("output", record.output)):
-        if value is not None:
-            text = value if isinstance(value, str) else json_text(value)
-            node.add(f"[dim]{name}[/] {escape(text if len(text) < 72 else text[:71] + '…')}")
-    for name, evaluation in record.evaluations.items():
-        facts = [str(part) for part in (evaluation.label, evaluation.score, evaluation.explanation) if part is not None]
-        node.add(f"[dim]evaluation[/] {escape(name)} = {escape(', '.join(facts))}")
-    for note in record.annotations:
-        said = escape(note.label or note.text or "")
-        node.add(f"[dim]annotation[/] {escape(note.name)} = {said} [dim]by {note.annotator}[/]")
-    for child in children.get(record.span_id, []):
-        _add(node, child, children)
-
-
-def _pairs(title: str, values: Mapping[str, Any]) -> str:
-    pairs = [f"{escape(key)}=[magenta]{escape(json_text(value))}[/]" for key, value in values.items()]
-    return f"[dim]{title}[/] " + " ".join(pairs)
 
 
 def _check(records: Sequence[SpanRecord]) -> list[str]:

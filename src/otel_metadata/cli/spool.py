@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from otel_metadata.cli.shell import fail, print_json, speaks_json
 from otel_metadata.errors import OtelMetadataError
 from otel_metadata.late import dead_letters
 from otel_metadata.late.spool import Spool, SpoolSettings
@@ -47,17 +46,19 @@ def list_(path: _Path = "", as_json: _AsJson = False) -> None:
         found = dead_letters.waiting(spool)
         letters = list(dead_letters.letters(spool))
         now_ns = _CLOCK.wall_ns()
-        if as_json or not sys.stdout.isatty():
+        if speaks_json(as_json or None):
             for one in found:
-                _print_json(
-                    kind="waiting",
-                    destination=one.destination,
-                    updates=one.updates,
-                    spans=one.spans,
-                    oldest=_time(one.oldest_ns),
+                print_json(
+                    {
+                        "kind": "waiting",
+                        "destination": one.destination,
+                        "updates": one.updates,
+                        "spans": one.spans,
+                        "oldest": _time(one.oldest_ns),
+                    }
                 )
             for letter in letters:
-                _print_json(kind="dead_letter", **_summary(letter))
+                print_json({"kind": "dead_letter", **_summary(letter)})
             return
         console = Console()
         if not found and not letters:
@@ -102,7 +103,7 @@ def show(
             {"level": level, "kind": kind, "key": key, **({"value": value} if values else {})}
             for (level, kind, key), (value, _) in sorted(letter.fields.items())
         ]
-        _print_json(**_summary(letter), message=letter.error.message, fields=fields)
+        print_json({**_summary(letter), "message": letter.error.message, "fields": fields})
 
 
 @spool_app.command()
@@ -140,7 +141,7 @@ def drain(
         spool = Spool(SpoolSettings(_existing(path)))
         processor = MetadataSpanProcessor(*made, spool=spool)
     except OtelMetadataError as error:
-        _fail(f"{error}")
+        fail(f"{error}")
     until_ns = _CLOCK.monotonic_ns() + timeout_seconds * 1_000_000_000
     left_millis = timeout_seconds * 1_000
     while left_millis > 0 and not processor.force_flush(left_millis):
@@ -171,20 +172,20 @@ class _opened:  # noqa: N801 # used like a function, as contextlib's own
         try:
             self._spool = Spool(SpoolSettings(self._path))
         except OtelMetadataError as error:
-            _fail(f"{error}")
+            fail(f"{error}")
         return self._spool
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         self._spool.close()
         if isinstance(error, OtelMetadataError):
-            _fail(f"{error}")
+            fail(f"{error}")
 
 
 def _existing(path: str) -> str:
     if not path:
-        _fail(f"no spool was named; expected --spool PATH, or {SPOOL}.")
+        fail(f"no spool was named; expected --spool PATH, or {SPOOL}.")
     if not Path(path).exists():
-        _fail(f"{path}: no such file; expected the spool that applications were configured with.")
+        fail(f"{path}: no such file; expected the spool that applications were configured with.")
     return path
 
 
@@ -193,10 +194,10 @@ def _chosen(spool: Spool, numbers: list[int], *, everything: bool) -> list[DeadL
     if everything:
         return list(found.values())
     if not numbers:
-        _fail("no dead letter was named; expected numbers as `otel-metadata spool list` shows them, or --all.")
+        fail("no dead letter was named; expected numbers as `otel-metadata spool list` shows them, or --all.")
     missing = [number for number in numbers if number not in found]
     if missing:
-        _fail(f"there is no dead letter {missing[0]}; expected one of {sorted(found)[:20] or 'none: there are none'}.")
+        fail(f"there is no dead letter {missing[0]}; expected one of {sorted(found)[:20] or 'none: there are none'}.")
     return [found[number] for number in numbers]
 
 
@@ -214,10 +215,6 @@ def _summary(letter: DeadLetter) -> dict[str, Json]:
     }
 
 
-def _print_json(**facts: Json) -> None:
-    typer.echo(json.dumps(facts, ensure_ascii=True))
-
-
 def _time(nanoseconds: int) -> str:
     return dt.datetime.fromtimestamp(nanoseconds / 1e9, dt.timezone.utc).isoformat(timespec="seconds")
 
@@ -228,8 +225,3 @@ def _age(nanoseconds: int) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"otel-metadata: {message}", err=True)
-    raise typer.Exit(1)

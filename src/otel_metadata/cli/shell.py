@@ -1,0 +1,91 @@
+"""What every command does alike: how it fails, how it speaks JSON, and which text a terminal may have."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from otel_metadata.errors import FilterError, OtelMetadataError
+
+if TYPE_CHECKING:
+    from otel_metadata.model.merge import Json
+
+__all__ = ["fail", "failures", "one_or_many", "print_json", "say", "speaks_json", "visible"]
+
+
+def visible(text: str) -> str:
+    """Return *text* on one line, with escapes for what a terminal would obey instead of showing.
+
+    Names and values come from everywhere: an escape sequence in one could clear the screen, a line break the table, and
+    a mark of writing direction turn what stands beside it around.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or unicodedata.category(char) == "Zs" else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong on standard error and end with exit code 1.
+
+    Args:
+        message: One line; further ones only point into what the user wrote.
+    """
+    say(message)
+    raise typer.Exit(1)
+
+
+def say(message: str) -> None:
+    """Write *message* to standard error, where it does not get into what is piped."""
+    typer.echo(_encodable(f"otel-metadata: {_visible_lines(message)}", sys.stderr.encoding), err=True)
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn what a user can cause into one line and exit code 1; let anything else through."""
+    # What the terminal's encoding lacks is escaped: a Windows console would raise in the middle of a table.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except FilterError as error:
+        fail(f"{error}")
+    except OtelMetadataError as error:
+        fail(" ".join(f"{error}".splitlines()))  # a server's words may have several
+    except BrokenPipeError:
+        raise  # who reads has enough, as `head` does; it is no failure of ours to speak of
+    except OSError as error:
+        fail(f"{error.filename or 'standard output'}: {error.strerror or error}.")
+
+
+def speaks_json(chosen: bool | None) -> bool:
+    """Return whether output is JSON: as the user chose, else whenever nobody looks at a terminal."""
+    return not sys.stdout.isatty() if chosen is None else chosen
+
+
+def print_json(facts: Json) -> None:
+    """Print *facts* as JSON on one line, in ASCII."""
+    typer.echo(json.dumps(facts, ensure_ascii=True))
+
+
+def one_or_many(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 span`, `2 spans`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _visible_lines(text: str) -> str:
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def _encodable(text: str, encoding: str | None) -> str:
+    return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")

@@ -1,0 +1,302 @@
+"""Stored spans for people: a table of many, a tree of one trace.
+
+Pure: records in, something for rich out. Whatever comes from a span goes through `visible` and is never read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from otel_metadata.cli.shell import one_or_many, visible
+from otel_metadata.model.merge import json_text
+
+if TYPE_CHECKING:
+    from otel_metadata.model.evaluation import Annotation, Evaluation
+    from otel_metadata.model.merge import Json
+    from otel_metadata.model.record import SpanRecord
+
+__all__ = ["duration", "short", "span_table", "trace_trees"]
+
+WIDE: Final = 110
+"""Columns of a terminal from which evaluations have a column of their own."""
+
+VERY_WIDE: Final = 150
+"""Columns of a terminal from which trace ids are shown too."""
+
+MAX_DEPTH: Final = 10
+"""Levels of spans that are indented; deeper ones would leave no room for their text."""
+
+MAX_VALUE_CHARS: Final = 200
+"""Characters of one value of metadata."""
+
+MAX_TEXT_CHARS: Final = 1_000
+"""Characters of an input or output, before it is cut to the width of the terminal."""
+
+_KIND: Final = "openinference.span.kind"
+
+_MILLISECOND: Final = 1_000_000
+_SECOND: Final = 1_000_000_000
+
+
+def span_table(records: Sequence[SpanRecord], *, width: int) -> Table:
+    """Return a table of spans, one line each, in the order given.
+
+    Ids are whole, so that they can be copied; names and metadata give way where the terminal is narrow.
+
+    Args:
+        records: At least one.
+        width: Columns of the terminal.
+    """
+    days = {f"{record.start_time:%Y-%m-%d}" for record in records}
+    years = {day[:4] for day in days}
+    start = "%H:%M:%S" if len(days) == 1 else "%m-%d %H:%M:%S" if len(years) == 1 else "%Y-%m-%d %H:%M"
+    has_evaluations = width >= WIDE and any(record.evaluations for record in records)
+    said = min(days) if len(days) == 1 else f"{min(days)} to {max(days)}"
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        title=f"{one_or_many(len(records), 'span')}, {said}, times in UTC",
+        title_justify="left",
+        title_style="dim",
+    )
+    table.add_column("start", no_wrap=True)
+    table.add_column("name")
+    table.add_column("latency", justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("span id", no_wrap=True)
+    if width >= VERY_WIDE:
+        table.add_column("trace id", no_wrap=True)
+    if has_evaluations:
+        table.add_column("evaluations")
+    table.add_column("metadata")
+    for record in records:
+        cells = [
+            Text(f"{record.start_time:{start}}"),
+            _one_line(Text(visible(record.name), style="bold")),
+            Text(duration(_latency_ns(record))),
+            _status(record.status_code),
+            Text(record.span_id),
+        ]
+        if width >= VERY_WIDE:
+            cells.append(Text(record.trace_id))
+        if has_evaluations:
+            cells.append(_one_line(Text("  ").join(map(_verdict, record.evaluations.values()))))
+        table.add_row(*cells, _one_line(_pairs(record.metadata)))
+    return table
+
+
+def trace_trees(
+    records: Iterable[SpanRecord], *, marked: str | None = None, with_attributes: bool = False
+) -> Iterator[Tree]:
+    """Yield a tree for each trace, earliest first: its spans below one another with what was said of them.
+
+    A span whose parent is not there stands at the top and says so.
+
+    Args:
+        records: In any order.
+        marked: The span id to point at.
+        with_attributes: Show plain attributes too.
+    """
+    traces: dict[str, list[SpanRecord]] = {}
+    for record in sorted(records, key=lambda one: one.position):
+        traces.setdefault(record.trace_id, []).append(record)
+    for spans in traces.values():
+        yield _trace_tree(spans, marked, with_attributes=with_attributes)
+
+
+def duration(nanoseconds: int) -> str:
+    """Return a time span for people: `0.4 ms`, `1.25 s`, `3 min 5 s`, `2 h 10 min`."""
+    if nanoseconds < 0:
+        return f"-{duration(-nanoseconds)}"
+    if nanoseconds < _SECOND - _MILLISECOND // 20:
+        return f"{nanoseconds / _MILLISECOND:.1f} ms"
+    if nanoseconds < 60 * _SECOND - _SECOND // 200:
+        return f"{nanoseconds / _SECOND:.2f} s"
+    minutes, seconds = divmod(round(nanoseconds / _SECOND), 60)
+    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def short(value: Json, limit: int = MAX_VALUE_CHARS) -> str:
+    """Return a value as JSON on one line, or as it is when it is a text; cut after *limit* characters."""
+    text = value if isinstance(value, str) else json_text(value)
+    return visible(text if len(text) <= limit else f"{text[: limit - 1]}…")
+
+
+def _trace_tree(spans: Sequence[SpanRecord], marked: str | None, *, with_attributes: bool) -> Tree:
+    first_ns = spans[0].span.start_ns
+    tree = Tree(_trace_label(spans[0]), guide_style="dim")
+    tree.add(_trace_measures(spans))
+    # Said of the trace, all of its spans show the same user; one of which another was said shows its own.
+    has_one = len({(record.user_id, record.session_id) for record in spans}) == 1
+    _add_trace_facts(tree, spans[0], with_user=has_one)
+    nodes = [tree]
+    for depth, parent_is_missing, record in _walk(spans):
+        del nodes[min(depth, MAX_DEPTH) + 1 :]
+        label = _span_label(record, first_ns)
+        if depth > MAX_DEPTH:
+            label.append(f"  {depth} levels down", style="dim")
+        if parent_is_missing:
+            label.append(f"  its parent {record.parent_id} is not here", style="yellow")
+        if record.span_id == marked:
+            label.append("  <--", style="bold cyan")
+        node = nodes[-1].add(label)
+        nodes.append(node)
+        _add_span_facts(node, record, with_user=not has_one, with_attributes=with_attributes)
+    return tree
+
+
+def _walk(spans: Sequence[SpanRecord]) -> Iterator[tuple[int, bool, SpanRecord]]:
+    """Yield (depth, whether its parent is missing, span), each span before those below it."""
+    ids = {record.span_id for record in spans}
+    below: dict[str | None, list[SpanRecord]] = {}
+    for record in spans:
+        below.setdefault(record.parent_id if record.parent_id in ids else None, []).append(record)
+    seen: set[str] = set()
+    # Whoever is its own ancestor is below no root; the earliest of such a ring stands at the top then.
+    for top in [*below.get(None, []), *spans]:
+        waiting = [(0, top)]
+        while waiting:
+            depth, record = waiting.pop()
+            if record.span_id in seen:
+                continue
+            seen.add(record.span_id)
+            yield depth, not depth and record.parent_id is not None and record.parent_id not in ids, record
+            waiting += [(depth + 1, child) for child in reversed(below.get(record.span_id, []))]
+
+
+def _trace_label(record: SpanRecord) -> Text:
+    label = Text.assemble(("trace ", "bold"), record.trace_id)
+    return label.append(f"  {visible(record.trace_name)}", style="bold") if record.trace_name else label
+
+
+def _trace_measures(spans: Sequence[SpanRecord]) -> Text:
+    first = spans[0]
+    whole_ns = max(record.span.end_ns for record in spans) - first.span.start_ns
+    facts = [f"{first.start_time:%Y-%m-%d %H:%M:%S} UTC", one_or_many(len(spans), "span"), duration(whole_ns)]
+    if first.project:
+        facts.append(visible(first.project))
+    return Text(", ".join(facts), style="dim")
+
+
+def _span_label(record: SpanRecord, first_ns: int) -> Text:
+    kind = record.attributes.get(_KIND)
+    facts = [
+        visible(kind if isinstance(kind, str) else record.kind).lower(),
+        f"+{duration(record.span.start_ns - first_ns)}",
+        duration(_latency_ns(record)),
+    ]
+    label = Text.assemble((visible(record.name), "bold"), (f"  {', '.join(facts)}  ", "dim"))
+    if record.status_code != "UNSET":
+        label.append_text(_status(record.status_code)).append("  ")
+    label.append(record.span_id, style="dim")
+    if record.status_message:
+        label.append(f"  {short(record.status_message)}", style="red")
+    return label
+
+
+def _add_trace_facts(tree: Tree, record: SpanRecord, *, with_user: bool) -> None:
+    for fact in _facts(
+        "trace ",
+        record.trace_metadata,
+        record.trace_tags,
+        record.trace_input,
+        record.trace_output,
+        record.trace_evaluations,
+        record.trace_annotations,
+    ):
+        tree.add(fact)
+    if with_user:
+        _add_user(tree, record)
+
+
+def _add_span_facts(node: Tree, record: SpanRecord, *, with_user: bool, with_attributes: bool) -> None:
+    for fact in _facts(
+        "", record.metadata, record.tags, record.input, record.output, record.evaluations, record.annotations
+    ):
+        node.add(fact)
+    if with_user:
+        _add_user(node, record)
+    attributes = {key: value for key, value in record.attributes.items() if key != _KIND}
+    if with_attributes and attributes:
+        below = node.add(Text("attributes", style="dim"))
+        for key, value in attributes.items():
+            below.add(_one_line(_pairs({key: value})))
+
+
+def _add_user(node: Tree, record: SpanRecord) -> None:
+    who = {"user": record.user_id, "session": record.session_id}
+    known = [_fact(name, Text(visible(value))) for name, value in who.items() if value is not None]
+    if known:
+        node.add(Text("  ").join(known))
+
+
+def _facts(
+    level: str,
+    metadata: Mapping[str, Json],
+    tags: Sequence[str],
+    input: Json,
+    output: Json,
+    evaluations: Mapping[str, Evaluation],
+    annotations: Sequence[Annotation],
+) -> Iterator[Text]:
+    if metadata:
+        yield _fact(f"{level}metadata", _pairs(metadata))
+    if tags:
+        yield _fact(f"{level}tags", Text(visible(", ".join(tags))))
+    for name, value in (("input", input), ("output", output)):
+        if value is not None:
+            yield _one_line(_fact(f"{level}{name}", Text(short(value, MAX_TEXT_CHARS))))
+    for evaluation in evaluations.values():
+        fact = _fact(f"{level}evaluation", _verdict(evaluation))
+        if evaluation.explanation is not None:
+            fact.append(f": {short(evaluation.explanation)}")
+        yield fact.append(f"  by {evaluation.source}", style="dim")
+    for note in annotations:
+        fact = _fact(f"{level}annotation", _verdict(note))
+        if note.text is not None:
+            fact.append(f": {short(note.text)}")
+        yield fact.append(f"  by {visible(note.annotator)}", style="dim") if note.annotator is not None else fact
+
+
+def _verdict(verdict: Evaluation | Annotation) -> Text:
+    parts = [short(part) for part in (verdict.label, verdict.score) if part is not None]
+    return Text(visible(verdict.name)).append(f"={', '.join(parts)}" if parts else "", style="magenta")
+
+
+def _pairs(values: Mapping[str, Json]) -> Text:
+    return Text(" ").join(
+        Text(f"{visible(key)}=").append(_shown_value(value), style="magenta") for key, value in values.items()
+    )
+
+
+def _shown_value(value: Json) -> str:
+    """Return a value of metadata as JSON, so that `"5"` and `5` differ; cut where it is long."""
+    text = json_text(value)
+    return visible(text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…")
+
+
+def _fact(name: str, value: Text) -> Text:
+    return Text.assemble((f"{name} ", "dim"), value)
+
+
+def _one_line(text: Text) -> Text:
+    text.no_wrap = True
+    text.overflow = "ellipsis"
+    return text
+
+
+def _status(code: str | int) -> Text:
+    is_error = code == "ERROR" or (isinstance(code, int) and code >= 400)
+    return Text(visible(str(code)), style="red" if is_error else "green" if code == "OK" else "dim")
+
+
+def _latency_ns(record: SpanRecord) -> int:
+    return record.span.end_ns - record.span.start_ns
