@@ -291,6 +291,31 @@ def test_a_text_is_the_same_live_and_late(application):
     assert [application.tags(ref) for ref in refs] == [expected, expected]
 
 
+# A text that the server stores with a success, and then answers 500 for its whole trace; and one that loses its quotes.
+OUTPUTS = ['{"id": 12345678901234567890}', '{"a":' * 40 + "1" + "}" * 40, "[" * 2_000 + "]" * 2_000, '"quoted"']
+
+
+def test_no_text_makes_a_trace_unreadable(application):
+    """What a function returns and what the application sets by itself come back as the texts that they were."""
+    refs = []
+
+    @om.observe(tracer=application.tracer)
+    def answer(text: str) -> str:
+        refs.append(om.current_span_ref())
+        return text
+
+    for text in OUTPUTS:
+        answer(text)
+        with application.tracer.start_as_current_span("plain", attributes={"app.key": text}) as plain:
+            refs.append(om.SpanRef.from_span_context(plain.get_span_context()))
+    application.deliver()
+
+    found = [span for ref in refs for span in application.server.spans(ref.trace_id_hex).values()]
+    assert [span.get("mlflow.spanOutputs", span.get("app.key")) for span in found] == [
+        text for text in OUTPUTS for _ in range(2)
+    ]
+
+
 KEYS = ["a", "a.b", "a b", " a ", "a:b", "a/b", "user-id", "naïve", "名", "k" * 250, "a."]
 BAD_KEYS = ["", "a,b", "a$", "a//b", "/a", "a/", ".", "..", "../a", "a/../b", "a/./b", "k" * 251, 'a"', "a\tb\n"]
 

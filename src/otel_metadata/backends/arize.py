@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.altered_spans import AlteredSpans
 from otel_metadata.exporters.arize import ArizePatchExporter
 from otel_metadata.exporters.arize_sdk import EXTRA, connect
 from otel_metadata.exporters.arize_spans import PROJECT_NAME, InProject
@@ -85,7 +86,7 @@ def destination(
     }
     return Destination(
         name,
-        InProject(OtlpHttpSender(_traces_url(endpoint, where), headers=headers), chosen),
+        AlteredSpans(OtlpHttpSender(_traces_url(endpoint, where), headers=headers), InProject(chosen)),
         ArizePatchExporter(client or connect(key, where or None), space_id=space, project=chosen),
         OpenInferenceDialect(),
         hold_millis=hold_millis,

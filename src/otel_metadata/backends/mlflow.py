@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.mlflow import MlflowDialect
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.altered_spans import AlteredSpans
 from otel_metadata.exporters.mlflow import MlflowPatchExporter
+from otel_metadata.exporters.mlflow_spans import readable
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.destination import Destination
 
@@ -76,7 +78,7 @@ def destination(
         if error.setting not in {"endpoint", "url"}:
             raise
         raise ConfigurationError(_URI, error.got, error.expected) from None
-    return Destination(name, sender, patches, MlflowDialect(), hold_millis=hold_millis)
+    return Destination(name, AlteredSpans(sender, readable), patches, MlflowDialect(), hold_millis=hold_millis)
 
 
 def _headers(username: str | None, password: str | None, token: str | None, workspace: str | None) -> dict[str, str]:

@@ -3,7 +3,8 @@
 MLflow reads a text that looks like JSON into structure, so `metadata` keeps every null and every integer. It takes the
 tags of a trace from `mlflow.traceTag.<key>` on the span without a parent and from no other, skips a key that it does
 not allow, cuts a long value, and refuses the whole batch for a session of 251 characters: all with no word, but for the
-last. So whatever does not fit leaves as a patch, which can say so (measured with MLflow 3.17.2).
+last. So whatever does not fit leaves as a patch, which can say so (measured with MLflow 3.17.2). That a text comes back
+as the text that it was is the business of `exporters.mlflow_spans`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import posixpath
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, final
-
-import orjson
 
 from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, tags_attribute, to_attributes
 from otel_metadata.dialects.openinference import METADATA, as_object
@@ -124,23 +123,14 @@ def _spelled(name: FieldName, value: Json, *, is_root: bool) -> dict[str, Json] 
     if kind in _WHO:
         # Any span of the trace may say who; the first that says it wins.
         fits = isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS
-        return {attribute: _quoted(value) for attribute in spell(name, value)} if fits else None
+        return spell(name, value) if fits else None
     if level == "span":
         return {} if kind in {"metadata", "tag"} else spell(name, value)
     tag = trace_tag(name, value)
     if not is_root or (tag is not None and tag.fault is not None):
         return None
     # The input and output of a trace are no tags: they stay on its root.
-    return spell(name, value) if tag is None else {f"{_TAG_PREFIX}{tag.key}": _quoted(tag.text)}
-
-
-def _quoted(text: Json) -> str:
-    """Return a text so that MLflow reads it back: of one that is itself a text in JSON it would drop the quotes."""
-    text = text_of(text)
-    try:
-        return json_text(text) if isinstance(orjson.loads(text), str) else text
-    except orjson.JSONDecodeError:
-        return text
+    return spell(name, value) if tag is None else {f"{_TAG_PREFIX}{tag.key}": tag.text}
 
 
 def _is_tag_key(key: str) -> bool:

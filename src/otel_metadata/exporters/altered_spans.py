@@ -1,0 +1,79 @@
+"""Spans as one backend has to see them: with another resource or other attributes, all else their own.
+
+A dialect spells what was set on a span, and sees no span on which nothing was set; what is altered here is every span.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast, final
+
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.util.types import AttributeValue
+
+    from otel_metadata.exporters.otlp_sender import OtlpSender
+    from otel_metadata.model.outcome import Outcome
+
+__all__ = ["AlteredSpans", "altered"]
+
+
+@final
+class AlteredSpans(SpanExporter):
+    """Sends each span as *alter* returns it (`seams.SpanSender`)."""
+
+    def __init__(self, sender: OtlpSender, alter: Callable[[ReadableSpan], ReadableSpan]) -> None:
+        """Send by *sender*.
+
+        Args:
+            sender: Closed with this one.
+            alter: Returns the span itself, or a view of it (`altered`). It does not raise.
+        """
+        self._sender = sender
+        self._alter = alter
+
+    def __repr__(self) -> str:
+        """Return the endpoint, without what may be secret."""
+        return f"<AlteredSpans {self._sender!r}>"
+
+    def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
+        """See `OtlpSender.send`."""
+        return self._sender.send([self._alter(span) for span in spans], timeout_millis=timeout_millis)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """See `OtlpSender.export`."""
+        return self._sender.export([self._alter(span) for span in spans])
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Nothing is buffered."""
+        return self._sender.force_flush(timeout_millis)
+
+    def shutdown(self) -> None:
+        """Close the connection."""
+        self._sender.shutdown()
+
+
+def altered(
+    span: ReadableSpan, *, resource: Resource | None = None, attributes: Mapping[str, AttributeValue] | None = None
+) -> ReadableSpan:
+    """Return a view of an ended span with another resource or other attributes; all else, dropped counts too, is its own.
+
+    Args:
+        span: Not changed.
+        resource: None for its own.
+        attributes: None for its own.
+    """
+    parts = {"resource": resource, "attributes": attributes}
+    return cast("ReadableSpan", _View(span, {name: part for name, part in parts.items() if part is not None}))
+
+
+class _View:
+    def __init__(self, span: ReadableSpan, parts: Mapping[str, object]) -> None:
+        self._span = span
+        self.__dict__.update(parts)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 # whatever the encoder reads
+        return getattr(self._span, name)

@@ -1,0 +1,84 @@
+"""Spans as a backend has to see them: what is altered, and that all else stays."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.trace import SpanContext, TraceFlags
+from tests.exporters.loopback import Loopback, reply
+
+from otel_metadata.exporters.altered_spans import AlteredSpans, altered
+from otel_metadata.exporters.mlflow_spans import quoted, readable
+from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.model.outcome import Delivered
+
+CONTEXT = SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+RESOURCE = Resource({"service.name": "shop"})
+
+
+def span(**attributes: Any) -> ReadableSpan:
+    return ReadableSpan("work", CONTEXT, resource=RESOURCE, attributes=attributes, start_time=1, end_time=2)
+
+
+def test_a_view_has_what_was_altered_and_all_else_of_its_span():
+    """Resource and attributes each by itself; the span is as it was."""
+    own = span(a=1)
+    other = Resource({"service.name": "other"})
+    assert altered(own, resource=other).resource is other
+    assert altered(own, resource=other).attributes == {"a": 1}
+    assert altered(own, attributes={"b": 2}).attributes == {"b": 2}
+    assert altered(own, attributes={"b": 2}).resource is own.resource is RESOURCE
+    assert altered(own, attributes={}).attributes == {}
+    assert (altered(own, attributes={}).name, altered(own, attributes={}).dropped_attributes) == ("work", 0)
+    assert own.attributes == {"a": 1}
+
+
+def test_each_span_is_sent_as_it_was_altered():
+    """By either way of an exporter, and closing it closes the sender."""
+    seen: list[str] = []
+
+    def alter(one: ReadableSpan) -> ReadableSpan:
+        seen.append(one.name)
+        return altered(one, attributes={"altered": True})
+
+    with Loopback(reply(200, b"")) as server:
+        exporter = AlteredSpans(OtlpHttpSender(f"{server.url}/v1/traces", headers={}), alter)
+        assert exporter.send([span(), span()], timeout_millis=5_000) == Delivered()
+        assert exporter.export([span()]) is SpanExportResult.SUCCESS
+        assert exporter.force_flush()
+        exporter.shutdown()
+        assert exporter.export([span()]) is SpanExportResult.FAILURE
+    assert seen == ["work"] * 4
+    assert repr(exporter) == f"<AlteredSpans <OtlpHttpSender {server.url}/v1/traces>>"
+
+
+UNREADABLE = [
+    '"quoted"',
+    ' ""',
+    '{"id": 9223372036854775808}',
+    "[1000000000000000000000000000000]",
+    '{"a":' * 33 + "1" + "}" * 33,
+    "[" * 100_000 + "]" * 100_000,
+    '{"a": 1e400}',
+]
+READABLE = ['{"a": [1, null]}', "[]", "123", "null", "{no JSON", '"', "{" * 100_000, "1" * 5_000, ""]
+
+
+@pytest.mark.parametrize("text", UNREADABLE, ids=lambda text: text[:30])
+def test_a_text_that_mlflow_would_not_give_back_is_in_quotes(text):
+    """MLflow takes off the quotes that are put around it."""
+    assert json.loads(quoted(text)) == text
+    attributes = readable(span(own=text, number=1, texts=("a", text))).attributes
+    assert attributes == {"own": quoted(text), "number": 1, "texts": ("a", text)}
+
+
+@pytest.mark.parametrize("text", READABLE, ids=lambda text: text[:30])
+def test_any_other_text_is_as_it_was_for_mlflow(text):
+    """What it reads into structure stays so: a prompt and an answer are shown as what they are."""
+    one = span(own=text)
+    assert readable(one) is one
