@@ -59,7 +59,7 @@ FACTS: Final[dict[str, Fields]] = {
 }
 
 BACKENDS: Final[dict[str, tuple[Dialect, Case | None]]] = {
-    "Arize AX": (OpenInferenceDialect(), None),
+    "Arize AX": (OpenInferenceDialect(scalars=True), None),
     "Galileo": (galileo.DIALECT, galileo_double.CASE),
     "Langfuse 4, Cloud": (langfuse.DIALECT, langfuse_double.CASE),
     "Langfuse 3": (langfuse.DIALECT, langfuse_v3.CASE),

@@ -44,6 +44,7 @@ FACTS: Final[dict[str, Fields]] = {
     "trace metadata": _fields((("trace", "metadata", "k"), "x")),
     "trace metadata on a child": _fields((("trace", "metadata", "k"), "x")),
     "attribute": _fields((("span", "attribute", "app.key"), 5)),
+    "type": _fields((("span", "attribute", "openinference.span.kind"), "LLM")),
     "user": _fields((("span", "user_id", ""), "u1")),
     "trace user": _fields((("trace", "user_id", ""), "u1")),
     "session": _fields((("span", "session_id", ""), "s1")),

@@ -88,7 +88,7 @@ def destination(
         name,
         AlteredSpans(OtlpHttpSender(_traces_url(endpoint, where), headers=headers), InProject(chosen)),
         ArizePatchExporter(client or connect(key, where or None), space_id=space, project=chosen),
-        OpenInferenceDialect(),
+        OpenInferenceDialect(scalars=True),
         hold_millis=hold_millis,
     )
 

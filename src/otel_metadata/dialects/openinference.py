@@ -21,7 +21,7 @@ from otel_metadata.model.value import STORE_LIMITS, clean
 if TYPE_CHECKING:
     from otel_metadata.model.encoding import Encoded, SpanView
 
-__all__ = ["METADATA", "OpenInferenceDialect", "as_object"]
+__all__ = ["METADATA", "OpenInferenceDialect", "as_object", "scalar"]
 
 METADATA: Final = "metadata"
 """The attribute that holds a span's metadata."""
@@ -34,15 +34,18 @@ _VERDICTS: Final = frozenset({"evaluation", "annotation"})
 class OpenInferenceDialect:
     """Metadata as one JSON text, everything else in canonical spelling, verdicts as a patch."""
 
-    def __init__(self, *, flattens: bool = False) -> None:
+    def __init__(self, *, flattens: bool = False, scalars: bool = False) -> None:
         """Say how the backend reads `metadata`.
 
         Args:
+            scalars: It holds texts, numbers and nulls in metadata, and is told the rest as text (Arize AX): as `scalar`
+                does, which its patches use too, so that a key has one type whenever it is set.
             flattens: It takes the JSON apart into dotted keys, and drops nulls, empty objects, what stands beside
                 objects in a list, and one of two keys that are the same with dots (Phoenix 20.26.1). A key that would
                 not come back whole is on the span as far as it goes, and leaves as a patch too.
         """
         self._flattens = flattens
+        self._scalars = scalars
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
         """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
@@ -58,6 +61,8 @@ class OpenInferenceDialect:
         if json_names:
             attributes[JSON_NAMES] = json_names
         ours = of_kind(fields, "span", "metadata")
+        if self._scalars:
+            ours = {key: scalar(value) for key, value in ours.items()}
         own = attributes.get(METADATA, (span.attributes or {}).get(METADATA))
         metadata = {**as_object(own), **ours} if ours else {}
         if metadata:
@@ -70,6 +75,11 @@ class OpenInferenceDialect:
             return result
         broken: list[FieldName] = [("span", "metadata", key) for key in ours if not _comes_back_whole(key, metadata)]
         return replace(result, remainder={**result.remainder, **{name: fields[name] for name in broken}})
+
+
+def scalar(value: Json) -> Json:
+    """Return a text, number or null as it is, and a bool, list or object as the text of its JSON."""
+    return json_text(value) if isinstance(value, bool | list | dict) else value
 
 
 def as_object(raw: object) -> dict[str, Json]:

@@ -59,7 +59,7 @@ class AlteredSpans(SpanExporter):
 def altered(
     span: ReadableSpan, *, resource: Resource | None = None, attributes: Mapping[str, AttributeValue] | None = None
 ) -> ReadableSpan:
-    """Return a view of an ended span with another resource or other attributes; all else, dropped counts too, is its own.
+    """Return a view of an ended span with another resource or other attributes; all else, dropped counts too, is its.
 
     Args:
         span: Not changed.

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from otel_metadata.dialects.openinference import scalar
 from otel_metadata.model.evaluation import Annotation, Evaluation
-from otel_metadata.model.merge import json_text
 from otel_metadata.model.outcome import DeliveryError
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def _metadata(patch: Patch, notes: list[str]) -> dict[str, Json]:
 
 
 def _scalar(value: Json, path: str, notes: list[str]) -> Json:
-    if isinstance(value, bool | dict | list):
+    kept = scalar(value)
+    if kept is not value:
         notes.append(f"{path}: kept as the text of its JSON")
-        return json_text(value)
-    return value
+    return kept
 
 
 def _documents(metadata: Mapping[str, Json]) -> tuple[list[dict[str, Json]], list[str]]:

@@ -27,6 +27,7 @@ EXPECTED: dict[str, Any] = {
     "trace metadata": {"trace.metadata.k": "x"},
     "trace metadata on a child": {"trace.metadata.k": "x"},
     "attribute": {"app.key": 5},
+    "type": {"openinference.span.kind": "LLM"},
     "user": {"user.id": "u1"},
     "trace user": {"user.id": "u1"},
     "session": {"session.id": "s1"},

@@ -29,6 +29,7 @@ EXPECTED: Final[dict[str, Any]] = {
     "trace metadata": {"langfuse.trace.metadata.k": "x"},
     "trace metadata on a child": PATCH,
     "attribute": {"app.key": 5},
+    "type": {"openinference.span.kind": "LLM"},
     "user": {"user.id": "u1"},
     "trace user": {"user.id": "u1"},
     "session": {"session.id": "s1"},

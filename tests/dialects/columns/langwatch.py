@@ -25,6 +25,7 @@ EXPECTED = {
     "trace metadata": {"metadata": '{"k":"x"}'},
     "trace metadata on a child": PATCH,
     "attribute": {"app.key": 5},
+    "type": {"openinference.span.kind": "LLM"},
     "user": {"langwatch.user.id": "u1"},
     "trace user": {"langwatch.user.id": "u1"},
     "session": {"langwatch.thread.id": "s1"},

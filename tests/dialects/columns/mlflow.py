@@ -26,6 +26,7 @@ EXPECTED: dict[str, dict[str, Any] | str] = {
     "trace metadata": {"mlflow.traceTag.k": "x"},
     "trace metadata on a child": PATCH,
     "attribute": {"app.key": 5},
+    "type": {"openinference.span.kind": "LLM"},
     "user": {"user.id": "u1"},
     "trace user": {"user.id": "u1"},
     "session": {"session.id": "s1"},

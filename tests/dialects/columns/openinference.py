@@ -1,4 +1,4 @@
-"""The `openinference` dialect, for Arize AX and Phoenix."""
+"""The `openinference` dialect, for Phoenix, and whoever reads OpenInference."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ EXPECTED = {
     "trace metadata": {"trace.metadata.k": "x"},
     "trace metadata on a child": PATCH,
     "attribute": {"app.key": 5},
+    "type": {"openinference.span.kind": "LLM"},
     "user": {"user.id": "u1"},
     "trace user": {"user.id": "u1"},
     "session": {"session.id": "s1"},
