@@ -340,9 +340,6 @@ class TestMetadata:
             ("[parse_failure] x", "parse_failure"),
             ("[patch_failure] x", "patch_failure"),
             ("[type_conflict] x", "type_conflict"),
-            ("[druid_rejection] x", "backend_rejection"),
-            ("[something_new] x", "backend_rejection"),
-            ("no tag", "backend_rejection"),
         ],
     )
     def test_the_errors_of_a_span_have_types(self, spans, exporter, tag, expected):
@@ -351,6 +348,15 @@ class TestMetadata:
         (outcome,) = exporter.export([patch()], timeout_millis=LONG)
         assert (type(outcome), outcome.error.type) == (Rejected, expected)
         assert tag not in outcome.error.message
+
+    @pytest.mark.parametrize("tag", ["[druid_rejection] x", "[something_new] x", "no tag"])
+    def test_what_the_store_refuses_is_tried_three_times(self, spans, exporter, tag):
+        """It may have been busy; then it is given up, and the next update of the key has three tries again."""
+        spans.fault = lambda *_: {"spans_failed": "1", "errors": [{"span_id": span_id(1), "error_message": tag}]}
+        outcomes = [exporter.export([patch()], timeout_millis=LONG)[0] for _ in range(6)]
+        assert [type(outcome) for outcome in outcomes] == [Retry, Retry, Rejected] * 2
+        assert {outcome.error.type for outcome in outcomes} == {"backend_rejection"}
+        assert tag not in outcomes[0].error.message
 
     def test_a_store_that_arize_cannot_reach_is_tried_again(self, spans, exporter):
         """`connection_failure` is about Arize's own network; the other rows are delivered."""

@@ -22,6 +22,7 @@ from otel_metadata.exporters.arize_rows import SPAN_ID, Plan, Row, plan
 from otel_metadata.exporters.arize_sdk import EXTRA, ArizeClient, Calls, NoClientError
 from otel_metadata.exporters.rest import OUT_OF_TIME, Budget
 from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.recent import RecentMap
 from otel_metadata.seams import SystemClock
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ _LATE: Final = Retry(DeliveryError("connection_failure", "there was no whole ans
 _SHUT_DOWN: Final = Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
 
 _MAX_TOLD: Final = 8
+
+_MAX_TRIES: Final = 3
+"""Of a row that Arize's store refuses: it may have been busy, or the schema may be of another type."""
+
+_REMEMBERED: Final = 1_024
 
 
 class _Refused(NamedTuple):
@@ -117,6 +123,7 @@ class ArizePatchExporter:
         self._client: ArizeClient | None = None
         self._calls: Final = Calls()
         self._is_shut_down = False
+        self._refusals: RecentMap[tuple[str, tuple[str, ...]], int] = RecentMap(_REMEMBERED)
 
     def __repr__(self) -> str:
         """Return the project; the key is nowhere."""
@@ -149,7 +156,7 @@ class ArizePatchExporter:
             if isinstance(answer, Outcome):
                 stop = answer
             answers = answer if isinstance(answer, list) else [answer] * len(table)
-            tables += _judge(table, answers, found)
+            tables += self._judge(table, answers, found)
         return [_combined(one, outcomes) for one, outcomes in zip(plans, found, strict=True)]
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
@@ -172,6 +179,29 @@ class ArizePatchExporter:
         except Exception as error:  # noqa: BLE001 # whatever the SDK and what is below it raise
             return _of_exception(error)
         return _read(reply, table)
+
+    def _judge(self, table: _Table, answers: Sequence[_Answer], found: list[list[Outcome]]) -> list[_Table]:
+        """Note down what became of each row; return tables with the halves of those that were refused."""
+        halves: list[_Table] = [[], []]
+        for entry, answer in zip(table, answers, strict=True):
+            if not isinstance(answer, _Refused):
+                found[entry.place].append(answer)
+                continue
+            for part, half in zip(halves, entry.row.halves(), strict=False):
+                part.append(entry._replace(row=half))
+            if not entry.row.halves():
+                found[entry.place].append(self._refused(entry, answer))
+        return [part for part in halves if part]
+
+    def _refused(self, entry: _Entry, answer: _Refused) -> Outcome:
+        """Return what comes of a row that cannot be sent in parts."""
+        paths = entry.row.paths
+        error = DeliveryError(answer.type, f"{', '.join(paths[:_MAX_TOLD])}: {answer.message}")
+        if answer.type != "backend_rejection":
+            return Rejected(error)
+        tries = (self._refusals.get((entry.span_id, paths)) or 0) + 1
+        self._refusals[entry.span_id, paths] = tries % _MAX_TRIES
+        return Retry(error) if tries < _MAX_TRIES else Rejected(error)
 
     def _call(self, table: _Table) -> object:
         if self._client is None:
@@ -200,21 +230,6 @@ def _frame(table: _Table) -> Any:  # noqa: ANN401 # a DataFrame; pandas comes wi
     for column in table[0].row.cells:
         columns[column] = [entry.row.cells[column] for entry in table]
     return pd.DataFrame(columns)
-
-
-def _judge(table: _Table, answers: Sequence[_Answer], found: list[list[Outcome]]) -> list[_Table]:
-    """Note down what became of each row; return tables with the halves of those that were refused."""
-    halves: list[_Table] = [[], []]
-    for entry, answer in zip(table, answers, strict=True):
-        if not isinstance(answer, _Refused):
-            found[entry.place].append(answer)
-            continue
-        for part, half in zip(halves, entry.row.halves(), strict=False):
-            part.append(entry._replace(row=half))
-        if not entry.row.halves():
-            paths = ", ".join(entry.row.paths[:_MAX_TOLD])
-            found[entry.place].append(Rejected(DeliveryError(answer.type, f"{paths}: {answer.message}")))
-    return [part for part in halves if part]
 
 
 def _read(reply: object, table: _Table) -> list[_Answer]:
