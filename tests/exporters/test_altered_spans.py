@@ -13,6 +13,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from tests.exporters.loopback import Loopback, reply
 
 from otel_metadata.exporters.altered_spans import AlteredSpans, altered
+from otel_metadata.exporters.galileo_spans import routed
 from otel_metadata.exporters.mlflow_spans import quoted, readable
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.model.outcome import Delivered
@@ -82,3 +83,16 @@ def test_any_other_text_is_as_it_was_for_mlflow(text):
     """What it reads into structure stays so: a prompt and an answer are shown as what they are."""
     one = span(own=text)
     assert readable(one) is one
+
+
+def test_a_span_says_on_its_resource_where_galileo_is_to_put_it():
+    """What it says of its session is copied; of an experiment's span no log stream; of any other nothing is touched."""
+    other = span(own=1)
+    assert routed(other) is other
+    session = {"galileo.session.id": "s", "galileo.logstream.name": "nightly"}
+    assert routed(span(**session)).resource.attributes == {"service.name": "shop", **session}
+    experiment = routed(span(**session, **{"galileo.experiment.id": "e"}))
+    assert experiment.resource.attributes == {
+        "service.name": "shop", "galileo.session.id": "s", "galileo.experiment.id": "e",
+    }  # fmt: skip
+    assert dict(experiment.attributes or {}) == {**session, "galileo.experiment.id": "e"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 from tests.exporters.vendors.galileo import LOG_STREAM, PROJECT, Galileo, Stored, identifier
 from tests.exporters.vendors.server import KEY, Request
@@ -24,6 +26,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 SPAN, TRACE = identifier(1), identifier(2)
+ROUTING = {
+    "galileo.project.name": "shop",
+    "galileo.logstream.name": "nightly",
+    "galileo.experiment.id": identifier(3),
+    "galileo.session.id": identifier(4),
+    "galileo.dataset.input": "why?",
+    "galileo.dataset.output": "because",
+    "galileo.dataset.metadata": '{"a": 1}',
+}
 TARGET = SpanRef(0xABC, 1).with_backend_id("galileo", SPAN).with_backend_id("galileo.trace", TRACE)
 
 
@@ -40,7 +51,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Request]:
             "GALILEO_API_URL": double.url,
             "GALILEO_CONSOLE_URL": double.url,
         }
-        arguments = [sys.executable, str(program), PROJECT, LOG_STREAM, SPAN, TRACE]
+        arguments = [sys.executable, str(program), PROJECT, LOG_STREAM, SPAN, TRACE, json.dumps(ROUTING)]
         ran = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert ran.returncode == 0, ran.stderr
         return by_word(double)
@@ -63,7 +74,7 @@ def ours() -> dict[str, Request]:
         exporter.shutdown()
         made = destination(api_key=KEY, api_url=double.url, project="shop", log_stream="nightly")
         provider = TracerProvider(shutdown_on_exit=False)
-        span = provider.get_tracer("application").start_span("answer")
+        span = provider.get_tracer("application").start_span("answer", attributes=ROUTING)
         span.end()
         assert made.span_exporter is not None
         made.span_exporter.export([span])  # type: ignore[list-item] # an ended span of the SDK
@@ -106,6 +117,18 @@ def test_spans_leave_as_the_sdks_do(ours, theirs):
     assert (mine.method, mine.path) == (other.method, other.path)
     for header in ("content-type", "galileo-api-key", "project", "logstream"):
         assert mine.headers[header] == other.headers[header]
+
+
+def test_a_spans_place_is_on_its_resource_as_the_sdk_puts_it(ours, theirs):
+    """Session, dataset and experiment are copied there; with an experiment no log stream is named."""
+    found = [place(one["otel traces"].body) for one in (ours, theirs)]
+    assert found[0] == found[1] == {name: text for name, text in ROUTING.items() if name != "galileo.logstream.name"}
+
+
+def place(body: bytes) -> dict[str, str]:
+    """Return what the resource of the one span says of Galileo."""
+    (group,) = ExportTraceServiceRequest.FromString(body).resource_spans
+    return {one.key: one.value.string_value for one in group.resource.attributes if one.key.startswith("galileo.")}
 
 
 def test_the_double_answered_the_sdk(theirs):

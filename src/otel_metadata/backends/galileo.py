@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.galileo import GalileoDialect
+from otel_metadata.exporters.altered_spans import AlteredSpans
 from otel_metadata.exporters.galileo import API_KEY_HEADER, GalileoPatchExporter, Resolve, checked_uuid
+from otel_metadata.exporters.galileo_spans import routed
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.destination import Destination
 
@@ -86,7 +88,7 @@ def destination(
         metadata_as_tags=metadata_as_tags,
         name=name,
     )
-    spans = OtlpHttpSender(f"{url}/otel/traces", headers=headers)
+    spans = AlteredSpans(OtlpHttpSender(f"{url}/otel/traces", headers=headers), routed)
     return Destination(name, spans, patches, GalileoDialect(), hold_millis=hold_millis)
 
 
