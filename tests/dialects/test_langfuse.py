@@ -44,3 +44,17 @@ def test_an_empty_key_leaves_as_a_patch():
     """The server drops an attribute whose key ends with the prefix."""
     fields = {("span", "metadata", ""): (1, (1, 1))}
     assert LangfuseDialect().encode(Span(), fields, is_local_root=True).remainder == fields
+
+
+def test_a_key_of_the_span_that_the_trace_has_too_leaves_as_a_patch_as_well():
+    """The root has one metadata for both in Langfuse 4, and there the trace's value hides the span's."""
+    spans, traces = ({(level, "metadata", key): (value, (1, 1)) for key, value in values.items()} for level, values in (
+        ("span", {"k": "mine", "same": 1, "own": 2}), ("trace", {"k": "theirs", "same": 1}),
+    ))  # fmt: skip
+    root = LangfuseDialect().encode(Span({"metadata.k": "mine"}), {**spans, **traces}, is_local_root=True)
+    assert root.attributes["langfuse.observation.metadata.k"] == "mine"
+    assert root.attributes["langfuse.trace.metadata.k"] == "theirs"
+    assert "metadata.k" not in root.attributes
+    assert root.remainder == {("span", "metadata", "k"): ("mine", (1, 1))}
+    local = LangfuseDialect().encode(Span(parent=REMOTE), {**spans, **traces}, is_local_root=True)
+    assert local.remainder == traces

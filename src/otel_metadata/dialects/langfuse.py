@@ -2,16 +2,18 @@
 
 The server keeps each value as text and reads it as JSON again (Langfuse, "OpenTelemetry", property mapping; server
 4.16), so everything but text is JSON text, a null too. What is said of the trace is on its root, the only span whose
-`langfuse.trace.metadata.*` counts from Langfuse 4 on. Verdicts are scores there, never attributes: they leave as a
-patch, as does what is said of the trace on any other span.
+`langfuse.trace.metadata.*` counts from Langfuse 4 on. There the root has one metadata for both, in which a key of the
+trace hides one of the span: so the span's leaves as a patch too. Verdicts are scores there, never attributes: they
+leave as a patch, as does what is said of the trace on any other span.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, tags_attribute, texts, to_attributes
-from otel_metadata.dialects.spelling import encoded, own_tags
+from otel_metadata.dialects.spelling import encoded, of_kind, own_tags
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level, json_text
 
 if TYPE_CHECKING:
@@ -78,7 +80,14 @@ class LangfuseDialect:
         if "trace" in tagged:
             tags = [*texts((span.attributes or {}).get(TRACE_TAGS)), *own_tags(span, fields, "trace")]
             attributes[TRACE_TAGS] = list(dict.fromkeys(tags))
-        return encoded(span, fields, attributes, remainder)
+        result = encoded(span, fields, attributes, remainder)
+        if not is_local_root or span.parent is not None:
+            return result
+        ours, traces = of_kind(fields, "span", "metadata"), of_kind(fields, "trace", "metadata")
+        hidden: list[FieldName] = [
+            ("span", "metadata", key) for key in ours.keys() & traces.keys() if ours[key] != traces[key]
+        ]
+        return replace(result, remainder={**result.remainder, **{name: fields[name] for name in hidden}})
 
     def _text(self, value: Json) -> str:
         return json_text(value) if self._json_strings else _text(value)
