@@ -241,6 +241,19 @@ class TestLimits:
         assert outcome.error.message.startswith("trace metadata 'k': ")
         assert "secret" not in repr(outcome)
 
+    def test_a_key_with_a_colon_is_named_whole(self, double):
+        """In notes, in what was refused by name, and in what was refused altogether."""
+        (outcome,) = send(double, trace_patch({"a: b": "x"}))
+        assert outcome.notes == ("trace metadata 'a: b': added; an earlier value of the trace may stand",)
+        double.fault = lambda request: (
+            Response(422, {"fields": ["metadata.a: b"]}) if "a: b" in request.json["metadata"] else None
+        )
+        (outcome,) = send(double, trace_patch({"a: b": "x", "c": "y"}))
+        assert outcome.notes[-1] == "trace metadata 'a: b': LangWatch refused the value"
+        double.fault = lambda _: Response(400, {})
+        (outcome,) = send(double, trace_patch({"a: b": "x"}))
+        assert outcome.error.message.startswith("trace metadata 'a: b': the backend cannot use")
+
 
 class TestAnswers:
     def test_a_success_for_another_trace_is_not_believed(self, double):
@@ -450,12 +463,39 @@ class TestVerdicts:
         assert [row["comment"] for row in double.traces[TRACE_ID].annotations] == ["q:\none", "q:\ntwo"]
 
     def test_among_too_many_comments_none_is_doubled(self, double):
-        """A list that was cut off does not say whether ours is in it: nothing is written, and it is told."""
+        """A list that was cut off does not say whether ours is in it: it is an event, which has an id."""
         double.fault = lambda request: Response(200, {"data": ["x" * 70_000]}) if request.method == "GET" else None
         (outcome,) = send(double, patch((("trace", "annotation", "q"), Annotation("q", None, 1.0, "one").to_json())))
-        assert isinstance(outcome, Rejected)
-        assert outcome.error.type == "unsupported"
-        assert [request.method for request in double.requests] == ["GET"]
+        assert outcome == Delivered(
+            ("annotation 'q': kept as an event of the trace; an earlier one of this name stays",)
+        )
+        assert [request.path for request in double.requests[1:]] == ["/api/events/track"]
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    def test_a_key_that_may_not_comment_sends_an_event(self, double, method):
+        """Comments have permissions of their own: metadata goes on, and nothing of the note is lost."""
+        double.fault = lambda request: (
+            Response(403, {"error": "api_key_permission_denied"})
+            if "annotations" in request.path and request.method == method
+            else None
+        )
+        note = Annotation("q", "good", 1.0, "well said", "ann").to_json()
+        one = patch((("trace", "metadata", "k"), "x"), (("trace", "annotation", "q"), note))
+        for _ in range(2):
+            (outcome,) = send(double, one)
+            assert isinstance(outcome, Delivered)
+            assert outcome.notes[-1].startswith("annotation 'q': kept as an event of the trace")
+        assert double.metadata(TRACE_ID) == {"k": "x"}
+        (event,) = double.traces[TRACE_ID].events.values()
+        assert event["event_details"] == {"label": "good", "annotator": "ann", "text": "well said"}
+        assert event["metrics"] == {"score": 1.0}
+
+    def test_a_key_that_may_do_nothing_pauses_for_a_note_too(self):
+        """When the event is refused as well, it is about the destination."""
+        with LangWatch() as double:
+            double.fault = lambda _: Response(403, {"error": "api_key_permission_denied"})
+            note = Annotation("q", None, 1.0, "well said").to_json()
+            assert isinstance(send(double, patch((("trace", "annotation", "q"), note)))[0], Pause)
 
 
 class Recording:

@@ -3,8 +3,9 @@
 LangWatch has one metadata object, the trace's, which it folds from the attributes of all spans: the first value of a
 key stands, and children arrive before their parents. So the trace's metadata is said once, on the local root, as one
 JSON text (`metadata`), together with the root's own; a child's metadata is said as its `langwatch.params`, which is
-shown with the span and can hide nothing of the trace. The canonical attributes of a child must not leave at all:
-LangWatch reads `metadata.<key>`, wherever it stands, as the trace's.
+shown with the span and can hide nothing of the trace, and so is a key of the root's own that the trace has too. The
+canonical attributes of a child must not leave at all: LangWatch reads `metadata.<key>`, wherever it stands, as the
+trace's.
 
 Verdicts are no attributes there: they leave as a patch.
 """
@@ -46,6 +47,7 @@ class LangWatchDialect:
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
         """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
         metadata: dict[str, Json] = {}
+        hidden: dict[str, Json] = {}
         spelled: dict[str, Json] = {}
         remainder: dict[FieldName, Field] = {}
         # The trace's after the span's: of a root's input and its trace's, LangWatch shows what is said last.
@@ -54,7 +56,8 @@ class LangWatchDialect:
             if kind in _VERDICTS or name in NOT_ATTRIBUTES or (level == "trace" and not is_local_root):
                 remainder[name] = field
             elif kind == "metadata":
-                metadata[key] = _kept(key, value)
+                is_hidden = is_local_root and level == "span" and ("trace", kind, key) in fields
+                (hidden if is_hidden else metadata)[key] = _kept(key, value)
             elif kind in IDS:
                 spelled[IDS[kind]] = as_text(value)
             elif kind in _IO:
@@ -69,6 +72,8 @@ class LangWatchDialect:
         own = _own_object(span, place)
         if metadata:
             attributes[place] = json_text({**own, **metadata})
+        if hidden:
+            attributes[PARAMS] = json_text({**_own_object(span, PARAMS), **hidden})
         levels = [at for at in _LEVELS if is_local_root or at == "span"]
         if any(name[1] == "tag" and name[0] in levels for name in fields):
             # Beside them LangWatch does not look for labels in the metadata.

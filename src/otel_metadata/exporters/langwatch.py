@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final, get_args
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final, get_args
 
 import orjson
 from opentelemetry.sdk.resources import Resource
@@ -63,6 +63,22 @@ _ON_A_SPAN: Final = frozenset({"metadata", "attribute", "user_id", "session_id",
 _DIALECT: Final = LangWatchDialect()
 
 _Part: TypeAlias = Callable[[Budget], Outcome]
+
+
+class _Said(NamedTuple):
+    """What became of one field.
+
+    Attributes:
+        shown: Words for the field.
+        how: What became of it.
+    """
+
+    shown: str
+    how: str
+
+    @property
+    def note(self) -> str:
+        return f"{self.shown}: {self.how}"
 
 
 @final
@@ -148,9 +164,9 @@ class LangWatchPatchExporter:
         refused += (_unsupported(_shown(name), "LangWatch changes no stored span") for name in by_way.get("", {}))
         trace = by_way.get("trace", {})
         if trace:
-            values, notes = flattened(trace, refused)
+            values, said = flattened(trace, refused)
             for metadata in packed(values, refused):
-                yield partial(self._patched, patch, metadata, notes)
+                yield partial(self._patched, patch, metadata, said)
         if "span" in by_way:
             yield partial(self._beside, patch, by_way["span"])
         evaluations = [(name, *field) for name, field in by_way.get("evaluation", {}).items()]
@@ -159,10 +175,9 @@ class LangWatchPatchExporter:
             yield partial(self._evaluated, patch, judged)
         for name, (value, version) in by_way.get("annotation", {}).items():
             note = Annotation.from_json(value)
-            if note.text and note.score is not None and note.name != THUMBS:
-                yield partial(self._annotated, patch, note)
-            else:
-                yield partial(self._tracked, patch, note, _stable_id(patch, name, patch_id(version)), version)
+            is_comment = note.text and note.score is not None and note.name != THUMBS
+            send = self._annotated if is_comment else self._tracked
+            yield partial(send, patch, note, _stable_id(patch, name, patch_id(version)), version)
 
     def _way(self, name: FieldName, patch: Patch) -> str:
         level, kind, _ = name
@@ -174,7 +189,7 @@ class LangWatchPatchExporter:
         rides = level == "span" or (self.strategy == "otlp_span" and patch.target.is_valid)
         return "span" if rides else "trace"
 
-    def _patched(self, patch: Patch, metadata: dict[str, Json], notes: Mapping[str, str], budget: Budget) -> Outcome:
+    def _patched(self, patch: Patch, metadata: dict[str, Json], said: Mapping[str, _Said], budget: Budget) -> Outcome:
         trace_id = patch.target.trace_id_hex
         path = f"/api/traces/{path_segment(trace_id)}/metadata"
         refused: list[str] = []
@@ -182,22 +197,22 @@ class LangWatchPatchExporter:
         named = _named_fields(answer) & metadata.keys()
         if named:
             # It takes all or nothing, and says which it cannot take.
-            refused = [f"{notes[key].partition(':')[0]}: LangWatch refused the value" for key in sorted(named)]
+            refused = [f"{said[key].shown}: LangWatch refused the value" for key in sorted(named)]
             metadata = {key: value for key, value in metadata.items() if key not in named}
             if not metadata:
                 return Rejected(DeliveryError("patch_failure", "; ".join(dict.fromkeys(refused))))
             answer = self._client.call("PATCH", path, {"metadata": metadata}, budget=budget)
         if answer.outcome is not None:
-            return _about(answer.outcome, (notes[key] for key in metadata))
+            return _about(answer.outcome, (said[key] for key in metadata))
         if not isinstance(answer.body, dict) or answer.body.get("traceId") != trace_id:
             return _OTHER_SHAPE
-        return Delivered((*dict.fromkeys(notes[key] for key in metadata), *dict.fromkeys(refused)))
+        return Delivered((*dict.fromkeys(said[key].note for key in metadata), *dict.fromkeys(refused)))
 
     def _beside(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
         span = _update_span(Patch(patch.target, fields, patch.window_ns), self._resource)
         outcome = self._spans.send([span], timeout_millis=budget.left_millis)
-        notes = [
-            f"{shown}: kept on a span of its own beside the target; {_ADDED}"
+        said = [
+            _Said(shown, f"kept on a span of its own beside the target; {_ADDED}")
             for shown in dict.fromkeys(_shown(name) for name in fields)
         ]
         if isinstance(outcome, Delivered):
@@ -206,8 +221,8 @@ class LangWatchPatchExporter:
                 return Rejected(
                     DeliveryError("backend_rejection", "LangWatch rejected the span that carries the patch")
                 )
-            return Delivered(tuple(notes))
-        return _about(outcome, notes)
+            return _delivered(said)
+        return _about(outcome, said)
 
     def _evaluated(
         self, patch: Patch, evaluations: Sequence[tuple[FieldName, Json, Version]], budget: Budget
@@ -217,12 +232,12 @@ class LangWatchPatchExporter:
             "spans": [],
             "evaluations": [_evaluation(patch, *one) for one in evaluations],
         }
-        notes = [
-            f"{_shown(name)}: kept on the trace; LangWatch has no source and no metadata of an evaluation"
+        said = [
+            _Said(_shown(name), "kept on the trace; LangWatch has no source and no metadata of an evaluation")
             for name, _, _ in evaluations
         ]
         answer = self._client.call("POST", "/api/collector", body, budget=budget)
-        return _message(answer, notes)
+        return _message(answer, said)
 
     def _tracked(self, patch: Patch, note: Annotation, event_id: str, version: Version, budget: Budget) -> Outcome:
         is_thumb = note.name == THUMBS
@@ -239,35 +254,51 @@ class LangWatchPatchExporter:
             "event_details": {key: value for key, value in details.items() if value is not None},
             "timestamp": version[0] // 1_000_000,
         }
-        shown = f"annotation {note.name!r}: kept as an event of the trace; an earlier one of this name stays"
-        return _message(self._client.call("POST", "/api/events/track", body, budget=budget), [shown])
+        said = _Said(f"annotation {note.name!r}", "kept as an event of the trace; an earlier one of this name stays")
+        return _message(self._client.call("POST", "/api/events/track", body, budget=budget), [said])
 
-    def _annotated(self, patch: Patch, note: Annotation, budget: Budget) -> Outcome:
-        """Write a note under its first line, which is what ours is found by: LangWatch takes no id for one."""
+    def _annotated(self, patch: Patch, note: Annotation, event_id: str, version: Version, budget: Budget) -> Outcome:
+        """Write a note under its first line, which is what ours is found by: LangWatch takes no id for one.
+
+        Comments have permissions of their own, and a key that lacks them may do all else: then the note is an event. So
+        it is where the trace has too many comments to find ours among them.
+        """
+        outcome = self._commented(patch, note, budget)
+        return outcome or self._tracked(patch, note, event_id, version, budget)
+
+    def _commented(self, patch: Patch, note: Annotation, budget: Budget) -> Outcome | None:
+        """Write a note as a comment; return None where it cannot be one."""
         path = f"/api/annotations/trace/{path_segment(patch.target.trace_id_hex)}"
-        notes = [f"annotation {note.name!r}: kept on the trace as a comment; of the score only whether it is above 0"]
+        said = [
+            _Said(
+                f"annotation {note.name!r}", "kept on the trace as a comment; of the score only whether it is above 0"
+            )
+        ]
         answer = self._client.call("GET", path, budget=budget)
+        if answer.status == 403:
+            return None
         if answer.outcome is not None:
-            return _about(answer.outcome, notes)
+            return _about(answer.outcome, said)
         if answer.body is None and answer.text:
-            error = _unsupported(f"annotation {note.name!r}", "the trace has too many comments to find ours among them")
-            return Rejected(error)
+            return None
         rows = answer.body.get("data") if isinstance(answer.body, dict) else None
         if not isinstance(rows, list):
             return _OTHER_SHAPE
         head, body = _comment(note)
         ours = [row for row in rows if isinstance(row, dict) and _is_ours(row, head)]
         if any(body.items() <= row.items() for row in ours):
-            return Delivered(tuple(notes))
+            return _delivered(said)
         identifier = ours[0].get("id") if ours else None
         if isinstance(identifier, str):
             answer = self._client.call("PATCH", f"/api/annotations/{path_segment(identifier)}", body, budget=budget)
         else:
             answer = self._client.call("POST", path, body, budget=budget)
+        if answer.status == 403:
+            return None
         if answer.outcome is not None:
-            return _about(answer.outcome, notes)
+            return _about(answer.outcome, said)
         is_stored = isinstance(answer.body, dict) and isinstance(answer.body.get("data"), dict)
-        return Delivered(tuple(notes)) if is_stored else _OTHER_SHAPE
+        return _delivered(said) if is_stored else _OTHER_SHAPE
 
 
 def utf16_units(text: str) -> int:
@@ -275,8 +306,8 @@ def utf16_units(text: str) -> int:
     return len(text.encode("utf-16-le")) // 2
 
 
-def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, Json], dict[str, str]]:
-    """Return fields of a trace as metadata that LangWatch can keep, and a note for each of its keys.
+def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, Json], dict[str, _Said]]:
+    """Return fields of a trace as metadata that LangWatch can keep, and what became of which field for each key.
 
     Everything is text in the end: a number or bool is sent as text, for LangWatch reads a number as a double and loses
     a zero; a null is the text `null`. Objects, lists, and texts that are JSON ones are lost whole, so their parts are
@@ -287,13 +318,13 @@ def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, J
         refused: Gets an error for each that cannot be kept.
     """
     values: dict[str, Json] = {}
-    notes: dict[str, str] = {}
+    said: dict[str, _Said] = {}
     labels: list[str] = []
     for name, (value, _) in sorted(fields.items(), key=lambda item: (item[0][1] in _RESERVED, item[1][1])):
         kind, key, shown = name[1], name[2], _shown(name)
         if kind == "tag" or (kind, key) == ("metadata", "labels"):
             labels += [key] if kind == "tag" else as_labels(value)
-            notes.setdefault("labels", f"{shown}: added to the labels of the trace; none is removed")
+            said.setdefault("labels", _Said(shown, "added to the labels of the trace; none is removed"))
             continue
         key = _RESERVED.get(kind, key)
         if key in _ID_KEYS and (value in ("", None) or isinstance(value, list | dict)):
@@ -309,15 +340,15 @@ def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, J
                 refused.append(DeliveryError("too_large", message))
                 continue
             if path in values:
-                refused.append(_unsupported(notes[path].partition(":")[0], f"{shown} has its place"))
+                refused.append(_unsupported(said[path].shown, f"{shown} has its place"))
             values[path] = text
             how = "added" if path == key else "added in parts, under dotted keys"
-            notes[path] = f"{shown}: {how}{'' if isinstance(value, str) else ', as text'}; {_ADDED}"
+            said[path] = _Said(shown, f"{how}{'' if isinstance(value, str) else ', as text'}; {_ADDED}")
     if any(labels):
         values["labels"] = [*dict.fromkeys(filter(None, labels))]
-    elif "labels" in notes:
-        refused.append(_unsupported(notes["labels"].partition(":")[0], "LangWatch removes no label"))
-    return values, notes
+    elif "labels" in said:
+        refused.append(_unsupported(said["labels"].shown, "LangWatch removes no label"))
+    return values, said
 
 
 def packed(values: Mapping[str, Json], refused: list[DeliveryError]) -> Iterator[dict[str, Json]]:
@@ -374,19 +405,23 @@ def _unsupported(shown: str, why: str) -> DeliveryError:
     return DeliveryError("unsupported", f"{shown}: unsupported; {why}")
 
 
-def _about(outcome: Outcome, notes: Iterable[str]) -> Outcome:
+def _delivered(said: Iterable[_Said]) -> Delivered:
+    return Delivered(tuple(one.note for one in said))
+
+
+def _about(outcome: Outcome, said: Iterable[_Said]) -> Outcome:
     """Name the fields in a rejection, which may become a note beside what was delivered."""
     if not isinstance(outcome, Rejected):
         return outcome
-    shown = ", ".join(dict.fromkeys(note.partition(":")[0] for note in notes))
+    shown = ", ".join(dict.fromkeys(one.shown for one in said))
     return Rejected(DeliveryError(outcome.error.type, f"{shown}: {outcome.error.message}"))
 
 
-def _message(answer: RestAnswer, notes: Sequence[str]) -> Outcome:
+def _message(answer: RestAnswer, said: Sequence[_Said]) -> Outcome:
     if answer.outcome is not None:
-        return _about(answer.outcome, notes)
+        return _about(answer.outcome, said)
     is_ours = isinstance(answer.body, dict) and isinstance(answer.body.get("message"), str)
-    return Delivered(tuple(notes)) if is_ours else _OTHER_SHAPE
+    return _delivered(said) if is_ours else _OTHER_SHAPE
 
 
 def _named_fields(answer: RestAnswer) -> set[str]:
