@@ -324,7 +324,7 @@ def test_what_is_sent_again_changes_nothing_and_what_is_new_only_itself(either, 
     either.know(first.target)
     span, trace = first.target.span_id_hex, first.target.trace_id_hex
     notes = {note.partition(":")[0] for note in send(first)[0].notes}
-    assert notes == {"metadata a", "metadata b", "note"}
+    assert notes == {"metadata 'a'", "metadata 'b'", "trace evaluation 'note'"}
     before = either.read("span", span), either.read("trace", trace)
     assert set(before[0]) == {
         ("otel_metadata", "a"),
@@ -346,6 +346,21 @@ def test_what_is_sent_again_changes_nothing_and_what_is_new_only_itself(either, 
     assert after.pop(("otel_metadata", "b"))["metadata"] == {"b": 2}
     before[0].pop(("otel_metadata", "b"))
     assert after == before[0]
+
+
+def test_what_a_note_does_not_keep_is_told(either, send):
+    """A note has no author, and no blanks around its text."""
+    number = next(_numbers) + 1_000
+    said = Annotation("note", text=" call her back\n", annotator="ann").to_json()
+    one = patch(number, (("span", "annotation", annotation_key("note", "ann")), said))
+    either.know(one.target)
+    assert send(one)[0].notes == (
+        "annotation 'note': Phoenix takes off the blanks around it",
+        "annotation 'note': its annotator is in the identifier of the note alone, a note has no author",
+    )
+    (note,) = either.read("span", one.target.span_id_hex).items()
+    assert note[0] == ("note", "otel_metadata:annotation:ann")
+    assert note[1]["result"] == {"label": None, "score": None, "explanation": "call her back"}
 
 
 def test_the_double_takes_metadata_apart_as_phoenix_does(phoenix, project, provider):

@@ -2,8 +2,9 @@
 
 What a request replaces is one annotation, whole, by (name, span, identifier). So each field is an annotation of its
 own, whose identifier follows from the field's key: to send it again changes nothing, and neither another field nor
-another process is overwritten. One annotation with all metadata would have to be read first, which Phoenix allows only
-to who knows the project that the trace went to, and what two processes write at once would be lost.
+another process is overwritten. One annotation with all metadata would have to be read, merged and written again, for
+which Phoenix has no condition: of two processes that do so at once, one loses what it wrote (`docs/backends/phoenix.md`
+has what was measured).
 
 | field | annotation |
 |---|---|
@@ -179,10 +180,11 @@ def _rows(patch: Patch, place: int, notes: list[str]) -> Iterator[tuple[Level, _
 
 
 def _body(level: Level, kind: Kind, key: str, value: Json, notes: list[str]) -> tuple[_What, dict[str, Json]]:
+    shown = words_for((level, kind, key), value)
     if kind == "evaluation":
         verdict = Evaluation.from_json(key, value)
         body = _annotation(
-            _free_name(verdict.name, notes),
+            _free_name(verdict.name, shown, notes),
             f"{ANNOTATION_NAME}:{kind}",
             verdict.source,
             (verdict.label, verdict.score, verdict.explanation),
@@ -193,16 +195,17 @@ def _body(level: Level, kind: Kind, key: str, value: Json, notes: list[str]) -> 
         said = Annotation.from_json(value)
         identifier = f"{ANNOTATION_NAME}:{kind}" + (f":{said.annotator}" if said.annotator is not None else "")
         if said.name == _NOTE and (said.label, said.score) == (None, None) and (said.text or "").strip():
+            if said.text != (said.text or "").strip():
+                notes.append(f"{shown}: Phoenix takes off the blanks around it")
+            if said.annotator is not None:
+                notes.append(f"{shown}: its annotator is in the identifier of the note alone, a note has no author")
             return "notes", {"note": said.text, "identifier": identifier}
         about: dict[str, Json] = {} if said.annotator is None else {"annotator": said.annotator}
         parts = (said.label, said.score, said.text)
-        return "annotations", _annotation(_free_name(said.name, notes), identifier, "human", parts, about)
+        return "annotations", _annotation(_free_name(said.name, shown, notes), identifier, "human", parts, about)
     name = ANNOTATION_NAME if kind == "metadata" else f"{ANNOTATION_NAME}.{kind}"
     text = value if isinstance(value, str) else json_text(value)
-    notes.append(
-        f"{words_for((level, kind, key), value)}: kept as an annotation of the {level} ({name}); "
-        "Phoenix does not change what it has stored"
-    )
+    notes.append(f"{shown}: kept as an annotation of the {level} ({name}); Phoenix does not change what it has stored")
     word = key or kind
     return "annotations", _annotation(name, word, "code", (word, None, text), {word: value})
 
@@ -224,11 +227,11 @@ def _annotation(
     }
 
 
-def _free_name(name: str, notes: list[str]) -> str:
+def _free_name(name: str, shown: str, notes: list[str]) -> str:
     if name != _NOTE:
         return name
     free = f"{ANNOTATION_NAME}.{_NOTE}"
-    notes.append(f"{name}: kept as the annotation {free}; Phoenix keeps the name for texts by people")
+    notes.append(f"{shown}: kept as the annotation {free}; Phoenix keeps the name for texts by people")
     return free
 
 
