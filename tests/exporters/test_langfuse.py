@@ -183,6 +183,15 @@ class TestEventsOnly:
             send(to, patch(("trace", "user_id", "", "u1")))
         assert double.rows[1].id == double.rows[2].id
 
+    def test_a_span_that_was_rejected_is_not_delivered(self, double, to):
+        """A success that says that it kept none of it is none."""
+        said = {"partialSuccess": {"rejectedSpans": 1, "errorMessage": "too old"}}
+        double.fault = lambda request: (
+            Response(200, said, {"content-type": "application/json"}) if "/otel/" in request.path else None
+        )
+        (outcome,) = send(to, patch(("trace", "user_id", "", "u1")))
+        assert (type(outcome), outcome.error.type) == (Rejected, "backend_rejection")
+
     def test_tags_are_not_united_by_the_server_so_late_ones_are_sent_together(self, double, to):
         """The newest list stands: what came late before is in it, and that earlier ones are gone is said of each."""
         outcomes = send(to, patch(("trace", "tag", "one", True)), patch(("trace", "tag", "two", True), at=10))
@@ -308,9 +317,13 @@ class TestVerdicts:
 
     def test_an_explanation_alone_is_a_comment_without_its_metadata(self, double, to):
         """A score needs a value; that the metadata has no place is said."""
-        (outcome,) = send(to, verdict(explanation="why", metadata={"judge": "m"}))
-        assert double.comments[0]["content"] == "Correctness: why"
-        assert len(outcome.notes) == 2
+        for _ in range(2):  # the second time it is there already
+            (outcome,) = send(to, verdict(explanation="why", metadata={"judge": "m"}))
+            assert [one["content"] for one in double.comments] == ["Correctness: why"]
+            assert outcome.notes == (
+                "evaluation 'Correctness': a comment, beside those that were there before",
+                "evaluation 'Correctness': unsupported: a comment has no source and no metadata",
+            )
 
     def test_one_refused_part_does_not_keep_the_others_back(self, double, to):
         """The metadata arrives; of the evaluation there is a note without a word of the server's."""

@@ -299,6 +299,22 @@ class TestOutcomes:
         assert "a span of its own" in outcome.notes[0]
         assert outcome.notes[1] == "the backend says: hm"
 
+    def test_a_span_that_was_rejected_is_not_delivered(self) -> None:
+        """Of all that was sent the backend kept nothing: none of it has arrived; of a part nobody knows which."""
+
+        class Sender:
+            def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
+                return Delivered(("the backend rejected 1 of them: too old",), rejected=1)
+
+        patches = [Patch(SpanRef(TARGET.trace_id, span_id), FIELDS) for span_id in (1, 2)]
+        alone = OtlpPatchExporter(Sender()).export(patches[:1], timeout_millis=1_000)
+        together = OtlpPatchExporter(Sender()).export(patches, timeout_millis=1_000)
+
+        why = "the backend rejected 1 of them: too old"
+        assert alone == [Rejected(DeliveryError("backend_rejection", why))]
+        assert [type(one) for one in together] == [Delivered] * 2
+        assert all(isinstance(one, Delivered) and one.notes[1] == why for one in together)
+
     def test_the_span_exporter_is_left_to_its_destination(
         self, exporter: OtlpPatchExporter, receiver: Receiver
     ) -> None:

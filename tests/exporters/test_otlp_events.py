@@ -139,8 +139,22 @@ def test_an_event_that_was_taken_is_not_sent_again_in_a_larger_patch(exporter, r
 
 
 def test_a_receiver_that_rejects_a_record_says_so(exporter, receiver):
-    """A partial success of logs is read, and does not count as a failure."""
+    """A partial success of logs is read, and is no failure; the evaluation is on the span, with a note."""
     answer = ExportLogsServiceResponse()
     answer.partial_success.rejected_log_records = 1
     receiver.fault = lambda request: Response(200, answer.SerializeToString()) if "logs" in request.path else None
-    assert isinstance(send(exporter, judged())[0], Delivered)
+    for number in (1, 2):
+        (outcome,) = send(exporter, judged(number))
+        assert isinstance(outcome, Delivered)
+        assert outcome.notes[1:] == ("evaluation 'Correctness': no log event, the receiver did not take it",)
+    assert len(receiver.posted("/v1/logs")) == 2
+
+
+def test_events_that_are_too_large_do_not_end_the_others(exporter, receiver):
+    """413 is about what was sent, and the next evaluation is an event again."""
+    receiver.logs_status = 413
+    (outcome,) = send(exporter, judged(1))
+    assert "no log event" in outcome.notes[-1]
+    receiver.logs_status = 200
+    (outcome,) = send(exporter, judged(2))
+    assert len(outcome.notes) == 1

@@ -150,11 +150,12 @@ class TestSend:
         """What was rejected would be rejected again; the note says how many, and the backend's words."""
         outcome, _ = sent(reply(200, body, Content_Type=media_type), *(span(span_id=one) for one in range(1, 6)))
 
-        assert outcome == Delivered(("the backend rejected 3 of 5 spans: too old",))
+        assert outcome == Delivered(("the backend rejected 3 of 5 spans: too old",), rejected=3)
 
     def test_a_backend_need_not_say_why(self) -> None:
         """A count alone is enough for a note."""
-        assert sent(reply(200, partial(1)))[0] == Delivered(("the backend rejected 1 of 1 spans: it does not say why",))
+        note = "the backend rejected 1 of 1 spans: it does not say why"
+        assert sent(reply(200, partial(1)))[0] == Delivered((note,), rejected=1)
 
     def test_a_warning_is_a_note(self) -> None:
         """A message without rejected spans is passed on (OTLP, "Partial success")."""
@@ -164,7 +165,7 @@ class TestSend:
         """A message is cut, and what was sent in a header is taken out of it."""
         outcome, _ = sent(reply(200, partial(1, f"{KEY} " + "x" * 500)), headers={"authorization": f"Bearer {KEY}"})
 
-        assert outcome == Delivered((f"the backend rejected 1 of 1 spans: *** {'x' * 196}…",))
+        assert outcome == Delivered((f"the backend rejected 1 of 1 spans: *** {'x' * 196}…",), rejected=1)
 
     def test_a_span_that_cannot_be_encoded_raises(self) -> None:
         """Nothing is sent: whoever called finds the span by sending fewer."""

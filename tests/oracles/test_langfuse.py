@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.exporters.vendors.langfuse import PUBLIC_KEY, LangfuseDouble, exporter
 from tests.exporters.vendors.server import KEY, Request
 
+import otel_metadata as om
 from otel_metadata.exporters.langfuse import LangfusePatchExporter
+from otel_metadata.live.settings import SCOPE_NAME
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch
@@ -26,6 +29,7 @@ if "OTEL_METADATA_TEST_BACKENDS" not in os.environ:
     pytest.skip("OTEL_METADATA_TEST_BACKENDS is not set: run `make test-backends`", allow_module_level=True)
 
 import langfuse
+from langfuse.span_filter import is_default_export_span
 
 from otel_metadata.backends.langfuse import destination
 from otel_metadata.late.in_flight import merged
@@ -189,3 +193,16 @@ def _exact(value: Any) -> Any:
     """Return what a JSON text says, with its type: the white space in it is each one's own."""
     found = json.loads(value)
     return type(found).__name__, found
+
+
+def test_the_sdks_own_filter_passes_over_our_spans():
+    """It knows neither our scope nor OpenInference's kind, so the page says how to let it export them."""
+    finished = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(finished))
+    with om.start_span("ours", as_type="llm", tracer=provider.get_tracer(SCOPE_NAME)):
+        pass
+    (span,) = finished.get_finished_spans()
+    assert not is_default_export_span(span)
+    assert SCOPE_NAME == "otel_metadata"  # as the page has it
+    assert span.instrumentation_scope.name == SCOPE_NAME

@@ -81,6 +81,7 @@ _Parts: TypeAlias = "Iterator[tuple[Iterable[str], Outcome]]"
 _NOT_FOUND: Final = Rejected(DeliveryError("segment_not_found", "Langfuse does not know the span or trace"))
 _UNSUPPORTED: Final = Rejected(DeliveryError("unsupported", "Langfuse cannot hold it once the span is stored"))
 _REFUSED: Final = Rejected(DeliveryError("patch_failure", "Langfuse cannot use what was sent"))
+_REFUSED_SPAN: Final = Rejected(DeliveryError("backend_rejection", "Langfuse rejected the span that carries it"))
 _NO_PARENT: Final = Rejected(
     DeliveryError("unsupported", "a bare trace id: a span without a parent would take the place of the trace")
 )
@@ -254,10 +255,10 @@ class LangfusePatchExporter:
         outcome = self._spans.send([span], timeout_millis=budget.left_millis)
         if not isinstance(outcome, Delivered):
             return outcome
+        if outcome.rejected:
+            return _REFUSED_SPAN
         if tags:
             self._tags[trace_id] = tags
-        if outcome.notes:
-            notes += [f"{one}: the receiver of spans did not take all of it" for one in labels_of(fields)]
         return Delivered(tuple(notes))
 
     # --- Langfuse 3: on the span -------------------------------------------------------------------------------------
@@ -396,9 +397,13 @@ class LangfusePatchExporter:
             return _NOT_FOUND
         if answer.outcome is not None:
             return answer.outcome
+        notes = [f"{one}: a comment, beside those that were there before" for one in labels]
+        is_by_a_model = verdict.metadata.get("otel_metadata.source") == "llm"
+        if is_by_a_model or any(not key.startswith("otel_metadata.") for key in verdict.metadata):
+            notes += [f"{one}: unsupported: a comment has no source and no metadata" for one in labels]
         there = _member(answer.body, "data")
         if isinstance(there, list) and any(_member(one, "content") == content for one in there):
-            return Delivered()
+            return Delivered(tuple(notes))
         if not isinstance(there, list) and answer.body is not None:
             return _NOT_OURS
         body: dict[str, Json] = {"projectId": self._project, **place, "content": content}
@@ -406,12 +411,7 @@ class LangfusePatchExporter:
         if answer.status == 404:
             return _NOT_FOUND
         outcome = _judged(answer, isinstance(_member(answer.body, "id"), str))
-        if isinstance(outcome, Delivered):
-            notes = [f"{one}: a comment, beside those that were there before" for one in labels]
-            if any(not key.startswith("otel_metadata.") for key in verdict.metadata):
-                notes += [f"{one}: unsupported: a comment has no metadata" for one in labels]
-            return Delivered(tuple(notes))
-        return outcome
+        return Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
 
 
 def _together(parts: Iterable[tuple[Iterable[str], Outcome]]) -> Outcome:

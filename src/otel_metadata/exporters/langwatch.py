@@ -216,8 +216,8 @@ class LangWatchPatchExporter:
             for shown in dict.fromkeys(_shown(name) for name in fields)
         ]
         if isinstance(outcome, Delivered):
-            if outcome.notes:
-                # One span was sent, so what was rejected is that one; otherwise LangWatch says nothing.
+            if outcome.rejected:
+                # One span was sent, so what was rejected is that one.
                 return Rejected(
                     DeliveryError("backend_rejection", "LangWatch rejected the span that carries the patch")
                 )

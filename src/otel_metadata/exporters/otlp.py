@@ -204,9 +204,10 @@ class OtlpPatchExporter:
         if isinstance(outcome, Retry):
             return {patch_id: outcome for patch_id, _, _ in new}
         if isinstance(outcome, Delivered):
-            for _, update_id, _ in new:
-                self._sent_events[update_id] = True
-        else:
+            if outcome.rejected < len(new):
+                for _, update_id, _ in new:
+                    self._sent_events[update_id] = True
+        elif outcome.error.type != "too_large":
             # Most receivers of spans have no place for logs.
             self._takes_events = False
             REPORTER.tell(
@@ -218,8 +219,8 @@ class OtlpPatchExporter:
         if not isinstance(outcome, Delivered) or self._events is None:
             return outcome
         names = [name for update_id, name in evaluations(patch).items() if update_id not in self._sent_events]
-        notes = (f"evaluation {name!r}: no log event, the receiver takes none" for name in names)
-        return Delivered((*outcome.notes, *notes))
+        notes = (f"evaluation {name!r}: no log event, the receiver did not take it" for name in names)
+        return Delivered((*outcome.notes, *notes), outcome.rejected)
 
     def _outcomes(self, spans: Sequence[ReadableSpan], budget: Budget) -> list[Outcome]:
         """Return one outcome for each span, though OTLP answers for a request as a whole.
@@ -232,8 +233,10 @@ class OtlpPatchExporter:
         if isinstance(answer, Rejected) and answer.error.type != "too_large" and len(spans) > 1:
             half = len(spans) // 2
             return [*self._outcomes(spans[:half], budget), *self._outcomes(spans[half:], budget)]
-        if isinstance(answer, Delivered):
-            answer = Delivered((_NOTE, *answer.notes))
+        if isinstance(answer, Delivered) and answer.rejected >= len(spans):
+            answer = Rejected(DeliveryError("backend_rejection", "; ".join(answer.notes)))
+        elif isinstance(answer, Delivered):
+            answer = Delivered((_NOTE, *answer.notes), answer.rejected)
         return [answer] * len(spans)
 
     def _sent(self, spans: Sequence[ReadableSpan], timeout_millis: int) -> Outcome:

@@ -30,7 +30,7 @@ class OtlpSender(SpanExporter, ABC):
         """Send *spans* in one request, once, and return what became of all of them.
 
         Spans that the receiver rejected out of a batch that it accepted are not sent again (OTLP, "Partial success"):
-        the batch is delivered, with a note.
+        the batch is delivered, with a note and their number.
 
         Args:
             spans: What to send.
@@ -74,5 +74,6 @@ def judged(partial_success: Any, count: int, without_keys: Callable[[str], str])
     if len(words) > _MAX_MESSAGE_CHARACTERS:
         words = f"{words[:_MAX_MESSAGE_CHARACTERS]}…"
     if rejected > 0:
-        return Delivered((f"the backend rejected {rejected} of {count} {what}: {words or 'it does not say why'}",))
+        note = f"the backend rejected {rejected} of {count} {what}: {words or 'it does not say why'}"
+        return Delivered((note,), rejected)
     return Delivered((f"the backend says: {words}",) if words else ())

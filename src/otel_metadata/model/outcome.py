@@ -45,9 +45,12 @@ class Delivered:
 
     Attributes:
         notes: One sentence for each field that the backend changed, flattened, only added, ignored or cannot hold.
+        rejected: Of what was sent together, how many the backend refused for good, where it says so beside its success
+            (OTLP, "Partial success"). Which, it does not say.
     """
 
     notes: tuple[str, ...] = ()
+    rejected: int = 0
 
 
 @final
