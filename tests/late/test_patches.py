@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.model.outcome import Delivered, DeliveryError, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Pause, Rejected, Retry
 
 DOWN = DeliveryError("connection_failure", "down")
 
@@ -451,8 +453,21 @@ def test_notes_that_are_no_sequence_deliver_all_the_same(make_scene):
     assert (scene.stats.delivered, scene.stats.late) == (1, 0)
 
 
+def test_a_note_is_a_warning_only_where_something_is_not_kept(scene, caplog):
+    """Where a destination keeps things is how it works; that it has not kept one is for somebody to see."""
+    caplog.set_level(logging.INFO)
+    scene.patches.answer = lambda patch: Delivered(("'a' is elsewhere", NotKept("'b' is too long")))
+    om.update_span(scene.unseen(), metadata={"a": 1, "b": 2})
+    scene.processor.force_flush()
+    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
+        ("INFO", "memory: delivered, but: 'a' is elsewhere."),
+        ("WARNING", "memory: delivered, but: 'b' is too long."),
+    ]
+
+
 def test_each_note_is_told_once(scene, caplog):
     """What a backend does to a field is said in the log, and not again for the next patch; all are counted."""
+    caplog.set_level(logging.INFO)
     scene.patches.answer = lambda patch: Delivered(("metadata 'k' is kept on an annotation",))
     for number in (1, 2):
         om.update_span(scene.unseen(number), metadata={"k": number})

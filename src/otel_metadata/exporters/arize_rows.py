@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from otel_metadata.dialects.openinference import scalar
 from otel_metadata.model.evaluation import Annotation, Evaluation
-from otel_metadata.model.outcome import DeliveryError
+from otel_metadata.model.outcome import DeliveryError, NotKept
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json, Level, Version
@@ -94,7 +94,8 @@ def plan(patch: Patch, now_millis: int) -> Plan:
     verdicts = _verdicts(patch, now_millis, notes)
     rows = (*(Row("update_metadata", {PATCH_DOCUMENT: document}) for document in documents), *verdicts)
     unsupported = dict.fromkeys(_path(*name) for name in patch.fields if name[1] not in _SENT)
-    told = (*notes, *too_large, *(f"{path}: unsupported, Arize sets it only with the span" for path in unsupported))
+    only_live = (NotKept(f"{path}: unsupported, Arize sets it only with the span") for path in unsupported)
+    told = (*notes, *too_large, *only_live)
     if rows:
         return Plan(rows, told)
     return Plan((), (), DeliveryError("too_large" if too_large else "unsupported", "; ".join(told)))
@@ -107,7 +108,7 @@ def _metadata(patch: Patch, notes: list[str]) -> dict[str, Json]:
     for key, value in patch.metadata("trace").items():
         path = _path("trace", "metadata", key)
         if key in own:
-            notes.append(f"{path}: not kept, the span itself has metadata of this name")
+            notes.append(NotKept(f"{path}: not kept, the span itself has metadata of this name"))
             continue
         notes.append(f"{path}: kept as metadata of the root span")
         document[key] = _scalar(value, path, notes)
@@ -133,7 +134,7 @@ def _documents(metadata: Mapping[str, Json]) -> tuple[list[dict[str, Json]], lis
         size = len(json.dumps({key: value}))
         if size > MAX_DOCUMENT_CHARACTERS:
             limit = f"{MAX_DOCUMENT_CHARACTERS:,} characters of JSON"
-            notes.append(f"{_path('span', 'metadata', key)}: not sent, it is over Arize's limit of {limit}")
+            notes.append(NotKept(f"{_path('span', 'metadata', key)}: not sent, it is over Arize's limit of {limit}"))
             continue
         if size > room:
             documents.append({})
@@ -159,7 +160,7 @@ def _verdicts(patch: Patch, now_millis: int, notes: list[str]) -> list[Row]:
         if not cells:
             continue
         if (call, stem) in found:
-            notes.append(f"{found[call, stem][0]}: replaced by a later one; Arize keeps one of a name")
+            notes.append(NotKept(f"{found[call, stem][0]}: replaced by a later one; Arize keeps one of a name"))
         found[call, stem] = (path, cells)
     rows: list[Row] = []
     for wanted in ("update_evaluations", "update_annotations"):
@@ -176,13 +177,13 @@ def _evaluation(
     evaluation: Evaluation, level: Level, version: Version, now_millis: int, path: str, notes: list[str]
 ) -> tuple[Call, str, dict[str, Json]]:
     if evaluation.metadata is not None:
-        notes.append(f"{path}: its metadata is unsupported")
+        notes.append(NotKept(f"{path}: its metadata is unsupported"))
     if evaluation.source == "human":
         notes.append(f"{path}: kept as an annotation, as Arize does with what people say")
         said = Annotation(evaluation.name, evaluation.label, evaluation.score, evaluation.explanation)
         return _annotation(said, level, version, now_millis, path, notes)
     if evaluation.source != "code":
-        notes.append(f"{path}: its source is unsupported")
+        notes.append(NotKept(f"{path}: its source is unsupported"))
     stem = f"{'eval' if level == 'span' else 'trace_eval'}.{_name(evaluation.name, path, notes)}"
     parts: dict[str, Json] = {
         "label": evaluation.label,
@@ -225,16 +226,16 @@ def _cells(stem: str, parts: Mapping[str, Json], needed: Sequence[str], path: st
         if isinstance(value, str):
             word, prose = _MAX_WORD.get(part), _MAX_PROSE.get(part)
             if (not value and part != "explanation") or (word is not None and len(value) > word):
-                notes.append(f"{path}: its {part} is not sent, Arize takes 1 to {word or prose} characters")
+                notes.append(NotKept(f"{path}: its {part} is not sent, Arize takes 1 to {word or prose} characters"))
                 continue
             if prose is not None and len(value) > prose:
-                notes.append(f"{path}: its {part} is cut at Arize's limit of {prose} characters")
+                notes.append(NotKept(f"{path}: its {part} is cut at Arize's limit of {prose} characters"))
                 value = value[:prose]  # noqa: PLW2901 # the same part, shorter
         # One column has one type: of integers and floats pandas would make floats too, but not of a single integer.
         cells[f"{stem}.{part}"] = float(value) if part == "score" and isinstance(value, int | float) else value
     if any(f"{stem}.{part}" in cells for part in needed):
         return cells
-    notes.append(f"{path}: not sent, Arize wants one of {', '.join(needed)}")
+    notes.append(NotKept(f"{path}: not sent, Arize wants one of {', '.join(needed)}"))
     return {}
 
 

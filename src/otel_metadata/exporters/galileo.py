@@ -22,7 +22,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
 from otel_metadata.model.merge import json_text
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.span_ref import OF_TRACE, SpanRef
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ _AS_TEXT: Final = "sent as JSON text"
 _AS_TAG: Final = "added as a tag, beside that of an earlier value"
 _REFUSED: Final = "Galileo refused it"
 _NO_RECORD: Final = "not sent: no UUID of Galileo is known for it"
+
+_NOT_KEPT: Final = frozenset({_NO_FIELD, _TOO_LONG, _TOO_MANY, _NO_NULL, _REFUSED, _NO_RECORD})
 
 _UNADDRESSED: Final = Rejected(
     DeliveryError(
@@ -192,9 +194,7 @@ class GalileoPatchExporter:
             outcome = self._patch(f"/v2/projects/{path_segment(project)}", record, identifier, body, notes, budget)
             if outcome is not None:
                 return outcome
-        told = (
-            f"{words_for(name, value)}: {notes[name]}" for name, (value, _) in patch.fields.items() if name in notes
-        )
+        told = [_note(words_for(name, patch.fields[name][0]), notes[name]) for name in patch.fields if name in notes]
         return Delivered(tuple(told))
 
     def _address(self, target: SpanRef, level: Level) -> tuple[Record, str] | Rejected:
@@ -325,6 +325,11 @@ def checked_uuid(setting: str, given: str | None) -> str | None:
     if given is not None and found is None:
         raise ConfigurationError(setting, given, "a UUID of version 4 with hyphens, as the Galileo console shows it")
     return found
+
+
+def _note(shown: str, what: str) -> str:
+    note = f"{shown}: {what}"
+    return NotKept(note) if what in _NOT_KEPT else note
 
 
 def _text(value: Json) -> str:

@@ -48,7 +48,7 @@ from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
 from otel_metadata.model.merge import Fields, Json, Level, json_text, latest_version, merge
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.recent import RecentMap
 
@@ -246,7 +246,9 @@ class LangfusePatchExporter:
         if tags:
             tags = merge(self._tags.get(trace_id) or {}, tags)
             values[TRACE_TAGS] = tags_of(tags, "trace")
-            notes += [f"{one}: tags that spans had before are not shown any more" for one in labels_of(fields, "tag")]
+            notes += [
+                NotKept(f"{one}: tags that spans had before are not shown any more") for one in labels_of(fields, "tag")
+            ]
         if not values:
             return _UNSUPPORTED
         version = latest_version(fields)
@@ -400,7 +402,7 @@ class LangfusePatchExporter:
         notes = [f"{one}: a comment, beside those that were there before" for one in labels]
         is_by_a_model = verdict.metadata.get("otel_metadata.source") == "llm"
         if is_by_a_model or any(not key.startswith("otel_metadata.") for key in verdict.metadata):
-            notes += [f"{one}: unsupported: a comment has no source and no metadata" for one in labels]
+            notes += [NotKept(f"{one}: unsupported: a comment has no source and no metadata") for one in labels]
         there = _member(answer.body, "data")
         if isinstance(there, list) and any(_member(one, "content") == content for one in there):
             return Delivered(tuple(notes))
@@ -429,7 +431,7 @@ def _together(parts: Iterable[tuple[Iterable[str], Outcome]]) -> Outcome:
             notes += outcome.notes
         elif isinstance(outcome, Rejected) and outcome.error.type not in {"segment_not_found", "too_large"}:
             refused = refused or outcome
-            notes += [f"{label}: {outcome.error.type}: {outcome.error.message}" for label in labels]
+            notes += [NotKept(f"{label}: {outcome.error.type}: {outcome.error.message}") for label in labels]
         else:
             return outcome
     return refused if refused is not None and not is_delivered else Delivered(tuple(notes))

@@ -15,6 +15,7 @@ from otel_metadata.exporters.notes import words_for
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import FieldName, Fields, Json, Level, json_text
+from otel_metadata.model.outcome import NotKept
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -153,7 +154,7 @@ def ids_of_trace(fields: Fields) -> tuple[dict[str, Json], list[str]]:
             continue
         (label,) = labels_of([name])
         if not isinstance(value, str) or not value:
-            notes.append(f"{label}: unsupported: Langfuse takes a text that is not empty")
+            notes.append(NotKept(f"{label}: unsupported: Langfuse takes a text that is not empty"))
             continue
         values["user.id" if kind == "user_id" else "session.id"] = value
         if level == "span":

@@ -33,7 +33,7 @@ from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, Version
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch, patch_id
 
 if TYPE_CHECKING:
@@ -71,14 +71,17 @@ class _Said(NamedTuple):
     Attributes:
         shown: Words for the field.
         how: What became of it.
+        is_whole: Whether all of it is somewhere.
     """
 
     shown: str
     how: str
+    is_whole: bool = True
 
     @property
     def note(self) -> str:
-        return f"{self.shown}: {self.how}"
+        note = f"{self.shown}: {self.how}"
+        return note if self.is_whole else NotKept(note)
 
 
 @final
@@ -154,7 +157,7 @@ class LangWatchPatchExporter:
                 notes += outcome.notes
         if not is_sent:
             return Rejected(refused[0])
-        return Delivered((*dict.fromkeys(notes), *(error.message for error in refused)))
+        return Delivered((*dict.fromkeys(notes), *(NotKept(error.message) for error in refused)))
 
     def _parts(self, patch: Patch, refused: list[DeliveryError]) -> Iterator[_Part]:
         """Yield what to send, and note in *refused* what cannot be sent."""
@@ -192,12 +195,12 @@ class LangWatchPatchExporter:
     def _patched(self, patch: Patch, metadata: dict[str, Json], said: Mapping[str, _Said], budget: Budget) -> Outcome:
         trace_id = patch.target.trace_id_hex
         path = f"/api/traces/{path_segment(trace_id)}/metadata"
-        refused: list[str] = []
+        refused: list[NotKept] = []
         answer = self._client.call("PATCH", path, {"metadata": metadata}, budget=budget)
         named = _named_fields(answer) & metadata.keys()
         if named:
             # It takes all or nothing, and says which it cannot take.
-            refused = [f"{said[key].shown}: LangWatch refused the value" for key in sorted(named)]
+            refused = [NotKept(f"{said[key].shown}: LangWatch refused the value") for key in sorted(named)]
             metadata = {key: value for key, value in metadata.items() if key not in named}
             if not metadata:
                 return Rejected(DeliveryError("patch_failure", "; ".join(dict.fromkeys(refused))))
@@ -233,8 +236,12 @@ class LangWatchPatchExporter:
             "evaluations": [_evaluation(patch, *one) for one in evaluations],
         }
         said = [
-            _Said(_shown(name), "kept on the trace; LangWatch has no source and no metadata of an evaluation")
-            for name, _, _ in evaluations
+            _Said(
+                _shown(name),
+                "kept on the trace; LangWatch has no source and no metadata of an evaluation",
+                is_whole=not Evaluation.from_json(name[2], value).metadata,
+            )
+            for name, value, _ in evaluations
         ]
         answer = self._client.call("POST", "/api/collector", body, budget=budget)
         return _message(answer, said)
@@ -269,11 +276,8 @@ class LangWatchPatchExporter:
     def _commented(self, patch: Patch, note: Annotation, budget: Budget) -> Outcome | None:
         """Write a note as a comment; return None where it cannot be one."""
         path = f"/api/annotations/trace/{path_segment(patch.target.trace_id_hex)}"
-        said = [
-            _Said(
-                f"annotation {note.name!r}", "kept on the trace as a comment; of the score only whether it is above 0"
-            )
-        ]
+        how = "kept on the trace as a comment; of the score only whether it is above 0"
+        said = [_Said(f"annotation {note.name!r}", how, is_whole=False)]
         answer = self._client.call("GET", path, budget=budget)
         if answer.status == 403:
             return None

@@ -23,7 +23,7 @@ from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Field, FieldName, Json
-from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, Outcome, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, NotKept, Outcome, Rejected, Retry
 
 if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
@@ -149,7 +149,7 @@ class MlflowPatchExporter:
                 faults.append(_Fault(outcome.error.type, f"{step.subject}: {outcome.error.message}"))
             else:
                 return outcome
-        said = [fault.message for fault in faults]
+        said = [NotKept(fault.message) for fault in faults]
         if faults and not is_any_delivered:
             return Rejected(DeliveryError(faults[0].type, "; ".join(said)))
         return Delivered((*notes, *said))
@@ -213,7 +213,8 @@ def _judged(body: Json, sent: _Assessment) -> Outcome:
         notes.append(f"{sent.subject}: stored under an id of the backend's own; sent again, it would be there twice")
     found = stored.get("metadata")
     kept: Mapping[str, Json] = found if isinstance(found, dict) else {}
-    notes += [f"{sent.subject}: {key!r} was not kept" for key, text in sent.metadata.items() if kept.get(key) != text]
+    lost = (key for key, text in sent.metadata.items() if kept.get(key) != text)
+    notes += [NotKept(f"{sent.subject}: {key!r} was not kept") for key in lost]
     return Delivered(tuple(notes))
 
 

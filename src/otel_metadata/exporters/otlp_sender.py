@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_metadata.model.outcome import Delivered, Outcome
+from otel_metadata.model.outcome import Delivered, NotKept, Outcome
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -75,5 +75,5 @@ def judged(partial_success: Any, count: int, without_keys: Callable[[str], str])
         words = f"{words[:_MAX_MESSAGE_CHARACTERS]}…"
     if rejected > 0:
         note = f"the backend rejected {rejected} of {count} {what}: {words or 'it does not say why'}"
-        return Delivered((note,), rejected)
+        return Delivered((NotKept(note),), rejected)
     return Delivered((f"the backend says: {words}",) if words else ())

@@ -29,7 +29,7 @@ from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Json, Kind, Level, Version, json_text
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 
 if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
@@ -172,7 +172,7 @@ def _rows(patch: Patch, place: int, notes: list[str]) -> Iterator[tuple[Level, _
     """Yield what a patch becomes; *notes* gets a sentence for each field that is kept otherwise than it was set."""
     for (level, kind, key), (value, version) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
         if level == "span" and not patch.target.span_id:
-            notes.append(f"{words_for((level, kind, key), value)}: not kept, for the patch names no span")
+            notes.append(NotKept(f"{words_for((level, kind, key), value)}: not kept, for the patch names no span"))
             continue
         target = patch.target.span_id_hex if level == "span" else patch.target.trace_id_hex
         what, body = _body(level, kind, key, value, notes)

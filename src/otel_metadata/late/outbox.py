@@ -39,6 +39,7 @@ If you add a place where updates wait, add it to `stats` and to `give_up`.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -184,7 +185,7 @@ class Outbox:
         self._flushes = Flushes()
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
-        self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
+        self._news: deque[tuple[str, str, int]] = deque(maxlen=_MAX_NEWS)
         # Updates that are on disk only.
         self._spilled = 0
         self._is_closed = False
@@ -625,10 +626,10 @@ class Outbox:
         news = self._news
         while news:
             try:
-                reason, message = news.popleft()
+                reason, message, level = news.popleft()
             except IndexError:  # another thread has told it
                 return
-            REPORTER.tell(reason, message)
+            REPORTER.tell(reason, message, level=level)
 
     def close(self) -> None:
         """Take nothing more, and wait for no span of another process any more: there is no later."""
@@ -914,9 +915,9 @@ class Outbox:
         self._tell(reason, f"an update was lost ({reason}).")
         return Routed("dropped", reason)
 
-    def _tell(self, reason: str, message: str) -> None:
+    def _tell(self, reason: str, message: str, level: int = logging.WARNING) -> None:
         name = self.destination.name
-        self._news.append((f"{reason}:{name}", f"{name}: {message}"))
+        self._news.append((f"{reason}:{name}", f"{name}: {message}", level))
 
     def _check_flushes(self) -> None:
         for ticket in self._flushes:

@@ -22,6 +22,7 @@ settle its rows of the spool there (`lane.settle` or `lane.bury`), and count its
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -30,7 +31,7 @@ from otel_metadata.late.verdict import Again, Arrived, GivenUp, Tried, verdict
 from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields
 from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.merge import Fields
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.recent import RecentMap
 
@@ -167,7 +168,7 @@ class PatchQueue:
         counters: Counters,
         lane: Lane,
         is_span_here: Callable[[SpanKey], bool],
-        tell: Callable[[str, str], None],
+        tell: Callable[[str, str, int], None],
     ) -> None:
         """Start empty.
 
@@ -179,7 +180,7 @@ class PatchQueue:
             counters: The outbox's.
             lane: The destination's part of the spool.
             is_span_here: Whether a span waits or is being exported here.
-            tell: Called with a reason and a sentence for the log.
+            tell: Called with a reason, a sentence for the log, and its level.
         """
         self._exporter = exporter
         self._settings = settings
@@ -365,7 +366,7 @@ class PatchQueue:
         if pauses:
             self.circuit.paused(now)
             error = pauses[0].error
-            self._tell("paused", f"paused ({error.type}: {error.message}); updates are kept.")
+            self._tell("paused", f"paused ({error.type}: {error.message}); updates are kept.", logging.WARNING)
         elif any(isinstance(outcome, Delivered | Rejected) for outcome in outcomes):
             self.circuit.answered()
         else:
@@ -403,7 +404,8 @@ class PatchQueue:
         for note in notes:
             if note not in self._told_notes and len(self._told_notes) < _MAX_TOLD_NOTES:
                 self._told_notes.add(note)
-                self._tell(f"note:{note}", f"delivered, but: {note}.")
+                level = logging.WARNING if isinstance(note, NotKept) else logging.INFO
+                self._tell(f"note:{note}", f"delivered, but: {note}.", level)
 
     def _part_is_gone(self, pending: Pending, sent: Fields, given_up: GivenUp | None, now: int) -> bool:
         """Settle what was sent; where that was a part, the rest goes on: return whether it does."""
@@ -449,7 +451,8 @@ class PatchQueue:
         )
         self._lane.bury([] if keep_rows else pending.rows, letter)
         self._letters.append(letter)
-        self._tell(given_up.reason, f"a patch for {pending.target} was given up ({given_up.reason}): {error.message}")
+        why = f"a patch for {pending.target} was given up ({given_up.reason}): {error.message}"
+        self._tell(given_up.reason, why, logging.WARNING)
 
     def _again(self, pending: Pending, again: Again, now: int) -> None:
         self._counters.retried += 1

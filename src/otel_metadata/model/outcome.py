@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
-__all__ = ["Delivered", "DeliveryError", "ErrorType", "Outcome", "Pause", "Rejected", "Retry"]
+__all__ = ["Delivered", "DeliveryError", "ErrorType", "NotKept", "Outcome", "Pause", "Rejected", "Retry"]
 
 ErrorType: TypeAlias = Literal[
     "parse_failure",
@@ -39,12 +39,20 @@ class DeliveryError:
 
 
 @final
+class NotKept(str):
+    """A note of what the backend has in no place and no form; every other note says in which it has it."""
+
+    __slots__ = ()
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """The backend answered that it stored the patch or took it over.
 
     Attributes:
-        notes: One sentence for each field that the backend changed, flattened, only added, ignored or cannot hold.
+        notes: One sentence for each field that the backend changed, flattened, only added, ignored or cannot hold. What
+            is `NotKept` is logged as a warning, all else for information.
         rejected: Of what was sent together, how many the backend refused for good, where it says so beside its success
             (OTLP, "Partial success"). Which, it does not say.
     """
