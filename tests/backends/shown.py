@@ -1,15 +1,21 @@
 """What each backend shows of one update of each kind, live and late: the generated part of `docs/backends.md`.
 
-Live is what the dialect writes on the span, late what the exporter's outcome says against the double of the server.
+Live is what the dialect writes on the span, late what the double of the server then has that it had not before, and
+what the exporter's outcome says of it.
 Run: `python -m tests.backends.shown` writes it into the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
 from tests.dialects.columns import galileo, langfuse, langwatch, mlflow
 from tests.dialects.test_golden import Span
 from tests.exporters.vendors import arize as arize_double
@@ -21,7 +27,9 @@ from tests.exporters.vendors import mlflow as mlflow_double
 from tests.exporters.vendors.case import Case
 
 from otel_metadata.dialects.openinference import OpenInferenceDialect
+from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.arize import ArizePatchExporter
+from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields, Json, json_text
 from otel_metadata.model.outcome import Delivered, Outcome
@@ -31,7 +39,7 @@ from otel_metadata.seams import Dialect
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "backends.md"
 BEGIN, END = "<!-- generated: python -m tests.backends.shown -->\n", "<!-- end -->\n"
-HEAD: Final = "| what | live, in flight: on the span | late: the outcome's note |"
+HEAD: Final = "| what | live, in flight: on the span | late: what the backend then shows | the outcome's note |"
 AT: Final = 1_700_000_000_000_000_000
 
 VALUES: Final[dict[str, Json]] = {
@@ -58,7 +66,9 @@ FACTS: Final[dict[str, Fields]] = {
     },
 }
 
+# The backends without a double that speaks HTTP have None.
 BACKENDS: Final[dict[str, tuple[Dialect, Case | None]]] = {
+    "Any OTLP backend": (OtelDialect(), None),
     "Arize AX": (OpenInferenceDialect(scalars=True), None),
     "Galileo": (galileo.DIALECT, galileo_double.CASE),
     "Langfuse 4, Cloud": (langfuse.DIALECT, langfuse_double.CASE),
@@ -87,14 +97,133 @@ def late(outcome: Outcome) -> str:
     return f"**not kept**: {outcome.error.message}"
 
 
-def outcomes(case: Case | None) -> Iterator[Outcome]:
-    """Send each fact alone, for a span of its own that the double knows."""
+State: TypeAlias = dict[str, Any]
+"""What somebody who looks at a span and its trace sees, as JSON."""
+
+
+def _arize(spans: arize_double.ArizeSpans, target: SpanRef) -> State:
+    return {"span": spans.span(target.span_id_hex)}
+
+
+def _galileo(double: galileo_double.Galileo, target: SpanRef) -> State:
+    ids = {"span": target.backend_ids["galileo"], "trace": target.backend_ids["galileo.trace"]}
+    return {level: asdict(double.stored[level, one]) for level, one in ids.items()}
+
+
+def _langfuse(double: langfuse_double.LangfuseDouble, target: SpanRef) -> State:
+    row = double.observation(target.span_id_hex)
+    found: State = {"observation": {"metadata": row.metadata}, "trace": double.trace(target.trace_id_hex)}
+    for level, span_id in (("observation", target.span_id_hex), ("trace", None)):
+        for name, score in double.scores_of(target.trace_id_hex, span_id).items():
+            kept = {key: score[key] for key in ("value", "comment", "metadata") if score.get(key) is not None}
+            found[f"score {name} on the {level}"] = kept
+    comments = [one["content"] for one in double.comments if one["objectId"] in _ids(target)]
+    return found | ({"comments": comments} if comments else {})
+
+
+def _langwatch(double: langwatch_double.LangWatch, target: SpanRef) -> State:
+    trace = double.traces.get(target.trace_id_hex, langwatch_double.Trace())
+    verdicts = {f"evaluation {one['name']}": one for one in trace.evaluations.values()}
+    events = {f"event {one['event_type']}": [one["metrics"], one["event_details"]] for one in trace.events.values()}
+    comments = {"comments": [[one["comment"], one["isThumbsUp"]] for one in trace.annotations]}
+    return {
+        "trace": {"metadata": dict(trace.metadata)},
+        **verdicts,
+        **events,
+        **(comments if trace.annotations else {}),
+    }
+
+
+def _mlflow(double: mlflow_double.MlflowDouble, target: SpanRef) -> State:
+    trace = double.know(target.trace_id)
+    parts = ("feedback", "expectation", "rationale", "metadata")
+    assessments = {
+        f"assessment {one['assessment_name']}": {part: one[part] for part in parts if one.get(part) is not None}
+        for one in trace["assessments"].values()
+    }
+    return {"trace": {"tags": dict(trace["tags"])}, **assessments}
+
+
+def _phoenix(double: phoenix.PhoenixDouble, target: SpanRef) -> State:
+    return {
+        f"annotation {name} of the {level}": {"result": row["result"], "metadata": row["metadata"]}
+        for level, one in (("span", target.span_id_hex), ("trace", target.trace_id_hex))
+        for (name, _), row in double.of(level, one).items()
+    }
+
+
+def _ids(target: SpanRef) -> tuple[str, str]:
+    return target.span_id_hex, target.trace_id_hex
+
+
+class _Receiver:
+    """An OTLP receiver's sender, as far as the exporter of patches looks."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+
+    def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
+        self.spans += spans
+        return Delivered()
+
+
+def _otlp() -> Iterator[tuple[Outcome, State]]:
+    """Send each fact alone to a receiver that has no API of its own."""
+    for number, fields in enumerate(FACTS.values(), 1):
+        receiver = _Receiver()
+        patch = Patch(SpanRef(5, number), fields, (AT - 1_000_000_000, AT))
+        (outcome,) = OtlpPatchExporter(receiver, resource=Resource({})).export([patch], timeout_millis=10_000)
+        (span,) = receiver.spans
+        shown = {key: one for key, one in (span.attributes or {}).items() if key not in _HOUSEKEEPING}
+        yield outcome, {f"span {span.name}": json.loads(_text(shown))}
+
+
+_HOUSEKEEPING: Final = frozenset({f"otel_metadata.{word}" for word in ("patch_id", "target_span_id", "versions")})
+
+
+READERS: Final[Mapping[str, Callable[[Any, SpanRef], State]]] = {
+    "arize": _arize,
+    "galileo": _galileo,
+    "langfuse": _langfuse,
+    "langfuse_v3": _langfuse,
+    "langwatch": _langwatch,
+    "mlflow": _mlflow,
+    "phoenix": _phoenix,
+}
+
+
+def new(before: State, after: State) -> State:
+    """Return what is in *after* and was not, or otherwise, in *before*."""
+    found: State = {}
+    for key, value in after.items():
+        old = before.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            if inner := new(old, value):
+                found[key] = inner
+        elif key not in before or old != value:
+            found[key] = value
+    return found
+
+
+def _shown(state: State) -> str:
+    return f"`{json_text(state)}`" if state else "–"
+
+
+def outcomes(name: str) -> Iterator[tuple[Outcome, State]]:
+    """Send each fact alone, for a span of its own that the backend knows; yield what became of it."""
+    case = BACKENDS[name][1]
+    if name == "Any OTLP backend":
+        yield from _otlp()
+        return
     if case is None:
         spans = arize_double.ArizeSpans()
         exporter = ArizePatchExporter(lambda: spans, space_id=arize_double.SPACE, project=arize_double.PROJECT)
         for number, fields in enumerate(FACTS.values(), 1):
             spans.know(f"{number:016x}")
-            yield from exporter.export([Patch(SpanRef(5, number), fields)], timeout_millis=10_000)
+            target = SpanRef(5, number)
+            before = copy.deepcopy(_arize(spans, target))
+            (outcome,) = exporter.export([Patch(target, fields)], timeout_millis=10_000)
+            yield outcome, new(before, _arize(spans, target))
         exporter.shutdown()
         return
     with case.double() as double:
@@ -106,21 +235,24 @@ def outcomes(case: Case | None) -> Iterator[Outcome]:
                 double.stored["trace", galileo_double.identifier(100 + number)] = galileo_double.Stored()
             patch = Patch(target, fields, (AT - 1_000_000_000, AT))
             case.know(double, patch)
-            yield from sender.export([patch], timeout_millis=10_000)
+            before = copy.deepcopy(READERS[case.name](double, target))
+            (outcome,) = sender.export([patch], timeout_millis=10_000)
+            yield outcome, new(before, READERS[case.name](double, target))
         sender.shutdown()
 
 
 def tables() -> str:
     """Return one table for each backend."""
     parts: list[str] = []
-    for name, (dialect, case) in BACKENDS.items():
+    for name, (dialect, _) in BACKENDS.items():
         parts += [
             f"### {name}\n",
-            "| what | live, in flight: on the span | late: the outcome's note |",
-            "|---|---|---|",
+            HEAD,
+            "|---|---|---|---|",
         ]
-        for (fact, fields), outcome in zip(FACTS.items(), outcomes(case), strict=True):
-            parts.append(f"| {fact} | {live(dialect, fields)} | {late(outcome)} |".replace("\n", " "))
+        for (fact, fields), (outcome, state) in zip(FACTS.items(), outcomes(name), strict=True):
+            row = f"| {fact} | {live(dialect, fields)} | {_shown(state)} | {late(outcome)} |"
+            parts.append(row.replace("\n", " "))
         parts.append("")
     return "\n".join(parts)
 

@@ -214,10 +214,7 @@ class LangWatchPatchExporter:
     def _beside(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
         span = _update_span(Patch(patch.target, fields, patch.window_ns), self._resource)
         outcome = self._spans.send([span], timeout_millis=budget.left_millis)
-        said = [
-            _Said(shown, f"kept on a span of its own beside the target; {_ADDED}")
-            for shown in dict.fromkeys(_shown(name) for name in fields)
-        ]
+        said = list(dict.fromkeys(_beside_note(name, value) for name, (value, _) in fields.items()))
         if isinstance(outcome, Delivered):
             if outcome.rejected:
                 # One span was sent, so what was rejected is that one.
@@ -403,6 +400,11 @@ def _shown(name: FieldName) -> str:
     """Return what a note calls a field; the tags of a trace are its labels, which share one note."""
     level, kind, _ = name
     return words_for((level, kind, "")) + "s" if kind == "tag" else words_for(name)
+
+
+def _beside_note(name: FieldName, value: Json) -> _Said:
+    as_text = ", as text" if name[1] != "tag" and not isinstance(value, str) else ""
+    return _Said(_shown(name), f"kept on a span of its own beside the target{as_text}; {_ADDED}")
 
 
 def _unsupported(shown: str, why: str) -> DeliveryError:
