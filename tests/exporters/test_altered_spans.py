@@ -16,6 +16,7 @@ from otel_metadata.exporters.altered_spans import AlteredSpans, altered
 from otel_metadata.exporters.galileo_spans import routed
 from otel_metadata.exporters.mlflow_spans import quoted, readable
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.exporters.phoenix_spans import storable
 from otel_metadata.model.outcome import Delivered
 
 CONTEXT = SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
@@ -96,3 +97,21 @@ def test_a_span_says_on_its_resource_where_galileo_is_to_put_it():
         "service.name": "shop", "galileo.session.id": "s", "galileo.experiment.id": "e",
     }  # fmt: skip
     assert dict(experiment.attributes or {}) == {**session, "galileo.experiment.id": "e"}
+
+
+@pytest.mark.parametrize(
+    "name", ["metadata", "llm.prompt_template.variables", "tool.parameters", "retrieval.documents.0.document.metadata"]
+)
+def test_an_integer_that_phoenix_cannot_store_is_text(name):
+    """In the attributes that it reads as JSON, and in no other."""
+    text = '{"id": 12345678901234567890, "n": 1}'
+    attributes = storable(span(**{name: text, "output.value": text})).attributes or {}
+    assert json.loads(str(attributes[name])) == {"id": "12345678901234567890", "n": 1}
+    assert attributes["output.value"] == text
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "{no JSON", "[" * 100_000, "", "5"])
+def test_what_phoenix_can_store_or_does_not_read_is_left(text):
+    """The span itself is sent."""
+    one = span(metadata=text, number=1)
+    assert storable(one) is one

@@ -188,6 +188,28 @@ def test_a_span_that_phoenix_cannot_read_takes_no_other_with_it(phoenix, project
     assert pipeline.stats().destinations["phoenix"].spans_failed == 1
 
 
+# What Phoenix reads as JSON when a span arrives, and texts that have cost it the span.
+READ = ("metadata", "llm.prompt_template.variables", "tool.parameters", "retrieval.documents.0.document.metadata")
+UNSTORABLE = (
+    '{"id": 12345678901234567890}',
+    '{"a": [1000000000000000000000000000000]}',
+    '{"a": "\\ud800"}',
+    '{"a": NaN}',
+)
+
+
+def test_no_text_of_the_application_costs_a_span(phoenix, project, provider):
+    """Nothing was set on these spans through us, and all of them arrive."""
+    pipeline = configured(phoenix, project, provider)
+    tracer = provider.get_tracer("application")
+    for name in READ:
+        for text in UNSTORABLE:
+            tracer.start_span(f"{name} {text}", attributes={name: text}).end()
+    assert om.flush()
+    assert len(stored(phoenix, project, len(READ) * len(UNSTORABLE))) == len(READ) * len(UNSTORABLE)
+    assert pipeline.stats().destinations["phoenix"].spans_failed == 0
+
+
 def test_phoenix_s_client_reads_late_metadata_as_the_docs_say(phoenix, project, provider, tmp_path):
     """The rows of the annotation, put together, are the metadata."""
     pipeline = configured(phoenix, project, provider)

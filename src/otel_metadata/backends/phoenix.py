@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.altered_spans import AlteredSpans
 from otel_metadata.exporters.otlp_environment import read_headers
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.phoenix import PhoenixPatchExporter
+from otel_metadata.exporters.phoenix_spans import storable
 from otel_metadata.late.destination import Destination
 
 if TYPE_CHECKING:
@@ -81,7 +83,10 @@ def destination(
     try:
         return Destination(
             name,
-            OtlpHttpSender(f"{base}{_TRACES}", headers={**sent, **({"x-project-name": wanted} if wanted else {})}),
+            AlteredSpans(
+                OtlpHttpSender(f"{base}{_TRACES}", headers={**sent, **({"x-project-name": wanted} if wanted else {})}),
+                storable,
+            ),
             PhoenixPatchExporter(base, headers=sent, name=name),
             OpenInferenceDialect(flattens=True),
             hold_millis=hold_millis,

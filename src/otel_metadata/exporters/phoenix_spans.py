@@ -1,0 +1,43 @@
+"""Spans that Phoenix can store.
+
+It reads a few attributes as JSON when a span arrives. For an integer beyond 64 bits in one of them it drops the whole
+span, though the export has succeeded, and says nothing (measured with 20.26.1). Such an integer becomes text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+from otel_metadata.exporters.altered_spans import altered
+from otel_metadata.model.merge import json_text
+from otel_metadata.model.value import STORE_LIMITS, clean
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["storable"]
+
+# OpenInference semantic conventions: the attributes whose text is JSON.
+_READ: Final = re.compile(r"metadata|llm\.prompt_template\.variables|tool\.parameters|.*\.document\.metadata")
+
+
+def storable(span: ReadableSpan) -> ReadableSpan:
+    """Return *span*, or a view of it in which what cannot be stored is text."""
+    own = span.attributes or {}
+    changed = {
+        name: text
+        for name, value in own.items()
+        if isinstance(value, str) and _READ.fullmatch(name) and (text := _cleaned(value)) is not value
+    }
+    return altered(span, attributes={**own, **changed}) if changed else span
+
+
+def _cleaned(text: str) -> str:
+    try:
+        found = json.loads(text)  # not orjson: it takes a large integer for a float
+    except (ValueError, RecursionError):
+        return text
+    plain = clean(found, [], "", STORE_LIMITS)
+    return text if plain == found else json_text(plain)
