@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.exporters.altered_spans import AlteredSpans
+from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
 from otel_metadata.exporters.arize import ArizePatchExporter
 from otel_metadata.exporters.arize_sdk import EXTRA, connect
-from otel_metadata.exporters.arize_spans import PROJECT_NAME, InProject
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.destination import Destination
 
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
     from otel_metadata.exporters.arize_sdk import ArizeClient
 
 __all__ = ["destination"]
+
+PROJECT_NAME: Final = "openinference.project.name"
+"""Without it on the resource Arize has nowhere to show a span, and patches name the project that the span is in: so
+both have to say the same."""
 
 REGIONS: Final = ("ca-central-1a", "eu-west-1a", "us-central-1a", "us-east-1b")
 
@@ -86,7 +89,10 @@ def destination(
     }
     return Destination(
         name,
-        AlteredSpans(OtlpHttpSender(_traces_url(endpoint, where), headers=headers), InProject(chosen)),
+        AlteredSpans(
+            OtlpHttpSender(_traces_url(endpoint, where), headers=headers),
+            OnResource({PROJECT_NAME: chosen}, overrides=True),
+        ),
         ArizePatchExporter(client or connect(key, where or None), space_id=space, project=chosen),
         OpenInferenceDialect(scalars=True),
         hold_millis=hold_millis,

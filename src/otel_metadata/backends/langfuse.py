@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.langfuse import LangfuseDialect
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
 from otel_metadata.exporters.langfuse import TRACES_PATH, LangfusePatchExporter, request_headers
+from otel_metadata.exporters.langfuse_bodies import ENVIRONMENT, RELEASE, is_environment
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.destination import Destination
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["destination"]
 
+_ENVIRONMENT: Final = "LANGFUSE_TRACING_ENVIRONMENT"
 _DEFAULT_URL: Final = "https://cloud.langfuse.com"
 
 
@@ -23,6 +27,8 @@ def destination(
     public_key: str | None = None,
     secret_key: str | None = None,
     base_url: str | None = None,
+    environment: str | None = None,
+    release: str | None = None,
     json_strings: bool = False,
     name: str = "langfuse",
     hold_millis: int = 0,
@@ -34,6 +40,9 @@ def destination(
         public_key: None for `LANGFUSE_PUBLIC_KEY`.
         secret_key: None for `LANGFUSE_SECRET_KEY`.
         base_url: None for `LANGFUSE_BASE_URL`, else `LANGFUSE_HOST`, else Langfuse Cloud in the EU.
+        environment: Of spans and scores; None for `LANGFUSE_TRACING_ENVIRONMENT`. A resource that says
+            `langfuse.environment` by itself stands over it.
+        release: Of spans, in the same manner; None for `LANGFUSE_RELEASE`.
         json_strings: Write text in metadata in quotes, as JSON; for servers from 4.59 on (`dialects.langfuse`).
         name: Of the destination.
         hold_millis: How long an ended span is kept so that what comes soon after is on the span itself: Langfuse 4
@@ -52,6 +61,13 @@ def destination(
         "LANGFUSE_HOST",
         default=_DEFAULT_URL,
     )
-    patches = LangfusePatchExporter(url, public_key=public, secret_key=secret, resource=resource, name=name)
-    spans = OtlpHttpSender(url.rstrip("/") + TRACES_PATH, headers=request_headers(public, secret))
+    stage = from_environment(environment, _ENVIRONMENT, default="")
+    if stage and not is_environment(stage):
+        expected = "at most 40 small letters, digits, - and _ that do not begin with langfuse"
+        raise ConfigurationError(_ENVIRONMENT if environment is None else "environment", stage, expected)
+    wanted = {ENVIRONMENT: stage, RELEASE: from_environment(release, "LANGFUSE_RELEASE", default="")}
+    place = OnResource({key: text for key, text in wanted.items() if text}, overrides=False)
+    patches = LangfusePatchExporter(url, public_key=public, secret_key=secret, resource=place.of(resource), name=name)
+    sender = OtlpHttpSender(url.rstrip("/") + TRACES_PATH, headers=request_headers(public, secret))
+    spans = AlteredSpans(sender, place)
     return Destination(name, spans, patches, LangfuseDialect(json_strings=json_strings), hold_millis=hold_millis)

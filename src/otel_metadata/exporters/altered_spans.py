@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, final
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.util.types import AttributeValue
 
     from otel_metadata.exporters.otlp_sender import OtlpSender
     from otel_metadata.model.outcome import Outcome
 
-__all__ = ["AlteredSpans", "altered"]
+__all__ = ["AlteredSpans", "OnResource", "altered"]
 
 
 @final
@@ -54,6 +54,34 @@ class AlteredSpans(SpanExporter):
     def shutdown(self) -> None:
         """Close the connection."""
         self._sender.shutdown()
+
+
+@final
+class OnResource:
+    """Returns spans whose resource says something more."""
+
+    def __init__(self, attributes: Mapping[str, str], *, overrides: bool) -> None:
+        """Remember what.
+
+        Args:
+            attributes: For every resource.
+            overrides: Whether they stand over what a resource says by itself.
+        """
+        self._more = Resource(dict(attributes))
+        self._overrides = overrides
+        # Spans of a process share one resource, and a receiver groups them by it.
+        self._last: tuple[Resource, Resource] | None = None
+
+    def __call__(self, span: ReadableSpan) -> ReadableSpan:
+        """Return a view of *span*."""
+        if self._last is None or self._last[0] is not span.resource:
+            self._last = span.resource, self.of(span.resource)
+        return altered(span, resource=self._last[1])
+
+    def of(self, resource: Resource | None) -> Resource:
+        """Return a resource with what is said more; None for the one that the environment describes."""
+        own = resource if resource is not None else Resource.create()
+        return own.merge(self._more) if self._overrides else self._more.merge(own)
 
 
 def altered(

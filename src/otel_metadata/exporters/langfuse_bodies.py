@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADDED",
+    "ENVIRONMENT",
+    "RELEASE",
     "UPDATED",
     "Verdict",
     "environment_of",
     "grouped",
     "ids_of_trace",
+    "is_environment",
     "iso",
     "labels_of",
     "metadata_of",
@@ -58,6 +61,10 @@ UPDATED: Final[Mapping[tuple[str, str], str]] = {
     ("span", "user_id"): "trace",
     ("span", "session_id"): "trace",
 }
+
+ENVIRONMENT: Final = "langfuse.environment"
+RELEASE: Final = "langfuse.release"
+"""Attributes of a resource."""
 
 _EVENT_TYPES: Final = {"SPAN": "span-update", "GENERATION": "generation-update"}
 _COPIED: Final = (
@@ -224,8 +231,13 @@ def iso(ns: int) -> str:
 
 def environment_of(resource: Resource) -> str | None:
     """Return the environment in which Langfuse puts the spans of a resource; None where it is the default."""
-    for name in ("langfuse.environment", "deployment.environment", "deployment.environment.name"):
+    for name in (ENVIRONMENT, "deployment.environment.name", "deployment.environment"):
         found = resource.attributes.get(name)
-        if isinstance(found, str) and re.fullmatch(r"(?!langfuse)[a-z0-9_-]{1,40}", found):
+        if isinstance(found, str) and is_environment(found):
             return found
     return None
+
+
+def is_environment(text: str) -> bool:
+    """Whether Langfuse takes *text* for the name of an environment."""
+    return re.fullmatch(r"(?!langfuse)[a-z0-9_-]{1,40}", text) is not None
