@@ -8,20 +8,17 @@ Run: `python -m tests.backends.shown` writes it into the page.
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
 from tests.dialects.columns import galileo, langfuse, langwatch, mlflow
 from tests.dialects.test_golden import Span
 from tests.exporters.vendors import arize as arize_double
 from tests.exporters.vendors import galileo as galileo_double
 from tests.exporters.vendors import langfuse as langfuse_double
-from tests.exporters.vendors import langfuse_v3, phoenix
+from tests.exporters.vendors import langfuse_v3, otlp, phoenix
 from tests.exporters.vendors import langwatch as langwatch_double
 from tests.exporters.vendors import mlflow as mlflow_double
 from tests.exporters.vendors.case import Case
@@ -29,7 +26,7 @@ from tests.exporters.vendors.case import Case
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.arize import ArizePatchExporter
-from otel_metadata.exporters.otlp import OtlpPatchExporter
+from otel_metadata.exporters.otlp_events import EVENT_NAME
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields, Json, json_text
 from otel_metadata.model.outcome import Delivered, Outcome
@@ -66,9 +63,8 @@ FACTS: Final[dict[str, Fields]] = {
     },
 }
 
-# The backends without a double that speaks HTTP have None.
 BACKENDS: Final[dict[str, tuple[Dialect, Case | None]]] = {
-    "Any OTLP backend": (OtelDialect(), None),
+    "Any OTLP backend": (OtelDialect(), otlp.CASE),
     "Arize AX": (OpenInferenceDialect(scalars=True), None),
     "Galileo": (galileo.DIALECT, galileo_double.CASE),
     "Langfuse 4, Cloud": (langfuse.DIALECT, langfuse_double.CASE),
@@ -156,29 +152,21 @@ def _ids(target: SpanRef) -> tuple[str, str]:
     return target.span_id_hex, target.trace_id_hex
 
 
-class _Receiver:
-    """An OTLP receiver's sender, as far as the exporter of patches looks."""
-
-    def __init__(self) -> None:
-        self.spans: list[ReadableSpan] = []
-
-    def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
-        self.spans += spans
-        return Delivered()
-
-
-def _otlp() -> Iterator[tuple[Outcome, State]]:
-    """Send each fact alone to a receiver that has no API of its own."""
-    for number, fields in enumerate(FACTS.values(), 1):
-        receiver = _Receiver()
-        patch = Patch(SpanRef(5, number), fields, (AT - 1_000_000_000, AT))
-        (outcome,) = OtlpPatchExporter(receiver, resource=Resource({})).export([patch], timeout_millis=10_000)
-        (span,) = receiver.spans
-        shown = {key: one for key, one in (span.attributes or {}).items() if key not in _HOUSEKEEPING}
-        yield outcome, {f"span {span.name}": json.loads(_text(shown))}
+def _otlp(double: otlp.OtlpReceiver, target: SpanRef) -> State:
+    spans = [one for one in double.spans.values() if one.parent_span_id.hex() == target.span_id_hex]
+    events = [one for one in double.events if one.span_id.hex() == target.span_id_hex]
+    found = {f"span {one.name}": one.attributes for one in spans}
+    found |= {f"log event {EVENT_NAME}": one.attributes for one in events}
+    return {
+        what: {one.key: langwatch_double.any_value(one.value) for one in said if one.key not in _HOUSEKEEPING}
+        for what, said in found.items()
+    }
 
 
-_HOUSEKEEPING: Final = frozenset({f"otel_metadata.{word}" for word in ("patch_id", "target_span_id", "versions")})
+_HOUSEKEEPING: Final = frozenset({f"otel_metadata.{word}" for word in ("patch_id", "target_span_id", "versions")}) | {
+    # Older versions of opentelemetry-proto have no field for it.
+    "event.name"
+}
 
 
 READERS: Final[Mapping[str, Callable[[Any, SpanRef], State]]] = {
@@ -188,6 +176,7 @@ READERS: Final[Mapping[str, Callable[[Any, SpanRef], State]]] = {
     "langfuse_v3": _langfuse,
     "langwatch": _langwatch,
     "mlflow": _mlflow,
+    "otlp": _otlp,
     "phoenix": _phoenix,
 }
 
@@ -212,9 +201,6 @@ def _shown(state: State) -> str:
 def outcomes(name: str) -> Iterator[tuple[Outcome, State]]:
     """Send each fact alone, for a span of its own that the backend knows; yield what became of it."""
     case = BACKENDS[name][1]
-    if name == "Any OTLP backend":
-        yield from _otlp()
-        return
     if case is None:
         spans = arize_double.ArizeSpans()
         exporter = ArizePatchExporter(lambda: spans, space_id=arize_double.SPACE, project=arize_double.PROJECT)
