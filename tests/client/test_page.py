@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tests.store.contract import START_NS, ended_span, metadata, trace_hex
 from tests.strategies import field_sets
 
+import otel_metadata as om
 from otel_metadata.client.flat import data_frame, flat
 from otel_metadata.client.page import Page, record_to_dict
 from otel_metadata.errors import MissingExtraError
@@ -20,6 +22,7 @@ from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_ke
 from otel_metadata.model.merge import Fields, Json
 from otel_metadata.model.record import SpanRecord, assemble
 from otel_metadata.store.rows import row_of
+from otel_metadata.store.sqlite import SqliteStore
 from otel_metadata.store.table import readable, time_ns, time_text
 
 V = (START_NS, 1)
@@ -241,3 +244,27 @@ def test_times_of_a_record_are_those_of_its_text() -> None:
 
     assert isinstance(shown, str)
     assert dt.datetime.fromisoformat(shown[:26] + "+00:00") == record({}).start_time
+
+
+@pytest.mark.parametrize("update", ["update_metadata", "update_evaluations", "update_annotations"])
+@pytest.mark.parametrize("make", ["to_df", "export_to_df"])
+def test_a_frame_that_is_given_back_changes_nothing(tmp_path: Path, update: str, make: str) -> None:
+    """Nulls stay null, keys that a span lacks stay away, and types are kept; of scores, which are floats, the value."""
+    note = Annotation("q", "good", 2.0, annotator="ann")
+    fields: Fields = {
+        **metadata(none=None, n=5, nested=[1, None], **{'odd "key".é': True}),
+        ("span", "evaluation", "C"): (Evaluation("C", 1.0, "ok", source="llm", metadata={"a": None}).to_json(), V),
+        ("span", "annotation", annotation_key("q", "ann")): (note.to_json(), V),
+    }
+    store = SqliteStore(tmp_path / "spans.db")
+    store.write([ended_span(1, fields=fields), ended_span(2, fields=metadata(n=5.0)), ended_span(3)])
+    store.close()
+    with om.Client(f"sqlite:///{tmp_path}/spans.db") as client:
+        before = client.spans.list(start_time="2000-01-01")
+        given = before.to_df() if make == "to_df" else client.spans.export_to_df()
+
+        report = getattr(client.spans, update)(given)
+
+        after = client.spans.list(start_time="2000-01-01")
+    assert report.spans_failed == 0
+    assert after.to_json() == before.to_json()
