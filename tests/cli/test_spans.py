@@ -438,7 +438,7 @@ class TestFiles:
         assert rows("export", target) == [{"path": str(target), "spans": 4}]
         copy = f"sqlite:///{tmp_path / 'copy.db'}"
         assert rows("import", target, "--store", copy) == [
-            {"path": str(target), "spans_imported": 4, "spans_failed": 0, "lines_ignored": 0}
+            {"path": str(target), "spans_imported": 4, "updates_imported": 0, "spans_failed": 0, "lines_ignored": 0}
         ]
         assert rows("ls", *EVER, "--store", copy) == rows("ls", *EVER)
 

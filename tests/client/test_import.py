@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
+import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.strategies import field_sets
 from otel_metadata.client import export
 from otel_metadata.client.imports import MAX_PROBLEMS, ImportReport, import_file
 from otel_metadata.errors import FileError, MissingExtraError, StoreError
+from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.patch import Patch
@@ -90,6 +93,9 @@ FULL = ended_span(
 )
 
 
+# One attribute says them of both levels, so that of two values the later one arrives.
+ONE_FOR_BOTH = {"user_id", "session_id"}
+
 MEMBERS = [
     *("resourceSpans", "scopeSpans", "spans", "scope", "resource", "attributes", "key", "value", "status", "events"),
     *("links", "kvlistValue", "values", "traceId", "spanId", "name"),
@@ -107,6 +113,40 @@ class TestOtlp:
         assert report == ImportReport(1, 0, 0, ())
         assert records(store) == records(direct)
         assert records(store)[0].metadata == {"region": "us"}
+
+    @given(st.lists(field_sets(), min_size=1, max_size=4), st.randoms(use_true_random=False))
+    def test_late_updates_that_travelled_as_spans_are_on_the_span_that_is_meant(
+        self, sets: list[Fields], chance: random.Random
+    ) -> None:
+        """As if they had been written directly, in whatever order they come, before or after their span."""
+        direct, store = SqliteStore(":memory:"), SqliteStore(":memory:")
+        sets = [{name: field for name, field in one.items() if name[1] not in ONE_FOR_BOTH} for one in sets]
+        patches = [Patch(SpanRef(TRACE, 1), one) for one in sets if one]
+        direct.write([FULL])
+        direct.patch(patches)
+        sent = [FULL, *(synthetic_span(patch, Resource({})) for patch in patches)]
+        chance.shuffle(sent)
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = lines(Path(folder) / "traces.jsonl", *(collector_line(span) for span in sent))
+            report = import_file(store, path)
+
+        assert (report.spans_imported, report.updates_imported, report.spans_failed) == (1, len(patches), 0)
+        assert records(store) == records(direct)
+
+    @pytest.mark.parametrize("target", [None, "", "xyz", 5])
+    def test_a_late_update_of_no_span_is_told(self, store: SqliteStore, tmp_path: Path, target: Any) -> None:
+        """An attribute that something on the way has changed."""
+        patch = Patch(SpanRef(TRACE, 1), {("span", "metadata", "k"): (1, (1, 1))})
+        line = collector_line(synthetic_span(patch, Resource({})))
+        (span,) = line["resourceSpans"][0]["scopeSpans"][0]["spans"]
+        (meant,) = (one for one in span["attributes"] if one["key"] == "otel_metadata.target_span_id")
+        meant["value"] = {"intValue": target} if target == 5 else {"stringValue": target}
+
+        report = import_file(store, lines(tmp_path / "traces.jsonl", line))
+
+        assert (report.spans_imported, report.updates_imported, report.spans_failed) == (0, 0, 1)
+        assert "otel_metadata.target_span_id" in report.problems[0].message
 
     def test_enums_by_name_and_members_as_in_the_proto_files_are_read(self, store: SqliteStore, tmp_path: Path) -> None:
         """As protobuf's JSON readers do."""

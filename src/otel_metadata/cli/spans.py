@@ -357,14 +357,18 @@ def import_(
                     {
                         "path": path,
                         "spans_imported": report.spans_imported,
+                        "updates_imported": report.updates_imported,
                         "spans_failed": report.spans_failed,
                         "lines_ignored": report.ignored,
                     }
                 )
                 continue
+            updates = f", {one_or_many(report.updates_imported, 'late update')}" if report.updates_imported else ""
             failed = f", {report.spans_failed:,} could not be read" if report.spans_failed else ""
             ignored = f", {one_or_many(report.ignored, 'line')} of other signals left out" if report.ignored else ""
-            typer.echo(f"{visible(path)}: {one_or_many(report.spans_imported, 'span')} imported{failed}{ignored}.")
+            typer.echo(
+                f"{visible(path)}: {one_or_many(report.spans_imported, 'span')}{updates} imported{failed}{ignored}."
+            )
     raise typer.Exit(0 if is_whole else 1)
 
 

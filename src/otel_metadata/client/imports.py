@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 import orjson
 
 from otel_metadata.client import otlp_json
+from otel_metadata.client.otlp_json import LatePatch
 from otel_metadata.errors import FileError
 from otel_metadata.store import table
 
@@ -64,16 +65,19 @@ class ImportReport:
         spans_failed: Spans, and lines, that could not be read.
         ignored: Lines that hold logs or metrics.
         problems: The first 100 of what could not be read.
+        updates_imported: Late updates that had travelled through OTLP as spans of their own, and are on the spans that
+            they are about now, wherever those come from.
     """
 
     spans_imported: int
     spans_failed: int
     ignored: int
     problems: tuple[ImportProblem, ...]
+    updates_imported: int = 0
 
 
 _Ignored: TypeAlias = Literal["ignored"]
-_Read: TypeAlias = "tuple[StoredSpan, Fields] | _Ignored | ValueError"
+_Read: TypeAlias = "otlp_json.Read | _Ignored | ValueError"
 
 
 def import_file(store: SpanStore, path: str | os.PathLike[str]) -> ImportReport:
@@ -93,15 +97,20 @@ def import_file(store: SpanStore, path: str | os.PathLike[str]) -> ImportReport:
         StoreError: The store cannot be written; what was written before stays.
     """
     name = os.fspath(path)
-    counts = {"imported": 0, "failed": 0, "ignored": 0}
+    counts = {"imported": 0, "updates": 0, "failed": 0, "ignored": 0}
     problems: list[ImportProblem] = []
-    waiting: list[tuple[StoredSpan, Fields]] = []
+    spans: list[tuple[StoredSpan, Fields]] = []
+    updates: list[LatePatch] = []
     fields = 0
 
     def write() -> None:
-        store.write_rows(waiting)
-        counts["imported"] += len(waiting)
-        waiting.clear()
+        store.write_rows(spans)
+        counts["imported"] += len(spans)
+        spans.clear()
+        if updates:
+            store.patch_rows(updates)
+        counts["updates"] += len(updates)
+        updates.clear()
 
     for line, read in _reads(name):
         if read == "ignored":
@@ -111,13 +120,16 @@ def import_file(store: SpanStore, path: str | os.PathLike[str]) -> ImportReport:
             if len(problems) < MAX_PROBLEMS:
                 problems.append(ImportProblem(line, f"{read}"))
         else:
-            waiting.append(read)
-            fields += len(read[1])
-            if len(waiting) >= _BATCH or fields >= _BATCH_FIELDS:
+            if isinstance(read, LatePatch):
+                updates.append(read)
+            else:
+                spans.append(read)
+            fields += len(read[-1])
+            if len(spans) + len(updates) >= _BATCH or fields >= _BATCH_FIELDS:
                 write()
                 fields = 0
     write()
-    return ImportReport(counts["imported"], counts["failed"], counts["ignored"], tuple(problems))
+    return ImportReport(counts["imported"], counts["failed"], counts["ignored"], tuple(problems), counts["updates"])
 
 
 def _reads(path: str) -> Iterator[tuple[int, _Read]]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+from otel_metadata.dialects.patch_span import PATCH_SCOPE, TARGET, fields_of
 from otel_metadata.model.merge import Fields, Json
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import STORE_LIMITS, clean
 from otel_metadata.store.rows import with_fields
 
-__all__ = ["OtlpError", "is_ignored", "is_traces", "spans_of"]
+__all__ = ["LatePatch", "OtlpError", "Read", "is_ignored", "is_traces", "spans_of"]
 
 _KINDS: Final = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
@@ -29,6 +30,23 @@ T = TypeVar("T")
 
 class OtlpError(ValueError):
     """What was read is no span of OTLP; the message says what was got and what was expected."""
+
+
+class LatePatch(NamedTuple):
+    """What a span of `dialects.patch_span` says of another one.
+
+    Attributes:
+        trace_id: 32 hex digits.
+        span_id: The span that is meant, 16 hex digits.
+        fields: With their versions.
+    """
+
+    trace_id: str
+    span_id: str
+    fields: Fields
+
+
+Read: TypeAlias = "tuple[StoredSpan, Fields] | LatePatch | OtlpError"
 
 
 def is_traces(request: Mapping[str, Any]) -> bool:
@@ -44,8 +62,8 @@ def is_ignored(request: Mapping[str, Any]) -> bool:
     )
 
 
-def spans_of(request: Mapping[str, Any]) -> Iterator[tuple[StoredSpan, Fields] | OtlpError]:
-    """Yield each span with its fields; an error for each part that cannot be read, the others follow.
+def spans_of(request: Mapping[str, Any]) -> Iterator[Read]:
+    """Yield each span with its fields, or what it says of another; an error for each part that cannot be read.
 
     Args:
         request: A message `ExportTraceServiceRequest` or `TracesData`, as JSON.
@@ -67,7 +85,10 @@ def spans_of(request: Mapping[str, Any]) -> Iterator[tuple[StoredSpan, Fields] |
 
 def _span(
     span: Mapping[str, Any], resource: dict[str, Json], scope_name: str, scope_version: str | None
-) -> tuple[StoredSpan, Fields]:
+) -> tuple[StoredSpan, Fields] | LatePatch:
+    if scope_name == PATCH_SCOPE:
+        attributes = _attributes(span)
+        return LatePatch(_id(span, "traceId", 32), _id(attributes, TARGET, 16), fields_of(attributes))
     status = _object(span, "status")
     start_ns = _integer(span, "startTimeUnixNano")
     message = _text(status, "message")

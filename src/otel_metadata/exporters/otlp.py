@@ -19,17 +19,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from otel_metadata._version import __version__
-from otel_metadata.dialects.canonical import (
-    JSON_NAMES,
-    VERSIONS,
-    spell,
-    tags_attribute,
-    to_attributes,
-    versions_text,
-)
+from otel_metadata.dialects.patch_span import PATCH_SCOPE, attributes_of
 from otel_metadata.exporters.otlp_events import evaluation_records, evaluations, events_request
 from otel_metadata.exporters.rest import Budget
-from otel_metadata.model.merge import Json, Level
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected, Retry
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
@@ -44,10 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["PATCH_SCOPE", "PATCH_SPAN_NAME", "EventSender", "OtlpPatchExporter", "synthetic_span"]
 
 PATCH_SPAN_NAME: Final = "otel_metadata.update"
-PATCH_SCOPE: Final = "otel_metadata.patch"
-"""The instrumentation scope of synthetic spans: filter by it to hide them."""
 
-_LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _MAX_SPAN_ID: Final = (1 << 64) - 1
 
 _MAX_SENT_EVENTS: Final = 4_096
@@ -61,35 +50,9 @@ _NOTE: Final = "kept on a span of its own beside the target: an OTLP backend doe
 def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
     """Return the span that carries *patch*: same trace, child of and linked to the target.
 
-    Attributes: the fields in canonical spelling (name and status of the target as `otel_metadata.name`,
-    `otel_metadata.status`, `otel_metadata.status_message`; annotations of one name by further annotators as a JSON list
-    in `otel_metadata.annotations`), `otel_metadata.patch_id`, `otel_metadata.target_span_id`,
-    and `otel_metadata.versions` (`dialects.canonical.VERSIONS`) of all fields.
+    Its attributes are those of `dialects.patch_span`.
     """
     target = patch.target
-    spelled: dict[str, Json] = {}
-    also: list[Json] = []
-    for name, (value, _) in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
-        level, kind, _key = name
-        if kind == "tag":
-            continue
-        parts = spell(name, value) or {f"otel_metadata.{kind}": value}
-        if kind == "annotation" and not spelled.keys().isdisjoint(parts):
-            also.append(value)
-            continue
-        spelled.update(parts)
-    if also:
-        spelled["otel_metadata.annotations"] = also
-    for level in _LEVELS:
-        tags = [tag for tag, _ in patch.of_kind(level, "tag")]
-        if tags:
-            spelled[tags_attribute(level)] = list(tags)
-    attributes, json_names = to_attributes(spelled)
-    if json_names:
-        attributes[JSON_NAMES] = json_names
-    attributes["otel_metadata.patch_id"] = patch.id
-    attributes["otel_metadata.target_span_id"] = target.span_id_hex
-    attributes[VERSIONS] = versions_text(patch.fields)
     parent = SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     at_ns = patch.window_ns[1] if patch.window_ns is not None else patch.version[0]
     return ReadableSpan(
@@ -99,7 +62,7 @@ def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
         ),
         parent=parent,
         resource=resource,
-        attributes=attributes,
+        attributes=attributes_of(patch),
         links=[Link(parent, {"otel_metadata.patch_id": patch.id})],
         kind=SpanKind.INTERNAL,
         status=Status(StatusCode.UNSET),
