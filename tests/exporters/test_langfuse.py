@@ -183,6 +183,14 @@ class TestEventsOnly:
             send(to, patch(("trace", "user_id", "", "u1")))
         assert double.rows[1].id == double.rows[2].id
 
+    @pytest.mark.parametrize("first", ["span", "trace"])
+    def test_what_is_said_of_the_trace_stands_over_what_its_span_says(self, double, to, first):
+        """Langfuse has one user of a trace; that the other is not kept is told, whichever was said last."""
+        second = {"span": "trace", "trace": "span"}[first]
+        (outcome,) = send(to, patch((first, "user_id", "", first), (second, "user_id", "", second)))
+        assert double.trace(TARGET.trace_id_hex)["userId"] == "trace"
+        assert outcome.notes == ("user id: not kept, the trace has one of its own",)
+
     def test_a_span_that_was_rejected_is_not_delivered(self, double, to):
         """A success that says that it kept none of it is none."""
         said = {"partialSuccess": {"rejectedSpans": 1, "errorMessage": "too old"}}
@@ -436,6 +444,20 @@ class TestUpdates:
         (row,) = older.rows
         assert (row.type, row.name, row.input, row.output, row.parent_id) == (kind, "work", {"q": 1}, "bye", "00f")
         assert row.metadata == {"a": 1, "b": None, "c": {"d": [1]}}
+
+    def test_what_an_update_cannot_say_is_told(self, to_older):
+        """A status code becomes a level, and a null may change nothing."""
+        (outcome,) = send(
+            to_older,
+            patch(("span", "status", "", 404), ("span", "output", "", None), ("trace", "input", "", None)),
+        )
+        assert outcome == Delivered(
+            (
+                "status: kept as the level ERROR, Langfuse has no status codes",
+                "output: a null may leave the earlier value",
+                "trace input: a null may leave the earlier value",
+            )
+        )
 
     def test_what_the_span_itself_is_can_be_changed(self, older, to_older):
         """Name, input, output, level, message and tags."""

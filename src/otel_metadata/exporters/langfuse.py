@@ -275,8 +275,9 @@ class LangfusePatchExporter:
                 return
             stored = found
         if "span" in groups and stored:
-            event = observation_update(patch.target, groups["span"], stored)
-            yield labels_of(groups["span"]), self._event(patch, *event, labels_of(groups["span"]), budget)
+            kind, body, notes = observation_update(patch.target, groups["span"], stored)
+            outcome = self._event(patch, kind, body, labels_of(groups["span"]), budget)
+            yield labels_of(groups["span"]), Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
         elif "span" in groups:
             # It is too large to be read, so it cannot be written whole.
             yield from self._adding(Patch(patch.target, groups["span"], patch.window_ns), budget)

@@ -152,14 +152,20 @@ def tags_of(fields: Fields, level: Level) -> list[Json]:
 
 
 def ids_of_trace(fields: Fields) -> tuple[dict[str, Json], list[str]]:
-    """Return user and session as attributes, and a note on each that is not kept as it was meant."""
+    """Return user and session as attributes, and a note on each that is not kept as it was meant.
+
+    What is said of the trace stands over what is said of its span.
+    """
     values: dict[str, Json] = {}
     notes: list[str] = []
-    for name, (value, _) in sorted(fields.items(), key=lambda one: one[1][1]):
+    for name, (value, _) in sorted(fields.items()):
         level, kind, _ = name
         if kind not in {"user_id", "session_id"}:
             continue
         (label,) = labels_of([name])
+        if level == "span" and ("trace", kind, "") in fields:
+            notes.append(NotKept(f"{label}: not kept, the trace has one of its own"))
+            continue
         if not isinstance(value, str) or not value:
             notes.append(NotKept(f"{label}: unsupported: Langfuse takes a text that is not empty"))
             continue
@@ -169,8 +175,11 @@ def ids_of_trace(fields: Fields) -> tuple[dict[str, Json], list[str]]:
     return values, notes
 
 
-def observation_update(target: SpanRef, fields: Fields, stored: Mapping[str, Json]) -> tuple[str, dict[str, Json]]:
-    """Return the type of the event, and the whole observation with *fields*."""
+def observation_update(
+    target: SpanRef, fields: Fields, stored: Mapping[str, Json]
+) -> tuple[str, dict[str, Json], list[str]]:
+    """Return the type of the event, the whole observation with *fields*, and a note on each that is not as it was."""
+    notes: list[str] = []
     kind = str(stored["type"])
     before = stored.get("metadata")
     metadata = {**(before if isinstance(before, dict) else {}), **metadata_of(fields, "span")}
@@ -179,14 +188,23 @@ def observation_update(target: SpanRef, fields: Fields, stored: Mapping[str, Jso
         metadata[SPAN_TAGS] = list(dict.fromkeys([*map(str, earlier), *map(str, tags_of(fields, "span"))]))
     body: dict[str, Json] = {name: stored[name] for name in _COPIED if stored.get(name) is not None}
     body |= {"id": target.span_id_hex, "traceId": target.trace_id_hex, "metadata": metadata}
-    for (_, what, _), (value, _) in fields.items():
+    for name, (value, _) in fields.items():
+        what = name[1]
         if what in {"name", "input", "output"}:
             body[what] = value
+            notes += _null_notes(name, value)
         elif what == "status":
             body["level"] = "ERROR" if is_error_status(value) else "DEFAULT"
+            if isinstance(value, int):
+                (label,) = labels_of([name])
+                notes.append(f"{label}: kept as the level {body['level']}, Langfuse has no status codes")
         elif what == "status_message":
             body["statusMessage"] = value
-    return _EVENT_TYPES.get(kind, f"{kind.lower()}-create"), body
+    return _EVENT_TYPES.get(kind, f"{kind.lower()}-create"), body, notes
+
+
+def _null_notes(name: FieldName, value: Json) -> list[str]:
+    return [f"{label}: a null may leave the earlier value" for label in labels_of([name]) if value is None]
 
 
 def trace_update(target: SpanRef, fields: Fields, environment: str | None) -> tuple[dict[str, Json], list[str]]:
@@ -202,6 +220,7 @@ def trace_update(target: SpanRef, fields: Fields, environment: str | None) -> tu
     for name, (value, _) in fields.items():
         if name[1] in {"name", "input", "output"}:
             body[name[1]] = value
+            notes += _null_notes(name, value)
         elif name[1] == "metadata" and isinstance(value, dict | list):
             (label,) = labels_of([name])
             notes.append(f"{label}: it may be merged into an earlier list or object rather than replace it")
