@@ -8,8 +8,10 @@ Run: `python -m tests.backends.shown` writes it into the page.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -108,7 +110,8 @@ def _galileo(double: galileo_double.Galileo, target: SpanRef) -> State:
 
 def _langfuse(double: langfuse_double.LangfuseDouble, target: SpanRef) -> State:
     row = double.observation(target.span_id_hex)
-    found: State = {"observation": {"metadata": row.metadata}, "trace": double.trace(target.trace_id_hex)}
+    trace = {key: value for key, value in double.trace(target.trace_id_hex).items() if key != "id"}
+    found: State = {"observation": {"metadata": row.metadata}, "trace": trace}
     for level, span_id in (("observation", target.span_id_hex), ("trace", None)):
         for name, score in double.scores_of(target.trace_id_hex, span_id).items():
             kept = {key: score[key] for key in ("value", "comment", "metadata") if score.get(key) is not None}
@@ -198,33 +201,50 @@ def _shown(state: State) -> str:
     return f"`{json_text(state)}`" if state else "–"
 
 
-def outcomes(name: str) -> Iterator[tuple[Outcome, State]]:
-    """Send each fact alone, for a span of its own that the backend knows; yield what became of it."""
+@contextmanager
+def sending(name: str) -> Iterator[Callable[[Fields], tuple[Outcome, State]]]:
+    """Yield what sends fields, for a span and trace of their own that the backend knows; it returns what became."""
     case = BACKENDS[name][1]
+    numbers = itertools.count(1)
     if case is None:
         spans = arize_double.ArizeSpans()
         exporter = ArizePatchExporter(lambda: spans, space_id=arize_double.SPACE, project=arize_double.PROJECT)
-        for number, fields in enumerate(FACTS.values(), 1):
-            spans.know(f"{number:016x}")
-            target = SpanRef(5, number)
+
+        def send(fields: Fields) -> tuple[Outcome, State]:
+            target = SpanRef(5, next(numbers))
+            spans.know(target.span_id_hex)
             before = copy.deepcopy(_arize(spans, target))
             (outcome,) = exporter.export([Patch(target, fields)], timeout_millis=10_000)
-            yield outcome, new(before, _arize(spans, target))
+            return outcome, new(before, _arize(spans, target))
+
+        yield send
         exporter.shutdown()
         return
     with case.double() as double:
-        sender = case.exporter(double.url)
-        for number, fields in enumerate(FACTS.values(), 1):
-            target = case.patch(number).target
+        sender, read = case.exporter(double.url), READERS[case.name]
+
+        def send(fields: Fields) -> tuple[Outcome, State]:
+            number = next(numbers)
+            target = replace(case.patch(number).target, trace_id=0xF0000 + number)
             if case.name == "galileo":
-                target = target.with_backend_id("galileo.trace", galileo_double.identifier(100 + number))
-                double.stored["trace", galileo_double.identifier(100 + number)] = galileo_double.Stored()
+                trace = galileo_double.identifier(10_000 + number)
+                target = target.with_backend_id("galileo.trace", trace)
+                double.stored["trace", trace] = galileo_double.Stored()
             patch = Patch(target, fields, (AT - 1_000_000_000, AT))
             case.know(double, patch)
-            before = copy.deepcopy(READERS[case.name](double, target))
+            before = copy.deepcopy(read(double, target))
             (outcome,) = sender.export([patch], timeout_millis=10_000)
-            yield outcome, new(before, READERS[case.name](double, target))
+            return outcome, new(before, read(double, target))
+
+        yield send
         sender.shutdown()
+
+
+def outcomes(name: str) -> Iterator[tuple[Outcome, State]]:
+    """Send each fact alone; yield what became of it."""
+    with sending(name) as send:
+        for fields in FACTS.values():
+            yield send(fields)
 
 
 def tables() -> str:

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
 from tests.backends import shown
+from tests.strategies import field_sets
 
-from otel_metadata.model.merge import Fields, Json, json_text
+from otel_metadata.model.merge import FieldName, Fields, Json, Kind, json_text
 from otel_metadata.model.outcome import Delivered
 
 
@@ -54,3 +56,35 @@ def test_a_note_says_which_field_it_is_about(name):
         word = words.get(field[1], field[2])
         for note in outcome.notes if isinstance(outcome, Delivered) and name != "Any OTLP backend" else ():
             assert word in note, (fact, note)
+
+
+# What is one value each; of verdicts and a span's own parts the readers do not show everything.
+KINDS: tuple[Kind, ...] = ("metadata", "tag", "user_id", "session_id")
+
+
+def is_told(name: FieldName, notes: tuple[str, ...]) -> bool:
+    """Whether a note names the field: a metadata key, or what it is."""
+    _, kind, key = name
+    words = (repr(key[:50]), f"metadata.{key}") if kind == "metadata" else (kind.removesuffix("_id"),)
+    return any(word in note for note in notes for word in words)
+
+
+@pytest.mark.parametrize("name", shown.BACKENDS)
+def test_of_whatever_is_set_nothing_is_missing_without_a_note(name):
+    """Any set of fields: each is shown exactly, or has a note that names it, or nothing at all was delivered."""
+    with shown.sending(name) as send:
+
+        @given(field_sets(KINDS))
+        def each(fields: Fields) -> None:
+            if not fields:
+                return
+            outcome, state = send({one: (value, (shown.AT, 7)) for one, (value, _) in fields.items()})
+            if not isinstance(outcome, Delivered):
+                assert not state
+                return
+            there = set(leaves(state))
+            for one, (value, version) in fields.items():
+                is_exact = all(json_text(part) in there for part in wanted({one: (value, version)}))
+                assert is_exact or is_told(one, outcome.notes) or name == "Any OTLP backend", (one, outcome, state)
+
+        each()
