@@ -32,7 +32,7 @@ heading = @printf '\n== %s\n'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test coverage test-in-process test-others test-openai-v2 check fix bench stress test-ends \
-  test-oldest-if-there test-newest-if-there test-oldest test-newest test-backends wheel-test constraints clean
+  test-oldest-if-there test-newest-if-there test-oldest test-newest test-backends test-clickhouse wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -120,7 +120,12 @@ test-backends: .venv/.installed $(SDKS:%=.venv-%/.installed) $(SERVERS:%=.venv-%
 	  printf '\n== backends, the SDK of %s as judge of the wire\n' "$$sdk"; \
 	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$sdk/bin/python" -m pytest "tests/oracles/test_$$sdk.py" || status=1; done; \
 	  printf '\n== backends, real servers\n'; \
-	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; exit $$status
+	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; \
+	  $(MAKE) --no-print-directory test-clickhouse || status=1; exit $$status
+
+test-clickhouse: .venv/.installed .venv-clickhouse/.installed ## run the ClickHouse store against the embedded engine; on loopback
+	$(heading) "backends, the embedded ClickHouse engine behind an HTTP front"
+	@OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/clickhouse
 
 # Outside the tree, so that neither src/ nor a development dependency can help the import.
 wheel-test: .venv/.installed ## build the wheel, install it alone into an empty environment, import it
@@ -147,6 +152,8 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	@echo 'mlflow==3.17.2' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
 	$(heading) "constraints-phoenix.txt"
 	@echo 'arize-phoenix>=20.26' | $(COMPILE) --universal --python-version 3.11 - --output-file constraints-phoenix.txt
+	$(heading) "constraints-clickhouse.txt"
+	@$(COMPILE) --universal --python-version 3.10 --group clickhouse-engine --output-file constraints-clickhouse.txt
 	$(heading) "constraints-oldest.txt"
 	@$(COMPILE) --python-version 3.10 --resolution lowest-direct pyproject.toml \
 	  --group build --group test --extra demo --extra dataframe --extra server --extra clickhouse \
@@ -154,7 +161,7 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 
 clean: ## remove the environments, the caches and what was built
 	@rm -rf .venv .venv-openai-v2 .venv-oldest .venv-newest \
-	  $(SDKS:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
+	  .venv-clickhouse $(SDKS:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks stress examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -198,6 +205,13 @@ $(SDKS:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constraints-%.t
 	$(heading) "environment .venv-phoenix: installing (once; 650 MB)"
 	@$(UV) venv --quiet --clear --python '>=3.11,<3.15' .venv-phoenix
 	@$(UV_INSTALL) --python .venv-phoenix --constraint constraints-phoenix.txt arize-phoenix
+	@touch $@
+
+# The engine's process alone: the client and everything of ours are in .venv.
+.venv-clickhouse/.installed: pyproject.toml constraints-clickhouse.txt | $(UV)
+	$(heading) "environment .venv-clickhouse: installing (once; 930 MB)"
+	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-clickhouse
+	@$(UV_INSTALL) --python .venv-clickhouse --constraint constraints-clickhouse.txt --group clickhouse-engine
 	@touch $@
 
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt | $(UV)
