@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
 from otel_metadata import pipeline
-from otel_metadata.errors import ConfigurationError
+from otel_metadata.errors import ConfigurationError, MissingExtraError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.live import settings as live_settings
@@ -268,6 +268,23 @@ def test_four_slashes_are_an_absolute_path(tmp_path, provider):
         pass
     assert om.flush()
     assert (tmp_path / "spans.db").exists()
+
+
+@pytest.mark.parametrize("url", ["clickhouse://me:secret@127.0.0.1:9/otel", "clickhouses://127.0.0.1:9"])
+def test_a_clickhouse_url_is_a_destination_that_compares_versions(provider, url):
+    """It is connected when it is first used, so nobody needs to listen there; its name is `clickhouse`."""
+    configured = om.configure(url, tracer_provider=provider)
+    (destination,) = configured.destinations
+    assert (destination.name, destination.patch_exporter.convergence) == ("clickhouse", "versioned")
+    assert "secret" not in repr(configured)
+
+
+def test_a_missing_client_of_clickhouse_names_the_extra(provider, monkeypatch):
+    """The error of `configure` and of `Client` says what to install."""
+    monkeypatch.setitem(sys.modules, "clickhouse_connect", None)
+    for use in (lambda url: om.configure(url, tracer_provider=provider), om.Client):
+        with pytest.raises(MissingExtraError, match=r"pip install 'otel-metadata\[clickhouse\]'"):
+            use("clickhouse://127.0.0.1:9/otel")
 
 
 @pytest.mark.parametrize(

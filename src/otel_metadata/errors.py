@@ -11,6 +11,7 @@ that work on stored spans.
     ├── FileError                     a file of an export or import cannot be used            (also OSError)
     └── StoreError                    the store cannot be read or written
         ├── SpanNotFoundError         no such span in the store                               (also LookupError)
+        ├── StoreAccessError          the store does not let us: password, rights, tables
         └── StoreFormatError          the file is no store, or one of a newer version
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "MissingExtraError",
     "OtelMetadataError",
     "SpanNotFoundError",
+    "StoreAccessError",
     "StoreError",
     "StoreFormatError",
 ]
@@ -122,6 +124,11 @@ class FileError(OtelMetadataError, OSError):
 
 class StoreError(OtelMetadataError):
     """The store cannot be read or written."""
+
+
+@final
+class StoreAccessError(StoreError):
+    """The store does not let us: a password, a right or a table is missing, and trying again changes nothing."""
 
 
 @final

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from opentelemetry import trace
@@ -22,7 +23,7 @@ from otel_metadata import backends
 from otel_metadata._version import __version__
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import flag
-from otel_metadata.errors import ConfigurationError
+from otel_metadata.errors import ConfigurationError, MissingExtraError
 from otel_metadata.late import metrics
 from otel_metadata.late.destination import Destination
 from otel_metadata.late.settings import OutboxSettings
@@ -54,7 +55,9 @@ ENTRY_POINT_GROUP: Final = "otel_metadata_destination"
 takes the text given to `configure` and returns a `Destination`."""
 
 
-_STORE_SCHEMES: Final = ("sqlite", "clickhouse", "clickhouses")
+_CLICKHOUSE: Final = ("clickhouse", "clickhouses")
+_STORE_SCHEMES: Final = ("sqlite", *_CLICKHOUSE)
+_CLICKHOUSE_URL: Final = "clickhouse://host:8123/database"
 
 SPOOL: Final = "OTEL_PYTHON_METADATA_SPOOL"
 SPOOL_QUOTA: Final = "OTEL_PYTHON_METADATA_SPOOL_QUOTA_BYTES"
@@ -182,9 +185,9 @@ def configure(
 
     Args:
         destinations: Each a `Destination`, or a text: `"sqlite:///file.db"` (four slashes for an absolute path),
-            `"otlp"` (as OpenTelemetry's `OTEL_EXPORTER_OTLP_*` say), `"http://127.0.0.1:4318"` (OTLP over HTTP),
-            `"console"`, or a name that a package has registered. None at all: `OTEL_PYTHON_METADATA_DESTINATIONS`, else
-            `"sqlite:///otel_metadata.db"`.
+            `"clickhouse://user:password@host:8123/database"`, `"otlp"` (as OpenTelemetry's `OTEL_EXPORTER_OTLP_*` say),
+            `"http://127.0.0.1:4318"` (OTLP over HTTP), `"console"`, or a name that a package has registered. None at
+            all: `OTEL_PYTHON_METADATA_DESTINATIONS`, else `"sqlite:///otel_metadata.db"`.
         tracer_provider: The provider to join; by default the global one.
         set_global: Make *tracer_provider* the global one too; OpenTelemetry allows that once.
         mask: Called with (path, value) of everything that is set through this library, once, before it is set or
@@ -377,18 +380,28 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
     """Return the store that a URL names.
 
     Args:
-        url: `"sqlite:///relative.db"` or `"sqlite:////absolute.db"`.
-        create: Make the file where there is none; False for who only reads.
+        url: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`, or `"clickhouse://user:password@host:8123/database"`
+            (`clickhouses://` for TLS).
+        create: Make the file or the tables where there are none; False for who only reads.
 
     Raises:
         ConfigurationError: It names none.
+        MissingExtraError: The client of ClickHouse is not installed.
     """
     scheme, separator, rest = url.partition("://")
+    if scheme in _CLICKHOUSE and separator:
+        if find_spec("clickhouse_connect") is None:
+            raise MissingExtraError("clickhouse-connect", "clickhouse")
+        from otel_metadata.store.clickhouse import ClickHouseStore  # loaded on use
+
+        return ClickHouseStore(url, create=create)
     if scheme == "sqlite" and separator and rest.startswith("/") and len(rest) > 1:
         from otel_metadata.store.sqlite import SqliteStore  # `import otel_metadata` loads no sqlite3
 
         return SqliteStore(rest[1:], create=create)
-    raise ConfigurationError("store", _without_password(url), "sqlite:///relative.db or sqlite:////absolute.db")
+    raise ConfigurationError(
+        "store", _without_password(url), f"sqlite:///relative.db, sqlite:////absolute.db, or {_CLICKHOUSE_URL}"
+    )
 
 
 def default_store() -> str:
@@ -438,8 +451,8 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
     if not isinstance(given, str):
         raise ConfigurationError("configure", type(given).__name__, "a Destination, or a name or URL as text")
     scheme = given.partition("://")[0]
-    if scheme == "sqlite":
-        return _store_destination("sqlite", open_store(given))
+    if scheme in _STORE_SCHEMES:
+        return _store_destination("clickhouse" if scheme in _CLICKHOUSE else scheme, open_store(given))
     if scheme in {"http", "https"}:
         return _otlp_destination(given, resource)
     named: Mapping[str, Callable[[Resource], Destination]] = {"otlp": _otlp_from_environment, "console": _console}
@@ -457,7 +470,7 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
     raise ConfigurationError(
         "configure",
         _without_password(given),
-        "a Destination, sqlite:///file.db, an http:// or https:// OTLP endpoint, or one of "
+        f"a Destination, sqlite:///file.db, {_CLICKHOUSE_URL}, an http:// or https:// OTLP endpoint, or one of "
         + ", ".join(sorted([*named, *backends.NAMES])),
     )
 

@@ -247,8 +247,10 @@ class TestOpening:
         ["", "spans.db", "sqlite:", "sqlite://", "sqlite:///", "sqlite://spans.db", "otlp", "postgres://u:secret@h/db"],
     )
     def test_a_text_that_names_no_store_is_refused(self, url: str) -> None:
-        """The error shows the two forms that are understood, and no password."""
-        with pytest.raises(ConfigurationError, match=r"sqlite:///relative\.db or sqlite:////absolute\.db") as error:
+        """The error shows the forms that are understood, and no password."""
+        with pytest.raises(
+            ConfigurationError, match=r"sqlite:///relative\.db, sqlite:////absolute\.db, or clickhouse://"
+        ) as error:
             om.Client(url)
 
         assert "secret" not in str(error.value)

@@ -68,10 +68,11 @@ class Client:
         """Open the store when it is first used.
 
         Args:
-            url_or_destination: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`, or a destination. One that keeps
-                its spans in a store is read and written there; any other takes updates only, and has to be one of its
-                own: not a destination of a pipeline that runs.
-            create: Make the store's file where there is none, for `spans.log`.
+            url_or_destination: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`,
+                `"clickhouse://user:password@host:8123/database"`, or a destination. One that keeps its spans in a store
+                is read and written there; any other takes updates only, and has to be one of its own: not a
+                destination of a pipeline that runs.
+            create: Make the store's file or tables where there are none, for `spans.log`.
 
         Raises:
             ConfigurationError: It names no store.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, final
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_metadata.errors import StoreError
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Retry
+from otel_metadata.errors import StoreAccessError, StoreError
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Retry
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class StorePatchExporter:
         """Merge all of them, or none."""
         try:
             self.store.patch(patches, timeout_millis=timeout_millis)
+        except StoreAccessError as error:
+            return [Pause(DeliveryError("unauthorized", f"{error}"))] * len(patches)
         except StoreError as error:
             return [Retry(DeliveryError("connection_failure", f"{error}"))] * len(patches)
         return [Delivered()] * len(patches)

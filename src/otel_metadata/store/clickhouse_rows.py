@@ -1,0 +1,343 @@
+"""Spans and fields as rows of ClickHouse, and back. Pure.
+
+Attributes there are text (`Map(String, String)`), as the Collector writes them: a bool `true`, a number decimal, a list
+JSON. Reading gives the types back by the form of the text (`typed`), which has to guess: the text "5" reads as a
+number. Rows of ours do not guess: what would read as something else than it was also stands, as it was, in one JSON
+object under `EXACT`, in the same map.
+
+A row of ours has its canonical attributes as fields in the table of fields, and the version of its writing under `ROW`.
+A row without it came from a Collector: its canonical attributes are read as fields, with the versions that they say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+
+from otel_metadata.model.merge import Fields, Json, Version, json_text
+from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
+from otel_metadata.store.rows import with_fields
+
+__all__ = [
+    "EXACT",
+    "INVERTED",
+    "NUMBER",
+    "ROW",
+    "ROW_KIND",
+    "TEXT_PARTS",
+    "WRITE_COLUMNS",
+    "WRITE_TYPES",
+    "decode_field",
+    "encode_field",
+    "encode_map",
+    "field_rows",
+    "is_text",
+    "read_columns",
+    "read_map",
+    "row_of",
+    "span_of",
+    "typed",
+    "version_text",
+]
+
+EXACT: Final = "otel_metadata.exact"
+"""The map entry with a JSON object of what its text does not say exactly."""
+
+ROW: Final = "otel_metadata.row"
+"""The map entry of a row of ours: the version of its writing. Of several rows of one span the highest stands."""
+
+ROW_KIND: Final = "row"
+"""The kind, in the table of fields, of the version of the row that stands."""
+
+NUMBER: Final = r"^-?(0|[1-9][0-9]*)(\.[0-9]*[1-9])?([eE][+-]?[0-9]+)?$"
+"""How the Collector writes numbers: without zeros at the end of a fraction, so that "1.10" is a version and no number.
+The same for Python and for ClickHouse."""
+
+_NUMBER: Final = re.compile(NUMBER, re.ASCII)
+_INT64: Final = range(-(1 << 63), 1 << 63)
+
+_TEXT_NAMES: Final = frozenset(
+    {
+        *PROJECT_NAMES,
+        "metadata",
+        "user.id",
+        "session.id",
+        "trace.name",
+        *(
+            f"{stem}.{part}"
+            for stem in ("input", "output", "trace.input", "trace.output")
+            for part in ("value", "mime_type")
+        ),
+    }
+)
+TEXT_PARTS: Final = ("label", "explanation", "source", "text", "annotator")
+"""Parts of a verdict that are always text."""
+
+_VERDICT: Final = re.compile(r"(trace\.)?(eval|annotation)\..+\.([a-z]+)", re.DOTALL)
+
+# Hex digits turned round: the order of what is written with them, too.
+INVERTED: Final = ("0123456789abcdef", "fedcba9876543210")
+_INVERT: Final = str.maketrans(*INVERTED)
+_VERSION_DIGITS: Final = 32
+
+_UINT64: Final = (1 << 64) - 1
+
+WRITE_COLUMNS: Final = (
+    "Timestamp",
+    "TraceId",
+    "SpanId",
+    "ParentSpanId",
+    "TraceState",
+    "SpanName",
+    "SpanKind",
+    "ServiceName",
+    "ResourceAttributes",
+    "ScopeName",
+    "ScopeVersion",
+    "SpanAttributes",
+    "Duration",
+    "StatusCode",
+    "StatusMessage",
+    "Events.Timestamp",
+    "Events.Name",
+    "Events.Attributes",
+    "Links.TraceId",
+    "Links.SpanId",
+    "Links.TraceState",
+    "Links.Attributes",
+)
+"""What is written of a span, in the order of `row_of`."""
+
+_MAP: Final = "Map(LowCardinality(String), String)"
+_LOW: Final = "LowCardinality(String)"
+_TYPES: Final[Mapping[str, str]] = {
+    "Timestamp": "DateTime64(9)",
+    "SpanName": _LOW,
+    "SpanKind": _LOW,
+    "ServiceName": _LOW,
+    "ResourceAttributes": _MAP,
+    "SpanAttributes": _MAP,
+    "Duration": "UInt64",
+    "StatusCode": _LOW,
+    "Events.Timestamp": "Array(DateTime64(9))",
+    "Events.Name": f"Array({_LOW})",
+    "Events.Attributes": f"Array({_MAP})",
+    "Links.TraceId": "Array(String)",
+    "Links.SpanId": "Array(String)",
+    "Links.TraceState": "Array(String)",
+    "Links.Attributes": f"Array({_MAP})",
+}
+WRITE_TYPES: Final = tuple(_TYPES.get(column, "String") for column in WRITE_COLUMNS)
+"""Their types: told to the client, so that it need not ask the server before each insert."""
+
+
+def read_columns(table: str) -> str:
+    """Return the columns that `span_of` takes, of a table with this alias.
+
+    Times as whole nanoseconds: the client's own type for them ends at microseconds.
+    """
+    special = {
+        "Timestamp": f"toUnixTimestamp64Nano({table}.Timestamp)",
+        "Duration": f"toUInt64({table}.Duration)",  # of old tables it is signed
+        "Events.Timestamp": f"arrayMap(one -> toUnixTimestamp64Nano(one), {table}.`Events.Timestamp`)",
+    }
+    return ", ".join(
+        f"{special.get(column, f'{table}.`{column}`')} AS `{column.replace('.', '_')}_`" for column in WRITE_COLUMNS
+    )
+
+
+def version_text(version: Version, kind: str = "") -> str:
+    """Return a version as 32 hex digits which are in its order; of a tag in the opposite one."""
+    ns, writer = version
+    digits = f"{ns:016x}{writer:016x}"
+    return digits.translate(_INVERT) if kind == "tag" else digits
+
+
+def encode_field(kind: str, value: Json, version: Version) -> str:
+    """Return the text of a field whose greatest is the field that stands (see `clickhouse_schema`)."""
+    return version_text(version, kind) + json_text(value)
+
+
+def decode_field(kind: str, text: str) -> tuple[Json, Version]:
+    """Return the value and version of a field."""
+    digits = text[:_VERSION_DIGITS]
+    if kind == "tag":
+        digits = digits.translate(_INVERT)
+    return orjson.loads(text[_VERSION_DIGITS:]), (int(digits[:16], 16), int(digits[16:], 16))
+
+
+def field_rows(trace_id: str, span_id: str, fields: Fields) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """Yield the rows of fields: trace id, span id ("" for those of the trace), level, kind, key, and the field."""
+    for (level, kind, key), (value, version) in fields.items():
+        yield trace_id, span_id if level == "span" else "", level, kind, key, encode_field(kind, value, version)
+
+
+def row_of(span: StoredSpan, written: Version) -> tuple[Any, ...]:
+    """Return a span as a row, in the order of `WRITE_COLUMNS`.
+
+    Args:
+        span: Its canonical attributes are fields, which are not in this row.
+        written: The version of this writing.
+    """
+    return (
+        span.start_ns,
+        span.trace_id,
+        span.span_id,
+        span.parent_id or "",
+        span.trace_state,
+        span.name,
+        span.kind.capitalize(),
+        _service(span.resource),
+        encode_map(span.resource),
+        span.scope_name,
+        span.scope_version or "",
+        {**encode_map(span.attributes), ROW: version_text(written)},
+        # As the Collector has it: unsigned, also where a clock went back.
+        (span.end_ns - span.start_ns) & _UINT64,
+        span.status_code.capitalize(),
+        span.status_message or "",
+        [event.get("time_ns") or 0 for event in span.events],
+        [event.get("name") or "" for event in span.events],
+        [_encoded(event.get("attributes")) for event in span.events],
+        [link.get("trace_id") or "" for link in span.links],
+        [link.get("span_id") or "" for link in span.links],
+        ["" for _ in span.links],
+        [_encoded(link.get("attributes")) for link in span.links],
+    )
+
+
+def span_of(row: Sequence[Any]) -> tuple[StoredSpan, Fields, str]:
+    """Return a row as a span, the fields that its attributes say, and the version of its writing.
+
+    A row of ours has its fields elsewhere; one of a Collector has "" for the version.
+
+    Args:
+        row: In the order of `read_columns`.
+    """
+    columns = dict(zip(WRITE_COLUMNS, row, strict=True))
+    texts = dict(columns["SpanAttributes"])
+    written = texts.pop(ROW, "")
+    start_ns, duration = columns["Timestamp"], columns["Duration"]
+    end_ns = start_ns + (duration if duration < 1 << 63 else duration - (1 << 64))
+    span = StoredSpan(
+        trace_id=columns["TraceId"],
+        span_id=columns["SpanId"],
+        parent_id=columns["ParentSpanId"] or None,
+        trace_state=columns["TraceState"],
+        name=columns["SpanName"],
+        kind=_word(columns["SpanKind"], "SPAN_KIND_", "INTERNAL"),
+        start_ns=start_ns,
+        end_ns=end_ns,
+        status_code=_word(columns["StatusCode"], "STATUS_CODE_", "UNSET"),
+        status_message=columns["StatusMessage"] or None,
+        attributes=read_map(texts),
+        events=tuple(
+            {"name": name, "time_ns": time_ns, "attributes": read_map(found)}
+            for name, time_ns, found in zip(
+                columns["Events.Name"], columns["Events.Timestamp"], columns["Events.Attributes"], strict=True
+            )
+        ),
+        links=tuple(
+            {"trace_id": trace_id, "span_id": span_id, "attributes": read_map(found)}
+            for trace_id, span_id, found in zip(
+                columns["Links.TraceId"], columns["Links.SpanId"], columns["Links.Attributes"], strict=True
+            )
+        ),
+        resource=read_map(columns["ResourceAttributes"]),
+        scope_name=columns["ScopeName"],
+        scope_version=columns["ScopeVersion"] or None,
+    )
+    found, fields = (span, {}) if written else with_fields(_in_order(span), {})
+    return found, fields, written
+
+
+def _in_order(span: StoredSpan) -> StoredSpan:
+    """Return a span with its attributes in order of name.
+
+    Of OpenInference's `metadata` and a `metadata.<key>` the later is heard, and that is the more exact.
+    """
+    return replace(span, attributes=dict(sorted(span.attributes.items())))
+
+
+def encode_map(attributes: Mapping[str, Json]) -> dict[str, str]:
+    """Return attributes as text, and what their text does not say exactly under `EXACT`."""
+    texts = {name: value if isinstance(value, str) else json_text(value) for name, value in attributes.items()}
+    exact = {name: value for name, value in attributes.items() if not _says(name, texts[name], value)}
+    return {**texts, EXACT: json_text(exact)} if exact else texts
+
+
+def read_map(texts: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, Json]:
+    """Return attributes with their types."""
+    found = dict(texts)
+    exact = found.pop(EXACT, None)
+    attributes = {name: typed(name, text) for name, text in found.items()}
+    if exact is not None:
+        attributes.update(_object(exact))
+    return attributes
+
+
+def typed(name: str, text: str) -> Json:
+    """Return the value that a text in a map most likely was.
+
+    A number in the Collector's form, `true` and `false`, and a JSON list; anything else is text, and so is what has to
+    be text by its name: an id, a label, what went in.
+    """
+    if not text or is_text(name):
+        return text
+    if text in ("true", "false"):
+        return text == "true"
+    if text[0] == "[":
+        try:
+            found: Json = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return text
+        return found
+    if _NUMBER.fullmatch(text):
+        if text.lstrip("-").isdecimal():
+            return int(text) if len(text) <= 20 and int(text) in _INT64 else text
+        number = float(text)
+        return number if abs(number) != float("inf") else text
+    return text
+
+
+def is_text(name: str) -> bool:
+    """Whether an attribute of this name is text, whatever its form."""
+    if name in _TEXT_NAMES:
+        return True
+    verdict = _VERDICT.fullmatch(name)
+    return verdict is not None and verdict[3] in TEXT_PARTS
+
+
+def _says(name: str, text: str, value: Json) -> bool:
+    if name in (EXACT, ROW):
+        return False
+    found = typed(name, text)
+    # As JSON text: 1, 1.0 and True are equal in Python.
+    return type(found) is type(value) and json_text(found) == json_text(value)
+
+
+def _object(text: str) -> dict[str, Json]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:  # of somebody else who uses this name
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _encoded(attributes: object) -> dict[str, str]:
+    return encode_map(attributes) if isinstance(attributes, dict) else {}
+
+
+def _service(resource: Mapping[str, Json]) -> str:
+    name = resource.get("service.name", "")
+    return name if isinstance(name, str) else json_text(name)
+
+
+def _word(text: str, prefix: str, default: str) -> str:
+    """Return a word as OpenTelemetry has it; older Collectors put the name of its protobuf enum before it."""
+    word = text.upper().removeprefix(prefix)
+    return default if word in ("", "UNSPECIFIED") else word

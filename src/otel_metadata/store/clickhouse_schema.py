@@ -1,0 +1,135 @@
+"""The tables of ours in ClickHouse, as SQL text: one that the OpenTelemetry Collector fills too, and two beside it.
+
+`otel_traces` has the columns, order and indexes that the Collector's ClickHouse exporter gives it (version 0.100 and
+later, attributes as Map): whoever comes first makes it, and both write into it.
+Source: opentelemetry-collector-contrib, exporter/clickhouseexporter, "Traces" of its README.
+
+`otel_metadata_fields` has a row for each write of a field, which the engine merges by itself into one. The merge
+contract (`model.merge`) is a total order: the higher (nanoseconds, writer), of equal ones the greater JSON text; of a
+tag the lower. A ReplacingMergeTree takes a number as its version and lets the last insert decide among equal ones (a
+text is refused, code 169), so it cannot say that. `SimpleAggregateFunction(max, String)` can: `Field` is 32 hex digits
+of the version, then the JSON text, and its greatest is the field that stands. Text is compared by bytes, which is the
+order of the digits and of code points. Of a tag the digits are inverted, so that the lowest version is the greatest
+text. Reads take `max(Field)` of each field by themselves, so it does not matter what the engine has merged by now, and
+no condition on a value is looked at before.
+
+`otel_metadata_deleted` has the tombstones.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from otel_metadata.errors import ConfigurationError
+
+__all__ = ["DELETED", "FIELDS", "SPANS", "checked_name", "create_statements"]
+
+SPANS: Final = "otel_traces"
+"""The span table's usual name."""
+
+FIELDS: Final = "otel_metadata_fields"
+
+DELETED: Final = "otel_metadata_deleted"
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
+
+_SPAN_COLUMNS: Final = (
+    ("Timestamp", "DateTime64(9) CODEC(Delta, ZSTD(1))"),
+    ("TraceId", "String CODEC(ZSTD(1))"),
+    ("SpanId", "String CODEC(ZSTD(1))"),
+    ("ParentSpanId", "String CODEC(ZSTD(1))"),
+    ("TraceState", "String CODEC(ZSTD(1))"),
+    ("SpanName", "LowCardinality(String) CODEC(ZSTD(1))"),
+    ("SpanKind", "LowCardinality(String) CODEC(ZSTD(1))"),
+    ("ServiceName", "LowCardinality(String) CODEC(ZSTD(1))"),
+    ("ResourceAttributes", "Map(LowCardinality(String), String) CODEC(ZSTD(1))"),
+    ("ScopeName", "String CODEC(ZSTD(1))"),
+    ("ScopeVersion", "String CODEC(ZSTD(1))"),
+    ("SpanAttributes", "Map(LowCardinality(String), String) CODEC(ZSTD(1))"),
+    ("Duration", "UInt64 CODEC(ZSTD(1))"),
+    ("StatusCode", "LowCardinality(String) CODEC(ZSTD(1))"),
+    ("StatusMessage", "String CODEC(ZSTD(1))"),
+    (
+        "Events",
+        "Nested (Timestamp DateTime64(9), Name LowCardinality(String), Attributes Map(LowCardinality(String), String)) "
+        "CODEC(ZSTD(1))",
+    ),
+    (
+        "Links",
+        "Nested (TraceId String, SpanId String, TraceState String, Attributes Map(LowCardinality(String), String)) "
+        "CODEC(ZSTD(1))",
+    ),
+    ("INDEX idx_trace_id", "TraceId TYPE bloom_filter(0.001) GRANULARITY 1"),
+    ("INDEX idx_res_attr_key", "mapKeys(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1"),
+    ("INDEX idx_res_attr_value", "mapValues(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1"),
+    ("INDEX idx_span_attr_key", "mapKeys(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1"),
+    ("INDEX idx_span_attr_value", "mapValues(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1"),
+    ("INDEX idx_duration", "Duration TYPE minmax GRANULARITY 1"),
+)
+
+_FIELD_COLUMNS: Final = (
+    ("TraceId", "String CODEC(ZSTD(1))"),
+    ("SpanId", "String CODEC(ZSTD(1))"),
+    ("Level", "LowCardinality(String)"),
+    ("Kind", "LowCardinality(String)"),
+    ("Key", "String CODEC(ZSTD(1))"),
+    ("Field", "SimpleAggregateFunction(max, String) CODEC(ZSTD(1))"),
+    # For people: calculated when asked for.
+    ("Value", "String ALIAS substring(Field, 33)"),
+)
+
+_DELETED_COLUMNS: Final = (
+    ("TraceId", "String CODEC(ZSTD(1))"),
+    ("SpanId", "String CODEC(ZSTD(1))"),
+    ("Version", "SimpleAggregateFunction(max, String)"),
+)
+
+
+def create_statements(spans: str = SPANS, cluster: str | None = None) -> tuple[str, str, str]:
+    """Return the SQL that makes the three tables where they are not there yet.
+
+    Args:
+        spans: The span table's name, a plain word.
+        cluster: Make them on every replica of this cluster, with replicated engines whose path and replica name are
+            the server's defaults (`default_replica_path`, `default_replica_name`).
+    """
+    on_cluster = f" ON CLUSTER `{cluster}`" if cluster else ""
+    replicated = "Replicated" if cluster else ""
+    by_time = (
+        "PARTITION BY toDate(Timestamp)\nORDER BY (ServiceName, SpanName, toDateTime(Timestamp))\n"
+        "SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1"
+    )
+    return (
+        _create(spans, on_cluster, _SPAN_COLUMNS, f"{replicated}MergeTree", by_time),
+        _create(
+            FIELDS,
+            on_cluster,
+            _FIELD_COLUMNS,
+            f"{replicated}AggregatingMergeTree",
+            "ORDER BY (TraceId, SpanId, Level, Kind, Key)",
+        ),
+        _create(
+            DELETED, on_cluster, _DELETED_COLUMNS, f"{replicated}AggregatingMergeTree", "ORDER BY (TraceId, SpanId)"
+        ),
+    )
+
+
+def _create(name: str, on_cluster: str, columns: tuple[tuple[str, str], ...], engine: str, rest: str) -> str:
+    lines = ",\n".join(f"    {column} {kind}" for column, kind in columns)
+    return f"CREATE TABLE IF NOT EXISTS `{name}`{on_cluster} (\n{lines}\n)\nENGINE = {engine}\n{rest}"
+
+
+def checked_name(what: str, name: str) -> str:
+    """Return a name that stands in SQL as it is.
+
+    Args:
+        what: Whose name, for the message.
+        name: From a URL.
+
+    Raises:
+        ConfigurationError: It has other characters.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(f"{what} of a clickhouse:// URL", name, "letters, digits, '_' and '-'")
+    return name

@@ -1,0 +1,416 @@
+"""What is ClickHouse's own: its tables, its errors, rows that are written again, processes, and the way there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.clickhouse.engine import Engine
+from tests.store.contract import (
+    END_NS,
+    START_NS,
+    TRACE,
+    ended_span,
+    metadata,
+    only,
+    patches_of,
+    trace_hex,
+)
+
+import otel_metadata
+from otel_metadata.errors import StoreAccessError, StoreError
+from otel_metadata.exporters.store import StorePatchExporter
+from otel_metadata.model.condition import Compare, HasTag, Or, Subject
+from otel_metadata.model.outcome import Pause, Retry
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.record import SpanQuery
+from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.store import table
+from otel_metadata.store.clickhouse import ClickHouseStore
+
+PROCESSES = 4
+THREADS = 4
+PATCHES = 25
+DAY_NS = 86_400_000_000_000
+SPANS = [ended_span(at, start_ns=START_NS + at) for at in (1, 2, 3)]
+PATCH = Patch(SpanRef(TRACE, 1), metadata(k=1))
+
+
+@pytest.fixture
+def store(engine: Engine, database: str) -> ClickHouseStore:
+    return ClickHouseStore(engine.url(database))
+
+
+class TestTables:
+    def test_the_span_table_is_as_a_collector_makes_it(
+        self, engine: Engine, database: str, store: ClickHouseStore
+    ) -> None:
+        """Names and types of its columns, in their order, so that a Collector's insert fits."""
+        store.write([ended_span()])
+
+        columns = engine.run(f"DESCRIBE TABLE {database}.otel_traces")
+
+        low, of_text = "LowCardinality(String)", "Map(LowCardinality(String), String)"
+        assert [(row["name"], row["type"]) for row in columns] == [
+            ("Timestamp", "DateTime64(9)"),
+            ("TraceId", "String"),
+            ("SpanId", "String"),
+            ("ParentSpanId", "String"),
+            ("TraceState", "String"),
+            ("SpanName", low),
+            ("SpanKind", low),
+            ("ServiceName", low),
+            ("ResourceAttributes", of_text),
+            ("ScopeName", "String"),
+            ("ScopeVersion", "String"),
+            ("SpanAttributes", of_text),
+            ("Duration", "UInt64"),
+            ("StatusCode", low),
+            ("StatusMessage", "String"),
+            ("Events.Timestamp", "Array(DateTime64(9))"),
+            ("Events.Name", f"Array({low})"),
+            ("Events.Attributes", f"Array({of_text})"),
+            ("Links.TraceId", "Array(String)"),
+            ("Links.SpanId", "Array(String)"),
+            ("Links.TraceState", "Array(String)"),
+            ("Links.Attributes", f"Array({of_text})"),
+        ]
+
+    def test_a_span_of_ours_reads_like_one_of_a_collector(
+        self, engine: Engine, database: str, store: ClickHouseStore
+    ) -> None:
+        """Text in the maps, the words of a Collector, and its own columns."""
+        store.write([ended_span(attributes={"n": 5, "t": "5", "b": True, "l": [1, 2]})])
+
+        (row,) = engine.run(f"SELECT SpanKind, StatusCode, Duration, SpanAttributes FROM {database}.otel_traces")
+
+        texts = row.pop("SpanAttributes")
+        assert row == {"SpanKind": "Internal", "StatusCode": "Unset", "Duration": 1_000_000}
+        assert {name: texts[name] for name in "ntbl"} == {"n": "5", "t": "5", "b": "true", "l": "[1,2]"}
+        assert only(store).attributes == {"n": 5, "t": "5", "b": True, "l": [1, 2]}
+
+    @pytest.mark.parametrize("order", ["before", "after"])
+    def test_the_engine_merges_fields_as_the_contract_says(
+        self, engine: Engine, database: str, store: ClickHouseStore, order: str
+    ) -> None:
+        """The same before and after it has merged its parts: the higher version, the greater text, the first tag."""
+        for value, version, tag in ((1, (9, 1), (3, 1)), (2, (9, 1), (2, 1)), (3, (8, 9), (2, 2))):
+            fields = {("span", "metadata", "k"): (value, version), ("span", "tag", "t"): (True, tag)}
+            store.patch([Patch(SpanRef(TRACE, 1), fields)])  # type: ignore[arg-type]
+        if order == "after":
+            engine.run(f"OPTIMIZE TABLE {database}.otel_metadata_fields FINAL")
+
+        rows = engine.run(
+            f"SELECT Key, max(Field) AS f, count() AS n FROM {database}.otel_metadata_fields GROUP BY Key ORDER BY Key"
+        )
+
+        assert [row["n"] for row in rows] == ([1, 1] if order == "after" else [3, 3])
+        assert rows[0]["f"] == f"{9:016x}{1:016x}2"
+        assert rows[1]["f"] == f"{(1 << 64) - 1 - 2:016x}{(1 << 64) - 1 - 1:016x}true"
+
+    def test_a_reader_makes_no_tables(self, engine: Engine, database: str) -> None:
+        """`Client` looks, and says what is missing."""
+        with otel_metadata.Client(engine.url(database)) as client, pytest.raises(StoreAccessError, match="error 60"):
+            client.spans.list()
+
+        assert engine.run(f"SHOW TABLES FROM {database}") == []
+
+    def test_who_has_the_tables_needs_no_right_to_make_them(
+        self, engine: Engine, store: ClickHouseStore, database: str
+    ) -> None:
+        """No CREATE is sent where nothing is missing."""
+        store.write([ended_span()])
+        engine.statements()
+
+        ClickHouseStore(engine.url(database)).write([ended_span(2)])
+
+        assert [one for one in engine.statements() if "CREATE" in one] == []
+
+    def test_a_missing_right_to_create_says_what_to_run(self, engine: Engine, store: ClickHouseStore) -> None:
+        """The database administrator's part is named."""
+        engine.fail({"kind": "status", "status": 403, "code": 497, "match": "CREATE TABLE"})
+
+        with pytest.raises(StoreAccessError, match=r"497, ACCESS_DENIED.*make the tables with the SQL in docs"):
+            store.write([ended_span()])
+
+    @pytest.mark.parametrize("setting", ["join_use_nulls", "aggregate_functions_null_for_empty", "transform_null_in"])
+    def test_a_users_profile_changes_nothing(self, engine: Engine, store: ClickHouseStore, setting: str) -> None:
+        """Settings that make NULL of what is not there are common, and may not be ours to change."""
+        store.write([ended_span(1, fields=metadata(k=1)), ended_span(2)])
+        wanted = Or((Compare(Subject("span", "metadata", "k"), "=", 1), HasTag("trace", "none")))
+        engine.run(f"SET {setting} = 1")
+        try:
+            found = store.query(SpanQuery()), store.query(SpanQuery(condition=wanted)), store.find([f"{2:016x}"])
+        finally:
+            engine.run(f"SET {setting} = 0")
+
+        assert [len(one) for one in found] == [2, 1, 1]
+
+    def test_another_span_table_is_used_when_it_is_named(self, engine: Engine, database: str) -> None:
+        """Collectors may be told another name."""
+        store = ClickHouseStore(engine.url(database) + "?table=spans_of_mine")
+
+        store.write([ended_span()])
+
+        assert only(store).name == "work"
+        assert {row["name"] for row in engine.run(f"SHOW TABLES FROM {database}")} == {
+            "spans_of_mine", "otel_metadata_fields", "otel_metadata_deleted",
+        }  # fmt: skip
+
+
+class TestWrittenAgain:
+    def test_the_last_writing_stands_whatever_it_says(self, store: ClickHouseStore) -> None:
+        """Another start as well: pages, look-ups and filters know the old row no longer."""
+        store.write([ended_span(1, start_ns=START_NS + 50, attributes={"a": 1}), ended_span(2)])
+
+        store.write([ended_span(1, start_ns=START_NS - 50, attributes={"b": 2}), ended_span(1, name="in-one-batch")])
+        store.write([ended_span(1, start_ns=START_NS - 50, attributes={"b": 3})])
+
+        assert [(record.span_id[-1], record.attributes) for record in store.query(SpanQuery())] == [
+            ("2", {}),
+            ("1", {"b": 3}),
+        ]
+        assert [record.span_id[-1] for record in store.query(SpanQuery(limit=1))] == ["2"]
+        assert store.query(SpanQuery(condition=Compare(Subject("span", "attribute", "a"), "=", 1))) == []
+        assert store.find([f"{1:016x}"])[f"{1:016x}"].start_ns == START_NS - 50
+
+    def test_spans_of_many_days_are_one_write(self, store: ClickHouseStore) -> None:
+        """A server takes rows of a hundred days at once, and an import may have more."""
+        store.write([ended_span(at, start_ns=START_NS - at * DAY_NS) for at in range(1, 251)])
+
+        assert len(store.query(SpanQuery(limit=None))) == 250
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("fault", "error", "message"),
+        [
+            ({"status": 503}, StoreError, "does not answer"),
+            ({"status": 500, "code": 252}, StoreError, r"error 252 \(TOO_MANY_PARTS\); write less often"),
+            ({"status": 500, "code": 241}, StoreError, "error 241"),
+            ({"status": 500, "code": 999}, StoreError, "error 999"),
+            ({"status": 403, "code": 516}, StoreAccessError, r"516, AUTHENTICATION_FAILED.*password in the URL"),
+            ({"status": 500, "code": 164}, StoreAccessError, "164, READONLY"),
+        ],
+    )
+    @pytest.mark.parametrize("call", ["write", "patch", "query", "find", "delete", "export"])
+    def test_what_the_server_answers_is_an_error_of_the_store(
+        self, engine: Engine, store: ClickHouseStore, fault: Any, error: type[StoreError], message: str, call: str
+    ) -> None:
+        """With ClickHouse's code and what to do; the next call goes on."""
+        store.write(SPANS)
+        engine.fail({"kind": "status", "match": "otel_", **fault})
+
+        with pytest.raises(StoreError, match=message) as raised:
+            CALLS[call](store)
+
+        assert type(raised.value) is error
+        CALLS[call](store)
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("table", ["otel_traces", "otel_metadata_fields"])
+    def test_a_write_without_an_answer_is_tried_again_without_harm(
+        self, engine: Engine, store: ClickHouseStore, when: str, table: str
+    ) -> None:
+        """Whether it was applied or not: after the second try everything is there once."""
+        store.write([ended_span(9, trace_id=9)])
+        fault = {"kind": "drop", "when": when, "match": f"INSERT INTO .?{table}"}
+        engine.fail(fault, fault)
+        spans = [ended_span(1, fields=metadata(k=1)), ended_span(2)]
+
+        with pytest.raises(StoreError, match="does not answer"):
+            store.write(spans)
+        shown = len(store.query(SpanQuery(trace_hex())))
+        engine.fail()
+        store.write(spans)
+
+        assert shown == (2 if (when, table) == ("after", "otel_traces") else 0)
+        assert [dict(record.metadata) for record in store.query(SpanQuery(trace_hex()))] == [{}, {"k": 1}]
+
+    def test_a_server_that_does_not_answer_in_time_is_given_up(self, engine: Engine, database: str) -> None:
+        """The store's own timeout holds, not the client's five minutes."""
+        store = ClickHouseStore(engine.url(database))
+        store.patch([PATCH])
+        engine.fail({"kind": "delay", "seconds": 5, "match": "INSERT"})
+
+        with pytest.raises(StoreError, match="does not answer"):
+            store.patch([PATCH], timeout_millis=200)
+
+    def test_nobody_at_the_address_is_told(self) -> None:
+        """A port on which nothing listens."""
+        with pytest.raises(StoreError, match=r"clickhouse://127.0.0.1:9/x does not answer.*expected ClickHouse"):
+            ClickHouseStore("clickhouse://me:secret@127.0.0.1:9/x").query(SpanQuery())
+
+    def test_a_database_that_is_missing_is_told(self, engine: Engine) -> None:
+        """We make tables, never a database."""
+        with pytest.raises(StoreAccessError, match=r"81, UNKNOWN_DATABASE.*CREATE DATABASE"):
+            ClickHouseStore(engine.url("nowhere")).write(SPANS)
+
+    def test_no_error_shows_a_password_or_a_value(self, engine: Engine, database: str) -> None:
+        """Neither the user of the URL nor what a filter asks for: the server's text has both sometimes."""
+        store = ClickHouseStore(engine.url(database, "me:s3cret@"))
+        store.write(SPANS)
+        engine.run(f"ALTER TABLE {database}.otel_traces DROP COLUMN ScopeName")
+        wanted = Compare(Subject("span", "scope_name"), "=", "v4lue")
+
+        with pytest.raises(StoreAccessError) as raised:
+            store.query(SpanQuery(condition=wanted))
+
+        shown = f"{raised.value!r} {store!r} {store.address!r}"
+        assert "error 47" in shown
+        assert not {word for word in ("s3cret", "me:", "v4lue") if word in shown}
+
+    def test_an_exporter_pauses_where_trying_again_is_in_vain(self, engine: Engine, store: ClickHouseStore) -> None:
+        """A wrong password stops the destination; a busy server only delays it."""
+        exporter = StorePatchExporter(store, "clickhouse")
+        store.patch([PATCH])
+
+        def outcome(code: int) -> object:
+            engine.fail({"kind": "status", "status": 500, "code": code, "match": "INSERT"})
+            (one,) = exporter.export([PATCH], timeout_millis=5_000)
+            return one
+
+        refused, busy = outcome(516), outcome(252)
+        assert isinstance(refused, Pause)
+        assert refused.error.type == "unauthorized"
+        assert isinstance(busy, Retry)
+
+    def test_rows_that_could_not_be_removed_are_told_and_removed_by_a_second_call(
+        self, engine: Engine, database: str, store: ClickHouseStore
+    ) -> None:
+        """They are hidden by then; who may not delete rows has to know that they are still there."""
+        store.write(SPANS)
+        key = (trace_hex(), f"{1:016x}")
+        engine.fail({"kind": "status", "status": 403, "code": 497, "match": "DELETE FROM"})
+
+        with pytest.raises(StoreError, match=r"1 spans are deleted for every reader.*ALTER DELETE"):
+            store.delete([key], (END_NS + 10, 1))
+
+        count = f"SELECT count() AS n FROM {database}.otel_traces"
+        assert (len(store.query(SpanQuery())), engine.run(count)) == (2, [{"n": 3}])
+        assert store.delete([key], (END_NS + 11, 1)) == []
+        assert engine.run(count) == [{"n": 2}]
+
+
+CALLS: dict[str, Callable[[ClickHouseStore], object]] = {
+    "write": lambda store: store.write(SPANS),
+    "patch": lambda store: store.patch([PATCH]),
+    "query": lambda store: store.query(SpanQuery()),
+    "find": lambda store: store.find([f"{1:016x}"]),
+    "delete": lambda store: store.delete([(trace_hex(7), f"{1:016x}")], (1, 1)),
+    "export": lambda store: list(store.export(SpanQuery())),
+}
+
+
+class TestManyWriters:
+    def test_threads_write_at_once(self, store: ClickHouseStore) -> None:
+        """Nothing is lost, and the highest version stands."""
+        store.write([ended_span()])
+        failed: list[BaseException] = []
+
+        def write(writer: int) -> None:
+            try:
+                for patch in patches_of(writer, PATCHES):
+                    store.patch([patch])
+            except BaseException as error:  # for the assertion below
+                failed.append(error)
+
+        threads = [threading.Thread(target=write, args=(writer,)) for writer in range(1, THREADS + 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        record = only(store)
+        assert failed == []
+        assert len(record.metadata) == THREADS * PATCHES + 1
+        assert (record.metadata["shared"], record.tags) == ([THREADS, PATCHES - 1], ("seen",))
+
+    def test_processes_write_at_once(self, engine: Engine, database: str, store: ClickHouseStore) -> None:
+        """Also where none of them finds the tables made."""
+        program = (
+            "import sys\n"
+            "from tests.store.contract import ended_span, patches_of\n"
+            "from otel_metadata.store.clickhouse import ClickHouseStore\n"
+            "store = ClickHouseStore(sys.argv[1])\n"
+            "store.write([ended_span()])\n"
+            f"for patch in patches_of(int(sys.argv[2]), {PATCHES}): store.patch([patch])\n"
+        )
+        command = [sys.executable, "-c", program, engine.url(database)]
+        processes = [subprocess.Popen([*command, f"{writer}"]) for writer in range(1, PROCESSES + 1)]
+
+        assert [process.wait(120) for process in processes] == [0] * PROCESSES
+        record = only(store)
+        assert len(record.metadata) == PROCESSES * PATCHES + 1
+        assert record.metadata["shared"] == [PROCESSES, PATCHES - 1]
+
+    def test_a_forked_child_connects_by_itself(self, store: ClickHouseStore) -> None:
+        """The parent's connection stays the parent's."""
+        store.write([ended_span()])
+        child = os.fork()
+        if child == 0:
+            try:
+                store.patch([Patch(SpanRef(TRACE, 1), metadata(child=1))])
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+
+        assert os.waitpid(child, 0)[1] == 0
+        store.patch([Patch(SpanRef(TRACE, 1), metadata(parent=1))])
+        assert only(store).metadata == {"child": 1, "parent": 1}
+
+
+class TestTheWayThere:
+    def test_a_decorated_function_is_stored_with_all_that_is_said_of_it(self, engine: Engine, database: str) -> None:
+        """Live, in flight and late, through `configure`, and read back by a client."""
+        with otel_metadata.configure(engine.url(database)):
+
+            @otel_metadata.observe
+            def answer(question: str) -> str:
+                otel_metadata.update_current_span(metadata={"region": "eu", "step": 1, "text": "5"})
+                otel_metadata.update_current_trace(user_id="u", tags=["vip"])
+                refs.append(otel_metadata.current_span_ref())
+                return question.upper()
+
+            refs: list[Any] = []
+            answer("why")
+            in_flight = otel_metadata.update_span(refs[0], metadata={"step": 2, "none": None})
+            assert otel_metadata.flush()
+            late = otel_metadata.update_span(refs[0], metadata={"step": 3})
+            assert otel_metadata.flush()
+
+        with otel_metadata.Client(engine.url(database)) as client:
+            record = client.spans.get(refs[0])
+            page = client.spans.list(filter="metadata.step = 3 AND user_id = 'u' AND 'vip' IN trace.tags")
+        assert (in_flight.route, late.route) == ("in_flight", "late")
+        assert record.metadata == {"region": "eu", "step": 3, "text": "5", "none": None}
+        assert (record.input, record.output) == ({"question": "why"}, "WHY")
+        assert [one.span_id for one in page.spans] == [record.span_id]
+
+    def test_an_export_has_what_a_page_has(self, store: ClickHouseStore) -> None:
+        """In batches of the one schema, newest first, at most as many as asked for."""
+        store.write(SPANS)
+        store.patch([PATCH])
+
+        batches = list(store.export(SpanQuery(limit=2)))
+
+        assert [batch.schema.equals(table.schema()) for batch in batches] == [True]
+        assert batches[0].column("context.span_id").to_pylist() == [f"{3:016x}", f"{2:016x}"]
+        everything = list(store.export(SpanQuery(limit=None)))
+        assert everything[0].column("attributes.metadata").to_pylist() == [None, None, '{"k":1}']
+
+    def test_what_is_asked_for_is_not_in_the_address_of_a_request(self, engine: Engine, store: ClickHouseStore) -> None:
+        """A URL stands in access logs: values and ids are in the body."""
+        store.write(SPANS)
+        engine.targets()
+
+        store.query(SpanQuery(condition=Compare(Subject("span", "metadata", "k3y"), "=", "v4lue")))
+
+        targets = engine.targets()
+        assert targets
+        assert [one for one in targets if "k3y" in one or "v4lue" in one] == []
