@@ -412,7 +412,7 @@ class TestMetadata:
         assert exporter.export([one], timeout_millis=LONG) == [
             Delivered(
                 (
-                    "trace metadata.plan: kept as metadata of the root span",
+                    "trace metadata.plan: kept as metadata of the root span, in place of what that has under this key",
                     "trace metadata.k: not kept, the span itself has metadata of this name",
                 )
             )

@@ -110,7 +110,7 @@ def _metadata(patch: Patch, notes: list[str]) -> dict[str, Json]:
         if key in own:
             notes.append(NotKept(f"{path}: not kept, the span itself has metadata of this name"))
             continue
-        notes.append(f"{path}: kept as metadata of the root span")
+        notes.append(f"{path}: kept as metadata of the root span, in place of what that has under this key")
         document[key] = _scalar(value, path, notes)
     for key, value in own.items():
         document[key] = _scalar(value, _path("span", "metadata", key), notes)
