@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,8 @@ def test_the_changelog_names_what_a_user_can_call() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     named = set(re.findall(r"\botel_metadata\.([A-Za-z_]+)", changelog))
     assert {name for name in otel_metadata.__all__ if name != "__version__"} <= named
-    for name in named - {"model", "testing"}:
-        assert hasattr(otel_metadata, name)
+    for name in named:
+        assert hasattr(otel_metadata, name) or find_spec(f"otel_metadata.{name}") is not None
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS], ids=lambda path: path.name)
