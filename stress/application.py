@@ -17,6 +17,7 @@ from stress.processes import Child, say
 import otel_metadata as om
 from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.late.journal import journaled_rows
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.pipeline import Pipeline
 
@@ -134,7 +135,7 @@ def rows(spool: str) -> int:
     """Return how many rows are in the file; dead letters are not counted."""
     connection = sqlite3.connect(spool, timeout=10)
     try:
-        return int(connection.execute("SELECT count(*) FROM items").fetchone()[0])
+        return int(connection.execute("SELECT count(*) FROM items").fetchone()[0]) + len(journaled_rows(spool))
     finally:
         connection.close()
 

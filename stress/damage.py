@@ -37,7 +37,8 @@ from stress.table import Row, is_long, show
 import otel_metadata as om
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.late.journal import journaled_rows
+from otel_metadata.late.spool import Durability, Spool, SpoolSettings
 from otel_metadata.reporting import REPORTER
 from otel_metadata.testing import ManualClock
 
@@ -45,19 +46,21 @@ RECORDS = 24
 SETTLED = 4
 """Of the records so many were delivered before the application died."""
 
+JOURNAL = "-journal-1"
 _PAGE = 4096
 _FRAME = _PAGE + 24
 _LOG_HEADER = 32
+_JOURNAL_HEADER = 8
 
 
 class Scene:
     """One application whose time stands still, and that is stepped by hand."""
 
-    def __init__(self, spool: str) -> None:
+    def __init__(self, spool: str, durability: Durability = "process") -> None:
         """Open the spool."""
         self.clock = ManualClock()
         self.patches = InMemoryPatchExporter()
-        self.spool = Spool(SpoolSettings(spool), clock=self.clock)
+        self.spool = Spool(SpoolSettings(spool, durability), clock=self.clock)
         self.processor = om.MetadataSpanProcessor(
             om.Destination("memory", None, self.patches, spans=False, remote_grace_millis=0),
             settings=QUICK,
@@ -241,38 +244,41 @@ class Damage(NamedTuple):
         return data[: self.at] + bytes([data[self.at] ^ (1 << self.bit)]) + data[self.at + 1 :]
 
 
-def left(spool: str, is_closed: bool) -> None:
+def left(spool: str, name: str) -> None:
     """Put the records, deliver the first few, and leave: killed, or in order."""
     quiet()
-    scene = Scene(spool)
+    scene = Scene(spool, "process" if name == "journaled" else "power")
     for number in range(1, SETTLED + 1):
         om.update_span(om.SpanRef(0xDA, number), metadata={"score": number})
     scene.pass_seconds(2)
     for number in range(SETTLED + 1, RECORDS + 1):
         om.update_span(om.SpanRef(0xDA, number), metadata={"score": number, "note": f"record {number} " * 4})
-    if is_closed:
+    if name == "closed":
         scene.processor.shutdown(0)
     say("left")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def image(name: str) -> Image:
-    """Make a spool that was `killed` or `closed`."""
+    """Make a spool that was `closed`, or whose process was killed with its rows in the log or `journaled`."""
     with tempfile.TemporaryDirectory() as folder:
         spool = os.path.join(folder, "spool", "spool.db")
-        with Child(left, spool, name == "closed") as child:
+        with Child(left, spool, name) as child:
             said = child.within(60)
             child.wait(30)
         if not said.endswith("left\n"):
             raise RuntimeError(said)
         files = {
             suffix: Path(spool + suffix).read_bytes()
-            for suffix in ("", "-wal", "-shm", "-owners")
+            for suffix in ("", "-wal", "-shm", "-owners", JOURNAL)
             if os.path.exists(spool + suffix)
         }
+        if JOURNAL in files:  # what is behind its last row was never written
+            files[JOURNAL] = files[JOURNAL].rstrip(b"\0")
         connection = sqlite3.connect(spool)
         rows = connection.execute("SELECT body FROM items ORDER BY id").fetchall()
         connection.close()
+        rows += [(body,) for body in journaled_rows(spool).values()]
     bodies = [row[0] if isinstance(row[0], bytes) else str(row[0]).encode() for row in rows]
     if len(bodies) != RECORDS - SETTLED:
         raise RuntimeError(f"{len(bodies)} rows; expected {RECORDS - SETTLED}")
@@ -281,24 +287,25 @@ def image(name: str) -> Image:
 
 def truncations(of: Image, step: int) -> Iterator[Damage]:
     """Yield cuts at every *step* bytes, and around every page, of each file that has something to lose."""
-    for suffix in ("", "-wal", "-owners"):
+    for suffix in ("", "-wal", "-owners", JOURNAL):
         size = len(of.files.get(suffix, b""))
         start, length = (_LOG_HEADER, _FRAME) if suffix == "-wal" else (0, _PAGE)
         edges = {edge + near for edge in range(start, size, length) for near in (-1, 0, 1, 24)}
         for at in sorted(edges | set(range(0, size, step))):
-            if 0 <= at < size:
+            # What is gone as a whole says nothing of the rows that came since they were last counted, once a second.
+            if (_JOURNAL_HEADER if suffix == JOURNAL else 0) <= at < size:
                 yield Damage(suffix, at, None)
 
 
 def flips(of: Image, count: int, seed: int) -> Iterator[Damage]:
     """Yield *count* flipped bits; every third in the first bytes of a page or frame, where the structure is."""
     chance = random.Random(seed)
-    names = [suffix for suffix in ("", "-wal", "-owners") if of.files.get(suffix)]
+    names = [suffix for suffix in ("", "-wal", "-owners", JOURNAL) if of.files.get(suffix)]
     for number in range(count):
         suffix = chance.choice(names)
         size = len(of.files[suffix])
         at = chance.randrange(size)
-        if number % 3 == 0 and suffix != "-owners":
+        if number % 3 == 0 and suffix not in {"-owners", JOURNAL}:
             start, length = (_LOG_HEADER, _FRAME) if suffix == "-wal" else (0, _PAGE)
             at = min(
                 start + chance.randrange(max((size - start) // length, 1)) * length + chance.randrange(124), size - 1
@@ -338,7 +345,7 @@ def judge(of: Image, damage: Damage, folder: str) -> list[str]:
     if not stats.is_balanced or REPORTER.internal_errors != errors:
         problems.append(f"internal errors {REPORTER.internal_errors - errors}, {stats}")
     arrived = {number for number in of.waiting if (number, number) in delivered}
-    everything = files.get("", b"") + files.get("-wal", b"")
+    everything = files.get("", b"") + files.get("-wal", b"") + files.get(JOURNAL, b"")
     sound = {number for number, body in of.waiting.items() if body in everything}
     if sound - arrived:
         problems.append(f"{len(sound - arrived)} lost that are still there: {sorted(sound - arrived)}")
@@ -404,18 +411,18 @@ def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 3_000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 16)
     step = 16 if is_long() else 128
-    full = full_disk(limits=range(0, 230_000, 1_500), sizes=range(16, 400, 16))
+    full = full_disk(limits=range(0, 230_000, 1_500), sizes=[*range(16, 400, 16), *range(1_040, 1_500, 20)])
     print(f"seed {seed}; a tmpfs {'was' if full.is_mounted else 'could not be'} mounted")
     show_first(full.problems)
     cut = flipped = 0
     cuts: list[str] = []
     flags: list[str] = []
-    for name in ("killed", "closed"):
+    for name in ("killed", "closed", "journaled"):
         made = image(name)
         found = damaged(made, list(truncations(made, step)))
         cut += found.runs
         cuts += found.problems
-        found = damaged(made, list(flips(made, count // 2, seed)))
+        found = damaged(made, list(flips(made, count // 3, seed)))
         flipped += found.runs
         flags += found.problems
     show_first(cuts)

@@ -4,9 +4,10 @@ The run is the same each time, on one thread: spans, held ones, live, in-flight 
 a dead letter, erasures, an orderly end. It is done once to count the writes, then once for each of them, killed there;
 each time a fresh process sends what is left, and the backend is compared with what was acknowledged.
 
-A write is a system call on a file of the spool: the run is traced by strace, which kills at the call's entry, so after
-the one before it and before the line that acknowledges. Where tracing is not allowed, the kill is at every SQL
-statement and at every tally instead, and the row says so.
+A write is a system call on a file of the spool: the run, with durability `power`, is traced by strace, which kills at
+the call's entry, so after the one before it and before the line that acknowledges. Then, and alone where tracing is not
+allowed, a run with durability `process` is killed at every SQL statement, before and after every tally, and before and
+after all that is done to a journal.
 
 Run: `python -m stress.every_write [every]`, for each *every*-th write only.
 """
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from stress.processes import Child, say
 from stress.table import Row, show
 
 import otel_metadata as om
+from otel_metadata.late.journal import Journal
 from otel_metadata.late.spool import Spool, SpoolSettings
 
 SUFFIXES = ("", "-wal", "-shm", "-journal", "-owners")
@@ -47,7 +50,8 @@ def script(url: str, spool_path: str, kill_at: int | None) -> None:
     """Do the run; every step is on this thread, and nothing is drawn. *kill_at* is for the hooks; None without."""
     hooked = Hooked(kill_at) if kill_at is not None else None
     say("up")
-    spool = Spool(SpoolSettings(spool_path, "power"))
+    # What is written into a journal is no system call: only a hook sees it.
+    spool = Spool(SpoolSettings(spool_path, "process" if hooked is not None else "power"))
     processor = om.MetadataSpanProcessor(
         *destinations(url), settings=QUICK, spool=spool, start_workers=False, chance=lambda: 0.0
     )
@@ -107,27 +111,33 @@ def can_trace() -> bool:
 
 
 class Hooked:
-    """Kills this process at the *at*-th SQL statement or tally; counts them when *at* is 0."""
+    """Kills this process at the *at*-th SQL statement, tally or change of a journal; counts them when *at* is 0."""
 
     def __init__(self, at: int) -> None:
         """Put the hooks in place."""
         self.at = at
         self.count = 0
-        connect, pwrite = sqlite3.connect, os.pwrite
+        connect = sqlite3.connect
 
         def connected(*args: Any, **options: Any) -> sqlite3.Connection:
             connection = connect(*args, **options)
             connection.set_trace_callback(lambda _: self.cross())
             return connection
 
-        def written(*args: Any) -> int:
+        sqlite3.connect = connected  # type: ignore[assignment]
+        for owner, name in ((os, "pwrite"), *((Journal, name) for name in ("append", "moved", "drop", "_note"))):
+            setattr(owner, name, self.crossing(getattr(owner, name)))
+
+    def crossing(self, write: Callable[..., Any]) -> Callable[..., Any]:
+        """Return *write* with a crossing before and after it."""
+
+        def written(*args: Any) -> Any:
             self.cross()
-            done = pwrite(*args)
+            done = write(*args)
             self.cross()
             return done
 
-        sqlite3.connect = connected  # type: ignore[assignment]
-        os.pwrite = written  # type: ignore[assignment]
+        return written
 
     def cross(self) -> None:
         """Count one."""
@@ -189,7 +199,7 @@ def run(*, every: int = 1, with_strace: bool | None = None, first: int = 0) -> F
     if with_strace is None:
         with_strace = can_trace()
     found = Found()
-    found.method = "strace, at system calls" if with_strace else "hooks, at SQL statements and tallies"
+    found.method = "strace, at system calls" if with_strace else "hooks, at SQL statements, tallies and journals"
     found.writes = once(None, with_strace=with_strace, found=None)
     places = [(call, at) for call, count in sorted(found.writes.items()) for at in range(1, count + 1)]
     chosen = iter(places[first % max(len(places), 1) :: every])
@@ -221,16 +231,17 @@ def run(*, every: int = 1, with_strace: bool | None = None, first: int = 0) -> F
 
 def main() -> int:
     every = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    found = run(every=every)
-    print(f"{found.method}; writes in one run: {dict(found.writes)}; {found.killed} runs killed")
-    for problem in found.problems[:10]:
-        print(problem)
-    return show(
-        [
+    rows: list[Row] = []
+    for with_strace in (True, False) if can_trace() else (False,):
+        found = run(every=every, with_strace=with_strace)
+        print(f"{found.method}; writes in one run: {dict(found.writes)}; {found.killed} runs killed")
+        for problem in found.problems[:10]:
+            print(problem)
+        rows += [
             Row(f"SIGKILL at each of {found.killed} writes: acknowledged lost", str(found.lost), "0", found.lost == 0),
             Row("other problems", str(len(found.problems)), "0", not found.problems),
         ]
-    )
+    return show(rows)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from stress.backend import FAULTS, Backend
 from stress.ledger import Findings, Ledger, unversioned
 from stress.table import Row, show
 
+from otel_metadata.late.journal import journaled_rows
+
 
 class Outcome:
     """What a run found."""
@@ -112,9 +114,8 @@ def rows_left(spool: str) -> int:
     """Return how many rows and dead letters are in a spool that nobody has open."""
     connection = sqlite3.connect(spool)
     try:
-        return int(
-            connection.execute("SELECT (SELECT count(*) FROM items) + (SELECT count(*) FROM dead)").fetchone()[0]
-        )
+        sql = "SELECT (SELECT count(*) FROM items) + (SELECT count(*) FROM dead)"
+        return int(connection.execute(sql).fetchone()[0]) + len(journaled_rows(spool))
     finally:
         connection.close()
 

@@ -20,11 +20,12 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late.frames import MAGIC, SpooledUpdate, read_frame
 from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.late.spool import Durability, Spool, SpoolSettings
 from otel_metadata.model.merge import merge
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
-SUFFIXES = ("", "-wal", "-owners")
+SUFFIXES = ("", "-wal", "-owners", "-journal-1")
+NAMES = {"": "database", "-wal": "log", "-owners": "owners", "-journal-1": "journal"}
 
 # What the pages of a record that goes over several of them are known by.
 LARGE = b"x" * 64
@@ -43,12 +44,11 @@ class SpoolFiles:
     records: dict[int, dict[tuple[int, str], Any]]
 
     def copied(self, folder: Path, **changed: bytes) -> Path:
-        """Write the files into *folder*, with other bytes for `database` or `log`; return the spool's path."""
+        """Write the files into *folder*, with other bytes for those of `NAMES`; return the spool's path."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
-        names = {"": "database", "-wal": "log", "-owners": "owners"}
         for suffix, data in self.files.items():
-            data = changed.get(names[suffix], data)
+            data = changed.get(NAMES[suffix], data)
             if data or suffix == "":
                 (folder / f"spool.db{suffix}").write_bytes(data)
                 (folder / f"spool.db{suffix}").chmod(0o600)
@@ -58,7 +58,7 @@ class SpoolFiles:
         """Return the rows whose own bytes, or the head of whose cell or overflow page, are at this place."""
         hit = {row for row, where, start, end in self.places() if where == suffix and start - 16 <= at < end}
         head, page = (32, 24 + 4096) if suffix == "-wal" else (0, 4096)
-        if at >= head:
+        if at >= head and suffix != "-journal-1":
             start = at - (at - head) % page
             if LARGE in self.files[suffix][start : start + page]:
                 hit |= {row for row, said in self.records.items() if LARGE.decode() in str(said)}
@@ -93,7 +93,13 @@ class TakenOver:
 
 
 def lay_down(
-    folder: Path, *, rows: int = 12, large: int = 20_000, erased: int = 0, copied_back: bool = False
+    folder: Path,
+    *,
+    rows: int = 12,
+    large: int = 20_000,
+    erased: int = 0,
+    copied_back: bool = False,
+    journaled: bool = False,
 ) -> SpoolFiles:
     """Make the files as a process leaves them that is killed after *rows* updates.
 
@@ -103,9 +109,11 @@ def lay_down(
         large: Length of the text in one of them, which goes over several pages; 0 for none.
         erased: So many of the first were delivered and erased before.
         copied_back: Whether the log was copied into the database, and is empty.
+        journaled: Whether the rows are in the journal still, rather than in the database.
     """
     path = folder / "original" / "spool.db"
-    spool = Spool(SpoolSettings(str(path)), clock=ManualClock())
+    durability: Durability = "process" if journaled else "power"
+    spool = Spool(SpoolSettings(str(path), durability), clock=ManualClock())
     lane = spool.lane("memory")
     records: dict[int, dict[tuple[int, str], Any]] = {}
     kept = []
@@ -128,6 +136,8 @@ def lay_down(
         with spool.reading() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     files = {suffix: Path(f"{path}{suffix}").read_bytes() for suffix in SUFFIXES if Path(f"{path}{suffix}").exists()}
+    if journaled:
+        files["-journal-1"] = files["-journal-1"].rstrip(b"\0")
     spool.close()
     shutil.rmtree(folder / "original")
     return SpoolFiles(files, records)
@@ -223,17 +233,18 @@ def flipped(data: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
-def flips(spool: SpoolFiles, folder: Path, count: int, seed: int) -> dict[str, int]:
-    """Flip *count* bits, one at a time, anywhere in the database or its log, and judge each; return what came of them.
+def flips(
+    spool: SpoolFiles, folder: Path, count: int, seed: int, *, suffixes: tuple[str, ...] = ("", "-wal")
+) -> dict[str, int]:
+    """Flip *count* bits, one at a time, anywhere in some of the files, and judge each; return what came of them.
 
     For a stress run: `flips(lay_down(folder), folder, 3_000, seed)`.
     """
     chance = random.Random(seed)
     outcomes = {"whole": 0, "lost": 0, "refused": 0}
-    bits = [(suffix, bit) for suffix in ("", "-wal") for bit in range(len(spool.files.get(suffix, b"")) * 8)]
+    bits = [(suffix, bit) for suffix in suffixes for bit in range(len(spool.files.get(suffix, b"")) * 8)]
     for suffix, bit in (chance.choice(bits) for _ in range(count)):
-        name = {"": "database", "-wal": "log"}[suffix]
-        path = spool.copied(folder / "flipped", **{name: flipped(spool.files[suffix], bit)})
+        path = spool.copied(folder / "flipped", **{NAMES[suffix]: flipped(spool.files[suffix], bit)})
         before = {one.name: one.read_bytes() for one in path.parent.iterdir()}
         try:
             found = taken_over(path)

@@ -113,13 +113,13 @@ def test_a_damaged_file_is_kept_beside_the_new_one(tmp_path):
 def test_rows_of_other_destinations_outlive_the_first_write(tmp_path):
     """A frame of the log that was hit hides all that follow: those of every destination are put back before a write."""
     path = tmp_path / "original" / "spool.db"
-    spool = Spool(SpoolSettings(str(path)))
+    spool = Spool(SpoolSettings(str(path), "power"))
     for name in ("one", "two"):
         for number in range(1, 6):
             fields = {("span", "metadata", "k"): (number, (number, 1))}
             spool.lane(name).put(SpooledUpdate(0, name, om.SpanRef(7, number), fields, 1, number))
             spool.sync()
-    files = {suffix: path.with_name(f"spool.db{suffix}").read_bytes() for suffix in damage.SUFFIXES}
+    files = {suffix: path.with_name(f"spool.db{suffix}").read_bytes() for suffix in ("", "-wal", "-owners")}
     laid_down = damage.SpoolFiles(files, {})
     spool.close()
     log = laid_down.files["-wal"]

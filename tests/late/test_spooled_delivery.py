@@ -24,12 +24,22 @@ DOWN = Retry(DeliveryError("connection_failure", "down"))
 class Life(Scene):
     """A process with one destination, `memory`, and the spool at a path."""
 
-    def __init__(self, path, *, clock=None, hold_millis=0, convergence="versioned", answer=None, **changed) -> None:
+    def __init__(
+        self,
+        path,
+        *,
+        clock=None,
+        hold_millis=0,
+        convergence="versioned",
+        answer=None,
+        durability="process",
+        **changed,
+    ) -> None:
         self.clock = clock or ManualClock()
         self.spans = RecordingSpanExporter()
         self.patches = InMemoryPatchExporter(answer, convergence=convergence)
         self.letters: list[object] = []
-        self.spool = Spool(SpoolSettings(str(path)), clock=self.clock)
+        self.spool = Spool(SpoolSettings(str(path), durability), clock=self.clock)
         destination = om.Destination(
             "memory",
             self.spans,
@@ -174,7 +184,7 @@ def test_a_plain_update_is_spilled_unlooked_at(path, monkeypatch):
 
 def test_plain_updates_that_cannot_be_written_are_spilled_in_memory(path):
     """Where the disk cannot be written any more, what is spilled waits in the queue, and is delivered from there."""
-    life = Life(path, spool_window=2)
+    life = Life(path, spool_window=2, durability="power")
     for number in range(1, 4):
         om.update_span(life.unseen(number), metadata={"n": number})
     with life.spool.reading() as connection:
@@ -233,7 +243,7 @@ def test_a_stale_version_is_not_sent_where_versions_are_not_compared(path):
 
 def test_a_disk_that_cannot_be_written_is_counted_and_delivery_goes_on(path):
     """Updates wait in memory, `unspooled` says how many, and they are delivered from there."""
-    life = Life(path)
+    life = Life(path, durability="power")
     with life.spool.reading() as connection:
         connection.execute("PRAGMA query_only = ON")
     ref = life.unseen()

@@ -62,11 +62,11 @@ def test_a_shutdown_that_cannot_send_leaves_everything_to_the_spool(is_dead):
 
 def test_a_full_disk_raises_nothing_and_loses_nothing():
     """With any limit to its files the application goes on, and what was on disk survives a kill."""
-    found = damage.full_disk(limits=range(0, 100_000, 14_000), sizes=(32, 128), records=12)
+    found = damage.full_disk(limits=range(0, 100_000, 14_000), sizes=(32, 128, 1_160), records=12)
     assert not found.problems
 
 
-@pytest.mark.parametrize("name", ["killed", "closed"])
+@pytest.mark.parametrize("name", ["killed", "closed", "journaled"])
 def test_a_damaged_spool_loses_only_what_was_hit(name):
     """Cut off or with bits flipped: no exception, what is still there is delivered, what is not is counted."""
     made = damage.image(name)
@@ -81,4 +81,5 @@ def test_a_soak_loses_nothing_and_holds_no_more_in_the_end():
     seed = 1
     outcome = soak.Outcome(9, seed, each=60)
     assert outcome.is_whole, f"seed {seed}: {outcome.findings} {outcome.counts}"
-    assert (outcome.growth(0), outcome.growth(1)) == (0, 0), f"seed {seed}: {outcome.held}"
+    assert outcome.growth(0) <= 0, f"seed {seed}: {outcome.held}"  # a slot that is not leased yet has none open
+    assert outcome.growth(1) == 0, f"seed {seed}: {outcome.held}"

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from otel_metadata.late.frames import SpooledUpdate, read_frame, row_from_json
+from otel_metadata.late.journal import journaled_rows
 from otel_metadata.model.dead_letter import DeadLetter
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from otel_metadata.late.spool import Spool
 
 __all__ = ["Waiting", "drop", "letters", "retry", "waiting"]
@@ -45,7 +48,7 @@ def waiting(spool: Spool) -> list[Waiting]:
     """
     found: dict[str, Waiting] = {}
     with spool.reading() as connection:
-        for (body,) in connection.execute("SELECT body FROM items ORDER BY id"):
+        for body in _bodies(connection, spool.path):
             data = read_frame(body) if isinstance(body, bytes) else None
             name = str(data["d"]) if data is not None else ""
             before = found.get(name) or Waiting(name, 0, 0, 0)
@@ -57,6 +60,15 @@ def waiting(spool: Spool) -> list[Waiting]:
                 min(at_ns, before.oldest_ns) if before.oldest_ns else at_ns,
             )
     return list(found.values())
+
+
+def _bodies(connection: sqlite3.Connection, path: str) -> Iterator[object]:
+    """Yield the rows of the database, then those that are in a journal only."""
+    journaled = journaled_rows(path)
+    for row_id, body in connection.execute("SELECT id, body FROM items ORDER BY id"):
+        journaled.pop(row_id, None)
+        yield body
+    yield from journaled.values()
 
 
 def letters(spool: Spool, destination: str | None = None) -> Iterator[DeadLetter]:

@@ -33,6 +33,7 @@ __all__ = [
     "SpooledSpan",
     "SpooledUpdate",
     "frame",
+    "frame_bytes",
     "plain_frame",
     "read_frame",
     "row_from_json",
@@ -169,6 +170,11 @@ def read_frame(data: bytes, at: int = 0) -> Mapping[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return cast("Mapping[str, Any]", decoded) if isinstance(decoded, dict) else None
+
+
+def frame_bytes(data: bytes, at: int) -> int:
+    """Return how long the sound frame at *at* is."""
+    return HEAD_BYTES + int(data[at + 12 : at + HEAD_BYTES], 16)
 
 
 def row_to_json(row: SpooledRow, row_id: int) -> dict[str, Json]:

@@ -8,6 +8,9 @@ ever written to move a row from one owner to another.
     leased      a live process has the lock; it alone writes rows there, and it alone erases them
     left        nobody has the lock, and rows are in it, or should be: a process that has its destination takes it
 
+What a process has written into the journal of a slot (`late.journal`) and not moved yet is put into the database by
+whoever leases the slot next, before anything else is asked of it.
+
 Every function here is called by the holder of the spool's lock. What is counted in a tally is `puts` (after the rows
 were written) and `settled` (before they are erased), so a death in between never claims a loss that was none.
 
@@ -16,7 +19,7 @@ If you change how a number is made, see `late.frames` (a frame carries it) and `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
@@ -25,6 +28,8 @@ from otel_metadata.late.owners import MAX_SLOTS, Owners
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from otel_metadata.late.journal import Journal
 
 __all__ = ["MAX_ROWS", "Seen", "Slot", "bounds", "count", "highest", "lease", "slot_of", "slots_with_rows"]
 
@@ -75,6 +80,7 @@ class Slot:
         is_read: Whether an adopted slot was read to its end.
         is_odd: Whether a row of it was damaged, or not where its number says.
         first: The number before that of its first row.
+        journal: Where its rows are written first; None where each is written into the database at once.
     """
 
     number: int
@@ -90,6 +96,7 @@ class Slot:
     is_read: bool = False
     is_odd: bool = False
     first: int = 0
+    journal: Journal | None = None
 
     def __post_init__(self) -> None:
         self.first = self.number << _SEQUENCE_BITS
@@ -144,8 +151,14 @@ def highest(connection: sqlite3.Connection, number: int) -> int:
     return int(found) - bounds(number)[0] if found is not None else 0
 
 
-def lease(connection: sqlite3.Connection, owners: Owners, destination: str) -> Slot:
+def lease(connection: sqlite3.Connection, owners: Owners, destination: str, take_in: Callable[[int], None]) -> Slot:
     """Lease a slot for rows of our own: one that is empty, or a new one.
+
+    Args:
+        connection: The database.
+        owners: The leases.
+        destination: Whose rows.
+        take_in: Moves what a dead process has left in the journal of a slot into the database.
 
     Raises:
         StoreError: There are too many.
@@ -162,6 +175,7 @@ def lease(connection: sqlite3.Connection, owners: Owners, destination: str) -> S
             continue
         # It may have been used and left since it was looked at; and a process that was killed after a write may not
         # have counted it.
+        take_in(number)
         tally = owners.read().get(number)
         if (tally is not None and tally.expected) or count(connection, number):
             owners.give_back(number)

@@ -5,11 +5,13 @@ A process has two slots for each destination: one for what is in memory as well,
 (*spilled*), which it reads back from the front. Slots of processes that died are *adopted*: leased, then read from the
 front as well. The files are in `late.spool_file`; here is what is to be written, erased and read, and when.
 
-Writing. What is decided under the process's lock is queued here in order; no I/O there. `sync` writes the queue in one
-transaction, on the thread that put it, before its call returns: threads that come together share one. A row leaves the
-queue, and gets its number, after it was committed; so whoever finds the queue empty knows that its row is on disk, and
-a write that was interrupted anywhere is done again under the same numbers. Erasures, and everything that takes longer,
-are the workers' (`tend`).
+Writing. What is decided under the process's lock is queued here in order; no I/O there. `sync` writes the queue, on the
+thread that put it, before its call returns: each row into the journal of its slot (`late.journal`), from which the
+workers move it to the database. Where there is no journal, or no room in it, rows are written into the database in one
+transaction; threads that come together share one. A row leaves the queue, and gets its number, after it was written; so
+whoever finds the queue empty knows that its row is on disk, and a write that was interrupted anywhere is done again
+under the same numbers. Erasures, and everything that takes longer, are the workers' (`tend`); a row that is settled
+before it was moved is erased where it is.
 
 One re-entrant lock guards the file. Its holder calls no foreign code; log lines wait in `_news` until it is given back,
 for a logging handler may update a span. But Python itself may run a finalizer or a signal handler on the thread that
@@ -42,6 +44,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
 from otel_metadata.late.frames import PlainUpdate, frame, plain_frame, read_frame, row_from_json
+from otel_metadata.late.journal import Journal, journal_numbers
 from otel_metadata.late.lane import Loaded, Row
 from otel_metadata.late.owners import MAX_SLOTS, Owners
 from otel_metadata.late.slots import MAX_ROWS, Slot, highest, lease, slot_of, slots_with_rows
@@ -232,7 +235,7 @@ class Spool:
         try:
             while queue:
                 size = len(queue)
-                if size == 1:
+                if size == 1 or self._goes_into_journal(*queue[0]):
                     self._write_one(*queue[0])
                     queue.popleft()
                     continue
@@ -246,9 +249,12 @@ class Spool:
         self._queued_bytes = 0
         return True
 
+    def _goes_into_journal(self, lane: SpoolLane, row: Row, spilled: bool) -> bool:
+        slot = lane.backlog if spilled else lane.own
+        return slot is not None and slot.journal is not None and slot.journal.has_room
+
     def _write_one(self, lane: SpoolLane, row: Row, spilled: bool) -> None:
-        """Do what `_write_group` does, for the usual case."""
-        connection = self._file.connection or self._connected()
+        """Do what `_write_group` does, for the usual case: into the journal, where there is one with room."""
         if row.entry is None:
             return
         slot = self._slot_for(lane, spilled=spilled)
@@ -258,6 +264,14 @@ class Spool:
         if isinstance(body, Exception):
             self._refuse(lane, row, body, spilled=spilled)
             return
+        journal = slot.journal
+        if journal is not None and journal.append(row_id, body):
+            row.id = row_id
+            slot.puts = number
+            row.entry = None
+            self._weigh(len(body))
+            return
+        connection = self._file.connection or self._connected()
         try:  # without `when_free`, which costs a microsecond, for nearly every call of the application
             connection.execute(_INSERT, (row_id, body))
         except sqlite3.OperationalError as error:
@@ -305,15 +319,18 @@ class Spool:
         return slot
 
     def _count(self, slot: Slot, size: int) -> None:
-        """Note what was written."""
-        self._written_since += size
-        if self._size + self._written_since > self.settings.quota_bytes:
-            self._is_full = True
+        """Note what was written into the database."""
+        self._weigh(size)
         try:
             self._note(slot, slot.settled)
         except OSError as error:
             # The rows are there; should they be lost, it is not known.
             self._news.append(("spool_tally", f"{self.path}: {error}; its rows are not counted."))
+
+    def _weigh(self, size: int) -> None:
+        self._written_since += size
+        if self._size + self._written_since > self.settings.quota_bytes:
+            self._is_full = True
 
     def _refuse(self, lane: SpoolLane, row: Row, error: Exception, *, spilled: bool) -> None:
         """Leave a row that cannot be made into a frame to memory; one that is nowhere else is read back as damaged."""
@@ -324,15 +341,26 @@ class Spool:
 
     def _leased(self, lane: SpoolLane, *, spilled: bool) -> Slot:
         """Lease the slot for the first row of a lane."""
-        slot = lease(self._connected(), self._leases(), lane.destination)
+        slot = lease(self._connected(), self._leases(), lane.destination, self._file.take_in)
         lane.slots[slot.number] = slot
         self._note(slot, slot.settled)
+        self._give_journal(slot)
         if spilled:
             lane.backlog = slot
             lane.sources.append(slot)
         else:
             lane.own = slot
         return slot
+
+    def _give_journal(self, slot: Slot) -> None:
+        """Let rows of a slot be written into a journal, where there can be one."""
+        slot.journal = None
+        if self.settings.durability == "power":
+            return  # a journal is not written to the disk before the call returns
+        try:
+            slot.journal = Journal(self.path, slot.number)
+        except OSError as error:
+            self._news.append(("spool_journal", f"{self.path}: no journal ({error}); each update is a transaction."))
 
     def _note(self, slot: Slot, settled: int) -> None:
         owners = self._file.owners
@@ -388,6 +416,7 @@ class Spool:
             with self._alone() as is_free:
                 if not is_free or self._is_closed or self._is_broken or not self._guarded(self._erase_group):
                     break
+        self._move_while(lambda journal: journal.is_filling)
         now = self._clock.monotonic_ns()
         if now >= self._tend_at_ns and not self._is_closed:
             with self._alone() as is_free:
@@ -397,6 +426,33 @@ class Spool:
             self._file.copy_log_back()
         self.sync()
         self._tell_news()
+
+    def _move_while(self, is_due: Callable[[Journal], bool]) -> None:
+        """Move rows from the journals to the database, a group at a time: callers come in between."""
+        for slot, journal in self._journals():
+            while is_due(journal) and not (self._is_closed or self._is_stuck):
+                with self._alone() as is_free:
+                    if not is_free or not self._guarded(lambda slot=slot: self._move(slot)):  # type: ignore[misc] # its default is the slot
+                        return
+
+    def _journals(self) -> list[tuple[Slot, Journal]]:
+        own = [slot for lane in list(self._lanes.values()) for slot in list(lane.slots.values())]
+        return [(slot, slot.journal) for slot in own if slot.journal is not None]
+
+    def _move(self, slot: Slot, limit: int = _GROUP) -> None:
+        """Move the oldest rows of a journal to the database. The caller holds the lock."""
+        journal = slot.journal
+        rows = journal.oldest(limit) if journal is not None else []
+        if journal is None or not rows:
+            return
+        connection = self._connected()
+        self._file.in_transaction(connection, lambda: connection.executemany(_INSERT, rows))
+        journal.moved(rows)
+        self._note(slot, slot.settled)
+
+    def _empty_journals(self) -> None:
+        for slot, journal in self._journals():
+            self._move(slot, len(journal))
 
     def _look_after(self, now: int) -> None:
         if self._is_broken:
@@ -458,15 +514,19 @@ class Spool:
         if rows and self.settings.durability == "power":
             self._leases().sync()
 
+        journals = {slot.number: journal for slot, journal in self._journals()}
+        stored = [(row_id,) for row_id in rows if not _drop(journals.get(slot_of(row_id)), row_id)]
+
         def work() -> None:
-            connection.executemany("DELETE FROM items WHERE id = ?", [(row_id,) for row_id in rows])
+            connection.executemany("DELETE FROM items WHERE id = ?", stored)
             for letter in letters:
                 number = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM dead").fetchone()[0]
                 connection.execute("INSERT INTO dead (id, body) VALUES (?, ?)", (number, _letter_frame(letter, number)))
             if letters:
                 connection.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (_MAX_DEAD,))
 
-        self._file.in_transaction(connection, work)
+        if stored or letters:
+            self._file.in_transaction(connection, work)
         for row in rows.values():
             row.id = 0  # settled twice is settled once
         for slot, number in settled.items():
@@ -499,10 +559,15 @@ class Spool:
 
     def _measure(self) -> None:
         if self._file.is_replaced:
+            self._empty_journals()
             if self._leases().is_replaced:
                 self._renew_leases()
             self._file.follow(sorted({number for lane in self._lanes.values() for number in lane.slots}))
-        self._size = self._file.measured()
+        self._renew_journals()
+        for slot, _ in self._journals():
+            # A journal says by itself how many rows it had; this is for when it is gone as a whole.
+            self._note(slot, slot.settled)
+        self._size = self._file.measured() + sum(journal.bytes for _, journal in self._journals())
         self._written_since = 0
         was_full, self._is_full = self._is_full, self._size > self.settings.quota_bytes
         if self._is_full and not was_full:
@@ -514,6 +579,14 @@ class Spool:
                     "wait in memory. Raise quota_bytes, or see with `otel-metadata spool list` what waits.",
                 )
             )
+
+    def _renew_journals(self) -> None:
+        """Make the journals that could not be made, and those that somebody has removed."""
+        for lane in self._lanes.values():
+            for slot in (lane.own, lane.backlog):
+                if slot is not None and (slot.journal is None or slot.journal.is_replaced):
+                    self._move(slot, _MAX_QUEUED)
+                    self._give_journal(slot)
 
     def _renew_leases(self) -> None:
         """Lease our slots in a new file: somebody has removed the old one, and with it what others see of our leases.
@@ -544,13 +617,14 @@ class Spool:
             return
         names = {Owners.cut(name): lane for name, lane in self._lanes.items()}
         tallies = owners.read()
-        present = set(slots_with_rows(connection))
+        present = set(slots_with_rows(connection)) | journal_numbers(self.path)
         for number in sorted(present | {slot for slot, tally in tallies.items() if tally.expected}):
             if any(number in lane.slots for lane in self._lanes.values()):
                 continue
             if not 0 < number < MAX_SLOTS or not owners.take(number):
                 continue
             try:
+                self._file.take_in(number)
                 tally = owners.read().get(number)
                 name = tally.name if tally is not None else b""
                 lane = names.get(name) if name else self._lane_of_rows(connection, number)
@@ -601,6 +675,8 @@ class Spool:
         return loaded
 
     def _read(self, lane: SpoolLane, slot: Slot, limit: int, loaded: list[Loaded]) -> None:
+        if slot.journal is not None:
+            self._move(slot, len(slot.journal))
         upto = slot.last if slot.adopted else slot.first + slot.puts
         rows = self._connected().execute(_SELECT, (slot.cursor, upto, limit)).fetchall()
         is_end = len(rows) < limit
@@ -677,6 +753,9 @@ class Spool:
                     self._write_queue()
                 while (self._doomed or self._letters) and not self._is_broken and self._guarded(self._erase_group):
                     pass
+                if not self._is_broken and self._guarded(self._empty_journals):
+                    for _, journal in self._journals():
+                        journal.remove()
             self._is_closed = True
             self._file.disconnect()
             owners = self._file.owners
@@ -868,6 +947,10 @@ def _take(slot: Slot, row_id: int, body: object, loaded: list[Loaded], *, is_sho
         slot.seen.add(row_id - slot.first)
         slot.read += 1
         loaded.append(one)
+
+
+def _drop(journal: Journal | None, row_id: int) -> bool:
+    return journal is not None and journal.drop(row_id)
 
 
 def _letter_frame(letter: DeadLetter, number: int) -> bytes:

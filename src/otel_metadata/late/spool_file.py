@@ -1,9 +1,10 @@
 """The spool's files: opened, recognized, looked after, set aside when they are damaged.
 
-Theory of operation. Three files belong together: the database, its write-ahead log, the leases (`late.owners`). Who
-opens the database holds the *door* of the leases for a moment; who replaces it holds the door alone. Before the first
-write, what SQLite does not show any more (one frame of the log was hit, so it ignores all that follow) is looked for in
-the bytes and put back, for that write goes over it.
+Theory of operation. These files belong together: the database, its write-ahead log, the leases (`late.owners`), and a
+journal for each slot that a process writes into (`late.journal`). Who opens the database holds the *door* of the leases
+for a moment; who replaces it holds the door alone. Before the first write, what SQLite does not show any more (one
+frame of the log was hit, so it ignores all that follow) is looked for in the bytes and put back, for that write goes
+over it.
 
 A database that SQLite cannot read is never written: a new one is made beside it (`….new`), filled with what can be
 read of the old one under the same numbers, and takes its name; the old one becomes `….damaged-<time>`. Other processes
@@ -34,6 +35,7 @@ from urllib.parse import quote
 
 from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
 from otel_metadata.late import slots
+from otel_metadata.late.journal import read_journal, remove_journal
 from otel_metadata.late.owners import Owners, is_supported, owners_path
 from otel_metadata.late.salvage import PAGE_BYTES, salvage
 from otel_metadata.reporting import REPORTER
@@ -486,7 +488,9 @@ class SpoolFile:
         try:
             for number in sorted(suspects):
                 tally = tallies.get(number)
-                if tally is not None and slots.count(connection, number) >= tally.expected:
+                left = read_journal(self.path, number)
+                elsewhere = len(left.rows) if left is not None else 0
+                if tally is not None and slots.count(connection, number) + elsewhere >= tally.expected:
                     continue
                 if not owners.take(number):
                     continue
@@ -512,6 +516,24 @@ class SpoolFile:
                     if one.kind != "dead" and slots.slot_of(one.id) in numbers:
                         found.setdefault(one.id, one.body)
         return sorted(found.items())
+
+    def take_in(self, number: int) -> None:
+        """Move what a dead process has left in the journal of a slot, which this one leases now, into the database.
+
+        Raises:
+            sqlite3.Error: It cannot be written; to be tried again.
+            OSError: As before.
+        """
+        left = read_journal(self.path, number)
+        if left is None:
+            return
+        if left.rows:
+            self.put_back(self.connected(), left.rows)
+        owners = self.leases()
+        tally = owners.read().get(number)
+        if tally is not None and left.puts > tally.puts:
+            owners.note(number, left.puts, tally.settled, tally.name)
+        remove_journal(self.path, number)
 
     def put_back(self, connection: sqlite3.Connection, rows: Iterable[tuple[int, bytes]]) -> None:
         """Insert rows under their numbers where there are none."""

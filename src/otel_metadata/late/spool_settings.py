@@ -21,8 +21,8 @@ class SpoolSettings:
     """Where and how updates are kept on disk.
 
     Attributes:
-        path: The file, in a directory of its own (mode 0700); both are made. The write-ahead log of SQLite and a file
-            of leases are beside it.
+        path: The file, in a directory of its own (mode 0700); both are made. The write-ahead log of SQLite, a
+            file of leases, and a journal for each process and destination are beside it.
         durability: See `Durability`.
         quota_bytes: Size beyond which nothing more is written, checked about once a second: then updates wait in
             memory, and are lost as `spool_full` when there is no room either.
