@@ -163,9 +163,10 @@ class Journal:
         return self._inode != (found.st_dev, found.st_ino)
 
     def remove(self) -> None:
-        """Remove the file; the rows are in the database."""
+        """Remove the file, and write nothing any more; the rows are in the database."""
         if not self.is_replaced:
             Path(self.path).unlink(missing_ok=True)
+        self._map.close()
 
 
 class Left(NamedTuple):
