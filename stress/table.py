@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -37,7 +38,7 @@ def is_long() -> bool:
     return os.environ.get("LONG", "") not in {"", "0"}
 
 
-def percentile(values: list[int], share: float) -> float:
+def percentile(values: Iterable[float], share: float) -> float:
     """Return the *share* quantile of nanoseconds, in microseconds."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] / 1000
