@@ -241,11 +241,14 @@ class VersionSource:
         self._last_ns = now
         return now, self.writer
 
-    def several(self, count: int) -> list[Version]:
-        """Return *count* versions, ascending and above all that were returned before; the caller holds its lock."""
+    def several(self, count: int) -> Iterator[Version]:
+        """Draw *count* versions, ascending and above all that were drawn before; the caller holds its lock.
+
+        They are made one after the other, when they are taken: that needs no lock.
+        """
         first, writer = self.next()
         self._last_ns = first + max(count - 1, 0)
-        return [(first + number, writer) for number in range(count)]
+        return ((first + number, writer) for number in range(count))
 
     def _renew(self) -> None:
         self.writer = _new_writer()

@@ -267,10 +267,10 @@ class TestVersions:
         source = VersionSource(ManualClock(5))
         first = source.next()
 
-        several = source.several(3)
+        several = list(source.several(3))
 
         assert [ns for ns, _ in (first, *several, source.next())] == [5, 6, 7, 8, 9]
-        assert source.several(0) == []
+        assert list(source.several(0)) == []
         assert source.next()[0] > 9
 
 

@@ -376,7 +376,7 @@ class Spans:
             for trace_id, span_id in dict.fromkeys(refs)
             if trace_id is not None or span_id in found
         ]
-        deleted = {span_id for _, span_id in self._store.delete(keys, draw(self._versions, 1)[0])}
+        deleted = {span_id for _, span_id in self._store.delete(keys, next(draw(self._versions, 1)))}
         asked = list(dict.fromkeys(span_id for _, span_id in refs))
         return DeleteReport(
             tuple(span_id for span_id in asked if span_id in deleted),

@@ -11,7 +11,7 @@ destination that is down or paused ends the call: the rest fails with its answer
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
@@ -48,6 +48,8 @@ __all__ = ["MAX_TRIES", "PART_ROWS", "DestinationUpdates", "StoreUpdates", "draw
 PART_ROWS: Final = 50_000
 """Rows in one transaction of a store. Each part writes the pages of the indexes that it touches anew: with 10,000 the
 embedded store takes a fifth longer. Another process's write waits for less than a second, and may wait for ten."""
+
+_FIND_ROWS: Final = 1_000
 
 MAX_TRIES: Final = 4
 """How often a patch is sent before its row fails: somebody waits for the call."""
@@ -100,18 +102,21 @@ class StoreUpdates:
 
     def _apply(self, rows: Rows, part: Sequence[int], *, all_or_none: bool = False) -> None:
         span_ids = rows.span_ids
-        found = self._store.find({span_ids[row] for row in part})
         places: list[tuple[int, str]] = []
-        for row in part:
-            trace_id = self._trace_id(span_ids[row], rows.trace_ids[row], found)
-            if trace_id is not None:
-                places.append((row, trace_id))
-            elif all_or_none:
-                raise SpanNotFoundError(span_ids[row], repr(self._store))
-            else:
-                rows.reject(row, "segment_not_found", f": span {span_ids[row]} is not in {self._store!r}.")
+        # A few at a time, for the garbage collector's sake: it walks over what is held.
+        for start in range(0, len(part), _FIND_ROWS):
+            some = part[start : start + _FIND_ROWS]
+            found = self._store.find({span_ids[row] for row in some})
+            for row in some:
+                trace_id = self._trace_id(span_ids[row], rows.trace_ids[row], found)
+                if trace_id is not None:
+                    places.append((row, trace_id))
+                elif all_or_none:
+                    raise SpanNotFoundError(span_ids[row], repr(self._store))
+                else:
+                    rows.reject(row, "segment_not_found", f": span {span_ids[row]} is not in {self._store!r}.")
         versions = draw(self._versions, len(places))
-        # One after the other, for the garbage collector's sake.
+        # One after the other, for the same reason.
         self._store.patch_rows(
             (trace_id, span_ids[row], fields)
             for (row, trace_id), version in zip(places, versions, strict=True)
@@ -337,7 +342,7 @@ def _masked(rows: Rows) -> Rows:
     return replace(rows, columns=[], documents=documents)
 
 
-def draw(versions: VersionSource, count: int) -> list[Version]:
-    """Return *count* versions, ascending."""
+def draw(versions: VersionSource, count: int) -> Iterator[Version]:
+    """Yield *count* versions, ascending."""
     with LOCK:  # under which every update of this process draws its version
         return versions.several(count)
