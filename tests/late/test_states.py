@@ -187,6 +187,7 @@ def test_a_failed_export_turns_joined_updates_into_a_patch(make_scene):
     om.update_span(ref, metadata={"thumbs": "up"})
     scene.spans.answer = lambda: SpanExportResult.FAILURE
     scene.wait_and_step()
+    scene.wait_and_step(1_000)  # a destination that never answered is asked once a second
     assert scene.sent() == [{"thumbs": "up"}]
     assert (scene.stats.delivered, scene.lost) == (1, {"target_not_exported": 1})
 

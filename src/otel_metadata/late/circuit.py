@@ -32,7 +32,7 @@ class Circuit:
         until_ns: Until when the destination is left alone; monotonic.
     """
 
-    __slots__ = ("_chance", "_pause_ns", "failures", "until_ns")
+    __slots__ = ("_chance", "_has_answered", "_pause_ns", "failures", "until_ns")
 
     def __init__(self, pause_millis: int, chance: Callable[[], float]) -> None:
         """Begin with a destination that may be asked.
@@ -43,11 +43,13 @@ class Circuit:
         """
         self._pause_ns = pause_millis * _MILLI
         self._chance = chance
+        self._has_answered = False
         self.failures = 0
         self.until_ns = 0
 
     def answered(self) -> None:
         """Note that the destination is there, whatever it said of what was sent."""
+        self._has_answered = True
         self.failures = 0
         self.until_ns = 0
 
@@ -70,8 +72,11 @@ class Circuit:
         self.until_ns = now_ns + self._pause_ns
 
     def keep_apart(self, other: Circuit, now_ns: int) -> None:
-        """Let a destination that answers neither be asked once a second for both together."""
-        if self.failures and other.failures:
+        """Let a destination that answers neither be asked once a second for both together.
+
+        One that answers the other is not held back for this one: it may have another address.
+        """
+        if self.failures and (other.failures or not other._has_answered):
             other.until_ns = max(other.until_ns, now_ns + _MIN_NS)
 
     def is_open(self, now_ns: int) -> bool:
