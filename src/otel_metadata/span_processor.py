@@ -236,9 +236,10 @@ class MetadataSpanProcessor(SpanProcessor):
         with LOCK:
             return {outbox.destination.name: outbox.submit(target, fields) for outbox in self.outboxes}
 
-    def submit_plain(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> Mapping[str, Routed] | None:
+    def submit_plain(
+        self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]
+    ) -> Mapping[str, Routed] | None:
         """Take the most frequent late update without looking at it; None, and nothing taken, where that cannot be."""
-        key = (target.trace_id, target.span_id)
         for outbox in self.outboxes:
             if not outbox.takes_plain(key):
                 return None
@@ -248,6 +249,8 @@ class MetadataSpanProcessor(SpanProcessor):
 
     def sync(self) -> None:
         """Write to the spool what was just taken, on the caller's thread, without the lock."""
+        if self._spool is None:
+            return
         for outbox in self.outboxes:
             outbox.lane.sync()
 

@@ -117,7 +117,9 @@ class Router(Protocol):
         """Join the fields to the span in flight, or make a patch of them; say which for each destination."""
         ...
 
-    def submit_plain(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> Mapping[str, Routed] | None:
+    def submit_plain(
+        self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]
+    ) -> Mapping[str, Routed] | None:
         """Take the most frequent late update without looking at it; None, and nothing taken, where that cannot be."""
         ...
 

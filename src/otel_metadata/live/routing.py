@@ -283,19 +283,21 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     ):
         return None
     given = metadata.copy()
-    for key, value in given.items():
-        if (
-            type(key) is not str
-            or key not in KNOWN_METADATA_KEYS
-            or not (type(value) is bool or is_clean_scalar(value))
-            or (type(value) is str and len(value) > MAX_PLAIN_CHARS)
-        ):
+    for name, value in given.items():
+        if type(name) is not str or name not in KNOWN_METADATA_KEYS:
             return None
-    if (ref.trace_id, ref.span_id) in REGISTRY.entries:
+        # A text, the usual value, is told without a call.
+        if type(value) is str:
+            if len(value) > MAX_PLAIN_CHARS or not value.isascii() or "\0" in value:
+                return None
+        elif not is_clean_scalar(value):
+            return None
+    key = (ref.trace_id, ref.span_id)
+    if key in REGISTRY.entries:
         return None
     with LOCK:
         version = settings.VERSIONS.next()
-        routes = routers[0].submit_plain(ref, version, given)
+        routes = routers[0].submit_plain(ref, key, version, given)
     if routes is None:
         return None
     routers[0].sync()
