@@ -178,19 +178,38 @@ class TestStore:
 
     def test_rows_go_in_parts(self, spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
         """The order of rows holds across parts."""
-        monkeypatch.setattr(updates, "PART_ROWS", 2)
+        monkeypatch.setattr(updates, "PART_FIELDS", 2)
 
         report = spans.update_metadata([row(a=number) for number in range(7)])
 
         assert report.spans_updated == 7
         assert spans.get(FIRST).metadata == {"a": 6}
 
+    def test_a_part_is_full_by_its_fields(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A transaction of a wide frame holds fewer rows: while it runs, an application cannot write its spans."""
+        monkeypatch.setattr(updates, "PART_FIELDS", 6)
+        parts: list[int] = []
+
+        class Counts:
+            find, query = store.find, store.query
+
+            @staticmethod
+            def patch_rows(rows: Iterable[tuple[str, str, Fields]]) -> None:
+                parts.append(len(list(rows)))
+
+        narrow = [row(a=1) for _ in range(7)]
+        wide = [row(a=1, b=1, c=1), row(a=1, b=1, c=1, d=1)] * 2 + [row(a=1)]
+        for rows in (narrow, wide):
+            StoreUpdates(Counts()).apply(metadata_rows(read_frame(rows)))  # type: ignore[arg-type] # what it needs of one
+
+        assert parts == [6, 1, 2, 2, 1]
+
     @pytest.mark.parametrize("fails_at", [0, 1])
     def test_a_store_that_fails_midway_is_told_in_the_report(
         self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch, fails_at: int
     ) -> None:
         """As long as nothing was changed it raises; afterwards the rest fails, and says why."""
-        monkeypatch.setattr(updates, "PART_ROWS", 2)
+        monkeypatch.setattr(updates, "PART_FIELDS", 2)
         calls: list[int] = []
 
         class Fails:

@@ -159,6 +159,10 @@ class Rows:
             fields.update({name: (value, version) for name, value in self.documents[row].items()})
         return fields
 
+    def weight(self, row: int) -> int:
+        """Return how many fields a row has at most, at least 1: cells that are not there count."""
+        return len(self.columns) + len(self.documents.get(row, ())) or 1
+
     def good(self) -> list[int]:
         """Return the rows without a problem."""
         return [row for row in range(len(self.span_ids)) if row not in self.problems]

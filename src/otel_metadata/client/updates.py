@@ -3,15 +3,15 @@
 What a row says was decided in `client.columns`. Here each row gets its version, its span is found, and it ends as
 updated or as failed with a reason. A row is one patch, so it is applied whole or not at all.
 
-A store is written in parts of `PART_ROWS`, each a transaction, so that other processes get their turn. A destination
-gets batches of its own size; what it answers with a retry is tried a few times while the caller waits, and a
-destination that is down or paused ends the call: the rest fails with its answer instead of waiting for each.
+A store is written in parts of about `PART_FIELDS`, each a transaction, so that other processes get their turn. A
+destination gets batches of its own size; what it answers with a retry is tried a few times while the caller waits, and
+a destination that is down or paused ends the call: the rest fails with its answer instead of waiting for each.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
@@ -43,11 +43,12 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import StoredKey, StoredSpan
     from otel_metadata.seams import Clock, SpanStore, VersionSource
 
-__all__ = ["MAX_TRIES", "PART_ROWS", "DestinationUpdates", "StoreUpdates", "draw", "report_of"]
+__all__ = ["MAX_TRIES", "PART_FIELDS", "DestinationUpdates", "StoreUpdates", "draw", "report_of"]
 
-PART_ROWS: Final = 50_000
-"""Rows in one transaction of a store. Each part writes the pages of the indexes that it touches anew: with 10,000 the
-embedded store takes a fifth longer. Another process's write waits for less than a second, and may wait for ten."""
+PART_FIELDS: Final = 150_000
+"""Fields in one transaction of a store, about 50,000 rows of three columns. Each part writes the pages of the indexes
+that it touches anew: with a fifth of it the embedded store takes a fifth longer. Another process's write waits for less
+than a second, and may wait for ten: counted in rows, a frame of 50 columns would make it fail."""
 
 _FIND_ROWS: Final = 1_000
 
@@ -86,7 +87,7 @@ class StoreUpdates:
                 the report says so instead.
         """
         rows = _masked(rows)
-        self._in_parts(rows, lambda part: self._apply(rows, part))
+        self._in_parts(rows, rows.weight, lambda part: self._apply(rows, part))
         return report_of(rows)
 
     def apply_all(self, rows: Rows) -> UpdateReport:
@@ -137,21 +138,23 @@ class StoreUpdates:
                 if rows.span_ids[row] not in there:
                     rows.reject(row, "patch_failure", f": span {rows.span_ids[row]} was deleted; expected a new span.")
 
-        self._in_parts(rows, store)
+        self._in_parts(rows, lambda row: 1 + len(spans[row][1]), store)
         return report_of(rows)
 
-    def _in_parts(self, rows: Rows, apply: Callable[[Sequence[int]], None]) -> None:
+    def _in_parts(self, rows: Rows, weight: Callable[[int], int], apply: Callable[[Sequence[int]], None]) -> None:
         """Call *apply* with the good rows, part by part, until one fails."""
         good = rows.good()
-        for start in range(0, len(good), PART_ROWS):
+        start = 0
+        for end in _ends_of_parts(map(weight, good)):
             try:
-                apply(good[start : start + PART_ROWS])
+                apply(good[start:end])
             except StoreError as error:
                 if not start:
                     raise
                 for row in good[start:]:
                     rows.reject(row, "connection_failure", f": {error}")
                 return
+            start = end
 
     def _trace_id(self, span_id: str, trace_id: str | None, found: Mapping[str, StoredKey]) -> str | None:
         """Return the trace that a span is stored in, None for none."""
@@ -328,6 +331,18 @@ class DestinationUpdates:
         finally:
             otel_context.detach(token)
         return [*answers, *[NO_ANSWER] * (len(patches) - len(answers))]
+
+
+def _ends_of_parts(weights: Iterable[int]) -> Iterator[int]:
+    """Yield where each part ends: at the first row with which it is full, and at the last row."""
+    end = full = 0
+    for end, weight in enumerate(weights, 1):
+        full += weight
+        if full >= PART_FIELDS:
+            yield end
+            full = 0
+    if full:
+        yield end
 
 
 _RAISED: Final = Retry(DeliveryError("connection_failure", "the patch exporter raised; the log says what"))
