@@ -278,6 +278,25 @@ class TestBadInput:
 
         assert stored(store).name == "new"
 
+    def test_evaluations_that_cannot_be_stored_are_told_beside_spans_that_were(
+        self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An error would say that nothing was changed."""
+
+        def fail(store: SqliteStore, rows: object) -> None:
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(SqliteStore, "patch_rows", fail)
+        verdicts = [{"context.span_id": SPAN, "eval.Goal.label": "reached"}]
+
+        report = Spans(store).log([row()], verdicts)
+
+        assert (report.spans_updated, report.status_code) == (1, 207)
+        assert [error["error_message"] for error in report.errors] == ["[connection_failure] Row 0: the disk is full"]
+        assert stored(store).name == "call"
+        with pytest.raises(StoreError, match="the disk is full"):
+            Spans(store).log([], verdicts)
+
 
 class TestFile:
     def test_a_file_is_made_when_it_is_asked_for(self, tmp_path: Path) -> None:

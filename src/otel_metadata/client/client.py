@@ -633,8 +633,7 @@ class Spans:
         evaluations = (
             evaluation_rows(read_frame(evals_dataframe), validate=validate) if evals_dataframe is not None else None
         )
-        report = updates.log(*span_rows(read_frame(dataframe), project_name))
-        return report if evaluations is None else report.joined(updates.apply(evaluations))
+        return updates.log(*span_rows(read_frame(dataframe), project_name), evaluations)
 
 
 @final

@@ -124,8 +124,10 @@ class StoreUpdates:
             if (fields := rows.fields(row, version))
         )
 
-    def log(self, rows: Rows, spans: Mapping[int, tuple[StoredSpan, Fields]]) -> UpdateReport:
-        """Store *spans*, each the span of a row, and say which rows were stored.
+    def log(
+        self, rows: Rows, spans: Mapping[int, tuple[StoredSpan, Fields]], evaluations: Rows | None = None
+    ) -> UpdateReport:
+        """Store *spans*, each the span of a row, then apply *evaluations*, and say what became of all rows.
 
         Raises:
             StoreError: The store cannot be written, and nothing was. Where a part was, the report says so instead.
@@ -139,17 +141,34 @@ class StoreUpdates:
                     rows.reject(row, "patch_failure", f": span {rows.span_ids[row]} was deleted; expected a new span.")
 
         self._in_parts(rows, lambda row: 1 + len(spans[row][1]), store)
-        return report_of(rows)
+        report = report_of(rows)
+        if evaluations is None:
+            return report
+        said = _masked(evaluations)
+        is_changed = report.spans_updated > 0
+        self._in_parts(said, said.weight, lambda part: self._apply(said, part), is_changed=is_changed)
+        return report.joined(report_of(said))
 
-    def _in_parts(self, rows: Rows, weight: Callable[[int], int], apply: Callable[[Sequence[int]], None]) -> None:
-        """Call *apply* with the good rows, part by part, until one fails."""
+    def _in_parts(
+        self,
+        rows: Rows,
+        weight: Callable[[int], int],
+        apply: Callable[[Sequence[int]], None],
+        *,
+        is_changed: bool = False,
+    ) -> None:
+        """Call *apply* with the good rows, part by part, until one fails.
+
+        Raises:
+            StoreError: The first part failed, and the call has changed nothing before.
+        """
         good = rows.good()
         start = 0
         for end in _ends_of_parts(map(weight, good)):
             try:
                 apply(good[start:end])
             except StoreError as error:
-                if not start:
+                if not start and not is_changed:
                     raise
                 for row in good[start:]:
                     rows.reject(row, "connection_failure", f": {error}")
