@@ -388,7 +388,7 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
         ConfigurationError: It names none.
         MissingExtraError: The client of ClickHouse is not installed.
     """
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
     if scheme in _CLICKHOUSE and separator:
         if find_spec("clickhouse_connect") is None:
             raise MissingExtraError("clickhouse-connect", "clickhouse")
@@ -400,7 +400,9 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
 
         return SqliteStore(rest[1:], create=create)
     raise ConfigurationError(
-        "store", _without_password(url), f"sqlite:///relative.db, sqlite:////absolute.db, or {_CLICKHOUSE_URL}"
+        "store",
+        _without_password(url) if isinstance(url, str) else url,
+        f"sqlite:///relative.db, sqlite:////absolute.db, or {_CLICKHOUSE_URL}",
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from opentelemetry.sdk.resources import Resource
 from tests.store.contract import START_NS, ended_span, metadata, trace_hex
@@ -156,6 +158,10 @@ class TestList:
             ("2023-11-15T00:13:20.123456+02:00", None, 3),
             (dt.datetime(2023, 11, 14, 22, 13, 20, 123456), None, 3),  # noqa: DTZ001 # UTC where it names no zone
             (dt.datetime(2023, 11, 14, 23, 13, 21, tzinfo=dt.timezone(dt.timedelta(hours=1))), None, 0),
+            ("2023-11-14T22:13:20.123456789Z", None, 3),
+            ("2023-11-14T22:13:20.123456792Z", None, 0),
+            (pd.Timestamp(START_NS), None, 3),
+            (pd.Timestamp(START_NS + 3, tz="Europe/Berlin"), None, 0),
         ],
     )
     def test_a_window_takes_its_start_in_and_leaves_its_end_out(
@@ -192,10 +198,28 @@ class TestList:
     @pytest.mark.parametrize("limit", [0, -1, True, 1.5, None])
     def test_a_limit_below_one_is_refused(self, client: om.Client, limit: Any) -> None:
         """A question for nothing is a mistake."""
-        with pytest.raises(ConfigurationError, match="expected 1 or more") as error:
+        with pytest.raises(ConfigurationError, match="expected a whole number, 1 or more") as error:
             client.spans.list(limit=limit)
 
         assert error.value.got == limit
+
+    @pytest.mark.parametrize(("limit", "count"), [(sys.maxsize, 3), (10**30, 3), (np.int64(2), 2)])
+    def test_a_limit_may_be_any_whole_number(self, client: om.Client, limit: Any, count: int) -> None:
+        """The largest that there is means all."""
+        assert len(client.spans.list(start_time=EVER, limit=limit)) == count
+
+    @pytest.mark.parametrize("project", [3, ["shop"], b"shop"])
+    def test_what_is_no_project_is_refused(self, client: om.Client, project: Any) -> None:
+        """No span could be of it."""
+        with pytest.raises(ConfigurationError, match=r"project is .*expected the name of a project"):
+            client.spans.list(project=project)
+
+    def test_a_project_is_found_by_the_name_it_was_stored_under(self, spans: Spans) -> None:
+        """A lone surrogate was replaced then, so it is now."""
+        log_row = {"context.span_id": SPAN, "context.trace_id": trace_hex(9), "name": "call"}
+        spans.log([log_row | {"start_time": EVER, "end_time": EVER, "project": "a\ud800"}])
+
+        assert [span.project for span in spans.list(project="a\ud800", start_time=EVER)] == ["a\ufffd"]
 
     @pytest.mark.parametrize("cursor", ["", "x", "WzFd", "bnVsbA", "W251bGwsMSwieCIsInkiXQ", "ü", 5])
     def test_what_is_no_cursor_is_refused(self, client: om.Client, cursor: Any) -> None:
@@ -203,10 +227,21 @@ class TestList:
         with pytest.raises(ConfigurationError, match="next_cursor"):
             client.spans.list(cursor=cursor)
 
-    @pytest.mark.parametrize("time", ["yesterday", "", 1_700_000_000, dt.date(2023, 11, 14)])
+    @pytest.mark.parametrize(
+        "time",
+        [
+            "yesterday",
+            "",
+            1_700_000_000,
+            dt.date(2023, 11, 14),
+            pd.NaT,
+            "9999-12-31",
+            dt.datetime(1, 1, 1, tzinfo=dt.timezone.utc),
+        ],
+    )
     @pytest.mark.parametrize("name", ["start_time", "end_time"])
     def test_what_is_no_time_is_refused(self, client: om.Client, name: str, time: Any) -> None:
-        """A number could be seconds, milliseconds or nanoseconds."""
+        """A number could be seconds, milliseconds or nanoseconds; a store holds 64 bits of them."""
         with pytest.raises(ConfigurationError, match=f"{name} is .*expected a datetime"):
             client.spans.list(**{name: time})
 
@@ -244,9 +279,20 @@ class TestDelete:
 class TestOpening:
     @pytest.mark.parametrize(
         "url",
-        ["", "spans.db", "sqlite:", "sqlite://", "sqlite:///", "sqlite://spans.db", "otlp", "postgres://u:secret@h/db"],
+        [
+            "",
+            "spans.db",
+            "sqlite:",
+            "sqlite://",
+            "sqlite:///",
+            "sqlite://spans.db",
+            "otlp",
+            "postgres://u:secret@h/db",
+            None,
+            Path("spans.db"),
+        ],
     )
-    def test_a_text_that_names_no_store_is_refused(self, url: str) -> None:
+    def test_what_names_no_store_is_refused(self, url: Any) -> None:
         """The error shows the forms that are understood, and no password."""
         with pytest.raises(
             ConfigurationError, match=r"sqlite:///relative\.db, sqlite:////absolute\.db, or clickhouse://"

@@ -71,3 +71,9 @@ def test_what_only_a_span_has_is_refused_for_a_trace(client: om.Client, given: d
     with pytest.raises(ConfigurationError, match="attributes, status and status_message"):
         client.spans.update(SPAN, level="trace", metadata={"a": 2}, **given)  # type: ignore[arg-type] # one of them
     assert client.spans.get(SPAN).trace_metadata == {}
+
+
+def test_what_is_no_level_is_refused(client: om.Client) -> None:
+    """It would be stored, and never shown."""
+    with pytest.raises(ConfigurationError, match="'session'; expected span or trace"):
+        client.spans.update(SPAN, level="session", metadata={"a": 2})  # type: ignore[arg-type] # what is no level

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import builtins
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, final, get_args
 
 from otel_metadata.client import export, imports
 from otel_metadata.client.columns import (
@@ -30,6 +30,7 @@ from otel_metadata.errors import ConfigurationError, SpanNotFoundError
 from otel_metadata.late.destination import Destination
 from otel_metadata.live import settings
 from otel_metadata.live.values import span_values
+from otel_metadata.model.merge import Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from otel_metadata.client.imports import ImportReport
     from otel_metadata.client.queries import Time
     from otel_metadata.live.values import StatusLike
-    from otel_metadata.model.merge import Level
     from otel_metadata.seams import Clock, SpanStore
 
 __all__ = ["Client", "DeleteReport", "Spans"]
@@ -186,7 +186,7 @@ class Spans:
             trace_id: Only those of one trace, 32 hex digits.
 
         Raises:
-            ConfigurationError: The limit is not positive; a time or the cursor is none.
+            ConfigurationError: The limit is not positive; a time, the project or the cursor is none.
             FilterError: The filter cannot be understood; the message points at the place.
             InvalidSpanRefError: The trace id has another form.
             StoreError: The store cannot be read.
@@ -201,8 +201,7 @@ class Spans:
             cursor=cursor,
             now_ns=self._clock.wall_ns(),
         )
-        # One more than asked for tells whether this is the last page.
-        found = self._store.query(replace(query, limit=limit + 1))
+        found = self._store.query(query)
         spans = tuple(found[:limit])
         return Page(spans, cursor_behind(spans[-1], query) if len(found) > limit else None)
 
@@ -225,7 +224,7 @@ class Spans:
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
 
         Raises:
-            ConfigurationError: A time is none.
+            ConfigurationError: A time or the project is none.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pandas or pyarrow is not installed.
             StoreError: The store cannot be read.
@@ -258,7 +257,7 @@ class Spans:
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
 
         Raises:
-            ConfigurationError: A time is none.
+            ConfigurationError: A time or the project is none.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
             FileError: The file cannot be written; what was there is as it was.
@@ -292,7 +291,7 @@ class Spans:
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
 
         Raises:
-            ConfigurationError: A time is none.
+            ConfigurationError: A time or the project is none.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
             FileError: The file cannot be written; what was there is as it was.
@@ -328,7 +327,7 @@ class Spans:
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
 
         Raises:
-            ConfigurationError: A time is none.
+            ConfigurationError: A time or the project is none.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
             FileError: The file cannot be written; what was there is as it was.
@@ -419,11 +418,13 @@ class Spans:
             As `update_metadata`, of one row; `notes` say what the clean-up changed.
 
         Raises:
-            ConfigurationError: A trace has no such field. Nothing was changed.
+            ConfigurationError: There is no such level, or a trace has no such field. Nothing was changed.
             InvalidSpanRefError: The id has another form.
             SpanNotFoundError: The span is not stored.
             StoreError: Nothing was changed.
         """
+        if level not in get_args(Level):
+            raise ConfigurationError("update(level=)", level, "span or trace")
         if level == "trace" and not (attributes is None and status is None and status_message is None):
             raise ConfigurationError("update(level=)", level, "span for attributes, status and status_message")
         trace_id, wanted = _ids(span_id)

@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import operator
 import re
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import orjson
 
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
 from otel_metadata.model.record import Position, SpanQuery
+from otel_metadata.model.value import STORE_LIMITS, clean
+from otel_metadata.store.filter_tokens import nanoseconds
 
 if TYPE_CHECKING:
     from otel_metadata.model.condition import Condition
     from otel_metadata.model.record import SpanRecord
 
-__all__ = ["DEFAULT_WINDOW", "Time", "cursor_behind", "hex_id", "page_query", "query_of", "to_ns"]
+__all__ = [
+    "DEFAULT_WINDOW",
+    "EXPECTED_TIME",
+    "Time",
+    "cursor_behind",
+    "hex_id",
+    "page_query",
+    "query_of",
+    "to_ns",
+    "wall_ns",
+]
 
 Time: TypeAlias = "dt.datetime | str"
-"""A time, or its ISO 8601 text such as `2026-01-31` or `2026-01-31T10:00:00+02:00`; UTC where it names no zone."""
+"""A time, or its ISO 8601 text such as `2026-01-31` or `2026-01-31T10:00:00+02:00`; UTC where it names no zone. To the
+nanosecond, where it has them (pandas); years 1678 to 2261."""
+
+EXPECTED_TIME: Final = "a datetime, or a text such as 2026-01-31T10:00:00Z, of the years 1678 to 2261"
+"""What is said where a time cannot be read."""
 
 DEFAULT_WINDOW: Final = dt.timedelta(days=7)
 """How far back a list looks, as Arize's does."""
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_INT64: Final = range(-(1 << 63), 1 << 63)
 
 
 def query_of(
@@ -37,11 +55,14 @@ def query_of(
     """Return the question for all spans of a window.
 
     Raises:
-        ConfigurationError: A time is none.
+        ConfigurationError: A time is none, or the project no text.
         FilterError: The filter cannot be understood.
     """
+    if not isinstance(project, str | None):
+        raise ConfigurationError("project", project, "the name of a project, a text")
     return SpanQuery(
-        project=project,
+        # Cleaned as it was when it was stored.
+        project=None if project is None else cast("str", clean(project, [], "project", STORE_LIMITS)),
         start_ns=to_ns("start_time", start_time),
         end_ns=to_ns("end_time", end_time),
         condition=_condition(filter),
@@ -60,7 +81,7 @@ def page_query(
     cursor: str | None,
     now_ns: int,
 ) -> SpanQuery:
-    """Return the question for one page.
+    """Return the question for one page, and for one span more: it tells whether another page follows.
 
     Without a start, the last seven days before the end, or before now; the next page keeps the start of the first.
     The spans of one trace are looked for at any time.
@@ -70,8 +91,8 @@ def page_query(
         InvalidSpanRefError: The trace id has another form.
         FilterError: The filter cannot be understood.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise ConfigurationError("limit", limit, "1 or more")
+    if isinstance(limit, bool) or not hasattr(limit, "__index__") or limit < 1:
+        raise ConfigurationError("limit", limit, "a whole number, 1 or more")
     asked = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
     after, first_ns = _read_cursor(cursor) if cursor is not None else (None, None)
     start_ns = asked.start_ns if asked.start_ns is not None else first_ns
@@ -83,7 +104,7 @@ def page_query(
         start_ns=start_ns,
         end_ns=asked.end_ns,
         condition=asked.condition,
-        limit=limit,
+        limit=min(operator.index(limit) + 1, _INT64[-1]),
         after=after,
     )
 
@@ -99,18 +120,23 @@ def to_ns(name: str, time: Time | None) -> int | None:
     """
     if time is None:
         return None
-    given = time
+    ns = wall_ns(time)
+    if ns is None:
+        raise ConfigurationError(name, time, EXPECTED_TIME)
+    return ns
+
+
+def wall_ns(time: object) -> int | None:
+    """Return wall nanoseconds of a `Time`; None for what is none."""
     if isinstance(time, str):
-        try:
-            # Python 3.10 does not know the "Z".
-            time = dt.datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", time.strip()))
-        except ValueError:
-            raise ConfigurationError(name, given, "a datetime, or a text such as 2026-01-31T10:00:00Z") from None
-    if not isinstance(time, dt.datetime):
-        raise ConfigurationError(name, given, "a datetime, or a text such as 2026-01-31T10:00:00Z")
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=dt.timezone.utc)
-    return (time - _EPOCH) // _MICROSECOND * 1_000
+        return nanoseconds(time.strip())
+    # NaT is a datetime, which differs from itself.
+    if not isinstance(time, dt.datetime) or time != time:  # noqa: PLR0124
+        return None
+    since = (time if time.tzinfo is not None else time.replace(tzinfo=dt.timezone.utc)) - _EPOCH
+    seconds = since.days * 86_400 + since.seconds
+    ns = seconds * 1_000_000_000 + since.microseconds * 1_000 + getattr(since, "nanoseconds", 0)
+    return ns if ns in _INT64 else None
 
 
 def cursor_behind(record: SpanRecord, query: SpanQuery) -> str:

@@ -18,12 +18,12 @@ over it, also when it is logged again.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from otel_metadata.client.columns import SPAN_ID, TRACE_ID, Rows, identities, read_object, read_span_id
 from otel_metadata.client.frames import Frame
+from otel_metadata.client.queries import EXPECTED_TIME, wall_ns
 from otel_metadata.dialects.canonical import read
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live.values import masked
@@ -31,7 +31,6 @@ from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Fields, Json
 from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import STORE_LIMITS, clean, clean_key
-from otel_metadata.store.filter_tokens import nanoseconds
 
 __all__ = ["REQUIRED", "span_rows"]
 
@@ -45,8 +44,6 @@ _ATTRIBUTES: Final = "attributes."
 _METADATA: Final = "attributes.metadata"
 # Columns of many attributes at once, and what stands before the name of each.
 _OBJECTS: Final[Mapping[str, str]] = {_METADATA: "metadata.", "attributes": ""}
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-_INT64: Final = range(-(1 << 63), 1 << 63)
 
 
 def span_rows(frame: Frame, project: str | None = None) -> tuple[Rows, dict[int, tuple[StoredSpan, Fields]]]:
@@ -175,24 +172,12 @@ def _one_of(words: tuple[str, ...]) -> Callable[[object], str | None]:
     return word
 
 
-def _time_ns(cell: object) -> int | None:
-    """Return wall nanoseconds of a datetime (pandas keeps nanoseconds), or of an ISO 8601 text; UTC without a zone."""
-    if isinstance(cell, str):
-        return nanoseconds(cell.strip())
-    if not isinstance(cell, dt.datetime):
-        return None
-    since = (cell if cell.tzinfo is not None else cell.replace(tzinfo=dt.timezone.utc)) - _EPOCH
-    seconds = since.days * 86_400 + since.seconds
-    ns = seconds * 1_000_000_000 + since.microseconds * 1_000 + getattr(since, "nanoseconds", 0)
-    return ns if ns in _INT64 else None
-
-
 # Column → how a cell of it is read (None: it cannot be), and what is expected there.
 _PARTS: Final[Mapping[str, tuple[Callable[[object], Any], str]]] = {
     **dict.fromkeys(
         ("name", "span_kind", "status_message", "scope_name", "scope_version", "project"), (_text, "a text")
     ),
-    **dict.fromkeys(("start_time", "end_time"), (_time_ns, "a datetime, or a text such as 2026-01-31T10:00:00Z")),
+    **dict.fromkeys(("start_time", "end_time"), (wall_ns, EXPECTED_TIME)),
     "parent_id": (read_span_id, "a span id of 16 hex digits"),
     "kind": (_one_of(_KINDS), f"one of {', '.join(_KINDS)}"),
     "status_code": (_one_of(_STATUSES), f"one of {', '.join(_STATUSES)}"),
