@@ -372,3 +372,25 @@ def test_every_error_can_be_caught_as_ours() -> None:
     """One class is the root of them all."""
     for kind in (ConfigurationError, InvalidSpanRefError, SpanNotFoundError, StoreError, StoreFormatError):
         assert issubclass(kind, OtelMetadataError)
+
+
+def test_the_arguments_that_scripts_for_arize_give_are_taken(tmp_path: Path) -> None:
+    """A project selects what is read; a space, and a project beside ids, mean nothing here."""
+    with om.Client(f"sqlite:///{tmp_path / 'spans.db'}", create=True) as client:
+        span = {"context.trace_id": trace_hex(1), "name": "call", "start_time": EVER, "end_time": EVER}
+        for number, project in ((1, "shop"), (2, "answers")):
+            client.spans.log(
+                space_id="s", project_name=project, dataframe=[span | {"context.span_id": f"{number:016x}"}]
+            )
+
+        window: dict[str, Any] = {"start_time": EVER, "end_time": dt.datetime(2001, 1, 1, tzinfo=dt.timezone.utc)}
+        page = client.spans.list(project="shop", space="s", limit=5, **window)
+        frame = client.spans.export_to_df(space_id="s", project_name="shop", **window)
+        count = client.spans.export_to_parquet(
+            space_id="s", project_name="shop", path=str(tmp_path / "shop.parquet"), **window
+        )
+        report = client.spans.delete(project="shop", span_ids=[SPAN], space="s")
+
+    assert [span.span_id for span in page] == list(frame["context.span_id"]) == [SPAN]
+    assert count == 1
+    assert report.deleted_span_ids == (SPAN,)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import PurePath
@@ -317,7 +317,7 @@ def export(
                 progress=progress,
             )
             return
-        writers = {
+        writers: Mapping[_Format, Callable[..., int]] = {
             _Format.PARQUET: spans.export_to_parquet,
             _Format.JSONL: spans.export_to_jsonl,
             _Format.CSV: spans.export_to_csv,

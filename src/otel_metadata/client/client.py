@@ -168,6 +168,7 @@ class Spans:
         limit: int = 100,
         cursor: str | None = None,
         trace_id: str | None = None,
+        space: str | None = None,
     ) -> Page:
         """Return one page of spans, newest start first.
 
@@ -184,6 +185,7 @@ class Spans:
             limit: At most this many, at least 1.
             cursor: `next_cursor` of the page before, asked with the same arguments.
             trace_id: Only those of one trace, 32 hex digits.
+            space: Arize's; has no meaning here.
 
         Raises:
             ConfigurationError: The limit is not positive; a time, the project or the cursor is none.
@@ -213,6 +215,8 @@ class Spans:
         end_time: Time | None = None,
         filter: str | None = None,
         progress: bool | None = None,
+        project_name: str | None = None,
+        space_id: str | None = None,
     ) -> pd.DataFrame:
         """Return all spans of a window as a DataFrame of pandas, with the columns of `Page.to_df`.
 
@@ -222,6 +226,8 @@ class Spans:
             end_time: Only spans that started before.
             filter: What must hold; docs/filters.md has the language.
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
+            project_name: Arize's name for `project`.
+            space_id: Arize's; has no meaning here.
 
         Raises:
             ConfigurationError: A time or the project is none.
@@ -229,7 +235,12 @@ class Spans:
             MissingExtraError: pandas or pyarrow is not installed.
             StoreError: The store cannot be read.
         """
-        query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
+        query = query_of(
+            project=project if project is not None else project_name,
+            start_time=start_time,
+            end_time=end_time,
+            filter=filter,
+        )
         return export.export_to_df(self._store.export(query), progress=progress)
 
     def export_to_parquet(
@@ -241,6 +252,8 @@ class Spans:
         end_time: Time | None = None,
         filter: str | None = None,
         progress: bool | None = None,
+        project_name: str | None = None,
+        space_id: str | None = None,
     ) -> int:
         """Write all spans of a window to a Parquet file, and return how many they are.
 
@@ -255,6 +268,8 @@ class Spans:
             end_time: Only spans that started before.
             filter: What must hold; docs/filters.md has the language.
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
+            project_name: Arize's name for `project`.
+            space_id: Arize's; has no meaning here.
 
         Raises:
             ConfigurationError: A time or the project is none.
@@ -263,7 +278,12 @@ class Spans:
             FileError: The file cannot be written; what was there is as it was.
             StoreError: The store cannot be read; what was there is as it was.
         """
-        query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
+        query = query_of(
+            project=project if project is not None else project_name,
+            start_time=start_time,
+            end_time=end_time,
+            filter=filter,
+        )
         return export.export_to_file(self._store.export(query), path, export.parquet, progress=progress)
 
     def export_to_jsonl(
@@ -352,7 +372,9 @@ class Spans:
         """
         return imports.import_file(self._store, path)
 
-    def delete(self, span_ids: Iterable[str | SpanRef]) -> DeleteReport:
+    def delete(
+        self, span_ids: Iterable[str | SpanRef], *, project: str | None = None, space: str | None = None
+    ) -> DeleteReport:
         """Delete spans and all that was said of them, for good; unknown ones are ignored.
 
         What comes later for a deleted span and is not newer than the deletion is refused. With the last span of a
@@ -360,6 +382,8 @@ class Spans:
 
         Args:
             span_ids: 16 hex digits each, a `SpanRef`, or a `traceparent`; of one id in several traces the newest span.
+            project: Arize's; has no meaning here, for ids are enough.
+            space: Arize's; has no meaning here.
 
         Returns:
             Which were deleted, and which were not there.
