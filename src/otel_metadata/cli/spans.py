@@ -359,13 +359,17 @@ def import_(
                         "spans_imported": report.spans_imported,
                         "updates_imported": report.updates_imported,
                         "spans_failed": report.spans_failed,
-                        "lines_ignored": report.ignored,
+                        "lines_ignored": report.lines_ignored,
                     }
                 )
                 continue
             updates = f", {one_or_many(report.updates_imported, 'late update')}" if report.updates_imported else ""
             failed = f", {report.spans_failed:,} could not be read" if report.spans_failed else ""
-            ignored = f", {one_or_many(report.ignored, 'line')} of other signals left out" if report.ignored else ""
+            ignored = (
+                f", {one_or_many(report.lines_ignored, 'line')} of other signals left out"
+                if report.lines_ignored
+                else ""
+            )
             typer.echo(
                 f"{visible(path)}: {one_or_many(report.spans_imported, 'span')}{updates} imported{failed}{ignored}."
             )

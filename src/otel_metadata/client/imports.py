@@ -63,7 +63,7 @@ class ImportReport:
     Attributes:
         spans_imported: Spans that are in the store now.
         spans_failed: Spans, and lines, that could not be read.
-        ignored: Lines that hold logs or metrics.
+        lines_ignored: Lines that hold logs or metrics.
         problems: The first 100 of what could not be read.
         updates_imported: Late updates that had travelled through OTLP as spans of their own, and are on the spans that
             they are about now, wherever those come from.
@@ -71,7 +71,7 @@ class ImportReport:
 
     spans_imported: int
     spans_failed: int
-    ignored: int
+    lines_ignored: int
     problems: tuple[ImportProblem, ...]
     updates_imported: int = 0
 
