@@ -421,11 +421,19 @@ class TestDestination:
         assert [patch.metadata() for patch in away.exporter.patches] == [{"b": 1, "a": 2}]
 
     def test_a_trace_id_is_needed(self) -> None:
-        """The error names the columns; a traceparent has both; a single row that lacks it fails alone."""
+        """Also where there is no frame; a traceparent has both; a single row that lacks it fails alone."""
         away = Away()
 
-        with pytest.raises(ConfigurationError, match=r"context.trace_id as well, or traceparent: away is no store"):
-            away.spans.update_metadata([row(a=1)])
+        asks: list[Callable[[], object]] = [
+            lambda: away.spans.update_metadata([row(a=1)]),
+            lambda: away.spans.update(FIRST, metadata={"a": 1}),
+        ]
+        for ask in asks:
+            with pytest.raises(
+                ConfigurationError,
+                match=r"trace as well \(context\.trace_id in a frame\), or a traceparent: away is no",
+            ):
+                ask()
         report = away.spans.update_metadata([{**row(a=1), "context.trace_id": trace_hex(5)}, row(SECOND, a=1)])
         assert (report.spans_updated, report.errors[0]["error_type"]) == (1, "segment_not_found")
         assert away.spans.update_metadata(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import context as otel_context
 
-from otel_metadata.client.columns import SPAN_ID, TRACE_ID, TRACEPARENT, Rows
+from otel_metadata.client.columns import TRACE_ID, TRACEPARENT, Rows
 from otel_metadata.client.report import MAX_NOTES, UpdateReport, span_error
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.late.backoff import backoff_ns
@@ -249,9 +249,10 @@ class DestinationUpdates:
         good = rows.good()
         if good and not any(rows.trace_ids[row] for row in good):
             raise ConfigurationError(
-                "columns of the frame",
-                f"{SPAN_ID} alone",
-                f"{TRACE_ID} as well, or {TRACEPARENT}: {self._name} is no store in which a trace can be looked up",
+                "the name of each span",
+                "its span id alone",
+                f"its trace as well ({TRACE_ID} in a frame), or a {TRACEPARENT}: {self._name} is no store in which a "
+                "trace can be looked up",
             )
         with self._lock:
             sent = self._patches(rows, good)
