@@ -18,6 +18,7 @@ over it, also when it is logged again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
@@ -27,6 +28,7 @@ from otel_metadata.client.queries import EXPECTED_TIME, wall_ns
 from otel_metadata.dialects.canonical import read
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live.values import masked
+from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Fields, Json
 from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
 from otel_metadata.model.unset import UNSET
@@ -133,6 +135,10 @@ def _span(rows: Rows, row: int, parts: Mapping[str, Any], values: Mapping[str, o
     fields, taken = read(cleaned, version)
     plain = {name: value for name, value in cleaned.items() if name not in taken}
     project = parts["project"]
+    status = parts.get("status_code", _STATUSES[0])
+    if isinstance(status, int):
+        fields["span", "status", ""] = (status, version)
+        status = _STATUSES[2] if is_error_status(status) else _STATUSES[1]
     span = StoredSpan(
         trace_id=cast("str", rows.trace_ids[row]),
         span_id=rows.span_ids[row],
@@ -142,7 +148,7 @@ def _span(rows: Rows, row: int, parts: Mapping[str, Any], values: Mapping[str, o
         kind=parts.get("kind", _KINDS[0]),
         start_ns=parts["start_time"],
         end_ns=parts["end_time"],
-        status_code=parts.get("status_code", _STATUSES[0]),
+        status_code=status,
         status_message=parts.get("status_message"),
         attributes=_masked_attributes(plain, rows.notes),
         events=(),
@@ -165,6 +171,18 @@ def _text(cell: object) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def _status(cell: object) -> str | int | None:
+    """Return a word, or the integer code that a late update gave a span: a list shows it so, an export as text."""
+    code = clean(cell, [], "status_code")
+    if isinstance(code, float) and code.is_integer():
+        code = int(code)  # in pandas, a column of integers with gaps
+    elif isinstance(code, str) and re.fullmatch(r"\d{1,10}", code, re.ASCII):
+        code = int(code)
+    if isinstance(code, int) and not isinstance(code, bool):
+        return code if 0 <= code < 1 << 31 else None
+    return _one_of(_STATUSES)(code)
+
+
 def _one_of(words: tuple[str, ...]) -> Callable[[object], str | None]:
     def word(cell: object) -> str | None:
         return cell.upper() if isinstance(cell, str) and cell.upper() in words else None
@@ -180,5 +198,5 @@ _PARTS: Final[Mapping[str, tuple[Callable[[object], Any], str]]] = {
     **dict.fromkeys(("start_time", "end_time"), (wall_ns, EXPECTED_TIME)),
     "parent_id": (read_span_id, "a span id of 16 hex digits"),
     "kind": (_one_of(_KINDS), f"one of {', '.join(_KINDS)}"),
-    "status_code": (_one_of(_STATUSES), f"one of {', '.join(_STATUSES)}"),
+    "status_code": (_status, f"one of {', '.join(_STATUSES)}, or an integer code"),
 }
