@@ -335,6 +335,21 @@ class TestOwn:
 
         assert records(store)[0].metadata == {"both": 2, "old": 1}
 
+    def test_a_row_beyond_64_bits_fails_alone(self, store: SqliteStore, tmp_path: Path) -> None:
+        """A time that no store holds refuses one row, not the batch that it is in."""
+        spans = [ended_span(1), ended_span(2)]
+        origin = SqliteStore(":memory:")
+        origin.write(spans)
+        export.export_to_file(origin.export(SpanQuery()), tmp_path / "s", export.jsonl)
+        first, second = (tmp_path / "s").read_bytes().splitlines(keepends=True)
+        far = orjson.dumps({**orjson.loads(first), "start_time": "9999-12-31T00:00:00Z"})
+        (tmp_path / "s").write_bytes(far + b"\n" + second)
+
+        report = import_file(store, tmp_path / "s")
+
+        assert (report.spans_imported, report.spans_failed) == (1, 1)
+        assert report.problems[0].message.endswith("expected a time within 64 bits of nanoseconds")
+
     def test_parquet_that_polars_wrote_again_is_refused(self, store: SqliteStore, tmp_path: Path) -> None:
         """It no longer says what it is, and its versions may be gone."""
         pq.write_table(pa.table({"context.span_id": [SPAN_ID]}), tmp_path / "s")

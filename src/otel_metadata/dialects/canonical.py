@@ -245,7 +245,7 @@ def versions(attributes: Mapping[str, object]) -> dict[FieldName, Version]:
         if not isinstance(one, list) or [type(part) for part in one] != [str, str, str, int, str]:
             continue
         level, kind, key, nanoseconds, writer = cast("tuple[Level, Kind, str, int, str]", one)
-        if nanoseconds >= 0 and _WRITER.fullmatch(writer):
+        if 0 <= nanoseconds < 1 << 63 and _WRITER.fullmatch(writer):
             said[level, kind, key] = (nanoseconds, int(writer, 16))
     return said
 

@@ -153,6 +153,8 @@ _SINGLE: Final = frozenset({"name", "input", "output", "status", "status_message
 
 _HEX: Final = {digits: re.compile(rf"[0-9a-f]{{{digits}}}", re.ASCII) for digits in (16, 32)}
 
+_INT64: Final = range(-(1 << 63), 1 << 63)
+
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _TIME_TEXT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 
@@ -433,10 +435,11 @@ def _field(
     if level not in _LEVELS or kind not in _KINDS or not isinstance(key, str) or (key != "" and kind in _SINGLE):
         raise ValueError(key)
     name = (level, kind, key)
+    version = (operator.index(ns), int(writer, 16))
     said = value[0] if value else _said(row, name)
-    if said is UNSET:
+    if said is UNSET or version[0] not in _INT64 or not 0 <= version[1] < 1 << 64:
         raise ValueError(key)
-    return name, (_json(said), (operator.index(ns), int(writer, 16)))
+    return name, (_json(said), version)
 
 
 def _got(column: str, value: object, expected: str) -> str:
@@ -460,8 +463,8 @@ def _text(row: Row, column: str, default: str | None = None) -> str:
 
 def _integer(row: Row, column: str) -> int:
     value = row.get(column)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise RowError(_got(column, value, "a time"))
+    if not isinstance(value, int) or isinstance(value, bool) or value not in _INT64:
+        raise RowError(_got(column, value, "a time within 64 bits of nanoseconds"))
     return value
 
 
