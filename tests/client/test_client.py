@@ -16,6 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from tests.store.contract import START_NS, ended_span, metadata, trace_hex
 
 import otel_metadata as om
+from otel_metadata.client import updates
 from otel_metadata.client.client import Spans
 from otel_metadata.errors import (
     ConfigurationError,
@@ -269,6 +270,29 @@ class TestDelete:
             client.spans.delete([SPAN, "nonsense"])
 
         assert len(client.spans.list(start_time=EVER)) == 3
+
+    def test_many_are_deleted_in_parts(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What one part has deleted stays so when the next one fails; the same call again goes on."""
+        monkeypatch.setattr(updates, "PART_SPANS", 2)
+        delete, parts = SqliteStore.delete, list[int]()
+
+        def counted(store: SqliteStore, keys: Any, version: Any) -> Any:
+            parts.append(len(keys))
+            if len(parts) == 2:
+                raise StoreError("the disk is full")
+            return delete(store, keys, version)
+
+        monkeypatch.setattr(SqliteStore, "delete", counted)
+        refs = [om.SpanRef(5, 1), om.SpanRef(6, 1), om.SpanRef(6, 0xAB)]
+
+        with om.Client(f"sqlite:///{path}") as client:
+            with pytest.raises(StoreError, match="the disk is full"):
+                client.spans.delete(refs)
+            left = [span.span_id for span in client.spans.list(start_time=EVER)]
+            report = client.spans.delete(refs)
+
+        assert (parts, left) == ([2, 1, 2, 1], [f"{0xAB:016x}"])
+        assert report.deleted_span_ids == (f"{0xAB:016x}",)
 
     def test_nothing_is_deleted_for_no_ids(self, client: om.Client) -> None:
         """An empty list is no error."""

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, final, get_args
 
-from otel_metadata.client import export, imports
+from otel_metadata.client import export, imports, updates
 from otel_metadata.client.columns import (
     PATCH_DOCUMENT,
     AnnotateRecordInput,
@@ -390,7 +390,8 @@ class Spans:
 
         Raises:
             InvalidSpanRefError: An id has another form; nothing was deleted.
-            StoreError: Nothing was deleted.
+            StoreError: The store cannot be read or written. Of more than 5,000 spans some may be gone: they are deleted
+                in parts, so that other processes get their turn, and the same call again goes on with the rest.
         """
         refs = [_ids(span_id) for span_id in ([span_ids] if isinstance(span_ids, str | SpanRef) else span_ids)]
         found = self._store.find([span_id for trace_id, span_id in refs if trace_id is None])
@@ -399,7 +400,11 @@ class Spans:
             for trace_id, span_id in dict.fromkeys(refs)
             if trace_id is not None or span_id in found
         ]
-        deleted = {span_id for _, span_id in self._store.delete(keys, next(draw(self._versions, 1)))}
+        version = next(draw(self._versions, 1))
+        deleted: set[str] = set()
+        for start in range(0, len(keys), updates.PART_SPANS):
+            part = keys[start : start + updates.PART_SPANS]
+            deleted.update(span_id for _, span_id in self._store.delete(part, version))
         asked = list(dict.fromkeys(span_id for _, span_id in refs))
         return DeleteReport(
             tuple(span_id for span_id in asked if span_id in deleted),
@@ -654,11 +659,12 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        updates = StoreUpdates(self._store, self._versions)
         evaluations = (
             evaluation_rows(read_frame(evals_dataframe), validate=validate) if evals_dataframe is not None else None
         )
-        return updates.log(*span_rows(read_frame(dataframe), project_name), evaluations)
+        return StoreUpdates(self._store, self._versions).log(
+            *span_rows(read_frame(dataframe), project_name), evaluations
+        )
 
 
 @final

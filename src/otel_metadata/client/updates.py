@@ -43,12 +43,16 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import StoredKey, StoredSpan
     from otel_metadata.seams import Clock, SpanStore, VersionSource
 
-__all__ = ["MAX_TRIES", "PART_FIELDS", "DestinationUpdates", "StoreUpdates", "draw", "report_of"]
+__all__ = ["MAX_TRIES", "PART_FIELDS", "PART_SPANS", "DestinationUpdates", "StoreUpdates", "draw", "report_of"]
 
 PART_FIELDS: Final = 150_000
 """Fields in one transaction of a store, about 50,000 rows of three columns. Each part writes the pages of the indexes
 that it touches anew: with a fifth of it the embedded store takes a fifth longer. Another process's write waits for less
 than a second, and may wait for ten: counted in rows, a frame of 50 columns would make it fail."""
+
+PART_SPANS: Final = 5_000
+"""Spans that are deleted in one transaction, for the same reason: of 50,000 with twenty fields each another process's
+write waited four seconds."""
 
 _FIND_ROWS: Final = 1_000
 
