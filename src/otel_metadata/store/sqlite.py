@@ -115,8 +115,8 @@ WHERE (excluded.ns, excluded.writer) > (ns, writer)
 """
 
 _FIND_GRAVES: Final = """
-SELECT deleted.trace_id, deleted.span_id, deleted.ns, deleted.writer
-FROM json_each(?) AS wanted CROSS JOIN deleted ON deleted.trace_id = wanted.value
+SELECT deleted.trace_id, deleted.span_id, deleted.ns, deleted.writer FROM json_each(?) AS wanted CROSS JOIN deleted
+ON deleted.trace_id = json_extract(wanted.value, '$[0]') AND deleted.span_id = json_extract(wanted.value, '$[1]')
 """
 
 # SQLite's own busy timeout cannot be ended from outside, so it is short, and we ask again: after this long a write that
@@ -195,7 +195,7 @@ class SqliteStore:
         """
         rows = list(rows)
         with self._transaction() as connection:
-            is_gone = _graves(connection, {span.trace_id for span, _ in rows})
+            is_gone = _graves(connection, ((span.trace_id, span.span_id) for span, _ in rows))
             spans = [
                 span
                 for span, _ in rows
@@ -233,7 +233,7 @@ class SqliteStore:
         with self._transaction(timeout_millis) as connection:
             if _is_any_deleted(connection):
                 rows = list(rows)
-                is_gone = _graves(connection, {trace_id for trace_id, _, _ in rows})
+                is_gone = _graves(connection, (row[:2] for row in rows))
                 connection.executemany(_MERGE_FIELD, (one for row in rows for one in _field_rows(*row, is_gone)))
             else:
                 # One after the other: objects of all rows at once keep the garbage collector busy.
@@ -431,12 +431,17 @@ class SqliteStore:
         return f"<SqliteStore {self.path} {'closed' if self._connection is None else 'open'}>"
 
 
-def _graves(connection: sqlite3.Connection, trace_ids: Collection[str]) -> _IsGone:
-    """Return whether what has a version was deleted; nearly always nothing ever was, which is asked once."""
+def _graves(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> _IsGone:
+    """Return whether what has a version was deleted; nearly always nothing ever was, which is asked once.
+
+    Args:
+        connection: In the transaction that is to write.
+        keys: (trace id, span id) of the spans that are written; their traces are asked for as well.
+    """
     graves: dict[tuple[str, str], Version] = {}
     if _is_any_deleted(connection):
-        ids = orjson.dumps(list(trace_ids)).decode()
-        for trace_id, span_id, ns, writer in connection.execute(_FIND_GRAVES, (ids,)):
+        wanted = {place for trace_id, span_id in keys for place in ((trace_id, span_id), (trace_id, ""))}
+        for trace_id, span_id, ns, writer in connection.execute(_FIND_GRAVES, (orjson.dumps(list(wanted)).decode(),)):
             graves[trace_id, span_id] = (ns, int(writer, 16))
 
     def is_gone(trace_id: str, span_id: str, version: Version) -> bool:
