@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -698,14 +699,25 @@ def on_a_terminal(*words, answer="", is_interrupted=False, columns=100):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR"}}
-    process = subprocess.Popen(
-        [*MAIN, *words], stdin=theirs, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
-    )
+    # Where this run was started in the background of a shell, an interrupt is ignored, and would be in the program.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*MAIN, *words], stdin=theirs, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     os.close(theirs)
     shown = b""
     has_answered = False
     try:
-        while chunk := os.read(ours, 65_536):
+        while True:
+            if not select.select([ours], [], [], 120)[0]:
+                process.kill()
+                raise TimeoutError(shown.decode())
+            chunk = os.read(ours, 65_536)
+            if not chunk:
+                break
             shown += chunk
             if b"[y/N]" in shown and not has_answered:
                 has_answered = True
@@ -713,6 +725,8 @@ def on_a_terminal(*words, answer="", is_interrupted=False, columns=100):
                     process.send_signal(signal.SIGINT)
                 else:
                     os.write(ours, answer.encode())
+    except TimeoutError:
+        raise
     except OSError:
         pass  # Linux says so when the other side is closed
     os.close(ours)
