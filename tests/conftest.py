@@ -47,6 +47,7 @@ def isolation() -> Iterator[None]:
         patch.setattr(REPORTER, "internal_errors", 0)
         patch.setattr(REPORTER, "_told", {})
         patch.setattr(routing, "_routers", ())
+        patch.setattr(routing, "_only_router", None)
         patch.setattr(routing, "_was_shut_down", False)
         patch.setattr(routing, "add_router", add_and_remember)
         patch.setattr(pipeline, "_pipeline", None)

@@ -226,14 +226,14 @@ class VersionSource:
 
     def __init__(self, clock: Clock) -> None:
         """Start with a new writer id."""
-        self._clock = clock
+        self._wall_ns = clock.wall_ns  # looked up once: every update draws a version
         self._last_ns = 0
         self.writer = _new_writer()
         after_fork_in_child(self._renew)
 
     def next(self) -> Version:
         """Return a version above all that were returned before; the caller holds its lock."""
-        now = self._clock.wall_ns()
+        now = self._wall_ns()
         # No call between reading and writing: a finalizer or signal handler cannot interrupt here.
         last = self._last_ns
         if now <= last:

@@ -109,6 +109,7 @@ class MetadataSpanProcessor(SpanProcessor):
             )
             for destination in destinations
         )
+        self._only = self.outboxes[0] if len(self.outboxes) == 1 else None
         self.workers = tuple(
             Worker(outbox, self._clock, start=start_workers, on_dead_letter=on_dead_letter) for outbox in self.outboxes
         )
@@ -240,9 +241,11 @@ class MetadataSpanProcessor(SpanProcessor):
         self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]
     ) -> Mapping[str, Routed] | None:
         """Take the most frequent late update without looking at it; None, and nothing taken, where that cannot be."""
-        for outbox in self.outboxes:
-            if not outbox.takes_plain(key):
-                return None
+        only = self._only
+        if only is not None:
+            return self._late_routes if only.take_plain(target, key, version, metadata) else None
+        if not all(outbox.takes_plain(key) for outbox in self.outboxes):
+            return None
         for outbox in self.outboxes:
             outbox.arrive_late(target, version, metadata)
         return self._late_routes

@@ -155,6 +155,7 @@ class Outbox:
         self.settings = settings
         self.lane = lane if lane is not None else NoLane(destination.name)
         self._clock = clock
+        self._monotonic_ns = clock.monotonic_ns  # looked up once, for the path of a late update
         self._lock = lock
         self._chance = chance
         self._wait_ns = max(destination.hold_millis, settings.schedule_delay_millis) * _MILLI
@@ -221,6 +222,21 @@ class Outbox:
         """Whether a plain update of this span is certainly a late patch with room; the caller holds the lock."""
         has_room = self._takes_plain or (self._spilled > 0 and self._spills_plain and self.lane.has_room)
         return has_room and not self._inbox and key not in self._spans.waiting
+
+    def take_plain(self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]) -> bool:
+        """Do both, for an application with one destination; without a spool, and with room, by no other call."""
+        late = self._late
+        if (
+            self._takes_plain
+            and not (self._is_durable or self._inbox or len(late) >= _LATE_ROOM - 1)
+            and key not in self._spans.waiting
+        ):
+            late.append((self._monotonic_ns(), target, version, metadata, None))
+            return True
+        if not self.takes_plain(key):
+            return False
+        self.arrive_late(target, version, metadata)
+        return True
 
     def arrive_late(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
         """Take a plain update that `takes_plain`; the caller holds the lock. It is coalesced later, by the worker."""

@@ -77,14 +77,15 @@ MAX_PLAIN_CHARS: Final = 256
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
 _routers: tuple[Router, ...] = ()
+_only_router: Router | None = None  # of one, the usual case: for the path of a late update
 _was_shut_down = False
 
 
 def add_router(router: Router) -> None:
     """Let *router* take updates; the one added last takes those of spans that nobody here has seen."""
-    global _routers, _was_shut_down  # noqa: PLW0603 # replaced whole, so readers need no lock
+    global _was_shut_down  # noqa: PLW0603 # one for the process
     with LOCK:
-        _routers = (*_routers, router)
+        _use((*_routers, router))
         _was_shut_down = False
 
 
@@ -95,10 +96,16 @@ def routers() -> tuple[Router, ...]:
 
 def remove_router(router: Router) -> None:
     """Let *router* take no more updates."""
-    global _routers, _was_shut_down  # noqa: PLW0603 # replaced whole, so readers need no lock
+    global _was_shut_down  # noqa: PLW0603 # one for the process
     with LOCK:
-        _routers = tuple(other for other in _routers if other is not router)
+        _use(tuple(other for other in _routers if other is not router))
         _was_shut_down = True
+
+
+def _use(routers: tuple[Router, ...]) -> None:
+    global _routers, _only_router  # noqa: PLW0603 # replaced whole, so readers need no lock
+    _routers = routers
+    _only_router = routers[0] if len(routers) == 1 else None
 
 
 def refuse(reason: Refusal, notes: list[str] | None = None) -> Receipt:
@@ -274,9 +281,9 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     Only its version is drawn here; the worker makes fields of it and merges them. A program that patches 100,000 spans
     pays a seventh of what the general way costs. None when anything is out of the ordinary: nothing was taken then.
     """
-    routers = _routers
+    router = _only_router
     if (
-        len(routers) != 1
+        router is None
         or type(metadata) is not dict
         or not 0 < len(metadata) <= MAX_PLAIN_KEYS
         or settings.in_force.mask is not None
@@ -297,10 +304,10 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
         return None
     with LOCK:
         version = settings.VERSIONS.next()
-        routes = routers[0].submit_plain(ref, key, version, given)
+        routes = router.submit_plain(ref, key, version, given)
     if routes is None:
         return None
-    routers[0].sync()
+    router.sync()
     return Receipt(version, routes)
 
 
