@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from tests.strategies import field_sets
 
 from otel_metadata.dialects.patch_span import TARGET, attributes_of, fields_of
@@ -11,6 +11,12 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef
 
 
+@example(
+    {
+        ("trace", "annotation", "0"): ({"name": "0", "text": ""}, (0, 0)),
+        ("trace", "annotation", '["0",""]'): ({"name": "0", "annotator": ""}, (0, 0)),
+    }
+)
 @given(field_sets())
 def test_a_patch_comes_back_with_its_versions(fields: Fields):
     """Every field, or another of the same attribute that stands over it; none with a value that it never had."""

@@ -77,7 +77,7 @@ class OtelDialect:
             starts_versions = not has_versions and _is_after(end_ns, field)
             added += starts_list + starts_versions
             new = sum(part not in spelled for part in parts)
-            clash = kind == "annotation" and any(part in spelled for part in parts)
+            clash = kind == "annotation" and not spelled.keys().isdisjoint(spelled_names(name, field[0]))
             if not parts or clash or added > room.free or new > room.ours:
                 remainder[name] = field
                 continue

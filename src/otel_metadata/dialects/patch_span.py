@@ -17,6 +17,7 @@ from otel_metadata.dialects.canonical import (
     VERSIONS,
     read,
     spell,
+    spelled_names,
     tags_attribute,
     texts,
     to_attributes,
@@ -53,7 +54,8 @@ def attributes_of(patch: Patch) -> dict[str, AttributeValue]:
         if kind == "tag":
             continue
         parts = spell(name, value) or {f"{_OWN}{kind}": value}
-        if kind == "annotation" and not spelled.keys().isdisjoint(parts):
+        # By all attributes of its name: what one annotator left out must not be taken from another.
+        if kind == "annotation" and not spelled.keys().isdisjoint(spelled_names(name, value)):
             also.append(value)
             continue
         spelled.update(parts)

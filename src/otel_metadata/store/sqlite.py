@@ -322,6 +322,12 @@ class SqliteStore:
         finally:
             self._is_closing.clear()
 
+    def __del__(self) -> None:
+        """Give back the connection of a store that nobody has any more; Python 3.13 warns where it has to do so."""
+        connection = self.__dict__.get("_connection")
+        if connection is not None:
+            connection.close()
+
     def forget_connection(self) -> None:
         """Start afresh in a child process; the parent's connection and lock, held or not, are left to the parent."""
         if self._connection is not None:
