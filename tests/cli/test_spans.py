@@ -709,12 +709,15 @@ def on_a_terminal(*words, answer="", is_interrupted=False, columns=100):
         signal.signal(signal.SIGINT, before)
     os.close(theirs)
     shown = b""
-    has_answered = False
+    has_answered, seconds_left = False, 120
     try:
-        while True:
-            if not select.select([ours], [], [], 120)[0]:
-                process.kill()
-                raise TimeoutError(shown.decode())
+        while seconds_left:
+            if not select.select([ours], [], [], 1)[0]:
+                seconds_left -= 1
+                # One that comes just before Python reads is noted, and the read goes on: so people press it again.
+                if is_interrupted and has_answered:
+                    process.send_signal(signal.SIGINT)
+                continue
             chunk = os.read(ours, 65_536)
             if not chunk:
                 break
@@ -725,8 +728,6 @@ def on_a_terminal(*words, answer="", is_interrupted=False, columns=100):
                     process.send_signal(signal.SIGINT)
                 else:
                     os.write(ours, answer.encode())
-    except TimeoutError:
-        raise
     except OSError:
         pass  # Linux says so when the other side is closed
     os.close(ours)
