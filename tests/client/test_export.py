@@ -26,6 +26,7 @@ import otel_metadata as om
 from otel_metadata.client import export
 from otel_metadata.errors import FileError, FilterError, MissingExtraError, StoreError
 from otel_metadata.model.record import SpanQuery
+from otel_metadata.model.times import time_text
 from otel_metadata.store import table
 from otel_metadata.store.sqlite import SqliteStore
 
@@ -110,8 +111,8 @@ class TestFormats:
             "context.span_id": f"{1:016x}",
             "name": "work",
             "kind": "INTERNAL",
-            "start_time": table.time_text(START_NS),
-            "end_time": table.time_text(END_NS),
+            "start_time": time_text(START_NS),
+            "end_time": time_text(END_NS),
             "latency_ms": 1.0,
             "status_code": "UNSET",
             "attributes.metadata": {"odd": 'a,"b"\nc', "n": None},
@@ -130,7 +131,7 @@ class TestFormats:
         text = (tmp_path / "s.csv").read_text()
         second, first = csv.DictReader(io.StringIO(text, newline=""))
         assert orjson.loads(first["attributes.metadata"])["odd"] == 'a,"b"\nc'
-        assert (first["tags"], first["start_time"]) == ('["vip"]', table.time_text(START_NS))
+        assert (first["tags"], first["start_time"]) == ('["vip"]', time_text(START_NS))
         assert second["attributes.input.mime_type"] == "text/plain"
         assert ',"","text/plain",,' in text
 

@@ -21,9 +21,10 @@ from otel_metadata.errors import MissingExtraError
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields, Json
 from otel_metadata.model.record import SpanRecord, assemble
+from otel_metadata.model.times import time_ns, time_text
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite import SqliteStore
-from otel_metadata.store.table import readable, time_ns, time_text
+from otel_metadata.store.table import readable
 
 V = (START_NS, 1)
 

@@ -28,8 +28,9 @@ from otel_metadata.model.condition import (
     Or,
     Subject,
 )
+from otel_metadata.model.times import nanoseconds
 from otel_metadata.store.filter_names import LISTED
-from otel_metadata.store.filter_tokens import MAX_BYTES, nanoseconds
+from otel_metadata.store.filter_tokens import MAX_BYTES
 from otel_metadata.store.filters import MAX_LEVELS, parse
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "filters.md"

@@ -38,10 +38,11 @@ from otel_metadata.pipeline import open_store
 from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
     import pandas as pd
+    import pyarrow as pa
 
     from otel_metadata.client.imports import ImportReport
     from otel_metadata.client.queries import Time
@@ -235,13 +236,8 @@ class Spans:
             MissingExtraError: pandas or pyarrow is not installed.
             StoreError: The store cannot be read.
         """
-        query = query_of(
-            project=project if project is not None else project_name,
-            start_time=start_time,
-            end_time=end_time,
-            filter=filter,
-        )
-        return export.export_to_df(self._store.export(query), progress=progress)
+        batches = self._batches(project if project is not None else project_name, start_time, end_time, filter)
+        return export.export_to_df(batches, progress=progress)
 
     def export_to_parquet(
         self,
@@ -278,13 +274,8 @@ class Spans:
             FileError: The file cannot be written; what was there is as it was.
             StoreError: The store cannot be read; what was there is as it was.
         """
-        query = query_of(
-            project=project if project is not None else project_name,
-            start_time=start_time,
-            end_time=end_time,
-            filter=filter,
-        )
-        return export.export_to_file(self._store.export(query), path, export.parquet, progress=progress)
+        batches = self._batches(project if project is not None else project_name, start_time, end_time, filter)
+        return export.export_to_file(batches, path, export.parquet, progress=progress)
 
     def export_to_jsonl(
         self,
@@ -317,8 +308,7 @@ class Spans:
             FileError: The file cannot be written; what was there is as it was.
             StoreError: The store cannot be read; what was there is as it was.
         """
-        query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
-        batches = self._store.export(query)
+        batches = self._batches(project, start_time, end_time, filter)
         if isinstance(path, str | os.PathLike):
             return export.export_to_file(batches, path, export.jsonl, progress=progress)
         return export.export_to_stream(batches, path, progress=progress)
@@ -353,8 +343,14 @@ class Spans:
             FileError: The file cannot be written; what was there is as it was.
             StoreError: The store cannot be read; what was there is as it was.
         """
+        batches = self._batches(project, start_time, end_time, filter)
+        return export.export_to_file(batches, path, export.csv, progress=progress)
+
+    def _batches(
+        self, project: str | None, start_time: Time | None, end_time: Time | None, filter: str | None
+    ) -> Iterator[pa.RecordBatch]:
         query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
-        return export.export_to_file(self._store.export(query), path, export.csv, progress=progress)
+        return self._store.export(query)
 
     def import_file(self, path: str | os.PathLike[str]) -> ImportReport:
         """Store the spans of a file; what cannot be read is told, the rest is imported. Twice is the same as once.
@@ -473,7 +469,7 @@ class Spans:
             status_message,
         )
         rows = Rows([wanted], [trace_id], documents={0: values}, notes=notes)
-        return self._updates.apply_all(rows) if isinstance(self._updates, StoreUpdates) else self._updates.apply(rows)
+        return self._updates.apply_all(rows)
 
     def update_metadata(
         self,
@@ -625,7 +621,7 @@ class Spans:
             StoreError: Nothing was changed.
         """
         rows = record_rows(annotations)
-        return self._updates.apply_all(rows) if isinstance(self._updates, StoreUpdates) else self._updates.apply(rows)
+        return self._updates.apply_all(rows)
 
     annotate_spans = annotate
     """The name that Arize's client had from 8.26 to 8.30."""

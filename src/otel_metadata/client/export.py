@@ -21,6 +21,7 @@ import orjson
 
 from otel_metadata.client.flat import data_frame, flat
 from otel_metadata.errors import FileError
+from otel_metadata.model.times import time_text
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _for_json(name: str, column: pa.Array) -> list[Any]:
     values: list[Any] = column.to_pylist() if name not in table.TIME_COLUMNS else _nanoseconds(column)
     if name in table.JSON_COLUMNS:
         return [None if text is None else orjson.Fragment(text) for text in values]
-    return [table.time_text(ns) for ns in values] if name in table.TIME_COLUMNS else values
+    return [time_text(ns) for ns in values] if name in table.TIME_COLUMNS else values
 
 
 def _csv_type(arrow: Any, field: pa.Field) -> Any:
@@ -166,7 +167,7 @@ def _csv_type(arrow: Any, field: pa.Field) -> Any:
 def _for_csv(name: str, column: pa.Array) -> pa.Array:
     arrow = table.load("pyarrow")
     if name in table.TIME_COLUMNS:
-        return arrow.array([table.time_text(ns) for ns in _nanoseconds(column)], arrow.string())
+        return arrow.array([time_text(ns) for ns in _nanoseconds(column)], arrow.string())
     if arrow.types.is_list(column.type):
         texts = [None if tags is None else orjson.dumps(tags).decode() for tags in column.to_pylist()]
         return arrow.array(texts, arrow.string())

@@ -17,6 +17,7 @@ import orjson
 from otel_metadata.client import otlp_json
 from otel_metadata.client.otlp_json import LatePatch
 from otel_metadata.errors import FileError
+from otel_metadata.model.times import time_ns
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _row(row: dict[str, Any]) -> _Read:
     for name in table.TIME_COLUMNS:
         try:
             if isinstance(row.get(name), str):
-                row[name] = table.time_ns(row[name])
+                row[name] = time_ns(row[name])
         except ValueError:
             pass  # it is told with its column below
     try:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, final, overload
 import orjson
 
 from otel_metadata.client.flat import data_frame, flat
-from otel_metadata.store.table import readable, time_text
+from otel_metadata.model.times import time_text
+from otel_metadata.store.table import readable
 
 if TYPE_CHECKING:
     import pandas as pd

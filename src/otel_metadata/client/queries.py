@@ -12,8 +12,8 @@ import orjson
 
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
 from otel_metadata.model.record import Position, SpanQuery
+from otel_metadata.model.times import nanoseconds
 from otel_metadata.model.value import STORE_LIMITS, clean
-from otel_metadata.store.filter_tokens import nanoseconds
 
 if TYPE_CHECKING:
     from otel_metadata.model.condition import Condition

@@ -267,6 +267,10 @@ class DestinationUpdates:
                     rows.problems[row] = replace(one.problem, message=f"Row {row}: {one.problem.message}")
         return report_of(rows)
 
+    def apply_all(self, rows: Rows) -> UpdateReport:
+        """As `apply`: a destination cannot be asked first, so each row fares by itself."""
+        return self.apply(rows)
+
     def _patches(self, rows: Rows, good: Sequence[int]) -> list[_Sent]:
         """Return one patch for each span, in the order of their first rows."""
         by_span: dict[SpanKey, _Sent] = {}

@@ -56,7 +56,7 @@ ColumnKind: TypeAlias = Literal[
 """What a span has by itself, always at level `span`. Times are compared as whole nanoseconds since the epoch;
 `latency_ms` is (end_ns - start_ns) / 1e6; the others are text."""
 
-COLUMN_KINDS: Final[frozenset[str]] = frozenset(get_args(ColumnKind))
+COLUMN_KINDS: Final[tuple[ColumnKind, ...]] = get_args(ColumnKind)
 """The words of `ColumnKind`; every other kind of a subject is a key of the resource, or fields."""
 
 SubjectKind: TypeAlias = (

@@ -9,26 +9,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from otel_metadata.model.condition import ColumnKind, Part, Subject
+from otel_metadata.model.condition import COLUMN_KINDS, Part, Subject
 from otel_metadata.model.merge import Level
 
 __all__ = ["LISTED", "TAGS", "UnknownNameError", "subject_of"]
 
-_COLUMNS: Final[tuple[ColumnKind, ...]] = (
-    "trace_id",
-    "span_id",
-    "parent_id",
-    "kind",
-    "start_time",
-    "end_time",
-    "latency_ms",
-    "project",
-    "scope_name",
-    "scope_version",
-)
-
 _NAMES: Final[Mapping[str, Subject]] = {
-    **{name: Subject("span", name) for name in _COLUMNS},
+    **{name: Subject("span", name) for name in COLUMN_KINDS},
     "name": Subject("span", "name"),
     "status_code": Subject("span", "status"),
     "status_message": Subject("span", "status_message"),

@@ -6,7 +6,6 @@ which words are keys of metadata would change with its version. Every character 
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import re
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Final, Literal, TypeAlias, final
 from otel_metadata.errors import FilterError
 from otel_metadata.model.condition import Scalar
 
-__all__ = ["MAX_BYTES", "Token", "TokenKind", "nanoseconds", "tokens_of"]
+__all__ = ["MAX_BYTES", "Token", "TokenKind", "tokens_of"]
 
 MAX_BYTES: Final = 4_096
 """Of a filter, in UTF-8."""
@@ -45,13 +44,6 @@ _TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 _SPACE: Final = re.compile(r"\s*")
-
-_TIME: Final = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?"
-    r"\ ?(?:[Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)?)?"
-)
-_EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 # offsets are added as whole nanoseconds
 
 # What stands alone and is refused, and what to write instead.
 _INSTEAD: Final = {
@@ -192,24 +184,3 @@ def _refused(text: str, place: int, tokens: list[Token]) -> FilterError:
     if mark in "0123456789+-":
         return FilterError(text, place, f"`{mark}`", "a number such as 12, -0.5 or 1e6: there is no arithmetic")
     return FilterError(text, place, ascii(mark), "names, literals, operators and parentheses only")
-
-
-def nanoseconds(text: str) -> int | None:
-    """Return a time as whole nanoseconds since the epoch; None for what is not understood.
-
-    A date, or date and time in ISO 8601 with at most nine digits of a second, `Z` or an offset; UTC where none is said.
-    Years 1678 to 2261, which are all that 64 bits hold.
-    """
-    found = _TIME.fullmatch(text)
-    if found is None:
-        return None
-    day, minute, second, fraction, sign, hours, minutes = found.groups()
-    try:
-        time = dt.datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}")
-    except ValueError:
-        return None
-    offset = dt.timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-    if int(minutes or 0) > 59 or offset >= dt.timedelta(days=1) or not 1678 <= time.year <= 2261:
-        return None
-    seconds = (time - _EPOCH + (offset if sign == "-" else -offset)) // dt.timedelta(seconds=1)
-    return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))

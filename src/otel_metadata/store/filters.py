@@ -33,8 +33,9 @@ from otel_metadata.model.condition import (
     Subject,
 )
 from otel_metadata.model.merge import Level
+from otel_metadata.model.times import nanoseconds
 from otel_metadata.store.filter_names import TAGS, UnknownNameError, subject_of
-from otel_metadata.store.filter_tokens import Token, nanoseconds, tokens_of
+from otel_metadata.store.filter_tokens import Token, tokens_of
 
 if TYPE_CHECKING:
     from sqlglot import exp

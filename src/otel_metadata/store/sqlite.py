@@ -195,18 +195,17 @@ class SqliteStore:
         """
         rows = list(rows)
         with self._transaction() as connection:
-            is_gone = _graves(connection, ((span.trace_id, span.span_id) for span, _ in rows))
+            keys = ((span.trace_id, span.span_id) for span, _ in rows)
+            is_gone = _graves(connection, keys) if _is_any_deleted(connection) else None
             spans = [
                 span
                 for span, _ in rows
-                if not is_gone(span.trace_id, span.span_id, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
+                if is_gone is None or not is_gone(span.trace_id, span.span_id, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
             ]
             connection.executemany(_WRITE_SPAN, map(_span_row, spans))
             connection.executemany(_SET_START, ((span.start_ns, span.trace_id, span.span_id) for span in spans))
-            connection.executemany(
-                _MERGE_FIELD,
-                (row for span, fields in rows for row in _field_rows(span.trace_id, span.span_id, fields, is_gone)),
-            )
+            of_spans = ((span.trace_id, span.span_id, fields) for span, fields in rows)
+            connection.executemany(_MERGE_FIELD, _field_rows(of_spans, is_gone))
 
     def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
         """Merge fields, whether or not their span is there yet, all or none.
@@ -231,13 +230,11 @@ class SqliteStore:
 
     def _merge(self, rows: Iterable[tuple[str, str, Fields]], timeout_millis: int | None) -> None:
         with self._transaction(timeout_millis) as connection:
+            is_gone = None
             if _is_any_deleted(connection):
-                rows = list(rows)
+                rows = list(rows)  # otherwise one after the other: many objects keep the garbage collector busy
                 is_gone = _graves(connection, (row[:2] for row in rows))
-                connection.executemany(_MERGE_FIELD, (one for row in rows for one in _field_rows(*row, is_gone)))
-            else:
-                # One after the other: objects of all rows at once keep the garbage collector busy.
-                connection.executemany(_MERGE_FIELD, _rows_of_fields(rows))
+            connection.executemany(_MERGE_FIELD, _field_rows(rows, is_gone))
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest start first.
@@ -438,17 +435,15 @@ class SqliteStore:
 
 
 def _graves(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> _IsGone:
-    """Return whether what has a version was deleted; nearly always nothing ever was, which is asked once.
+    """Return what tells whether a version was deleted.
 
     Args:
         connection: In the transaction that is to write.
         keys: (trace id, span id) of the spans that are written; their traces are asked for as well.
     """
-    graves: dict[tuple[str, str], Version] = {}
-    if _is_any_deleted(connection):
-        wanted = {place for trace_id, span_id in keys for place in ((trace_id, span_id), (trace_id, ""))}
-        for trace_id, span_id, ns, writer in connection.execute(_FIND_GRAVES, (orjson.dumps(list(wanted)).decode(),)):
-            graves[trace_id, span_id] = (ns, int(writer, 16))
+    wanted = {place for trace_id, span_id in keys for place in ((trace_id, span_id), (trace_id, ""))}
+    found = connection.execute(_FIND_GRAVES, (orjson.dumps(list(wanted)).decode(),))
+    graves = {(trace_id, span_id): (ns, int(writer, 16)) for trace_id, span_id, ns, writer in found}
 
     def is_gone(trace_id: str, span_id: str, version: Version) -> bool:
         grave = graves.get((trace_id, span_id))
@@ -458,24 +453,22 @@ def _graves(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> 
 
 
 def _is_any_deleted(connection: sqlite3.Connection) -> bool:
+    """Whether any span ever was: nearly always none, and then nothing more is asked."""
     return connection.execute("SELECT 1 FROM deleted LIMIT 1").fetchone() is not None
 
 
-def _rows_of_fields(rows: Iterable[tuple[str, str, Fields]]) -> Iterator[tuple[str | int, ...]]:
-    """Yield the rows of fields of which none was deleted."""
+def _field_rows(spans: Iterable[tuple[str, str, Fields]], is_gone: _IsGone | None) -> Iterator[tuple[str | int, ...]]:
+    """Yield a row for each field, but for those that were deleted."""
     last, writer_text = -1, ""
-    for trace_id, span_id, fields in rows:
-        for (level, kind, key), (value, (ns, writer)) in fields.items():
+    for trace_id, span_id, fields in spans:
+        for (level, kind, key), (value, version) in fields.items():
+            place = span_id if level == "span" else ""
+            if is_gone is not None and is_gone(trace_id, place, version):
+                continue
+            ns, writer = version
             if writer != last:
                 last, writer_text = writer, f"{writer:016x}"
-            yield trace_id, span_id if level == "span" else "", level, kind, key, json_text(value), ns, writer_text
-
-
-def _field_rows(trace_id: str, span_id: str, fields: Fields, is_gone: _IsGone) -> Iterator[tuple[str | int, ...]]:
-    for (level, kind, key), (value, (ns, writer)) in fields.items():
-        place = span_id if level == "span" else ""
-        if not is_gone(trace_id, place, (ns, writer)):
-            yield trace_id, place, level, kind, key, json_text(value), ns, f"{writer:016x}"
+            yield trace_id, place, level, kind, key, json_text(value), ns, writer_text
 
 
 def _fields_of(connection: sqlite3.Connection, span: StoredSpan) -> Fields:

@@ -17,7 +17,6 @@ in two columns of ours:
 
 from __future__ import annotations
 
-import datetime as dt
 import importlib
 import operator
 import re
@@ -56,8 +55,6 @@ __all__ = [
     "schema",
     "span_kind_of",
     "text_and_mime_type",
-    "time_ns",
-    "time_text",
 ]
 
 FORMAT_NAME: Final = "otel_metadata.format"
@@ -155,8 +152,6 @@ _HEX: Final = {digits: re.compile(rf"[0-9a-f]{{{digits}}}", re.ASCII) for digits
 
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-_TIME_TEXT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 
 Row: TypeAlias = "Mapping[str, Any]"
 """A row by column name, JSON columns as values, times as nanoseconds."""
@@ -343,25 +338,6 @@ def _parsed(column: str, value: object) -> Json:
         return cast("Json", orjson.loads(cast("str", value)))
     except orjson.JSONDecodeError as error:
         raise RowError(_got(column, value, f"JSON text ({error})")) from None
-
-
-def time_text(ns: int) -> str:
-    """Return wall nanoseconds as ISO 8601 in UTC, all nine digits."""
-    seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{_EPOCH + dt.timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
-def time_ns(text: str) -> int:
-    """Return the wall nanoseconds of a text of `time_text`.
-
-    Raises:
-        ValueError: It is none.
-    """
-    match = _TIME_TEXT.fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    moment = dt.datetime.fromisoformat(f"{match[1]}+00:00")
-    return (moment - _EPOCH) // dt.timedelta(seconds=1) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
 
 
 def _hidden(record: SpanRecord, fields: Fields) -> dict[str, Json]:

@@ -1,0 +1,60 @@
+"""Times as text: how they are written, how our own are read back, and how those of people are.
+
+Whole nanoseconds on both sides, which a `datetime` does not hold.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Final
+
+__all__ = ["nanoseconds", "time_ns", "time_text"]
+
+_OURS: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
+_ISO_8601: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
+    r"(?:[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?"
+    r"\ ?(?:[Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)?)?"
+)
+_EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 # offsets are added as whole nanoseconds
+
+
+def time_text(ns: int) -> str:
+    """Return wall nanoseconds as ISO 8601 in UTC, all nine digits."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return f"{_EPOCH + dt.timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def time_ns(text: str) -> int:
+    """Return the wall nanoseconds of a text of `time_text`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _OURS.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    moment = dt.datetime.fromisoformat(match[1])
+    return (moment - _EPOCH) // dt.timedelta(seconds=1) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+
+
+def nanoseconds(text: str) -> int | None:
+    """Return a time as whole nanoseconds since the epoch; None for what is not understood.
+
+    A date, or date and time in ISO 8601 with at most nine digits of a second, `Z` or an offset; UTC where none is said.
+    Years 1678 to 2261, which are all that 64 bits hold.
+    """
+    found = _ISO_8601.fullmatch(text)
+    if found is None:
+        return None
+    day, minute, second, fraction, sign, hours, minutes = found.groups()
+    try:
+        time = dt.datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}")
+    except ValueError:
+        return None
+    offset = dt.timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    if int(minutes or 0) > 59 or offset >= dt.timedelta(days=1) or not 1678 <= time.year <= 2261:
+        return None
+    seconds = (time - _EPOCH + (offset if sign == "-" else -offset)) // dt.timedelta(seconds=1)
+    return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
