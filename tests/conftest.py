@@ -1,6 +1,8 @@
 """What holds for every test: nothing of ours is swallowed, nothing leaks into the next test, and the balance holds.
 
-Hypothesis runs its `fast` profile unless HYPOTHESIS_PROFILE names another.
+Hypothesis runs its `fast` profile unless HYPOTHESIS_PROFILE names another. What needs a vendor's own SDK, server or
+engine is collected only where OTEL_METADATA_TEST_BACKENDS is set, as `make test-backends` does, which builds their
+environments: some gigabytes that the other tests need not wait for.
 """
 
 from __future__ import annotations
@@ -23,6 +25,15 @@ from otel_metadata.span_processor import MetadataSpanProcessor
 hypothesis.settings.register_profile("fast", max_examples=50, stateful_step_count=40, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_step_count=80, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+collect_ignore = [] if os.environ.get("OTEL_METADATA_TEST_BACKENDS") else ["clickhouse", "oracles", "servers"]
+
+
+def pytest_report_header() -> str | None:
+    """Say what is left out, so that no run looks like more than it is."""
+    return (
+        f"left out unless named, run by `make test-backends`: {', '.join(collect_ignore)}" if collect_ignore else None
+    )
 
 
 @pytest.fixture(autouse=True)

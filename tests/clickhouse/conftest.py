@@ -1,12 +1,7 @@
-"""One engine for all tests of a run, a database for each test.
-
-Collected only where OTEL_METADATA_TEST_BACKENDS is set, as `make test-clickhouse` does, which builds the engine's
-environment: 930 MB that the other tests need not wait for.
-"""
+"""One engine for all tests of a run, a database for each test."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,8 +9,6 @@ from tests.clickhouse.engine import Engine
 from tests.store.contract import OpenStore
 
 from otel_metadata.store.clickhouse import ClickHouseStore
-
-collect_ignore_glob = [] if os.environ.get("OTEL_METADATA_TEST_BACKENDS") else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,6 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "oracles" / "programs" / "arize_sdk.py"
 AT_MILLIS = 1_700_000_000_000
 
-pytestmark = pytest.mark.skipif(
-    "OTEL_METADATA_TEST_BACKENDS" not in os.environ,
-    reason="needs Arize's SDK: OTEL_METADATA_TEST_BACKENDS is not set",
-)
-
 
 @pytest.fixture(scope="module")
 def ran() -> subprocess.CompletedProcess[str]:

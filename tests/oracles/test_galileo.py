@@ -20,11 +20,6 @@ from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef
 
-pytestmark = pytest.mark.skipif(
-    "OTEL_METADATA_TEST_BACKENDS" not in os.environ,
-    reason="needs the vendors' SDKs; `make test-backends` has them",
-)
-
 SPAN, TRACE = identifier(1), identifier(2)
 ROUTING = {
     "galileo.project.name": "shop",

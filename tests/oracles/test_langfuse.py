@@ -10,7 +10,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import langfuse
 import pytest
+from langfuse.span_filter import is_default_export_span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -18,21 +20,14 @@ from tests.exporters.vendors.langfuse import PUBLIC_KEY, LangfuseDouble, exporte
 from tests.exporters.vendors.server import KEY, Request
 
 import otel_metadata as om
+from otel_metadata.backends.langfuse import destination
 from otel_metadata.exporters.langfuse import LangfusePatchExporter
+from otel_metadata.late.in_flight import merged
 from otel_metadata.live.settings import SCOPE_NAME
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef
-
-if "OTEL_METADATA_TEST_BACKENDS" not in os.environ:
-    pytest.skip("OTEL_METADATA_TEST_BACKENDS is not set: run `make test-backends`", allow_module_level=True)
-
-import langfuse
-from langfuse.span_filter import is_default_export_span
-
-from otel_metadata.backends.langfuse import destination
-from otel_metadata.late.in_flight import merged
 
 AT = 1_700_000_000_000_000_000
 VALUES: dict[str, Any] = {"s": "x", "t": "123", "n": 0, "f": 0.5, "b": False, "o": {"a": [1]}, "l": ["a", "b"]}

@@ -20,14 +20,8 @@ from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch
 
-BACKENDS = os.environ.get("OTEL_METADATA_TEST_BACKENDS", "")
-"""Set where `langwatch` is installed: beside us, or, when it is the path of a Python interpreter, for that one."""
-
-PYTHON = BACKENDS if os.path.isfile(BACKENDS) else sys.executable
 PROGRAM = Path(__file__).with_name("langwatch_sdk.py")
 AT = 1_700_000_000_000_000_000
-
-pytestmark = pytest.mark.skipif(not BACKENDS, reason="OTEL_METADATA_TEST_BACKENDS is not set: no vendor SDK is there")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +30,7 @@ def theirs():
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LANGWATCH_", "OTEL_"))}
     with LangWatch() as double:
         done = subprocess.run(
-            [PYTHON, str(PROGRAM), double.url, KEY],
+            [sys.executable, str(PROGRAM), double.url, KEY],
             capture_output=True,
             text=True,
             timeout=120,

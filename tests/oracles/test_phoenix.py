@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.exporters.vendors.phoenix import PhoenixDouble
 from tests.exporters.vendors.server import KEY, Request
 from tests.servers.servers import PHOENIX_BIN
@@ -19,12 +18,7 @@ from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef
 
-VARIABLE = "OTEL_METADATA_TEST_BACKENDS"
 PROGRAM = Path(__file__).with_name("phoenix_client.py")
-
-pytestmark = pytest.mark.skipif(
-    not os.environ.get(VARIABLE), reason=f"{VARIABLE} is not set; `make test-backends` sets it"
-)
 
 REF = SpanRef(1, 2)
 PATCH = Patch(

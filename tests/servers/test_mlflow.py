@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +25,6 @@ from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.model.merge import Json
 from otel_metadata.model.outcome import Delivered, Pause, Rejected
 from otel_metadata.model.patch import Patch
-
-pytestmark = pytest.mark.skipif(
-    "OTEL_METADATA_TEST_BACKENDS" not in os.environ, reason="needs the MLflow server: make test-backends"
-)
 
 DOCUMENT: dict[str, Json] = {"s": "x", "n": 0, "f": 0.5, "b": False, "none": None, "o": {"a": [1]}, "l": ["a", "b"]}
 AS_TEXT = {"s": "x", "n": "0", "f": "0.5", "b": "false", "none": "null", "o": '{"a":[1]}', "l": '["a","b"]'}
