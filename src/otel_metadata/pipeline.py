@@ -44,7 +44,17 @@ if TYPE_CHECKING:
     from otel_metadata.model.masking import Mask
     from otel_metadata.seams import SpanStore
 
-__all__ = ["VARIABLES", "Pipeline", "configure", "default_store", "flush", "open_store", "shutdown", "stats"]
+__all__ = [
+    "VARIABLES",
+    "Pipeline",
+    "configure",
+    "default_store",
+    "flush",
+    "names_store",
+    "open_store",
+    "shutdown",
+    "stats",
+]
 
 DEFAULT_DESTINATION: Final = "sqlite:///otel_metadata.db"
 
@@ -406,6 +416,11 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
     )
 
 
+def names_store(text: str) -> bool:
+    """Whether a text given to `configure` is the URL of a store, rather than the name or URL of another destination."""
+    return text.partition("://")[0] in _STORE_SCHEMES
+
+
 def default_store() -> str:
     """Return the URL of the store that `configure()` sends to: the first one that the environment names.
 
@@ -414,7 +429,7 @@ def default_store() -> str:
     """
     named = list(_from_environment())
     for text in named:
-        if text.partition("://")[0] in _STORE_SCHEMES:
+        if names_store(text):
             return text
     raise ConfigurationError(
         DESTINATIONS,
@@ -470,7 +485,7 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
                 raise ConfigurationError(f"entry point {entry_point.value}", type(made).__name__, "a Destination")
             return made
     raise ConfigurationError(
-        "configure",
+        "destination",
         _without_password(given),
         f"a Destination, sqlite:///file.db, {_CLICKHOUSE_URL}, an http:// or https:// OTLP endpoint, or one of "
         + ", ".join(sorted([*named, *backends.NAMES])),

@@ -545,7 +545,7 @@ NO_SPAN = f"Span {'f' * 16} is not in <SqliteStore"
     ("words", "message"),
     [
         (("ls", "--store", "sqlite:///nowhere.db"), "nowhere.db: no such file; expected a store that a process has"),
-        (("ls", "--store", "otlp"), "store is 'otlp'; expected sqlite:///"),
+        (("ls", "--store", "otlp"), "Client is 'otlp'; expected a destination that keeps its spans in a store"),
         (("ls", "--store", "sqlite:///{directory}"), "{directory} is not a file; expected"),
         (("ls", "--store", "sqlite:///{notes}"), "{notes} is not an SQLite database"),
         (("ls", "--cursor", "x"), "cursor is 'x'; expected the `next_cursor` of a page"),

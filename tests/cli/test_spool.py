@@ -115,7 +115,7 @@ def test_what_was_retried_is_drained_with_its_values(spool, tmp_path):
     [
         (["list"], "no spool was named; expected --spool PATH, or OTEL_PYTHON_METADATA_SPOOL."),
         (["list", "--spool", "nowhere.db"], "nowhere.db: no such file; expected the spool that"),
-        (["drain", "--spool", "{spool}", "--to", "nowhere"], "configure is 'nowhere'; expected a Destination"),
+        (["drain", "--spool", "{spool}", "--to", "nowhere"], "destination is 'nowhere'; expected a Destination"),
         (["show", "9", "--spool", "{spool}"], "there is no dead letter 9; expected one of [1, 2, 3]."),
         (["drop", "--spool", "{spool}"], "no dead letter was named; expected numbers as"),
     ],

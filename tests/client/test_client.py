@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.store.contract import START_NS, ended_span, metadata, trace_hex
 
 import otel_metadata as om
+from otel_metadata.client import client as client_module
 from otel_metadata.client import updates
 from otel_metadata.client.client import Spans
 from otel_metadata.errors import (
@@ -310,17 +313,15 @@ class TestOpening:
             "sqlite://",
             "sqlite:///",
             "sqlite://spans.db",
-            "otlp",
+            "telemetry",
             "postgres://u:secret@h/db",
             None,
             Path("spans.db"),
         ],
     )
-    def test_what_names_no_store_is_refused(self, url: Any) -> None:
+    def test_what_names_neither_store_nor_destination_is_refused(self, url: Any) -> None:
         """The error shows the forms that are understood, and no password."""
-        with pytest.raises(
-            ConfigurationError, match=r"sqlite:///relative\.db, sqlite:////absolute\.db, or clickhouse://"
-        ) as error:
+        with pytest.raises(ConfigurationError, match=r"sqlite:///.*, .*clickhouse://") as error:
             om.Client(url)
 
         assert "secret" not in str(error.value)
@@ -360,6 +361,30 @@ class TestOpening:
             assert repr(client) == "<Client away>"
             with pytest.raises(ConfigurationError, match="'away'; expected a destination that keeps its spans in a st"):
                 ask(client.spans)
+
+    def test_a_destination_has_its_name_here_too(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """What `configure` takes as text is taken."""
+        with om.Client("console") as client:
+            report = client.spans.update_metadata(
+                [{"context.trace_id": trace_hex(5), "context.span_id": SPAN, "attributes.metadata.region": "eu"}]
+            )
+
+        assert report["spans_updated"] == 1
+        assert 'span.metadata.region="eu"' in capsys.readouterr().out
+
+    def test_a_destination_that_was_made_here_is_closed_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its exporters give back what they hold; those of a destination that was given are its owner's."""
+        exporter, spans = InMemoryPatchExporter(), InMemorySpanExporter()
+        destination = om.Destination("away", spans, exporter)
+        monkeypatch.setattr(client_module, "make_destinations", lambda *_: (destination,))
+
+        om.Client(destination).close()
+        assert not exporter.is_shut_down
+        assert spans.export([]) is SpanExportResult.SUCCESS
+
+        om.Client("away").close()
+        assert exporter.is_shut_down
+        assert spans.export([]) is SpanExportResult.FAILURE
 
     @pytest.mark.parametrize("form", [lambda ref: ref, lambda ref: ref.to_traceparent(), lambda ref: ref.span_id_hex])
     def test_a_span_is_found_by_whatever_names_it(self, metadata_pipeline: InMemoryPipeline, form: Any) -> None:

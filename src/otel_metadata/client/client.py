@@ -34,7 +34,7 @@ from otel_metadata.model.merge import Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
-from otel_metadata.pipeline import open_store
+from otel_metadata.pipeline import make_destinations, names_store, open_store
 from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
@@ -70,28 +70,37 @@ class Client:
 
         Args:
             url_or_destination: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`,
-                `"clickhouse://user:password@host:8123/database"`, or a destination. One that keeps its spans in a store
-                is read and written there; any other takes updates only, and has to be one of its own: not a
-                destination of a pipeline that runs.
+                `"clickhouse://user:password@host:8123/database"`, or a destination: an object, or a text as `configure`
+                takes it (`"langfuse"`, `"otlp"`, …). One that keeps its spans in a store is read and written there; any
+                other takes updates only, and has to be one of its own: not a destination of a pipeline that runs.
             create: Make the store's file or tables where there are none, for `spans.log`.
 
         Raises:
-            ConfigurationError: It names no store.
+            ConfigurationError: It names neither, or what a destination needs is not there.
         """
-        self._own: SpanStore | None = None
+        # What was made here is closed here.
+        self._own_store: SpanStore | None = None
+        self._own_destination: Destination | None = None
         where: SpanStore | Destination
         if isinstance(url_or_destination, Destination):
             where = getattr(url_or_destination.patch_exporter, "store", url_or_destination)
+        elif isinstance(url_or_destination, str) and not names_store(url_or_destination):
+            (where,) = make_destinations(url_or_destination)
+            self._own_destination = where
         else:
-            where = self._own = open_store(url_or_destination, create=create)
+            where = self._own_store = open_store(url_or_destination, create=create)
         self._where = where
         self.spans = Spans(where)
 
     def close(self) -> None:
-        """Close the store, if it was opened here; end the wait of an update that is under way to a destination."""
+        """Close what was opened here; end the wait of an update that is under way to a destination."""
         self.spans.close()
-        if self._own is not None:
-            self._own.close()
+        if self._own_store is not None:
+            self._own_store.close()
+        if self._own_destination is not None:
+            self._own_destination.patch_exporter.shutdown()
+            if self._own_destination.span_exporter is not None:
+                self._own_destination.span_exporter.shutdown()
 
     def __enter__(self) -> Client:
         """Return the client itself."""
