@@ -21,7 +21,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_metadata.model.merge import Fields
+from otel_metadata.model.evaluation import Evaluation
+from otel_metadata.model.merge import Field, FieldName
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
@@ -38,11 +39,11 @@ REGIONS = ("eu-central", "eu-west", "us-east", "us-west")
 class EndedSpan(ReadableSpan):
     """An ended span with its exact fields beside it, as a store is given it."""
 
-    fields: Fields
+    fields: dict[FieldName, Field]
 
 
 def ended_span(number: int, chance: random.Random) -> EndedSpan:
-    """Return a span with three metadata keys: one of four values, one of its own, and a number."""
+    """Return a span with metadata of four values, of its own, and of numbers; every 100th is judged."""
     start_ns = START_NS + number * 1_000_000
     span = EndedSpan(
         name="answer",
@@ -59,6 +60,9 @@ def ended_span(number: int, chance: random.Random) -> EndedSpan:
         ("span", "metadata", "customer"): (f"customer-{number // 7}", version),
         ("span", "metadata", "step"): (number % 100, version),
     }
+    if number % 100 == 0:
+        label = "correct" if number % 1_000 else "wrong"
+        span.fields["span", "evaluation", "Correctness"] = (Evaluation("Correctness", label=label).to_json(), version)
     return span
 
 
@@ -107,6 +111,9 @@ def page_millis(store: SqliteStore, count: int) -> dict[str, float]:
         "metadata.customer = '…' (7 of all)": f"metadata.customer = 'customer-{count // 14}'",
         "metadata.step = 17 (every 100th)": "metadata.step = 17",
         "metadata.region = '…' AND metadata.step = 19": "metadata.region = 'us-west' AND metadata.step = 19",
+        "metadata.region = '…' AND metadata.customer = '…'": f"metadata.region = 'us-west' "
+        f"AND metadata.customer = 'customer-{count // 14}'",
+        "eval.Correctness.label = 'wrong' (every 1,000th)": "eval.Correctness.label = 'wrong'",
         "metadata.region = 'nowhere' (none)": "metadata.region = 'nowhere'",
     }
     found = {}

@@ -112,6 +112,27 @@ def _fields(chance: random.Random, number: int, only: str = "") -> dict[FieldNam
     }
 
 
+def _is_no_and(condition: Condition) -> bool:
+    return not isinstance(condition, And)
+
+
+_LEVELS = st.sampled_from(("span", "trace"))
+_TEXT = st.sampled_from(TEXTS)
+# What is asked by equality, and so may be read off an index.
+_INDEXED = st.builds(
+    Compare,
+    st.builds(Subject, _LEVELS, st.just("metadata"), st.sampled_from(KEYS)),
+    st.just("="),
+    st.sampled_from((*TEXTS, *NUMBERS, True, False)),
+) | st.builds(
+    Compare,
+    st.builds(Subject, st.just("span"), st.sampled_from(("user_id", "session_id")))
+    | st.builds(Subject, _LEVELS, st.just("evaluation"), st.sampled_from(KEYS[:3]), st.just("label")),
+    st.just("="),
+    _TEXT,
+)
+
+
 class FilterContract:
     """The tests; a subclass gives the fixture `filled`."""
 
@@ -142,16 +163,11 @@ class FilterContract:
     def test_an_index_finds_what_a_walk_finds(
         self, filled: SpanStore, records: list[SpanRecord], data: st.DataObject
     ) -> None:
-        """What is asked by equality, alone or beside more, on a page or behind a place."""
-        kinds = [("span", "metadata"), ("trace", "metadata"), ("span", "user_id"), ("span", "session_id")]
-        level, kind = data.draw(st.sampled_from(kinds))
-        key = data.draw(st.sampled_from(KEYS)) if kind == "metadata" else ""
-        value = data.draw(st.sampled_from((*TEXTS, *NUMBERS, True, False) if kind == "metadata" else TEXTS))
-        condition: Condition = Compare(Subject(level, kind, key), "=", value)  # type: ignore[arg-type]
-        if data.draw(st.booleans()):
-            condition = And(
-                (data.draw(conditions(max_leaves=1).filter(lambda one: not isinstance(one, And))), condition)
-            )
+        """What is asked by equality, alone, beside another such, or beside more; on a page or behind a place."""
+        condition: Condition = data.draw(_INDEXED)
+        others = data.draw(st.lists(_INDEXED | conditions(max_leaves=1).filter(_is_no_and), max_size=2))
+        if others:
+            condition = And((*others, condition))
         after = data.draw(st.none() | st.sampled_from([record.position for record in records]))
         limit = data.draw(st.none() | st.integers(1, 5))
         wanted = [record.position for record in records if holds(condition, record)]

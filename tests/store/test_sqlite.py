@@ -26,6 +26,8 @@ from tests.store.contract import (
 
 from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.condition import And, Compare, Condition, HasTag, Subject
+from otel_metadata.model.evaluation import Evaluation
+from otel_metadata.model.merge import Fields
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import SpanRef
@@ -73,6 +75,8 @@ REGION = Compare(Subject("span", "metadata", "region"), "=", "us")
 USER = Compare(Subject("span", "user_id"), "=", "ann")
 TENANT = Compare(Subject("trace", "metadata", "tenant"), "=", 5)
 STEP = Compare(Subject("span", "metadata", "step"), ">", 5)
+LABEL = Compare(Subject("span", "evaluation", "Correctness", "label"), "=", "wrong")
+TRACE_LABEL = Compare(Subject("trace", "evaluation", "Correctness", "label"), "=", "wrong")
 
 
 class TestPlan:
@@ -86,6 +90,7 @@ class TestPlan:
             (SpanQuery(project="shop", start_ns=1), "spans_by_project"),
             (SpanQuery(condition=REGION), "fields_by_value"),
             (SpanQuery(condition=HasTag("span", "vip")), "fields_by_value"),
+            (SpanQuery(condition=And((STEP, LABEL)), start_ns=1), "fields_by_label"),
             (SpanQuery(condition=And((STEP, REGION)), start_ns=1, end_ns=5), "fields_by_value"),
             (SpanQuery(condition=REGION, after=Position(2, "a", "b"), project="shop"), "fields_by_value"),
         ],
@@ -99,15 +104,44 @@ class TestPlan:
         assert index in plan[0]
         assert not any("TEMP B-TREE" in line or (line.startswith("SCAN s ") and index not in line) for line in plan)
 
-    @pytest.mark.parametrize("condition", [USER, TENANT], ids=["user", "trace metadata"])
+    @pytest.mark.parametrize(
+        ("condition", "index"),
+        [(USER, "fields_by_value"), (TENANT, "fields_by_value"), (TRACE_LABEL, "fields_by_label")],
+        ids=["user", "trace metadata", "trace evaluation"],
+    )
     def test_what_is_said_of_a_trace_leads_to_its_spans(
-        self, store: SqliteStore, path: Path, condition: Condition
+        self, store: SqliteStore, path: Path, condition: Condition, index: str
     ) -> None:
         """No span of another trace is looked at."""
         plan = self.plan(store, path, SpanQuery(condition=condition))
 
-        assert any("fields_by_value" in line for line in plan)
+        assert any(index in line for line in plan)
         assert any(line.startswith("SEARCH s ") and "trace_id=?" in line for line in plan)
+
+    @pytest.mark.parametrize("condition", [And((REGION, LABEL)), And((LABEL, REGION))], ids=["last", "first"])
+    def test_of_several_values_the_rarest_leads(self, store: SqliteStore, path: Path, condition: Condition) -> None:
+        """Wherever it stands: what many spans have is not walked over to find the few that have both."""
+        verdict = Evaluation("Correctness", label="wrong").to_json()
+        wrong: Fields = {("span", "evaluation", "Correctness"): (verdict, (9, 1))}
+        store.write([ended_span(at, fields=metadata(region="us") | (wrong if at == 3 else {})) for at in range(1, 9)])
+        plan = self.plan(store, path, SpanQuery(condition=condition))
+
+        assert "fields_by_label" in plan[0]
+        assert only(store, condition=condition).span_id == f"{3:016x}"
+
+    def test_values_are_counted_only_where_there_is_a_choice_and_not_beyond_what_is_quick(self) -> None:
+        """A page is not worth a walk over an index to find the better one."""
+        asked: list[sqlite_query.Sql] = []
+
+        def count(question: sqlite_query.Sql) -> int:
+            asked.append(question)
+            return 0
+
+        sqlite_query.select(SpanQuery(condition=And((REGION, STEP))), count=count)
+        assert asked == []
+
+        sqlite_query.select(SpanQuery(condition=And((REGION, LABEL))), count=count)
+        assert [question.sql.endswith("LIMIT 1000)") for question in asked] == [True, True]
 
     @pytest.mark.parametrize(
         ("query", "index"),
@@ -120,35 +154,42 @@ class TestPlan:
     @staticmethod
     def plan(store: SqliteStore, path: Path, query: SpanQuery) -> list[str]:
         store.write([ended_span()])
-        selection = sqlite_query.select(query)
         connection = sqlite3.connect(path)
         try:
+            selection = sqlite_query.select(query, count=sqlite_query.counting(connection))
             return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {selection.sql}", selection.values)]
         finally:
             connection.close()
 
 
 class TestUpgrade:
-    def test_a_file_of_version_1_is_brought_up_to_date(self, path: Path) -> None:
+    @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+    def test_a_file_of_an_earlier_version_is_brought_up_to_date(self, path: Path, version: int) -> None:
         """With all that is in it; a page is found by a value that was there before."""
         connection = sqlite3.connect(path)
-        connection.executescript(
-            f"{sqlite_module._SCHEMA}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;"
-        )
+        for script in (sqlite_module._SCHEMA, sqlite_module._VERSION_2, sqlite_module._VERSION_3)[:version]:
+            connection.executescript(script)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {version}")
         span = (trace_hex(), f"{1:016x}", None, "", "old", "CLIENT", START_NS, START_NS + 1, "OK", None)
         connection.execute(
             f"INSERT INTO spans VALUES ({', '.join('?' * 16)})",
             (*span, "{}", "[]", "[]", '{"service.name":"shop"}', "", None),
         )
         field = (trace_hex(), f"{1:016x}", "span", "metadata", "region", '"us"', 5, f"{1:016x}")
-        connection.execute(f"INSERT INTO fields VALUES ({', '.join('?' * 8)})", field)
+        verdict = (*field[:3], "evaluation", "C", '{"label":"wrong"}', *field[6:])
+        columns = "trace_id, span_id, level, kind, key, value, ns, writer"
+        connection.executemany(f"INSERT INTO fields ({columns}) VALUES ({', '.join('?' * 8)})", [field, verdict])
+        connection.execute("UPDATE fields SET start_ns = ?", (START_NS,)) if version > 1 else None
         connection.commit()
         connection.close()
         store = SqliteStore(path)
 
-        (record,) = store.query(SpanQuery(condition=REGION, project="shop"))
+        wrong = Compare(Subject("span", "evaluation", "C", "label"), "=", "wrong")
 
-        assert (record.name, record.metadata) == ("old", {"region": "us"})
+        for condition in (REGION, wrong):
+            record = only(store, condition=condition, project="shop")
+            assert (record.name, record.metadata) == ("old", {"region": "us"})
         store.close()
         assert int.from_bytes(path.read_bytes()[60:64], "big") == SCHEMA_VERSION
 

@@ -28,7 +28,7 @@ from otel_metadata.seams import SystemClock
 from otel_metadata.store import sqlite_export, sqlite_filter, sqlite_query
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite_file import Layout, create_private_file, leave_to_the_parent, prepare
-from otel_metadata.store.sqlite_query import COLUMNS
+from otel_metadata.store.sqlite_query import COLUMNS, counting
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +42,7 @@ __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "SqliteStore"]
 APPLICATION_ID: Final = 0x6F74_656D
 """SQLite's `application_id` of our files ("otem"): a database without it is somebody else's."""
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """SQLite's `user_version`: a higher one was written by a newer version."""
 
 _SCHEMA: Final = """
@@ -79,7 +79,14 @@ CREATE TABLE deleted (
 ) WITHOUT ROWID
 """
 
-_LAYOUT: Final = Layout("a store", "a store of otel-metadata", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_2,))
+_VERSION_3: Final = f"""
+CREATE INDEX fields_by_label ON fields (level, key, json_extract(value, '$.label'), start_ns)
+    WHERE {sqlite_query.LABELLED}
+"""
+
+_LAYOUT: Final = Layout(
+    "a store", "a store of otel-metadata", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_2, _VERSION_3)
+)
 
 _WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
 
@@ -242,9 +249,9 @@ class SqliteStore:
         Raises:
             StoreError: It cannot be read.
         """
-        selection = sqlite_query.select(query)
 
         def read(connection: sqlite3.Connection) -> list[SpanRecord]:
+            selection = sqlite_query.select(query, count=counting(connection))
             spans = [_stored_span(row) for row in connection.execute(selection.sql, selection.values)]
             return [assemble(span, _fields_of(connection, span)) for span in spans]
 

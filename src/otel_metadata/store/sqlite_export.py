@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from otel_metadata.model.record import StoredSpan
-    from otel_metadata.store.sqlite_filter import Sql
 
 __all__ = ["batches"]
 
@@ -73,7 +72,7 @@ def batches(read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredS
     after, left = query.after, query.limit
     while left is None or left > 0:
         count = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
-        page = sqlite_query.select(replace(query, after=after, limit=count), _COLUMNS)
+        page = replace(query, after=after, limit=count)
         rows = read(lambda connection: _page(connection, page))  # noqa: B023 # called at once
         if not rows:
             return
@@ -83,11 +82,12 @@ def batches(read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredS
         left = None if left is None else left - len(rows)
 
 
-def _page(connection: sqlite3.Connection, page: Sql) -> list[_Row]:
+def _page(connection: sqlite3.Connection, page: SpanQuery) -> list[_Row]:
+    selection = sqlite_query.select(page, _COLUMNS, count=sqlite_query.counting(connection))
     # A trace's fields are far from its spans in the file: with SQLite's 2 MB a page takes a third longer.
     connection.execute("PRAGMA cache_size = -32000")
     rows, chars = [], 0
-    for row in connection.execute(page.sql, page.values):
+    for row in connection.execute(selection.sql, selection.values):
         rows.append(row)
         chars += len(row[10]) + len(row[11]) + len(row[-1] or "")
         if chars > _PAGE_CHARS:

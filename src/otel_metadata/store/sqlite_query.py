@@ -1,13 +1,15 @@
 """A question about stored spans as one SELECT of SQLite.
 
-Two ways lead to a page. Where the condition asks for a value that `fields_by_value` has in the order of time, the page
-is read off that index, and only its spans are looked at. Otherwise spans are looked at one after the other, newest
-first, until the page is full: quick for what is frequent, and a walk over all spans for what is rare.
+Two ways lead to a page. Where the condition asks for a value that an index has in the order of time (`fields_by_value`,
+or `fields_by_label` of evaluations), the page is read off that index, and only its spans are looked at; of several such
+values the rarest leads. Otherwise spans are looked at one after the other, newest first, until the page is full: quick
+for what is frequent, and a walk over all spans for what is rare.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -17,10 +19,12 @@ from otel_metadata.store import sqlite_filter
 from otel_metadata.store.sqlite_filter import Sql, Value, json_types
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from otel_metadata.model.condition import Scalar
     from otel_metadata.model.record import SpanQuery
 
-__all__ = ["COLUMNS", "INDEXED", "select"]
+__all__ = ["COLUMNS", "INDEXED", "LABELLED", "Count", "counting", "select"]
 
 COLUMNS: Final = (
     "trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message, "
@@ -33,25 +37,50 @@ _MAX_INDEXED: Final = 256
 INDEXED: Final = f"kind IN ('metadata', 'tag', 'user_id', 'session_id') AND length(value) <= {_MAX_INDEXED}"
 """The WHERE of the index `fields_by_value`: SQLite uses it only where a question has the same words."""
 
-_INDEXED_OF_F: Final = INDEXED.replace("kind", "f.kind").replace("value", "f.value")
+LABELLED: Final = "kind = 'evaluation' AND json_type(value, '$.label') = 'text'"
+"""The WHERE of the index `fields_by_label`, likewise."""
+
+_INDEXED_OF_F, _LABELLED_OF_F = (
+    text.replace("kind", "f.kind").replace("value", "f.value") for text in (INDEXED, LABELLED)
+)
+
+_RARE: Final = 1_000
+"""Fields are counted up to here, in a millisecond; between values that are more frequent the first one leads."""
+
+Count: TypeAlias = "Callable[[Sql], int]"
+"""Answers a SELECT of one number."""
 
 _COLUMNS_OF_S: Final = ", ".join(f"s.{column}" for column in COLUMNS.split(", "))
 
 
 class _Driver(NamedTuple):
-    """Where spans are read from, what holds there, and which of its tables has the starts in the order of the page."""
+    """Where spans are read from.
+
+    Attributes:
+        source: What is selected from.
+        where: What holds there.
+        ordered: The table that has the starts in the order of the page.
+        fields: The condition on `fields AS f` by which its spans are found; None for all spans.
+    """
 
     source: Sql
     where: Sql | None
     ordered: str
+    fields: Sql | None = None
 
 
 _ALL_SPANS: Final = _Driver(Sql("spans AS s"), None, "s")
 
 
-def select(query: SpanQuery, columns: str = _COLUMNS_OF_S) -> Sql:
-    """Return the SELECT of `s.<column>`s that answers *query*, newest start first."""
-    source, first, at = _driver(query)
+def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lambda _: 0) -> Sql:
+    """Return the SELECT of `s.<column>`s that answers *query*, newest start first.
+
+    Args:
+        query: Which spans.
+        columns: What to select of each.
+        count: Counts the fields of a way to the page, where there are several ways.
+    """
+    source, first, at, _ = _driver(query, count)
     where = [
         first,
         _if(query.trace_id, "s.trace_id = ?"),
@@ -72,16 +101,32 @@ def select(query: SpanQuery, columns: str = _COLUMNS_OF_S) -> Sql:
     )
 
 
+def counting(connection: sqlite3.Connection) -> Count:
+    """Return what answers from *connection*."""
+
+    def count(question: Sql) -> int:
+        found: int = connection.execute(question.sql, question.values).fetchone()[0]
+        return found
+
+    return count
+
+
 def _if(value: Value | None, sql: str) -> Sql | None:
     return None if value is None else Sql(sql, (value,))
 
 
-def _driver(query: SpanQuery) -> _Driver:
-    """Return the shortest way to the page that is known without a look at what is stored."""
-    if query.trace_id is None and query.span_id is None and query.condition is not None:
-        parts = query.condition.parts if isinstance(query.condition, And) else (query.condition,)
-        return next((found for found in map(_indexed, parts) if found is not None), _ALL_SPANS)
-    return _ALL_SPANS
+def _driver(query: SpanQuery, count: Count) -> _Driver:
+    """Return the shortest way to the page; of equal ones the first."""
+    if query.trace_id is not None or query.span_id is not None or query.condition is None:
+        return _ALL_SPANS
+    parts = query.condition.parts if isinstance(query.condition, And) else (query.condition,)
+    ways = [way for way in map(_indexed, parts) if way is not None]
+    return min(ways, key=lambda way: count(_counted(way.fields))) if len(ways) > 1 else next(iter(ways), _ALL_SPANS)
+
+
+def _counted(fields: Sql | None) -> Sql:
+    where, values = fields or Sql("1")
+    return Sql(f"SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {where} LIMIT {_RARE})", values)
 
 
 def _indexed(part: Condition) -> _Driver | None:
@@ -90,6 +135,10 @@ def _indexed(part: Condition) -> _Driver | None:
             return _by_value(_fields("span", "tag", tag, True))
         case Compare(subject=Subject(level=level, kind="metadata", key=key), op="=", value=value) if _is_short(value):
             fields = _fields(level, "metadata", key, value)
+            return _by_value(fields) if level == "span" else _by_trace(fields)
+        case Compare(subject=Subject(level=level, kind="evaluation", key=key, part="label"), op="=", value=str(value)):
+            label = "f.level = ? AND f.key = ? AND json_extract(f.value, '$.label') = ?"
+            fields = Sql(f"{label} AND {_LABELLED_OF_F}", (level, key, value))
             return _by_value(fields) if level == "span" else _by_trace(fields)
         case Compare(subject=Subject(kind="user_id" | "session_id" as kind), op="=", value=str(value)) if _is_short(
             value
@@ -124,7 +173,10 @@ def _fields(level: str, kind: str, key: str, value: Scalar) -> Sql:
 def _by_value(fields: Sql) -> _Driver:
     # CROSS JOIN: SQLite keeps the order of the tables, and with it that of the index.
     return _Driver(
-        Sql("fields AS f CROSS JOIN spans AS s ON s.trace_id = f.trace_id AND s.span_id = f.span_id"), fields, "f"
+        Sql("fields AS f CROSS JOIN spans AS s ON s.trace_id = f.trace_id AND s.span_id = f.span_id"),
+        fields,
+        "f",
+        fields,
     )
 
 
@@ -137,4 +189,5 @@ def _by_trace(fields: Sql) -> _Driver:
         ),
         None,
         "s",
+        fields,
     )
