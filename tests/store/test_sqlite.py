@@ -169,6 +169,8 @@ class TestUpgrade:
         connection = sqlite3.connect(path)
         for script in (sqlite_module._SCHEMA, sqlite_module._VERSION_2, sqlite_module._VERSION_3)[:version]:
             connection.executescript(script)
+        if version == 2:
+            connection.execute("CREATE INDEX fields_by_value ON fields (key) WHERE kind IN ('metadata')")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {version}")
         span = (trace_hex(), f"{1:016x}", None, "", "old", "CLIENT", START_NS, START_NS + 1, "OK", None)

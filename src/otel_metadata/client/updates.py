@@ -107,7 +107,8 @@ class StoreUpdates:
 
     def _apply(self, rows: Rows, part: Sequence[int], *, all_or_none: bool = False) -> None:
         span_ids = rows.span_ids
-        places: list[tuple[int, str]] = []
+        placed: list[int] = []
+        by_trace: dict[str, list[int]] = {}
         # A few at a time, for the garbage collector's sake: it walks over what is held.
         for start in range(0, len(part), _FIND_ROWS):
             some = part[start : start + _FIND_ROWS]
@@ -115,17 +116,20 @@ class StoreUpdates:
             for row in some:
                 trace_id = self._trace_id(span_ids[row], rows.trace_ids[row], found)
                 if trace_id is not None:
-                    places.append((row, trace_id))
+                    by_trace.setdefault(trace_id, []).append(len(placed))
+                    placed.append(row)
                 elif all_or_none:
                     raise SpanNotFoundError(span_ids[row], repr(self._store))
                 else:
                     rows.reject(row, "segment_not_found", f": span {span_ids[row]} is not in {self._store!r}.")
-        versions = draw(self._versions, len(places))
-        # One after the other, for the same reason.
+        versions = list(draw(self._versions, len(placed)))
+        # In the order in which they lie in a store: a frame in any other is written a third quicker. One after the
+        # other, for the garbage collector's sake again.
         self._store.patch_rows(
-            (trace_id, span_ids[row], fields)
-            for (row, trace_id), version in zip(places, versions, strict=True)
-            if (fields := rows.fields(row, version))
+            (trace_id, span_ids[placed[at]], fields)
+            for trace_id in sorted(by_trace)
+            for at in by_trace[trace_id]
+            if (fields := rows.fields(placed[at], versions[at]))
         )
 
     def log(

@@ -63,6 +63,7 @@ CREATE TABLE fields (
 ) WITHOUT ROWID;
 """
 
+# Indexes of values are made anew by the last version: `sqlite_query` writes the same condition.
 _VERSION_2: Final = f"""
 ALTER TABLE spans ADD COLUMN project TEXT GENERATED ALWAYS AS ({sqlite_filter.PROJECT}) VIRTUAL;
 DROP INDEX spans_by_start;
@@ -71,8 +72,6 @@ CREATE INDEX spans_by_project ON spans (project, start_ns, trace_id, span_id);
 ALTER TABLE fields ADD COLUMN start_ns INTEGER;
 UPDATE fields SET start_ns = (SELECT start_ns FROM spans
     WHERE spans.trace_id = fields.trace_id AND spans.span_id = fields.span_id);
-CREATE INDEX fields_by_value ON fields (level, kind, key, json_extract(value, '$'), start_ns)
-    WHERE {sqlite_query.INDEXED};
 CREATE TABLE deleted (
     trace_id TEXT NOT NULL, span_id TEXT NOT NULL, ns INTEGER NOT NULL, writer TEXT NOT NULL,
     PRIMARY KEY (trace_id, span_id)
@@ -80,6 +79,9 @@ CREATE TABLE deleted (
 """
 
 _VERSION_3: Final = f"""
+DROP INDEX IF EXISTS fields_by_value;
+CREATE INDEX fields_by_value ON fields (level, kind, key, json_extract(value, '$'), start_ns)
+    WHERE {sqlite_query.INDEXED};
 CREATE INDEX fields_by_label ON fields (level, key, json_extract(value, '$.label'), start_ns)
     WHERE {sqlite_query.LABELLED}
 """
