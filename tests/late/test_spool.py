@@ -370,6 +370,27 @@ def test_a_write_waits_for_that_of_another_process(ticking, other_writer, ids):
     assert clock.waits == 3
 
 
+def test_a_slot_that_could_not_be_leased_is_taken_over(path):
+    """Another process writes just when a row needs a slot, and the first has rows of a dead one: they are not stuck."""
+    clock = TickingClock()
+    spool = Spool(SpoolSettings(path), clock=clock)
+    lane = spool.lane("memory")
+    subprocess.run([sys.executable, "-c", PUTS, path, "1", "4"], check=False)
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    (row,) = put(spool, 9)
+    assert not row.is_written
+
+    writer.close()
+    spool.sync()
+    clock.advance(6_000)
+    spool.tend()
+
+    assert row.is_written
+    assert numbers(lane) == [1, 2, 3]
+    spool.close()
+
+
 def test_a_writer_that_never_ends_is_waited_for_once(ticking, other_writer):
     """While another writes without end, rows wait in memory and no later call waits; then all are written, in order."""
     spool, clock = ticking

@@ -162,6 +162,7 @@ def lease(connection: sqlite3.Connection, owners: Owners, destination: str, take
 
     Raises:
         StoreError: There are too many.
+        Exception: One of `spool_file.TROUBLE`; then none is leased.
     """
     tallies = owners.read()
     used = set(slots_with_rows(connection))
@@ -173,13 +174,21 @@ def lease(connection: sqlite3.Connection, owners: Owners, destination: str, take
             continue
         if (tally is not None and tally.puts >= _MANY_ROWS) or not owners.take(number):
             continue
-        # It may have been used and left since it was looked at; and a process that was killed after a write may not
-        # have counted it.
-        take_in(number)
-        tally = owners.read().get(number)
-        if (tally is not None and tally.expected) or count(connection, number):
-            owners.give_back(number)
-            continue
-        puts = tally.puts if tally is not None else 0
-        return Slot(number, Owners.cut(destination), puts=puts, settled=puts)
+        slot = None
+        try:
+            # It may have been used and left since it was looked at; and a process that was killed after a write may
+            # not have counted it.
+            take_in(number)
+            tally = owners.read().get(number)
+            if (tally is not None and tally.expected) or count(connection, number):
+                continue
+            puts = tally.puts if tally is not None else 0
+            name = Owners.cut(destination)
+            owners.note(number, puts, puts, name)
+            slot = Slot(number, name, puts=puts, settled=puts)
+            return slot
+        finally:
+            # Also after a failure: what a dead process has left there would wait until this one ends.
+            if slot is None:
+                owners.give_back(number)
     raise StoreError(f"{owners.path}: more than {MAX_SLOTS} processes; expected one spool for each host.")

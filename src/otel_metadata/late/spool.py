@@ -343,7 +343,6 @@ class Spool:
         """Lease the slot for the first row of a lane."""
         slot = lease(self._connected(), self._leases(), lane.destination, self._file.take_in)
         lane.slots[slot.number] = slot
-        self._note(slot, slot.settled)
         self._give_journal(slot)
         if spilled:
             lane.backlog = slot
