@@ -209,7 +209,7 @@ class TestTheSpool:
         """Those that were moved and those that were not are taken over in order, each once, and nothing is missed."""
         spool = open_spool()
         rows = put(spool, *range(1, 7))
-        spool._move(spool.lane("memory").own, 3)
+        spool._slots.move(spool.lane("memory").own, 3)
         spool.lane("memory").settle([rows[1], rows[4]])
         spool.tend()
 
@@ -224,7 +224,7 @@ class TestTheSpool:
         spool = open_spool()
         put(spool, 1, 2)
         spool.lane("memory").own.journal.moved = lambda _: None
-        spool._move(spool.lane("memory").own)
+        spool._slots.move(spool.lane("memory").own)
 
         heir = open_spool(as_killed(spool, tmp_path / "killed"))
 
@@ -282,7 +282,7 @@ class TestTheSpool:
         """Rows of a living process are counted once, wherever they are."""
         spool = open_spool()
         put(spool, 1, 2, 3)
-        spool._move(spool.lane("memory").own, 2)
+        spool._slots.move(spool.lane("memory").own, 2)
         put(spool, 4)
 
         assert [(one.destination, one.updates, one.oldest_ns) for one in waiting(open_spool())] == [("memory", 4, 1)]

@@ -120,8 +120,8 @@ class Journal:
             self._end = end
         return True
 
-    def oldest(self, limit: int) -> list[tuple[int, bytes]]:
-        """Return the oldest rows, with their numbers."""
+    def oldest(self, limit: int | None = None) -> list[tuple[int, bytes]]:
+        """Return the oldest rows, with their numbers; all without a *limit*."""
         return [(row_id, self._map[start:end]) for row_id, (start, end) in islice(self._rows.items(), limit)]
 
     def moved(self, rows: Sequence[tuple[int, bytes]]) -> None:

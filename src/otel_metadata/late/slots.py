@@ -8,38 +8,43 @@ ever written to move a row from one owner to another.
     leased      a live process has the lock; it alone writes rows there, and it alone erases them
     left        nobody has the lock, and rows are in it, or should be: a process that has its destination takes it
 
-What a process has written into the journal of a slot (`late.journal`) and not moved yet is put into the database by
-whoever leases the slot next, before anything else is asked of it.
-
-Every function here is called by the holder of the spool's lock. What is counted in a tally is `puts` (after the rows
-were written) and `settled` (before they are erased), so a death in between never claims a loss that was none.
+Those that this process leases are in `late.leased_slots`. Every function here is called by the holder of the spool's
+lock.
 
 If you change how a number is made, see `late.frames` (a frame carries it) and `late.salvage`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
-
-from otel_metadata.errors import StoreError
-from otel_metadata.late.owners import MAX_SLOTS, Owners
 
 if TYPE_CHECKING:
     import sqlite3
 
     from otel_metadata.late.journal import Journal
 
-__all__ = ["MAX_ROWS", "Seen", "Slot", "bounds", "count", "highest", "lease", "slot_of", "slots_with_rows"]
+__all__ = [
+    "INSERT",
+    "MAX_ROWS",
+    "Seen",
+    "Slot",
+    "bounds",
+    "count",
+    "highest",
+    "rows_between",
+    "slot_of",
+    "slots_with_rows",
+]
 
 _SEQUENCE_BITS: Final = 32
 
 MAX_ROWS: Final = (1 << _SEQUENCE_BITS) - 1
 """Rows that are ever put into one slot; then another one is leased."""
 
-# A slot of which so much was used is not leased again.
-_MANY_ROWS: Final = 1 << (_SEQUENCE_BITS - 1)
+INSERT: Final = "INSERT OR REPLACE INTO items (id, body) VALUES (?, ?)"
+"""Puts a row; one that is written again, after an interrupt, has the same number."""
 
 
 @final
@@ -138,6 +143,12 @@ def slots_with_rows(connection: sqlite3.Connection) -> Iterator[int]:
             return
 
 
+def rows_between(connection: sqlite3.Connection, after: int, upto: int, limit: int) -> Iterator[tuple[int, object]]:
+    """Return the first rows with a number above *after* and at most *upto*, as SQLite shows them, at most *limit*."""
+    sql = "SELECT id, body FROM items WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+    return connection.execute(sql, (after, upto, limit))
+
+
 def count(connection: sqlite3.Connection, number: int) -> int:
     """Return how many rows of a slot SQLite shows."""
     sql = "SELECT count(*) FROM items WHERE id > ? AND id <= ?"
@@ -149,46 +160,3 @@ def highest(connection: sqlite3.Connection, number: int) -> int:
     sql = "SELECT max(id) FROM items WHERE id > ? AND id <= ?"
     found = connection.execute(sql, bounds(number)).fetchone()[0]
     return int(found) - bounds(number)[0] if found is not None else 0
-
-
-def lease(connection: sqlite3.Connection, owners: Owners, destination: str, take_in: Callable[[int], None]) -> Slot:
-    """Lease a slot for rows of our own: one that is empty, or a new one.
-
-    Args:
-        connection: The database.
-        owners: The leases.
-        destination: Whose rows.
-        take_in: Moves what a dead process has left in the journal of a slot into the database.
-
-    Raises:
-        StoreError: There are too many.
-        Exception: One of `spool_file.TROUBLE`; then none is leased.
-    """
-    tallies = owners.read()
-    used = set(slots_with_rows(connection))
-    most = max([*tallies, *used], default=0)
-    for number in range(1, MAX_SLOTS):
-        tally = tallies.get(number)
-        # A damaged tally: its slot is left alone until its rows were sent.
-        if number in used or (number <= most and tally is None) or (tally is not None and tally.expected):
-            continue
-        if (tally is not None and tally.puts >= _MANY_ROWS) or not owners.take(number):
-            continue
-        slot = None
-        try:
-            # It may have been used and left since it was looked at; and a process that was killed after a write may
-            # not have counted it.
-            take_in(number)
-            tally = owners.read().get(number)
-            if (tally is not None and tally.expected) or count(connection, number):
-                continue
-            puts = tally.puts if tally is not None else 0
-            name = Owners.cut(destination)
-            owners.note(number, puts, puts, name)
-            slot = Slot(number, name, puts=puts, settled=puts)
-            return slot
-        finally:
-            # Also after a failure: what a dead process has left there would wait until this one ends.
-            if slot is None:
-                owners.give_back(number)
-    raise StoreError(f"{owners.path}: more than {MAX_SLOTS} processes; expected one spool for each host.")

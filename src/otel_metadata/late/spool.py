@@ -3,7 +3,9 @@
 Theory of operation. A row is a frame (`late.frames`) under a number in a slot that this process leases (`late.slots`).
 A process has two slots for each destination: one for what is in memory as well, and one for what is on disk only
 (*spilled*), which it reads back from the front. Slots of processes that died are *adopted*: leased, then read from the
-front as well. The files are in `late.spool_file`; here is what is to be written, erased and read, and when.
+front as well. The files are in `late.spool_file`, the leases with their tallies and journals in `late.leased_slots`,
+what a slot holds and what is missing there in `late.read_back`; here is what is to be written, erased and read, when,
+and what follows when that fails.
 
 Writing. What is decided under the process's lock is queued here in order; no I/O there. `sync` writes the queue, on the
 thread that put it, before its call returns: each row into the journal of its slot (`late.journal`), from which the
@@ -43,11 +45,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
-from otel_metadata.late.frames import PlainUpdate, frame, plain_frame, read_frame, row_from_json
-from otel_metadata.late.journal import Journal, journal_numbers
+from otel_metadata.late.frames import PlainUpdate, frame, plain_frame
 from otel_metadata.late.lane import Loaded, Row
-from otel_metadata.late.owners import MAX_SLOTS, Owners
-from otel_metadata.late.slots import MAX_ROWS, Slot, highest, lease, slot_of, slots_with_rows
+from otel_metadata.late.leased_slots import LeasedSlots
+from otel_metadata.late.read_back import read_hidden, read_on, settle_missing
+from otel_metadata.late.slots import INSERT, MAX_ROWS, Slot
 from otel_metadata.late.spool_file import TROUBLE, SpoolFile, check_place, is_busy, is_damage
 from otel_metadata.late.spool_settings import DURABILITIES, Durability, SpoolSettings
 from otel_metadata.late.weight import weigh_fields
@@ -56,14 +58,10 @@ from otel_metadata.seams import SystemClock
 
 if TYPE_CHECKING:
     from otel_metadata.late.frames import SpooledSpan, SpooledUpdate
-    from otel_metadata.late.owners import Tally
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.seams import Clock
 
 __all__ = ["DURABILITIES", "Durability", "Spool", "SpoolLane", "SpoolSettings"]
-
-_INSERT: Final = "INSERT OR REPLACE INTO items (id, body) VALUES (?, ?)"
-_SELECT: Final = "SELECT id, body FROM items WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
 
 # Rows in one transaction: the caller who shares it waits for all of them (about 3 us each).
 _GROUP: Final = 128
@@ -103,7 +101,7 @@ class Spool:
         self._clock = clock or SystemClock()
         self._lanes: dict[str, SpoolLane] = {}
         self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
-        self._file = SpoolFile(settings, self._clock, lambda reason, text: self._news.append((reason, text)))
+        self._file = SpoolFile(settings, self._clock, self._tell_later)
         self._start_afresh()
         check_place(settings)
         try:
@@ -122,9 +120,10 @@ class Spool:
 
     def _start_afresh(self) -> None:
         self._lock = threading.RLock()
+        self._slots = LeasedSlots(self._file, self.settings, self._tell_later)
         self._queue: deque[tuple[SpoolLane, Row, bool]] = deque()
         self._queued_bytes = 0
-        self._doomed: deque[tuple[SpoolLane, Row]] = deque()
+        self._doomed: deque[Row] = deque()
         self._letters: deque[DeadLetter] = deque()
         self._is_broken = False
         self._is_damaged = False
@@ -148,6 +147,10 @@ class Spool:
             # Asked, not remembered: an interrupt may come between taking the lock and remembering it.
             if lock._is_owned():  # type: ignore[attr-defined] # as above
                 lock.release()
+
+    def _tell_later(self, reason: str, text: str) -> None:
+        """Note what is to be logged once the lock is given back."""
+        self._news.append((reason, text))
 
     def _tell_news(self) -> None:
         """Log what was noted; called without the lock, for a logging handler is the application's code."""
@@ -271,20 +274,20 @@ class Spool:
             row.entry = None
             self._weigh(len(body))
             return
-        connection = self._file.connection or self._connected()
+        connection = self._file.connection or self._file.connected()
         try:  # without `when_free`, which costs a microsecond, for nearly every call of the application
-            connection.execute(_INSERT, (row_id, body))
+            connection.execute(INSERT, (row_id, body))
         except sqlite3.OperationalError as error:
             if not is_busy(error):
                 raise
-            self._file.when_free(lambda: connection.execute(_INSERT, (row_id, body)))
+            self._file.when_free(lambda: connection.execute(INSERT, (row_id, body)))
         row.id = row_id
         slot.puts = number
         row.entry = None
         self._count(slot, len(body))
 
     def _write_group(self, group: Sequence[tuple[SpoolLane, Row, bool]]) -> None:
-        connection = self._file.connection or self._connected()
+        connection = self._file.connection or self._file.connected()
         rows: list[tuple[Row, Slot, int]] = []
         data: list[tuple[int, bytes]] = []
         sizes: dict[Slot, int] = {}
@@ -303,7 +306,7 @@ class Spool:
             data.append((slot.first + number, body))
             sizes[slot] = sizes.get(slot, 0) + len(body)
         if data:
-            self._file.in_transaction(connection, lambda: connection.executemany(_INSERT, data))
+            self._file.in_transaction(connection, lambda: connection.executemany(INSERT, data))
         # No call in between: an interrupt comes before it or after it, and then the row is written again as it was.
         for row, slot, number in rows:
             row.id = slot.first + number
@@ -322,10 +325,10 @@ class Spool:
         """Note what was written into the database."""
         self._weigh(size)
         try:
-            self._note(slot, slot.settled)
+            self._slots.note(slot)
         except OSError as error:
             # The rows are there; should they be lost, it is not known.
-            self._news.append(("spool_tally", f"{self.path}: {error}; its rows are not counted."))
+            self._tell_later("spool_tally", f"{self.path}: {error}; its rows are not counted.")
 
     def _weigh(self, size: int) -> None:
         self._written_since += size
@@ -337,13 +340,11 @@ class Spool:
         row.entry = None
         if spilled:
             lane.unreadable += 1
-        self._news.append(("spool_frame", f"an update could not be spooled ({type(error).__name__})."))
+        self._tell_later("spool_frame", f"an update could not be spooled ({type(error).__name__}).")
 
     def _leased(self, lane: SpoolLane, *, spilled: bool) -> Slot:
         """Lease the slot for the first row of a lane."""
-        slot = lease(self._connected(), self._leases(), lane.destination, self._file.take_in)
-        lane.slots[slot.number] = slot
-        self._give_journal(slot)
+        slot = self._slots.lease(lane.destination)
         if spilled:
             lane.backlog = slot
             lane.sources.append(slot)
@@ -351,46 +352,21 @@ class Spool:
             lane.own = slot
         return slot
 
-    def _give_journal(self, slot: Slot) -> None:
-        """Let rows of a slot be written into a journal, where there can be one."""
-        slot.journal = None
-        if self.settings.durability == "power":
-            return  # a journal is not written to the disk before the call returns
-        try:
-            slot.journal = Journal(self.path, slot.number)
-        except OSError as error:
-            self._news.append(("spool_journal", f"{self.path}: no journal ({error}); each update is a transaction."))
-
-    def _note(self, slot: Slot, settled: int) -> None:
-        owners = self._file.owners
-        if owners is not None:
-            owners.note(slot.number, slot.puts, settled, slot.name)
-
-    def _connected(self) -> sqlite3.Connection:
-        return self._file.connected()
-
-    def _leases(self) -> Owners:
-        return self._file.leases()
-
     def _fail(self, error: BaseException) -> None:
         """Keep everything in memory until the worker has found out more; or, where another is writing, the next try."""
         self._weigh_queue()
         if is_busy(error):
-            self._news.append(
-                (
-                    "spool_busy",
-                    f"{self.path}: another process is writing all the time; updates wait in memory until then.",
-                )
+            self._tell_later(
+                "spool_busy",
+                f"{self.path}: another process is writing all the time; updates wait in memory until then.",
             )
             return
         self._is_broken = True
         self._is_damaged = self._is_damaged or is_damage(error)
-        self._news.append(
-            (
-                "spool",
-                f"{self.path}: {error}; updates wait in memory until it can be written again. "
-                "Expected a writable disk with free space.",
-            )
+        self._tell_later(
+            "spool",
+            f"{self.path}: {error}; updates wait in memory until it can be written again. "
+            "Expected a writable disk with free space.",
         )
 
     def _weigh_queue(self) -> None:
@@ -399,10 +375,9 @@ class Spool:
 
     # --- the workers ------------------------------------------------------------------------------------------------
 
-    def doom(self, lane: SpoolLane, rows: Iterable[Row]) -> None:
+    def doom(self, rows: Iterable[Row]) -> None:
         """Queue the erasure of rows."""
-        for row in rows:
-            self._doomed.append((lane, row))
+        self._doomed.extend(rows)
 
     def bury(self, letter: DeadLetter) -> None:
         """Queue a dead letter."""
@@ -415,7 +390,7 @@ class Spool:
             with self._alone() as is_free:
                 if not is_free or self._is_closed or self._is_broken or not self._guarded(self._erase_group):
                     break
-        self._move_while(lambda journal: journal.is_filling)
+        self._move_filling()
         now = self._clock.monotonic_ns()
         if now >= self._tend_at_ns and not self._is_closed:
             with self._alone() as is_free:
@@ -426,32 +401,13 @@ class Spool:
         self.sync()
         self._tell_news()
 
-    def _move_while(self, is_due: Callable[[Journal], bool]) -> None:
-        """Move rows from the journals to the database, a group at a time: callers come in between."""
-        for slot, journal in self._journals():
-            while is_due(journal) and not (self._is_closed or self._is_stuck):
+    def _move_filling(self) -> None:
+        """Move rows from filling journals to the database, a group at a time: callers come in between."""
+        for slot, journal in self._slots.journals():
+            while journal.is_filling and not (self._is_closed or self._is_stuck):
                 with self._alone() as is_free:
-                    if not is_free or not self._guarded(lambda slot=slot: self._move(slot)):  # type: ignore[misc] # its default is the slot
+                    if not is_free or not self._guarded(lambda slot=slot: self._slots.move(slot, _GROUP)):  # type: ignore[misc] # its default is the slot
                         return
-
-    def _journals(self) -> list[tuple[Slot, Journal]]:
-        own = [slot for lane in list(self._lanes.values()) for slot in list(lane.slots.values())]
-        return [(slot, slot.journal) for slot in own if slot.journal is not None]
-
-    def _move(self, slot: Slot, limit: int = _GROUP) -> None:
-        """Move the oldest rows of a journal to the database. The caller holds the lock."""
-        journal = slot.journal
-        rows = journal.oldest(limit) if journal is not None else []
-        if journal is None or not rows:
-            return
-        connection = self._connected()
-        self._file.in_transaction(connection, lambda: connection.executemany(_INSERT, rows))
-        journal.moved(rows)
-        self._note(slot, slot.settled)
-
-    def _empty_journals(self) -> None:
-        for slot, journal in self._journals():
-            self._move(slot, len(journal))
 
     def _look_after(self, now: int) -> None:
         if self._is_broken:
@@ -477,7 +433,7 @@ class Spool:
         """Try whether the file can be written again; it is set aside when SQLite cannot read it."""
         try:
             if self._file.owners is not None and self._file.owners.is_replaced:
-                self._renew_leases()
+                self._lease_again()
             self._file.reopen(is_damaged=self._is_damaged)
             self._is_damaged = self._is_broken = False
         except TROUBLE as error:
@@ -495,26 +451,25 @@ class Spool:
         for _ in letters:
             self._letters.popleft()
 
-    def _erase(self, group: Sequence[tuple[SpoolLane, Row]], letters: Sequence[DeadLetter]) -> None:
-        connection = self._connected()
+    def _erase(self, group: Sequence[Row], letters: Sequence[DeadLetter]) -> None:
+        connection = self._file.connected()
         rows: dict[int, Row] = {}
         settled: dict[Slot, int] = {}
-        for lane, row in group:
+        for row in group:
             row.entry = None  # one that could not be written yet need not be any more
-            slot = lane.slots.get(slot_of(row.id))
-            if row.id and slot is not None and row.id not in rows:
+            slot = self._slots.of_row(row.id)
+            if slot is not None and row.id not in rows:
                 rows[row.id] = row
                 settled[slot] = settled.get(slot, 0) + 1
         if not rows and not letters:
             return
         # Counted before it is done: after a crash in between a row is there that need not be, and no loss is claimed.
         for slot, number in settled.items():
-            self._note(slot, slot.settled + number)
+            self._slots.note(slot, settling=number)
         if rows and self.settings.durability == "power":
-            self._leases().sync()
+            self._file.leases().sync()
 
-        journals = {slot.number: journal for slot, journal in self._journals()}
-        stored = [(row_id,) for row_id in rows if not _drop(journals.get(slot_of(row_id)), row_id)]
+        stored = [(row_id,) for row_id in rows if not self._slots.drop(row_id)]
 
         def work() -> None:
             connection.executemany("DELETE FROM items WHERE id = ?", stored)
@@ -530,16 +485,16 @@ class Spool:
             row.id = 0  # settled twice is settled once
         for slot, number in settled.items():
             slot.settled += number
-            self._release_if_empty(slot)
+            self._slots.give_back_if_empty(slot)
 
     def _forget_settled(self) -> None:
         """While nothing can be written, let what need not be written any more take no room."""
-        waiting: deque[tuple[SpoolLane, Row]] = deque()
+        waiting: deque[Row] = deque()
         for _ in range(len(self._doomed)):
-            lane, row = self._doomed.popleft()
+            row = self._doomed.popleft()
             row.entry = None
             if row.id:
-                waiting.append((lane, row))
+                waiting.append(row)
         self._doomed.extendleft(reversed(waiting))
         for _ in range(len(self._queue)):
             entry = self._queue.popleft()
@@ -547,111 +502,33 @@ class Spool:
                 self._queue.append(entry)
         self._weigh_queue()
 
-    def _release_if_empty(self, slot: Slot) -> None:
-        """Give back an adopted slot of which nothing is left, so that another process can use it."""
-        if slot.is_read and slot.settled >= slot.puts:
-            # What could not be read, or was shown twice.
-            self._connected().execute("DELETE FROM items WHERE id > ? AND id <= ?", (slot.first, slot.last))
-            for lane in self._lanes.values():
-                lane.slots.pop(slot.number, None)
-            self._leases().give_back(slot.number)
-
     def _measure(self) -> None:
         if self._file.is_replaced:
-            self._empty_journals()
-            if self._leases().is_replaced:
-                self._renew_leases()
-            self._file.follow(sorted({number for lane in self._lanes.values() for number in lane.slots}))
-        self._renew_journals()
-        for slot, _ in self._journals():
-            # A journal says by itself how many rows it had; this is for when it is gone as a whole.
-            self._note(slot, slot.settled)
-        self._size = self._file.measured() + sum(journal.bytes for _, journal in self._journals())
+            self._slots.empty_journals()
+            if self._file.leases().is_replaced:
+                self._lease_again()
+            self._file.follow(self._slots.numbers)
+        self._slots.tend_journals()
+        self._size = self._file.measured() + self._slots.journaled_bytes
         self._written_since = 0
         was_full, self._is_full = self._is_full, self._size > self.settings.quota_bytes
         if self._is_full and not was_full:
             self._weigh_queue()
-            self._news.append(
-                (
-                    "spool_quota",
-                    f"{self.path}: {self._size} bytes, more than its quota of {self.settings.quota_bytes}; updates "
-                    "wait in memory. Raise quota_bytes, or see with `otel-metadata spool list` what waits.",
-                )
+            self._tell_later(
+                "spool_quota",
+                f"{self.path}: {self._size} bytes, more than its quota of {self.settings.quota_bytes}; updates "
+                "wait in memory. Raise quota_bytes, or see with `otel-metadata spool list` what waits.",
             )
 
-    def _renew_journals(self) -> None:
-        """Make the journals that could not be made, and those that somebody has removed."""
-        for lane in self._lanes.values():
-            for slot in (lane.own, lane.backlog):
-                if slot is not None and (slot.journal is None or slot.journal.is_replaced):
-                    self._move(slot, _MAX_QUEUED)
-                    self._give_journal(slot)
-
-    def _renew_leases(self) -> None:
-        """Lease our slots in a new file: somebody has removed the old one, and with it what others see of our leases.
-
-        Slots that another process has leased there meanwhile are its own.
-        """
-        old, self._file.owners = self._file.owners, None
-        if old is not None:
-            old.abandon()
-        owners = self._leases()
-        for lane in self._lanes.values():
-            for slot in list(lane.slots.values()):
-                if owners.take(slot.number):
-                    owners.note(slot.number, slot.puts, slot.settled, slot.name)
-                    continue
-                del lane.slots[slot.number]
-                if slot in lane.sources:
-                    lane.sources.remove(slot)
-                lane.own = None if lane.own is slot else lane.own
-                lane.backlog = None if lane.backlog is slot else lane.backlog
-
-    # --- adopting ---------------------------------------------------------------------------------------------------
+    def _lease_again(self) -> None:
+        for lost in self._slots.lease_again():
+            for lane in self._lanes.values():
+                lane.forget(lost)
 
     def _adopt(self) -> None:
-        """Lease the slots of dead processes that hold something for one of our destinations."""
-        connection, owners = self._connected(), self._leases()
-        if not self._lanes:
-            return
-        names = {Owners.cut(name): lane for name, lane in self._lanes.items()}
-        tallies = owners.read()
-        present = set(slots_with_rows(connection)) | journal_numbers(self.path)
-        for number in sorted(present | {slot for slot, tally in tallies.items() if tally.expected}):
-            if any(number in lane.slots for lane in self._lanes.values()):
-                continue
-            if not 0 < number < MAX_SLOTS or not owners.take(number):
-                continue
-            try:
-                self._file.take_in(number)
-                tally = owners.read().get(number)
-                name = tally.name if tally is not None else b""
-                lane = names.get(name) if name else self._lane_of_rows(connection, number)
-                if lane is not None:
-                    self._take_over(connection, lane, number, tally)
-            finally:
-                if not any(number in lane.slots for lane in self._lanes.values()):
-                    owners.give_back(number)
-
-    def _lane_of_rows(self, connection: sqlite3.Connection, number: int) -> SpoolLane | None:
-        """Return the lane of a slot whose tally is damaged, by its first sound row."""
-        slot = Slot(number, b"")
-        for _, body in connection.execute(_SELECT, (slot.first, slot.last, 100)):
-            data = read_frame(body) if isinstance(body, bytes) else None
-            if data is not None:
-                return self._lanes.get(str(data.get("d")))
-        return None
-
-    def _take_over(self, connection: sqlite3.Connection, lane: SpoolLane, number: int, tally: Tally | None) -> None:
-        """Read a leased slot from now on."""
-        puts = max(tally.puts if tally is not None else 0, highest(connection, number))
-        expected = tally.expected if tally is not None else 0
-        slot = Slot(
-            number, Owners.cut(lane.destination), puts=puts, settled=puts - expected, expected=expected, adopted=True
-        )
-        slot.cursor = slot.first
-        lane.slots[number] = slot
-        lane.sources.append(slot)
+        """Take over what dead processes have left for our destinations."""
+        for destination, slot in self._slots.adopt(self._lanes):
+            self._lanes[destination].sources.append(slot)
 
     # --- reading back -----------------------------------------------------------------------------------------------
 
@@ -674,49 +551,26 @@ class Spool:
         return loaded
 
     def _read(self, lane: SpoolLane, slot: Slot, limit: int, loaded: list[Loaded]) -> None:
-        if slot.journal is not None:
-            self._move(slot, len(slot.journal))
-        upto = slot.last if slot.adopted else slot.first + slot.puts
-        rows = self._connected().execute(_SELECT, (slot.cursor, upto, limit)).fetchall()
-        is_end = len(rows) < limit
-        if slot.adopted:
-            for row_id, body in rows:
-                _take(slot, row_id, body, loaded)
-        else:
-            # Numbers of our own follow each other, so one that is not there any more was lost.
-            there = dict(rows)
-            ids = range(slot.cursor + 1, (upto if is_end else rows[-1][0]) + 1)
-            loaded.extend(_loaded(row_id, there.get(row_id), is_adopted=False) for row_id in ids)
-        slot.cursor = upto if is_end else rows[-1][0]
+        self._slots.move(slot)
+        rows, is_end = read_on(self._file.connected(), slot, limit)
+        loaded.extend(rows)
         if is_end and slot.adopted:
-            self._end_of(lane, slot, loaded)
+            loaded.extend(read_hidden(self._file, slot))
+            self._end_of(lane, slot)
         elif is_end and slot is not lane.backlog:
             lane.sources.remove(slot)
 
-    def _end_of(self, lane: SpoolLane, slot: Slot, loaded: list[Loaded]) -> None:
-        """Compare what was read of an adopted slot with what should have been there."""
-        if slot.read < max(slot.expected, slot.shown):
-            # A row is damaged, or not shown: its bytes may be elsewhere in the file.
-            found = [
-                one for one in self._file.found_in(frozenset((slot.number,))) if one[0] - slot.first not in slot.seen
-            ]
-            self._file.put_back(self._connected(), found)
-            for row_id, body in found:
-                _take(slot, row_id, body, loaded, is_shown=False)
-        slot.is_read = True
+    def _end_of(self, lane: SpoolLane, slot: Slot) -> None:
+        """Say what is missing of an adopted slot, and give it back as soon as nothing is left of it."""
+        missing = settle_missing(slot)
         lane.sources.remove(slot)
-        missing = max(max(slot.expected, slot.shown) - slot.read, 0)
         if missing:
             lane.missing += missing
-            self._news.append(
-                ("spool_damaged", f"{self.path}: {missing} updates could not be read any more and are lost.")
+            self._tell_later(
+                "spool_damaged", f"{self.path}: {missing} updates could not be read any more and are lost."
             )
-        # What was lost is settled with this; more than expected is what a killed process had not counted.
-        slot.settled += slot.expected - slot.read
-        if slot.settled < 0:  # a number that was hit: it led here
-            slot.puts, slot.settled = slot.puts - slot.settled, 0
-        self._note(slot, slot.settled)
-        self._release_if_empty(slot)
+        self._slots.note(slot)
+        self._slots.give_back_if_empty(slot)
         if slot.is_odd:
             # SQLite may not find such a row to erase it, so the file is looked at, and perhaps replaced.
             self._fail(sqlite3.DatabaseError("malformed: a row is not where its number says"))
@@ -752,16 +606,11 @@ class Spool:
                     self._write_queue()
                 while (self._doomed or self._letters) and not self._is_broken and self._guarded(self._erase_group):
                     pass
-                if not self._is_broken and self._guarded(self._empty_journals):
-                    for _, journal in self._journals():
-                        journal.remove()
+                if not self._is_broken and self._guarded(self._slots.empty_journals):
+                    self._slots.remove_journals()
             self._is_closed = True
             self._file.disconnect()
-            owners = self._file.owners
-            if owners is not None:
-                for lane in self._lanes.values():
-                    for slot in lane.slots.values():
-                        owners.give_back(slot.number)
+            self._slots.give_back_all()
             self._file.close()
         self._tell_news()
 
@@ -774,7 +623,7 @@ class Spool:
         """
         with self._alone():
             try:
-                yield self._connected()
+                yield self._file.connected()
             except (sqlite3.Error, OSError) as error:
                 raise StoreError(f"{self.path}: {error}; expected a spool that can be read and written.") from error
 
@@ -822,7 +671,6 @@ class SpoolLane:
 
     def start_in_child(self) -> None:
         """Have no slot yet."""
-        self.slots: dict[int, Slot] = {}
         # Slots that are read back: adopted ones, and those with what was spilled.
         self.sources: list[Slot] = []
         self.backlog: Slot | None = None
@@ -830,6 +678,13 @@ class SpoolLane:
         # Rows of dead processes that are gone, and rows that were spilled and could not be written as they are.
         self.missing = 0
         self.unreadable = 0
+
+    def forget(self, slot: Slot) -> None:
+        """Neither write into *slot* nor read it any more, if it was ours: another process has leased it."""
+        if slot in self.sources:
+            self.sources.remove(slot)
+        self.own = None if self.own is slot else self.own
+        self.backlog = None if self.backlog is slot else self.backlog
 
     @property
     def has_more(self) -> bool:
@@ -877,12 +732,12 @@ class SpoolLane:
 
     def settle(self, rows: Iterable[Row]) -> None:
         """Queue the erasure of rows."""
-        self.spool.doom(self, rows)
+        self.spool.doom(rows)
 
     def bury(self, rows: Iterable[Row], letter: DeadLetter) -> None:
         """Queue the erasure of rows, and keep *letter* in their place."""
         self.spool.bury(letter)
-        self.spool.doom(self, rows)
+        self.spool.doom(rows)
 
     def keeps(self, rows: Sequence[Row]) -> bool:
         """Whether all of *rows* are written."""
@@ -917,39 +772,6 @@ def _body(row: Row, destination: str, row_id: int) -> bytes | Exception:
         return frame(entry, row_id)
     except Exception as error:  # noqa: BLE001 # whatever is in it must not keep the others from being written
         return error
-
-
-def _loaded(row_id: int, body: object, *, is_adopted: bool) -> Loaded:
-    data = read_frame(body) if isinstance(body, bytes) else None
-    try:
-        # A sound frame under another number: the number was hit, and the frame says what it was.
-        content = row_from_json(data) if data is not None else None
-        updates = content.updates if content is not None else 1
-    except Exception:  # noqa: BLE001 # whatever a damaged row makes of itself
-        content, updates = None, 1
-    return Loaded(Row(None, row_id), content, is_adopted, updates)
-
-
-def _take(slot: Slot, row_id: int, body: object, loaded: list[Loaded], *, is_shown: bool = True) -> None:
-    """Take a row of an adopted slot, if it is sound and was not taken yet."""
-    data = read_frame(body) if isinstance(body, bytes) else None
-    number = data.get("i") if data is not None else None
-    slot.is_odd = slot.is_odd or number != row_id
-    # A sound frame under another number: the number was hit, and the frame says what it was.
-    if isinstance(number, int) and slot.first < number <= slot.last:
-        row_id = number
-    if row_id - slot.first in slot.seen:
-        return
-    slot.shown += is_shown
-    one = _loaded(row_id, body, is_adopted=True)
-    if one.content is not None:
-        slot.seen.add(row_id - slot.first)
-        slot.read += 1
-        loaded.append(one)
-
-
-def _drop(journal: Journal | None, row_id: int) -> bool:
-    return journal is not None and journal.drop(row_id)
 
 
 def _letter_frame(letter: DeadLetter, number: int) -> bytes:
