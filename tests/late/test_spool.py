@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -17,6 +18,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.late.dead_letters import waiting
 from otel_metadata.late.frames import PlainUpdate, SpooledUpdate
 from otel_metadata.late.journal import journal_numbers
+from otel_metadata.late.owners import Owners
 from otel_metadata.late.spool import Spool, SpoolSettings
 from otel_metadata.testing import ManualClock
 
@@ -453,6 +455,34 @@ def test_a_file_that_was_removed_is_made_again(path, open_spool, clock):
     assert row.is_written
     spool.close()
     assert numbers(open_spool().lane("memory")) == [1, 2]
+
+
+@pytest.mark.parametrize("call", ["shared", "note"])
+def test_leases_that_could_not_be_taken_again_are_taken_later(path, open_spool, clock, monkeypatch, call):
+    """Somebody deletes the files and there is no room for new ones: once there is, the slots are ours as before."""
+    spool = open_spool()
+    for name in ("memory", "other"):
+        spool.lane(name).put(update(1))
+        spool.sync()
+    for name in os.listdir(os.path.dirname(path)):
+        os.unlink(f"{os.path.dirname(path)}/{name}")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Owners, call, fail)
+    for _ in range(3):
+        clock.advance(2_000)
+        spool.tend()
+    monkeypatch.undo()
+    clock.advance(2_000)
+    spool.tend()
+    for name in ("memory", "other"):
+        spool.lane(name).put(update(2))
+        spool.sync()
+
+    another = open_spool()
+    assert [numbers(another.lane(name)) for name in ("memory", "other")] == [[], []]
 
 
 def test_spilled_rows_come_back_in_order(open_spool):

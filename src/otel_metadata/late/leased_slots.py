@@ -146,6 +146,12 @@ class LeasedSlots:
                 self._give_back_unless_ours(number)
             yield destination, slot
 
+    @property
+    def are_unseen(self) -> bool:
+        """Whether others do not see our leases: the file of them was removed, and perhaps no new one could be made."""
+        owners = self._file.owners
+        return owners.is_replaced if owners is not None else bool(self._slots)
+
     def lease_again(self) -> Iterator[Slot]:
         """Lease them in a new file: somebody has removed the old one, and with it what others see of our leases.
 
@@ -155,12 +161,12 @@ class LeasedSlots:
         if old is not None:
             old.abandon()
         owners = self._file.leases()
-        for slot in list(self._slots.values()):
-            if owners.take(slot.number):
-                self.note(slot)
-            else:
-                del self._slots[slot.number]
-                yield slot
+        # All of them before the first tally: when that cannot be written, nobody else may have the others.
+        for slot in [slot for slot in self._slots.values() if not owners.take(slot.number)]:
+            del self._slots[slot.number]
+            yield slot
+        for slot in self._slots.values():
+            self.note(slot)
 
     def note(self, slot: Slot, *, settling: int = 0) -> None:
         """Write the tally of a slot, as it is when *settling* more of its rows are settled."""

@@ -432,7 +432,7 @@ class Spool:
     def _recover(self) -> None:
         """Try whether the file can be written again; it is set aside when SQLite cannot read it."""
         try:
-            if self._file.owners is not None and self._file.owners.is_replaced:
+            if self._slots.are_unseen:
                 self._lease_again()
             self._file.reopen(is_damaged=self._is_damaged)
             self._is_damaged = self._is_broken = False
@@ -505,7 +505,7 @@ class Spool:
     def _measure(self) -> None:
         if self._file.is_replaced:
             self._slots.empty_journals()
-            if self._file.leases().is_replaced:
+            if self._slots.are_unseen:
                 self._lease_again()
             self._file.follow(self._slots.numbers)
         self._slots.tend_journals()
