@@ -207,6 +207,8 @@ REFUSED: dict[str, str] = {
     "^metdata.region = 'x'": "expected metadata.region, perhaps",
     "^Attributes.a.b = 'x'": "expected attributes.a.b, perhaps",
     "^qqq.zzz = 'x'": "found `qqq`; expected one of trace_id",
+    "name = ^answer": "expected 'answer' in single quotes if it is a text, or metadata.answer, perhaps",
+    "name LIKE ^gpt": "expected 'gpt' in single quotes if it is a text",
     "^trace = 'x'": "found `trace`",
     "trace.^nam = 'x'": "expected trace.name, perhaps",
     "trace.^user_id = 'x'": "found `user_id`",

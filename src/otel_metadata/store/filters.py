@@ -142,7 +142,11 @@ class _Parser:
             segment, place = token.segments[min(error.segment, len(segments) - 1)]
             if self._text[token.start + len(token.text) :].lstrip().startswith("("):
                 self._fail(place, f"`{token.text}(`", "no functions: a name is compared as it is")
-            raise FilterError(self._text, place, _shortened(f"`{segment}`"), error.expected) from None
+            expected = error.expected
+            if self._text[: token.start].rstrip().upper().endswith(("=", "<", ">", " LIKE")):
+                literal = _shortened(f"'{token.text}'")
+                expected = f"{literal} in single quotes if it is a text, or {expected}"
+            raise FilterError(self._text, place, _shortened(f"`{segment}`"), expected) from None
 
     def _check_neighbours(self, before: Sequence[_Item], token: Token) -> None:
         last = before[-1] if before else None

@@ -425,7 +425,10 @@ class SqliteStore:
         if self._create or Path(self.path).exists():
             create_private_file(self.path)
             return
-        raise StoreError(f"{self.path}: no such file; expected a store that a process has written.")
+        raise StoreError(
+            f"{self.path}: no such file; expected a store that a process has written; "
+            "name another one (on the command line by --store)."
+        )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         prepare(connection, self.path, _LAYOUT)
