@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import os
 import random
 import tempfile
 from pathlib import Path
@@ -45,6 +46,10 @@ slow = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, Heal
 @pytest.fixture
 def store() -> SqliteStore:
     return SqliteStore(":memory:")
+
+
+# What hardly becomes smaller, so that a part of the compressed bytes is a part of the lines.
+NOISE = [random.Random(7).getrandbits(4_000) for _ in range(1_000)]
 
 
 def records(store: SqliteStore) -> list[SpanRecord]:
@@ -431,14 +436,14 @@ class TestOwn:
 class TestFiles:
     def test_bad_lines_are_told_and_counted_and_the_rest_is_imported(self, store: SqliteStore, tmp_path: Path) -> None:
         """Blank lines are no lines."""
-        path = lines(tmp_path / "s", otlp(), b"", b"{", b"[]", {"a": 1}, b"\xff", otlp({"spanId": f"{2:016x}"}))
+        path = lines(tmp_path / "s", otlp(), b"", b"{", b"5", {"a": 1}, b"\xff", otlp({"spanId": f"{2:016x}"}))
 
         report = import_file(store, path)
 
         assert (report.spans_imported, report.spans_failed) == (2, 4)
         assert [problem.line for problem in report.problems] == [3, 4, 5, 6]
         assert report.problems[0].message.startswith("no JSON (")
-        assert report.problems[1].message.startswith("a JSON list; expected an object")
+        assert report.problems[1].message.startswith("a JSON int; expected an object")
         assert report.problems[2].message.startswith("an object with 'a'; expected OTLP JSON lines")
 
     def test_problems_are_named_up_to_a_number_and_counted_beyond(self, store: SqliteStore, tmp_path: Path) -> None:
@@ -456,13 +461,80 @@ class TestFiles:
         with pytest.raises(FileError, match="none of 1000 lines is understood; expected OTLP JSON lines"):
             import_file(store, lines(tmp_path / "s", *[b"a log line"] * 2_000))
 
-    @pytest.mark.parametrize("content", [gzip.compress(b"{}"), b"\x28\xb5\x2f\xfd\x00"])
-    def test_a_compressed_file_is_told(self, store: SqliteStore, tmp_path: Path, content: bytes) -> None:
-        """With what to do about it."""
-        (tmp_path / "s").write_bytes(content)
+    def test_a_small_file_of_another_kind_is_told_once(self, store: SqliteStore, tmp_path: Path) -> None:
+        """Not once for each of its lines."""
+        with pytest.raises(FileError, match="none of 3 lines is understood; expected OTLP JSON lines"):
+            import_file(store, lines(tmp_path / "s", *[b"a log line"] * 3))
 
-        with pytest.raises(FileError, match="decompress it first"):
+    def test_what_stands_before_the_first_good_line_is_told(self, store: SqliteStore, tmp_path: Path) -> None:
+        """Each with its line, as what stands behind it."""
+        report = import_file(store, lines(tmp_path / "s", b"x", b"y", otlp(), b"z"))
+
+        assert (report.spans_imported, [problem.line for problem in report.problems]) == (1, [1, 2, 4])
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"\x28\xb5\x2f\xfd\x00", "compressed with zstd; expected .*: decompress it first"),
+            (b"\0\0\x01\0\x28\xb5\x2f\xfd\x00", "compressed by the Collector; expected .*: set no `compression`"),
+            (b"\0\0\0\x05\x0a\x03", "a binary file; expected .* `format: json`"),
+            ('{"resourceSpans": []}'.encode("utf-16"), "text in UTF-16; expected .*, in UTF-8"),
+        ],
+    )
+    @pytest.mark.parametrize("pack", [bytes, gzip.compress])
+    def test_what_is_no_text_is_told_once(
+        self, store: SqliteStore, tmp_path: Path, content: bytes, told: str, pack: Any
+    ) -> None:
+        """What it is, and what to do about it."""
+        (tmp_path / "s").write_bytes(pack(content))
+
+        with pytest.raises(FileError, match=told):
             import_file(store, tmp_path / "s")
+
+    @pytest.mark.parametrize(
+        "written",
+        [
+            lambda requests: b"".join(orjson.dumps(one, option=orjson.OPT_INDENT_2) + b"\n" for one in requests),
+            lambda requests: orjson.dumps(requests),
+            lambda requests: orjson.dumps(requests, option=orjson.OPT_INDENT_2),
+            lambda requests: b"[\n" + b",\n".join(map(orjson.dumps, requests)) + b"\n]",
+            lambda requests: b"\r\n\r\n".join(map(orjson.dumps, requests)),
+            lambda requests: b"\xef\xbb\xbf" + b"\n".join(map(orjson.dumps, requests)),
+            lambda requests: gzip.compress(b"\n".join(map(orjson.dumps, requests))),
+        ],
+        ids=["pretty", "array", "pretty array", "array over lines", "crlf", "byte order mark", "gzip"],
+    )
+    def test_requests_may_be_written_otherwise(self, store: SqliteStore, tmp_path: Path, written: Any) -> None:
+        """As people and other programs write them: the same spans are there."""
+        requests = [otlp(), {"resourceLogs": []}, otlp({"spanId": f"{2:016x}"}, {"spanId": f"{3:016x}"})]
+        (tmp_path / "s").write_bytes(written(requests))
+
+        assert import_file(store, tmp_path / "s") == ImportReport(3, 0, 1, ())
+
+    def test_of_a_damaged_gzip_file_what_can_be_read_is_imported(self, store: SqliteStore, tmp_path: Path) -> None:
+        """And the damage is told."""
+        spans = [otlp({"spanId": f"{at:016x}", "name": f"{chance:x}"}) for at, chance in enumerate(NOISE, 1)]
+        whole = gzip.compress(b"".join(orjson.dumps(one) + b"\n" for one in spans))
+        (tmp_path / "s").write_bytes(whole[: len(whole) * 3 // 4])
+
+        report = import_file(store, tmp_path / "s")
+
+        assert 0 < report.spans_imported < len(spans)
+        assert [problem.line for problem in report.problems] == [report.spans_imported + 1]
+        assert report.problems[0].message.startswith("damaged gzip (")
+
+    @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="has no names for open files")
+    @pytest.mark.parametrize("is_named", [True, False])
+    def test_a_pipe_is_read_from_its_first_byte(self, store: SqliteStore, is_named: bool) -> None:
+        """It gives its bytes once: what was looked at to know its kind is not lost."""
+        theirs, ours = os.pipe()
+        os.write(ours, b"".join(orjson.dumps(otlp({"spanId": f"{at:016x}"})) + b"\n" for at in range(1, 101)))
+        os.close(ours)
+
+        with os.fdopen(theirs, "rb") as pipe:
+            report = import_file(store, f"/dev/fd/{theirs}" if is_named else pipe)
+
+        assert report == ImportReport(100, 0, 0, ())
 
     @pytest.mark.parametrize("name", ["missing", "."])
     def test_a_file_that_cannot_be_read_is_told(self, store: SqliteStore, tmp_path: Path, name: str) -> None:

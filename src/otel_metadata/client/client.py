@@ -39,6 +39,7 @@ from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from io import BufferedReader
     from types import TracebackType
 
     import pandas as pd
@@ -361,14 +362,15 @@ class Spans:
         query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
         return self._store.export(query)
 
-    def import_file(self, path: str | os.PathLike[str]) -> ImportReport:
+    def import_file(self, path: str | os.PathLike[str] | BufferedReader) -> ImportReport:
         """Store the spans of a file; what cannot be read is told, the rest is imported. Twice is the same as once.
 
         Fields merge by version: an export that is older than what is stored overwrites nothing.
 
         Args:
-            path: OTLP as JSON, one request a line, as the Collector's file exporter writes it; Parquet or JSON Lines
-                exported from here.
+            path: OTLP as JSON, one request a line, as the Collector's file exporter writes it, or pretty-printed;
+                Parquet or JSON Lines exported from here; JSON may be compressed with gzip. A file that is open for
+                reading bytes will do in place of its path.
 
         Raises:
             FileError: It cannot be read, or is something else; what was read before stays imported.

@@ -1,26 +1,32 @@
 """A file of spans into a store: what the Collector wrote, and exports of ours.
 
-This module decides what a file is, and tells what of it could not be read. What a line or row means is decided in
+This module decides what a file is, and tells what of it could not be read. What a document or row means is decided in
 `client.otlp_json` and `store.table`. The same file twice is the same as once.
+
+A file is opened once and read from its start to its end: it may be a pipe, which gives its bytes to one reader only.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
-import orjson
-
 from otel_metadata.client import otlp_json
+from otel_metadata.client.json_documents import documents
 from otel_metadata.client.otlp_json import LatePatch
 from otel_metadata.errors import FileError
 from otel_metadata.model.times import time_ns
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
+    from io import BufferedIOBase, BufferedReader
+
     from otel_metadata.model.merge import Fields
     from otel_metadata.model.record import StoredSpan
     from otel_metadata.seams import SpanStore
@@ -35,11 +41,13 @@ _BATCH_FIELDS: Final = 20_000
 
 _EXPECTED: Final = "OTLP JSON lines, or a Parquet or JSON Lines file exported by otel-metadata"
 
-
-_SEARCHED_LINES: Final = 1_000
+_SEARCHED: Final = 1_000
 """After so many lines of which none is understood, a file is another kind of file."""
 
-_COMPRESSED: Final = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")  # gzip, zstd: the Collector writes the latter if asked
+_GZIP: Final = b"\x1f\x8b"
+_PARQUET: Final = b"PAR1"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 @final
@@ -48,7 +56,7 @@ class ImportProblem:
     """What could not be read.
 
     Attributes:
-        line: The line of a text file, the row of Parquet; from 1.
+        line: The line of a text file on which a document begins, the row of Parquet; from 1.
         message: What was got and what was expected.
     """
 
@@ -64,7 +72,7 @@ class ImportReport:
     Attributes:
         spans_imported: Spans that are in the store now.
         spans_failed: Spans, and lines, that could not be read.
-        lines_ignored: Lines that hold logs or metrics.
+        lines_ignored: Lines, or documents over several lines, that hold logs or metrics.
         problems: The first 100 of what could not be read.
         updates_imported: Late updates that had travelled through OTLP as spans of their own, and are on the spans that
             they are about now, wherever those come from.
@@ -81,7 +89,7 @@ _Ignored: TypeAlias = Literal["ignored"]
 _Read: TypeAlias = "otlp_json.Read | _Ignored | ValueError"
 
 
-def import_file(store: SpanStore, path: str | os.PathLike[str]) -> ImportReport:
+def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader) -> ImportReport:
     """Write the spans of a file into *store*, in batches; what cannot be read is told, the rest is imported.
 
     Fields merge by version: an export that is older than what is stored overwrites nothing. Values of a Collector's
@@ -89,15 +97,15 @@ def import_file(store: SpanStore, path: str | os.PathLike[str]) -> ImportReport:
 
     Args:
         store: Where to.
-        path: OTLP as JSON, one request a line, as the Collector's file exporter writes it; Parquet or JSON Lines
-            exported by otel-metadata.
+        path: OTLP as JSON, one request a line, as the Collector's file exporter writes it, or pretty-printed; Parquet
+            or JSON Lines exported by otel-metadata; JSON may be compressed with gzip. A file that is open for reading
+            bytes will do in place of its path.
 
     Raises:
         FileError: It cannot be read, or is something else; what was read before stays imported.
         MissingExtraError: It is Parquet, and pyarrow is not installed.
         StoreError: The store cannot be written; what was written before stays.
     """
-    name = os.fspath(path)
     counts = {"imported": 0, "updates": 0, "failed": 0, "ignored": 0}
     problems: list[ImportProblem] = []
     spans: list[tuple[StoredSpan, Fields]] = []
@@ -113,7 +121,7 @@ def import_file(store: SpanStore, path: str | os.PathLike[str]) -> ImportReport:
         counts["updates"] += len(updates)
         updates.clear()
 
-    for line, read in _reads(name):
+    for line, read in _reads(path):
         if read == "ignored":
             counts["ignored"] += 1
         elif isinstance(read, ValueError):
@@ -133,39 +141,86 @@ def import_file(store: SpanStore, path: str | os.PathLike[str]) -> ImportReport:
     return ImportReport(counts["imported"], counts["failed"], counts["ignored"], tuple(problems), counts["updates"])
 
 
-def _reads(path: str) -> Iterator[tuple[int, _Read]]:
+def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int, _Read]]:
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"{path.name}"
     try:
-        with Path(path).open("rb") as file:
-            start = file.read(4)
-        if start.startswith(_COMPRESSED):
-            raise FileError(path, "a compressed file", f"{_EXPECTED}: decompress it first")
-        yield from _parquet(path) if start == b"PAR1" else _lines(path)
+        with Path(path).open("rb") if isinstance(path, str | os.PathLike) else nullcontext(path) as file:
+            yield from _contents(name, file)
     except FileError:
         raise
     except OSError as error:
-        raise FileError(path, error.strerror or f"{error}", f"a file that can be read: {_EXPECTED}") from error
+        raise FileError(name, error.strerror or f"{error}", f"a file that can be read: {_EXPECTED}") from error
 
 
-def _lines(path: str) -> Iterator[tuple[int, _Read]]:
-    is_known = False
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                found = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                found = ValueError(f"no JSON ({error}); expected {_EXPECTED}")
-            if not is_known and number > _SEARCHED_LINES:
-                raise FileError(path, f"none of {_SEARCHED_LINES} lines is understood", _EXPECTED)
-            for read in _line(found):
-                is_known = is_known or not isinstance(read, ValueError)
+def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
+    start = file.peek(8)[:8]
+    if start.startswith(_PARQUET):
+        yield from _parquet(name, file)
+    elif start.startswith(_GZIP):
+        yield from _gzip(name, file)
+    else:
+        yield from _text(name, start, file)
+
+
+def _gzip(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
+    number = 0
+    try:
+        with gzip.GzipFile(fileobj=file) as inside:
+            for number, read in _text(name, inside.peek(8)[:8], inside):
                 yield number, read
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        yield number + 1, ValueError(f"damaged gzip ({error}); the rest cannot be read")
 
 
-def _line(found: Any) -> Iterator[_Read]:
+def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, _Read]]:
+    """Yield what each document says; what came before the first that is understood is told with it, or as one.
+
+    Raises:
+        FileError: The file is of another kind.
+    """
+    if (other := _other_kind(start)) is not None:
+        raise FileError(name, *other)
+    waiting: list[tuple[int, _Read]] = []
+    is_known = False
+    for number, found in documents(file):
+        for read in _document(found):
+            if not is_known and type(read) is ValueError:
+                waiting.append((number, read))
+                if len(waiting) == _SEARCHED:
+                    raise FileError(name, f"none of {_SEARCHED} lines is understood", _EXPECTED)
+                continue
+            if not is_known:
+                yield from waiting
+                is_known = True
+            yield number, read
+    if not is_known and len(waiting) > 1:
+        raise FileError(name, f"none of {len(waiting)} lines is understood", _EXPECTED)
+    yield from () if is_known else waiting
+
+
+def _other_kind(start: bytes) -> tuple[str, str] | None:
+    """Return what a file is that begins so, and what is expected; None where it may be read as text."""
+    if start.startswith(_ZSTD):
+        return "compressed with zstd", f"{_EXPECTED}: decompress it first"
+    if start[4:] == _ZSTD:
+        # Neither a file of zstd: the Collector's file exporter writes the length of each message before it.
+        return "compressed by the Collector", f"{_EXPECTED}: set no `compression` for its file exporter"
+    if start.startswith(_UTF_16):
+        return "text in UTF-16", f"{_EXPECTED}, in UTF-8"
+    if b"\0" in start:
+        return "a binary file", f"{_EXPECTED}: the Collector's file exporter writes JSON with `format: json`"
+    return None
+
+
+def _document(found: Any) -> Iterator[_Read]:
+    # A list of requests is what some programs write that collect them before they write.
+    for one in found if isinstance(found, list) else (found,):
+        yield from _request(one)
+
+
+def _request(found: Any) -> Iterator[_Read]:
     if isinstance(found, ValueError):
-        yield found
+        yield ValueError(f"{found}; expected {_EXPECTED}")
     elif not isinstance(found, dict):
         yield ValueError(f"a JSON {type(found).__name__}; expected an object: {_EXPECTED}")
     elif otlp_json.is_traces(found):
@@ -192,24 +247,24 @@ def _row(row: dict[str, Any]) -> _Read:
         return error
 
 
-def _parquet(path: str) -> Iterator[tuple[int, _Read]]:
+def _parquet(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
     arrow, parquet = table.load("pyarrow"), table.load("pyarrow.parquet")
     try:
-        with parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
+        with parquet.ParquetFile(file) as whole:
+            schema = whole.schema_arrow
             format = (schema.metadata or {}).get(table.FORMAT_NAME.encode())
             if format is None:
-                raise FileError(path, "a Parquet file that otel-metadata did not export", _EXPECTED)
+                raise FileError(name, "a Parquet file that otel-metadata did not export", _EXPECTED)
             if not format.isdigit() or int(format) > table.FORMAT:
                 raise FileError(
-                    path,
+                    name,
                     f"an export of format {ascii(format.decode(errors='replace'))[:40]}",
                     f"format {table.FORMAT}: install a newer otel-metadata",
                 )
             number = 0
-            for batch in file.iter_batches(batch_size=_BATCH):
+            for batch in whole.iter_batches(batch_size=_BATCH):
                 for row in table.rows(batch):
                     number += 1
                     yield number, row if isinstance(row, ValueError) else _row(row)
     except arrow.ArrowException as error:
-        raise FileError(path, f"damaged Parquet ({error})", _EXPECTED) from error
+        raise FileError(name, f"damaged Parquet ({error})", _EXPECTED) from error
