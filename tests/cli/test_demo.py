@@ -49,6 +49,13 @@ def test_the_demo_does_not_overwrite_a_file(tmp_path: Path) -> None:
     assert kept.read_text() == "mine"
 
 
+def test_a_place_where_nothing_can_be_kept_is_told_at_once(tmp_path: Path) -> None:
+    """One line, before anything runs."""
+    done = command("demo", "--keep", "nowhere/kept.db", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "nowhere/kept.db: No such file or directory; expected" in done.stderr
+
+
 def test_the_version_is_shown(tmp_path: Path) -> None:
     """`--version` prints the version and nothing else."""
     from otel_metadata._version import __version__

@@ -470,6 +470,15 @@ class TestFiles:
         assert error.count("\n") == 1
         assert rows("show", "b7ad6b7169203331")[0]["metadata"] == {"region": "us"}
 
+    def test_a_file_that_is_missing_keeps_no_other_one_away(self, path, tmp_path):
+        """Each is imported for itself, and the exit code is 1."""
+        file = tmp_path / "collector.jsonl"
+        file.write_text(f"{OTLP_LINE}\n")
+        code, output, error = call("import", tmp_path / "nowhere.jsonl", file)
+        assert (code, json.loads(output)["spans_imported"]) == (1, 1)
+        assert error.startswith(f"otel-metadata: {tmp_path}/nowhere.jsonl: No such file or directory")
+        assert error.count("\n") == 1
+
     def test_of_many_problems_the_first_are_told(self, path, tmp_path):
         """The others are counted."""
         file = tmp_path / "collector.jsonl"
@@ -533,7 +542,7 @@ class TestDelete:
         """Ctrl-C at the question deletes nothing and shows no traceback."""
         status, output = on_a_terminal("delete", ROOT, is_interrupted=True)
         assert status != 0
-        assert "Aborted" in output.partition("[y/N]")[2]
+        assert "aborted; nothing was changed" in output.partition("[y/N]")[2]
         assert "Traceback" not in output
         assert len(rows("ls", *EVER)) == 4
 
@@ -614,7 +623,14 @@ def test_a_filter_error_points_at_the_place(path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("ls", "--limit", "0"), "--limit"),
+        (("lss",), "No such command 'lss'"),
+        (("ls", "--nope"), "No such option: --nope"),
+        (("ls", "--li\x1b[31m\nx"), "No such option"),
+        (("ls", "words"), "(words)"),
+        (("ls", "--limit"), "Option '--limit' requires an argument"),
+        (("ls", "--limit", "0"), "--limit: '0' is no whole number of 1 or more"),
+        (("ls", "--limit", "x"), "--limit: 'x' is no whole number of 1 or more"),
+        (("spool", "lst"), "No such command 'lst'"),
         (("ls", "--since", "yesterday"), "neither how long ago (30min, 12h, 7d) nor a time"),
         (("ls", "--until", "999999w"), "neither how long ago (30min, 12h, 7d) nor a time"),
         (("show", "answer"), "neither a span id (16 hex digits), nor a trace id (32), nor a traceparent"),
@@ -630,8 +646,8 @@ def test_a_filter_error_points_at_the_place(path):
         (("patch", TRACE, "--status", "ok"), "a trace has no --attribute, --status or --status-message"),
         (("patch", ROOT, "--trace", "--attribute", "a=1"), "a trace has no --attribute"),
         (("score", ROOT, "Tone"), "expected --score, --label, or --explanation"),
-        (("score", ROOT, "Tone", "--score", "nan"), "nan is no finite number"),
-        (("score", ROOT, "Tone", "--score", "high"), "--score"),
+        (("score", ROOT, "Tone", "--score", "nan"), "--score: 'nan' is no finite number"),
+        (("score", ROOT, "Tone", "--score", "high"), "--score: 'high' is no finite number"),
         (("score", ROOT, "Tone", "--score", "1", "--source", "boss"), "--source"),
         (("score", ROOT, "", "--score", "1"), "an empty name"),
         (("annotate", ROOT, "quality"), "expected --score, --label, or --text"),
@@ -647,12 +663,21 @@ def test_a_filter_error_points_at_the_place(path):
     ],
 )
 def test_what_cannot_be_read_is_a_usage_error(path, words, message):
-    """It names what was written and what was expected, ends with exit code 2, and changes nothing."""
+    """One line names what was written and what was expected; it ends with exit code 2, and changes nothing."""
     before = rows("ls", *EVER)
-    code, output, error = call(*words, columns=1_000)
+    code, output, error = call(*words)
     assert (code, output) == (2, "")
-    assert message in " ".join(error.split())
+    assert re.fullmatch(r"otel-metadata: [^\x00-\x1f]+[.?] See otel-metadata.* --help\.\n", error)
+    assert message in error
     assert rows("ls", *EVER) == before
+
+
+@pytest.mark.parametrize("words", [(), ("spool",)])
+def test_without_a_command_the_help_is_shown(words):
+    """Whoever types the name alone wants to know what there is."""
+    _, output, error = call(*words)
+    assert "Usage: otel-metadata" in output
+    assert error == ""
 
 
 class TestStore:
@@ -819,6 +844,45 @@ class TestProcess:
             text=True,
         )
         assert (done.returncode, done.stdout, done.stderr) == (code, "", error)
+
+    def test_an_export_is_piped_into_an_import(self, path, tmp_path):
+        """Both have `-` for it, and so has the shell its own names."""
+        exported = run("export", "-").stdout
+        for name in ("-", "/dev/stdin") if os.path.exists("/dev/stdin") else ("-",):
+            copy = f"sqlite:///{tmp_path / f'{len(name)}.db'}"
+            done = run("import", name, "--store", copy, input=exported)
+            assert (done.returncode, json.loads(done.stdout)["spans_imported"]) == (0, 4)
+            assert rows("ls", *EVER, "--store", copy) == rows("ls", *EVER)
+
+    @pytest.mark.skipif(not os.path.exists("/bin/sh"), reason="has no shell that closes them")
+    @pytest.mark.parametrize(
+        ("closed", "words", "error"),
+        [
+            (">&-", ("ls", *EVER), "standard output is closed"),
+            (">&-", ("export", "-"), "standard output is closed"),
+            (">&-", ("delete", ROOT, "--yes"), "standard output is closed"),
+            ("<&-", ("delete", ROOT), "deletes nothing without --yes where nobody can be asked"),
+            ("<&-", ("import", "-"), "standard input is closed"),
+            (">&- 2>&-", ("ls", *EVER), ""),
+            ("2>&-", ("ls", "--store", "sqlite:///nowhere.db"), ""),
+        ],
+    )
+    def test_what_is_closed_is_told(self, path, closed, words, error):
+        """Where there is somebody to tell: no traceback, nothing changed."""
+        shell = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *MAIN, *words]
+        done = subprocess.run(shell, capture_output=True, timeout=120, check=False, text=True)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == bool(error)
+        assert error in done.stderr
+        assert len(rows("ls", *EVER)) == 4
+
+    def test_a_store_that_does_not_answer_is_one_line(self):
+        """Whatever its client logs beside the error that it raises."""
+        pytest.importorskip("clickhouse_connect")
+        failed = run("ls", "--store", "clickhouse://127.0.0.1:1/otel")
+        assert failed.returncode == 1
+        assert failed.stderr.startswith(b"otel-metadata: clickhouse://127.0.0.1:1/otel does not answer")
+        assert failed.stderr.count(b"\n") == 1
 
     def test_a_list_loads_no_heavy_package(self, path):
         """The command line starts fast: what only some commands need is loaded by them."""

@@ -8,12 +8,14 @@ import typer
 
 from otel_metadata._version import __version__
 from otel_metadata.cli import spans
+from otel_metadata.cli.shell import Commands
 from otel_metadata.cli.spool import spool_app
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="otel-metadata",
+    cls=Commands,
     help="Metadata on OpenTelemetry spans, whenever it arrives.",
     no_args_is_help=True,
     add_completion=False,

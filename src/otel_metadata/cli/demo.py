@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_metadata.cli.llm_stub import LlmStub
+from otel_metadata.cli.shell import failures, say
 from otel_metadata.cli.shown import trace_trees
 from otel_metadata.client import Client
 from otel_metadata.live.captured import capture_spans
@@ -42,6 +43,7 @@ from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.record import SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import configure, flush, shutdown, stats
+from otel_metadata.store.sqlite_file import create_private_file
 
 __all__ = ["run"]
 
@@ -72,9 +74,12 @@ def run(keep: str = "") -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(keep).resolve() if keep else Path(directory) / "spans.db"
-        if keep and path.exists():
-            console.print(f"[red]{escape(str(path))} exists already; name another file.[/]")
-            return 2
+        if keep:
+            if path.exists():
+                say(f"{path}: exists already; name another file.")
+                return 2
+            with failures():  # before anything is shown
+                create_private_file(str(path))
         store = f"sqlite:///{path}"
         console.print("\n[bold]otel-metadata demo[/]: one question to an LLM application, traced by OpenTelemetry.\n")
         application = _Application(store)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
     from otel_metadata.live.values import StatusLike
     from otel_metadata.model.merge import Json
 
-__all__ = ["Named", "json_object", "json_or_text", "key_values", "moment", "named", "status_of"]
+__all__ = [
+    "Named",
+    "json_object",
+    "json_or_text",
+    "key_values",
+    "moment",
+    "named",
+    "number",
+    "status_of",
+    "whole_number",
+]
 
 _AGO: Final = re.compile(r"(\d{1,6})\s*(s|min|m|h|d|w)", re.ASCII)
 
@@ -126,6 +137,34 @@ def json_object(text: str | None, option: str) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise typer.BadParameter(f"{ascii(text)[:100]} is no JSON object such as '{{\"key\": 1}}'.", param_hint=option)
     return value
+
+
+def whole_number(text: str, option: str) -> int:
+    """Read a number of things, 1 or more.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII) or not int(text):
+        raise typer.BadParameter(f"{ascii(text)[:100]} is no whole number of 1 or more.", param_hint=option)
+    return int(text)
+
+
+def number(text: str | None, option: str) -> float | None:
+    """Read a finite number.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    if text is None:
+        return None
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise typer.BadParameter(f"{ascii(text)[:100]} is no finite number such as 0.5.", param_hint=option)
+    return found
 
 
 def status_of(text: str | None) -> StatusLike | None:

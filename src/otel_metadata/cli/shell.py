@@ -3,20 +3,69 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from otel_metadata.errors import FilterError, OtelMetadataError
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
 
-__all__ = ["fail", "failures", "one_or_many", "print_json", "say", "speaks_json", "visible"]
+__all__ = ["Commands", "fail", "failures", "one_or_many", "print_json", "say", "speaks_json", "visible"]
+
+# The class has no public name that every release has: earlier ones take it from click, later ones have their own.
+_UsageError: Final[type[Any]] = typer.BadParameter.__bases__[0]
+
+
+class Commands(TyperGroup):
+    """A group of commands that says on one line, as any other error, why a command line cannot be understood."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; in standalone mode, end the process with its exit code.
+
+        Raises:
+            SystemExit: With 2 for what cannot be understood, 1 where a question was not answered.
+        """
+        code = None
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+            if not standalone_mode:
+                return code
+        except _UsageError as error:
+            if not standalone_mode:
+                raise
+            _tell_usage_error(error)
+            code = error.exit_code
+        except typer.Abort:
+            if not standalone_mode:
+                raise
+            say("aborted; nothing was changed.")
+            code = 1
+        sys.exit(code)
+
+
+def _tell_usage_error(error: Any) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed already
+        return
+    # Some of typer's messages have line breaks, and it calls "invalid value" what is about no single value.
+    message = " ".join(error.format_message().split()).removeprefix("Invalid value: ")
+    command = error.ctx.command_path if error.ctx is not None else "otel-metadata"
+    say(f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command} --help.")
 
 
 def visible(text: str) -> str:
@@ -46,12 +95,17 @@ def fail(message: str) -> NoReturn:
 
 def say(message: str) -> None:
     """Write *message* to standard error, where it does not get into what is piped."""
-    typer.echo(_encodable(f"otel-metadata: {_visible_lines(message)}", sys.stderr.encoding), err=True)
+    if sys.stderr is not None:  # whoever started us may have closed it
+        typer.echo(_encodable(f"otel-metadata: {_visible_lines(message)}", sys.stderr.encoding), err=True)
 
 
 @contextmanager
 def failures() -> Iterator[None]:
     """Turn what a user can cause into one line and exit code 1; let anything else through."""
+    if sys.stdout is None:
+        fail("standard output is closed; expected one that can be written, such as /dev/null.")
+    # What it warns of it raises too; without a handler Python would write it to standard error, beside our line.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     # What the terminal's encoding lacks is escaped: a Windows console would raise in the middle of a table.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -7,29 +7,41 @@ how spans look is decided in `shown`.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 from rich.console import Console
 
-from otel_metadata.cli.given import json_object, json_or_text, key_values, moment, named, status_of
+from otel_metadata.cli.given import (
+    json_object,
+    json_or_text,
+    key_values,
+    moment,
+    named,
+    number,
+    status_of,
+    whole_number,
+)
 from otel_metadata.cli.shell import fail, failures, one_or_many, print_json, say, speaks_json, visible
 from otel_metadata.cli.shown import span_table, trace_trees
 from otel_metadata.client import Client
 from otel_metadata.client.page import record_to_dict
+from otel_metadata.errors import FileError
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.pipeline import default_store
 from otel_metadata.seams import SystemClock
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from otel_metadata.client.client import Spans
+    from otel_metadata.client.imports import ImportReport
     from otel_metadata.client.report import UpdateReport
     from otel_metadata.model.merge import Level
     from otel_metadata.model.record import SpanRecord
@@ -38,7 +50,7 @@ __all__ = ["annotate", "delete", "export", "import_", "ls", "patch", "score", "s
 
 _CLOCK = SystemClock()
 
-_STANDARD_OUTPUT: Final = "-"
+_STANDARD_STREAM: Final = "-"
 
 # Spans of one trace are read in pages of this size.
 _PAGE_SPANS = 1_000
@@ -55,7 +67,9 @@ _Store = Annotated[
 _Project = Annotated[str | None, typer.Option("--project", metavar="NAME", help="Only spans of this project.")]
 _Since = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="Only spans that started then or later: 30min, 12h, 7d, 2026-01-31."),
+    typer.Option(
+        "--since", metavar="TIME", help="Only spans that started then or later: 30min, 12h, 7d, 2026-01-31 (UTC)."
+    ),
 ]
 _Until = Annotated[
     str | None, typer.Option("--until", metavar="TIME", help="Only spans that started before; as --since.")
@@ -97,8 +111,10 @@ def ls(
     since: _Since = None,
     until: _Until = None,
     filter: _Filter = None,  # the word of the client
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
-    cursor: Annotated[str | None, typer.Option(metavar="TEXT", help="Go on behind the page that told it.")] = None,
+    limit: Annotated[str, typer.Option(metavar="NUMBER", help="At most so many spans.")] = "100",
+    cursor: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Go on behind the page that named this cursor.")
+    ] = None,
     as_json: _AsJson = None,
 ) -> None:
     """List spans, newest first; those of the last seven days unless --since looks further back.
@@ -112,7 +128,7 @@ def ls(
             start_time=moment(since, now_ns, "--since"),
             end_time=moment(until, now_ns, "--until"),
             filter=filter,
-            limit=limit,
+            limit=whole_number(limit, "--limit"),
             cursor=cursor,
         )
         if speaks_json(as_json):
@@ -158,16 +174,21 @@ def patch(
     pairs: Annotated[
         list[str] | None,
         typer.Option(
-            "-m", metavar="KEY=VALUE", help="One key of the metadata; the value is JSON where it is some, else text."
+            "-m",
+            metavar="KEY=VALUE",
+            help="One key of the metadata, as often as needed; the value is JSON where it is some, else text.",
         ),
     ] = None,
     metadata: Annotated[
         str | None, typer.Option(metavar="JSON", help="Keys of the metadata as an object; -m is applied after it.")
     ] = None,
     attributes: Annotated[
-        list[str] | None, typer.Option("--attribute", metavar="KEY=VALUE", help="One plain attribute of the span.")
+        list[str] | None,
+        typer.Option("--attribute", metavar="KEY=VALUE", help="One plain attribute of the span, as -m."),
     ] = None,
-    tags: Annotated[list[str] | None, typer.Option("--tag", metavar="TEXT", help="A tag to add.")] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="TEXT", help="A tag to add, as often as needed.")
+    ] = None,
     new_name: Annotated[str | None, typer.Option("--name", metavar="TEXT", help="A new name.")] = None,
     user_id: Annotated[str | None, typer.Option("--user", metavar="ID", help="The user behind it.")] = None,
     session_id: Annotated[str | None, typer.Option("--session", metavar="ID", help="Its session.")] = None,
@@ -218,7 +239,7 @@ def patch(
 def score(
     name: _Span,
     evaluation: Annotated[str, typer.Argument(metavar="NAME", help="What was judged, such as Correctness.")],
-    value: Annotated[float | None, typer.Option("--score", help="A number.")] = None,
+    value: Annotated[str | None, typer.Option("--score", metavar="NUMBER", help="A number.")] = None,
     label: Annotated[str | None, typer.Option(metavar="TEXT", help="A word, such as correct.")] = None,
     explanation: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
     source: Annotated[_Judge, typer.Option(help="Who judged: a program, a judge model, a person.")] = _Judge.CODE,
@@ -227,7 +248,7 @@ def score(
     as_json: _AsJson = None,
 ) -> None:
     """Put an evaluation on a stored span, or on its trace; one of the same name is replaced whole."""
-    parts = _contents("--explanation", score=value, label=label, explanation=explanation)
+    parts = _contents("--explanation", score=number(value, "--score"), label=label, explanation=explanation)
     with _opened(store) as spans:
         found, level = _found(spans, name), _level(name, of_trace=of_trace)
         row = _verdict_row(found, level, "eval", evaluation, {**parts, "source": source.value})
@@ -238,17 +259,17 @@ def annotate(
     name: _Span,
     annotation: Annotated[str, typer.Argument(metavar="NAME", help="What it is about, such as quality.")],
     label: Annotated[str | None, typer.Option(metavar="TEXT", help="A word, such as good.")] = None,
-    value: Annotated[float | None, typer.Option("--score", help="A number.")] = None,
+    value: Annotated[str | None, typer.Option("--score", metavar="NUMBER", help="A number.")] = None,
     text: Annotated[str | None, typer.Option(metavar="TEXT", help="Free text.")] = None,
     annotator: Annotated[
-        str | None, typer.Option(metavar="WHO", help="Who; each has an annotation of a name for themselves.")
+        str | None, typer.Option(metavar="WHO", help="Who says it; of one name, each has an annotation of their own.")
     ] = None,
     of_trace: _OfTrace = False,
     store: _Store = None,
     as_json: _AsJson = None,
 ) -> None:
     """Put a person's annotation on a stored span, or on its trace; one of the same name and annotator is replaced."""
-    parts = _contents("--text", score=value, label=label, text=text)
+    parts = _contents("--text", score=number(value, "--score"), label=label, text=text)
     if annotator is not None:
         parts["annotator"] = annotator
     with _opened(store) as spans:
@@ -258,12 +279,12 @@ def annotate(
 
 
 def delete(
-    names: Annotated[list[str], typer.Argument(metavar="SPAN...", help="Span ids of 16 hex digits, or traceparents.")],
+    names: Annotated[list[str], typer.Argument(metavar="SPAN", help="Span ids of 16 hex digits, or traceparents.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: _Store = None,
     as_json: _AsJson = None,
 ) -> None:
-    """Delete spans and all that was said of them, for good; unknown ones are left out.
+    """Delete spans and all that was said of them, for good; unknown ones are told.
 
     With the last span of a trace goes what was said of the trace.
     """
@@ -272,7 +293,7 @@ def delete(
             raise typer.BadParameter(f"{name} is a trace id; expected span ids, which `show` and `ls` have.")
     with _opened(store) as spans:
         if not yes:
-            if not sys.stdin.isatty():
+            if sys.stdin is None or not sys.stdin.isatty():
                 fail("deletes nothing without --yes where nobody can be asked.")
             typer.confirm(f"Delete {one_or_many(len(names), 'span')} for good?", abort=True, err=True)
         report = spans.delete([name.strip().lower() for name in names])
@@ -305,7 +326,7 @@ def export(
     now_ns = _CLOCK.wall_ns()
     start_time, end_time = moment(since, now_ns, "--since"), moment(until, now_ns, "--until")
     with _opened(store) as spans:
-        if path == _STANDARD_OUTPUT:
+        if path == _STANDARD_STREAM:
             # A line of progress would get among the lines of spans.
             progress = False if sys.stdout.isatty() else None
             spans.export_to_jsonl(
@@ -333,7 +354,9 @@ def import_(
     paths: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...", help="OTLP JSON lines as a Collector writes them; exports in Parquet or JSON."
+            metavar="PATH",
+            help="OTLP as JSON lines, as a Collector writes them; exports in Parquet or JSON Lines; or `-` for what "
+            "comes on standard input.",
         ),
     ],
     store: _Store = None,
@@ -346,34 +369,44 @@ def import_(
     is_whole = True
     with _opened(store, create=True) as spans:
         for path in paths:
-            report = spans.import_file(path)
-            is_whole = is_whole and not report.spans_failed
-            for problem in report.problems:
-                say(f"{path}, line {problem.line}: {problem.message}")
-            if report.spans_failed > len(report.problems):
-                say(f"{path}: {report.spans_failed - len(report.problems):,} more could not be read.")
-            if speaks_json(as_json):
-                print_json(
-                    {
-                        "path": path,
-                        "spans_imported": report.spans_imported,
-                        "updates_imported": report.updates_imported,
-                        "spans_failed": report.spans_failed,
-                        "lines_ignored": report.lines_ignored,
-                    }
-                )
+            try:
+                report = spans.import_file(_standard_input() if path == _STANDARD_STREAM else path)
+            except FileError as error:  # the other files are part of the rest
+                say(f"{error}")
+                is_whole = False
                 continue
-            updates = f", {one_or_many(report.updates_imported, 'late update')}" if report.updates_imported else ""
-            failed = f", {report.spans_failed:,} could not be read" if report.spans_failed else ""
-            ignored = (
-                f", {one_or_many(report.lines_ignored, 'line')} of other signals left out"
-                if report.lines_ignored
-                else ""
-            )
-            typer.echo(
-                f"{visible(path)}: {one_or_many(report.spans_imported, 'span')}{updates} imported{failed}{ignored}."
-            )
+            is_whole = is_whole and not report.spans_failed
+            _tell_import(path, report, as_json)
     raise typer.Exit(0 if is_whole else 1)
+
+
+def _standard_input() -> BufferedReader:
+    if sys.stdin is None:
+        fail("standard input is closed; expected one that can be read, or a file.")
+    return cast("BufferedReader", sys.stdin.buffer)  # typeshed leaves open what a test may have put there
+
+
+def _tell_import(path: str, report: ImportReport, as_json: bool | None) -> None:
+    """Say what became of a file."""
+    for problem in report.problems:
+        say(f"{path}, line {problem.line}: {problem.message}")
+    if report.spans_failed > len(report.problems):
+        say(f"{path}: {report.spans_failed - len(report.problems):,} more could not be read.")
+    if speaks_json(as_json):
+        print_json(
+            {
+                "path": path,
+                "spans_imported": report.spans_imported,
+                "updates_imported": report.updates_imported,
+                "spans_failed": report.spans_failed,
+                "lines_ignored": report.lines_ignored,
+            }
+        )
+        return
+    updates = f", {one_or_many(report.updates_imported, 'late update')}" if report.updates_imported else ""
+    failed = f", {report.spans_failed:,} could not be read" if report.spans_failed else ""
+    ignored = f", {one_or_many(report.lines_ignored, 'line')} of other signals left out" if report.lines_ignored else ""
+    typer.echo(f"{visible(path)}: {one_or_many(report.spans_imported, 'span')}{updates} imported{failed}{ignored}.")
 
 
 @contextmanager
@@ -389,7 +422,7 @@ def _format_of(path: str, chosen: _Format | None) -> _Format:
     Raises:
         typer.BadParameter: Neither an option nor the path names one, or standard output is to have another.
     """
-    if path == _STANDARD_OUTPUT:
+    if path == _STANDARD_STREAM:
         if chosen not in (None, _Format.JSONL):
             raise typer.BadParameter("standard output takes jsonl only; name a file.", param_hint="--format")
         return _Format.JSONL
@@ -451,14 +484,11 @@ def _contents(last: str, **parts: float | str | None) -> dict[str, float | str]:
     """Return what a verdict says.
 
     Raises:
-        typer.BadParameter: Nothing, or a score that is no number.
+        typer.BadParameter: Nothing.
     """
     given = {part: value for part, value in parts.items() if value is not None}
     if not given:
         raise typer.BadParameter(f"nothing to say was given; expected --score, --label, or {last}.")
-    number = given.get("score")
-    if isinstance(number, float) and not math.isfinite(number):
-        raise typer.BadParameter(f"{number} is no finite number.", param_hint="--score")
     return given
 
 
