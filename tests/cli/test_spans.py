@@ -547,7 +547,7 @@ class TestDelete:
         assert len(rows("ls", *EVER)) == 4
 
 
-NO_SPAN = f"Span {'f' * 16} is not in <SqliteStore"
+NO_SPAN = f"Span {'f' * 16} is not in sqlite:///"
 
 
 @pytest.mark.parametrize(
@@ -560,7 +560,7 @@ NO_SPAN = f"Span {'f' * 16} is not in <SqliteStore"
         (("ls", "--cursor", "x"), "cursor is 'x'; expected the `next_cursor` of a page"),
         (("show", "f" * 16), NO_SPAN),
         (("show", "f" * 32), f"no span of trace {'f' * 32} is stored"),
-        (("show", f"00-{'f' * 32}-{ROOT}-01"), f"Span {ROOT} is not in <SqliteStore"),
+        (("show", f"00-{'f' * 32}-{ROOT}-01"), f"Span {ROOT} is not in sqlite:///"),
         (("patch", "f" * 16, "-m", "k=1"), NO_SPAN),
         (("patch", "f" * 32, "-m", "k=1"), f"no span of trace {'f' * 32} is stored"),
         (("score", "f" * 16, "Tone", "--score", "1"), NO_SPAN),

@@ -477,6 +477,7 @@ class TestFiles:
         [
             (b"\x28\xb5\x2f\xfd\x00", "compressed with zstd; expected .*: decompress it first"),
             (b"\0\0\x01\0\x28\xb5\x2f\xfd\x00", "compressed by the Collector; expected .*: set no `compression`"),
+            (b"SQLite format 3\0\x10", "a binary file; expected"),
             (b"\0\0\0\x05\x0a\x03", "a binary file; expected .* `format: json`"),
             ('{"resourceSpans": []}'.encode("utf-16"), "text in UTF-16; expected .*, in UTF-8"),
         ],

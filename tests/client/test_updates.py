@@ -82,7 +82,7 @@ class TestStore:
             ("nope", "segment_not_found"),
         ]
         assert report.errors[0]["error_message"] == (
-            f"[segment_not_found] Row 0: span {UNKNOWN} is not in <SqliteStore :memory: open>."
+            f"[segment_not_found] Row 0: span {UNKNOWN} is not in sqlite:///:memory:."
         )
         assert spans.get(FIRST).metadata == {"a": 2}
 

@@ -166,7 +166,7 @@ class Spans:
         named, wanted = _ids(span_id)
         found = self._store.query(SpanQuery(hex_id(trace_id, 32) if trace_id is not None else named, wanted, limit=1))
         if not found:
-            raise SpanNotFoundError(wanted, repr(self._store))
+            raise SpanNotFoundError(wanted, f"{self._store}")
         return found[0]
 
     def list(

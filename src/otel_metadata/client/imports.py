@@ -44,6 +44,7 @@ _EXPECTED: Final = "OTLP JSON lines, or a Parquet or JSON Lines file exported by
 _SEARCHED: Final = 1_000
 """After so many lines of which none is understood, a file is another kind of file."""
 
+_START_BYTES: Final = 64
 _GZIP: Final = b"\x1f\x8b"
 _PARQUET: Final = b"PAR1"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -153,7 +154,7 @@ def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int,
 
 
 def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
-    start = file.peek(8)[:8]
+    start = file.peek(_START_BYTES)[:_START_BYTES]
     if start.startswith(_PARQUET):
         yield from _parquet(name, file)
     elif start.startswith(_GZIP):
@@ -166,7 +167,7 @@ def _gzip(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
     number = 0
     try:
         with gzip.GzipFile(fileobj=file) as inside:
-            for number, read in _text(name, inside.peek(8)[:8], inside):
+            for number, read in _text(name, inside.peek(_START_BYTES)[:_START_BYTES], inside):
                 yield number, read
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         yield number + 1, ValueError(f"damaged gzip ({error}); the rest cannot be read")
@@ -202,7 +203,7 @@ def _other_kind(start: bytes) -> tuple[str, str] | None:
     """Return what a file is that begins so, and what is expected; None where it may be read as text."""
     if start.startswith(_ZSTD):
         return "compressed with zstd", f"{_EXPECTED}: decompress it first"
-    if start[4:] == _ZSTD:
+    if start[4:8] == _ZSTD:
         # Neither a file of zstd: the Collector's file exporter writes the length of each message before it.
         return "compressed by the Collector", f"{_EXPECTED}: set no `compression` for its file exporter"
     if start.startswith(_UTF_16):

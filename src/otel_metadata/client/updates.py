@@ -119,9 +119,9 @@ class StoreUpdates:
                     by_trace.setdefault(trace_id, []).append(len(placed))
                     placed.append(row)
                 elif all_or_none:
-                    raise SpanNotFoundError(span_ids[row], repr(self._store))
+                    raise SpanNotFoundError(span_ids[row], f"{self._store}")
                 else:
-                    rows.reject(row, "segment_not_found", f": span {span_ids[row]} is not in {self._store!r}.")
+                    rows.reject(row, "segment_not_found", f": span {span_ids[row]} is not in {self._store}.")
         versions = list(draw(self._versions, len(placed)))
         # In the order in which they lie in a store: a frame in any other is written a third quicker. One after the
         # other, for the garbage collector's sake again.

@@ -385,6 +385,10 @@ class ClickHouseStore:
         """A status line, without user and password."""
         return f"<ClickHouseStore {self.address}>"
 
+    def __str__(self) -> str:
+        """As a user names it, without user and password."""
+        return f"{self.address}"
+
 
 class _About:
     """What the tables say of the spans of some rows, read in one question each."""

@@ -445,6 +445,10 @@ class SqliteStore:
         """A status line."""
         return f"<SqliteStore {self.path} {'closed' if self._connection is None else 'open'}>"
 
+    def __str__(self) -> str:
+        """As a user names it."""
+        return f"sqlite:///{self.path}"
+
 
 def _graves(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> _IsGone:
     """Return what tells whether a version was deleted.
