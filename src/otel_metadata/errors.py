@@ -17,6 +17,7 @@ that work on stored spans.
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Final, final
 
 __all__ = [
@@ -170,7 +171,13 @@ _SHOWN_AFTER: Final = 40
 def _with_caret(text: str, place: int) -> str:
     start, end = max(0, place - _SHOWN_BEFORE), place + _SHOWN_AFTER
     before, after = "…" if start else "", "…" if end < len(text) else ""
-    return f"  {before}{_on_one_line(text[start:end])}{after}\n  {' ' * (len(before) + place - start)}^"
+    columns = len(before) + sum(map(_columns, text[start:place]))
+    return f"  {before}{_on_one_line(text[start:end])}{after}\n  {' ' * columns}^"
+
+
+def _columns(char: str) -> int:
+    """Return how many columns of a terminal a character takes."""
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1
 
 
 def _on_one_line(text: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 import sqlglot
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from sqlglot import exp
 from tests.store.conditions import conditions, spelled
 from tests.strategies import keys, texts
@@ -369,6 +370,16 @@ def test_the_error_is_one_of_ours_and_a_value_error() -> None:
     message, shown, caret = str(caught.value).splitlines()
     assert message.startswith("Filter, character 1: found `nam`; expected name, perhaps, or one of trace_id, span_id,")
     assert (shown, caret) == ("  nam = 'a'", "  ^")
+
+
+@pytest.mark.parametrize("text", ["日本語", "e\u0301", "\u200d", "\n", "é"])
+def test_the_caret_stands_right_after_letters_of_any_width(text: str) -> None:
+    """Some take two columns of a terminal, some none."""
+    with pytest.raises(FilterError) as caught:
+        parse(f"name = '{text}' AND nam = 1")
+
+    _, shown, caret = str(caught.value).splitlines()
+    assert cell_len(shown[: shown.rindex("nam")]) == len(caret) - 1
 
 
 def test_an_error_far_inside_shows_what_is_around_it() -> None:
