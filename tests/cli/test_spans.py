@@ -470,14 +470,17 @@ class TestFiles:
         assert error.count("\n") == 1
         assert rows("show", "b7ad6b7169203331")[0]["metadata"] == {"region": "us"}
 
-    def test_a_file_that_is_missing_keeps_no_other_one_away(self, path, tmp_path):
+    def test_a_file_that_cannot_be_read_keeps_no_other_one_away(self, path, tmp_path, monkeypatch):
         """Each is imported for itself, and the exit code is 1."""
         file = tmp_path / "collector.jsonl"
         file.write_text(f"{OTLP_LINE}\n")
-        code, output, error = call("import", tmp_path / "nowhere.jsonl", file)
+        call("export", tmp_path / "spans.parquet")
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        code, output, error = call("import", tmp_path / "nowhere.jsonl", tmp_path / "spans.parquet", file)
         assert (code, json.loads(output)["spans_imported"]) == (1, 1)
-        assert error.startswith(f"otel-metadata: {tmp_path}/nowhere.jsonl: No such file or directory")
-        assert error.count("\n") == 1
+        missing, unreadable = error.splitlines()
+        assert missing.startswith(f"otel-metadata: {tmp_path / 'nowhere.jsonl'}: No such file or directory")
+        assert unreadable.startswith("otel-metadata: pyarrow is not installed")
 
     def test_of_many_problems_the_first_are_told(self, path, tmp_path):
         """The others are counted."""
@@ -542,7 +545,7 @@ class TestDelete:
         """Ctrl-C at the question deletes nothing and shows no traceback."""
         status, output = on_a_terminal("delete", ROOT, is_interrupted=True)
         assert status != 0
-        assert "aborted; nothing was changed" in output.partition("[y/N]")[2]
+        assert "\notel-metadata: aborted; nothing was changed.\n" in output.partition("[y/N]")[2]
         assert "Traceback" not in output
         assert len(rows("ls", *EVER)) == 4
 

@@ -51,9 +51,11 @@ class Commands(TyperGroup):
                 raise
             _tell_usage_error(error)
             code = error.exit_code
-        except typer.Abort:
+        except typer.Abort as error:
             if not standalone_mode:
                 raise
+            if error.__context__ is not None:  # Ctrl-C or Ctrl-D: the question has not ended its line
+                typer.echo(err=True)
             say("aborted; nothing was changed.")
             code = 1
         sys.exit(code)

@@ -31,7 +31,7 @@ from otel_metadata.cli.shell import fail, failures, one_or_many, print_json, say
 from otel_metadata.cli.shown import span_table, trace_trees
 from otel_metadata.client import Client
 from otel_metadata.client.page import record_to_dict
-from otel_metadata.errors import FileError
+from otel_metadata.errors import FileError, MissingExtraError
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.pipeline import default_store
@@ -371,7 +371,7 @@ def import_(
         for path in paths:
             try:
                 report = spans.import_file(_standard_input() if path == _STANDARD_STREAM else path)
-            except FileError as error:  # the other files are part of the rest
+            except (FileError, MissingExtraError) as error:  # the other files are part of the rest
                 say(f"{error}")
                 is_whole = False
                 continue
