@@ -41,19 +41,14 @@ class Commands(TyperGroup):
         Raises:
             SystemExit: With 2 for what cannot be understood, 1 where a question was not answered.
         """
-        code = None
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-            if not standalone_mode:
-                return code
         except _UsageError as error:
-            if not standalone_mode:
-                raise
             _tell_usage_error(error)
             code = error.exit_code
         except typer.Abort as error:
-            if not standalone_mode:
-                raise
             if error.__context__ is not None:  # Ctrl-C or Ctrl-D: the question has not ended its line
                 typer.echo(err=True)
             say("aborted; nothing was changed.")
