@@ -651,7 +651,10 @@ def test_a_filter_error_points_at_the_place(path):
         (("score", ROOT, "Tone"), "expected --score, --label, or --explanation"),
         (("score", ROOT, "Tone", "--score", "nan"), "--score: 'nan' is no finite number"),
         (("score", ROOT, "Tone", "--score", "high"), "--score: 'high' is no finite number"),
-        (("score", ROOT, "Tone", "--score", "1", "--source", "boss"), "--source"),
+        (
+            ("score", ROOT, "Tone", "--score", "1", "--source", "boss"),
+            "--source': 'boss' is not one of 'code', 'llm', 'human'",
+        ),
         (("score", ROOT, "", "--score", "1"), "an empty name"),
         (("annotate", ROOT, "quality"), "expected --score, --label, or --text"),
         (("annotate", ROOT, "quality", "--annotator", "ada"), "expected --score, --label, or --text"),

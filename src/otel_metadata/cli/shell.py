@@ -59,8 +59,10 @@ class Commands(TyperGroup):
 def _tell_usage_error(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed already
         return
-    # Some of typer's messages have line breaks, and it calls "invalid value" what is about no single value.
-    message = " ".join(error.format_message().split()).removeprefix("Invalid value: ")
+    # Some of typer's messages have line breaks or the name of an exception, and it calls "invalid value" what is about
+    # no single value.
+    words = " ".join(error.format_message().split())
+    message = words.removeprefix("Invalid value: ").replace(": Value error, ", ": ", 1)
     command = error.ctx.command_path if error.ctx is not None else "otel-metadata"
     say(f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command} --help.")
 
