@@ -64,13 +64,15 @@ class _Driver(NamedTuple):
         source: What is selected from.
         where: What holds there.
         ordered: The table that has the starts in the order of the page.
-        fields: The condition on `fields AS f` by which its spans are found; None for all spans.
+        fields: The condition on `fields AS f` by which its spans are found; none of all spans.
+        is_exact: Whether every span that is found is as it was asked for, so that nobody has to look again.
     """
 
     source: Sql
     where: Sql | None
     ordered: str
-    fields: Sql | None = None
+    fields: Sql = Sql("1")
+    is_exact: bool = False
 
 
 _ALL_SPANS: Final = _Driver(Sql("spans AS s"), None, "s")
@@ -84,7 +86,7 @@ def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lam
         columns: What to select of each.
         count: Counts the fields of a way to the page, where there are several ways.
     """
-    source, first, at, _ = _driver(query, count)
+    (source, first, at, _, _), rest = _driver(query, count)
     where = [
         first,
         _if(query.trace_id, "s.trace_id = ?"),
@@ -93,7 +95,7 @@ def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lam
         _if(query.start_ns, f"{at}.start_ns >= ?"),
         _if(query.end_ns, f"{at}.start_ns < ?"),
         Sql(f"({at}.start_ns, {at}.trace_id, {at}.span_id) < (?, ?, ?)", query.after) if query.after else None,
-        sqlite_filter.condition(query.condition) if query.condition is not None else None,
+        sqlite_filter.condition(rest) if rest is not None else None,
     ]
     given = [one for one in where if one is not None]
     limit = _if(query.limit, " LIMIT ?") or Sql("")
@@ -119,18 +121,22 @@ def _if(value: Value | None, sql: str) -> Sql | None:
     return None if value is None else Sql(sql, (value,))
 
 
-def _driver(query: SpanQuery, count: Count) -> _Driver:
-    """Return the shortest way to the page; of equal ones the first."""
-    if query.trace_id is not None or query.span_id is not None or query.condition is None:
-        return _ALL_SPANS
-    parts = query.condition.parts if isinstance(query.condition, And) else (query.condition,)
-    ways = [way for way in map(_indexed, parts) if way is not None]
-    return min(ways, key=lambda way: count(_counted(way.fields))) if len(ways) > 1 else next(iter(ways), _ALL_SPANS)
+def _driver(query: SpanQuery, count: Count) -> tuple[_Driver, Condition | None]:
+    """Return the shortest way to the page, of equal ones the first, and what of the condition is left to look at."""
+    wanted = query.condition
+    if query.trace_id is not None or query.span_id is not None or wanted is None:
+        return _ALL_SPANS, wanted
+    parts = wanted.parts if isinstance(wanted, And) else (wanted,)
+    ways = [(way, part) for part in parts if (way := _indexed(part)) is not None]
+    if not ways:
+        return _ALL_SPANS, wanted
+    way, led = min(ways, key=lambda one: count(_counted(one[0].fields))) if len(ways) > 1 else ways[0]
+    rest = tuple(part for part in parts if part is not led or not way.is_exact)
+    return way, And(rest) if len(rest) > 1 else next(iter(rest), None)
 
 
-def _counted(fields: Sql | None) -> Sql:
-    where, values = fields or Sql("1")
-    return Sql(f"SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {where} LIMIT {_RARE})", values)
+def _counted(fields: Sql) -> Sql:
+    return Sql(f"SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {fields.sql} LIMIT {_RARE})", fields.values)
 
 
 def _indexed(part: Condition) -> _Driver | None:
@@ -139,11 +145,11 @@ def _indexed(part: Condition) -> _Driver | None:
             return _by_value(_fields("span", "tag", tag, True))
         case Compare(subject=Subject(level=level, kind="metadata", key=key), op="=", value=value) if _is_short(value):
             fields = _fields(level, "metadata", key, value)
-            return _by_value(fields) if level == "span" else _by_trace(fields)
+            return _by_value(fields) if level == "span" else _by_trace(fields, is_exact=True)
         case Compare(subject=Subject(level=level, kind="evaluation", key=key, part="label"), op="=", value=str(value)):
             label = "f.level = ? AND f.key = ? AND json_extract(f.value, '$.label') = ?"
             fields = Sql(f"{label} AND {_LABELLED_OF_F}", (level, key, value))
-            return _by_value(fields) if level == "span" else _by_trace(fields)
+            return _by_value(fields) if level == "span" else _by_trace(fields, is_exact=True)
         case Compare(subject=Subject(kind="user_id" | "session_id" as kind), op="=", value=str(value)) if _is_short(
             value
         ) and not _is_json(value):
@@ -181,10 +187,11 @@ def _by_value(fields: Sql) -> _Driver:
         fields,
         "f",
         fields,
+        is_exact=True,
     )
 
 
-def _by_trace(fields: Sql) -> _Driver:
+def _by_trace(fields: Sql, *, is_exact: bool = False) -> _Driver:
     return _Driver(
         Sql(
             f"(SELECT DISTINCT f.trace_id FROM fields AS f WHERE {fields.sql}) AS t "
@@ -194,4 +201,5 @@ def _by_trace(fields: Sql) -> _Driver:
         None,
         "s",
         fields,
+        is_exact=is_exact,
     )
