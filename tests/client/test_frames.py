@@ -145,6 +145,15 @@ class TestPandas:
         with pytest.raises(ConfigurationError, match="column 'a' of the frame"):
             frame.column("a")
 
+    @pytest.mark.parametrize("cell", [{"x": 1, "y": None}, {"y": None}])
+    def test_a_column_of_arrow_is_read_as_arrow(self, cell: dict[str, Any]) -> None:
+        """`read_parquet(dtype_backend="pyarrow")` makes such: a null field of a struct may be another row's key."""
+        dtype = pd.ArrowDtype(pa.struct([("x", pa.int64()), ("y", pa.int64())]))
+
+        found = read_frame(pd.DataFrame({"a": pd.Series([cell, None], dtype=dtype)})).column("a")
+
+        assert found == [{name: value for name, value in cell.items() if value is not None}, UNSET]
+
 
 class TestPolarsAndArrow:
     def test_a_polars_column_of_objects_is_read_as_it_is(self) -> None:
@@ -159,6 +168,42 @@ class TestPolarsAndArrow:
         cells = [{"x": 1, "y": None, "z": {"p": None, "q": 2}, "l": [1, None]}, None]
 
         assert read_frame(ARROW[kind]({"a": cells})).column("a") == [{"x": 1, "z": {"q": 2}, "l": [1, None]}, UNSET]
+
+    def test_a_map_is_a_dict(self) -> None:
+        """Its keys are its own, so a null in it was meant; a list of pairs is nothing that anybody could filter."""
+        column = pa.array([[("k", 1), ("j", None)], [], None], type=pa.map_(pa.string(), pa.int64()))
+
+        assert read_frame(pa.table({"a": column})).column("a") == [{"k": 1, "j": None}, {}, UNSET]
+
+    @pytest.mark.parametrize(
+        ("zone", "text"),
+        [
+            (None, "2026-01-31T10:00:00.123456789"),
+            ("UTC", "2026-01-31T10:00:00.123456789+00:00"),
+            ("Asia/Tokyo", "2026-01-31T19:00:00.123456789+09:00"),
+        ],
+    )
+    def test_polars_times_are_whole(self, zone: str | None, text: str) -> None:
+        """A datetime of Python ends at microseconds; the spans of an export have nanoseconds."""
+        ns = 1_769_853_600_123_456_789
+        column = pl.Series([ns, ns - 789, None]).cast(pl.Datetime("ns", zone))
+
+        found = read_frame(pl.DataFrame({"a": column})).column("a")
+
+        assert found == [text, column.to_list()[1], UNSET]
+
+    @pytest.mark.parametrize(
+        "column",
+        [
+            pa.array([10**14], type=pa.timestamp("s")),
+            pa.array([b"\xff"]).view(pa.string()),
+        ],
+        ids=["a time beyond Python's years", "no UTF-8"],
+    )
+    def test_a_column_that_python_cannot_hold_is_named(self, column: pa.Array) -> None:
+        """The exceptions of many packages are one, and nothing was changed."""
+        with pytest.raises(ConfigurationError, match=r"^column 'a' of the frame is 'unreadable \("):
+            read_frame(pa.table({"a": column})).column("a")
 
     def test_polars_needs_no_pyarrow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its columns are lists by themselves."""
@@ -189,6 +234,37 @@ class TestDicts:
         assert frame.names == ("a", "b")
         assert frame.column("a") == [None, UNSET]
         assert frame.column("b") == [UNSET, 1]
+
+    @pytest.mark.parametrize(
+        "cell",
+        [
+            NAN,
+            np.float64("nan"),
+            np.float32("nan"),
+            Decimal("nan"),
+            Decimal("snan"),
+            pd.NA,
+            pd.NaT,
+            np.datetime64("NaT"),
+        ],
+        ids=repr,
+    )
+    def test_every_mark_of_a_missing_cell_is_none(self, cell: object) -> None:
+        """Rows may be those of a frame: what it has made of a gap is not stored as a value."""
+        assert read_frame([{"a": cell}, {"a": 1}]).column("a") == [UNSET, 1]
+
+    def test_rows_of_a_frame_say_what_the_frame_says(self) -> None:
+        """`to_dict("records")` has the gaps of pandas, but for nullable columns, where it says None."""
+        frame = pd.DataFrame(
+            {
+                "f": [1.5, NAN],
+                "t": pd.to_datetime(["2026-01-31", None]),
+                "o": pd.Series([None, NAN], dtype=object),
+            }
+        )
+        by_row = read_frame(frame.to_dict("records"))
+
+        assert [by_row.column(name) for name in "fto"] == [read_frame(frame).column(name) for name in "fto"]
 
 
 @pytest.mark.parametrize(

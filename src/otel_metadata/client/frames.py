@@ -11,17 +11,20 @@ Which cells are not there (`UNSET`), and which are null (`None`):
 | table | not there | null |
 |---|---|---|
 | pandas | NaN, NaT, NA | None in a column of dtype `object` |
-| polars, Arrow | null, NaN; in structs null | – |
-| list of dicts | a key that the dict lacks, NaN | None |
+| polars, Arrow | null, NaN; in structs null | null as the value of a map |
+| list of dicts | a key that the dict lacks, NaN, NaT, NA | None |
 
 A ragged table has NaN or null where a row lacks a column, so neither can be told from a null that was meant; only
 where Python's own None is kept beside them does it say something.
+A list of dicts may be a frame of pandas row by row (`to_dict("records")`), with all of its marks.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, final
 
 from otel_metadata.errors import ConfigurationError
@@ -67,11 +70,19 @@ class Frame:
         """Return the cells of a column.
 
         Raises:
-            ConfigurationError: Two columns have this name.
+            ConfigurationError: Two columns have this name, or its package cannot make Python values of it.
         """
         if name in self._twice:
             raise ConfigurationError(f"column {name!r} of the frame", "there twice", "one column of a name")
-        return self._cells(self._positions[name])
+        try:
+            return self._cells(self._positions[name])
+        except Exception as error:
+            # Foreign code: a time beyond Python's years, a text that is no UTF-8. What it says may show a value.
+            raise ConfigurationError(
+                f"column {ascii(name)[:200]} of the frame",
+                f"unreadable ({type(error).__name__})",
+                "values that Python can hold; as text, perhaps",
+            ) from error
 
     def names_for_people(self) -> str:
         """Return the names of its columns, the first ones of many."""
@@ -117,6 +128,8 @@ def _of_pandas(frame: pandas.DataFrame) -> Frame:
             series = frame.iloc[:, position]
         else:
             series = frame.index.get_level_values(levels[position - len(columns)]).to_series()
+        if hasattr(series.dtype, "pyarrow_dtype"):
+            return _arrow_cells(series.array.__arrow_array__())
         found: list[object] = series.tolist()
         keeps_none = series.dtype == object
         for row in series.isna().to_numpy().nonzero()[0].tolist():
@@ -128,9 +141,16 @@ def _of_pandas(frame: pandas.DataFrame) -> Frame:
 
 
 def _of_polars(frame: polars.DataFrame) -> Frame:
+    import polars  # it has made the frame
+
     def cells(position: int) -> list[object]:
         series = frame.to_series(position)
-        return _without_nulls(series.to_list(), is_nested=series.dtype.is_nested())
+        found: list[object] = series.to_list()
+        if isinstance(series.dtype, polars.Datetime) and series.dtype.time_unit == "ns":
+            form = "%FT%T%.9f%:z" if series.dtype.time_zone else "%FT%T%.9f"
+            texts = series.dt.to_string(form).to_list()
+            found = _to_the_nanosecond(found, series.dt.nanosecond().to_list(), texts)
+        return _without_nulls(found, is_nested=series.dtype.is_nested())
 
     return Frame(frame.columns, frame.height, cells)
 
@@ -142,11 +162,7 @@ def _of_arrow(given: object) -> Frame:
     except (pyarrow.ArrowException, TypeError, ValueError) as error:
         raise ConfigurationError("frame", type(given).__name__, f"an Arrow table of columns ({error})") from error
 
-    def cells(position: int) -> list[object]:
-        column = table.column(position)
-        return _without_nulls(column.to_pylist(), is_nested=pyarrow.types.is_nested(column.type))
-
-    return Frame(table.column_names, table.num_rows, cells)
+    return Frame(table.column_names, table.num_rows, lambda position: _arrow_cells(table.column(position)))
 
 
 def _of_dicts(rows: Sequence[Mapping[Hashable, object]]) -> Frame:
@@ -154,16 +170,28 @@ def _of_dicts(rows: Sequence[Mapping[Hashable, object]]) -> Frame:
 
     def cells(position: int) -> list[object]:
         found = [row.get(names[position], UNSET) for row in rows]
-        return [UNSET if _is_nan(cell) else cell for cell in found]
+        return [UNSET if _is_missing(cell) else cell for cell in found]
 
     return Frame(names, len(rows), cells)
+
+
+def _arrow_cells(column: Any) -> list[object]:
+    """Return the cells of a column of pyarrow; a map is a dict, whose nulls are its own."""
+    types = load("pyarrow").types
+    found: list[object] = column.to_pylist()
+    if types.is_map(column.type):
+        return [
+            UNSET if pairs is None else {key: _struct_without_nulls(value) for key, value in pairs}  # type: ignore[attr-defined] # a list of pairs
+            for pairs in found
+        ]
+    return _without_nulls(found, is_nested=types.is_nested(column.type))
 
 
 def _without_nulls(cells: list[object], *, is_nested: bool) -> list[object]:
     """Return cells of Arrow with `UNSET` for null and NaN, and structs without the fields that are null."""
     if is_nested:
         cells = [_struct_without_nulls(cell) for cell in cells]
-    return [UNSET if cell is None or _is_nan(cell) else cell for cell in cells]
+    return [UNSET if cell is None or _is_missing(cell) else cell for cell in cells]
 
 
 def _struct_without_nulls(value: object) -> object:
@@ -175,5 +203,31 @@ def _struct_without_nulls(value: object) -> object:
     return value
 
 
-def _is_nan(cell: object) -> bool:
-    return type(cell) is float and cell != cell  # noqa: PLR0124 # NaN is the float that differs from itself
+def _to_the_nanosecond(
+    times: Sequence[object], nanoseconds: Sequence[int | None], texts: Sequence[str | None]
+) -> list[object]:
+    """Return the text of each time that has more than Python's datetime can hold, the others as they are."""
+    return [
+        text if rest is not None and rest % 1_000 else time
+        for time, rest, text in zip(times, nanoseconds, texts, strict=True)
+    ]
+
+
+_PRESENT: Final = frozenset({str, int, bool, dict, list, type(None), type(UNSET)})
+
+
+def _is_missing(cell: object) -> bool:
+    """Whether a cell by itself says that there is none: NaN of any kind of number, NaT, or NA of pandas.
+
+    What pandas' `isna` says of a scalar, but for None.
+    """
+    kind = type(cell)
+    if kind in _PRESENT:
+        return False
+    if isinstance(cell, float | dt.datetime):
+        return cell != cell  # noqa: PLR0124 # NaN is the float that differs from itself, NaT the datetime
+    if isinstance(cell, Decimal):
+        return cell.is_nan()
+    if (numpy := sys.modules.get("numpy")) is not None and isinstance(cell, numpy.generic):
+        return bool(cell != cell)  # noqa: PLR0124 # as above
+    return (pandas := sys.modules.get("pandas")) is not None and cell is pandas.NA
