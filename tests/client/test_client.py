@@ -297,6 +297,12 @@ class TestDelete:
         assert (parts, left) == ([2, 1, 2, 1], [f"{0xAB:016x}"])
         assert report.deleted_span_ids == (f"{0xAB:016x}",)
 
+    @pytest.mark.parametrize("span_ids", [None, 5])
+    def test_what_is_no_list_is_refused(self, client: om.Client, span_ids: Any) -> None:
+        """With an exception of ours, as every argument."""
+        with pytest.raises(ConfigurationError, match=r"^delete\(span_ids=\) is '\w+'; expected a list of span ids"):
+            client.spans.delete(span_ids)
+
     def test_nothing_is_deleted_for_no_ids(self, client: om.Client) -> None:
         """An empty list is no error."""
         assert client.spans.delete([]).deleted_span_ids == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from decimal import Decimal
 from typing import Any
 
@@ -224,6 +225,20 @@ class TestMetadata:
         assert rows.good() == [0]
         assert rows.problems[1].type == "parse_failure"
         assert rows.problems[1].message.startswith(f"Row 1, column 'patch_document': {got}")
+
+    @pytest.mark.parametrize("number", [1 << 64, -(1 << 63) - 1, 10**30])
+    @pytest.mark.parametrize("form", [dict, json.dumps, lambda document: json.dumps(document).encode()])
+    def test_an_integer_beyond_64_bits_keeps_its_digits(self, form: Any, number: int) -> None:
+        """As text, with a note, whether it came as JSON or not; as a float the last ones would be gone unseen."""
+        rows = metadata_rows(frame({"patch_document": form({"a": number})}))
+
+        assert said(rows) == [metadata(a=str(number))]
+        assert rows.notes == ["metadata.a: an integer beyond 64 bits became text"]
+
+    @pytest.mark.parametrize("number", [(1 << 63) - 1, -(1 << 63), 1.7976931348623157e308])
+    def test_a_number_within_64_bits_is_one(self, number: float) -> None:
+        """Also with as many digits."""
+        assert said(metadata_rows(frame({"patch_document": json.dumps({"a": number})}))) == [metadata(a=number)]
 
     @pytest.mark.parametrize("document", [None, float("nan"), {}, "{}"])
     def test_an_empty_document_changes_nothing(self, document: object) -> None:
@@ -480,6 +495,19 @@ class TestRecords:
         """With its place in the call, for nothing of the call is set."""
         with pytest.raises(ConfigurationError, match=message):
             record_rows([AnnotateRecordInput(SPAN, [AnnotationInput("quality", "good")]), record])
+
+    def test_a_score_that_no_float_can_hold_is_told(self) -> None:
+        """A signaling NaN raises where a float is made of it."""
+        with pytest.raises(ConfigurationError, match=r"values\[0\].score is 'Decimal'; expected a finite number"):
+            record_rows([AnnotateRecordInput(SPAN, [AnnotationInput("q", score=Decimal("snan"))])])  # type: ignore[arg-type] # users pass it
+
+    @pytest.mark.parametrize(
+        "records", [None, 5, "text", AnnotateRecordInput(SPAN, [AnnotationInput("q", "l")]), {"record_id": SPAN}]
+    )
+    def test_records_are_a_list(self, records: Any) -> None:
+        """One record alone is none, and the error says so."""
+        with pytest.raises(ConfigurationError, match=r"^annotate\(annotations=\) is '\w+'; expected a list of records"):
+            record_rows(records)
 
     def test_a_call_takes_a_thousand(self) -> None:
         """Not one more."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, final, get_args
 
@@ -38,7 +39,7 @@ from otel_metadata.pipeline import make_destinations, names_store, open_store
 from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from io import BufferedReader
     from types import TracebackType
 
@@ -396,11 +397,15 @@ class Spans:
             Which were deleted, and which were not there.
 
         Raises:
+            ConfigurationError: It is no list; nothing was deleted.
             InvalidSpanRefError: An id has another form; nothing was deleted.
             StoreError: The store cannot be read or written. Of more than 5,000 spans some may be gone: they are deleted
                 in parts, so that other processes get their turn, and the same call again goes on with the rest.
         """
-        refs = [_ids(span_id) for span_id in ([span_ids] if isinstance(span_ids, str | SpanRef) else span_ids)]
+        named = [span_ids] if isinstance(span_ids, str | SpanRef) else span_ids
+        if not isinstance(named, Iterable):
+            raise ConfigurationError("delete(span_ids=)", type(span_ids).__name__, "a list of span ids")
+        refs = [_ids(span_id) for span_id in named]
         found = self._store.find([span_id for trace_id, span_id in refs if trace_id is None])
         keys = [
             (trace_id or found[span_id].trace_id, span_id)

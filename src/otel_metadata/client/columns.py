@@ -17,8 +17,10 @@ other column is left alone, so a frame that was exported can be given back with 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias, cast, final, get_args
@@ -320,6 +322,8 @@ def record_rows(records: Iterable[object]) -> Rows:
     Raises:
         ConfigurationError: Too many, or one that cannot be read: it names the record, and nothing may be set.
     """
+    if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
+        raise ConfigurationError("annotate(annotations=)", type(records).__name__, "a list of records")
     listed = list(records)
     if len(listed) > MAX_RECORDS:
         raise ConfigurationError("annotate(annotations=)", f"{len(listed)} records", f"at most {MAX_RECORDS} in a call")
@@ -380,11 +384,31 @@ def read_span_id(cell: object) -> str | None:
     return None
 
 
+# The shortest texts of integers that orjson cannot hold.
+_LONG_NUMBER: Final = re.compile("-[0-9]{19}|[0-9]{20}")
+
+
+def _parsed(text: str | bytes) -> object:
+    """Return what a JSON text says, integers of any length as they are.
+
+    orjson makes a float of one beyond 64 bits, without a word; the clean-up makes it a text, and notes it.
+
+    Raises:
+        orjson.JSONDecodeError: It is no JSON.
+    """
+    found: object = orjson.loads(text)
+    text = text if isinstance(text, str) else text.decode()
+    if _LONG_NUMBER.search(text):
+        with suppress(ValueError, RecursionError):  # more digits than Python reads: the float is what there is
+            return json.loads(text)
+    return found
+
+
 def read_object(cell: object) -> Mapping[str, object] | None:
     """Return a dict, or what the JSON text of an object says; None for anything else."""
     if isinstance(cell, str | bytes):
         try:
-            cell = orjson.loads(cell)
+            cell = _parsed(cell)
         except orjson.JSONDecodeError:
             return None
     return cell if isinstance(cell, Mapping) else None
@@ -436,7 +460,7 @@ def _put_documents(rows: Rows, column: str, cells: Sequence[object]) -> None:
         document: object = cell
         if isinstance(cell, str | bytes):
             try:
-                document = orjson.loads(cell)
+                document = _parsed(cell)
             except orjson.JSONDecodeError as error:
                 rows.reject(row, "parse_failure", f", column {column!r}: no JSON ({error}); expected a JSON object.")
                 continue
@@ -534,7 +558,9 @@ def _verdict(form: _Form, level: Level, name: str, given: Mapping[str, Any], not
 def _read_part(part: str, cell: object) -> tuple[object, str]:
     """Return a part of a verdict, and "" or what was expected instead of the cell."""
     if part == "score":
-        score = clean(float(cell) if isinstance(cell, Decimal) else cell, [], part)
+        # A signaling NaN cannot become a float.
+        number = float(cell) if isinstance(cell, Decimal) and not cell.is_snan() else cell
+        score = clean(number, [], part)
         is_number = isinstance(score, bool | int | float)
         return (int(score) if isinstance(score, bool) else score), "" if is_number else "a finite number"
     if part == "metadata":
