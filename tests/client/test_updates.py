@@ -86,6 +86,14 @@ class TestStore:
         )
         assert spans.get(FIRST).metadata == {"a": 2}
 
+    def test_a_span_of_another_trace_is_not_the_one_that_was_named(self, spans: Spans) -> None:
+        """The error says which trace was looked in: the span id alone is there."""
+        report = spans.update_metadata([{**row(FIRST, a=1), "context.trace_id": "f" * 32}])
+
+        assert report.errors[0]["error_message"] == (
+            f"[segment_not_found] Row 0: span {FIRST} of trace {'f' * 32} is not in <SqliteStore :memory: open>."
+        )
+
     def test_of_two_rows_of_one_span_the_later_wins(self, spans: Spans) -> None:
         """Both count; what only the first one says stays."""
         report = spans.update_metadata([row(a=1, b=1), row(SECOND, a=0), row(a=2)])

@@ -121,7 +121,8 @@ class StoreUpdates:
                 elif all_or_none:
                     raise SpanNotFoundError(span_ids[row], f"{self._store}")
                 else:
-                    rows.reject(row, "segment_not_found", f": span {span_ids[row]} is not in {self._store}.")
+                    trace = f" of trace {rows.trace_ids[row]}" if span_ids[row] in found else ""
+                    rows.reject(row, "segment_not_found", f": span {span_ids[row]}{trace} is not in {self._store}.")
         versions = list(draw(self._versions, len(placed)))
         # In the order in which they lie in a store: a frame in any other is written a third quicker. One after the
         # other, for the garbage collector's sake again.
