@@ -187,6 +187,33 @@ class TestColumns:
         assert spans.get(SPAN).metadata == {"a": 2, "b": 1}
         assert spans.get(SPAN).name == "renamed"
 
+    @pytest.mark.parametrize("calls", [1, 2])
+    def test_of_two_rows_of_one_span_the_later_stands(self, spans: Spans, calls: int) -> None:
+        """In one frame, or logged again with what was wrong put right; what it does not name stays."""
+        wrong = {"metadata.a": "z", "metadata.b": 1, "input.value": "z", "user.id": "z", "llm.model_name": "z"}
+        right = {"metadata.a": "a", "input.value": "a", "user.id": "a", "llm.model_name": "a"}
+        rows = [row(**{f"attributes.{name}": value for name, value in said.items()}) for said in (wrong, right)]
+
+        for start in range(calls):
+            assert spans.log(rows[start::calls]).errors == []
+
+        found = spans.get(SPAN)
+        assert (found.metadata, found.input, found.user_id) == ({"a": "a", "b": 1}, "a", "a")
+        assert found.attributes == {"llm.model_name": "a"}
+
+    def test_a_span_that_ends_in_the_future_takes_updates(self, spans: Spans) -> None:
+        """A local time that was taken for UTC is hours ahead; an update that is counted as one is seen."""
+        spans.log([row(end_time="2200-01-01", **{"attributes.metadata.a": 1})])
+
+        assert spans.update_metadata([{"context.span_id": SPAN, "patch_document": {"a": 2}}]).spans_updated == 1
+
+        assert spans.get(SPAN).metadata == {"a": 2}
+
+    def test_a_project_is_a_text(self, spans: Spans) -> None:
+        """Another one would be found under no name."""
+        with pytest.raises(ConfigurationError, match=r"^project_name is 5; expected the name of a project"):
+            spans.log([row()], project_name=5)  # type: ignore[arg-type] # users pass it
+
     @pytest.mark.parametrize("cell", [None, float("nan"), "{}", {}])
     def test_metadata_that_is_missing_is_none(self, spans: Spans, cell: object) -> None:
         """Nor is an empty object any."""

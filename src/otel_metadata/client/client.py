@@ -653,6 +653,9 @@ class Spans:
     ) -> UpdateReport:
         """Store many spans, and evaluations of them; one that is there is replaced, and what was said of it later kept.
 
+        Metadata, tags, input, output, user and session merge as in any update: what is named again is replaced, what
+        is not named stays.
+
         Args:
             dataframe: One row for each span, as for `update_metadata`: `context.span_id`, `context.trace_id`, `name`,
                 `start_time` and `end_time` (datetimes, or ISO 8601 texts); `parent_id`, `kind`, `span_kind`,
@@ -667,16 +670,18 @@ class Spans:
             The rows of both frames together; `status_code` is 200 when all were stored.
 
         Raises:
-            ConfigurationError: This is no store, or a frame lacks a column. Nothing was changed.
+            ConfigurationError: This is no store, a frame lacks a column, the project is no text. Nothing was changed.
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
         evaluations = (
             evaluation_rows(read_frame(evals_dataframe), validate=validate) if evals_dataframe is not None else None
         )
-        return StoreUpdates(self._store, self._versions).log(
-            *span_rows(read_frame(dataframe), project_name), evaluations
-        )
+        if not isinstance(project_name, str | None):
+            raise ConfigurationError("project_name", project_name, "the name of a project, a text")
+        frame = read_frame(dataframe)
+        rows, spans = span_rows(frame, draw(self._versions, frame.height), project_name)
+        return StoreUpdates(self._store, self._versions).log(rows, spans, evaluations)
 
 
 @final

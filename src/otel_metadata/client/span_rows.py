@@ -13,13 +13,15 @@ ours shows under the same name.
 | `attributes.<name>` | one; canonical ones (`input.value`, `user.id`, `tag.tags`, …) are read as on any span |
 
 Every value has the version of its span's end, as one that arrived on the span: what is said of the span later stands
-over it, also when it is logged again.
+over it, also when it is logged again. Of one that ends in the future, by a clock or zone that is wrong, the version is
+now: whatever is said next would be older than it. The writer of the version is the time of the row, so of two rows of
+one span, in one call or in two, the later stands.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from otel_metadata.client.columns import SPAN_ID, TRACE_ID, Rows, identities, read_object, read_span_id
@@ -29,7 +31,7 @@ from otel_metadata.dialects.canonical import read
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live.values import masked
 from otel_metadata.model.encoding import is_error_status
-from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Fields, Json
+from otel_metadata.model.merge import Fields, Json, Version
 from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import STORE_LIMITS, clean, clean_key
@@ -48,11 +50,14 @@ _METADATA: Final = "attributes.metadata"
 _OBJECTS: Final[Mapping[str, str]] = {_METADATA: "metadata.", "attributes": ""}
 
 
-def span_rows(frame: Frame, project: str | None = None) -> tuple[Rows, dict[int, tuple[StoredSpan, Fields]]]:
+def span_rows(
+    frame: Frame, versions: Iterator[Version], project: str | None = None
+) -> tuple[Rows, dict[int, tuple[StoredSpan, Fields]]]:
     """Return the rows of a frame, and by row number the spans of those that can be read.
 
     Args:
         frame: The table.
+        versions: At least one for each row, ascending, as of an update that is made now.
         project: Of rows that do not say theirs.
 
     Raises:
@@ -79,7 +84,8 @@ def span_rows(frame: Frame, project: str | None = None) -> tuple[Rows, dict[int,
         parts = _parts(rows, row, known, project)
         values = _attributes(rows, row, attributes)
         if row not in rows.problems:
-            spans[row] = _span(rows, row, parts, values)
+            now_ns, _ = next(versions)
+            spans[row] = _span(rows, row, parts, values, (min(parts["end_time"], now_ns), now_ns))
     return rows, spans
 
 
@@ -123,7 +129,9 @@ def _attributes(rows: Rows, row: int, columns: Mapping[str, list[object]]) -> di
     return values
 
 
-def _span(rows: Rows, row: int, parts: Mapping[str, Any], values: Mapping[str, object]) -> tuple[StoredSpan, Fields]:
+def _span(
+    rows: Rows, row: int, parts: Mapping[str, Any], values: Mapping[str, object], version: Version
+) -> tuple[StoredSpan, Fields]:
     if "span_kind" in parts:
         values = {_SPAN_KIND: parts["span_kind"].upper(), **values}
     notes: list[str] = []
@@ -131,7 +139,6 @@ def _span(rows: Rows, row: int, parts: Mapping[str, Any], values: Mapping[str, o
         clean_key(name, notes, "attribute"): clean(value, notes, name, STORE_LIMITS) for name, value in values.items()
     }
     rows.remember(notes)
-    version = (parts["end_time"], PLAIN_ATTRIBUTE_WRITER)
     fields, taken = read(cleaned, version)
     plain = {name: value for name, value in cleaned.items() if name not in taken}
     project = parts["project"]
