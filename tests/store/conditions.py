@@ -37,7 +37,7 @@ TIMES = tuple(1_700_000_000_123_456_789 + step for step in (-1, 0, 1, 1_000_000_
 
 TAGS = ("vip", "it's", "")
 
-_TEXT_COLUMNS = ("trace_id", "span_id", "parent_id", "kind", "project", "scope_name", "scope_version")
+_TEXT_COLUMNS = ("project", "scope_name", "scope_version")
 _TEXT_FIELDS = ("name", "status_message", "user_id", "session_id")
 _VERDICTS = (("evaluation", "label", "explanation"), ("annotation", "label", "text"))
 
@@ -52,6 +52,8 @@ TEXT_SUBJECTS = (
         for key in KEYS[:3]
     ),
 )
+ID_SUBJECTS = tuple(Subject("span", kind) for kind in ("trace_id", "span_id", "parent_id"))
+KIND = Subject("span", "kind")
 NUMBER_SUBJECTS = (
     Subject("span", "latency_ms"),
     *(
@@ -68,7 +70,7 @@ ANY_SUBJECTS = (
     *(Subject(level, kind) for level in ("span", "trace") for kind in ("input", "output")),
 )
 STATUS = Subject("span", "status")
-SUBJECTS = (*TEXT_SUBJECTS, *NUMBER_SUBJECTS, *TIME_SUBJECTS, *ANY_SUBJECTS, STATUS)
+SUBJECTS = (*TEXT_SUBJECTS, *ID_SUBJECTS, KIND, *NUMBER_SUBJECTS, *TIME_SUBJECTS, *ANY_SUBJECTS, STATUS)
 
 _texts = st.sampled_from(TEXTS)
 _numbers = st.sampled_from(NUMBERS)
@@ -107,12 +109,17 @@ def _leaves() -> st.SearchStrategy[Condition]:
         _ordered(any_subjects, _numbers),
         _equal(any_subjects, _bools),
         _ordered(st.sampled_from(TEXT_SUBJECTS), _texts),
+        # As `parse` returns them: ids in lower case, words in upper.
+        _ordered(st.sampled_from(ID_SUBJECTS), st.sampled_from(["", "a", "5", "0" * 15 + "1"])),
+        _ordered(st.just(KIND), st.sampled_from(["", "CLIENT", "INTERNAL"])),
         _ordered(st.sampled_from(NUMBER_SUBJECTS), _numbers),
         _ordered(st.sampled_from(TIME_SUBJECTS), st.sampled_from(TIMES)),
         _ordered(st.just(STATUS), st.sampled_from(["OK", "ERROR", "UNSET"])),
         _ordered(st.just(STATUS), st.sampled_from([200, 404])),
         st.builds(
-            Like, st.sampled_from((*ANY_SUBJECTS, *TEXT_SUBJECTS)), st.sampled_from(["%", "_", "a%", "%b", "__"])
+            Like,
+            st.sampled_from((*ANY_SUBJECTS, *TEXT_SUBJECTS, *ID_SUBJECTS)),
+            st.sampled_from(["%", "_", "a%", "%b", "__"]),
         ),
         st.builds(IsNull, st.sampled_from(SUBJECTS)),
         st.builds(HasTag, st.sampled_from(["span", "trace"]), st.sampled_from(TAGS)),

@@ -224,7 +224,7 @@ def _is_missing(cell: object) -> bool:
     kind = type(cell)
     if kind in _PRESENT:
         return False
-    if isinstance(cell, float | dt.datetime):
+    if kind is float or isinstance(cell, float | dt.datetime):
         return cell != cell  # noqa: PLR0124 # NaN is the float that differs from itself, NaT the datetime
     if isinstance(cell, Decimal):
         return cell.is_nan()

@@ -12,7 +12,7 @@ in 30). Parsed whole, 32 levels would take 700 frames of Python's stack, which a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, cast, final
 
@@ -31,6 +31,7 @@ from otel_metadata.model.condition import (
     Or,
     Scalar,
     Subject,
+    SubjectKind,
 )
 from otel_metadata.model.merge import Level
 from otel_metadata.model.times import nanoseconds
@@ -49,6 +50,14 @@ _MIRRORED: Final[Mapping[Operator, Operator]] = {"=": "=", "!=": "!=", "<": ">",
 
 _NEGATE: Final = frozenset({"negate"})
 _ANY: Final = frozenset({"metadata", "attribute", "resource", "input", "output"})
+# What is stored in one case only: a literal in the other one would find nothing, without a word.
+_CASE: Final[Mapping[SubjectKind, Callable[[str], str]]] = {
+    "trace_id": str.lower,
+    "span_id": str.lower,
+    "parent_id": str.lower,
+    "kind": str.upper,
+    "status": str.upper,
+}
 _SPELLED: Final = {"text": "text in single quotes", "number": "number"}
 
 _FORMS: Final = "name = literal, !=, <, <=, >, >=, IN (…), LIKE '…', BETWEEN … AND …, IS NULL, or 'tag' IN tags"
@@ -385,6 +394,8 @@ class _Parser:
         if _type_name(value) not in wanted:
             types = " or a ".join(_SPELLED[word] for word in wanted)
             self._fail(token.start, f"`{token.text}`", f"a {types}: {name.text} is compared with nothing else")
+        if isinstance(value, str) and subject.kind in _CASE:
+            return _CASE[subject.kind](value)
         return value
 
     def _check_alike(self, first: _Operand, one: Scalar, second: _Operand, other: Scalar) -> None:
