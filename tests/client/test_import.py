@@ -21,7 +21,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 from tests.store.contract import START_NS, TRACE, ended_span, metadata, shown
 from tests.strategies import field_sets
 
@@ -118,6 +118,22 @@ class TestOtlp:
         assert report == ImportReport(1, 0, 0, ())
         assert records(store) == records(direct)
         assert records(store)[0].metadata == {"region": "us"}
+
+    @pytest.mark.parametrize("written", ["zeros", "empty"])
+    def test_a_link_to_nothing_is_kept(self, store: SqliteStore, tmp_path: Path, written: str) -> None:
+        """The SDK records one that has attributes, and the Collector writes its ids as empty texts."""
+        span = ended_span(links=[Link(INVALID_SPAN_CONTEXT, {"why": "batch"})])
+        direct = SqliteStore(":memory:")
+        direct.write([span])
+        line = collector_line(span)
+        if written == "empty":
+            (link,) = line["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["links"]
+            link.update(traceId="", spanId="")
+
+        report = import_file(store, lines(tmp_path / "traces.jsonl", line))
+
+        assert (report.spans_imported, report.problems) == (1, ())
+        assert records(store) == records(direct)
 
     @given(st.lists(field_sets(), min_size=1, max_size=4), st.randoms(use_true_random=False))
     def test_late_updates_that_travelled_as_spans_are_on_the_span_that_is_meant(
@@ -249,7 +265,7 @@ class TestOtlp:
             ),
             ({"attributes": [{"key": "a", "value": {"bytesValue": "?"}}]}, "bytesValue is str '?'; expected base64"),
             ({"events": [5]}, "events is list [5]; expected a list of objects"),
-            ({"links": [{"spanId": SPAN_ID}]}, "traceId is NoneType None"),
+            ({"links": [{"traceId": "x"}]}, "traceId is str 'x'"),
         ],
     )
     def test_a_bad_span_is_told_with_its_line_and_its_siblings_are_imported(

@@ -92,12 +92,11 @@ def _span(
     status = _object(span, "status")
     start_ns = _integer(span, "startTimeUnixNano")
     message = _text(status, "message")
-    parent_id = _get(span, "parentSpanId") or None
     return with_fields(
         StoredSpan(
             trace_id=_id(span, "traceId", 32),
             span_id=_id(span, "spanId", 16),
-            parent_id=_id(span, "parentSpanId", 16) if parent_id is not None else None,
+            parent_id=None if _is_no_id(span, "parentSpanId") else _id(span, "parentSpanId", 16),
             trace_state=_text(span, "traceState"),
             name=_text(span, "name"),
             kind=_enum(span, "kind", "SPAN_KIND_", _KINDS),
@@ -116,8 +115,8 @@ def _span(
             ),
             links=tuple(
                 {
-                    "trace_id": _id(link, "traceId", 32),
-                    "span_id": _id(link, "spanId", 16),
+                    "trace_id": _id_or_zeros(link, "traceId", 32),
+                    "span_id": _id_or_zeros(link, "spanId", 16),
                     "attributes": _attributes(link),
                 }
                 for link in _all(span, "links")
@@ -240,6 +239,16 @@ def _id(owner: Mapping[str, Any], name: str, digits: int) -> str:
     ):
         raise _wrong(name, found, f"{digits} hex digits, not all 0")
     return found.lower()
+
+
+def _id_or_zeros(owner: Mapping[str, Any], name: str, digits: int) -> str:
+    """Return an id, zeros for none: a link to nothing is recorded where it has attributes (OpenTelemetry, "Link")."""
+    return "0" * digits if _is_no_id(owner, name) else _id(owner, name, digits)
+
+
+def _is_no_id(owner: Mapping[str, Any], name: str) -> bool:
+    found = _get(owner, name)
+    return found is None or (isinstance(found, str) and not found.strip("0"))
 
 
 def _enum(owner: Mapping[str, Any], name: str, prefix: str, words: tuple[str, ...]) -> str:
