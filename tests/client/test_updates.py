@@ -91,7 +91,7 @@ class TestStore:
         report = spans.update_metadata([{**row(FIRST, a=1), "context.trace_id": "f" * 32}])
 
         assert report.errors[0]["error_message"] == (
-            f"[segment_not_found] Row 0: span {FIRST} of trace {'f' * 32} is not in <SqliteStore :memory: open>."
+            f"[segment_not_found] Row 0: span {FIRST} of trace {'f' * 32} is not in sqlite:///:memory:."
         )
 
     def test_of_two_rows_of_one_span_the_later_wins(self, spans: Spans) -> None:

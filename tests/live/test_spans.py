@@ -159,6 +159,43 @@ class TestHandle:
         assert [(bool(one), one.reason) for one in receipts] == [(False, "invalid_target")] * 4
         assert handle.span is None
 
+    @pytest.mark.parametrize("state", ["live", "in_flight", "late"])
+    def test_an_attribute_that_spells_a_field_is_that_field_at_any_time(self, scene, state):
+        """`session.id` and the like mean the same before and after the end; what spells none stays an attribute."""
+        attributes = {
+            "session.id": "s-1",
+            "user.id": "u-1",
+            "metadata.plan": {"a": None},
+            "metadata": '{"region": "eu"}',
+            "input.value": '{"q": 1}',
+            "input.mime_type": "application/json",
+            "output.value": "yes",
+            "tag.tags": ["vip"],
+            "http.route": "/ask",
+        }
+        with om.start_span("span") as handle:
+            receipt = handle.update(attributes=attributes) if state == "live" else None
+        if state == "late":
+            scene.deliver()
+        receipt = receipt or handle.update(attributes=attributes)
+        assert receipt.route == state
+
+        record = scene.record("span")
+        assert (record.session_id, record.user_id) == ("s-1", "u-1")
+        assert record.metadata == {"plan": {"a": None}, "region": "eu"}
+        assert (record.input, record.output, record.tags) == ({"q": 1}, "yes", ("vip",))
+        assert record.attributes == {"http.route": "/ask"}
+
+    def test_an_argument_wins_over_an_attribute_that_spells_it(self, scene):
+        """It is what was meant."""
+        with om.start_span("span") as handle:
+            handle.update(
+                attributes={"metadata.k": "attribute", "output.value": "attribute"}, metadata={"k": 1}, output=2
+            )
+
+        record = scene.record("span")
+        assert (record.metadata, record.output) == ({"k": 1}, 2)
+
     def test_updates_reach_the_span_live_in_flight_and_late(self, scene):
         """handle.update works at every moment, and all of it is on the span."""
         with om.start_span("span") as handle:
@@ -231,3 +268,14 @@ class TestHandle:
             pass
 
         assert (scene.record("span").metadata, scene.record("span").input) == ({"a": [1]}, {"a": [1]})
+
+
+def test_an_attribute_that_spells_half_a_field_stays_an_attribute(scene):
+    """The type of an input without the input, and metadata that is no JSON object."""
+    with om.start_span("span") as handle:
+        pass
+    handle.update(attributes={"output.mime_type": "text/plain", "metadata": "none"})
+
+    record = scene.record("span")
+    assert (record.output, record.metadata) == (None, {})
+    assert record.attributes == {"output.mime_type": "text/plain", "metadata": "none"}

@@ -34,6 +34,7 @@ __all__ = [
     "NOT_ATTRIBUTES",
     "TEXT",
     "VERSIONS",
+    "is_field",
     "is_native",
     "native_name",
     "read",
@@ -225,6 +226,14 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
     return fields, taken
 
 
+def is_field(name: str) -> bool:
+    """Whether an attribute of this name alone says a field of its span, or of several such fields.
+
+    Not so the parts of an evaluation or annotation, which are one field together, nor what is said of the trace.
+    """
+    return name.startswith("metadata.") or name in _FIELD_NAMES
+
+
 def _at_version(
     name: FieldName, value: Json, said: Mapping[FieldName, Version], otherwise: Version
 ) -> tuple[FieldName, tuple[Json, Version]]:
@@ -307,6 +316,12 @@ _SINGLE_NAMES: Final[Mapping[str, FieldName]] = {
     "user.id": ("span", "user_id", ""),
     "session.id": ("span", "session_id", ""),
 }
+
+
+_FIELD_NAMES: Final = frozenset(
+    {"metadata", "tag.tags", "input.mime_type", "output.mime_type"}
+    | {name for name, (level, _, _) in _SINGLE_NAMES.items() if level == "span"}
+)
 
 
 def _json(name: str, raw: object, json_names: Iterable[str]) -> Json:

@@ -61,7 +61,8 @@ def update_current_span(
 
     Args:
         metadata: A JSON object of first-level keys. Values are cleaned: see `Receipt.notes`.
-        attributes: Plain span attributes, as they are; null and dicts become JSON text.
+        attributes: Plain span attributes, as they are; null and dicts become JSON text. What spells a field
+            (`session.id`, `metadata.plan`, `input.value`, …) is that field.
         name: A new name for the span.
         input: What went in: any JSON value, `None` included.
         output: What came out.

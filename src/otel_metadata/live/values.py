@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
+from otel_metadata.dialects.canonical import is_field, read
 from otel_metadata.live import settings
 from otel_metadata.model.evaluation import Annotation, Evaluation, Source, annotation_key
 from otel_metadata.model.masking import MASK_FAILED
@@ -41,6 +42,8 @@ MAX_KNOWN_KEYS: Final = 4_096
 KNOWN_METADATA_KEYS: Final[dict[str, str]] = {}
 """Of the most frequent kind, a span's metadata: clean key → its attribute."""
 
+_NO_VERSION: Final = (0, 0)
+
 _PART_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"score": (int, float), "metadata": (dict,)}
 
 
@@ -60,10 +63,10 @@ def span_values(
 ) -> Values:
     """Return the values of one update, not masked yet; empty when nothing was given."""
     values: Values = {}
-    if metadata is not None:
-        _put_mapping(values, level, "metadata", metadata, notes)
     if attributes is not None:
         _put_mapping(values, "span", "attribute", attributes, notes)
+    if metadata is not None:
+        _put_mapping(values, level, "metadata", metadata, notes)
     if name is not None:
         _put_text(values, (level, "name", ""), name, notes)
     if user_id is not None:
@@ -161,16 +164,33 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
             return
         given = as_json
     known = _known_keys.setdefault((level, kind), {})
+    spelled: list[FieldName] = []
     # list() is one C call: a thread that changes the dict meanwhile cannot break the iteration.
     for key, value in list(given.items()):
         name = known.get(key) if type(key) is str else None
         if name is None:
             name = (level, kind, clean_key(key, notes, kind))
-            if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
+            if kind == "attribute" and is_field(name[2]):
+                spelled.append(name)
+            elif type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
                 known[key] = name
                 if kind == "metadata" and level == "span":
                     KNOWN_METADATA_KEYS[key] = f"metadata.{key}"
         values[name] = value if is_clean_scalar(value) else clean(value, notes, f"{kind}.{name[2]}")
+    if spelled:
+        _put_fields(values, {name[2]: values.pop(name) for name in spelled})
+
+
+def _put_fields(values: Values, attributes: Mapping[str, Json]) -> None:
+    """Put the fields that *attributes* spell: `session.id` is the session, however late it is set.
+
+    While the span is live they are read so from it; an update that comes late has to say the same.
+    """
+    fields, taken = read(attributes, _NO_VERSION)
+    # The type of an input says nothing without the input.
+    taken -= {f"{kind}.mime_type" for kind in ("input", "output") if f"{kind}.value" not in attributes}
+    values.update({("span", "attribute", name): value for name, value in attributes.items() if name not in taken})
+    values.update({name: value for name, (value, _) in fields.items()})
 
 
 def _put_text(values: Values, name: FieldName, text: object, notes: list[str]) -> None:
