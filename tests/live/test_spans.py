@@ -279,3 +279,36 @@ def test_an_attribute_that_spells_half_a_field_stays_an_attribute(scene):
     record = scene.record("span")
     assert (record.output, record.metadata) == (None, {})
     assert record.attributes == {"output.mime_type": "text/plain", "metadata": "none"}
+
+
+def test_a_field_takes_the_same_whether_an_attribute_or_an_argument_says_it(scene):
+    """What is no session, no tag, no key; and an input that is longer than metadata may be."""
+    long = "x" * 40_000
+    said = {
+        "session.id": 5,
+        "user.id": {"a": 1},
+        "metadata.": 1,
+        "tag.tags": ["vip", "", 3],
+        "input.value": f'["{long}"]',
+        "input.mime_type": "application/json",
+    }
+    with om.start_span("by attribute") as handle:
+        by_attribute = handle.update(attributes=said)
+    with om.start_span("by argument") as handle:
+        by_argument = handle.update(metadata={"": 1}, input=[long], tags=["vip", "", 3])
+
+    record = scene.record("by attribute")
+    assert (record.session_id, record.user_id, record.tags) == ("5", None, ("vip",))
+    assert record.metadata == scene.record("by argument").metadata
+    assert record.input == scene.record("by argument").input
+    assert set(by_attribute.notes) == {*by_argument.notes, "user_id: a text was expected; it was left out"}
+
+
+def test_two_attributes_that_come_out_alike_are_one(scene):
+    """Keys are cleaned, and two of them may have one name then: the later one is kept, and so is everything else."""
+    with om.start_span("span") as handle:
+        pass
+    handle.update(attributes={**{f"metadata.{chr(0xD800 + number)}": number for number in (1, 2)}, "plain": 3})
+
+    record = scene.record("span")
+    assert (record.metadata, record.attributes) == ({"\ufffd": 2}, {"plain": 3})

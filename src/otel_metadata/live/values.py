@@ -164,33 +164,48 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
             return
         given = as_json
     known = _known_keys.setdefault((level, kind), {})
-    spelled: list[FieldName] = []
+    spelled: dict[str, Json] = {}
     # list() is one C call: a thread that changes the dict meanwhile cannot break the iteration.
     for key, value in list(given.items()):
         name = known.get(key) if type(key) is str else None
         if name is None:
             name = (level, kind, clean_key(key, notes, kind))
             if kind == "attribute" and is_field(name[2]):
-                spelled.append(name)
-            elif type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
+                # As long as the input may be; what is no input is shortened below.
+                spelled[name[2]] = clean(value, notes, f"attribute.{name[2]}", CAPTURE_LIMITS)
+                continue
+            if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
                 known[key] = name
                 if kind == "metadata" and level == "span":
                     KNOWN_METADATA_KEYS[key] = f"metadata.{key}"
         values[name] = value if is_clean_scalar(value) else clean(value, notes, f"{kind}.{name[2]}")
     if spelled:
-        _put_fields(values, {name[2]: values.pop(name) for name in spelled})
+        _put_fields(values, spelled, notes)
 
 
-def _put_fields(values: Values, attributes: Mapping[str, Json]) -> None:
+def _put_fields(values: Values, attributes: dict[str, Json], notes: list[str]) -> None:
     """Put the fields that *attributes* spell: `session.id` is the session, however late it is set.
 
-    While the span is live they are read so from it; an update that comes late has to say the same.
+    While the span is live they are read so from it; an update that comes late has to say the same. What a field may be
+    is the same as for the argument of its name.
     """
+    if "tag.tags" in attributes:
+        _put_tags(values, "span", attributes.pop("tag.tags"), notes)
     fields, taken = read(attributes, _NO_VERSION)
     # The type of an input says nothing without the input.
     taken -= {f"{kind}.mime_type" for kind in ("input", "output") if f"{kind}.value" not in attributes}
-    values.update({("span", "attribute", name): value for name, value in attributes.items() if name not in taken})
-    values.update({name: value for name, (value, _) in fields.items()})
+    for name, value in attributes.items():
+        if name not in taken:
+            values["span", "attribute", name] = clean(value, notes, f"attribute.{name}")
+    metadata: dict[str, Json] = {}
+    for field, (value, _) in fields.items():
+        if field[1] == "metadata":
+            metadata[field[2]] = value
+        elif field[1] in ("input", "output"):
+            values[field] = value
+        else:
+            _put_text(values, field, value, notes)
+    _put_mapping(values, "span", "metadata", metadata, notes)
 
 
 def _put_text(values: Values, name: FieldName, text: object, notes: list[str]) -> None:
@@ -219,7 +234,7 @@ def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> 
     return kept
 
 
-def _put_tags(values: Values, level: Level, tags: Iterable[str], notes: list[str]) -> None:
+def _put_tags(values: Values, level: Level, tags: object, notes: list[str]) -> None:
     as_json = clean([tags] if issubclass(type(tags), str) else tags, notes, "tags")
     if not isinstance(as_json, list):
         notes.append("tags: a list of texts was expected; nothing of it was set")
