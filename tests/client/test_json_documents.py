@@ -58,6 +58,8 @@ def test_documents_are_the_same_on_one_line_and_on_many(start: bytes, end: str, 
         (b'{\n"a": NaN}\n{"b": 2}\n', [(1, None), (3, {"b": 2})]),
         (b'{\n"a": "\xff"}\n{"b": 2}\n', [(1, None), (3, {"b": 2})]),
         (b'{\n"a": 1}\n{\n"b": 2\n"c"', [(1, {"a": 1}), (5, "no JSON (Expecting ',' delimiter, column 1)")]),
+        (b'{\n"a": 1' + b"0" * 308 + b'}\n{"b": 2}\n', [(1, {"a": 1e308}), (3, {"b": 2})]),
+        (b'{\n"a": ' + b"9" * 5_000 + b'}\n{"b": 2}\n', [(1, None), (3, {"b": 2})]),
         (b"[\n" * 100_000, [(1, "JSON that is nested too deeply")]),
     ],
 )

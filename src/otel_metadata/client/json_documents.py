@@ -26,7 +26,8 @@ MAX_SPREAD_BYTES: Final = 64 << 20
 _GOES_ON: Final = (b"{", b"[", b",", b":")
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
-_DECODER: Final = json.JSONDecoder()
+# It only finds where a value ends, so numbers stay texts: Python refuses to read an integer of 4,301 digits.
+_DECODER: Final = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def documents(file: BufferedIOBase) -> Iterator[tuple[int, Any]]:
