@@ -392,6 +392,42 @@ class TestOpening:
         assert exporter.is_shut_down
         assert spans.export([]) is SpanExportResult.FAILURE
 
+    def test_a_destination_is_closed_once_and_hides_no_error(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An exporter that cannot be closed is told; the other one is closed, and what the block raised is raised."""
+        calls: list[str] = []
+
+        class Failing(InMemorySpanExporter):
+            def shutdown(self) -> None:
+                calls.append("spans")
+
+        def fail(self: object, timeout_millis: int = 0) -> None:
+            calls.append("patches")
+            raise OSError("gone")
+
+        monkeypatch.setattr(InMemoryPatchExporter, "shutdown", fail)
+        destination = om.Destination("falls", Failing(), InMemoryPatchExporter())
+        monkeypatch.setattr(client_module, "make_destinations", lambda *_: (destination,))
+
+        with pytest.raises(LookupError, match="mine"), om.Client("falls") as client:
+            raise LookupError("mine")
+        client.close()
+
+        assert calls == ["patches", "spans"]
+        assert "falls: shutdown raised OSError." in caplog.text
+
+    def test_a_destination_by_name_that_keeps_its_spans_is_read(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one that is given."""
+        store = SqliteStore(path)
+        destination = om.Destination("kept", StoreSpanExporter(store), StorePatchExporter(store))
+        monkeypatch.setattr(client_module, "make_destinations", lambda *_: (destination,))
+
+        with om.Client("kept") as client:
+            assert client.spans.get(SPAN).metadata == {"trace": "six"}
+
     @pytest.mark.parametrize("form", [lambda ref: ref, lambda ref: ref.to_traceparent(), lambda ref: ref.span_id_hex])
     def test_a_span_is_found_by_whatever_names_it(self, metadata_pipeline: InMemoryPipeline, form: Any) -> None:
         """A span ref, a traceparent text and a span id all find the span."""

@@ -36,6 +36,7 @@ from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.pipeline import make_destinations, names_store, open_store
+from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
@@ -84,25 +85,35 @@ class Client:
         self._own_store: SpanStore | None = None
         self._own_destination: Destination | None = None
         where: SpanStore | Destination
+        if isinstance(url_or_destination, str) and not names_store(url_or_destination):
+            (url_or_destination,) = make_destinations(url_or_destination)
+            self._own_destination = url_or_destination
         if isinstance(url_or_destination, Destination):
             where = getattr(url_or_destination.patch_exporter, "store", url_or_destination)
-        elif isinstance(url_or_destination, str) and not names_store(url_or_destination):
-            (where,) = make_destinations(url_or_destination)
-            self._own_destination = where
         else:
             where = self._own_store = open_store(url_or_destination, create=create)
         self._where = where
         self.spans = Spans(where)
 
     def close(self) -> None:
-        """Close what was opened here; end the wait of an update that is under way to a destination."""
+        """Close what was opened here; end the wait of an update that is under way to a destination.
+
+        An exporter that raises then is told in the log. A second call does nothing.
+        """
         self.spans.close()
         if self._own_store is not None:
             self._own_store.close()
-        if self._own_destination is not None:
-            self._own_destination.patch_exporter.shutdown()
-            if self._own_destination.span_exporter is not None:
-                self._own_destination.span_exporter.shutdown()
+        destination, self._own_destination = self._own_destination, None
+        if destination is None:
+            return
+        for exporter in (destination.patch_exporter, destination.span_exporter):
+            try:
+                if exporter is not None:
+                    exporter.shutdown()
+            except Exception as error:  # noqa: BLE001 # a foreign exporter must hide no error of the block around it
+                REPORTER.tell(
+                    f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}."
+                )
 
     def __enter__(self) -> Client:
         """Return the client itself."""
