@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import os
 import random
 import tempfile
@@ -27,7 +28,7 @@ from tests.strategies import field_sets
 
 from otel_metadata.client import export
 from otel_metadata.client.imports import MAX_PROBLEMS, ImportReport, import_file
-from otel_metadata.errors import FileError, MissingExtraError, StoreError
+from otel_metadata.errors import ConfigurationError, FileError, MissingExtraError, StoreError
 from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import Fields
@@ -552,6 +553,27 @@ class TestFiles:
             report = import_file(store, f"/dev/fd/{theirs}" if is_named else pipe)
 
         assert report == ImportReport(100, 0, 0, ())
+
+    @pytest.mark.parametrize("path", [5, None, io.StringIO("{}")])
+    def test_what_is_no_file_is_refused(self, store: SqliteStore, path: Any) -> None:
+        """With an exception of ours, as every argument."""
+        with pytest.raises(ConfigurationError, match=r"expected a path, or a file that is open for reading bytes"):
+            import_file(store, path)
+
+    def test_bytes_that_have_no_name_are_read(self, store: SqliteStore) -> None:
+        """A reader around what came from elsewhere."""
+        content = orjson.dumps(otlp({"spanId": f"{1:016x}"}))
+
+        assert import_file(store, io.BufferedReader(io.BytesIO(content))) == ImportReport(1, 0, 0, ())
+
+    def test_parquet_from_a_pipe_is_told(self, store: SqliteStore) -> None:
+        """It is read from its end, which a pipe has last."""
+        theirs, ours = os.pipe()
+        os.write(ours, b"PAR1")
+        os.close(ours)
+
+        with os.fdopen(theirs, "rb") as pipe, pytest.raises(FileError, match="Parquet from a pipe; expected a file"):
+            import_file(store, pipe)
 
     @pytest.mark.parametrize("name", ["missing", "."])
     def test_a_file_that_cannot_be_read_is_told(self, store: SqliteStore, tmp_path: Path, name: str) -> None:

@@ -385,6 +385,7 @@ class Spans:
                 reading bytes will do in place of its path.
 
         Raises:
+            ConfigurationError: It is neither a path nor such a file.
             FileError: It cannot be read, or is something else; what was read before stays imported.
             MissingExtraError: It is Parquet, and pyarrow is not installed.
             StoreError: The store cannot be written; what was written before stays.

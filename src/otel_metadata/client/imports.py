@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 from otel_metadata.client import otlp_json
 from otel_metadata.client.json_documents import documents
 from otel_metadata.client.otlp_json import LatePatch
-from otel_metadata.errors import FileError
+from otel_metadata.errors import ConfigurationError, FileError
 from otel_metadata.model.times import time_ns
 from otel_metadata.store import table
 
@@ -103,6 +103,7 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
             bytes will do in place of its path.
 
     Raises:
+        ConfigurationError: It is neither a path nor a file that is open for reading bytes.
         FileError: It cannot be read, or is something else; what was read before stays imported.
         MissingExtraError: It is Parquet, and pyarrow is not installed.
         StoreError: The store cannot be written; what was written before stays.
@@ -143,7 +144,13 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
 
 
 def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int, _Read]]:
-    name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"{path.name}"
+    if not isinstance(path, str | os.PathLike) and not hasattr(path, "peek"):
+        raise ConfigurationError(
+            "import_file(path=)",
+            type(path).__name__,
+            "a path, or a file that is open for reading bytes: open(..., 'rb')",
+        )
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"{getattr(path, 'name', 'file')}"
     try:
         with Path(path).open("rb") if isinstance(path, str | os.PathLike) else nullcontext(path) as file:
             yield from _contents(name, file)
@@ -250,6 +257,8 @@ def _row(row: dict[str, Any]) -> _Read:
 
 def _parquet(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
     arrow, parquet = table.load("pyarrow"), table.load("pyarrow.parquet")
+    if not file.seekable():
+        raise FileError(name, "Parquet from a pipe", "a file: what is in it is told at its end")
     try:
         with parquet.ParquetFile(file) as whole:
             schema = whole.schema_arrow
