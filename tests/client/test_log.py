@@ -201,6 +201,19 @@ class TestColumns:
         assert (found.metadata, found.input, found.user_id) == ({"a": "a", "b": 1}, "a", "a")
         assert found.attributes == {"llm.model_name": "a"}
 
+    def test_of_two_rows_with_different_ends_what_was_said_at_the_later_end_stands(self, spans: Spans) -> None:
+        """In either order, as of two exporters; an update stands over both."""
+        late, early = (
+            row(start_time="2026-01-01", end_time=end, **{"attributes.metadata.a": end})
+            for end in ("2026-01-03", "2026-01-02")
+        )
+        for rows in ([late, early], [early, late]):
+            spans.log(rows)
+            assert spans.get(SPAN).metadata == {"a": "2026-01-03"}
+
+        spans.update_metadata([{"context.span_id": SPAN, "patch_document": {"a": "put right"}}])
+        assert spans.get(SPAN).metadata == {"a": "put right"}
+
     def test_a_span_that_ends_in_the_future_takes_updates(self, spans: Spans) -> None:
         """A local time that was taken for UTC is hours ahead; an update that is counted as one is seen."""
         spans.log([row(end_time="2200-01-01", **{"attributes.metadata.a": 1})])

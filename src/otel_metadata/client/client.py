@@ -665,8 +665,8 @@ class Spans:
     ) -> UpdateReport:
         """Store many spans, and evaluations of them; one that is there is replaced, and what was said of it later kept.
 
-        Metadata, tags, input, output, user and session merge as in any update: what is named again is replaced, what
-        is not named stays.
+        Metadata, tags, input, output, user and session merge as in any update, as of the span's end: what is named
+        again with the same end or a later one is replaced, what is not named stays.
 
         Args:
             dataframe: One row for each span, as for `update_metadata`: `context.span_id`, `context.trace_id`, `name`,

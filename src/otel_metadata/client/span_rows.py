@@ -15,7 +15,7 @@ ours shows under the same name.
 Every value has the version of its span's end, as one that arrived on the span: what is said of the span later stands
 over it, also when it is logged again. Of one that ends in the future, by a clock or zone that is wrong, the version is
 now: whatever is said next would be older than it. The writer of the version is the time of the row, so of two rows of
-one span, in one call or in two, the later stands.
+one span with one end, in one call or in two, the later stands.
 """
 
 from __future__ import annotations
