@@ -356,11 +356,14 @@ class TestFailures:
             then_closed(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nno gzip"),
             then_closed(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000),
             then_closed(b"HTTP/1.1 200 OK\r\n" + b"X: x\r\n" * 1_000),
+            then_closed(b"HTTP/1.1 200 OK\r\n"),
+            then_closed(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"),
+            then_closed(b"HTTP/1.1 200 OK\r\nContent-Type: te"),
             then_closed(b"SSH-2.0-OpenSSH_9.6\r\n"),
             then_closed(b"HTTP/1.1 abc OK\r\n\r\n"),
             then_closed(b""),
         ],
-        ids=range(12),
+        ids=range(15),
     )
     def test_what_is_no_whole_answer_is_broken(self, clients: list[HttpClient], answer: Answer) -> None:
         """Reset, cut off, or no HTTP at all: there is no answer, whatever its status was."""

@@ -355,6 +355,9 @@ class HttpClient:
             # The peer may have answered (413) and closed before it had taken the whole body.
             is_kept = False
         response = connection.getresponse()
+        if connection.incoming is not None and connection.incoming.is_at_end:
+            # `http.client` takes the end of the stream for the end of the headers: a success that was cut off.
+            raise http.client.IncompleteRead(b"")
         try:
             found = {name.lower(): value for name, value in response.headers.items()}
             raw = bytearray()
@@ -395,6 +398,7 @@ class _Connection(HTTPConnection):
     """
 
     deadline_ns: int = 0
+    incoming: _Incoming | None = None
 
     def left_seconds(self) -> float:
         """Return what is left of the time.
@@ -433,7 +437,8 @@ class _Connection(HTTPConnection):
         super().send(data)
 
     def response_class(self, sock: socket.socket, *args: Any, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override] # a class in http.client, called with what it reads from
-        return http.client.HTTPResponse(_Incoming(sock, self.left_seconds), *args, **options)  # type: ignore[arg-type] # it asks of a socket only makefile()
+        self.incoming = _Incoming(sock, self.left_seconds)
+        return http.client.HTTPResponse(self.incoming, *args, **options)  # type: ignore[arg-type] # it asks of a socket only makefile()
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
@@ -442,9 +447,14 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
 @final
 class _Incoming(io.RawIOBase):
-    """What arrives on a socket, until the deadline."""
+    """What arrives on a socket, until the deadline.
+
+    Attributes:
+        is_at_end: Whether the peer has said that nothing more comes, and somebody asked for more.
+    """
 
     def __init__(self, sock: socket.socket, left_seconds: Callable[[], float]) -> None:
+        self.is_at_end = False
         self._sock = sock
         self._raw = sock.makefile("rb", buffering=0)
         self._left_seconds = left_seconds
@@ -458,7 +468,9 @@ class _Incoming(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 # collections.abc.Buffer is of Python 3.12
         self._sock.settimeout(self._left_seconds())
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self.is_at_end = self.is_at_end or count == 0
+        return count
 
     def close(self) -> None:
         self._raw.close()
