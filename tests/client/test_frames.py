@@ -245,7 +245,7 @@ class TestDicts:
             Decimal("snan"),
             pd.NA,
             pd.NaT,
-            np.datetime64("NaT"),
+            np.datetime64("NaT", "ns"),
         ],
         ids=repr,
     )
