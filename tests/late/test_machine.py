@@ -30,6 +30,7 @@ OUTCOMES = {
     "pause": Pause(DOWN),
     "missing": Rejected(DeliveryError("segment_not_found", "no such span")),
     "rejected": Rejected(DeliveryError("type_conflict", "no")),
+    "too large": Rejected(DeliveryError("too_large", "no")),
     "garbage": None,
 }
 METADATA = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(0, 3) | st.just({"x": 1}), min_size=1)

@@ -145,6 +145,40 @@ def test_a_refused_batch_of_spans_is_halved_at_once(sender_scene):
     assert scene.lost == {"target_not_exported": 1}
 
 
+def test_a_batch_of_spans_that_is_refused_at_shutdown_is_halved_too(sender_scene):
+    """One span that a backend refuses takes no other along, also where all of them wait for the shutdown."""
+    bad = []
+
+    def answer(spans):
+        return Rejected(DOWN) if bad[0] in {span.context.span_id for span in spans} else Delivered()
+
+    scene = sender_scene(*[answer] * 20)
+    bad.append([scene.ended(n=number) for number in range(8)][2].span_id)
+    scene.processor.shutdown()
+    assert (scene.stats.spans_exported, scene.stats.spans_failed) == (7, 1)
+    assert scene.lost == {"target_not_exported": 1}
+
+
+def test_a_span_whose_id_came_again_is_not_tried_again(scene):
+    """Of two spans of one id the later stays; the updates of the one whose export failed are lost, and counted."""
+    generator = scene.provider.id_generator
+    trace_id, span_id = generator.generate_trace_id(), generator.generate_span_id()
+    generator.generate_trace_id, generator.generate_span_id = (lambda: trace_id), (lambda: span_id)
+
+    def answer():
+        scene.spans.answer = None
+        scene.ended(which="second")
+        return SpanExportResult.FAILURE
+
+    ref = scene.ended(which="first")
+    scene.spans.answer = answer
+    scene.wait_and_step()
+    scene.wait_and_step(10_000)
+    assert scene.on_span(ref) == {"which": "second"}
+    assert (scene.stats.delivered, scene.lost) == (1, {"target_not_exported": 1})
+    assert (scene.stats.spans_failed, scene.stats.buffered_bytes) == (1, 0)
+
+
 def test_spans_obey_what_a_backend_asked_for(sender_scene):
     """A Retry-After of the span exporter is waited for."""
     scene = sender_scene(Retry(DOWN, after_millis=20_000))
@@ -325,6 +359,18 @@ def test_a_batch_that_is_too_large_is_halved_at_once(make_scene):
     scene.patches.answer = lambda patch: TOO_LARGE if len(scene.patches.calls[-1]) > 2 else Delivered()
     scene.wait_and_step()
     assert max(batches(scene)[2:]) <= 4
+    assert (scene.stats.delivered, scene.lost) == (8, {})
+
+
+@pytest.mark.parametrize("ends", ["flush", "shutdown"])
+def test_a_batch_that_is_too_large_is_halved_within_a_flush_and_a_shutdown(scene, ends):
+    """A flush, and a shutdown, wait for the smaller batches: nothing that the backend takes is left or lost."""
+    update(scene, *range(1, 9))
+    scene.patches.answer = lambda patch: TOO_LARGE if len(scene.patches.calls[-1]) > 2 else Delivered()
+    if ends == "flush":
+        assert scene.processor.force_flush()
+    else:
+        scene.processor.shutdown()
     assert (scene.stats.delivered, scene.lost) == (8, {})
 
 

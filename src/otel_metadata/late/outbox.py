@@ -517,7 +517,7 @@ class Outbox:
             for item, remainder in zip(batch.items, remainders, strict=True):
                 if not spans.take_back(item):
                     continue  # given up meanwhile, at a shutdown that could not wait
-                if not is_exported and not self._is_closed and spans.may_go_again(item, outcome, company, now):
+                if not is_exported and spans.may_go_again(item, outcome, company, now, is_closing=self._is_closed):
                     again.append(item)
                     continue
                 spans.gone(item)
@@ -550,7 +550,7 @@ class Outbox:
     def _give_up_in_flushes(self, again: Sequence[QueuedSpan], outcome: Outcome | None) -> None:
         """Let flushes wait for spans no longer: each is tried once, and what was refused in company once more alone.
 
-        Of a destination that is dead nothing more is asked, also while the outbox closes and nothing is tried again.
+        Of a destination that is dead nothing more is asked, also while the outbox closes and little is tried again.
         """
         if isinstance(outcome, Rejected):
             return

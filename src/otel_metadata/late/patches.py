@@ -342,7 +342,7 @@ class PatchQueue:
         return patches
 
     def answered(self, patches: Sequence[Patch], outcomes: Sequence[Outcome | None]) -> list[Answered]:
-        """Settle each patch by its outcome; one that goes on at once, in parts, is not among the answers yet."""
+        """Settle each patch by its outcome; one that goes on at once, in smaller pieces, has no answer yet."""
         now = self._clock.monotonic_ns()
         answers: list[Answered] = []
         for index, patch in enumerate(patches):
@@ -375,7 +375,7 @@ class PatchQueue:
             self.circuit.failed(now, min(asked) if len(asked) == sent else None)
 
     def _settle(self, pending: Pending, outcome: Outcome | None, company: int, now: int) -> bool | None:
-        """Settle one patch; return whether it arrived, None when a part of it goes on at once."""
+        """Settle one patch; return whether it arrived, None when it, or a part of it, goes on at once."""
         if isinstance(outcome, Rejected) and outcome.error.type == "segment_not_found" and pending.missing_ns is None:
             pending.missing_ns = now
         sent = pending.sent if pending.sent is not None else pending.fields
@@ -397,7 +397,7 @@ class PatchQueue:
         if isinstance(decided, GivenUp):
             return None if self._part_is_gone(pending, sent, decided, now) else False
         self._again(pending, decided, now)
-        return None if decided.max_fields is not None else False
+        return None if decided.at_once else False
 
     def _tell_notes(self, notes: Sequence[str]) -> None:
         """Say each note once: of what a backend does to every patch, a line a minute would be noise."""

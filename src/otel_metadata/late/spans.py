@@ -229,12 +229,17 @@ class SpanQueue:
         del self.exporting[item.key]
         return True
 
-    def may_go_again(self, item: QueuedSpan, outcome: Outcome | None, company: int, now_ns: int) -> bool:
+    def may_go_again(
+        self, item: QueuedSpan, outcome: Outcome | None, company: int, now_ns: int, *, is_closing: bool
+    ) -> bool:
         """Whether a span whose export failed is tried again: what is refused, only in smaller company."""
         retry_ns = self._settings.span_retry_millis * _MILLI
+        # Not where another span of this id came meanwhile, from an id generator that repeated itself: one can stay.
+        if not retry_ns or item.key in self.waiting:
+            return False
         if isinstance(outcome, Rejected):
-            return company > 1 and retry_ns > 0
-        return retry_ns > 0 and (not item.attempts or now_ns - item.failed_ns < retry_ns)
+            return company > 1  # at once, so also while the outbox closes
+        return not is_closing and (not item.attempts or now_ns - item.failed_ns < retry_ns)
 
     def go_again(self, items: Sequence[QueuedSpan], outcome: Outcome | None, now_ns: int) -> None:
         """Let spans wait for another try."""

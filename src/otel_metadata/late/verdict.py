@@ -75,6 +75,7 @@ class Again:
         error: Why.
         wait_ns: Until then.
         asked: Whether the backend asked for that wait: then a flush obeys it too.
+        at_once: Whether it goes on in smaller pieces, as long as it takes: a flush or shutdown goes on with it.
         company: At most so many patches in its next batch; None leaves it.
         max_fields: At most so many of its fields; None leaves it.
     """
@@ -82,6 +83,7 @@ class Again:
     error: DeliveryError
     wait_ns: int
     asked: bool = False
+    at_once: bool = False
     company: int | None = None
     max_fields: int | None = None
 
@@ -116,9 +118,9 @@ def verdict(outcome: Outcome | None, tried: Tried, settings: OutboxSettings, cha
     if isinstance(answer, Rejected):
         is_missing = error.type == "segment_not_found"
         if error.type == "too_large" and tried.company > 1:
-            return Again(error, 0, company=tried.company // 2)
+            return Again(error, 0, at_once=True, company=tried.company // 2)
         if error.type == "too_large" and tried.fields > 1:
-            return Again(error, 0, company=1, max_fields=tried.fields // 2)
+            return Again(error, 0, at_once=True, company=1, max_fields=tried.fields // 2)
         if not is_missing or not _may_still_appear(tried, settings):
             return GivenUp(_reason(answer, tried), error)
     if tried.overdue:
