@@ -16,6 +16,7 @@ from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats
 from otel_metadata.live import values as values_module
 from otel_metadata.model.dead_letter import DeadLetter
+from otel_metadata.model.encoding import Encoded
 from otel_metadata.model.merge import Fields, Json, merge
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
@@ -151,6 +152,13 @@ class Scene:
             if patch.target == ref:
                 fields = merge(fields, patch.fields)
         return _metadata(fields)
+
+
+class SaysNothing:
+    """A dialect that can say no field on a span: all of them follow as a patch."""
+
+    def encode(self, span, fields, *, is_local_root):
+        return Encoded(span.attributes, remainder=fields)
 
 
 def _metadata(fields: Fields) -> dict[str, Json]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry.sdk.trace.export import SpanExportResult
+from tests.late.conftest import SaysNothing
 
 import otel_metadata as om
 from otel_metadata.late.outbox import MAX_RECENT
@@ -260,6 +261,49 @@ def test_spans_are_weighed_before_one_is_dropped_for_bytes(make_scene):
     large(scene, 25 * KIB)
     assert scene.stats.buffered_bytes == held_bytes(scene.outbox) <= 60 * KIB
     assert scene.stats.spans_queued > 10
+
+
+# --- what follows its span as a patch --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_exported", [True, False], ids=["remainder", "failed"])
+def test_what_follows_a_span_is_bounded_too(make_scene, is_exported):
+    """Patches that spans leave behind are bounded as those of updates are: what has no room is lost, and counted."""
+    scene = make_scene(dialect=SaysNothing(), max_patches=3, span_retry_millis=0)
+    scene.patches.answer = lambda patch: Retry(DeliveryError("connection_failure", "down"))
+    scene.spans.answer = None if is_exported else lambda: SpanExportResult.FAILURE
+    for n in range(10):
+        ref = scene.ended()
+        assert om.update_span(ref, metadata={"n": n}).route == "in_flight"
+    scene.wait_and_step()
+    assert (scene.stats.late, scene.lost) == (3, {"buffer_full": 7})
+
+
+def test_what_follows_a_span_is_bounded_in_bytes(make_scene):
+    """The bound in bytes of the patches holds for what spans leave behind."""
+    scene = make_scene(dialect=SaysNothing(), max_bytes=64 * KIB, max_export_batch_size=4)
+    scene.patches.answer = lambda patch: Retry(DeliveryError("connection_failure", "down"))
+    for _ in range(20):
+        scene.ended(text="x" * 8_000)
+        scene.wait_and_step()
+    assert scene.stats.buffered_bytes <= 64 * KIB
+    assert scene.lost["buffer_full"] + scene.stats.late == 20
+
+
+def test_a_patch_that_is_being_sent_takes_its_place(make_scene):
+    """A target whose patch is being sent counts for the bound: should it come back, it has room."""
+    scene = make_scene(max_patches=1)
+    receipts = []
+
+    def answer(patch):
+        receipts.append(om.update_span(scene.unseen(2), metadata={"a": [1]}))
+        return Retry(DeliveryError("connection_failure", "down"))
+
+    scene.patches.answer = answer
+    om.update_span(scene.unseen(1), metadata={"a": [1]})
+    scene.wait_and_step()
+    assert [receipt.reason for receipt in receipts] == ["buffer_full"]
+    assert scene.stats.late == 1
 
 
 # --- the work of the application's thread ----------------------------------------------------------------------------

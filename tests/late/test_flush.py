@@ -7,6 +7,7 @@ import threading
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
+from tests.late.conftest import SaysNothing
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
@@ -41,13 +42,6 @@ def test_flush_ignores_holding(make_scene):
 
 def test_flush_sends_the_remainder_of_a_span_too(make_scene):
     """What a span could not say follows within the same flush."""
-
-    class SaysNothing:
-        def encode(self, span, fields, *, is_local_root):
-            from otel_metadata.model.encoding import Encoded
-
-            return Encoded(span.attributes, remainder=fields)
-
     scene = make_scene(dialect=SaysNothing())
     scene.ended(a=1)
     assert scene.processor.force_flush()

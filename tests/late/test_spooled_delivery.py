@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
-from tests.late.conftest import Scene
+from tests.late.conftest import SaysNothing, Scene
 from tests.late.processes import forget_what_is_queued
 
 import otel_metadata as om
@@ -33,6 +33,7 @@ class Life(Scene):
         convergence="versioned",
         answer=None,
         durability="process",
+        dialect=None,
         **changed,
     ) -> None:
         self.clock = clock or ManualClock()
@@ -44,7 +45,7 @@ class Life(Scene):
             "memory",
             self.spans,
             self.patches,
-            OtelDialect(max_attributes=None, span_limit=None),
+            dialect or OtelDialect(max_attributes=None, span_limit=None),
             hold_millis=hold_millis,
             remote_grace_millis=0,
         )
@@ -196,6 +197,54 @@ def test_plain_updates_that_cannot_be_written_are_spilled_in_memory(path):
         life.wait_and_step()
     assert [life.final(life.unseen(number)) for number in range(1, 8)] == [{"n": number} for number in range(1, 8)]
     assert (life.stats.delivered, life.lost) == (7, {})
+
+
+@pytest.mark.parametrize("is_exported", [True, False], ids=["remainder", "failed"])
+def test_what_follows_a_span_is_spilled_beyond_the_window(path, is_exported):
+    """Patches that spans leave behind do not fill memory either: they are on disk, and delivered from there."""
+    life = Life(path, dialect=SaysNothing(), spool_window=3, span_retry_millis=0, answer=lambda _: DOWN)
+    life.spans.answer = None if is_exported else lambda: SpanExportResult.FAILURE
+    refs = [life.ended() for _ in range(10)]
+    for ref in refs:
+        om.update_span(ref, metadata={"a": [1]})
+        om.update_span(ref, metadata={"b": [2]})
+    life.wait_and_step()
+    assert (len(life.outbox._patches), life.stats.late, life.lost) == (3, 20, {})
+    life.patches.answer = None
+    for _ in range(30):
+        life.wait_and_step(10_000)
+    assert [life.final(ref) for ref in refs] == [{"a": [1], "b": [2]}] * 10
+    assert (life.stats.delivered, life.stats.waiting, life.lost) == (20, 0, {})
+
+
+def test_what_followed_a_span_and_was_spilled_survives(path):
+    """A shutdown hands over each update in a spilled patch, and the next process has them."""
+    first = Life(path, dialect=SaysNothing(), spool_window=1, answer=lambda _: DOWN)
+    refs = [first.ended() for _ in range(3)]
+    for ref in refs:
+        om.update_span(ref, metadata={"a": [1]})
+        om.update_span(ref, metadata={"b": [2]})
+    first.wait_and_step()
+    first.processor.shutdown()
+    assert (first.stats.handed_over, first.lost) == (6, {})
+    second = Life(path)
+    second.take_over()
+    assert [second.final(ref) for ref in refs] == [{"a": [1], "b": [2]}] * 3
+    assert second.stats.adopted == 6
+
+
+def test_what_followed_a_span_and_could_not_be_spilled_is_counted(path):
+    """Spilled patches that are not on disk at the end are lost, each update in them."""
+    life = Life(path, dialect=SaysNothing(), spool_window=1, answer=lambda _: DOWN, durability="power")
+    for _ in range(3):
+        ref = life.ended()
+        om.update_span(ref, metadata={"a": [1]})
+        om.update_span(ref, metadata={"b": [2]})
+    with life.spool.reading() as connection:
+        connection.execute("PRAGMA query_only = ON")
+    life.wait_and_step()
+    life.processor.shutdown()
+    assert (life.stats.waiting, life.stats.handed_over, life.lost) == (0, 0, {"shutdown_deadline": 6})
 
 
 def test_spilled_updates_survive_too(path):

@@ -283,23 +283,20 @@ class Outbox:
             return self._submit_late(target, fields, size, recent)
 
     def _submit_late(self, target: SpanRef, fields: Fields, size: int, recent: _Recent | None) -> Routed:
-        lane = self.lane
         window = recent.window_ns if recent is not None else None
-        if self._is_durable:
-            entry = self._entry(target, fields, 1, window)
-            # Once one was spilled, all that follow are, until those were loaded: so versions of a target ascend.
-            is_full = len(self._patches) >= self.settings.spool_window and target.key not in self._patches
-            if self._spilled or is_full or not self._patches.room_for(target.key, fields, size):
-                if not lane.spill(entry):
-                    return self._lost("spool_full", 1)
-                self._spilled += 1
-                self._takes_plain = False
-                return Routed("late")
-            row = lane.put(entry)
-            return self._add_late(target, fields, size, recent, (row,) if row is not None else ())
-        if not self._patches.room_for(target.key, fields, size):
-            return self._lost("buffer_full", 1)
-        return self._add_late(target, fields, size, recent, ())
+        # Once one was spilled, all that follow are, until those were loaded: so versions of a target ascend.
+        if self._spilled or not self._patches.room_for(target.key, fields, size):
+            return self._spill(self._entry(target, fields, 1, window))
+        row = self.lane.put(self._entry(target, fields, 1, window)) if self._is_durable else None
+        return self._add_late(target, fields, size, recent, (row,) if row is not None else ())
+
+    def _spill(self, entry: SpooledUpdate) -> Routed:
+        """Leave to the disk alone what has no room in memory; without a spool, or without room there, it is lost."""
+        if not self.lane.spill(entry):
+            return self._lost("spool_full" if self._is_durable else "buffer_full", entry.updates)
+        self._spilled += entry.updates
+        self._takes_plain = False
+        return Routed("late")
 
     def _add_late(
         self,
@@ -841,47 +838,56 @@ class Outbox:
 
     def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int, window: tuple[int, int]) -> None:
         updates = item.updates + item.joined_updates
-        rows = item.all_rows()
         if not remainder:
             self._counters.delivered += updates
-            self.lane.settle(rows)
+            self.lane.settle(item.all_rows())
             return
         # One update has one version: as many updates are unsettled as the remainder has versions.
         moved = unsettled(remainder, updates)
         self._counters.delivered += updates - moved
-        target = item.ref
-        # The rows of the span are erased only after this one is written: see Lane.
-        row = self.lane.put(self._entry(target, remainder, moved, window))
-        self.lane.settle(rows)
-        earliest = now + self._grace_ns
-        self._patches.add(
-            target,
-            remainder,
-            moved,
-            weigh_fields(remainder),
-            (row,) if row is not None else (),
-            earliest_ns=earliest,
-            due_ns=earliest,
-            window_ns=window,
-        )
+        self._follow(item, remainder, moved, now, window)
 
     def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int, window: tuple[int, int]) -> None:
         self._counters.lose(reason, item.updates)
-        if item.row is not None:
-            self.lane.settle((item.row,))
-        if item.joined:
-            earliest = now + self._grace_ns
-            self._patches.add(
-                item.ref,
-                item.joined,
-                item.joined_updates,
-                weigh_fields(item.joined),
-                item.rows or (),
-                earliest_ns=earliest,
-                due_ns=earliest,
-                deadline_ns=now + self.settings.failed_span_millis * _MILLI,
-                window_ns=window,
-            )
+        if not item.joined:
+            self.lane.settle(item.all_rows())
+            return
+        deadline = now + self.settings.failed_span_millis * _MILLI
+        self._follow(item, item.joined, item.joined_updates, now, window, deadline_ns=deadline)
+
+    def _follow(
+        self,
+        item: QueuedSpan,
+        fields: Fields,
+        updates: int,
+        now: int,
+        window: tuple[int, int],
+        *,
+        deadline_ns: int | None = None,
+    ) -> None:
+        """Let what has not left with a span follow it as a patch, after the backend's grace and within the bounds."""
+        size = weigh_fields(fields)
+        entry = self._entry(item.ref, fields, updates, window)
+        # The span's rows are erased only after what takes their place is written: see Lane.
+        if not self._patches.room_for(item.key, fields, size):
+            self._spill(entry)
+            self.lane.settle(item.all_rows())
+            return
+        row = self.lane.put(entry)
+        earliest = now + self._grace_ns
+        self._patches.add(
+            item.ref,
+            fields,
+            updates,
+            size,
+            (row,) if row is not None else item.all_rows(),
+            earliest_ns=earliest,
+            due_ns=earliest,
+            deadline_ns=deadline_ns,
+            window_ns=window,
+        )
+        if row is not None:
+            self.lane.settle(item.all_rows())
 
     def _release(self, key: SpanKey, now: int, is_exported: bool) -> None:
         """Let the patch that waited for the answer go, if there is one."""

@@ -190,6 +190,10 @@ class PatchQueue:
         self._lane = lane
         self._is_span_here = is_span_here
         self._tell = tell
+        # With a spool, what exceeds the window is on disk alone.
+        self._max_targets = (
+            min(settings.spool_window, settings.max_patches) if lane.is_durable else settings.max_patches
+        )
         self._pending: dict[SpanKey, Pending] = {}
         self._sending: dict[SpanKey, Pending] = {}
         self._due: list[tuple[int, SpanKey]] = []
@@ -278,7 +282,7 @@ class PatchQueue:
         """Whether there is room in memory, also when what *fields* replaces is taken off."""
         held = self._pending.get(key)
         bound = self._settings.max_bytes
-        if held is None and len(self._pending) >= self._settings.max_patches:
+        if held is None and len(self._pending) + len(self._sending) >= self._max_targets:
             return False
         after = self.bytes + size
         return after <= bound or (held is not None and after - weigh_common(held.fields, fields) <= bound)

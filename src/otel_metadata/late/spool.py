@@ -206,12 +206,11 @@ class Spool:
         self._queue.append((lane, row, spilled))
 
     def queued_spills(self, lane: SpoolLane) -> int:
-        """Return how many rows of *lane* wait in the queue and are in no other place."""
+        """Return how many updates of *lane* wait in the queue and are in no other place."""
         if not self._queue:
             return 0
-        return sum(
-            1 for owner, row, spilled in list(self._queue) if spilled and owner is lane and row.entry is not None
-        )
+        entries = [row.entry for owner, row, spilled in list(self._queue) if spilled and owner is lane]
+        return sum(entry.updates for entry in entries if entry is not None)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
