@@ -347,6 +347,27 @@ def test_a_flush_is_told_of_an_eviction(make_scene):
     assert (done, ticket.is_clean) == ([True], False)
 
 
+def test_a_flush_waits_for_the_span_that_came_while_its_patch_was_sent(scene):
+    """The answer to a patch does not end a flush that waits for the span of the same name, too."""
+    span = scene.tracer.start_span("span")
+    ref = om.SpanRef.from_span_context(span.get_span_context())
+    scene.processor.submit(ref, {("span", "metadata", "early"): (True, (1, 1))})
+    asked = []
+
+    def answer(patch):
+        span.end()
+        asked.append(ticket_of(scene))
+        return Delivered()
+
+    scene.patches.answer = answer
+    scene.clock.advance(5_000)
+    assert scene.worker.step()
+    ((ticket, done),) = asked
+    assert done == []
+    assert scene.worker.step()
+    assert (done, ticket.is_clean, scene.span(ref) is not None) == ([True], True, True)
+
+
 @pytest.mark.parametrize("fails", [False, True], ids=["ok", "raises"])
 def test_a_flush_flushes_the_patch_exporter(scene, fails):
     """When a flush has sent its patches, the patch exporter hands over what it buffers; it may raise."""

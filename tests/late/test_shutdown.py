@@ -103,6 +103,19 @@ def test_shutdown_does_not_wait_for_spans_of_other_processes(make_scene):
     assert (scene.sent(), scene.lost) == ([{"a": 1}], {})
 
 
+def test_shutdown_does_not_wait_for_another_process_behind_a_patch_either(make_scene):
+    """The remote grace does not hold back a patch that waits behind one that is being sent as the shutdown begins."""
+    scene = make_scene(remote_grace_millis=3_600_000)
+    om.update_span(scene.unseen(), metadata={"a": 1})
+    scene.clock.advance(3_600_000)
+    batch = scene.outbox.claim_patches()
+    om.update_span(scene.unseen(), metadata={"b": 2})
+    scene.worker.begin_stop(scene.clock.monotonic_ns() + 5 * 10**9)
+    scene.outbox.patches_answered(batch, [Delivered()])
+    assert scene.step_all() == 1
+    assert scene.sent() == [{"b": 2}]
+
+
 def test_shutdown_does_not_cut_what_a_backend_asked_for(scene):
     """A Retry-After holds at shutdown as well."""
     om.update_span(scene.unseen(), metadata={"a": 1})

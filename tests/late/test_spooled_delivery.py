@@ -315,3 +315,68 @@ def test_what_was_delivered_before_a_kill_is_delivered_at_most_again(path):
     second = Life(path)
     second.take_over()
     assert second.sent() in ([], [{"a": 1}])
+
+
+# --- flush and shutdown -----------------------------------------------------------------------------------------------
+
+
+def ticket_of(life, seconds=30):
+    """Ask for a flush; return its ticket, and a list that is true once it is over."""
+    done = []
+    return life.outbox.request_flush(lambda: done.append(True), life.clock.monotonic_ns() + seconds * 10**9), done
+
+
+def waits_for_minutes(*numbers):
+    """Answer patches for these spans with a long Retry-After, others with delivered."""
+    later = Retry(DeliveryError("connection_failure", "busy"), after_millis=250_000)
+    return lambda patch: later if patch.target.span_id in numbers else Delivered()
+
+
+def test_a_flush_is_over_when_nothing_more_is_read(path):
+    """While patches that may not go leave too little room to read what is on disk, a flush does not wait for that."""
+    life = Life(path, spool_window=4, answer=waits_for_minutes(1, 2, 3))
+    for number in range(1, 10):
+        om.update_span(life.unseen(number), metadata={"n": [number]})
+    life.wait_and_step()
+    assert (len(life.outbox._patches), life.outbox._spilled) == (3, 5)
+    ticket, done = ticket_of(life)
+    assert (done, ticket.is_clean) == ([True], False)
+
+
+def test_a_flush_does_not_wait_for_what_may_not_go_in_time_and_was_read_back(path):
+    """An update that is read back and joins a patch that waits out a Retry-After is not waited for either."""
+    life = Life(path, spool_window=4, answer=waits_for_minutes(1))
+    for number in (1, 2, 3, 4, 5, 1):
+        om.update_span(life.unseen(number), metadata={f"n{number}": [number]})
+    assert life.outbox._spilled == 2
+    ticket, done = ticket_of(life)
+    life.step_all()
+    assert (done, ticket.is_clean) == ([True], False)
+    assert (life.stats.delivered, life.stats.late) == (4, 2)
+
+
+def test_what_a_flush_reads_back_need_not_wait_for_the_back_off(path):
+    """An update that is read back for a flush, and joins a patch that waits out its back-off, is tried in it."""
+    life = Life(path, spool_window=4)
+    for number in (1, 2, 3, 4, 5, 1):
+        om.update_span(life.unseen(number), metadata={f"n{number}": [number]})
+    answers = [DOWN]
+    life.patches.answer = lambda patch: answers.pop() if answers and patch.target.span_id == 1 else Delivered()
+    ticket, done = ticket_of(life)
+    life.step_all()
+    assert (done, ticket.is_clean) == ([True], False)
+    assert (life.stats.delivered, life.stats.late) == (6, 0)
+
+
+def test_rows_that_are_read_while_a_shutdown_gives_up_stay_with_the_spool(path):
+    """They were handed over: the reader that comes back changes no count, and holds nothing."""
+    life = Life(path, spool_window=2, answer=lambda _: DOWN)
+    for number in range(1, 4):
+        om.update_span(life.unseen(number), metadata={"n": [number]})
+    rows = life.outbox.lane.load(10)
+    assert len(rows) == 1
+    life.processor.shutdown()
+    after = life.stats
+    life.outbox.admit_rows(rows, 0)
+    assert life.stats == after
+    assert (after.handed_over, after.waiting, len(life.outbox._patches)) == (3, 0, 0)

@@ -18,7 +18,7 @@ class FlushTicket:
     Attributes:
         keys: What is still to be tried.
         deadline_ns: When nobody waits any more; monotonic. What cannot be tried before is not waited for.
-        behind: Those among them of which a patch is being sent and another waits behind it.
+        behind: Those among them of which a patch is being sent and another waits behind it, or their span.
         wants_spooled: Whether rows of the spool that nobody has loaded are waited for as well.
         is_clean: Whether all that was tried so far arrived.
     """
@@ -48,7 +48,7 @@ class FlushTicket:
         return not self.keys and not self.wants_spooled
 
     def tried(self, key: SpanKey, *, is_clean: bool) -> None:
-        """Note the answer to what went first: the patch behind it, if there is one, is still to be tried."""
+        """Note the answer to what went first: what waits behind it, if anything does, is still to be tried."""
         if key in self.keys:
             self.is_clean = self.is_clean and is_clean
             if key in self.behind:

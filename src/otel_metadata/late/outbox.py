@@ -189,7 +189,7 @@ class Outbox:
         self._news: deque[tuple[str, str, int]] = deque(maxlen=_MAX_NEWS)
         # Updates that are on disk only.
         self._spilled = 0
-        self._is_closed = False
+        self._is_closed = self._is_given_up = False
         # Whether nothing but the spool decides about a late update.
         self._spills_plain = True
         self._takes_plain = self._is_roomy = (
@@ -397,11 +397,19 @@ class Outbox:
             # What was spilled and is not there any more is found out by asking.
             if self._is_closed or not (self.lane.has_more or self._spilled):
                 return 0
-            window, queue = self.settings.spool_window, self.settings.max_queue_size
-            room = min(window - len(self._patches), queue - len(self._spans.waiting))
-            # In portions, so that reading is worth its while; and not while as much memory is taken as may be.
-            is_roomy = self._patches.bytes * 2 < self.settings.max_bytes and room * 2 >= min(window, queue)
-            return min(room, _LOAD) if is_roomy and room > 0 else 0
+            patches, spans = self._patches, self._spans
+            rooms = (self.settings.spool_window - len(patches), self.settings.max_queue_size - len(spans.waiting))
+            is_roomy = self._is_worth_reading(rooms[0], patches.bytes) and self._is_worth_reading(rooms[1], spans.bytes)
+            return min(*rooms, _LOAD) if is_roomy else 0
+
+    def _is_worth_reading(self, room: int, taken: int) -> bool:
+        """Whether rows are read for so much room: in portions, and not where half of the bytes are taken already.
+
+        More would push out spans that nobody has to lose: those on disk wait there.
+        """
+        settings = self.settings
+        least = max(min(settings.spool_window, settings.max_queue_size), 1)
+        return room * 2 >= least and taken * 2 < settings.max_bytes
 
     def admit_rows(self, rows: Sequence[Loaded], damaged: int) -> None:
         """Take rows of the spool into memory.
@@ -414,6 +422,8 @@ class Outbox:
             self._counters.adopted += damaged
             if damaged:
                 self._lost("spool_damaged", damaged)
+            if self._is_given_up:
+                return  # a shutdown did not wait for them to be read: they stay with the spool
             for row, content, is_adopted, updates in rows:
                 if is_adopted:
                     self._counters.adopted += updates
@@ -462,7 +472,6 @@ class Outbox:
         now = self._clock.monotonic_ns()
         recent = self._recent.get(key)
         earliest, due, deadline = self._times(key, recent, now)
-        tickets = [ticket for ticket in self._flushes if ticket.wants_spooled]
         self._patches.add(
             content.target,
             content.fields,
@@ -470,14 +479,16 @@ class Outbox:
             size,
             (row,),
             earliest_ns=earliest,
-            due_ns=earliest if tickets else due,
+            due_ns=due,
             deadline_ns=deadline,
             age_ns=max(self._clock.wall_ns() - content.accepted_ns, 0),
             window_ns=content.window_ns,
         )
-        for ticket in tickets:
-            if key in self._patches:
+        pending = self._patches.get(key)
+        for ticket in self._flushes:
+            if ticket.wants_spooled and pending is not None:
                 ticket.keys.add(key)
+                self._hurry(ticket, key, pending, now)
 
     def claim_spans(self) -> SpanBatch | None:
         """Take the spans whose time has come out of the queue, with what was joined to them; None for none."""
@@ -616,13 +627,17 @@ class Outbox:
             ticket = FlushTicket(keys, self._patches.behind(), deadline_ns, done, wants_spooled=wants_spooled)
             self._flushes.add(ticket)
             for key, pending in self._patches.waiting():
-                if self._is_hopeless(pending, ticket, now):
-                    self._drop_patches(ticket, (key,))
-                else:
-                    pending.due_ns = pending.earliest_ns
-                    self._patches.schedule(key, pending)
+                self._hurry(ticket, key, pending, now)
             self._check_flushes()
             return ticket
+
+    def _hurry(self, ticket: FlushTicket, key: SpanKey, pending: Pending, now: int) -> None:
+        """Let a waiting patch go for a flush as soon as it may, or take it off the flush."""
+        if self._is_hopeless(pending, ticket, now):
+            self._drop_patches(ticket, (key,))
+        else:
+            pending.due_ns = pending.earliest_ns
+            self._patches.schedule(key, pending)
 
     @property
     def is_flushing(self) -> bool:
@@ -654,7 +669,7 @@ class Outbox:
             now = self._clock.monotonic_ns()
             for key, pending in self._patches.waiting():
                 # After a try, its time is what the backend asked for; after its span's export, the backend's grace.
-                if not pending.attempts and key not in self._recent and not self._patches.is_blocked(key):
+                if not pending.attempts and key not in self._recent:
                     pending.earliest_ns = pending.due_ns = now
                     self._patches.schedule(key, pending)
 
@@ -663,6 +678,7 @@ class Outbox:
         with self._lock:
             self._admit()
             self._admit_late()
+            self._is_given_up = True
             counters = self._counters
             updates = spans = 0
             for item in self._spans.all():
@@ -943,7 +959,8 @@ class Outbox:
 
     def _check_flushes(self) -> None:
         for ticket in self._flushes:
-            if ticket.wants_spooled and not ticket.keys and len(self._patches) >= self.settings.spool_window:
+            room = self.settings.spool_window - len(self._patches)
+            if ticket.wants_spooled and not ticket.keys and not self._is_worth_reading(room, self._patches.bytes):
                 # The window is full of what may not go now, so nothing more is read.
                 ticket.wants_spooled = ticket.is_clean = False
         self._flushes.end_those_that_are_over()

@@ -142,7 +142,7 @@ class Answered(NamedTuple):
     Attributes:
         key: The target.
         is_clean: Whether it arrived.
-        is_last: Whether no other patch of this target waits behind it.
+        is_last: Whether nothing else of this target waits behind it: another patch, or a span that came meanwhile.
     """
 
     key: SpanKey
@@ -228,8 +228,8 @@ class PatchQueue:
         yield from list(self._pending.items())
 
     def behind(self) -> set[SpanKey]:
-        """Return the targets of which one patch is being sent and another waits."""
-        return self._sending.keys() & self._pending.keys()
+        """Return the targets of which one patch is being sent and another waits, or the span."""
+        return {key for key in self._sending if key in self._pending or self._is_span_here(key)}
 
     def take_letters(self) -> list[DeadLetter]:
         """Return the dead letters since the last call."""
@@ -361,7 +361,8 @@ class PatchQueue:
             if waiting is not None:
                 self.schedule(key, waiting)
             if is_clean is not None:
-                answers.append(Answered(key, is_clean, waiting is None or waiting is pending))
+                is_last = (waiting is None or waiting is pending) and not self._is_span_here(key)
+                answers.append(Answered(key, is_clean, is_last))
         self._judge_destination(outcomes, len(patches), now)
         return answers
 
