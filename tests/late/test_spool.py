@@ -226,6 +226,19 @@ def test_a_row_that_cannot_be_written_keeps_no_other_back(open_spool):
     assert (bad.is_written, good.is_written, spool.unwritten) == (False, True, 0)
 
 
+def test_a_row_that_is_written_while_somebody_looks_is_seen(open_spool, monkeypatch):
+    """A spilled row that another thread writes between two looks is found in one of its two places."""
+    spool = open_spool()
+    lane = spool.lane("memory")
+    lane.spill(update(1))
+    lane.sync()
+    assert numbers(lane) == [1]
+    lane.spill(update(2))
+    look = spool.queued_spills
+    monkeypatch.setattr(spool, "queued_spills", lambda lane: spool.sync() or look(lane))
+    assert lane.has_more
+
+
 def test_an_interrupt_while_waiting_for_the_lock_does_not_keep_it(open_spool):
     """After any end of a call another thread can write."""
     spool = open_spool()

@@ -380,3 +380,18 @@ def test_rows_that_are_read_while_a_shutdown_gives_up_stay_with_the_spool(path):
     life.outbox.admit_rows(rows, 0)
     assert life.stats == after
     assert (after.handed_over, after.waiting, len(life.outbox._patches)) == (3, 0, 0)
+
+
+def test_only_what_has_a_row_is_handed_over(path, monkeypatch):
+    """Of the updates joined to a span, one for which the spool had no room is lost at shutdown, not handed over."""
+    life = Life(path, span_retry_millis=0)
+    life.spans.answer = lambda: SpanExportResult.FAILURE
+    ref = life.ended()
+    om.update_span(ref, metadata={"a": [1]})
+    with monkeypatch.context() as patch:
+        patch.setattr(life.spool, "has_room", lambda: False)
+        om.update_span(ref, metadata={"b": [1]})
+    om.update_span(ref, metadata={"c": [1]})
+    life.outbox.close()
+    life.worker.give_up("shutdown_deadline")
+    assert (life.stats.handed_over, life.lost) == (2, {"shutdown_deadline": 1})

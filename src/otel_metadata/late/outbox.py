@@ -709,7 +709,7 @@ class Outbox:
         if item.row is not None and self.lane.keeps((item.row,)):
             kept += item.updates
         if item.rows and self.lane.keeps(item.rows):
-            kept += item.joined_updates
+            kept += item.joined_updates - item.unspooled
         return kept
 
     def lose_live(self, updates: int) -> None:

@@ -47,6 +47,7 @@ class QueuedSpan:
         joined: Fields that came after the end.
         joined_updates: How many update calls those are.
         rows: What the spool has of those.
+        unspooled: How many of those are in no row.
         row: What the spool has of the span itself; None when it is not held, or not there yet.
         is_local_root: Whether its parent is in another process, or there is none.
         due_ns: When it leaves, at the latest; monotonic.
@@ -69,6 +70,7 @@ class QueuedSpan:
         "rows",
         "size",
         "span",
+        "unspooled",
         "updates",
     )
 
@@ -91,7 +93,7 @@ class QueuedSpan:
         self.is_local_root = is_local_root
         self.due_ns = due_ns
         self.joined: dict[FieldName, Field] | None = None
-        self.joined_updates = 0
+        self.joined_updates = self.unspooled = 0
         self.rows: list[Row] | None = None
         self.row: Row | None = None
         self.size = 0

@@ -109,7 +109,9 @@ class SpanQueue:
         item.joined_updates += updates
         item.size += growth
         self.bytes += growth
-        if row is not None:
+        if row is None:
+            item.unspooled += updates
+        else:
             if item.rows is None:
                 item.rows = []
             item.rows.append(row)

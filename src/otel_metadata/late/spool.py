@@ -336,9 +336,9 @@ class Spool:
 
     def _refuse(self, lane: SpoolLane, row: Row, error: Exception, *, spilled: bool) -> None:
         """Leave a row that cannot be made into a frame to memory; one that is nowhere else is read back as damaged."""
-        row.entry = None
         if spilled:
             lane.unreadable += 1
+        row.entry = None  # last, so that it is in one of the two places at any moment
         self._tell_later("spool_frame", f"an update could not be spooled ({type(error).__name__}).")
 
     def _leased(self, lane: SpoolLane, *, spilled: bool) -> Slot:
@@ -688,10 +688,11 @@ class SpoolLane:
     @property
     def has_more(self) -> bool:
         """Whether rows wait that nobody has read: adopted, or spilled."""
+        # The queue first: another thread may write a row while we look, and then it has come to one of the others.
         return (
-            self.unreadable > 0
+            self.spool.queued_spills(self) > 0
+            or self.unreadable > 0
             or any(not slot.is_drained for slot in list(self.sources))
-            or self.spool.queued_spills(self) > 0
         )
 
     @property
