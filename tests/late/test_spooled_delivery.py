@@ -166,6 +166,21 @@ def test_beyond_the_window_updates_are_spilled_and_arrive_in_order(path):
     assert (life.stats.delivered, life.lost) == (30, {})
 
 
+def test_no_update_overtakes_one_that_was_spilled(path):
+    """What finds no room beside its span goes to disk, and all that follows goes after it, not with the span."""
+    life = Life(path, convergence="ordered", max_bytes=40 * 1024)
+    for number in range(1, 4):
+        om.update_span(life.unseen(number), metadata={"text": ["x" * 12_000]})
+    ref = life.ended()
+    life.outbox.weigh_waiting()
+    assert om.update_span(ref, metadata={"a": 1, "text": ["x" * 13_000] * 3}).route == "late"
+    assert life.outbox._spilled == 1
+    assert om.update_span(ref, metadata={"a": 2}).route == "late"
+    for _ in range(5):
+        life.wait_and_step()
+    assert (life.on_span(ref), life.final(ref)["a"], life.stats.delivered) == ({}, 2, 5)
+
+
 @pytest.mark.usefixtures("unknown_keys")
 def test_a_plain_update_is_spilled_unlooked_at(path, monkeypatch):
     """While others are on disk alone, an update of known keys goes there at once: nothing else decides about it."""

@@ -313,6 +313,36 @@ def test_a_span_that_comes_after_its_update_goes_first(scene):
     assert order == ["span", "patch"]
 
 
+@pytest.mark.parametrize("is_sent", [False, True], ids=["waits", "is sent"])
+@pytest.mark.parametrize("convergence", ["ordered", "versioned"])
+def test_no_update_overtakes_a_patch_of_its_span(make_scene, convergence, is_sent):
+    """Where the backend does not compare versions, an update of a span whose patch waits is merged into the patch."""
+    scene = make_scene(patches=InMemoryPatchExporter(convergence=convergence), remote_grace_millis=0)
+    span = scene.tracer.start_span("span")
+    ref = om.SpanRef.from_span_context(span.get_span_context())
+    scene.processor.submit(ref, {("span", "metadata", "a"): ("first", (1, 1))})
+    routes = []
+
+    def end_and_update():
+        span.end()
+        routes.append(om.update_span(ref, metadata={"a": "second"}).route)
+
+    if is_sent:
+        scene.clock.advance(5_000)
+        batch = scene.outbox.claim_patches()
+        end_and_update()
+        scene.outbox.patches_answered(batch, [AGAIN])
+    else:
+        end_and_update()
+    for _ in range(4):
+        scene.wait_and_step()
+    arrived = [scene.on_span(ref), *scene.sent()]
+    if convergence == "ordered":
+        assert (routes, arrived) == (["late"], [{}, {"a": "second"}])
+    else:
+        assert (routes, arrived) == (["in_flight"], [{"a": "second"}, {"a": "first"}])
+
+
 def test_a_second_update_of_an_unseen_span_is_still_late(scene):
     """A span that only patches name is no span that is known: every update of it goes late."""
     routes = [om.update_span(scene.unseen(), metadata={"n": n}).route for n in range(3)]

@@ -4,7 +4,8 @@ Theory of operation. For one destination a span is, after its end, in one of the
 what the state says:
 
     arrived     in `_inbox`, put there without a lock; admitted to the queue before anything is decided
-    queued      in `_spans.waiting`: the update is joined to it and leaves with it
+    queued      in `_spans.waiting`: the update is joined to it and leaves with it; but where the backend does not
+                compare versions it must not overtake a patch of the span that waits, and is merged into that
     exporting   in `_spans.exporting`: the update becomes a patch that waits for the answer
     retrying    in `_spans.waiting` again, after an export that failed: the update becomes a patch that waits for the
                 answer. Nothing is joined any more: the backend may have the span as it was sent, and may keep that
@@ -160,6 +161,7 @@ class Outbox:
         self._chance = chance
         self._wait_ns = max(destination.hold_millis, settings.schedule_delay_millis) * _MILLI
         self._grace_ns = destination.patch_exporter.grace_millis * _MILLI
+        self._is_ordered = destination.patch_exporter.convergence == "ordered"
         self._is_durable = self.lane.is_durable
         self._holds_on_disk = destination.hold_millis > 0 and self._is_durable
         self.wake: Callable[[], None] = _nobody
@@ -277,6 +279,7 @@ class Outbox:
                     return Routed("in_flight")
                 if not self._is_durable:
                     return self._lost("buffer_full", 1)
+                item.is_shut = self._is_ordered
             recent = self._recent.get(key)
             if recent is not None and recent.state == "evicted":
                 return self._lost("target_not_exported", 1)
@@ -819,6 +822,7 @@ class Outbox:
 
     def _enqueue(self, item: QueuedSpan, *, weigh: bool = True) -> None:
         spans = self._spans
+        item.is_shut = self._is_ordered and self._patches.holds(item.key)
         is_flushed = item.key in self._flushes
         if is_flushed:
             # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.

@@ -215,6 +215,10 @@ class PatchQueue:
         """Return the patch that waits for *key*."""
         return self._pending.get(key)
 
+    def holds(self, key: SpanKey) -> bool:
+        """Whether a patch of *key* waits or is being sent."""
+        return key in self._pending or key in self._sending
+
     def all(self) -> list[Pending]:
         """Return every patch that waits or is being sent."""
         return [*self._pending.values(), *self._sending.values()]

@@ -52,6 +52,8 @@ class QueuedSpan:
         is_local_root: Whether its parent is in another process, or there is none.
         due_ns: When it leaves, at the latest; monotonic.
         size: Estimated bytes; 0 until weighed.
+        is_shut: Whether nothing is joined to it any more: it was sent once, or a patch of it waits that must not be
+            overtaken.
         attempts: How often its export failed.
         failed_ns: When it failed first.
     """
@@ -63,6 +65,7 @@ class QueuedSpan:
         "failed_ns",
         "fields",
         "is_local_root",
+        "is_shut",
         "joined",
         "joined_updates",
         "key",
@@ -97,6 +100,7 @@ class QueuedSpan:
         self.rows: list[Row] | None = None
         self.row: Row | None = None
         self.size = 0
+        self.is_shut = False
         self.attempts = 0
         self.failed_ns = 0
 

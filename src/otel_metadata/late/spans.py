@@ -90,9 +90,9 @@ class SpanQueue:
         return before
 
     def open(self, key: SpanKey) -> QueuedSpan | None:
-        """Return the span that may still be joined: it waits, and was never sent."""
+        """Return the span that may still be joined, if it waits here."""
         item = self.waiting.get(key)
-        return item if item is not None and not item.attempts else None
+        return item if item is not None and not item.is_shut else None
 
     def has_room_for(self, item: QueuedSpan, fields: Fields, size: int) -> bool:
         """Whether *fields*, which weigh *size*, fit, also when what they replace is taken off."""
@@ -250,6 +250,7 @@ class SpanQueue:
             if not item.attempts:
                 item.failed_ns = now_ns
             item.attempts += 1
+            item.is_shut = True
             item.due_ns = now_ns
             self.waiting[item.key] = item
             # The oldest stay in front; but one that fails by itself must not stand in the way of the others.
