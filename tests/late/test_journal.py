@@ -70,7 +70,7 @@ def as_killed(spool: Spool, folder: Path) -> str:
 
 
 def numbers(spool: Spool, destination: str = "memory") -> list[int]:
-    return [one.content.target.span_id for one in spool.lane(destination).load(10_000)]
+    return [one.content.target.span_id for one in spool.lane(destination).load(10_000, 1 << 30)]
 
 
 def statements(spool: Spool) -> list[str]:

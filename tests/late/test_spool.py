@@ -54,7 +54,7 @@ for index, limit in enumerate(limits):
     spool.close()
     spool = Spool(SpoolSettings(place), clock=clock)
     lane = spool.lane("memory")
-    found = [loaded.content.target.span_id for loaded in lane.load(100)]
+    found = [loaded.content.target.span_id for loaded in lane.load(100, 1 << 30)]
     assert found == list(range(1, 9)) and lane.lost() == 0, (limit, found)
     spool.close()
 print("done")
@@ -105,7 +105,7 @@ def update(number: int, text: str = "v") -> SpooledUpdate:
 
 
 def numbers(lane, limit: int = 1_000) -> list[int]:
-    return [loaded.content.target.span_id for loaded in lane.load(limit)]
+    return [loaded.content.target.span_id for loaded in lane.load(limit, 1 << 30)]
 
 
 def put(spool: Spool, *ids: int):

@@ -129,6 +129,9 @@ def test_rows_of_other_destinations_outlive_the_first_write(tmp_path):
     one = spool.lane("one")
     one.put(SpooledUpdate(0, "one", om.SpanRef(8, 1), {}, 1, 1))
     spool.sync()
-    found = {name: [loaded.content.target.span_id for loaded in spool.lane(name).load(100)] for name in ("one", "two")}
+    found = {
+        name: [loaded.content.target.span_id for loaded in spool.lane(name).load(100, 1 << 30)]
+        for name in ("one", "two")
+    }
     spool.close()
     assert found == {"one": [1, 2, 3, 4, 5], "two": [1, 2, 3, 4, 5]}

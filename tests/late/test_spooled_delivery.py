@@ -107,6 +107,22 @@ def test_a_held_span_survives_with_what_was_joined(path):
     assert (second.stats.adopted, second.stats.delivered) == (2, 2)
 
 
+@pytest.mark.parametrize("processes", [1, 4])
+def test_large_held_spans_that_are_taken_over_push_out_none(path, processes):
+    """What dead processes have left is read as there is room for it: none of it is dropped from a full outbox."""
+    for process in range(processes):
+        before = Life(path, hold_millis=60_000)
+        for number in range(60 // processes):
+            with before.tracer.start_as_current_span("span", attributes={"text": "x" * 20_000}):
+                om.update_current_span(metadata={"n": number, "process": process})
+            before.worker.step()
+        before.die()
+    life = Life(path, hold_millis=60_000, max_bytes=400 * 1024, max_export_batch_size=8)
+    life.take_over(60_000)
+    assert (life.stats.spans_exported, life.stats.spans_evicted, life.lost) == (60, 0, {})
+    assert (life.stats.delivered, life.stats.waiting) == (60, 0)
+
+
 def test_an_update_in_flight_stays_until_its_span_was_acknowledged(path):
     """While the export fails, the joined update is on disk; a death then loses the span, not the update."""
     first = Life(path)
@@ -388,7 +404,7 @@ def test_rows_that_are_read_while_a_shutdown_gives_up_stay_with_the_spool(path):
     life = Life(path, spool_window=2, answer=lambda _: DOWN)
     for number in range(1, 4):
         om.update_span(life.unseen(number), metadata={"n": [number]})
-    rows = life.outbox.lane.load(10)
+    rows = life.outbox.lane.load(10, 1 << 30)
     assert len(rows) == 1
     life.processor.shutdown()
     after = life.stats

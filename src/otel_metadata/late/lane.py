@@ -47,12 +47,14 @@ class Loaded(NamedTuple):
         content: What it says; None when it is damaged.
         is_adopted: Whether another process had put it.
         updates: How many update calls it stands for; 1 when it is damaged.
+        size: Bytes that were read.
     """
 
     row: Row
     content: SpooledRow | PlainUpdate | None
     is_adopted: bool
     updates: int
+    size: int = 0
 
 
 class Lane(Protocol):
@@ -106,8 +108,8 @@ class Lane(Protocol):
         """Do what has to be done now and then: erase, recover, measure, take over from dead processes. The worker's."""
         ...
 
-    def load(self, limit: int) -> Sequence[Loaded]:
-        """Read at most *limit* rows that wait there, oldest first. The worker's."""
+    def load(self, limit: int, max_bytes: int) -> Sequence[Loaded]:
+        """Read at most *limit* rows that wait there, oldest first, and no more after *max_bytes*. The worker's."""
         ...
 
     def lost(self) -> int:
@@ -169,7 +171,7 @@ class NoLane:
     def tend(self) -> None:
         """Nothing is to be done."""
 
-    def load(self, limit: int) -> Sequence[Loaded]:
+    def load(self, limit: int, max_bytes: int) -> Sequence[Loaded]:
         """Nothing is there."""
         return ()
 

@@ -99,7 +99,7 @@ _LATE_BYTES: Final = 2 * 2_048 * _LATE_BOUND
 # A call of the application that decides something takes so many of them in, no more: the rest is the worker's.
 _LATE_HELP: Final = 64
 
-# Rows that are read from the spool at a time.
+# Rows that are read from the spool at a time; large ones are fewer, together an eighth of the room in bytes.
 _LOAD: Final = 200
 
 _NO_FIELDS: Final[Fields] = {}
@@ -164,6 +164,7 @@ class Outbox:
         self._is_ordered = destination.patch_exporter.convergence == "ordered"
         self._is_durable = self.lane.is_durable
         self._holds_on_disk = destination.hold_millis > 0 and self._is_durable
+        self.portion_bytes = max(settings.max_bytes // 8, 1)  # of the spool, read at a time
         self.wake: Callable[[], None] = _nobody
         self.reset()
         # Small until the first spans were weighed.
@@ -427,7 +428,7 @@ class Outbox:
                 self._lost("spool_damaged", damaged)
             if self._is_given_up:
                 return  # a shutdown did not wait for them to be read: they stay with the spool
-            for row, content, is_adopted, updates in rows:
+            for row, content, is_adopted, updates, _ in rows:
                 if is_adopted:
                     self._counters.adopted += updates
                 else:

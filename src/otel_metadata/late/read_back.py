@@ -11,6 +11,7 @@ Called by the holder of the spool's lock. When the file fails in between, all of
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from otel_metadata.late.frames import read_frame, row_from_json
@@ -26,11 +27,25 @@ if TYPE_CHECKING:
 __all__ = ["read_hidden", "read_on", "settle_missing"]
 
 
-def read_on(connection: sqlite3.Connection, slot: Slot, limit: int) -> tuple[list[Loaded], bool]:
-    """Read at most *limit* rows from where it was read to; return them, and whether that is the end."""
+def read_on(connection: sqlite3.Connection, slot: Slot, limit: int, max_bytes: int) -> tuple[list[Loaded], bool]:
+    """Read from where it was read to, at most *limit* rows; return them, and whether that is the end.
+
+    Args:
+        connection: To the file.
+        slot: Which.
+        limit: At least 1.
+        max_bytes: After so many no further row is read.
+    """
     upto = slot.last if slot.adopted else slot.first + slot.puts
-    rows = list(rows_between(connection, slot.cursor, upto, limit))
-    is_end = len(rows) < limit
+    rows: list[tuple[int, object]] = []
+    size = 0
+    with closing(rows_between(connection, slot.cursor, upto, limit)) as found:
+        for row_id, body in found:
+            rows.append((row_id, body))
+            size += _size(body)
+            if size >= max_bytes:
+                break
+    is_end = len(rows) < limit and size < max_bytes
     last = upto if is_end else rows[-1][0]
     loaded: list[Loaded] = []
     if slot.adopted:
@@ -94,4 +109,8 @@ def _loaded(row_id: int, body: object, *, is_adopted: bool) -> Loaded:
         updates = content.updates if content is not None else 1
     except Exception:  # noqa: BLE001 # whatever a damaged row makes of itself
         content, updates = None, 1
-    return Loaded(Row(None, row_id), content, is_adopted, updates)
+    return Loaded(Row(None, row_id), content, is_adopted, updates, _size(body))
+
+
+def _size(body: object) -> int:
+    return len(body) if isinstance(body, bytes) else 0

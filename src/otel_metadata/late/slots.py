@@ -143,7 +143,7 @@ def slots_with_rows(connection: sqlite3.Connection) -> Iterator[int]:
             return
 
 
-def rows_between(connection: sqlite3.Connection, after: int, upto: int, limit: int) -> Iterator[tuple[int, object]]:
+def rows_between(connection: sqlite3.Connection, after: int, upto: int, limit: int) -> sqlite3.Cursor:
     """Return the first rows with a number above *after* and at most *upto*, as SQLite shows them, at most *limit*."""
     sql = "SELECT id, body FROM items WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
     return connection.execute(sql, (after, upto, limit))

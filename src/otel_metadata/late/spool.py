@@ -531,15 +531,16 @@ class Spool:
 
     # --- reading back -----------------------------------------------------------------------------------------------
 
-    def load(self, lane: SpoolLane, limit: int) -> list[Loaded]:
+    def load(self, lane: SpoolLane, limit: int, max_bytes: int) -> list[Loaded]:
         """Read rows of *lane* that nobody has read yet, oldest first."""
         loaded: list[Loaded] = []
         with self._alone() as is_free:
             if not is_free or self._is_closed:
                 return loaded
             for slot in list(lane.sources):
-                if len(loaded) < limit and not slot.is_drained and not self._is_damaged:
-                    self._guarded(lambda slot=slot: self._read(lane, slot, limit - len(loaded), loaded))  # type: ignore[misc] # its default is the slot
+                room = max_bytes - sum(one.size for one in loaded)
+                if len(loaded) < limit and room > 0 and not slot.is_drained and not self._is_damaged:
+                    self._guarded(lambda slot=slot, room=room: self._read(lane, slot, limit, room, loaded))  # type: ignore[misc] # its defaults are the slot and the room
             if len(loaded) < limit and all(slot.adopted or slot.is_drained for slot in lane.sources):
                 self._take_unwritten(lane, limit, loaded)
             while lane.unreadable and len(loaded) < limit:
@@ -549,9 +550,9 @@ class Spool:
         self._tell_news()
         return loaded
 
-    def _read(self, lane: SpoolLane, slot: Slot, limit: int, loaded: list[Loaded]) -> None:
+    def _read(self, lane: SpoolLane, slot: Slot, limit: int, room: int, loaded: list[Loaded]) -> None:
         self._slots.move(slot)
-        rows, is_end = read_on(self._file.connected(), slot, limit)
+        rows, is_end = read_on(self._file.connected(), slot, limit - len(loaded), room)
         loaded.extend(rows)
         if is_end and slot.adopted:
             loaded.extend(read_hidden(self._file, slot))
@@ -752,9 +753,9 @@ class SpoolLane:
         """Erase, recover, measure, adopt."""
         self.spool.tend()
 
-    def load(self, limit: int) -> Sequence[Loaded]:
+    def load(self, limit: int, max_bytes: int) -> Sequence[Loaded]:
         """Read rows that nobody has read yet."""
-        return self.spool.load(self, limit)
+        return self.spool.load(self, limit, max_bytes)
 
     def lost(self) -> int:
         """Return how many rows of dead processes are gone."""

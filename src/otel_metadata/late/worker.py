@@ -184,7 +184,7 @@ class Worker:
         damaged = outbox.lane.lost()
         if not wanted and not damaged:
             return False
-        rows = outbox.lane.load(wanted) if wanted else ()
+        rows = outbox.lane.load(wanted, outbox.portion_bytes) if wanted else ()
         outbox.admit_rows(rows, damaged)
         return bool(rows)
 
