@@ -197,6 +197,25 @@ def test_no_update_overtakes_one_that_was_spilled(path):
     assert (life.on_span(ref), life.final(ref)["a"], life.stats.delivered) == ({}, 2, 5)
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+def test_one_field_that_is_set_again_and_again_takes_no_more_memory_than_the_window(path, is_held):
+    """The rows of what is merged in memory count for its bound: beyond it further updates are on disk only."""
+    life = Life(path, max_bytes=40 * 1024, hold_millis=3_600_000)
+    ref = life.ended() if is_held else life.unseen()
+    life.outbox.weigh_waiting()
+    for number in range(1_000):
+        assert om.update_span(ref, metadata={"n": [number]})
+    spans, patches = life.outbox._spans, life.outbox._patches
+    held = [len(one.rows or ()) for one in (*spans.all(), *patches.all())]
+    assert sum(held) < 2 * 410
+    assert life.stats.buffered_bytes <= 2 * 41 * 1024
+    assert life.stats.late + life.stats.in_flight == 1_000
+    for _ in range(20):
+        life.processor.force_flush()
+        life.wait_and_step(10_000)
+    assert (life.final(ref), life.stats.delivered, life.stats.buffered_bytes) == ({"n": [999]}, 1_000, 0)
+
+
 @pytest.mark.usefixtures("unknown_keys")
 def test_a_plain_update_is_spilled_unlooked_at(path, monkeypatch):
     """While others are on disk alone, an update of known keys goes there at once: nothing else decides about it."""

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from otel_metadata.late.circuit import Circuit
 from otel_metadata.late.verdict import Again, Arrived, GivenUp, Tried, verdict
-from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields
+from otel_metadata.late.weight import ROW_BYTES, merge_weighed, weigh_common, weigh_fields
 from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
@@ -116,15 +116,14 @@ class Pending:
         self.max_fields: int | None = None
         self.window_ns: tuple[int, int] | None = None
 
-    def take(self, target: SpanRef, fields: Fields, updates: int, size: int, rows: Iterable[Row]) -> int:
+    def take(self, target: SpanRef, fields: Fields, updates: int, size: int, rows: Sequence[Row]) -> int:
         """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
         self.target = self.target.with_backend_ids(target.backend_ids)
-        growth = merge_weighed(self.fields, fields, size)
+        growth = merge_weighed(self.fields, fields, size) + ROW_BYTES * len(rows)
         self.updates += updates
         self.size += growth
-        before = len(self.rows)
         self.rows.extend(rows)
-        if len(self.rows) == before:
+        if not rows:
             self.unspooled += updates
         return growth
 
@@ -430,7 +429,7 @@ class PatchQueue:
             return False
         pending.fields, pending.updates = rest, moved
         pending.unspooled = min(pending.unspooled, moved)
-        size = weigh_fields(rest)
+        size = weigh_fields(rest) + ROW_BYTES * len(pending.rows)
         self.bytes += size - pending.size
         pending.size = size
         pending.due_ns = pending.earliest_ns = now
@@ -480,9 +479,10 @@ class PatchQueue:
         newer = self._pending.get(key)
         if newer is not None:
             # Updates that came while this one was being sent: they wait with it now.
-            growth = pending.take(newer.target, newer.fields, newer.updates, newer.size, ())
-            pending.rows.extend(newer.rows)
-            pending.unspooled += newer.unspooled - newer.updates
+            size = newer.size - ROW_BYTES * len(newer.rows)
+            growth = pending.take(newer.target, newer.fields, newer.updates, size, newer.rows)
+            if newer.rows:
+                pending.unspooled += newer.unspooled
             self.bytes += growth - newer.size
         self._pending[key] = pending
         self.schedule(key, pending)

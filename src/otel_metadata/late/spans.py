@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.late.circuit import Circuit
-from otel_metadata.late.weight import merge_weighed, weigh_common, weigh_fields, weigh_span
+from otel_metadata.late.weight import ROW_BYTES, merge_weighed, weigh_common, weigh_fields, weigh_span
 from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
 
 if TYPE_CHECKING:
@@ -107,14 +107,15 @@ class SpanQueue:
             item.joined = {}
         growth = merge_weighed(item.joined, fields, size)
         item.joined_updates += updates
-        item.size += growth
-        self.bytes += growth
         if row is None:
             item.unspooled += updates
         else:
             if item.rows is None:
                 item.rows = []
             item.rows.append(row)
+            growth += ROW_BYTES
+        item.size += growth
+        self.bytes += growth
 
     # --- weighing ---------------------------------------------------------------------------------------------------
 

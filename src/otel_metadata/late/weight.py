@@ -9,7 +9,10 @@ from otel_metadata.model.merge import Field, FieldName, Fields, json_text, merge
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["merge_weighed", "weigh_common", "weigh_fields", "weigh_span"]
+__all__ = ["ROW_BYTES", "merge_weighed", "weigh_common", "weigh_fields", "weigh_span"]
+
+ROW_BYTES: Final = 100
+"""What a row of the spool takes in memory, written or not: of one field that is set again and again only these grow."""
 
 # sys.getsizeof of the parts of a bare span, its context, and its place in our maps.
 _SPAN_BYTES: Final = 2_800
