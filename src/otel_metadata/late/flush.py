@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from otel_metadata.model.span_ref import SpanKey
+
+if TYPE_CHECKING:
+    from otel_metadata.late.patches import Answered
 
 __all__ = ["FlushTicket", "Flushes"]
 
@@ -68,6 +71,11 @@ class FlushTicket:
             self.behind.discard(key)
             self.keys.discard(key)
 
+    def read_no_more(self) -> None:
+        """Note that rows of the spool that nobody has loaded are not waited for any more, if there are any."""
+        if self.wants_spooled:
+            self.wants_spooled = self.is_clean = False
+
     def give_up(self) -> None:
         """Wait for nothing more: the destination does not answer."""
         self.is_clean = self.is_clean and not self.keys and not self.wants_spooled
@@ -111,6 +119,15 @@ class Flushes:
         """Forget one that nobody waits for any more."""
         with suppress(ValueError):
             self._tickets.remove(ticket)
+
+    def answered(self, answers: Iterable[Answered]) -> None:
+        """Note for all what became of patches."""
+        for key, is_clean, is_last in answers:
+            for ticket in self._tickets:
+                if is_last:
+                    ticket.forget(key, is_clean=is_clean)
+                else:
+                    ticket.tried(key, is_clean=is_clean)
 
     def forget(self, key: SpanKey, *, is_clean: bool) -> None:
         """Note for all that nothing of *key* is left to be tried."""

@@ -21,7 +21,8 @@ each other, with the application, with the spool, and with who flushes.
 The spool. With one (`lane`), a row is put for every update that is not live and for every span that is held, and it is
 written before the call of the application returns (`Lane.sync`, by the caller, after the lock). What is in memory is a
 window: when it is full, updates are *spilled*, they are on disk only, and so are all that follow until those were
-loaded, so that the order stays. A row is settled when its update is.
+loaded, so that the order stays. What follows its span as a patch is older than those, and is spilled only where there
+is no room for it. A row is settled when its update is.
 
 Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never
 calls foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock,
@@ -32,8 +33,9 @@ Balance: each update that was accepted, or adopted from another process's rows, 
 delivered, waiting, handed over (to the spool, at the end), lost. A patch carries the number of updates that are in it;
 a span that leaves with a remainder settles only the updates that are not in the remainder.
 
-Bytes: `SpanQueue.bytes` and `PatchQueue.bytes` are what is held, apart from spans that are not weighed yet: a field
-that replaces another counts only for the difference. Each has a bound of its own, so that patches push out no spans.
+Bytes: `SpanQueue.bytes` and `PatchQueue.bytes` are what is held, the handles of rows among it, apart from spans that
+are not weighed yet: a field that replaces another counts only for the difference. Each has a bound of its own, so that
+patches push out no spans.
 
 If you add a place where updates wait, add it to `stats` and to `give_up`.
 """
@@ -332,25 +334,12 @@ class Outbox:
         if not self._is_durable:
             return None
         self._put_held(item)
-        window = (item.span.start_time or 0, item.span.end_time or 0)
-        return self.lane.put(self._entry(target, fields, 1, window))
+        return self.lane.put(self._entry(target, fields, 1, item.window_ns))
 
     def _put_held(self, item: QueuedSpan) -> None:
         """Let the spool have a span that is held: before its first update, which would be of no use without it."""
         if self._holds_on_disk and item.row is None:
-            accepted_ns = item.span.end_time or self._clock.wall_ns()
-            item.row = self.lane.put(
-                SpooledSpan(
-                    0,
-                    self.destination.name,
-                    item.span,
-                    item.fields,
-                    item.updates,
-                    item.is_local_root,
-                    accepted_ns,
-                    item.backend_ids,
-                )
-            )
+            item.row = self.lane.put(item.entry(self.destination.name, self._clock.wall_ns()))
 
     def _entry(self, target: SpanRef, fields: Fields, updates: int, window_ns: tuple[int, int] | None) -> SpooledUpdate:
         return SpooledUpdate(0, self.destination.name, target, fields, updates, self._clock.wall_ns(), window_ns)
@@ -454,16 +443,10 @@ class Outbox:
     def _admit_span(self, row: Row, content: SpooledSpan) -> None:
         now = self._clock.monotonic_ns()
         held_ns = max(self._clock.wall_ns() - content.accepted_ns, 0)
-        context = content.span.context
-        key = (context.trace_id, context.span_id)
-        due = now + max(self._wait_ns - held_ns, 0)
-        item = QueuedSpan(
-            key, content.span, content.fields, content.updates, content.is_local_root, due, content.backend_ids
-        )
-        item.row = row
+        item = QueuedSpan.of_row(row, content, now + max(self._wait_ns - held_ns, 0))
         for ticket in self._flushes:
             if ticket.wants_spooled:
-                ticket.keys.add(key)
+                ticket.keys.add(item.key)
         self._enqueue(item)
 
     def _admit_update(self, row: Row, content: SpooledUpdate) -> None:
@@ -533,14 +516,13 @@ class Outbox:
                     again.append(item)
                     continue
                 spans.gone(item)
-                window = (item.span.start_time or 0, item.span.end_time or 0)
-                self._recent[item.key] = _Recent("exported" if is_exported else "failed", now, window)
+                self._recent[item.key] = _Recent("exported" if is_exported else "failed", now, item.window_ns)
                 if is_exported:
                     self._counters.spans_exported += 1
-                    self._settle_exported(item, remainder, now, window)
+                    self._settle_exported(item, remainder, now)
                 else:
                     self._counters.spans_failed += 1
-                    self._settle_failed(item, reason, now, window)
+                    self._settle_failed(item, reason, now)
                 self._release(item.key, now, is_exported)
             if again:
                 spans.go_again(again, outcome, now)
@@ -584,19 +566,13 @@ class Outbox:
         """Settle each patch by its outcome; one without an outcome is tried again."""
         with self._lock:
             self._admit_late()
-            for key, is_clean, is_last in self._patches.answered(batch.patches, outcomes):
-                for ticket in self._flushes:
-                    if is_last:
-                        ticket.forget(key, is_clean=is_clean)
-                    else:
-                        ticket.tried(key, is_clean=is_clean)
+            self._flushes.answered(self._patches.answered(batch.patches, outcomes))
             self._patches.circuit.keep_apart(self._spans.circuit, self._clock.monotonic_ns())
             is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
             for ticket in self._flushes:
                 if is_paused or self._patches.circuit.is_dead:
                     self._drop_patches(ticket, [key for key in ticket.keys if key in self._patches])
-                    if ticket.wants_spooled:
-                        ticket.wants_spooled = ticket.is_clean = False
+                    ticket.read_no_more()
             self._check_flushes()
 
     def take_letters(self) -> list[DeadLetter]:
@@ -857,7 +833,7 @@ class Outbox:
             self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")
         self._check_flushes()
 
-    def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int, window: tuple[int, int]) -> None:
+    def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int) -> None:
         updates = item.updates + item.joined_updates
         if not remainder:
             self._counters.delivered += updates
@@ -866,29 +842,22 @@ class Outbox:
         # One update has one version: as many updates are unsettled as the remainder has versions.
         moved = unsettled(remainder, updates)
         self._counters.delivered += updates - moved
-        self._follow(item, remainder, moved, now, window)
+        self._follow(item, remainder, moved, now)
 
-    def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int, window: tuple[int, int]) -> None:
+    def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int) -> None:
         self._counters.lose(reason, item.updates)
         if not item.joined:
             self.lane.settle(item.all_rows())
             return
         deadline = now + self.settings.failed_span_millis * _MILLI
-        self._follow(item, item.joined, item.joined_updates, now, window, deadline_ns=deadline)
+        self._follow(item, item.joined, item.joined_updates, now, deadline_ns=deadline)
 
     def _follow(
-        self,
-        item: QueuedSpan,
-        fields: Fields,
-        updates: int,
-        now: int,
-        window: tuple[int, int],
-        *,
-        deadline_ns: int | None = None,
+        self, item: QueuedSpan, fields: Fields, updates: int, now: int, *, deadline_ns: int | None = None
     ) -> None:
         """Let what has not left with a span follow it as a patch, after the backend's grace and within the bounds."""
         size = weigh_fields(fields)
-        entry = self._entry(item.ref, fields, updates, window)
+        entry = self._entry(item.ref, fields, updates, item.window_ns)
         # The span's rows are erased only after what takes their place is written: see Lane.
         if not self._patches.room_for(item.key, fields, size):
             self._spill(entry)
@@ -905,7 +874,7 @@ class Outbox:
             earliest_ns=earliest,
             due_ns=earliest,
             deadline_ns=deadline_ns,
-            window_ns=window,
+            window_ns=item.window_ns,
         )
         if row is not None:
             self.lane.settle(item.all_rows())
@@ -963,11 +932,10 @@ class Outbox:
         self._news.append((f"{reason}:{name}", f"{name}: {message}", level))
 
     def _check_flushes(self) -> None:
+        room = self.settings.spool_window - len(self._patches)
         for ticket in self._flushes:
-            room = self.settings.spool_window - len(self._patches)
-            if ticket.wants_spooled and not ticket.keys and not self._is_worth_reading(room, self._patches.bytes):
-                # The window is full of what may not go now, so nothing more is read.
-                ticket.wants_spooled = ticket.is_clean = False
+            if not ticket.keys and not self._is_worth_reading(room, self._patches.bytes):
+                ticket.read_no_more()  # the window is full of what may not go now
         self._flushes.end_those_that_are_over()
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, final
 
+from otel_metadata.late.frames import SpooledSpan
 from otel_metadata.model.merge import Field, FieldName, Fields, merge
 from otel_metadata.model.span_ref import SpanRef
 
@@ -103,6 +104,39 @@ class QueuedSpan:
         self.is_shut = False
         self.attempts = 0
         self.failed_ns = 0
+
+    @classmethod
+    def of_row(cls, row: Row, content: SpooledSpan, due_ns: int) -> QueuedSpan:
+        """Return the span that a row of the spool is."""
+        span = content.span
+        key = (span.context.trace_id, span.context.span_id)
+        item = cls(key, span, content.fields, content.updates, content.is_local_root, due_ns, content.backend_ids)
+        item.row = row
+        return item
+
+    def entry(self, destination: str, wall_ns: int) -> SpooledSpan:
+        """Return what the spool is to have of the span itself; what was joined has rows of its own.
+
+        Args:
+            destination: Whose it is.
+            wall_ns: Now, for a span that does not say when it ended.
+        """
+        accepted_ns = self.span.end_time or wall_ns
+        return SpooledSpan(
+            0,
+            destination,
+            self.span,
+            self.fields,
+            self.updates,
+            self.is_local_root,
+            accepted_ns,
+            self.backend_ids,
+        )
+
+    @property
+    def window_ns(self) -> tuple[int, int]:
+        """Its start and end."""
+        return self.span.start_time or 0, self.span.end_time or 0
 
     @property
     def ref(self) -> SpanRef:
