@@ -48,6 +48,15 @@ def test_flush_sends_the_remainder_of_a_span_too(make_scene):
     assert scene.sent() == [{"a": 1}]
 
 
+def test_flush_is_false_when_there_was_no_room_for_what_follows_a_span(make_scene):
+    """A flush is not clean when what a span could not say was lost, for there was no room for its patch."""
+    scene = make_scene(dialect=SaysNothing(), max_patches=1)
+    scene.ended(a=1)
+    scene.ended(a=2)
+    assert not scene.processor.force_flush()
+    assert (scene.sent(), scene.lost) == ([{"a": 1}], {"buffer_full": 1})
+
+
 def test_flush_sends_what_was_joined_to_a_span_that_failed(make_scene):
     """When the span's export fails for good in a flush, what was joined is tried as a patch in it; it is False."""
     scene = make_scene(span_retry_millis=0)

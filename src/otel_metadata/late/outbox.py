@@ -862,6 +862,8 @@ class Outbox:
         if not self._patches.room_for(item.key, fields, size):
             self._spill(entry)
             self.lane.settle(item.all_rows())
+            for ticket in self._flushes:
+                ticket.is_clean = ticket.is_clean and item.key not in ticket.keys
             return
         row = self.lane.put(entry)
         earliest = now + self._grace_ns
