@@ -152,13 +152,23 @@ class Application:
     """
 
     def __init__(
-        self, path, *, answer_spans, answer_patch, convergence="versioned", hold_millis=0, clock=None, **settings
+        self,
+        path,
+        *,
+        answer_spans,
+        answer_patch,
+        convergence="versioned",
+        hold_millis=0,
+        budget=None,
+        clock=None,
+        **settings,
     ):
         self.clock = clock or ManualClock()
         self.path = str(path)
         self._answers = answer_spans, answer_patch
         self._convergence = convergence
         self._hold_millis = hold_millis
+        self._budget = budget
         self._settings = settings
         self.finished = []
         self.start()
@@ -176,7 +186,7 @@ class Application:
                 "memory",
                 spans,
                 patches,
-                OtelDialect(max_attributes=None, span_limit=None),
+                OtelDialect(max_attributes=self._budget, span_limit=None),
                 hold_millis=self._hold_millis,
             ),
             settings=OutboxSettings(**self._settings),

@@ -22,7 +22,7 @@ from tests.late.processes import Application, Backend
 
 import otel_metadata as om
 from otel_metadata.model.merge import merge
-from otel_metadata.model.outcome import Delivered, DeliveryError, Pause, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, Pause, Rejected, Retry
 
 DOWN = DeliveryError("connection_failure", "down")
 METADATA = st.dictionaries(st.sampled_from("abcdef"), st.none() | st.integers(0, 3) | st.just({"x": 1}), min_size=1)
@@ -32,6 +32,7 @@ PATCH_ANSWERS = [
     "down",
     "retry-after",
     "pause",
+    "too large",
     "reply lost",
     "applied late",
     "killed before",
@@ -43,8 +44,13 @@ SPAN_ANSWERS = ["stored", "down", "raises", "reply lost", "killed before", "kill
 class SpooledDelivery(RuleBasedStateMachine):
     """One destination with a spool through several lives of its process."""
 
-    @initialize(hold=st.sampled_from([0, 20_000]), window=st.sampled_from([1, 3, 100]), ends_by_kill=st.booleans())
-    def set_up(self, hold, window, ends_by_kill):
+    @initialize(
+        hold=st.sampled_from([0, 20_000]),
+        window=st.sampled_from([1, 3, 100]),
+        budget=st.sampled_from([None, 1]),
+        ends_by_kill=st.booleans(),
+    )
+    def set_up(self, hold, window, budget, ends_by_kill):
         self.ends_by_kill = ends_by_kill
         self.folder = Path(tempfile.mkdtemp())
         self.backend = Backend()
@@ -58,6 +64,7 @@ class SpooledDelivery(RuleBasedStateMachine):
             answer_spans=self.export,
             answer_patch=self.send,
             hold_millis=hold,
+            budget=budget,
             spool_window=window,
             max_export_batch_size=2,
             pause_millis=10_000,
@@ -73,7 +80,12 @@ class SpooledDelivery(RuleBasedStateMachine):
             self.kill()
         if answer in {"stored", "reply lost", "killed after"} and not self.is_dead:
             for span in spans:
-                self.backend.apply((span.context.trace_id, span.context.span_id), getattr(span, "fields", {}))
+                said = {
+                    name: field
+                    for name, field in getattr(span, "fields", {}).items()
+                    if f"metadata.{name[2]}" in span.attributes
+                }
+                self.backend.apply((span.context.trace_id, span.context.span_id), said)
         if answer == "killed after":
             self.kill()
         if answer == "raises":
@@ -97,6 +109,8 @@ class SpooledDelivery(RuleBasedStateMachine):
             return Delivered()
         if answer == "pause":
             return Pause(DOWN)
+        if answer == "too large" and len(patch.fields) > 1:
+            return Rejected(DeliveryError("too_large", "413"))
         return Retry(DOWN, after_millis=7_000 if answer == "retry-after" else None)
 
     def kill(self):
