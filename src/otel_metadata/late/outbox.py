@@ -282,7 +282,7 @@ class Outbox:
                     return Routed("in_flight")
                 if not self._is_durable:
                     return self._lost("buffer_full", 1)
-                item.is_shut = self._is_ordered
+                item.is_shut = self._is_ordered  # what comes next must not overtake it
             recent = self._recent.get(key)
             if recent is not None and recent.state == "evicted":
                 return self._lost("target_not_exported", 1)
