@@ -221,7 +221,7 @@ class Application:
         """The destination's counts in this life."""
         return self.processor.stats().destinations["memory"]
 
-    def drain(self, rounds=40):
+    def drain(self, rounds=1_000):
         """Step until nothing waits, moving the time."""
         for _ in range(rounds):
             while self.worker.step():
