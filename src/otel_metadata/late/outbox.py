@@ -101,7 +101,7 @@ _LATE_BYTES: Final = 2 * 2_048 * _LATE_BOUND
 # A call of the application that decides something takes so many of them in, no more: the rest is the worker's.
 _LATE_HELP: Final = 64
 
-# Rows that are read from the spool at a time; large ones are fewer, together an eighth of the room in bytes.
+# Rows that are read from the spool at a time.
 _LOAD: Final = 200
 
 _NO_FIELDS: Final[Fields] = {}
@@ -163,10 +163,8 @@ class Outbox:
         self._chance = chance
         self._wait_ns = max(destination.hold_millis, settings.schedule_delay_millis) * _MILLI
         self._grace_ns = destination.patch_exporter.grace_millis * _MILLI
-        self._is_ordered = destination.patch_exporter.convergence == "ordered"
         self._is_durable = self.lane.is_durable
         self._holds_on_disk = destination.hold_millis > 0 and self._is_durable
-        self.portion_bytes = max(settings.max_bytes // 8, 1)  # of the spool, read at a time
         self.wake: Callable[[], None] = _nobody
         self.reset()
         # Small until the first spans were weighed.
@@ -282,7 +280,7 @@ class Outbox:
                     return Routed("in_flight")
                 if not self._is_durable:
                     return self._lost("buffer_full", 1)
-                item.is_shut = self._is_ordered  # what comes next must not overtake it
+                item.is_shut = self._patches.is_ordered  # what comes next must not overtake it
             recent = self._recent.get(key)
             if recent is not None and recent.state == "evicted":
                 return self._lost("target_not_exported", 1)
@@ -799,7 +797,7 @@ class Outbox:
 
     def _enqueue(self, item: QueuedSpan, *, weigh: bool = True) -> None:
         spans = self._spans
-        item.is_shut = self._is_ordered and self._patches.holds(item.key)
+        item.is_shut = self._patches.is_ordered and self._patches.holds(item.key)
         is_flushed = item.key in self._flushes
         if is_flushed:
             # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.

@@ -155,6 +155,7 @@ class PatchQueue:
 
     Attributes:
         circuit: Whether the destination is asked now.
+        is_ordered: Whether what comes last stands there, whatever its version.
         bytes: Estimated size of what is held.
     """
 
@@ -200,6 +201,7 @@ class PatchQueue:
         self._said: RecentMap[SpanKey, dict[FieldName, Version]] = RecentMap(_MAX_SAID)
         self._letters: list[DeadLetter] = []
         self._told_notes: set[str] = set()
+        self.is_ordered = exporter.convergence == "ordered"
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -488,7 +490,7 @@ class PatchQueue:
         self.schedule(key, pending)
 
     def _remember(self, key: SpanKey, sent: Fields) -> None:
-        if self._exporter.convergence != "ordered":
+        if not self.is_ordered:
             return
         said = {**(self._said.get(key) or {}), **{name: version for name, (_, version) in sent.items()}}
         self._said[key] = said

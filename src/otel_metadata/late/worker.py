@@ -38,6 +38,9 @@ _OURS: Final = Rejected(DeliveryError("patch_failure", "a failure of our own, wh
 # wake-up on the application's thread.
 _IDLE_NS: Final = 1_000_000_000
 
+# Rows that are read from the spool at a time take at most such a part of the room in bytes: see `Outbox.wanted_rows`.
+_PORTION: Final = 8
+
 
 def suppressed() -> Context:
     """Return a Context in which instrumentation is switched off, by the key of today and by those of older versions."""
@@ -184,7 +187,7 @@ class Worker:
         damaged = outbox.lane.lost()
         if not wanted and not damaged:
             return False
-        rows = outbox.lane.load(wanted, outbox.portion_bytes) if wanted else ()
+        rows = outbox.lane.load(wanted, max(outbox.settings.max_bytes // _PORTION, 1)) if wanted else ()
         outbox.admit_rows(rows, damaged)
         return bool(rows)
 
