@@ -914,7 +914,7 @@ def test_the_spans_of_the_demo_are_shown(tmp_path):
     assert [one["name"] for one in calls] == ["ChatCompletion", "ChatCompletion"]
     (answer,) = rows("ls", *store, "--filter", "name = 'answer'")
     shown = lines("show", answer["trace_id"], *store)
-    assert [re.sub(r"[\d.]+ ms|[0-9a-f]{16}", "…", line) for line in shown[4:9]] == [
+    assert [re.sub(r"[\d.]+ m?s|[0-9a-f]{16}", "…", line) for line in shown[4:9]] == [
         "└── answer  chain, +…, …  …",
         '    ├── metadata tenant="acme" error=null step=2 thumbs="down" status="reviewed"',
         '    ├── input {"question":"Why is the sky blue?"}',
