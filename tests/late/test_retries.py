@@ -131,14 +131,15 @@ def test_a_span_that_the_exporter_chokes_on_fails_alone(make_scene):
     assert (scene.stats.spans_exported, scene.stats.spans_failed) == (7, 1)
 
 
+def refusing(bad):
+    """Return an answer that rejects every batch with a span whose id is in *bad*."""
+    return lambda spans: Rejected(DOWN) if {span.context.span_id for span in spans} & set(bad) else Delivered()
+
+
 def test_a_refused_batch_of_spans_is_halved_at_once(sender_scene):
     """Rejected for a batch is not final for its spans: each half is sent without waiting."""
     bad = []
-
-    def answer(spans):
-        return Rejected(DOWN) if bad[0] in {span.context.span_id for span in spans} else Delivered()
-
-    scene = sender_scene(*[answer] * 20)
+    scene = sender_scene(*[refusing(bad)] * 20)
     bad.append([scene.ended(n=number) for number in range(4)][2].span_id)
     scene.wait_and_step()
     assert (scene.stats.spans_exported, scene.stats.spans_failed) == (3, 1)
@@ -148,11 +149,7 @@ def test_a_refused_batch_of_spans_is_halved_at_once(sender_scene):
 def test_a_batch_of_spans_that_is_refused_at_shutdown_is_halved_too(sender_scene):
     """One span that a backend refuses takes no other along, also where all of them wait for the shutdown."""
     bad = []
-
-    def answer(spans):
-        return Rejected(DOWN) if bad[0] in {span.context.span_id for span in spans} else Delivered()
-
-    scene = sender_scene(*[answer] * 20)
+    scene = sender_scene(*[refusing(bad)] * 20)
     bad.append([scene.ended(n=number) for number in range(8)][2].span_id)
     scene.processor.shutdown()
     assert (scene.stats.spans_exported, scene.stats.spans_failed) == (7, 1)

@@ -62,20 +62,18 @@ class _Driver(NamedTuple):
 
     Attributes:
         source: What is selected from.
-        where: What holds there.
         ordered: The table that has the starts in the order of the page.
-        fields: The condition on `fields AS f` by which its spans are found; none of all spans.
+        fields: The condition on `fields AS f` by which its spans are found; None for all spans.
         is_exact: Whether every span that is found is as it was asked for, so that nobody has to look again.
     """
 
     source: Sql
-    where: Sql | None
     ordered: str
-    fields: Sql = Sql("1")
+    fields: Sql | None = None
     is_exact: bool = False
 
 
-_ALL_SPANS: Final = _Driver(Sql("spans AS s"), None, "s")
+_ALL_SPANS: Final = _Driver(Sql("spans AS s"), "s")
 
 
 def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lambda _: 0) -> Sql:
@@ -86,9 +84,9 @@ def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lam
         columns: What to select of each.
         count: Counts the fields of a way to the page, where there are several ways.
     """
-    (source, first, at, _, _), rest = _driver(query, count)
+    (source, at, fields, _), rest = _driver(query, count)
     where = [
-        first,
+        fields if at == "f" else None,  # else its spans are found in the source
         _if(query.trace_id, "s.trace_id = ?"),
         _if(query.span_id, "s.span_id = ?"),
         _if(query.project, "s.project = ?"),
@@ -130,13 +128,14 @@ def _driver(query: SpanQuery, count: Count) -> tuple[_Driver, Condition | None]:
     ways = [(way, part) for part in parts if (way := _indexed(part)) is not None]
     if not ways:
         return _ALL_SPANS, wanted
-    way, led = min(ways, key=lambda one: count(_counted(one[0].fields))) if len(ways) > 1 else ways[0]
+    way, led = min(ways, key=lambda one: count(_counted(one[0]))) if len(ways) > 1 else ways[0]
     rest = tuple(part for part in parts if part is not led or not way.is_exact)
     return way, And(rest) if len(rest) > 1 else next(iter(rest), None)
 
 
-def _counted(fields: Sql) -> Sql:
-    return Sql(f"SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {fields.sql} LIMIT {_RARE})", fields.values)
+def _counted(way: _Driver) -> Sql:
+    where, values = way.fields or Sql("1")
+    return Sql(f"SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {where} LIMIT {_RARE})", values)
 
 
 def _indexed(part: Condition) -> _Driver | None:
@@ -184,7 +183,6 @@ def _by_value(fields: Sql) -> _Driver:
     # CROSS JOIN: SQLite keeps the order of the tables, and with it that of the index.
     return _Driver(
         Sql("fields AS f CROSS JOIN spans AS s ON s.trace_id = f.trace_id AND s.span_id = f.span_id"),
-        fields,
         "f",
         fields,
         is_exact=True,
@@ -198,7 +196,6 @@ def _by_trace(fields: Sql, *, is_exact: bool = False) -> _Driver:
             "CROSS JOIN spans AS s ON s.trace_id = t.trace_id",
             fields.values,
         ),
-        None,
         "s",
         fields,
         is_exact=is_exact,
