@@ -31,6 +31,7 @@ __all__ = [
     "StoreAccessError",
     "StoreError",
     "StoreFormatError",
+    "shown_url",
 ]
 
 
@@ -183,3 +184,15 @@ def _columns(char: str) -> int:
 def _on_one_line(text: str) -> str:
     # One character for each, so that the caret stands right; a line break or control code would move it.
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as an error or a log line may show it: without user, password, query and fragment.
+
+    Those are the places of keys.
+    """
+    before, at, rest = url.rpartition("@")
+    if at:
+        scheme, separator, _ = before.rpartition("://")
+        rest = f"{scheme}{separator}***@{rest}"
+    return rest.partition("?")[0].partition("#")[0]

@@ -23,7 +23,7 @@ from otel_metadata import backends
 from otel_metadata._version import __version__
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import flag
-from otel_metadata.errors import ConfigurationError, MissingExtraError
+from otel_metadata.errors import ConfigurationError, MissingExtraError, shown_url
 from otel_metadata.late import metrics
 from otel_metadata.late.destination import Destination
 from otel_metadata.late.settings import OutboxSettings
@@ -398,7 +398,8 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
         ConfigurationError: It names none.
         MissingExtraError: The client of ClickHouse is not installed.
     """
-    scheme, separator, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
+    scheme, separator, rest = url.strip().partition("://") if isinstance(url, str) else ("", "", "")
+    scheme = scheme.lower()  # RFC 3986, 3.1
     if scheme in _CLICKHOUSE and separator:
         if find_spec("clickhouse_connect") is None:
             raise MissingExtraError("clickhouse-connect", "clickhouse")
@@ -411,14 +412,14 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
         return SqliteStore(rest[1:], create=create)
     raise ConfigurationError(
         "store",
-        _without_password(url) if isinstance(url, str) else url,
+        shown_url(url) if isinstance(url, str) else url,
         f"sqlite:///relative.db, sqlite:////absolute.db, or {_CLICKHOUSE_URL}",
     )
 
 
 def names_store(text: str) -> bool:
     """Whether a text given to `configure` is the URL of a store, rather than the name or URL of another destination."""
-    return text.partition("://")[0] in _STORE_SCHEMES
+    return text.strip().partition("://")[0].lower() in _STORE_SCHEMES
 
 
 def default_store() -> str:
@@ -433,7 +434,7 @@ def default_store() -> str:
             return text
     raise ConfigurationError(
         DESTINATIONS,
-        ",".join(_without_password(text) for text in named),
+        ",".join(shown_url(text) for text in named),
         "a store among them, such as sqlite:///spans.db; or name one (on the command line by --store)",
     )
 
@@ -467,7 +468,8 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
         return given
     if not isinstance(given, str):
         raise ConfigurationError("configure", type(given).__name__, "a Destination, or a name or URL as text")
-    scheme = given.partition("://")[0]
+    given = given.strip()
+    scheme = given.partition("://")[0].lower()
     if scheme in _STORE_SCHEMES:
         return _store_destination("clickhouse" if scheme in _CLICKHOUSE else scheme, open_store(given))
     if scheme in {"http", "https"}:
@@ -479,14 +481,14 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
         vendor: Destination = import_module(f"otel_metadata.backends.{given}").destination(resource=resource)
         return vendor
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        if entry_point.name == scheme:
+        if entry_point.name.lower() == scheme:
             made = entry_point.load()(given)
             if not isinstance(made, Destination):
                 raise ConfigurationError(f"entry point {entry_point.value}", type(made).__name__, "a Destination")
             return made
     raise ConfigurationError(
         "destination",
-        _without_password(given),
+        shown_url(given),
         f"a Destination, sqlite:///file.db, {_CLICKHOUSE_URL}, an http:// or https:// OTLP endpoint, or one of "
         + ", ".join(sorted([*named, *backends.NAMES])),
     )
@@ -514,27 +516,39 @@ def _store_destination(name: str, store: SpanStore) -> Destination:
 
 
 def _otlp_destination(url: str, resource: Resource) -> Destination:
+    from otel_metadata.exporters.http import split_url  # loaded on use
+    from otel_metadata.exporters.otlp_environment import wants_logs  # loaded on use
     from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender  # loaded on use
 
-    base = url.rstrip("/")
-    has_path = "/" in base.partition("://")[2]
-    spans = base if has_path else f"{base}/v1/traces"
+    address, query = split_url(url)
+    spans = address if "/" in address.partition("://")[2] else f"{address}/v1/traces"
     # Of a path of another form it is not known where logs go.
-    events = f"{spans.removesuffix('traces')}logs" if spans.endswith("/v1/traces") else None
-    return _with_otlp(OtlpHttpSender(spans), OtlpHttpEvents(events) if events else None, resource)
+    logs = f"{spans.removesuffix('traces')}logs" if spans.endswith("/v1/traces") and wants_logs() else None
+    return _with_otlp(OtlpHttpSender(spans + query), OtlpHttpEvents(logs + query) if logs else None, resource)
 
 
 def _otlp_from_environment(resource: Resource) -> Destination:
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    from otel_metadata.exporters import otlp_environment  # loaded on use
+
+    name, text = otlp_environment.variable("traces", "PROTOCOL")
+    spans = _otlp_senders(name, text)[0]()
+    events: EventSender | None = None
+    if otlp_environment.wants_logs() and otlp_environment.has_logs_endpoint():
+        logs_name, logs_text = otlp_environment.variable("logs", "PROTOCOL")
+        events = _otlp_senders(logs_name, logs_text or text)[1]()
+    return _with_otlp(spans, events, resource)
+
+
+def _otlp_senders(variable: str, protocol: str) -> tuple[Callable[[], SpanExporter], Callable[[], EventSender]]:
     if protocol == "grpc":
         from otel_metadata.exporters.otlp_grpc import OtlpGrpcEvents, OtlpGrpcSender  # loaded on use
 
-        return _with_otlp(OtlpGrpcSender(), OtlpGrpcEvents(), resource)
-    if protocol in {None, "http/protobuf"}:
+        return OtlpGrpcSender, OtlpGrpcEvents
+    if protocol in {"", "http/protobuf"}:
         from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender  # loaded on use
 
-        return _with_otlp(OtlpHttpSender(), OtlpHttpEvents(), resource)
-    raise ConfigurationError("OTEL_EXPORTER_OTLP_PROTOCOL", protocol, "grpc or http/protobuf")
+        return OtlpHttpSender, OtlpHttpEvents
+    raise ConfigurationError(variable, protocol, "grpc or http/protobuf")
 
 
 def _with_otlp(exporter: SpanExporter, events: EventSender | None, resource: Resource) -> Destination:
@@ -549,10 +563,3 @@ def _console(_resource: Resource) -> Destination:
     from otel_metadata.exporters.console import ConsolePatchExporter  # loaded on use
 
     return Destination("console", ConsoleSpanExporter(), ConsolePatchExporter())
-
-
-def _without_password(url: str) -> str:
-    """Return a URL as it may be shown: what is before an `@` is not."""
-    scheme, separator, rest = url.partition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}***@{host}" if at and user else url

@@ -6,14 +6,16 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
+from tests.exporters.loopback import Loopback, never, then_closed
 from tests.exporters.vendors.server import Double, Response
 
 from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender
 from otel_metadata.model.evaluation import Evaluation
-from otel_metadata.model.outcome import Delivered, Retry
+from otel_metadata.model.outcome import Delivered, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.testing import ManualClock
 
 TARGET = SpanRef(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331)
 VERDICT = Evaluation("Correctness", 0.5, "partly", "half of it", "llm", {"judge": "m"}).to_json()
@@ -46,10 +48,17 @@ def receiver():
 
 
 @pytest.fixture
-def exporter(receiver):
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def exporter(receiver, clock):
     spans = OtlpHttpSender(f"{receiver.url}/v1/traces", headers={})
     events = OtlpHttpEvents(f"{receiver.url}/v1/logs", headers={})
-    exporter = OtlpPatchExporter(spans, events=events, resource=Resource({"service.name": "shop", "n": [1, 2]}))
+    exporter = OtlpPatchExporter(
+        spans, events=events, resource=Resource({"service.name": "shop", "n": [1, 2]}), clock=clock
+    )
     yield exporter
     exporter.shutdown()
     spans.shutdown()
@@ -110,32 +119,57 @@ def test_a_receiver_without_logs_is_asked_once_and_told_of(exporter, receiver, s
     assert len(receiver.posted("/v1/traces")) == 2
 
 
-def test_a_receiver_that_is_overloaded_is_tried_again_with_both(exporter, receiver):
-    """Where the event may be taken later, the patch waits; a patch beside it without evaluations does not."""
-    receiver.logs_status = 503
-    first, second = send(exporter, judged(), told(2))
-    assert (type(first), type(second)) == (Retry, Delivered)
-    receiver.logs_status = 200
-    assert isinstance(send(exporter, judged())[0], Delivered)
-    assert len(receiver.records) == 2
+@pytest.mark.parametrize("after", [None, "5", "200"])
+def test_a_receiver_whose_logs_fail_is_left_alone_for_a_minute(exporter, receiver, clock, after):
+    """The patch is delivered with a note; events go on after the minute, or the longer time that was asked for."""
+    receiver.fault = lambda request: (
+        Response(503, headers={"Retry-After": after} if after else {}) if "logs" in request.path else None
+    )
+    for number in (1, 2):
+        (outcome,) = send(exporter, judged(number))
+        assert "no log event" in outcome.notes[-1]
+    assert len(receiver.posted("/v1/logs")) == 1
+    receiver.fault = None
+    clock.advance(200_000 if after == "200" else 60_000)
+    (outcome,) = send(exporter, judged(3))
+    assert len(outcome.notes) == 1
+    assert len(receiver.records) == 2  # of the first request, and of this
 
 
-def test_an_event_that_was_taken_is_not_sent_again_for_the_sake_of_its_span(exporter, receiver):
-    """A log record has no id: after a failure of the span alone, only the span is sent again."""
+@pytest.mark.parametrize("logs", ["never", "refused", "cut"])
+def test_logs_that_nobody_answers_hold_no_span_back(receiver, logs):
+    """The span is there before the event is sent, and the patch is delivered with a note; nobody is asked again."""
+    with Loopback(never if logs == "never" else then_closed(b"HTTP/1.1 2")) as dead:
+        url = dead.url if logs != "refused" else "http://127.0.0.1:9"
+        spans = OtlpHttpSender(f"{receiver.url}/v1/traces", headers={})
+        exporter = OtlpPatchExporter(spans, events=OtlpHttpEvents(f"{url}/v1/logs", headers={}), resource=Resource({}))
+        for number in (1, 2):
+            # Half of the time of an export is the most that an event may take.
+            (outcome,) = exporter.export([judged(number)], timeout_millis=200)
+            assert isinstance(outcome, Delivered)
+            assert "no log event" in outcome.notes[-1]
+        exporter.shutdown()
+        spans.shutdown()
+    assert len(receiver.posted("/v1/traces")) == 2
+    assert len(dead.requests) == (0 if logs == "refused" else 1)
+
+
+def test_an_event_leaves_after_its_span_and_once(exporter, receiver):
+    """A log record has no id by which it could be known again: it is sent when its span was taken, not before."""
     receiver.spans_status = 503
     assert isinstance(send(exporter, judged())[0], Retry)
     receiver.spans_status = 200
-    assert isinstance(send(exporter, judged())[0], Delivered)
-    assert len(receiver.records) == 1
+    assert isinstance(send(exporter, Patch(TARGET, {**judged().fields, **told(2).fields}))[0], Delivered)
+    assert [one.path for one in receiver.requests] == ["/v1/traces", "/v1/traces", "/v1/logs"]
 
 
-def test_an_event_that_was_taken_is_not_sent_again_in_a_larger_patch(exporter, receiver):
-    """When the span failed and newer updates have joined the patch, its evaluation is still the same event."""
-    receiver.spans_status = 503
-    send(exporter, judged())
-    receiver.spans_status = 200
-    send(exporter, Patch(TARGET, {**judged().fields, **told(2).fields}))
-    assert len(receiver.records) == 1
+def test_only_the_patches_whose_spans_arrived_have_events(exporter, receiver):
+    """A span that is refused by itself takes its event with it, and the other's event leaves."""
+    receiver.fault = lambda request: Response(400) if b"unreadable" in request.body else None
+    bad = Patch(TARGET, {**judged(1).fields, ("span", "metadata", "unreadable"): (1, (101, 7))})
+    refused, taken = send(exporter, bad, judged(2))
+    assert (type(refused), type(taken)) == (Rejected, Delivered)
+    assert [record.time_unix_nano for record in receiver.records] == [102]
 
 
 def test_a_receiver_that_rejects_a_record_says_so(exporter, receiver):

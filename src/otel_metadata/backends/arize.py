@@ -6,7 +6,6 @@ import importlib.util
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.openinference import OpenInferenceDialect
@@ -14,6 +13,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
 from otel_metadata.exporters.arize import ArizePatchExporter
 from otel_metadata.exporters.arize_sdk import EXTRA, connect
+from otel_metadata.exporters.http import split_url, with_path
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.destination import Destination
 
@@ -109,6 +109,6 @@ def _has_sdk() -> bool:
 def _traces_url(endpoint: str | None, region: str) -> str:
     """Return where spans go over HTTP: Arize answers 200 on other paths too, and keeps nothing."""
     domain = os.environ.get("ARIZE_BASE_DOMAIN", "").strip() or (f"{region}.arize.com" if region else "arize.com")
-    url = from_environment(endpoint, "ARIZE_COLLECTOR_ENDPOINT", default=f"https://otlp.{domain}").rstrip("/")
-    path = urlsplit(url).path
-    return f"{url}/v1/traces" if not path else f"{url}/traces" if path.endswith("/v1") else url
+    url = from_environment(endpoint, "ARIZE_COLLECTOR_ENDPOINT", default=f"https://otlp.{domain}")
+    path = split_url(url)[0].partition("://")[2].partition("/")[2]
+    return with_path(url, "/v1/traces" if not path else "/traces" if f"/{path}".endswith("/v1") else "")

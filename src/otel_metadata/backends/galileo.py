@@ -9,6 +9,7 @@ from otel_metadata.dialects.galileo import GalileoDialect
 from otel_metadata.exporters.altered_spans import AlteredSpans
 from otel_metadata.exporters.galileo import API_KEY_HEADER, GalileoPatchExporter, Resolve, checked_uuid
 from otel_metadata.exporters.galileo_spans import routed
+from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.destination import Destination
 
@@ -88,7 +89,7 @@ def destination(
         metadata_as_tags=metadata_as_tags,
         name=name,
     )
-    spans = AlteredSpans(OtlpHttpSender(f"{url}/otel/traces", headers=headers), routed)
+    spans = AlteredSpans(OtlpHttpSender(with_path(url, "/otel/traces"), headers=headers), routed)
     return Destination(name, spans, patches, GalileoDialect(), hold_millis=hold_millis)
 
 
@@ -97,7 +98,7 @@ def _optional(variable: str) -> str | None:
 
 
 def _found_api_url(api_url: str | None, console_url: str | None) -> str:
-    """Return the address of the API without a slash at its end, as the vendor's SDK finds it."""
+    """Return the address of the API as the vendor's SDK finds it."""
     found = from_environment(api_url, "GALILEO_API_URL", default="")
     if not found and (console := from_environment(console_url, "GALILEO_CONSOLE_URL", default="")):
         if "://" not in console:
@@ -106,4 +107,4 @@ def _found_api_url(api_url: str | None, console_url: str | None) -> str:
             found = "http://localhost:8088"
         elif "app.galileo.ai" not in console:
             found = console.replace("console", "api")
-    return (found or _API_URL).rstrip("/")
+    return found or _API_URL

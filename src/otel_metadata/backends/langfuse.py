@@ -8,6 +8,7 @@ from otel_metadata.backends import from_environment
 from otel_metadata.dialects.langfuse import LangfuseDialect
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
+from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.langfuse import TRACES_PATH, LangfusePatchExporter, request_headers
 from otel_metadata.exporters.langfuse_bodies import ENVIRONMENT, RELEASE, is_environment
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
@@ -68,6 +69,6 @@ def destination(
     wanted = {ENVIRONMENT: stage, RELEASE: from_environment(release, "LANGFUSE_RELEASE", default="")}
     place = OnResource({key: text for key, text in wanted.items() if text}, overrides=False)
     patches = LangfusePatchExporter(url, public_key=public, secret_key=secret, resource=place.of(resource), name=name)
-    sender = OtlpHttpSender(url.rstrip("/") + TRACES_PATH, headers=request_headers(public, secret))
+    sender = OtlpHttpSender(with_path(url, TRACES_PATH), headers=request_headers(public, secret))
     spans = AlteredSpans(sender, place)
     return Destination(name, spans, patches, LangfuseDialect(json_strings=json_strings), hold_millis=hold_millis)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.langwatch import LangWatchDialect
+from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.langwatch import OTLP_PATH, LangWatchPatchExporter, Strategy
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.destination import Destination
@@ -55,12 +56,12 @@ def destination(
         ConfigurationError: There is no key, or one of these cannot be used.
     """
     key = from_environment(api_key, API_KEY, expected="an API key of a LangWatch project (its Settings, API Keys)")
-    url = from_environment(endpoint, ENDPOINT, default=DEFAULT_ENDPOINT).rstrip("/")
+    url = from_environment(endpoint, ENDPOINT, default=DEFAULT_ENDPOINT)
     project = from_environment(project_id, PROJECT, default="")
     headers = _headers(key, project)
     return Destination(
         name,
-        OtlpHttpSender(url + OTLP_PATH, headers=headers),
+        OtlpHttpSender(with_path(url, OTLP_PATH), headers=headers),
         LangWatchPatchExporter(url, headers=headers, strategy=strategy, resource=resource, name=name),
         LangWatchDialect(),
         hold_millis=hold_millis,

@@ -13,6 +13,7 @@ from otel_metadata.backends import from_environment
 from otel_metadata.dialects.mlflow import MlflowDialect
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.altered_spans import AlteredSpans
+from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.mlflow import MlflowPatchExporter
 from otel_metadata.exporters.mlflow_spans import readable
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
@@ -61,8 +62,8 @@ def destination(
     Raises:
         ConfigurationError: Something is missing or cannot be used; it names the variable.
     """
-    uri = from_environment(tracking_uri, _URI, expected="the http or https address of an MLflow server").rstrip("/")
-    if not uri.startswith(("http://", "https://")):
+    uri = from_environment(tracking_uri, _URI, expected="the http or https address of an MLflow server")
+    if not uri.lower().startswith(("http://", "https://")):
         expected = "an address that begins with http:// or https://; spans go to a server, not into a file or database"
         raise ConfigurationError(_URI, uri.partition("://")[0], expected)
     experiment = from_environment(
@@ -72,7 +73,7 @@ def destination(
     )
     headers = _headers(username, password, token, workspace)
     try:
-        sender = OtlpHttpSender(f"{uri}/v1/traces", headers={**headers, "x-mlflow-experiment-id": experiment})
+        sender = OtlpHttpSender(with_path(uri, "/v1/traces"), headers={**headers, "x-mlflow-experiment-id": experiment})
         patches = MlflowPatchExporter(uri, headers=headers, expectations=expectations, name=name)
     except ConfigurationError as error:
         if error.setting not in {"endpoint", "url"}:

@@ -14,6 +14,7 @@ from otel_metadata.backends import from_environment
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.altered_spans import AlteredSpans
+from otel_metadata.exporters.http import split_url, with_path
 from otel_metadata.exporters.otlp_environment import read_headers
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.phoenix import PhoenixPatchExporter
@@ -61,7 +62,8 @@ def destination(
         ConfigurationError: The key of the cloud is missing, or one of these cannot be used.
     """
     base = from_environment(endpoint, *_ENDPOINTS, default=_DEFAULT_ENDPOINT)
-    base = base.rstrip("/").removesuffix(_TRACES)
+    address, query = split_url(base)
+    base = address.removesuffix(_TRACES) + query
     host, port = _host_and_port(base)
     if port == _GRPC_PORT:
         raise ConfigurationError(
@@ -84,7 +86,9 @@ def destination(
         return Destination(
             name,
             AlteredSpans(
-                OtlpHttpSender(f"{base}{_TRACES}", headers={**sent, **({"x-project-name": wanted} if wanted else {})}),
+                OtlpHttpSender(
+                    with_path(base, _TRACES), headers={**sent, **({"x-project-name": wanted} if wanted else {})}
+                ),
                 storable,
             ),
             PhoenixPatchExporter(base, headers=sent, name=name),

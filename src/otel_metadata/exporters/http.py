@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
@@ -36,12 +36,23 @@ from urllib3.exceptions import SSLError as Urllib3TlsError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from otel_metadata._version import __version__
-from otel_metadata.errors import ConfigurationError
+from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock
 
-__all__ = ["ANSWERS", "Answer", "Failure", "HttpClient", "Reply", "outcome_of", "retry_after_millis", "without_words"]
+__all__ = [
+    "ANSWERS",
+    "Answer",
+    "Failure",
+    "HttpClient",
+    "Reply",
+    "outcome_of",
+    "retry_after_millis",
+    "split_url",
+    "with_path",
+    "without_words",
+]
 
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_RETRY_AFTER_MILLIS: Final = 300_000
@@ -195,6 +206,26 @@ def retry_after_millis(value: str | None, now_wall_ns: int) -> int | None:
     return min(max(at_millis - now_wall_ns // 1_000_000, 0), MAX_RETRY_AFTER_MILLIS)
 
 
+def split_url(url: str) -> tuple[str, str]:
+    """Return a URL's address and path without slashes at their end, and its query with the question mark, or "".
+
+    What follows a `#` is for browsers and is left out.
+    """
+    address, mark, query = url.strip().partition("#")[0].partition("?")
+    return address.rstrip("/"), f"{mark}{query}"
+
+
+def with_path(url: str, path: str) -> str:
+    """Return a URL with *path* added to the path that it has, before its query.
+
+    Args:
+        url: As a user writes it.
+        path: Begins with a slash.
+    """
+    address, query = split_url(url)
+    return f"{address}{path}{query}"
+
+
 def without_words(text: str, secrets: Iterable[str]) -> str:
     """Return *text* with every word of *secrets* replaced by `***`, but for very short ones."""
     for secret in secrets:
@@ -233,7 +264,7 @@ class HttpClient:
         Raises:
             ConfigurationError: One of these cannot be used; its `setting` is the argument's name.
         """
-        self.shown_url = _shown(url)
+        self.shown_url = shown_url(url)
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -333,8 +364,9 @@ class HttpClient:
                 self._lock.release()
 
     def without_keys(self, text: str) -> str:
-        """Return a server's text without the words of the client's headers."""
-        return without_words(text, self._headers.values())
+        """Return a server's text without the words of the client's headers and of the query of its URL."""
+        in_query = (value for _, value in parse_qsl(self._query))
+        return without_words(text, [*self._headers.values(), *re.split("[&=]", self._query), *in_query])
 
     def _drop(self) -> None:
         connection, self._connection, self._socket = self._connection, None, None
@@ -545,12 +577,3 @@ def _tls(
                 "a PEM file whose key is in it, or in the client key file, without a password",
             ) from None
     return context
-
-
-def _shown(url: str) -> str:
-    """Return a URL as it may be shown: without user, password and query, which are the places of keys."""
-    before, at, rest = url.rpartition("@")
-    if at:
-        scheme, separator, _ = before.rpartition("://")
-        rest = f"{scheme}{separator}***@{rest}"
-    return rest.partition("?")[0]

@@ -27,7 +27,7 @@ from urllib.parse import urlencode
 from opentelemetry.sdk.resources import Resource
 
 from otel_metadata.dialects.langfuse import TRACE_TAGS
-from otel_metadata.exporters.http import Reply, outcome_of
+from otel_metadata.exporters.http import Reply, outcome_of, with_path
 from otel_metadata.exporters.langfuse_bodies import (
     ADDED,
     UPDATED,
@@ -144,7 +144,7 @@ class LangfusePatchExporter:
         headers = request_headers(public_key, secret_key)
         self.name = name
         self._rest = RestClient(url, headers=headers)
-        self._spans = OtlpHttpSender(url.rstrip("/") + TRACES_PATH, headers=headers)
+        self._spans = OtlpHttpSender(with_path(url, TRACES_PATH), headers=headers)
         self._resource = resource or Resource.create()
         self._environment = environment_of(self._resource)
         self._takes_updates: bool | None = None

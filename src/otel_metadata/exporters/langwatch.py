@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_metadata.dialects.langwatch import LangWatchDialect, as_labels, as_text
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
@@ -125,7 +126,7 @@ class LangWatchPatchExporter:
         self.name = name
         self.strategy = strategy
         self._client = RestClient(url, headers=headers)
-        self._spans = OtlpHttpSender(url.rstrip("/") + OTLP_PATH, headers=dict(headers or {}))
+        self._spans = OtlpHttpSender(with_path(url, OTLP_PATH), headers=dict(headers or {}))
         self._resource = resource or Resource.create()
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:

@@ -23,15 +23,14 @@ from otel_metadata.dialects.patch_span import PATCH_SCOPE, attributes_of
 from otel_metadata.exporters.otlp_events import evaluation_records, evaluations, events_request
 from otel_metadata.exporters.rest import Budget
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected, Retry
-from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
-from otel_metadata.seams import SpanSender
+from otel_metadata.seams import SpanSender, SystemClock
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
     from otel_metadata.model.patch import Patch
-    from otel_metadata.seams import Convergence
+    from otel_metadata.seams import Clock, Convergence
 
 __all__ = ["PATCH_SCOPE", "PATCH_SPAN_NAME", "EventSender", "OtlpPatchExporter", "synthetic_span"]
 
@@ -39,7 +38,9 @@ PATCH_SPAN_NAME: Final = "otel_metadata.update"
 
 _MAX_SPAN_ID: Final = (1 << 64) - 1
 
-_MAX_SENT_EVENTS: Final = 4_096
+# Events go out on the worker of the spans: a receiver of logs that never answers must not hold it for long, nor often.
+_MAX_EVENTS_MILLIS: Final = 2_000
+_EVENTS_PAUSE_MILLIS: Final = 60_000
 
 _BARE: Final = Rejected(
     DeliveryError("unsupported", "a bare trace id: a span without a parent would become the trace's root")
@@ -95,9 +96,11 @@ class EventSender(Protocol):
 
 @final
 class OtlpPatchExporter:
-    """Sends each patch as a synthetic span through a span exporter of OTLP, its evaluations as log events before it.
+    """Sends each patch as a synthetic span through a span exporter of OTLP, then its evaluations as log events.
 
-    A receiver that takes no log events is not asked again; the synthetic span carries the evaluations all the same.
+    The span carries the evaluations all the same, so a patch is delivered when its span is; an event that was not taken
+    is a note. An event is sent once. A receiver that refuses events is not asked again. One that fails, or does not
+    answer within two seconds, is not asked for a minute.
     """
 
     max_batch: int = 512
@@ -112,6 +115,7 @@ class OtlpPatchExporter:
         events: EventSender | None = None,
         resource: Resource | None = None,
         name: str = "otlp",
+        clock: Clock | None = None,
     ) -> None:
         """Send through *span_exporter*, which is closed by whoever owns it.
 
@@ -121,69 +125,48 @@ class OtlpPatchExporter:
                 OpenTelemetry's OTLP exporter, HTTP or gRPC.
             resource: The resource of the synthetic spans; by default the one that the environment describes.
             name: For people.
+            clock: Time; None for the system's.
         """
         self.name = name
+        self._clock = clock or SystemClock()
         self._span_exporter = span_exporter
         self._resource = resource or Resource.create()
         self._events = events
         self._takes_events = events is not None
-        self._sent_events: RecentMap[str, bool] = RecentMap(_MAX_SENT_EVENTS)
+        self._events_at_ns = 0
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
         """Send one synthetic span for each patch; a patch for a bare trace id has no parent and is `unsupported`."""
         budget = Budget(timeout_millis)
         sendable = [patch for patch in patches if patch.target.is_valid]
-        waits = self._send_events(sendable, budget)
-        spans = [synthetic_span(patch, self._resource) for patch in sendable if patch.id not in waits]
-        answers = iter(self._outcomes(spans, budget))
-        outcomes: list[Outcome] = []
-        for patch in patches:
-            if not patch.target.is_valid:
-                outcomes.append(_BARE)
-            elif patch.id in waits:
-                outcomes.append(waits[patch.id])
-            else:
-                outcomes.append(self._with_notes(patch, next(answers)))
-        return outcomes
+        answers = self._outcomes([synthetic_span(patch, self._resource) for patch in sendable], budget)
+        arrived = [patch for patch, answer in zip(sendable, answers, strict=True) if isinstance(answer, Delivered)]
+        # Sent after the spans, so that an event leaves once, and no receiver of logs keeps a span waiting.
+        taken = self._send_events(arrived, budget)
+        found = iter(answers)
+        return [_with_notes(patch, next(found), taken) if patch.target.is_valid else _BARE for patch in patches]
 
-    def _send_events(self, patches: Sequence[Patch], budget: Budget) -> dict[str, Outcome]:
-        """Send the evaluations; return the patches that are to be tried again, with why.
-
-        A log record has no id by which a receiver could tell that it has it, so what was taken is not sent again when
-        only the span of its patch was not.
-        """
-        if self._events is None or not self._takes_events:
-            return {}
-        new = [
-            (patch.id, update_id, record)
-            for patch in patches
-            for update_id, record in evaluation_records(patch)
-            if update_id not in self._sent_events
-        ]
-        if not new:
-            return {}
-        request = events_request([record for _, _, record in new], self._resource)
-        outcome = self._events.send(request, len(new), timeout_millis=budget.left_millis)
-        if isinstance(outcome, Retry):
-            return {patch_id: outcome for patch_id, _, _ in new}
+    def _send_events(self, patches: Sequence[Patch], budget: Budget) -> set[str] | None:
+        """Send the evaluations; return the ids of those that were taken, or None where nobody is to take events."""
+        if self._events is None:
+            return None
+        records = dict(record for patch in patches for record in evaluation_records(patch))
+        timeout_millis = min(budget.left_millis // 2, _MAX_EVENTS_MILLIS)
+        now_ns = self._clock.monotonic_ns()
+        if not records or not timeout_millis or not self._takes_events or now_ns < self._events_at_ns:
+            return set()
+        request = events_request(list(records.values()), self._resource)
+        outcome = self._events.send(request, len(records), timeout_millis=timeout_millis)
         if isinstance(outcome, Delivered):
-            if outcome.rejected < len(new):
-                for _, update_id, _ in new:
-                    self._sent_events[update_id] = True
+            return set(records) if outcome.rejected < len(records) else set()
+        if isinstance(outcome, Retry):
+            pause_millis = max(outcome.after_millis or 0, _EVENTS_PAUSE_MILLIS)
+            self._events_at_ns = self._clock.monotonic_ns() + pause_millis * 1_000_000
         elif outcome.error.type != "too_large":
             # Most receivers of spans have no place for logs.
             self._takes_events = False
-            REPORTER.tell(
-                f"otlp_events:{self.name}", f"{self.name}: no log events are taken ({outcome.error.message})."
-            )
-        return {}
-
-    def _with_notes(self, patch: Patch, outcome: Outcome) -> Outcome:
-        if not isinstance(outcome, Delivered) or self._events is None:
-            return outcome
-        names = [name for update_id, name in evaluations(patch).items() if update_id not in self._sent_events]
-        notes = (f"evaluation {name!r}: no log event, the receiver did not take it" for name in names)
-        return Delivered((*outcome.notes, *notes), outcome.rejected)
+        REPORTER.tell(f"otlp_events:{self.name}", f"{self.name}: no log events are taken ({outcome.error.message}).")
+        return set()
 
     def _outcomes(self, spans: Sequence[ReadableSpan], budget: Budget) -> list[Outcome]:
         """Return one outcome for each span, though OTLP answers for a request as a whole.
@@ -218,3 +201,12 @@ class OtlpPatchExporter:
         """The span exporter is closed by its destination."""
         if self._events is not None:
             self._events.close()
+
+
+def _with_notes(patch: Patch, outcome: Outcome, taken: set[str] | None) -> Outcome:
+    """Return an outcome that names the evaluations that are no log event, where somebody was to take them."""
+    if not isinstance(outcome, Delivered) or taken is None:
+        return outcome
+    names = [name for update_id, name in evaluations(patch).items() if update_id not in taken]
+    notes = (f"evaluation {name!r}: no log event, the receiver did not take it" for name in names)
+    return Delivered((*outcome.notes, *notes), outcome.rejected)

@@ -12,8 +12,19 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.http import with_path
 
-__all__ = ["DEFAULT_TIMEOUT_MILLIS", "Signal", "headers", "http_endpoint", "read_headers", "timeout_millis", "variable"]
+__all__ = [
+    "DEFAULT_TIMEOUT_MILLIS",
+    "Signal",
+    "has_logs_endpoint",
+    "headers",
+    "http_endpoint",
+    "read_headers",
+    "timeout_millis",
+    "variable",
+    "wants_logs",
+]
 
 Signal: TypeAlias = Literal["traces", "logs"]
 
@@ -36,7 +47,21 @@ def http_endpoint(signal: Signal) -> tuple[str, str]:
     name, text = variable(signal, "ENDPOINT")
     if signal.upper() in name:
         return name, text
-    return name, f"{(text or _DEFAULT_HTTP_ENDPOINT).removesuffix('/')}/v1/{signal}"
+    return name, with_path(text or _DEFAULT_HTTP_ENDPOINT, f"/v1/{signal}")
+
+
+def wants_logs() -> bool:
+    """Whether log events may leave over OTLP at all: not where `OTEL_LOGS_EXPORTER` names only other exporters."""
+    named = os.environ.get("OTEL_LOGS_EXPORTER", "").strip()
+    return not named or any(one.strip().startswith("otlp") for one in named.split(","))
+
+
+def has_logs_endpoint() -> bool:
+    """Whether it is known where log events go.
+
+    Who sets an endpoint for traces alone has not said it: the default on this machine is then nobody's.
+    """
+    return bool(variable("logs", "ENDPOINT")[1]) or not variable("traces", "ENDPOINT")[1]
 
 
 def headers(signal: Signal) -> tuple[str, dict[str, str]]:

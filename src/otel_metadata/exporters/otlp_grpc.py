@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from otel_metadata.errors import ConfigurationError
+from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.exporters import otlp_environment
 from otel_metadata.exporters.http import MAX_RETRY_AFTER_MILLIS, without_words
 from otel_metadata.exporters.otlp_sender import OtlpSender, judged
@@ -68,8 +68,9 @@ class _Channel:
         parts = urlsplit(text or _DEFAULT_ENDPOINT)
         insecure = otlp_environment.variable(signal, "INSECURE")[1].lower()
         target = parts.netloc or text
-        if not target or "@" in target:
-            raise ConfigurationError(name, "***", "http://host:port, https://host:port or host:port")
+        if not target or "@" in target or parts.query:
+            expected = "http://host:port, https://host:port or host:port; over gRPC a key belongs into the headers"
+            raise ConfigurationError(name, shown_url(text), expected)
         is_plain = parts.scheme == "http" if parts.netloc and not insecure else insecure == "true"
         self.target, self._stub = target, stub
         self._credentials = None if parts.scheme != "https" and is_plain else _credentials(signal)
