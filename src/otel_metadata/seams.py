@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.outcome import Outcome
     from otel_metadata.model.patch import Patch
     from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan
+    from otel_metadata.model.span_ref import SpanRef
 
 __all__ = [
     "Clock",
@@ -33,6 +34,7 @@ __all__ = [
     "SpanStore",
     "SystemClock",
     "VersionSource",
+    "takes",
 ]
 
 Convergence: TypeAlias = Literal["versioned", "ordered", "add_only", "none"]
@@ -52,6 +54,10 @@ class PatchExporter(Protocol):
         grace_millis: How long after a span's export was acknowledged the backend needs before it takes a patch for it.
         reports_missing: Whether it tells an unknown span (as `segment_not_found`).
         convergence: See `Convergence`.
+
+    It may have one attribute more, `found_by`, a frozenset: what a span is found by whose trace id is not known.
+    `"span_id"` says that its span id will do, the name of a backend that the id which this backend gave it will do
+    (`SpanRef.backend_ids`). Without it, only targets with a trace id are handed over.
     """
 
     name: str
@@ -74,6 +80,16 @@ class PatchExporter(Protocol):
     def shutdown(self, timeout_millis: int = 5_000) -> None:
         """Give back what is held. Called once, after the last export."""
         ...
+
+
+def takes(exporter: PatchExporter, target: SpanRef) -> bool:
+    """Whether an exporter can find *target*: with a trace id always, else as its `found_by` says."""
+    if target.trace_id:
+        return True
+    found_by: frozenset[str] = getattr(exporter, "found_by", frozenset())
+    if target.is_backend_only:
+        return not found_by.isdisjoint(target.backend_ids)
+    return "span_id" in found_by and target.span_id != 0
 
 
 @runtime_checkable

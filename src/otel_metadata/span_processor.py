@@ -235,7 +235,10 @@ class MetadataSpanProcessor(SpanProcessor):
     def submit(self, target: SpanRef, fields: dict[FieldName, Field]) -> dict[str, Routed]:
         """Take one update for a span that is not live, for each destination."""
         with LOCK:
-            return {outbox.destination.name: outbox.submit(target, fields) for outbox in self.outboxes}
+            routes = {outbox.destination.name: outbox.submit(target, fields) for outbox in self.outboxes}
+            if not target.trace_id and all(routed.reason == "invalid_target" for routed in routes.values()):
+                self.refused("invalid_target")
+            return routes
 
     def submit_plain(
         self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from tests.exporters.vendors.galileo import LOG_STREAM, PROJECT, Galileo
+from tests.exporters.vendors.galileo import LOG_STREAM, PROJECT, Galileo, Stored
 from tests.exporters.vendors.server import KEY
 
 import otel_metadata as om
@@ -109,3 +109,51 @@ def test_the_key_is_shown_nowhere():
     """No part of the destination shows it."""
     made = destination()
     assert KEY not in repr(made) + repr(made.span_exporter) + repr(vars(made.patch_exporter))
+
+
+UUID = "6f0c9f1e-3c8e-4b0a-9d3e-1f2a3b4c5d6e"
+
+
+@pytest.mark.parametrize("with_spool", [False, True])
+def test_a_uuid_alone_names_a_record(tmp_path, with_spool):
+    """An update of it goes to Galileo, through the spool as well; a store beside it refuses it, and that is counted."""
+    with Galileo() as double:
+        double.stored["span", UUID] = Stored()
+        double.stored["trace", UUID] = Stored()
+        provider = TracerProvider(shutdown_on_exit=False)
+        pipeline = om.configure(
+            destination(api_url=double.url),
+            f"sqlite:///{tmp_path}/spans.db",
+            tracer_provider=provider,
+            spool=f"{tmp_path}/spool.db" if with_spool else None,
+        )
+        ref = om.SpanRef.from_backend_id("galileo", UUID)
+        of_span = om.update_span(ref, output="corrected")
+        as_text = om.update_span(str(ref), tags=["late"])
+        of_trace = om.update_trace(ref, output="whole")
+        assert pipeline.flush()
+        stats = pipeline.stats()
+        pipeline.shutdown()
+
+    for receipt in (of_span, as_text, of_trace):
+        assert receipt.routes["galileo"].route == "late"
+        assert receipt.routes["sqlite"] == ("dropped", "invalid_target")
+    assert double.stored["span", UUID].changed == {"output": "corrected"}
+    assert double.stored["span", UUID].tags == ["late"]
+    assert double.stored["trace", UUID].changed == {"output": "whole"}
+    assert stats.destinations["galileo"].delivered == 3
+    assert stats.destinations["sqlite"].accepted == 0
+
+
+def test_nobody_takes_the_id_of_another_backend(tmp_path):
+    """The receipt is false, and the refusal is counted."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    pipeline = om.configure(f"sqlite:///{tmp_path}/spans.db", tracer_provider=provider)
+    receipts = [
+        om.update_span(om.SpanRef.from_backend_id("galileo", UUID), metadata={"a": 1}),
+        om.update_trace(f"galileo:{UUID}", metadata={"a": 1}),
+        om.score_span(f"galileo:{UUID}", "Q", label="good"),
+    ]
+    assert [bool(receipt) for receipt in receipts] == [False] * 3
+    assert pipeline.stats().refused == {"invalid_target": 3}
+    pipeline.shutdown()

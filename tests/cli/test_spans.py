@@ -528,7 +528,11 @@ class TestDelete:
     def test_deletion_tells_which_were_there(self, path):
         """Unknown ones are no error."""
         (report,) = rows("delete", ROOT, "f" * 16, f"00-{TRACE}-{CHILD}-01", "--yes")
-        assert report == {"deleted_span_ids": [ROOT, CHILD], "unknown_span_ids": ["f" * 16]}
+        assert report == {
+            "completed": True,
+            "deleted_span_ids": [ROOT, CHILD],
+            "not_deleted_span_ids": ["f" * 16],
+        }
         assert [one["span_id"] for one in rows("ls", *EVER)] == [OTHER, ORPHAN]
         assert lines("delete", ORPHAN, "--yes") == ["1 span deleted."]
         assert lines("delete", ORPHAN, "--yes") == [f"0 spans deleted; unknown: {ORPHAN}."]

@@ -255,10 +255,16 @@ class TestDelete:
         """Once, by the name that a person has; deleting again finds nothing."""
         report = client.spans.delete([SPAN, "00000000000000AB", "f" * 16, SPAN])
 
-        assert report.deleted_span_ids == (SPAN, "00000000000000ab")
-        assert report.unknown_span_ids == ("f" * 16,)
+        assert report.completed is True
+        assert report.deleted_span_ids == [SPAN, "00000000000000ab"]
+        assert report.not_deleted_span_ids == ["f" * 16]
+        assert report.to_dict() == {
+            "completed": True,
+            "deleted_span_ids": [SPAN, "00000000000000ab"],
+            "not_deleted_span_ids": ["f" * 16],
+        }
         assert [span.trace_id[-1] for span in client.spans.list(start_time=EVER)] == ["5"]
-        assert client.spans.delete(["00000000000000ab"]).deleted_span_ids == ()
+        assert client.spans.delete(["00000000000000ab"]).deleted_span_ids == []
 
     def test_a_reference_names_one_of_several(self, client: om.Client) -> None:
         """A `SpanRef` and a `traceparent` say of which trace; a bare id means the newest, as everywhere."""
@@ -289,13 +295,26 @@ class TestDelete:
         refs = [om.SpanRef(5, 1), om.SpanRef(6, 1), om.SpanRef(6, 0xAB)]
 
         with om.Client(f"sqlite:///{path}") as client:
-            with pytest.raises(StoreError, match="the disk is full"):
-                client.spans.delete(refs)
+            partial = client.spans.delete(refs)
             left = [span.span_id for span in client.spans.list(start_time=EVER)]
             report = client.spans.delete(refs)
 
         assert (parts, left) == ([2, 1, 2, 1], [f"{0xAB:016x}"])
-        assert report.deleted_span_ids == (f"{0xAB:016x}",)
+        assert (partial.completed, partial.error_message) == (False, "the disk is full")
+        assert (partial.deleted_span_ids, partial.not_deleted_span_ids) == ([SPAN], [f"{0xAB:016x}"])
+        assert report.completed
+        assert report.deleted_span_ids == [f"{0xAB:016x}"]
+
+    def test_a_store_that_cannot_be_written_deletes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """There is no report of it: nothing has begun."""
+
+        def failing(store: SqliteStore, keys: Any, version: Any) -> Any:
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(SqliteStore, "delete", failing)
+
+        with om.Client(f"sqlite:///{path}") as client, pytest.raises(StoreError, match="the disk is full"):
+            client.spans.delete([SPAN])
 
     @pytest.mark.parametrize("span_ids", [None, 5])
     def test_what_is_no_list_is_refused(self, client: om.Client, span_ids: Any) -> None:
@@ -305,7 +324,11 @@ class TestDelete:
 
     def test_nothing_is_deleted_for_no_ids(self, client: om.Client) -> None:
         """An empty list is no error."""
-        assert client.spans.delete([]).deleted_span_ids == ()
+        assert client.spans.delete([]).to_dict() == {
+            "completed": True,
+            "deleted_span_ids": [],
+            "not_deleted_span_ids": [],
+        }
         assert len(client.spans.list(start_time=EVER)) == 3
 
 
@@ -484,4 +507,4 @@ def test_the_arguments_that_scripts_for_arize_give_are_taken(tmp_path: Path) -> 
 
     assert [span.span_id for span in page] == list(frame["context.span_id"]) == [SPAN]
     assert count == 1
-    assert report.deleted_span_ids == (SPAN,)
+    assert report.deleted_span_ids == [SPAN]

@@ -53,9 +53,9 @@ class TestIdentity:
     def test_a_frame_without_span_ids_is_refused(self) -> None:
         """The error names the columns that are there."""
         with pytest.raises(
-            ConfigurationError, match=r"""is "'span_id', 'a'"; expected context.span_id \(or traceparent"""
+            ConfigurationError, match=r"""is "'span', 'a'"; expected context.span_id \(or traceparent"""
         ):
-            metadata_rows(read_frame([{"span_id": SPAN, "a": 1}]))
+            metadata_rows(read_frame([{"span": SPAN, "a": 1}]))
 
     @pytest.mark.parametrize("parse", [metadata_rows, evaluation_rows, annotation_rows])
     def test_a_frame_without_rows_says_nothing(self, parse: Any) -> None:

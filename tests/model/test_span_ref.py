@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import uuid
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -192,3 +194,59 @@ class TestValidity:
         context = SpanContext(REF.trace_id, REF.span_id, is_remote=True, trace_flags=TraceFlags(0))
 
         assert SpanRef.from_span_context(context) == SpanRef(REF.trace_id, REF.span_id, sampled=False)
+
+
+class TestFromBackendId:
+    UUID = "6f0c9f1e-3c8e-4b0a-9d3e-1f2a3b4c5d6e"
+
+    @pytest.mark.parametrize(
+        "copied",
+        [
+            lambda ref: SpanRef.from_text(str(ref)),
+            lambda ref: pickle.loads(pickle.dumps(ref)),
+            copy.deepcopy,
+            lambda ref: SpanRef(*ref.key).with_backend_ids(ref.backend_ids),
+        ],
+        ids=["text", "pickle", "copy", "key"],
+    )
+    def test_it_names_the_same_record_wherever_it_was(self, copied: Callable[[SpanRef], SpanRef]) -> None:
+        """As text, pickled, and from its key and ids, which is how a spool keeps it."""
+        ref = SpanRef.from_backend_id("galileo", self.UUID)
+        other = copied(ref)
+
+        assert other == ref
+        assert other.is_backend_only
+        assert dict(other.backend_ids) == {"galileo": self.UUID}
+        assert str(other) == f"galileo:{self.UUID}"
+
+    def test_it_names_no_span_of_opentelemetry(self) -> None:
+        """It is true, because it names something, and its traceparent is that of nothing."""
+        ref = SpanRef.from_backend_id("galileo", uuid.UUID(self.UUID))  # type: ignore[arg-type] # its text is meant
+
+        assert (bool(ref), ref.is_valid) == (True, False)
+        assert ref.to_traceparent() == f"00-{'0' * 32}-{'0' * 16}-01"
+
+    def test_each_id_is_a_target_of_its_own(self) -> None:
+        """Maps of this process are keyed by it."""
+        refs = [SpanRef.from_backend_id(backend, one) for backend in ("a", "b") for one in ("x", "y")]
+
+        assert len({ref.key for ref in refs}) == 4
+
+    def test_of_a_trace_update_it_names_the_trace(self) -> None:
+        """The id is the trace's then, under the key of the same target."""
+        ref = SpanRef.from_backend_id("galileo", self.UUID)
+
+        assert dict(ref.to_trace().backend_ids) == {"galileo.trace": self.UUID}
+        assert ref.to_trace().key == ref.key
+        assert ref.to_trace().is_backend_only
+        assert SpanRef.from_text(str(ref.to_trace())) == ref
+
+    def test_a_span_id_beside_the_id_of_a_backend_stays_one(self) -> None:
+        """A span of which the trace is not known is no record of the backend alone."""
+        assert not SpanRef(0, 5).with_backend_id("galileo", self.UUID).is_backend_only
+
+    @pytest.mark.parametrize("text", [":x", "galileo:", "galileo: ", "gal ileo:x", "é:x", ":", "galileo"])
+    def test_half_of_a_name_is_refused(self, text: str) -> None:
+        """There is no such record."""
+        with pytest.raises(InvalidSpanRefError):
+            SpanRef.from_text(text)

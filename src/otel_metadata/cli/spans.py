@@ -298,15 +298,13 @@ def delete(
             typer.confirm(f"Delete {one_or_many(len(names), 'span')} for good?", abort=True, err=True)
         report = spans.delete([name.strip().lower() for name in names])
         if speaks_json(as_json):
-            print_json(
-                {
-                    "deleted_span_ids": list(report.deleted_span_ids),
-                    "unknown_span_ids": list(report.unknown_span_ids),
-                }
-            )
-            return
-        unknown = f"; unknown: {', '.join(report.unknown_span_ids)}" if report.unknown_span_ids else ""
-        typer.echo(f"{one_or_many(len(report.deleted_span_ids), 'span')} deleted{unknown}.")
+            print_json(report.to_dict())
+        else:
+            rest = "unknown" if report.completed else "not deleted"
+            left = f"; {rest}: {', '.join(report.not_deleted_span_ids)}" if report.not_deleted_span_ids else ""
+            typer.echo(f"{one_or_many(len(report.deleted_span_ids), 'span')} deleted{left}.")
+        if not report.completed:
+            fail(f"{report.error_message} The same command again goes on with the rest.")
 
 
 def export(

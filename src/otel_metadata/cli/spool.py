@@ -23,6 +23,7 @@ from otel_metadata.span_processor import MetadataSpanProcessor
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
+    from otel_metadata.model.span_ref import SpanRef
 
 __all__ = ["spool_app"]
 
@@ -82,7 +83,7 @@ def list_(path: _Path = "", as_json: _AsJson = False) -> None:
                 table.add_row(
                     str(letter.id),
                     letter.destination,
-                    letter.target.span_id_hex if letter.target.span_id else f"trace {letter.target.trace_id_hex}",
+                    _target(letter.target),
                     letter.reason,
                     str(letter.tries),
                     _age(now_ns - letter.died_ns),
@@ -217,6 +218,12 @@ def _summary(letter: DeadLetter) -> dict[str, Json]:
 
 def _time(nanoseconds: int) -> str:
     return dt.datetime.fromtimestamp(nanoseconds / 1e9, dt.timezone.utc).isoformat(timespec="seconds")
+
+
+def _target(target: SpanRef) -> str:
+    if target.is_backend_only:
+        return str(target)
+    return target.span_id_hex if target.span_id else f"trace {target.trace_id_hex}"
 
 
 def _age(nanoseconds: int) -> str:

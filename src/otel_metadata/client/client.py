@@ -8,8 +8,8 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, final, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, final, get_args
 
 from otel_metadata.client import export, imports, updates
 from otel_metadata.client.columns import (
@@ -19,6 +19,7 @@ from otel_metadata.client.columns import (
     annotation_rows,
     evaluation_rows,
     metadata_rows,
+    read_name,
     record_rows,
 )
 from otel_metadata.client.frames import read_frame
@@ -27,7 +28,7 @@ from otel_metadata.client.queries import cursor_behind, hex_id, page_query, quer
 from otel_metadata.client.report import UpdateReport, tell
 from otel_metadata.client.span_rows import span_rows
 from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
-from otel_metadata.errors import ConfigurationError, SpanNotFoundError
+from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.late.destination import Destination
 from otel_metadata.live import settings
 from otel_metadata.live.values import span_values
@@ -159,6 +160,31 @@ class Spans:
             )
         return self._where
 
+    def _check_place(self, **given: object) -> None:
+        """Refuse a project or space that is not the destination's own: it would be sent elsewhere than was asked.
+
+        Args:
+            given: `project`, `project_name` or `model_id`; `space` or `space_id`. None is not given.
+
+        Raises:
+            ConfigurationError: One of them differs.
+        """
+        if not isinstance(self._where, Destination):
+            return
+        place: Mapping[str, str] = getattr(self._where.patch_exporter, "place", {})
+        for argument, value in given.items():
+            own = place.get("space" if argument.startswith("space") else "project")
+            if value is None or own is None:
+                continue
+            # Names and ids are told apart by case, as the vendors do; white space around them comes from files.
+            if not isinstance(value, str) or value.strip() != own.strip():
+                raise ConfigurationError(
+                    f"{argument}=",
+                    value,
+                    f"{own!r}, where this client sends to: leave it out, or make a client of a destination for the "
+                    f"other, for example Client(otel_metadata.backends.{self._where.name}.destination(...))",
+                )
+
     def close(self) -> None:
         """End the wait of an update that is under way; what it waits for has failed."""
         self._updates.close()
@@ -175,7 +201,7 @@ class Spans:
             SpanNotFoundError: It is not stored.
             StoreError: The store cannot be read.
         """
-        named, wanted = _ids(span_id)
+        named, wanted, _ = read_name(span_id)
         found = self._store.query(SpanQuery(hex_id(trace_id, 32) if trace_id is not None else named, wanted, limit=1))
         if not found:
             raise SpanNotFoundError(wanted, f"{self._store}")
@@ -406,18 +432,20 @@ class Spans:
             space: Arize's; has no meaning here.
 
         Returns:
-            Which were deleted, and which were not there.
+            What Arize's SDK 8.61 returns: `completed`, `deleted_span_ids`, `not_deleted_span_ids`. More than
+            5,000 spans are deleted in parts, so that other processes get their turn. When one part fails after others
+            were deleted, `completed` is False, and the same call again goes on with the rest.
 
         Raises:
             ConfigurationError: It is no list; nothing was deleted.
             InvalidSpanRefError: An id has another form; nothing was deleted.
-            StoreError: The store cannot be read or written. Of more than 5,000 spans some may be gone: they are deleted
-                in parts, so that other processes get their turn, and the same call again goes on with the rest.
+            StoreError: The store cannot be read or written; nothing was deleted.
         """
+        self._check_place(project=project, space=space)
         named = [span_ids] if isinstance(span_ids, str | SpanRef) else span_ids
         if not isinstance(named, Iterable):
             raise ConfigurationError("delete(span_ids=)", type(span_ids).__name__, "a list of span ids")
-        refs = [_ids(span_id) for span_id in named]
+        refs = [read_name(span_id)[:2] for span_id in named]
         found = self._store.find([span_id for trace_id, span_id in refs if trace_id is None])
         keys = [
             (trace_id or found[span_id].trace_id, span_id)
@@ -426,13 +454,22 @@ class Spans:
         ]
         version = next(draw(self._versions, 1))
         deleted: set[str] = set()
+        failure: StoreError | None = None
         for start in range(0, len(keys), updates.PART_SPANS):
             part = keys[start : start + updates.PART_SPANS]
-            deleted.update(span_id for _, span_id in self._store.delete(part, version))
+            try:
+                deleted.update(span_id for _, span_id in self._store.delete(part, version))
+            except StoreError as error:
+                if not start:
+                    raise
+                failure = error
+                break
         asked = list(dict.fromkeys(span_id for _, span_id in refs))
         return DeleteReport(
-            tuple(span_id for span_id in asked if span_id in deleted),
-            tuple(span_id for span_id in asked if span_id not in deleted),
+            failure is None,
+            [span_id for span_id in asked if span_id in deleted],
+            [span_id for span_id in asked if span_id not in deleted],
+            f"{failure}" if failure is not None else None,
         )
 
     def update(
@@ -480,7 +517,9 @@ class Spans:
             raise ConfigurationError("update(level=)", level, "span or trace")
         if level == "trace" and not (attributes is None and status is None and status_message is None):
             raise ConfigurationError("update(level=)", level, "span for attributes, status and status_message")
-        trace_id, wanted = _ids(span_id)
+        named = read_name(span_id)
+        if level == "trace" and ":" in named[1]:
+            named = read_name(SpanRef.from_text(named[1]).to_trace())
         notes: builtins.list[str] = []
         values = span_values(
             level,
@@ -496,7 +535,7 @@ class Spans:
             status,
             status_message,
         )
-        rows = Rows([wanted], [trace_id], documents={0: values}, notes=notes)
+        rows = replace(Rows.of([named]), documents={0: values}, notes=notes)
         return self._updates.apply_all(rows)
 
     def update_metadata(
@@ -507,6 +546,7 @@ class Spans:
         validate: bool = True,
         space_id: str | None = None,
         project_name: str | None = None,
+        model_id: str | None = None,
     ) -> UpdateReport:
         """Merge metadata into many spans, at the first level: what is not named stays, None is stored as null.
 
@@ -517,19 +557,21 @@ class Spans:
                 wins. A cell that is missing changes nothing. Rows are applied in order. docs/dataframes.md has more.
             patch_document_column_name: The column of the patch document.
             validate: Raise for a column that begins like one of these and is none; False leaves it out with a note.
-            space_id: Arize's; has no meaning here.
-            project_name: Arize's; has no meaning here, for ids are enough.
+            space_id: The space of the destination; another one is refused. A store has none.
+            project_name: The project of the destination; another one is refused. A store finds spans of any project.
+            model_id: Arize's older name of it.
 
         Returns:
             How many rows were applied, and why each of the others was not: unknown span (`segment_not_found`), a patch
             document that is no JSON object (`parse_failure`), …
 
         Raises:
-            ConfigurationError: It is no frame, or lacks a column; for a destination that looks up no trace also
-                `context.trace_id` or `traceparent`. Nothing was changed.
+            ConfigurationError: It is no frame, or lacks a column; the project or space is not the destination's; the
+                destination needs `context.trace_id` or `traceparent` as well. Nothing was changed.
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
+        self._check_place(project_name=project_name, model_id=model_id, space_id=space_id)
         return self._updates.apply(metadata_rows(read_frame(dataframe), patch_document_column_name, validate=validate))
 
     def log_metadata(
@@ -541,6 +583,7 @@ class Spans:
         verbose: bool = True,
         patch_document_column_name: str = PATCH_DOCUMENT,
         space_id: str | None = None,
+        model_id: str | None = None,
     ) -> UpdateReport:
         """Do as `update_metadata`: the name that Arize's client had before version 8.
 
@@ -551,6 +594,7 @@ class Spans:
             verbose: Log the report, and its first errors, at level INFO to the logger `otel_metadata`.
             patch_document_column_name: As there.
             space_id: As there.
+            model_id: As there.
 
         Returns:
             As there.
@@ -559,7 +603,14 @@ class Spans:
             ConfigurationError: As there.
             StoreError: As there.
         """
-        report = self.update_metadata(dataframe, patch_document_column_name, validate=validate)
+        report = self.update_metadata(
+            dataframe,
+            patch_document_column_name,
+            validate=validate,
+            space_id=space_id,
+            project_name=project_name,
+            model_id=model_id,
+        )
         if verbose:
             tell(report)
         return report
@@ -571,6 +622,7 @@ class Spans:
         validate: bool = True,
         space_id: str | None = None,
         project_name: str | None = None,
+        model_id: str | None = None,
     ) -> UpdateReport:
         """Set evaluations on many spans; the same name again replaces the evaluation whole.
 
@@ -580,8 +632,9 @@ class Spans:
                 for the span's trace. Without any of them: `name`, `label`, `score`, `explanation`, one a row.
                 A row without label, score and explanation of a name sets nothing under it.
             validate: As for `update_metadata`: `eval.Correctness.lable` raises.
-            space_id: Arize's; has no meaning here.
-            project_name: Arize's; has no meaning here.
+            space_id: The space of the destination; another one is refused. A store has none.
+            project_name: The project of the destination; another one is refused. A store finds spans of any project.
+            model_id: Arize's older name of it.
 
         Returns:
             As `update_metadata`; a cell of a wrong type fails its row (`patch_failure`).
@@ -591,6 +644,7 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
+        self._check_place(project_name=project_name, model_id=model_id, space_id=space_id)
         return self._updates.apply(evaluation_rows(read_frame(dataframe), validate=validate))
 
     def update_annotations(
@@ -600,6 +654,7 @@ class Spans:
         validate: bool = True,
         space_id: str | None = None,
         project_name: str | None = None,
+        model_id: str | None = None,
     ) -> UpdateReport:
         """Set annotations on many spans; the same name by the same annotator again replaces the annotation whole.
 
@@ -609,8 +664,9 @@ class Spans:
                 `annotation.notes` for a text under the name "notes". Without any of them: `name`, `label`, `score`,
                 `text`, one annotation a row.
             validate: As for `update_metadata`.
-            space_id: Arize's; has no meaning here.
-            project_name: Arize's; has no meaning here.
+            space_id: The space of the destination; another one is refused. A store has none.
+            project_name: The project of the destination; another one is refused. A store finds spans of any project.
+            model_id: Arize's older name of it.
 
         Returns:
             As `update_evaluations`.
@@ -620,6 +676,7 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
+        self._check_place(project_name=project_name, model_id=model_id, space_id=space_id)
         return self._updates.apply(annotation_rows(read_frame(dataframe), validate=validate))
 
     def annotate(
@@ -638,16 +695,18 @@ class Spans:
         Args:
             annotations: `AnnotateRecordInput`, dicts of the same keys, or objects of Arize's SDK. The same name (and
                 annotator) again replaces an annotation.
-            project: Arize's; has no meaning here.
-            space: Arize's; has no meaning here.
+            project: The project of the destination; another one is refused. A store finds spans of any project.
+            space: The space of the destination; another one is refused. A store has none.
             start_time: Arize's; has no meaning here, for spans of any time are found.
             end_time: Arize's; has no meaning here.
 
         Raises:
-            ConfigurationError: More than 1,000, or a record that cannot be read: it is named. Nothing was changed.
+            ConfigurationError: The project or space is not the destination's; there are more than 1,000, or a record
+                cannot be read: it is named. Nothing was changed.
             SpanNotFoundError: A span is not stored. Nothing was changed.
             StoreError: Nothing was changed.
         """
+        self._check_place(project=project, space=space)
         rows = record_rows(annotations)
         return self._updates.apply_all(rows)
 
@@ -699,25 +758,20 @@ class Spans:
 @final
 @dataclass(frozen=True, slots=True)
 class DeleteReport:
-    """What a deletion found.
+    """What became of a deletion, with the attributes of Arize's `DeleteSpansResponse`.
 
     Attributes:
+        completed: Whether the call came to its end. When False, make the same call again.
         deleted_span_ids: Those that were there and are gone.
-        unknown_span_ids: Those that were not there.
+        not_deleted_span_ids: Those that were not there, or that a call which is not completed has not reached.
+        error_message: Why it is not completed; None when it is.
     """
 
-    deleted_span_ids: tuple[str, ...]
-    unknown_span_ids: tuple[str, ...]
+    completed: bool
+    deleted_span_ids: builtins.list[str]
+    not_deleted_span_ids: builtins.list[str]
+    error_message: str | None = None
 
-
-def _ids(given: str | SpanRef) -> tuple[str | None, str]:
-    """Return trace id and span id of whatever names a span; None for a trace that is not named.
-
-    Raises:
-        InvalidSpanRefError: It names none.
-    """
-    if isinstance(given, str) and given.count("-") >= 3:
-        given = SpanRef.from_traceparent(given)
-    if isinstance(given, SpanRef):
-        return given.trace_id_hex, given.span_id_hex
-    return None, hex_id(given, 16)
+    def to_dict(self) -> dict[str, Any]:
+        """Return what there is to say as a plain dict: `error_message` only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value is not None}

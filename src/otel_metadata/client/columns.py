@@ -4,8 +4,10 @@ Pure: a frame in, rows out. Whether a span is known, and how values get there, i
 
 | column | is |
 |---|---|
-| `context.span_id`, `context.trace_id` | the span; the trace may be left out where a store looks it up |
-| `traceparent` | both, where there is no `context.span_id` |
+| `context.span_id`, `context.trace_id` | the span; the trace may be left out where it is looked up or not needed |
+| `span_id`, `trace_id` | the same, where there is no `context.span_id` |
+| `traceparent` | both, where there is neither |
+| `backend_ids.<backend>`, `backend_ids.<backend>.trace` | the id that a backend gave the span, its trace |
 | `attributes.metadata.<field>`, `trace.metadata.<field>` | one metadata field of the span, of its trace |
 | `patch_document` (or another name) | a dict, or the JSON text of an object: metadata, applied after the columns |
 | `eval.<Name>.<part>`, `trace.eval.<Name>.<part>` | label, score, explanation; source, metadata |
@@ -21,7 +23,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias, cast, final, get_args
 
@@ -39,6 +41,7 @@ from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.model.value import clean, clean_key, is_clean_scalar
 
 __all__ = [
+    "BACKEND_ID",
     "MAX_RECORDS",
     "PATCH_DOCUMENT",
     "SPAN_ID",
@@ -51,6 +54,7 @@ __all__ = [
     "evaluation_rows",
     "identities",
     "metadata_rows",
+    "read_name",
     "read_object",
     "read_span_id",
     "record_rows",
@@ -59,6 +63,11 @@ __all__ = [
 SPAN_ID: Final = "context.span_id"
 TRACE_ID: Final = "context.trace_id"
 TRACEPARENT: Final = "traceparent"
+BACKEND_ID: Final = "backend_ids."
+"""Before the name of a backend: the column of the ids that it gave the spans."""
+
+# Frames of Phoenix and Langfuse have the ids under their bare names.
+_IDS: Final = ((SPAN_ID, TRACE_ID), ("span_id", "trace_id"))
 
 PATCH_DOCUMENT: Final = "patch_document"
 """The name of the patch document's column where no other is given."""
@@ -131,12 +140,14 @@ class Rows:
     busier than the store.
 
     Attributes:
-        span_ids: 16 lower-case hex digits; of a row whose id cannot be read, as the row has it.
+        span_ids: 16 lower-case hex digits, or the text of a reference that is made of a backend's id alone; of a row
+            whose id cannot be read, as the row has it.
         trace_ids: 32 lower-case hex digits, or None where the row does not say.
         columns: Fields and their value on each row, `UNSET` where there is none.
         documents: By row number from 0: what is laid over the columns.
         problems: By row number: why nothing of the row can be set.
         notes: What the clean-up changed.
+        backend_ids: By row number: ids that backends gave its span, by backend.
     """
 
     span_ids: list[str]
@@ -145,6 +156,23 @@ class Rows:
     documents: dict[int, Values] = field(default_factory=dict)
     problems: dict[int, DeliveryError] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    backend_ids: dict[int, Mapping[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, refs: Sequence[tuple[str | None, str, Mapping[str, str]]]) -> Rows:
+        """Return rows that say nothing yet of spans named as `read_name` does."""
+        rows = cls([span_id for _, span_id, _ in refs], [trace_id for trace_id, _, _ in refs])
+        rows.backend_ids.update({row: ids for row, (_, _, ids) in enumerate(refs) if ids})
+        return rows
+
+    def target(self, row: int) -> SpanRef:
+        """Return the span of a row; its trace id is 0 where the row does not say it."""
+        span_id = self.span_ids[row]
+        if ":" in span_id:
+            ref = SpanRef.from_text(span_id)
+        else:
+            ref = SpanRef(int(self.trace_ids[row] or "0", 16), int(span_id, 16))
+        return ref.with_backend_ids(self.backend_ids.get(row, {}))
 
     def values(self, row: int) -> Values:
         """Return what to set on the span of a row."""
@@ -183,6 +211,9 @@ class Rows:
         del self.notes[MAX_NOTES:]
 
 
+_Name: TypeAlias = "tuple[str | None, str, Mapping[str, str]]"
+"""What `read_name` returns."""
+
 _Verdicts: TypeAlias = "dict[tuple[Level, str], list[tuple[str, str]]]"
 """(level, name) of a verdict → (part, column) of each of its parts."""
 
@@ -197,28 +228,66 @@ def identities(frame: Frame) -> Rows:
     rows = Rows([""] * count, [None] * count)
     if not count:
         return rows
-    if SPAN_ID in frame:
-        for row, cell in enumerate(frame.column(SPAN_ID)):
-            rows.span_ids[row] = read_span_id(cell) or _not_found(
-                rows, row, SPAN_ID, cell, "a span id of 16 hex digits"
+    backends = [name for name in frame.names if name.startswith(BACKEND_ID) and name != BACKEND_ID]
+    for column in backends:
+        _read_backend_ids(rows, column, frame.column(column))
+    span_ids, trace_ids = next((names for names in _IDS if names[0] in frame), ("", ""))
+    if span_ids:
+        for row, cell in enumerate(frame.column(span_ids)):
+            rows.span_ids[row] = (
+                read_span_id(cell)
+                or _backend_only(rows, row, cell)
+                or _not_found(rows, row, span_ids, cell, "a span id of 16 hex digits")
             )
-        if TRACE_ID in frame:
-            for row, cell in enumerate(frame.column(TRACE_ID)):
-                if cell is not UNSET and cell is not None:
-                    rows.trace_ids[row] = _trace_id(cell)
-                    if rows.trace_ids[row] is None:
-                        _not_found(rows, row, TRACE_ID, cell, "a trace id of 32 hex digits")
+        for row, cell in enumerate(frame.column(trace_ids) if trace_ids in frame else ()):
+            if cell is not UNSET and cell is not None:
+                rows.trace_ids[row] = _trace_id(cell)
+                if rows.trace_ids[row] is None:
+                    _not_found(rows, row, trace_ids, cell, "a trace id of 32 hex digits")
     elif TRACEPARENT in frame:
         for row, cell in enumerate(frame.column(TRACEPARENT)):
             try:
                 ref = SpanRef.from_traceparent(cell)  # type: ignore[arg-type] # it says so of what is no text
             except InvalidSpanRefError:
-                rows.span_ids[row] = _not_found(rows, row, TRACEPARENT, cell, "a W3C traceparent")
+                rows.span_ids[row] = _backend_only(rows, row, cell) or _not_found(
+                    rows, row, TRACEPARENT, cell, "a W3C traceparent"
+                )
             else:
                 rows.span_ids[row], rows.trace_ids[row] = ref.span_id_hex, ref.trace_id_hex
+    elif backends:
+        for row in range(count):
+            rows.span_ids[row] = _backend_only(rows, row, UNSET) or _not_found(
+                rows, row, backends[0], UNSET, "the id that the backend gave the span"
+            )
     else:
         raise ConfigurationError("columns of the frame", frame.names_for_people(), f"{SPAN_ID} (or {TRACEPARENT})")
     return rows
+
+
+def _read_backend_ids(rows: Rows, column: str, cells: Iterable[object]) -> None:
+    backend = column.removeprefix(BACKEND_ID)
+    for row, cell in enumerate(cells):
+        if cell is not UNSET and cell is not None:
+            rows.backend_ids[row] = {**rows.backend_ids.get(row, {}), backend: str(cell)}
+
+
+def _backend_only(rows: Rows, row: int, cell: object) -> str | None:
+    """Return the text of the reference of a span that is named by a backend's id alone; None where it is not.
+
+    Args:
+        rows: Whose ids of backends have been read.
+        row: Its number.
+        cell: What the row has in place of the ids of OpenTelemetry: nothing, or the text of such a reference.
+    """
+    ids = rows.backend_ids.get(row)
+    try:
+        if isinstance(cell, str) and ":" in cell:
+            return str(SpanRef.from_text(cell))
+        if ids and (cell is UNSET or cell is None):
+            return str(SpanRef.from_backend_id(*next(iter(ids.items()))))
+    except InvalidSpanRefError:
+        pass  # it is told as every other id that cannot be read
+    return None
 
 
 def metadata_rows(frame: Frame, patch_document_column_name: str = PATCH_DOCUMENT, *, validate: bool = True) -> Rows:
@@ -328,19 +397,19 @@ def record_rows(records: Iterable[object]) -> Rows:
     if len(listed) > MAX_RECORDS:
         raise ConfigurationError("annotate(annotations=)", f"{len(listed)} records", f"at most {MAX_RECORDS} in a call")
     rows = Rows([], [])
+    names: list[_Name] = []
     for number, record in enumerate(listed):
         where = f"annotate(annotations=)[{number}]"
-        span_id, trace_id = _record_id(_part_of(record, "record_id"), where)
+        named = _record_id(_part_of(record, "record_id"), where)
         given = _part_of(record, "values")
         if not isinstance(given, Sequence) or isinstance(given, str) or not given:
             raise ConfigurationError(f"{where}.values", type(given).__name__, "a list of at least one annotation")
         values: Values = {}
         for at, one in enumerate(given):
             values |= _annotation(one, f"{where}.values[{at}]", rows.notes)
-        rows.span_ids.append(span_id)
-        rows.trace_ids.append(trace_id)
         rows.documents[number] = values
-    return rows
+        names.append(named)
+    return replace(Rows.of(names), documents=rows.documents, notes=rows.notes)
 
 
 def _annotation(given: object, where: str, notes: list[str]) -> Values:
@@ -365,16 +434,35 @@ def _part_of(given: object, part: str) -> object:
     return given.get(part) if isinstance(given, Mapping) else getattr(given, part, None)
 
 
-def _record_id(given: object, where: str) -> tuple[str, str | None]:
-    if (span_id := read_span_id(given)) is not None:
-        return span_id, None
+def _record_id(given: object, where: str) -> _Name:
     try:
-        ref = given if isinstance(given, SpanRef) else SpanRef.from_traceparent(given)  # type: ignore[arg-type] # as above
+        return read_name(given)
     except InvalidSpanRefError:
         raise ConfigurationError(
             f"{where}.record_id", ascii(given)[:100], "a span id of 16 hex digits, or a traceparent"
         ) from None
-    return ref.span_id_hex, ref.trace_id_hex
+
+
+def read_name(given: object) -> _Name:
+    """Return trace id, span id and the ids of backends of whatever names a span; None for a trace that is not named.
+
+    Of a span that is named by a backend's id alone the text of its reference is in place of the span id.
+
+    Raises:
+        InvalidSpanRefError: It names none.
+    """
+    ref = given
+    if isinstance(given, str):
+        if (span_id := read_span_id(given)) is not None:
+            return None, span_id, {}
+        if given.count("-") < 3 and ":" not in given:
+            raise InvalidSpanRefError(given, "16 hex digits, not all 0")
+        ref = SpanRef.from_text(given)
+    if not isinstance(ref, SpanRef):
+        raise InvalidSpanRefError(given, "16 hex digits, a SpanRef, or a traceparent")
+    if ref.is_backend_only:
+        return None, str(ref), ref.backend_ids
+    return ref.trace_id_hex, ref.span_id_hex, ref.backend_ids
 
 
 def read_span_id(cell: object) -> str | None:

@@ -78,6 +78,9 @@ def span_rows(
     )
     spans: dict[int, tuple[StoredSpan, Fields]] = {}
     for row in rows.good():
+        if read_span_id(rows.span_ids[row]) is None:
+            rows.reject(row, "patch_failure", f", column {SPAN_ID!r}: a backend's id; expected 16 hex digits.")
+            continue
         if rows.trace_ids[row] is None:
             rows.reject(row, "patch_failure", f", column {TRACE_ID!r}: nothing; expected 32 hex digits.")
             continue

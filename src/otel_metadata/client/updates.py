@@ -33,7 +33,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanKey, SpanRef
 from otel_metadata.reporting import REPORTER
-from otel_metadata.seams import SystemClock
+from otel_metadata.seams import SystemClock, takes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -252,19 +252,21 @@ class DestinationUpdates:
         updated.
 
         Raises:
-            ConfigurationError: No row says its trace. Nothing was sent.
+            ConfigurationError: No row says its trace, and the destination needs it. Nothing was sent.
         """
         rows = _masked(rows)
         good = rows.good()
-        if good and not any(rows.trace_ids[row] for row in good):
+        targets = {row: rows.target(row) for row in good}
+        if good and not any(takes(self._exporter, target) for target in targets.values()):
+            only_of_backend = all(target.is_backend_only for target in targets.values())
             raise ConfigurationError(
                 "the name of each span",
-                "its span id alone",
+                "a backend's id alone" if only_of_backend else "its span id alone",
                 f"its trace as well ({TRACE_ID} in a frame), or a {TRACEPARENT}: {self._name} is no store in which a "
                 "trace can be looked up",
             )
         with self._lock:
-            sent = self._patches(rows, good)
+            sent = self._patches(rows, targets)
             self._deliver(sent, rows)
         for one in sent:
             if one.problem is not None:
@@ -276,21 +278,21 @@ class DestinationUpdates:
         """As `apply`: a destination cannot be asked first, so each row fares by itself."""
         return self.apply(rows)
 
-    def _patches(self, rows: Rows, good: Sequence[int]) -> list[_Sent]:
+    def _patches(self, rows: Rows, targets: Mapping[int, SpanRef]) -> list[_Sent]:
         """Return one patch for each span, in the order of their first rows."""
         by_span: dict[SpanKey, _Sent] = {}
-        for row, version in zip(good, draw(self._versions, len(good)), strict=True):
-            trace_id = rows.trace_ids[row]
-            if trace_id is None:
-                rows.reject(row, "segment_not_found", f", column {TRACE_ID!r}: nothing; expected 32 hex digits.")
+        for (row, target), version in zip(targets.items(), draw(self._versions, len(targets)), strict=True):
+            if not takes(self._exporter, target):
+                got = "a backend's id alone" if target.is_backend_only else "nothing"
+                rows.reject(row, "segment_not_found", f", column {TRACE_ID!r}: {got}; expected 32 hex digits.")
                 continue
             fields = rows.fields(row, version)
             if not fields:
                 continue
-            target = SpanRef(int(trace_id, 16), int(rows.span_ids[row], 16))
             one = by_span.setdefault(target.key, _Sent(Patch(target, fields), []))
             one.rows.append(row)
-            one.patch = Patch(target, merge(one.patch.fields, fields))
+            known = one.patch.target.with_backend_ids(target.backend_ids)
+            one.patch = Patch(known, merge(one.patch.fields, fields))
         return list(by_span.values())
 
     def _deliver(self, sent: Sequence[_Sent], rows: Rows) -> None:

@@ -104,6 +104,8 @@ class ArizePatchExporter:
     grace_millis: int = 10_000
     reports_missing: bool = True
     convergence: Convergence = "ordered"
+    # Nothing that is sent has the id of the trace.
+    found_by: Final = frozenset({"span_id"})
 
     def __init__(
         self, connect: Callable[[], ArizeClient], *, space_id: str, project: str, clock: Clock = _CLOCK
@@ -124,6 +126,11 @@ class ArizePatchExporter:
         self._calls: Final = Calls()
         self._is_shut_down = False
         self._refusals: RecentMap[tuple[str, tuple[str, ...]], int] = RecentMap(_REMEMBERED)
+
+    @property
+    def place(self) -> Mapping[str, str]:
+        """The project and the space that it sends to."""
+        return {"project": self._project, "space": self._space_id}
 
     def __repr__(self) -> str:
         """Return the project; the key is nowhere."""

@@ -87,7 +87,7 @@ def plan(patch: Patch, now_millis: int) -> Plan:
         patch: Any.
         now_millis: Wall milliseconds: the SDK refuses an annotation that is dated later.
     """
-    if not patch.target.is_valid:
+    if not patch.target.span_id:
         return Plan((), (), DeliveryError("unsupported", "Arize changes spans; of the trace alone it keeps nothing"))
     notes: list[str] = []
     documents, too_large = _documents(_metadata(patch, notes))

@@ -68,8 +68,8 @@ _NOT_KEPT: Final = frozenset({_NO_FIELD, _TOO_LONG, _TOO_MANY, _NO_NULL, _REFUSE
 _UNADDRESSED: Final = Rejected(
     DeliveryError(
         "unsupported",
-        "no UUID of Galileo is known for the target; name it with SpanRef.with_backend_id('galileo', uuid), or give a "
-        "function: resolve=",
+        "no UUID of Galileo is known for the target; name it with SpanRef.with_backend_id('galileo', uuid) or "
+        "SpanRef.from_backend_id('galileo', uuid), or give a function: resolve=",
     )
 )
 _BAD_ID: Final = Rejected(
@@ -122,6 +122,7 @@ class GalileoPatchExporter:
     grace_millis: int = 0
     reports_missing: bool = True
     convergence: Convergence = "ordered"
+    found_by: Final = frozenset({BACKEND, BACKEND + OF_TRACE})
 
     def __init__(
         self,
@@ -206,7 +207,7 @@ class GalileoPatchExporter:
             found = ids.get(BACKEND) if target.span_id else None
         record: Record = level
         if found is None:
-            if self._resolve is None:
+            if self._resolve is None or not target.trace_id:
                 return _UNADDRESSED
             try:
                 resolved = self._resolve(target if level == "span" else SpanRef(target.trace_id, 0))
@@ -305,6 +306,11 @@ class GalileoPatchExporter:
             if isinstance(project, dict) and project.get("name") == name:
                 self._project_id = uuid4(project.get("id"))
         return self._project_id or _NO_PROJECT
+
+    @property
+    def place(self) -> Mapping[str, str]:
+        """The project that it sends to."""
+        return {"project": self._project or self._project_id or ""}
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""

@@ -84,6 +84,8 @@ class PhoenixPatchExporter:
     grace_millis: int = 1_000
     reports_missing: bool = True
     convergence: Convergence = "ordered"
+    # An annotation of a span names nothing else.
+    found_by: Final = frozenset({"span_id"})
 
     def __init__(self, url: str, *, headers: Mapping[str, str] | None = None, name: str = "phoenix") -> None:
         """Connect later.
@@ -171,8 +173,8 @@ def _requests(
 def _rows(patch: Patch, place: int, notes: list[str]) -> Iterator[tuple[Level, _What, _Row]]:
     """Yield what a patch becomes; *notes* gets a sentence for each field that is kept otherwise than it was set."""
     for (level, kind, key), (value, version) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
-        if level == "span" and not patch.target.span_id:
-            notes.append(NotKept(f"{words_for((level, kind, key), value)}: not kept, for the patch names no span"))
+        if not (patch.target.span_id if level == "span" else patch.target.trace_id):
+            notes.append(NotKept(f"{words_for((level, kind, key), value)}: not kept, for the patch names no {level}"))
             continue
         target = patch.target.span_id_hex if level == "span" else patch.target.trace_id_hex
         what, body = _body(level, kind, key, value, notes)

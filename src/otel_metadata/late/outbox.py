@@ -63,6 +63,7 @@ from otel_metadata.model.receipt import LossReason, Routed
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.span_ref import SpanKey, SpanRef
 from otel_metadata.reporting import REPORTER
+from otel_metadata.seams import takes
 
 if TYPE_CHECKING:
     from otel_metadata.late.destination import Destination
@@ -271,6 +272,13 @@ class Outbox:
             self._admit_late(limit=_LATE_HELP)
             if self._is_closed:
                 return Routed("dropped", "after_shutdown")
+            if not key[0] and not takes(self.destination.patch_exporter, target):
+                self._tell(
+                    "unknown_trace",
+                    "an update was refused: it finds no span by a backend's id alone; expected a SpanRef with the ids "
+                    "of OpenTelemetry.",
+                )
+                return Routed("dropped", "invalid_target")
             self._counters.accepted += 1
             size = weigh_fields(fields)
             item = self._spans.open(key) if self.destination.spans else None

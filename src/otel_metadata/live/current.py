@@ -7,6 +7,7 @@ application, none waits for the network.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
@@ -18,7 +19,7 @@ from otel_metadata.live.values import StatusLike, Values, annotation_values, eva
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.merge import Level
 from otel_metadata.model.receipt import Receipt
-from otel_metadata.model.span_ref import INVALID_SPAN_REF, OF_TRACE, SpanRef
+from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
 
@@ -395,18 +396,10 @@ def _route(ref: SpanRef, values: Values, notes: list[str], span: Span | None) ->
 
 def _route_trace(ref: SpanRef, values: Values, notes: list[str]) -> Receipt:
     """Update the local root of the span's trace where it is known here, else the trace alone."""
-    key = REGISTRY.root_of(ref.key) or (ref.trace_id, 0)
-    target = ref if key == ref.key else SpanRef(*key, ref.sampled, _trace_ids(ref))
+    of_trace = ref.to_trace()
+    key = REGISTRY.root_of(ref.key) or of_trace.key
+    target = ref if key == ref.key and ref.trace_id else replace(of_trace, span_id=key[1])
     return routing.route(key, values, notes, is_sampled=ref.sampled, ref=target)
-
-
-def _trace_ids(ref: SpanRef) -> Mapping[str, str]:
-    """Return the ids that name the trace of *ref*, as any span of the trace carries them."""
-    return {
-        f"{name.removesuffix(OF_TRACE)}{OF_TRACE}": identifier
-        for name, identifier in ref.backend_ids.items()
-        if name.endswith(OF_TRACE) or not ref.span_id
-    }
 
 
 def _is_level(level: object) -> bool:

@@ -300,7 +300,7 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
         elif not is_clean_scalar(value):
             return None
     key = (ref.trace_id, ref.span_id)
-    if key in REGISTRY.entries:
+    if key in REGISTRY.entries or not ref.trace_id:
         return None
     with LOCK:
         version = settings.VERSIONS.next()

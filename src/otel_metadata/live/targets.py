@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["Target", "resolve"]
 
 Target: TypeAlias = "SpanRef | str | Span | SpanContext | SpanHandle | CapturedSpan"
-"""A span ref, a `traceparent` text, an OpenTelemetry span or span context, a span handle, a captured span."""
+"""A span ref, its text (a `traceparent`, or `<backend>:<id>`), an OpenTelemetry span or span context, a span handle, a
+captured span."""
 
 
 def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span | None] | None:
@@ -29,7 +30,7 @@ def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span
     ref: object = target
     try:
         if isinstance(target, str):
-            ref = parse_trace_id(target) if allow_trace and len(target) == 32 else SpanRef.from_traceparent(target)
+            ref = parse_trace_id(target) if allow_trace and len(target) == 32 else SpanRef.from_text(target)
         elif isinstance(target, Span):
             span = target
             ref = SpanRef.from_span_context(target.get_span_context())
@@ -41,6 +42,6 @@ def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span
             span = held if isinstance(held, Span) else None
     except Exception:  # noqa: BLE001 # what is no target may be anything, and looking at it is somebody's code
         return None
-    if not isinstance(ref, SpanRef) or not (ref.is_valid or (allow_trace and ref)):
+    if not isinstance(ref, SpanRef) or not (ref.is_valid or (allow_trace and ref) or ref.is_backend_only):
         return None
     return ref, span

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -30,6 +31,8 @@ _MAX_SPAN_ID: Final = (1 << 64) - 1
 OF_TRACE: Final = ".trace"
 """After a backend's name: the id is that of the trace."""
 
+_BACKEND: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
+
 _NO_BACKEND_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -38,8 +41,8 @@ _NO_BACKEND_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 class SpanRef:
     """The name of a span across processes: trace id, span id, sampled flag.
 
-    Hashable, comparable, picklable. A reference without a span (`span_id == 0`) names the trace alone; one without a
-    trace is invalid, false, and refused by every update.
+    Hashable, comparable, picklable. A reference without a span (`span_id == 0`) names the trace alone. One without a
+    trace is invalid, false, and refused by every update, unless it is made of the id of a backend (`from_backend_id`).
 
     Attributes:
         trace_id: 128-bit integer, 0 when invalid.
@@ -83,13 +86,68 @@ class SpanRef:
         return cls(trace_id, span_id, bool(int(match[4], 16) & _SAMPLED))
 
     @classmethod
+    def from_backend_id(cls, backend: str, identifier: str) -> SpanRef:
+        """Name a span, or a trace, by the id alone that one backend knows it by.
+
+        ```python
+        ref = otel_metadata.SpanRef.from_backend_id("galileo", "6f0c9f1e-3c8e-4b0a-9d3e-1f2a3b4c5d6e")
+        otel_metadata.update_span(ref, output="corrected")
+        ```
+
+        Only destinations that can find the span by this id take an update of it; the others refuse it
+        (`invalid_target`). Its text form is `<backend>:<identifier>`, which is understood wherever a `traceparent` is.
+
+        Args:
+            backend: The backend's name, for example `galileo`.
+            identifier: Its id; a `uuid.UUID` will do.
+
+        Raises:
+            InvalidSpanRefError: One of the two is empty, or the backend's name has another form.
+        """
+        identifier = str(identifier).strip()
+        if not isinstance(backend, str) or not _BACKEND.fullmatch(backend) or not identifier:
+            raise InvalidSpanRefError(
+                f"{backend}:{identifier}", "the name of a backend, such as galileo, and the id that it gave the span"
+            )
+        ids = MappingProxyType({backend: identifier})
+        return cls(0, _stand_in(backend, identifier), backend_ids=ids)
+
+    @classmethod
+    def from_text(cls, text: str) -> SpanRef:
+        """Read a W3C `traceparent`, or `<backend>:<identifier>`: what `str()` of a reference says.
+
+        Raises:
+            InvalidSpanRefError: The text has another form.
+        """
+        backend, colon, identifier = text.partition(":") if isinstance(text, str) else ("", "", "")
+        return cls.from_backend_id(backend.strip(), identifier) if colon else cls.from_traceparent(text)
+
+    @classmethod
     def from_span_context(cls, context: SpanContext) -> SpanRef:
         """Take the ids and the sampled flag of an OpenTelemetry `SpanContext`."""
         return cls(context.trace_id, context.span_id, context.trace_flags.sampled)
 
     def to_traceparent(self) -> str:
-        """Return the W3C `traceparent`, version 00, 55 characters; all zeros when invalid."""
-        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.sampled):02x}"
+        """Return the W3C `traceparent`, version 00, 55 characters.
+
+        The ids are zeros when the reference is invalid, or made of a backend's id alone.
+        """
+        span_id = 0 if self.is_backend_only else self.span_id
+        return f"00-{self.trace_id:032x}-{span_id:016x}-{int(self.sampled):02x}"
+
+    def to_trace(self) -> SpanRef:
+        """Return the reference to the trace alone, with the ids that backends know the trace by.
+
+        An id of a reference that names a trace alone, or is made of a backend's id alone, is taken for the trace's.
+        """
+        is_of_trace = not self.span_id or self.is_backend_only
+        ids = {
+            f"{name.removesuffix(OF_TRACE)}{OF_TRACE}": identifier
+            for name, identifier in self.backend_ids.items()
+            if is_of_trace or name.endswith(OF_TRACE)
+        }
+        span_id = self.span_id if self.is_backend_only else 0
+        return SpanRef(self.trace_id, span_id, self.sampled, MappingProxyType(ids) if ids else _NO_BACKEND_IDS)
 
     def with_backend_id(self, backend: str, identifier: str) -> SpanRef:
         """Return a copy that also carries the id that *backend* knows this span by, for example Galileo's uuid."""
@@ -107,16 +165,25 @@ class SpanRef:
 
     def __bool__(self) -> bool:
         """Whether this names anything."""
-        return self.trace_id != 0
+        return self.trace_id != 0 or self.is_backend_only
 
     def __str__(self) -> str:
-        """The `traceparent`."""
-        return self.to_traceparent()
+        """The `traceparent`; `<backend>:<identifier>` of a reference that is made of a backend's id alone."""
+        made_of = (f"{name}:{one}" for name, one in self.backend_ids.items() if self._is_made_of(name, one))
+        return next(made_of, None) or self.to_traceparent()
 
     @property
     def is_valid(self) -> bool:
         """Whether both ids are there: it names a span."""
         return self.trace_id != 0 and self.span_id != 0
+
+    @property
+    def is_backend_only(self) -> bool:
+        """Whether the id of a backend is all that is known of the span: see `from_backend_id`."""
+        return self.trace_id == 0 and any(self._is_made_of(*one) for one in self.backend_ids.items())
+
+    def _is_made_of(self, backend: str, identifier: str) -> bool:
+        return self.trace_id == 0 and self.span_id == _stand_in(backend, identifier)
 
     @property
     def key(self) -> SpanKey:
@@ -132,6 +199,12 @@ class SpanRef:
     def span_id_hex(self) -> str:
         """16 lower-case hex digits."""
         return f"{self.span_id:016x}"
+
+
+def _stand_in(backend: str, identifier: str) -> int:
+    """Return what stands for the span id of a span of which a backend's id alone is known: one target has one key."""
+    text = f"{backend.removesuffix(OF_TRACE)}:{identifier}"
+    return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big") or 1
 
 
 def _rebuild(trace_id: int, span_id: int, sampled: bool, backend_ids: dict[str, str]) -> SpanRef:
