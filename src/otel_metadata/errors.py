@@ -20,6 +20,8 @@ from __future__ import annotations
 import unicodedata
 from typing import Final, final
 
+from otel_metadata.foreign_text import visible
+
 __all__ = [
     "ConfigurationError",
     "FileError",
@@ -37,6 +39,10 @@ __all__ = [
 
 class OtelMetadataError(Exception):
     """Root of the tree above."""
+
+    def __init__(self, *args: object) -> None:
+        """Keep the message on one line, without what a terminal would obey: names in it come from everywhere."""
+        super().__init__(*(visible(one) if isinstance(one, str) else one for one in args))
 
 
 class ConfigurationError(OtelMetadataError, ValueError):
@@ -73,9 +79,9 @@ class FilterError(OtelMetadataError, ValueError):
         self.place = place
         self.found = _on_one_line(found)
         self.expected = _on_one_line(expected)
-        super().__init__(
-            f"Filter, character {place + 1}: found {self.found}; expected {self.expected}.\n{_with_caret(text, place)}"
-        )
+        said = f"Filter, character {place + 1}: found {self.found}; expected {self.expected}."
+        super().__init__(said)
+        self.args = (f"{said}\n{_with_caret(text, place)}",)
 
 
 @final

@@ -10,10 +10,13 @@ import logging
 import os
 import threading
 import time
+import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Final, final
+
+from otel_metadata.foreign_text import visible
 
 __all__ = ["REPORTER", "Reporter", "after_fork_in_child"]
 
@@ -26,6 +29,9 @@ REPEAT_AFTER_NS: Final = 60 * 1_000_000_000
 _PATIENCE_SECONDS: Final = 0.5
 
 _MAX_HELD_BACK: Final = 64
+
+_MAX_CHARACTERS: Final = 2_000
+"""Of one line, without its count."""
 
 
 def _never() -> bool:
@@ -98,8 +104,9 @@ class Reporter:
         finally:
             self._lock.release()
         again = f" ({unsaid} more since the last such line)" if unsaid else ""
-        # A lone surrogate in a log line breaks the handler's stream.
-        self._held_back.append((level, message.encode("ascii", "backslashreplace").decode()[:2000] + again))
+        # What is not ASCII may be more than the handler's stream can write.
+        line = visible(message[:_MAX_CHARACTERS]).encode("ascii", "backslashreplace").decode()
+        self._held_back.append((level, line[:_MAX_CHARACTERS] + again))
         if not self._is_locked_here():
             self._log()
 
@@ -129,7 +136,9 @@ class Reporter:
         if self._is_locked_here():
             return
         try:
-            _LOGGER.debug("otel_metadata failed in %s", where, exc_info=error)
+            if _LOGGER.isEnabledFor(logging.DEBUG):
+                lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
+                _LOGGER.debug("otel_metadata failed in %s\n%s", where, "\n".join(map(visible, lines)))
         except Exception:  # noqa: BLE001, S110 # as in tell
             pass
 

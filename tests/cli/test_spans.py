@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 
 from otel_metadata.cli import spans as commands
 from otel_metadata.cli.app import app
-from otel_metadata.cli.shell import visible
 from otel_metadata.cli.shown import MAX_DEPTH, duration
 from otel_metadata.client import Client
 from otel_metadata.errors import StoreError
+from otel_metadata.foreign_text import visible
 from otel_metadata.model.evaluation import Source
 from otel_metadata.seams import SystemClock
 from otel_metadata.store.sqlite import SqliteStore
@@ -614,7 +614,7 @@ def test_the_words_of_a_server_are_one_line_too(path, monkeypatch):
         raise StoreError("host: refused.\nStack trace:\n  0. \x1b[31mhere")
 
     monkeypatch.setattr(SqliteStore, "query", refuse)
-    assert call("ls") == (1, "", r"otel-metadata: host: refused. Stack trace:   0. \x1b[31mhere" + "\n")
+    assert call("ls") == (1, "", r"otel-metadata: host: refused.\nStack trace:\n  0. \x1b[31mhere" + "\n")
 
 
 def test_a_filter_error_points_at_the_place(path):
@@ -778,6 +778,17 @@ class TestProcess:
         assert plain[0].rstrip() == "4 spans, 2023-11-14, times in UTC"
         assert max(map(len, plain)) <= 72
         assert json.loads(run("ls", *EVER).stdout.splitlines()[0])["span_id"] == OTHER
+
+    def test_lines_of_json_on_a_terminal_are_obeyed_by_none(self, path):
+        """`export -` shows in ASCII what it writes as it is into a pipe."""
+        with closing(SqliteStore(path)) as store:
+            store.write([ended_span(1, trace_id=0xE, name="\x7f\x9b2J\u202e" + EVIL)])
+        code, shown = on_a_terminal("export", "-")
+        piped = run("export", "-").stdout
+        assert code == 0
+        assert shown.isascii()
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", shown)
+        assert [json.loads(line) for line in shown.splitlines()] == [json.loads(line) for line in piped.splitlines()]
 
     @pytest.mark.parametrize(
         "words",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -61,6 +62,46 @@ def test_list_shows_what_waits_and_what_was_given_up(spool):
         (number, "rejected", "type_conflict", 1) for number in (1, 2, 3)
     ]
     assert "secret" not in json.dumps([waiting, *letters])
+
+
+EVIL = "[red]\x1b]0;pwned\x07\u202e\x9b2J\u200b\n:smile:"
+
+
+@pytest.fixture
+def hostile_spool(tmp_path):
+    """A spool whose destination has a name that a terminal and rich would obey."""
+    path = tmp_path / "spool.db"
+    patches = InMemoryPatchExporter(lambda patch: CONFLICT if patch.target.span_id == 1 else DOWN)
+    pipeline = om.configure(
+        om.Destination(EVIL, RecordingSpanExporter(), patches),
+        tracer_provider=TracerProvider(shutdown_on_exit=False),
+        spool=str(path),
+    )
+    for number in (1, 2):
+        om.update_span(om.SpanRef(7, number), metadata={EVIL: 1})
+    om.flush()
+    pipeline.shutdown()
+    return path
+
+
+def test_names_are_shown_and_not_obeyed(hostile_spool, monkeypatch):
+    """On a terminal, a name has neither colours of rich nor commands of the terminal; as JSON it is exact."""
+    assert {one["destination"] for one in listed(hostile_spool)} == {EVIL}
+    monkeypatch.setattr("otel_metadata.cli.spool.speaks_json", lambda _: False)
+    monkeypatch.setenv("COLUMNS", "200")
+    code, lines, _ = call("list", "--spool", hostile_spool)
+    assert code == 0
+    shown = "\n".join(lines)
+    assert shown.count(r"[red]\x1b]0;pwned\x07\u202e\x9b2J\u200b\n:smile:") == 2
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202e]", shown)
+
+
+def test_a_path_is_one_line(tmp_path):
+    """Also in an error."""
+    code, _, error = call("list", "--spool", f"{tmp_path}/\x1b[2J\nnext")
+    assert code == 1
+    assert error.count("\n") == 1
+    assert r"\x1b[2J\nnext: no such file" in error
 
 
 def test_show_shows_values_only_when_asked(spool):

@@ -96,6 +96,12 @@ def test_a_partial_success_is_read(sender, receiver, spans):
     assert note == "the backend rejected 1 of 1 spans: bad key ***"
 
 
+def test_the_words_of_a_receiver_are_visible(sender, receiver, spans):
+    """What a terminal would obey is escaped before anybody logs it."""
+    receiver.response.partial_success.error_message = "\x1b]0;pwned\x07\u202e"
+    assert sender.send(spans, timeout_millis=5_000).notes == (r"the backend says: \x1b]0;pwned\x07\u202e",)
+
+
 def test_what_export_cannot_say_is_logged(sender, receiver, spans, caplog):
     """Through OpenTelemetry's own interface a rejected span is a line in the log."""
     receiver.response.partial_success.rejected_spans = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import logging
@@ -166,6 +167,13 @@ class TestSend:
         outcome, _ = sent(reply(200, partial(1, f"{KEY} " + "x" * 500)), headers={"authorization": f"Bearer {KEY}"})
 
         assert outcome == Delivered((f"the backend rejected 1 of 1 spans: *** {'x' * 196}…",), rejected=1)
+
+    def test_the_inside_of_credentials_does_not_come_back(self) -> None:
+        """A server that has decoded Basic credentials may repeat the password, and whatever a terminal obeys."""
+        basic = base64.b64encode(f"pk-user:{KEY}".encode()).decode()
+        said = partial(0, f"\x1b[2J{KEY} of pk-user\u202e")
+        outcome, _ = sent(reply(200, said), headers={"authorization": f"Basic {basic}"})
+        assert outcome == Delivered((r"the backend says: \x1b[2J*** of ***\u202e",))
 
     def test_a_span_that_cannot_be_encoded_raises(self) -> None:
         """Nothing is sent: whoever called finds the span by sending fewer."""

@@ -28,6 +28,7 @@ from otel_metadata.cli.llm_stub import LlmStub
 from otel_metadata.cli.shell import failures, say
 from otel_metadata.cli.shown import trace_trees
 from otel_metadata.client import Client
+from otel_metadata.foreign_text import visible
 from otel_metadata.live.captured import capture_spans
 from otel_metadata.live.current import (
     current_span_ref,
@@ -104,11 +105,11 @@ def run(keep: str = "") -> int:
         )
         if wrong:
             for line in wrong:
-                console.print(f"[red]wrong:[/] {escape(line)}")
+                console.print(f"[red]wrong:[/] {escape(visible(line))}")
             return 1
         console.print("[green]Every value is what the merge contract says.[/]")
         if keep:
-            console.print(f"The spans are in {escape(str(path))}.")
+            console.print(f"The spans are in {escape(visible(str(path)))}.")
         return 0
 
 

@@ -1,11 +1,11 @@
-"""What every command does alike: how it fails, how it speaks JSON, and which text a terminal may have."""
+"""What every command does alike: how it fails, and how it speaks JSON."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -14,14 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 from otel_metadata.errors import FilterError, OtelMetadataError
+from otel_metadata.foreign_text import visible
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
 
-__all__ = ["Commands", "fail", "failures", "one_or_many", "print_json", "say", "speaks_json", "visible"]
+__all__ = ["Commands", "fail", "failures", "in_ascii", "one_or_many", "print_json", "say", "speaks_json"]
 
 # The class has no public name that every release has: earlier ones take it from click, later ones have their own.
 _UsageError: Final[type[Any]] = typer.BadParameter.__bases__[0]
+
+
+_NOT_PLAIN: Final = re.compile(r"[^\n\x20-\x7e]")
 
 
 class Commands(TyperGroup):
@@ -67,35 +71,22 @@ def _tell_usage_error(error: Any) -> None:
     say(f"{message}{'' if message.endswith(('.', '?')) else '.'} See {command} --help.")
 
 
-def visible(text: str) -> str:
-    """Return *text* on one line, with escapes for what a terminal would obey instead of showing.
-
-    Names and values come from everywhere: an escape sequence in one could clear the screen, a line break the table, and
-    a mark of writing direction turn what stands beside it around.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or unicodedata.category(char) == "Zs" else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
-
-
-def fail(message: str) -> NoReturn:
-    """Say what is wrong on standard error and end with exit code 1.
-
-    Args:
-        message: One line; further ones only point into what the user wrote.
-    """
-    say(message)
+def fail(message: str, *more: str) -> NoReturn:
+    """Say what is wrong on standard error and end with exit code 1; the arguments are those of `say`."""
+    say(message, *more)
     raise typer.Exit(1)
 
 
-def say(message: str) -> None:
-    """Write *message* to standard error, where it does not get into what is piped."""
+def say(message: str, *more: str) -> None:
+    """Write *message* to standard error, where it does not get into what is piped.
+
+    Args:
+        message: One line.
+        more: Lines below it, which point into what the user wrote.
+    """
     if sys.stderr is not None:  # whoever started us may have closed it
-        typer.echo(_encodable(f"otel-metadata: {_visible_lines(message)}", sys.stderr.encoding), err=True)
+        lines = "\n".join(map(visible, (f"otel-metadata: {message}", *more)))
+        typer.echo(_encodable(lines, sys.stderr.encoding), err=True)
 
 
 @contextmanager
@@ -112,9 +103,9 @@ def failures() -> Iterator[None]:
     try:
         yield
     except FilterError as error:
-        fail(f"{error}")
+        fail(*f"{error}".split("\n"))
     except OtelMetadataError as error:
-        fail(" ".join(f"{error}".splitlines()))  # a server's words may have several
+        fail(f"{error}")
     except BrokenPipeError:
         raise  # who reads has enough, as `head` does; it is no failure of ours to speak of
     except OSError as error:
@@ -127,8 +118,13 @@ def speaks_json(chosen: bool | None) -> bool:
 
 
 def print_json(facts: Json) -> None:
-    """Print *facts* as JSON on one line, in ASCII."""
-    typer.echo(json.dumps(facts, ensure_ascii=True))
+    """Print *facts* as JSON on one line, in ASCII without control characters."""
+    typer.echo(in_ascii(json.dumps(facts)))
+
+
+def in_ascii(text: str) -> str:
+    """Return JSON that says the same in ASCII, without control characters but line ends."""
+    return _NOT_PLAIN.sub(lambda found: "".join(f"\\u{unit:04x}" for unit in _utf16(found[0])), text)
 
 
 def one_or_many(count: int, noun: str) -> str:
@@ -136,8 +132,9 @@ def one_or_many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _visible_lines(text: str) -> str:
-    return "\n".join(visible(line) for line in text.split("\n"))
+def _utf16(char: str) -> tuple[int, ...]:
+    data = char.encode("utf-16-be", "surrogatepass")
+    return tuple(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
 
 
 def _encodable(text: str, encoding: str | None) -> str:

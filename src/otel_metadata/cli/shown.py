@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from otel_metadata.cli.shell import one_or_many, visible
+from otel_metadata.cli.shell import one_or_many
+from otel_metadata.foreign_text import visible
 from otel_metadata.model.merge import json_text
 
 if TYPE_CHECKING:

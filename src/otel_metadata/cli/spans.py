@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Final, cast
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, cast
 
 import typer
 from rich.console import Console
@@ -27,11 +27,12 @@ from otel_metadata.cli.given import (
     status_of,
     whole_number,
 )
-from otel_metadata.cli.shell import fail, failures, one_or_many, print_json, say, speaks_json, visible
+from otel_metadata.cli.shell import fail, failures, in_ascii, one_or_many, print_json, say, speaks_json
 from otel_metadata.cli.shown import span_table, trace_trees
 from otel_metadata.client import Client
 from otel_metadata.client.page import record_to_dict
 from otel_metadata.errors import FileError, MissingExtraError
+from otel_metadata.foreign_text import visible
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.pipeline import default_store
@@ -328,7 +329,7 @@ def export(
             # A line of progress would get among the lines of spans.
             progress = False if sys.stdout.isatty() else None
             spans.export_to_jsonl(
-                sys.stdout.buffer,
+                cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer,
                 project=project,
                 start_time=start_time,
                 end_time=end_time,
@@ -431,6 +432,17 @@ def _format_of(path: str, chosen: _Format | None) -> _Format:
             param_hint="PATH",
         )
     return chosen or _Format(suffix)
+
+
+class _Terminal:
+    """Standard output for lines of JSON, where somebody looks at it."""
+
+    def writelines(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            sys.stdout.write(in_ascii(line.decode()))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def _console() -> Console:

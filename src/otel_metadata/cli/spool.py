@@ -14,6 +14,7 @@ from rich.table import Table
 
 from otel_metadata.cli.shell import fail, print_json, speaks_json
 from otel_metadata.errors import OtelMetadataError
+from otel_metadata.foreign_text import visible
 from otel_metadata.late import dead_letters
 from otel_metadata.late.spool import Spool, SpoolSettings
 from otel_metadata.model.dead_letter import DeadLetter
@@ -61,15 +62,18 @@ def list_(path: _Path = "", as_json: _AsJson = False) -> None:
             for letter in letters:
                 print_json({"kind": "dead_letter", **_summary(letter)})
             return
-        console = Console()
+        console = Console(highlight=False, markup=False, emoji=False)
         if not found and not letters:
-            console.print(f"{spool.path}: nothing waits, and nothing was given up.")
+            console.print(f"{visible(spool.path)}: nothing waits, and nothing was given up.")
         if found:
             names = ("destination", "updates", "held spans", "oldest")
             table = Table(*names, title="waits", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
             for one in found:
                 table.add_row(
-                    one.destination or "(damaged)", str(one.updates), str(one.spans), _age(now_ns - one.oldest_ns)
+                    visible(one.destination) or "(damaged)",
+                    str(one.updates),
+                    str(one.spans),
+                    _age(now_ns - one.oldest_ns),
                 )
             console.print(table)
         if letters:
@@ -82,9 +86,9 @@ def list_(path: _Path = "", as_json: _AsJson = False) -> None:
             for letter in letters:
                 table.add_row(
                     str(letter.id),
-                    letter.destination,
-                    _target(letter.target),
-                    letter.reason,
+                    visible(letter.destination),
+                    visible(_target(letter.target)),
+                    visible(letter.reason),
                     str(letter.tries),
                     _age(now_ns - letter.died_ns),
                 )
@@ -157,7 +161,7 @@ def drain(
         lost = sum(stats.lost.values())
         is_clean = is_clean and not lost and not stats.handed_over
         typer.echo(
-            f"{name}: {stats.adopted} taken over, {stats.delivered} delivered, {lost} given up, "
+            f"{visible(name)}: {stats.adopted} taken over, {stats.delivered} delivered, {lost} given up, "
             f"{stats.handed_over} left in the spool."
         )
     raise typer.Exit(0 if is_clean else 1)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO, final
 
+from otel_metadata.foreign_text import visible
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected
 
@@ -36,11 +37,11 @@ class ConsolePatchExporter:
         outcomes: list[Outcome] = []
         for patch in patches:
             parts = (
-                # JSON also escapes line ends and terminal codes, which a key may have.
+                # As JSON, so that a key ends where it ends.
                 f"{name[0]}.{name[1]}{'.' + json_text(name[2])[1:-1] if name[2] else ''}={json_text(value)}"
                 for name, (value, _) in sorted(patch.fields.items())
             )
-            line = f"patch {patch.target} {' '.join(parts)}\n"
+            line = visible(f"patch {patch.target} {' '.join(parts)}") + "\n"
             try:
                 out.write(line.encode("ascii", "backslashreplace").decode())
                 out.flush()

@@ -22,13 +22,13 @@ import socket
 import ssl
 import threading
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
@@ -37,6 +37,7 @@ from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from otel_metadata._version import __version__
 from otel_metadata.errors import ConfigurationError, shown_url
+from otel_metadata.foreign_text import without_secrets
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock
@@ -51,7 +52,6 @@ __all__ = [
     "retry_after_millis",
     "split_url",
     "with_path",
-    "without_words",
 ]
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -63,7 +63,6 @@ FailureKind: TypeAlias = Literal["name", "refused", "timeout", "broken", "tls", 
 _MONOTONIC_NS: Final = SystemClock.monotonic_ns
 _PIECE_BYTES: Final = 16 * 1024
 _DEFAULT_HEADERS: Final = {"accept-encoding": "identity", "user-agent": f"otel-metadata/{__version__}"}
-_MIN_KEY_CHARACTERS: Final = 8
 _UNREACHABLE: Final = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _HEADER_VALUE: Final = re.compile("[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; what Latin-1 can say
@@ -226,15 +225,6 @@ def with_path(url: str, path: str) -> str:
     return f"{address}{path}{query}"
 
 
-def without_words(text: str, secrets: Iterable[str]) -> str:
-    """Return *text* with every word of *secrets* replaced by `***`, but for very short ones."""
-    for secret in secrets:
-        for word in secret.split():
-            if len(word) >= _MIN_KEY_CHARACTERS:
-                text = text.replace(word, "***")
-    return text
-
-
 @final
 class HttpClient:
     """Requests to one address, over one connection that is opened when it is needed and kept.
@@ -364,9 +354,8 @@ class HttpClient:
                 self._lock.release()
 
     def without_keys(self, text: str) -> str:
-        """Return a server's text without the words of the client's headers and of the query of its URL."""
-        in_query = (value for _, value in parse_qsl(self._query))
-        return without_words(text, [*self._headers.values(), *re.split("[&=]", self._query), *in_query])
+        """Return a server's text as it may be shown, without the secrets in the client's headers and query."""
+        return without_secrets(text, self._headers, self._query)
 
     def _drop(self) -> None:
         connection, self._connection, self._socket = self._connection, None, None

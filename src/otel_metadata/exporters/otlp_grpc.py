@@ -22,8 +22,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 
 from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.exporters import otlp_environment
-from otel_metadata.exporters.http import MAX_RETRY_AFTER_MILLIS, without_words
+from otel_metadata.exporters.http import MAX_RETRY_AFTER_MILLIS
 from otel_metadata.exporters.otlp_sender import OtlpSender, judged
+from otel_metadata.foreign_text import without_secrets
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import after_fork_in_child
 
@@ -110,8 +111,7 @@ class _Channel:
             return _outcome_of(error)
         except ValueError:  # the channel was closed meanwhile
             return Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
-        keys = [value for _, value in self._metadata]
-        return judged(response.partial_success, count, lambda text: without_words(text, keys))
+        return judged(response.partial_success, count, lambda text: without_secrets(text, dict(self._metadata)))
 
     def close(self) -> None:
         """Close the channel, from any thread; a request that waits for its answer ends."""

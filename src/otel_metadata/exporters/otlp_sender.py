@@ -65,7 +65,7 @@ def judged(partial_success: Any, count: int, without_keys: Callable[[str], str])
     Args:
         partial_success: Of spans or of log records.
         count: How many were sent.
-        without_keys: Takes the user's keys out of the receiver's text.
+        without_keys: Makes the receiver's text visible, and takes the user's keys out of it.
     """
     fields = {field.name: getattr(partial_success, field.name) for field in partial_success.DESCRIPTOR.fields}
     said, what = fields.pop("error_message"), "spans" if "rejected_spans" in fields else "log records"

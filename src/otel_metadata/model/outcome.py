@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
+from otel_metadata.foreign_text import visible
+
 __all__ = ["Delivered", "DeliveryError", "ErrorType", "NotKept", "Outcome", "Pause", "Rejected", "Retry"]
 
 ErrorType: TypeAlias = Literal[
@@ -31,11 +33,15 @@ class DeliveryError:
 
     Attributes:
         type: See `ErrorType`.
-        message: A sentence for people. Never a metadata value, never a key of the user's account.
+        message: A sentence for people, on one line. Never a metadata value, never a key of the user's account.
     """
 
     type: ErrorType
     message: str
+
+    def __post_init__(self) -> None:
+        """Escape what a terminal would obey: names in the message come from everywhere."""
+        object.__setattr__(self, "message", visible(f"{self.message}"))
 
 
 @final

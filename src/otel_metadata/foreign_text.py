@@ -1,0 +1,94 @@
+"""Text of others, as it may be shown: in a log line, in the message of an error, on a terminal.
+
+A span, a file, a server or an exception may say anything. An escape sequence could clear the screen, a line break add
+a line to a log, and a mark of writing direction turn what stands beside it around; a server may repeat the key that it
+was sent. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Final
+from urllib.parse import parse_qsl, quote
+
+__all__ = ["visible", "without_secrets"]
+
+# Characters that Python takes for printable and that take no room: they hide text, or make two names look alike.
+# Source: Unicode, DerivedCoreProperties, Default_Ignorable_Code_Point; without U+FE00 to U+FE0F, which emoji need.
+_BLANK: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\U000e0100-\U000e01ef]")
+
+_SECRET_NAME: Final = re.compile(r"auth|cookie|key|pass|secret|sign|token", re.IGNORECASE)
+_SCHEMES: Final = frozenset({"apikey", "basic", "bearer", "digest", "negotiate", "token"})
+
+# A shorter word is in many sentences. What has the name of a secret is one, though, as soon as it can be told apart.
+_LEAST: Final = 8
+_LEAST_OF_SECRET: Final = 4
+
+
+def visible(text: str) -> str:
+    """Return *text* on one line, with escapes for what a terminal or a log would obey instead of showing."""
+    if text.isprintable() and (text.isascii() or _BLANK.search(text) is None):
+        return text
+    return "".join(char if _is_shown(char) else _escape(char) for char in text)
+
+
+def without_secrets(text: str, headers: Mapping[str, str], query: str = "") -> str:
+    """Return a peer's *text*, visible, with `***` for every secret that was sent to it.
+
+    Secrets are the values of headers and of the query and their words, in each form in which a peer may repeat them:
+    encoded, in any case, and what is inside of Basic credentials.
+
+    Args:
+        text: What the peer says.
+        headers: Of the request.
+        query: Of its URL.
+    """
+    shown = visible(text)
+    forms = {form for secret in _secrets(headers, query) for form in _forms(secret)}
+    if not forms:
+        return shown
+    # The longest first: one secret may be the beginning of another.
+    pattern = "|".join(map(re.escape, sorted(forms, key=lambda form: (-len(form), form))))
+    return re.sub(pattern, "***", shown, flags=re.IGNORECASE)
+
+
+def _is_shown(char: str) -> bool:
+    if char.isprintable():
+        return _BLANK.match(char) is None
+    return unicodedata.category(char) == "Zs"
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _secrets(headers: Mapping[str, str], query: str) -> Iterator[str]:
+    pairs = [part.partition("=") for part in query.split("&")]
+    given = [(name, value or name) for name, _, value in pairs]  # a key may stand there alone
+    for name, value in [*headers.items(), *given, *parse_qsl(query)]:
+        least = _LEAST_OF_SECRET if _SECRET_NAME.search(name) else _LEAST
+        words = [value.strip(), *value.split(), *re.split(r"[\s,;=\"]+", value)]
+        for word in [*words, *(part for inside in map(_decoded, words) for part in (inside, *inside.split(":", 1)))]:
+            if len(word) >= least and word.lower() not in _SCHEMES:
+                yield word
+
+
+def _decoded(word: str) -> str:
+    """Return what a word says in base64, as user and password do; "" where it is none, or says no text."""
+    try:
+        text = base64.b64decode(word + "=" * (-len(word) % 4), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return ""
+    return text if text.isprintable() else ""
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield secret
+    yield visible(secret)
+    yield quote(secret, safe="")
+    yield json.dumps(secret)[1:-1]
