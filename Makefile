@@ -14,6 +14,12 @@ export UV_PYTHON_DOWNLOADS := never
 unexport VIRTUAL_ENV
 unexport PYTHONPATH
 
+# The other Pythons that are tested. The first of a release is as good as its last: 3.12.0 warns where 3.12.4 does not.
+PYTHONS := oldest between newest
+PYTHON_oldest := 3.10
+PYTHON_between := 3.12
+PYTHON_newest := 3.13
+
 # The path of Python $(1), where this machine has one; pyenv gives it only when asked by name.
 find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null || \
   $(UV) python find --system --quiet $(1) 2>/dev/null
@@ -32,7 +38,7 @@ heading = @printf '\n== %s\n'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test coverage test-in-process test-others test-openai-v2 check fix bench stress test-ends \
-  test-oldest-if-there test-newest-if-there test-oldest test-newest test-backends test-clickhouse wheel-test constraints clean
+  $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-clickhouse wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -96,24 +102,20 @@ stress: .venv/.installed ## kill, starve, fork and damage it, and count what is 
 	  printf '%s s\n' "$$(($$(date +%s) - start))"; done; \
 	  if [ -n "$$failed" ]; then printf '\nstress: not as promised:%s\n' "$$failed"; exit 1; fi
 
-test-ends: | $(UV) ## run the tests with the oldest and with the newest Python and OpenTelemetry
-	@$(AT_ONCE) test-oldest-if-there test-newest-if-there
+test-ends: | $(UV) ## run the tests with Python 3.10, 3.12 and 3.13, with the oldest and the newest OpenTelemetry
+	@$(AT_ONCE) $(PYTHONS:%=test-%-if-there)
 
-test-oldest-if-there: | $(UV)
-	@if python=$$($(call find_python,3.10)); then $(MAKE) --no-print-directory test-oldest; \
-	  else printf '\n== tests, oldest end\nNOT RUN: Python 3.10 is not on this machine.\n'; fi
-
-test-newest-if-there: | $(UV)
-	@if python=$$($(call find_python,3.13)); then $(MAKE) --no-print-directory test-newest; \
-	  else printf '\n== tests, newest end\nNOT RUN: Python 3.13 is not on this machine.\n'; fi
+$(PYTHONS:%=test-%-if-there): test-%-if-there: | $(UV)
+	@if python=$$($(call find_python,$(PYTHON_$*))); then $(MAKE) --no-print-directory test-$*; \
+	  else printf '\n== tests, $*\nNOT RUN: Python $(PYTHON_$*) is not on this machine.\n'; fi
 
 test-oldest: .venv-oldest/.installed
-	$(heading) "tests, oldest end: Python 3.10, OpenTelemetry 1.30, every floor of pyproject.toml"
+	$(heading) "tests, oldest end: Python $(PYTHON_oldest), OpenTelemetry 1.30, every floor of pyproject.toml"
 	@OTEL_METADATA_TEST_INSTRUMENTORS=openinference .venv-oldest/bin/python -m pytest tests
 
-test-newest: .venv-newest/.installed
-	$(heading) "tests, newest end: Python 3.13, everything as in constraints.txt"
-	@.venv-newest/bin/python -m pytest tests
+test-between test-newest: test-%: .venv-%/.installed
+	$(heading) "tests, $*: Python $(PYTHON_$*), everything as in constraints.txt"
+	@.venv-$*/bin/python -m pytest tests
 
 test-backends: .venv/.installed $(SDKS:%=.venv-%/.installed) $(SERVERS:%=.venv-%/.installed) ## run what needs a vendor's own SDK or server; on loopback
 	@status=0; for sdk in $(SDKS); do \
@@ -160,8 +162,8 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	  --output-file constraints-oldest.txt
 
 clean: ## remove the environments, the caches and what was built
-	@rm -rf .venv .venv-openai-v2 .venv-oldest .venv-newest \
-	  .venv-clickhouse $(SDKS:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
+	@rm -rf .venv .venv-openai-v2 .venv-clickhouse $(PYTHONS:%=.venv-%) \
+	  $(SDKS:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks stress examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -169,8 +171,10 @@ clean: ## remove the environments, the caches and what was built
 
 $(UV):
 	$(heading) "environment .venv"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python %d.%d is too old; expected 3.10 or newer. Name one with: make PYTHON=python3.12" % sys.version_info[:2])'
-	@$(PYTHON) -m venv .venv
+	@python=$$($(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null || \
+	  $(call find_python,$(PYTHON:python%=%)) || echo "$(PYTHON)"); \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python %d.%d is too old; expected 3.10 or newer. Name one with: make PYTHON=python3.12" % sys.version_info[:2])' && \
+	  "$$python" -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt uv
 
 .venv/.installed: pyproject.toml constraints.txt | $(UV)
@@ -216,14 +220,14 @@ $(SDKS:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constraints-%.t
 
 .venv-oldest/.installed: pyproject.toml constraints-oldest.txt | $(UV)
 	$(heading) "environment .venv-oldest: installing (once)"
-	@$(UV) venv --quiet --clear --python "$$($(call find_python,3.10))" .venv-oldest
+	@$(UV) venv --quiet --clear --python "$$($(call find_python,$(PYTHON_oldest)))" .venv-oldest
 	@$(UV_INSTALL) --python .venv-oldest --constraint constraints-oldest.txt \
 	  --build-constraint constraints-oldest.txt --editable '.[$(EXTRAS)]' --group test
 	@touch $@
 
-.venv-newest/.installed: pyproject.toml constraints.txt | $(UV)
-	$(heading) "environment .venv-newest: installing (once)"
-	@$(UV) venv --quiet --clear --python "$$($(call find_python,3.13))" .venv-newest
-	@$(UV_INSTALL) --python .venv-newest --constraint constraints.txt \
+.venv-between/.installed .venv-newest/.installed: .venv-%/.installed: pyproject.toml constraints.txt | $(UV)
+	$(heading) "environment .venv-$*: installing (once)"
+	@$(UV) venv --quiet --clear --python "$$($(call find_python,$(PYTHON_$*)))" ".venv-$*"
+	@$(UV_INSTALL) --python ".venv-$*" --constraint constraints.txt \
 	  --build-constraint constraints.txt --editable '.[$(EXTRAS)]' --group test --group instrumentors
 	@touch $@

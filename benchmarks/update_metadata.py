@@ -98,11 +98,12 @@ def verdicts(spans: list[StoredSpan]) -> pd.DataFrame:
 
 
 def written(path: Path) -> list[tuple[object, ...]]:
-    """Return the rows of a store's fields, in the order in which they were written."""
+    """Return what the store's statement wrote, row by row, in the order in which it was written."""
     store = SqliteStore(path)
     with store._opened() as connection:
         rows = connection.execute(
-            "SELECT trace_id, span_id, level, kind, key, value, ns, writer FROM fields ORDER BY ns, writer, key DESC"
+            "SELECT trace_id, span_id, level, kind, key, value, ns, writer, trace_id, span_id "
+            "FROM fields ORDER BY ns, writer, key DESC"
         ).fetchall()
     store.close()
     return rows
@@ -110,7 +111,7 @@ def written(path: Path) -> list[tuple[object, ...]]:
 
 def upsert(store: SqliteStore, rows: list[tuple[object, ...]], more_ns: int) -> None:
     """Write rows with the store's statement and nothing else; *more_ns* makes them newer than those that are there."""
-    newer = [(*row[:6], row[6] + more_ns, row[7]) for row in rows] if more_ns else rows
+    newer = [(*row[:6], row[6] + more_ns, *row[7:]) for row in rows] if more_ns else rows
     with store._opened() as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany(sqlite._MERGE_FIELD, newer)
