@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import os
 
 import pytest
 
 from otel_metadata import reporting
-from otel_metadata.reporting import REPEAT_AFTER_NS, Reporter
+from otel_metadata.reporting import REPEAT_AFTER_NS, Reporter, after_fork_in_child
 
 
 @pytest.fixture
@@ -109,3 +111,58 @@ def test_a_test_can_have_failures_raised_again():
     with pytest.raises(ValueError, match="boom"):
         reporter.failed("on_end", ValueError("boom"))
     assert reporter.internal_errors == 1
+
+
+class Renewed:
+    """Says that it was called in the child."""
+
+    def __init__(self, name, said):
+        self.name, self.said = name, said
+        after_fork_in_child(self.renew)
+
+    def renew(self):
+        if self.name == "broken":
+            raise RuntimeError
+        self.said.append(self.name)
+
+
+def test_hooks_of_a_fork_are_given_back(monkeypatch):
+    """A thousand clients that come and go leave no hook with Python, which never gives one back, and no reference."""
+    hooks = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **given: hooks.append(given))
+
+    class Client:
+        def __init__(self):
+            after_fork_in_child(self.renew)
+
+        def renew(self):
+            pass
+
+    kept = Client()
+    for _ in range(1_000):
+        Client()
+    gc.collect()
+    assert len(hooks) == 1
+    assert len(reporting._of_functions.pop(Client.renew)) == 1
+    assert kept
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_renews_what_lives(monkeypatch):
+    """In the order in which it was made; what is gone is not called, and one that fails holds up no other."""
+    monkeypatch.setattr(reporting.REPORTER, "reraise", False)
+    said = []
+    alive = [Renewed("first", said), Renewed("broken", said), Renewed("last", said)]
+    Renewed("gone", said)
+    gc.collect()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writing, " ".join(said).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        assert pipe.read() == b"first last"
+    assert said == []
+    assert alive

@@ -30,7 +30,7 @@ from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.live import routing, settings
 from otel_metadata.reporting import REPORTER
-from otel_metadata.seams import SystemClock
+from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.span_processor import MetadataSpanProcessor
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def flush(timeout_millis: int = 30_000) -> bool:
         Whether everything that waited at the call has arrived; False too when nothing is configured.
     """
     try:
-        return _flush(_processors(), timeout_millis)
+        return _flush(_processors(), bounded_millis(timeout_millis, 30_000))
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("flush", error)
         return False
@@ -283,6 +283,7 @@ def shutdown(timeout_millis: int = 5_000) -> None:
     """
     global _closed  # noqa: PLW0603 # for stats()
     try:
+        timeout_millis = bounded_millis(timeout_millis, 5_000)
         processors = _added()  # the one of configure() is there until it is shut down
         deadline_ns = _CLOCK.monotonic_ns() + timeout_millis * 1_000_000
         if len(processors) > 1:

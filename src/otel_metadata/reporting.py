@@ -6,6 +6,7 @@ counted and logged here. A test switches `reraise` on, so that a swallowed bug c
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -14,9 +15,13 @@ import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Final, final
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast, final
 
 from otel_metadata.foreign_text import visible
+
+if TYPE_CHECKING:
+    from types import MethodType
 
 __all__ = ["REPORTER", "Reporter", "after_fork_in_child"]
 
@@ -38,18 +43,35 @@ def _never() -> bool:
     return False
 
 
+_of_functions: Final[dict[Callable[..., None], dict[int, weakref.WeakMethod[Callable[[], None]]]]] = {}
+_numbers: Final = itertools.count()
+
+
 def after_fork_in_child(method: Callable[[], None]) -> None:
-    """Call a bound *method* in every forked child, as long as its object lives; nothing where there is no fork."""
+    """Call a bound *method* in every forked child, as long as its object lives; nothing where there is no fork.
+
+    Python gives no hook back. There is one for each function, so that objects that come and go leave nothing behind;
+    and no fewer, so that it comes after the hooks of what the module of the function has imported.
+    """
     if not hasattr(os, "register_at_fork"):
         return
-    weak = weakref.WeakMethod(method)
+    function = cast("MethodType", method).__func__
+    made: dict[int, weakref.WeakMethod[Callable[[], None]]] = {}
+    methods = _of_functions.setdefault(function, made)
+    if methods is made:
+        os.register_at_fork(after_in_child=partial(_call_all, methods))
+    number = next(_numbers)
+    methods[number] = weakref.WeakMethod(method, lambda _: methods.pop(number, None))
 
-    def call() -> None:
-        alive = weak()
-        if alive is not None:
-            alive()
 
-    os.register_at_fork(after_in_child=call)
+def _call_all(methods: dict[int, weakref.WeakMethod[Callable[[], None]]]) -> None:
+    for weak in tuple(methods.values()):
+        method = weak()
+        try:
+            if method is not None:
+                method()
+        except Exception as error:  # noqa: BLE001 # the other objects need theirs
+            REPORTER.failed("after_fork", error)
 
 
 @final

@@ -6,11 +6,12 @@ Each is an interface with the real implementations and a fake beside it: exporte
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, runtime_checkable
 
 from otel_metadata.reporting import after_fork_in_child
 
@@ -218,6 +219,26 @@ class Clock(Protocol):
         ...
 
 
+MAX_TIMEOUT_MILLIS: Final = 2_000_000_000
+"""The longest wait, 23 days: of a longer one some system calls make an error, and others none at all."""
+
+
+def bounded_millis(timeout_millis: object, default_millis: int) -> int:
+    """Return a time that a caller gave as whole milliseconds from 0 to `MAX_TIMEOUT_MILLIS`. Never raises.
+
+    Args:
+        timeout_millis: A number of any kind and size; below 0 it is 0.
+        default_millis: What None, NaN and what is no number stand for.
+    """
+    try:
+        if isinstance(timeout_millis, int):
+            return min(max(int(timeout_millis), 0), MAX_TIMEOUT_MILLIS)
+        millis = float(timeout_millis)  # type: ignore[arg-type] # what is none raises
+        return default_millis if math.isnan(millis) else int(min(max(millis, 0), MAX_TIMEOUT_MILLIS))
+    except Exception:  # noqa: BLE001 # numbers of others
+        return default_millis
+
+
 @final
 class SystemClock:
     """The machine's clocks."""
@@ -228,7 +249,7 @@ class SystemClock:
     @staticmethod
     def wait(event: threading.Event, timeout_ns: int | None) -> bool:
         """Wait on the event."""
-        return event.wait(None if timeout_ns is None else max(timeout_ns, 0) / 1e9)
+        return event.wait(None if timeout_ns is None else min(max(timeout_ns, 0) / 1e9, MAX_TIMEOUT_MILLIS / 1e3))
 
 
 @final

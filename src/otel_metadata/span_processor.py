@@ -33,7 +33,7 @@ from otel_metadata.live.values import masked
 from otel_metadata.model.receipt import Routed
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.reporting import REPORTER, after_fork_in_child
-from otel_metadata.seams import SystemClock
+from otel_metadata.seams import SystemClock, bounded_millis
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -173,7 +173,7 @@ class MetadataSpanProcessor(SpanProcessor):
         """
         if self.must_not_wait or any(worker.runs_here for worker in self.workers):
             return False  # an exporter that flushes its own pipeline: it would wait for itself
-        deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
+        deadline_ns = self._clock.monotonic_ns() + bounded_millis(timeout_millis, 30_000) * 1_000_000
         finishes = [worker.begin_flush(deadline_ns) for worker in self.workers]
         answers = [finish() for finish in finishes]  # each is waited for, also after one failed
         return all(answers)
@@ -186,7 +186,7 @@ class MetadataSpanProcessor(SpanProcessor):
         `must_not_wait` it begins, and returns; the workers send meanwhile, and the next call, at the latest the one at
         exit, waits for them.
         """
-        deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
+        deadline_ns = self._clock.monotonic_ns() + bounded_millis(timeout_millis, 5_000) * 1_000_000
         if not self._is_shut_down:
             self._is_shut_down = True
             routing.remove_router(self)

@@ -43,6 +43,21 @@ LONG_MILLIS = 30_000
 SHORT_MILLIS = 200
 KEY = "sk-secret-0123456789"
 
+# Python's int() takes most of them.
+NO_CHUNK_SIZES = (
+    b"-1",
+    b"-fffffff",
+    b"+5",
+    b"0x5",
+    b" 5",
+    b"5_0",
+    b"",
+    b"\xd9\xa5",
+    b"f" * 17,
+    b"0" * 2_000 + b"5",
+    b"5 5",
+)
+
 # Self-signed, for 127.0.0.1, valid from 2020 to 2120, with its key. Nothing but these tests trusts it.
 CERTIFICATE = """\
 -----BEGIN PRIVATE KEY-----
@@ -351,6 +366,8 @@ class TestFailures:
             then_closed(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"),
             then_closed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nha"),
             then_closed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+            # Kept open: nothing but the length itself says that it is none.
+            *(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\nhallo" % size for size in NO_CHUNK_SIZES),
             then_closed(b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nab"),
             then_closed(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"text")[:-9]),
             then_closed(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nno gzip"),
@@ -363,7 +380,7 @@ class TestFailures:
             then_closed(b"HTTP/1.1 abc OK\r\n\r\n"),
             then_closed(b""),
         ],
-        ids=range(15),
+        ids=range(15 + len(NO_CHUNK_SIZES)),
     )
     def test_what_is_no_whole_answer_is_broken(self, clients: list[HttpClient], answer: Answer) -> None:
         """Reset, cut off, or no HTTP at all: there is no answer, whatever its status was."""
@@ -389,6 +406,28 @@ class TestFailures:
             failure = ask(server.url, clients, SHORT_MILLIS)
             assert isinstance(failure, Failure)
             assert failure.kind == "timeout"
+
+    @pytest.mark.parametrize(
+        ("start", "more"),
+        [
+            (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;%s\r\nx\r\n" % (b"x" * 900)),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: x\r\n"),
+        ],
+        ids=["interim", "chunks", "trailers"],
+    )
+    def test_an_answer_without_end_is_left(self, clients: list[HttpClient], start: bytes, more: bytes) -> None:
+        """Not its time but its size ends it: what is around a body counts too."""
+
+        def endless(connection: socket.socket, stopping: threading.Event) -> None:
+            connection.sendall(start)
+            while not stopping.is_set():
+                connection.sendall(more * 1_000)
+
+        with Loopback(endless) as server:
+            failure = ask(server.url, clients)
+            assert isinstance(failure, Failure)
+            assert failure.kind == "broken"
 
     def test_a_server_that_does_not_read_is_left(self, clients: list[HttpClient]) -> None:
         """Sending a body that nobody takes ends in time."""

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, final, runtime_chec
 
 from otel_metadata.model.outcome import DeliveryError, Pause
 from otel_metadata.reporting import after_fork_in_child
+from otel_metadata.seams import bounded_millis
 
 __all__ = ["EXTRA", "ArizeClient", "Calls", "NoClientError", "connect"]
 
@@ -167,7 +168,7 @@ class Calls:
         thread = self._thread
         self._stop()
         if thread is not None:
-            thread.join(timeout_millis / 1_000)
+            thread.join(bounded_millis(timeout_millis, 5_000) / 1_000)
 
     def _stop(self) -> None:
         if self._thread is not None:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.http import with_path
+from otel_metadata.seams import bounded_millis
 
 __all__ = [
     "DEFAULT_TIMEOUT_MILLIS",
@@ -108,4 +109,4 @@ def timeout_millis(signal: Signal) -> int:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise ConfigurationError(name, text, "a number of seconds above 0, for example 10")
-    return max(int(seconds * 1000), 1)
+    return max(bounded_millis(seconds * 1000, DEFAULT_TIMEOUT_MILLIS), 1)

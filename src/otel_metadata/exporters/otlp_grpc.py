@@ -27,6 +27,7 @@ from otel_metadata.exporters.otlp_sender import OtlpSender, judged
 from otel_metadata.foreign_text import without_secrets
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import after_fork_in_child
+from otel_metadata.seams import bounded_millis
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -105,7 +106,9 @@ class _Channel:
             client = self._client
         try:
             response = client.Export(
-                request, metadata=self._metadata, timeout=min(timeout_millis, self.timeout_millis) / 1000
+                request,
+                metadata=self._metadata,
+                timeout=min(bounded_millis(timeout_millis, self.timeout_millis), self.timeout_millis) / 1000,
             )
         except grpc.RpcError as error:
             return _outcome_of(error)

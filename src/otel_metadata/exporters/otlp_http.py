@@ -23,7 +23,7 @@ from otel_metadata.exporters import otlp_environment
 from otel_metadata.exporters.http import HttpClient, Reply, outcome_of
 from otel_metadata.exporters.otlp_sender import OtlpSender, judged
 from otel_metadata.model.outcome import DeliveryError, Outcome, Retry
-from otel_metadata.seams import SystemClock
+from otel_metadata.seams import SystemClock, bounded_millis
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -56,7 +56,11 @@ class _Address:
             names["url"], endpoint = otlp_environment.http_endpoint(signal)
         if headers is None:
             names["headers"], headers = otlp_environment.headers(signal)
-        self.timeout_millis = otlp_environment.timeout_millis(signal) if timeout_millis is None else timeout_millis
+        self.timeout_millis = (
+            otlp_environment.timeout_millis(signal)
+            if timeout_millis is None
+            else bounded_millis(timeout_millis, otlp_environment.DEFAULT_TIMEOUT_MILLIS)
+        )
         self._encoding, self._compress = _compression(signal, compression)
         files: dict[str, str | None] = {}
         for argument in ("certificate", "client_certificate", "client_key"):
@@ -76,7 +80,7 @@ class _Address:
             "POST",
             body=self._compress(message),
             headers=headers,
-            timeout_millis=min(timeout_millis, self.timeout_millis),
+            timeout_millis=min(bounded_millis(timeout_millis, self.timeout_millis), self.timeout_millis),
         )
         outcome = outcome_of(answer, SystemClock.wall_ns())
         if outcome is not None:

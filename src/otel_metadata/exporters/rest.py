@@ -14,7 +14,7 @@ import orjson
 
 from otel_metadata.exporters.http import Failure, HttpClient, outcome_of
 from otel_metadata.model.outcome import DeliveryError, Outcome, Pause, Retry
-from otel_metadata.seams import SystemClock
+from otel_metadata.seams import SystemClock, bounded_millis
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
@@ -53,7 +53,7 @@ class Budget:
     def __init__(self, timeout_millis: int, clock: Clock = _CLOCK) -> None:
         """Begin now."""
         self._clock = clock
-        self._until_ns = clock.monotonic_ns() + timeout_millis * 1_000_000
+        self._until_ns = clock.monotonic_ns() + bounded_millis(timeout_millis, 10_000) * 1_000_000
 
     @property
     def left_millis(self) -> int:

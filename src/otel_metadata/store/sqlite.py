@@ -24,7 +24,7 @@ import orjson
 from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
 from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
-from otel_metadata.seams import SystemClock
+from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.store import sqlite_export, sqlite_filter, sqlite_query
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite_file import Layout, create_private_file, leave_to_the_parent, prepare
@@ -184,7 +184,7 @@ class SqliteStore:
         """
         self.path = str(path)
         self._create = create
-        self._busy_timeout_millis = busy_timeout_millis
+        self._busy_timeout_millis = bounded_millis(busy_timeout_millis, 10_000)
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._is_closing = threading.Event()
@@ -385,7 +385,7 @@ class SqliteStore:
             lock.release()
 
     def _deadline_ns(self, timeout_millis: int | None) -> int:
-        millis = self._busy_timeout_millis if timeout_millis is None else min(timeout_millis, self._busy_timeout_millis)
+        millis = min(bounded_millis(timeout_millis, self._busy_timeout_millis), self._busy_timeout_millis)
         return self._clock.monotonic_ns() + millis * 1_000_000
 
     def _when_free(self, call: Callable[[], _T], deadline_ns: int) -> _T:
