@@ -457,6 +457,20 @@ class TestFiles:
         assert call("export", "-")[1:] == ((tmp_path / "spans.jsonl").read_text(), "")
         assert len(rows("export", "-", "--filter", "name = 'answer'")) == 1
 
+    @pytest.mark.parametrize(
+        ("content", "found"), [("", "nothing"), ('{"resourceLogs": []}\n', "OpenTelemetry logs (1)")]
+    )
+    def test_a_file_without_spans_is_told(self, tmp_path, content, found):
+        """What it holds, and the exit code is 1."""
+        file = tmp_path / "otel.jsonl"
+        file.write_text(content)
+
+        code, output, error = call("import", file, "--no-json")
+
+        assert code == 1
+        assert output.startswith(f"{file}: 0 spans imported")
+        assert f"{file}: no spans were found; the file holds {found}." in error
+
     def test_the_file_of_a_collector_is_imported(self, path, tmp_path):
         """OTLP JSON lines; what cannot be read is told with its line, the rest is there, and the exit code is 1."""
         file = tmp_path / "collector.jsonl"

@@ -32,6 +32,7 @@ from otel_metadata.errors import (
 )
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
+from otel_metadata.late.spool import Spool, SpoolSettings
 from otel_metadata.store.sqlite import SqliteStore
 from otel_metadata.testing import InMemoryPipeline, ManualClock
 
@@ -508,3 +509,51 @@ def test_the_arguments_that_scripts_for_arize_give_are_taken(tmp_path: Path) -> 
     assert [span.span_id for span in page] == list(frame["context.span_id"]) == [SPAN]
     assert count == 1
     assert report.deleted_span_ids == [SPAN]
+
+
+class TestNoStore:
+    @pytest.mark.parametrize(
+        ("place", "told"),
+        [
+            ("nowhere.db", r"nowhere\.db: no such file; expected .* Client\(\.\.\., create=True\)"),
+            ("nowhere/spans.db", r"nowhere/spans\.db: no such file; expected .* create=True"),
+            ("notes.txt/spans.db", r"notes\.txt/spans\.db: no such file; expected .* create=True"),
+            ("empty.db", r"empty\.db: an empty file; expected .* create=True"),
+            ("", "is not a file; expected a path of a file"),
+            ("notes.txt", r"notes\.txt is not an SQLite database; expected a store"),
+            ("a" * 300, "too long"),
+            ("spool.db", r"spool\.db is a spool of otel-metadata; expected a store of otel-metadata"),
+        ],
+    )
+    def test_a_store_that_is_not_there_is_told_and_not_made(self, tmp_path: Path, place: str, told: str) -> None:
+        """What was found, and what to do; nothing there is changed."""
+        (tmp_path / "notes.txt").write_text("dear diary " * 100)
+        (tmp_path / "empty.db").touch()
+        Spool(SpoolSettings(str(tmp_path / "spool.db"))).close()
+        before = {file: file.stat().st_size for file in tmp_path.iterdir()}
+
+        with om.Client(f"sqlite:///{tmp_path / place}") as client, pytest.raises(StoreError, match=told):
+            client.spans.list()
+
+        assert {file: file.stat().st_size for file in tmp_path.iterdir()} == before
+
+    @pytest.mark.parametrize("place", ["nowhere.db", "empty.db"])
+    def test_it_is_made_where_that_is_asked_for(self, tmp_path: Path, place: str) -> None:
+        """As the error says."""
+        (tmp_path / "empty.db").touch()
+
+        with om.Client(f"sqlite:///{tmp_path / place}", create=True) as client:
+            assert client.spans.list().spans == ()
+        with om.Client(f"sqlite:///{tmp_path / place}") as client:
+            assert client.spans.list().spans == ()
+
+    def test_a_place_where_nobody_may_look_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Root may look everywhere, so the system's refusal is made here."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        with om.Client(f"sqlite:///{tmp_path}/spans.db") as client:
+            monkeypatch.setattr(Path, "stat", refuse)
+            with pytest.raises(StoreError, match=r"spans\.db: .*Permission denied; expected a file that can be read"):
+                client.spans.list()

@@ -8,6 +8,7 @@ import io
 import os
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 from tests.store.contract import START_NS, TRACE, ended_span, metadata, shown
 from tests.strategies import field_sets
 
 from otel_metadata.client import export
+from otel_metadata.client.client import Spans
 from otel_metadata.client.imports import MAX_PROBLEMS, ImportReport, import_file
 from otel_metadata.errors import ConfigurationError, FileError, MissingExtraError, StoreError
 from otel_metadata.exporters.otlp import synthetic_span
@@ -248,7 +251,9 @@ class TestOtlp:
                 {"traceId": "0" * 32},
                 "traceId is str '00000000000000000000000000000000'; expected 32 hex digits, not all 0",
             ),
-            ({"spanId": "AAAAAAAAAAE="}, "spanId is str 'AAAAAAAAAAE='; expected 16 hex digits"),
+            ({"spanId": "AAAAAAAAAAA="}, "spanId is str 'AAAAAAAAAAA='; expected 16 hex digits, not all 0"),
+            ({"spanId": "AAAAAAAA!AE="}, "spanId is str 'AAAAAAAA!AE='; expected 16 hex digits"),
+            ({"traceId": f"{TRACE:x}"}, "expected 32 hex digits"),
             ({"spanId": None}, "spanId is NoneType None"),
             ({"parentSpanId": "x"}, "parentSpanId is str 'x'"),
             ({"name": 5}, "name is int 5; expected text"),
@@ -310,6 +315,77 @@ class TestOtlp:
         report = import_file(store, lines(tmp_path / "s", {"resourceSpans": [junk]}, junk, otlp()))
 
         assert report.spans_imported == 1
+
+    @pytest.mark.parametrize("with_names_of_proto", [False, True], ids=["camelCase", "snake_case"])
+    @pytest.mark.parametrize("with_enum_names", [False, True], ids=["numbers", "names"])
+    def test_the_json_of_protobuf_itself_is_read(
+        self, store: SqliteStore, tmp_path: Path, with_names_of_proto: bool, with_enum_names: bool
+    ) -> None:
+        """Ids are in base64 there; the same span is stored as that of the Collector."""
+        request = MessageToDict(
+            encode_spans([FULL]),
+            preserving_proto_field_name=with_names_of_proto,
+            use_integers_for_enums=not with_enum_names,
+        )
+        other = SqliteStore(":memory:")
+
+        assert import_file(store, lines(tmp_path / "s", request)).spans_imported == 1
+        import_file(other, lines(tmp_path / "t", collector_line(FULL)))
+        assert records(store) == records(other)
+
+    @pytest.mark.parametrize(
+        "renamed",
+        [
+            ("scopeSpans", "instrumentationLibrarySpans"),
+            ("scopeSpans", "instrumentation_library_spans"),
+            ("resourceSpans", "batches"),
+        ],
+    )
+    def test_the_members_of_older_and_other_writers_are_read(
+        self, store: SqliteStore, tmp_path: Path, renamed: tuple[str, str]
+    ) -> None:
+        """OTLP before 0.15 had a library where a scope is today."""
+        text = orjson.dumps(collector_line(FULL)).decode().replace(f'"{renamed[0]}"', f'"{renamed[1]}"')
+        if "nstrumentation" in renamed[1]:
+            text = text.replace(
+                '"scope":', '"instrumentationLibrary":' if "Library" in renamed[1] else '"instrumentation_library":'
+            )
+
+        assert import_file(store, lines(tmp_path / "s", text.encode())).spans_imported == 1
+        (record,) = records(store)
+        assert (record.span.scope_name, record.span.scope_version) == ("scope", "1.2")
+        assert record.span.resource == {"service.name": "s"}
+
+    @pytest.mark.parametrize(
+        ("part", "project"),
+        [
+            (lambda request: {"trace": request}, "s"),
+            (lambda request: request["resourceSpans"], "s"),
+            (lambda request: request["resourceSpans"][0], "s"),
+            (lambda request: request["resourceSpans"][0]["scopeSpans"], None),
+            (lambda request: request["resourceSpans"][0]["scopeSpans"][0]["spans"][0], None),
+        ],
+        ids=["Tempo", "list of ResourceSpans", "ResourceSpans", "list of ScopeSpans", "Span"],
+    )
+    def test_a_part_of_a_request_is_read_by_itself(
+        self, store: SqliteStore, tmp_path: Path, part: Callable[[Any], Any], project: str | None
+    ) -> None:
+        """As far as it goes: a span alone has no resource."""
+        assert import_file(store, lines(tmp_path / "s", part(collector_line(FULL)))).spans_imported == 1
+        (record,) = records(store)
+        assert (record.span_id, record.metadata["region"], record.project) == (
+            FULL.context.span_id.to_bytes(8, "big").hex(),
+            "us",
+            project,
+        )
+
+    @pytest.mark.parametrize("kind", ["SPAN_KIND_SERVER", "server", "Server", "2", 2])
+    @pytest.mark.parametrize("code", ["STATUS_CODE_ERROR", "Error", "2"])
+    def test_enums_may_be_written_in_any_way(self, store: SqliteStore, tmp_path: Path, kind: Any, code: str) -> None:
+        """By name, with and without their prefix, and by number."""
+        import_file(store, lines(tmp_path / "s", otlp({"kind": kind, "status": {"code": code}})))
+
+        assert (records(store)[0].kind, records(store)[0].status_code) == ("SERVER", "ERROR")
 
     def test_logs_and_metrics_are_ignored_and_counted(self, store: SqliteStore, tmp_path: Path) -> None:
         """A Collector may write all signals into one file."""
@@ -469,18 +545,74 @@ class TestFiles:
 
         assert (report.spans_failed, len(report.problems)) == (150, MAX_PROBLEMS)
 
-    def test_an_empty_file_is_no_error(self, store: SqliteStore, tmp_path: Path) -> None:
-        """A Collector that saw nothing writes one."""
-        assert import_file(store, lines(tmp_path / "s")) == ImportReport(0, 0, 0, ())
+    @pytest.mark.parametrize(
+        ("written", "ignored", "found"),
+        [
+            ([], 0, "nothing"),
+            ([[]], 0, "nothing"),
+            ([{"resourceSpans": []}], 0, "OTLP without a span"),
+            ([{"resourceSpans": [{"scopeSpans": []}]}, []], 0, "OTLP without a span"),
+            ([{"resourceLogs": []}, {"resource_logs": []}], 2, r"OpenTelemetry logs (2)"),
+            ([{"resourceMetrics": []}, {"resourceLogs": []}], 2, "OpenTelemetry logs (1) and metrics (1)"),
+            ([{"resourceSpans": []}, {"resourceProfiles": []}], 1, "OpenTelemetry profiles (1)"),
+        ],
+    )
+    def test_a_file_without_spans_says_what_it_holds(
+        self, store: SqliteStore, tmp_path: Path, written: list[Any], ignored: int, found: str
+    ) -> None:
+        """It is no error: a Collector that saw nothing writes an empty one."""
+        report = import_file(store, lines(tmp_path / "s", *written))
+
+        assert report == ImportReport(0, 0, ignored, (), 0, found)
+
+    def test_so_does_an_export_of_nothing(self, store: SqliteStore, tmp_path: Path) -> None:
+        """Parquet, which is not empty as a file."""
+        Spans(store).export_to_parquet(tmp_path / "s.parquet")
+
+        assert import_file(store, tmp_path / "s.parquet").found_instead == "nothing"
+
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            ({"data": [{"traceID": "a", "spans": [{"traceID": "a", "spanID": "b"}]}]}, "JSON of Jaeger"),
+            ({"traceID": "a", "spanID": "b", "operationName": "n"}, "JSON of Jaeger"),
+            ([{"traceId": "a", "id": "b", "timestamp": 1, "localEndpoint": {}}], "JSON of Zipkin"),
+        ],
+    )
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_other_formats_of_traces_are_told_by_name(
+        self, store: SqliteStore, tmp_path: Path, written: Any, told: str, count: int
+    ) -> None:
+        """One document is a problem of the file, and a file of them is of another kind."""
+        path = lines(tmp_path / "s", *[written] * count)
+        if count == 1:
+            report = import_file(store, path)
+            assert (report.spans_failed, report.found_instead) == (1, None)
+            assert report.problems[0].message.startswith(f"{told}; expected OTLP JSON lines")
+        else:
+            with pytest.raises(FileError, match=rf"none of 2 lines is understood \(the first is {told}\); expected"):
+                import_file(store, path)
+
+    def test_so_is_what_the_console_exporter_prints(self, store: SqliteStore, tmp_path: Path) -> None:
+        """The real one, which prints over several lines."""
+        with (tmp_path / "s").open("w") as out:
+            ConsoleSpanExporter(out=out).export([ended_span(1), ended_span(2)])
+
+        with pytest.raises(FileError, match="the first is the output of OpenTelemetry's console exporter"):
+            import_file(store, tmp_path / "s")
 
     def test_a_file_of_another_kind_is_given_up_on(self, store: SqliteStore, tmp_path: Path) -> None:
         """After a thousand lines that say nothing."""
-        with pytest.raises(FileError, match="none of 1000 lines is understood; expected OTLP JSON lines"):
+        with pytest.raises(
+            FileError, match=r"none of 1000 lines is understood \(the first is no JSON .*\); expected OTLP JSON lines"
+        ):
             import_file(store, lines(tmp_path / "s", *[b"a log line"] * 2_000))
 
     def test_a_small_file_of_another_kind_is_told_once(self, store: SqliteStore, tmp_path: Path) -> None:
         """Not once for each of its lines."""
-        with pytest.raises(FileError, match="none of 3 lines is understood; expected OTLP JSON lines"):
+        with pytest.raises(
+            FileError, match=r"none of 3 lines is understood \(the first is no JSON .*\); expected OTLP JSON lines"
+        ):
             import_file(store, lines(tmp_path / "s", *[b"a log line"] * 3))
 
     def test_what_stands_before_the_first_good_line_is_told(self, store: SqliteStore, tmp_path: Path) -> None:

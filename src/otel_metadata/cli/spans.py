@@ -363,7 +363,8 @@ def import_(
 ) -> None:
     """Write the spans of files into the store, which is made where there is none; twice is the same as once.
 
-    What cannot be read is told on standard error, the rest is imported, and the exit code is 1.
+    What cannot be read is told on standard error, the rest is imported, and the exit code is 1; so it is for a file
+    without spans.
     """
     is_whole = True
     with _opened(store, create=True) as spans:
@@ -374,7 +375,7 @@ def import_(
                 say(f"{error}")
                 is_whole = False
                 continue
-            is_whole = is_whole and not report.spans_failed
+            is_whole = is_whole and not report.spans_failed and report.found_instead is None
             _tell_import(path, report, as_json)
     raise typer.Exit(0 if is_whole else 1)
 
@@ -391,6 +392,8 @@ def _tell_import(path: str, report: ImportReport, as_json: bool | None) -> None:
         say(f"{path}, line {problem.line}: {problem.message}")
     if report.spans_failed > len(report.problems):
         say(f"{path}: {report.spans_failed - len(report.problems):,} more could not be read.")
+    if report.found_instead is not None:
+        say(f"{path}: no spans were found; the file holds {report.found_instead}.")
     if speaks_json(as_json):
         print_json(
             {

@@ -11,11 +11,12 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from otel_metadata.client import otlp_json
 from otel_metadata.client.json_documents import documents
@@ -73,10 +74,12 @@ class ImportReport:
     Attributes:
         spans_imported: Spans that are in the store now.
         spans_failed: Spans, and lines, that could not be read.
-        lines_ignored: Lines, or documents over several lines, that hold logs or metrics.
+        lines_ignored: Lines, or documents over several lines, that hold logs, metrics or profiles.
         problems: The first 100 of what could not be read.
         updates_imported: Late updates that had travelled through OTLP as spans of their own, and are on the spans that
             they are about now, wherever those come from.
+        found_instead: What the file holds, when it has neither spans nor updates: nothing, logs, requests without
+            spans, …; None when it has some.
     """
 
     spans_imported: int
@@ -84,10 +87,13 @@ class ImportReport:
     lines_ignored: int
     problems: tuple[ImportProblem, ...]
     updates_imported: int = 0
+    found_instead: str | None = None
 
 
-_Ignored: TypeAlias = Literal["ignored"]
-_Read: TypeAlias = "otlp_json.Read | _Ignored | ValueError"
+_Read: TypeAlias = "otlp_json.Read | str | ValueError"
+"""A span or an update; `_EMPTY`, or the signal of a document that has none; or why it cannot be read."""
+
+_EMPTY: Final = "requests"
 
 
 def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader) -> ImportReport:
@@ -108,7 +114,8 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
         MissingExtraError: It is Parquet, and pyarrow is not installed.
         StoreError: The store cannot be written; what was written before stays.
     """
-    counts = {"imported": 0, "updates": 0, "failed": 0, "ignored": 0}
+    counts = {"imported": 0, "updates": 0, "failed": 0}
+    others: Counter[str] = Counter()
     problems: list[ImportProblem] = []
     spans: list[tuple[StoredSpan, Fields]] = []
     updates: list[LatePatch] = []
@@ -124,8 +131,8 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
         updates.clear()
 
     for line, read in _reads(path):
-        if read == "ignored":
-            counts["ignored"] += 1
+        if isinstance(read, str):
+            others[read] += 1
         elif isinstance(read, ValueError):
             counts["failed"] += 1
             if len(problems) < MAX_PROBLEMS:
@@ -140,7 +147,23 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
                 write()
                 fields = 0
     write()
-    return ImportReport(counts["imported"], counts["failed"], counts["ignored"], tuple(problems), counts["updates"])
+    is_empty = not (counts["imported"] or counts["updates"] or counts["failed"])
+    return ImportReport(
+        counts["imported"],
+        counts["failed"],
+        others.total() - others[_EMPTY],
+        tuple(problems),
+        counts["updates"],
+        _instead(others) if is_empty else None,
+    )
+
+
+def _instead(others: Mapping[str, int]) -> str:
+    """Return what a file without spans holds, for people."""
+    said = [f"{signal} ({count:,})" for signal, count in sorted(others.items()) if signal != _EMPTY]
+    if not said:
+        return "OTLP without a span" if others.get(_EMPTY) else "nothing"
+    return f"OpenTelemetry {' and '.join(said)}"
 
 
 def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int, _Read]]:
@@ -195,15 +218,21 @@ def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, 
             if not is_known and type(read) is ValueError:
                 waiting.append((number, read))
                 if len(waiting) == _SEARCHED:
-                    raise FileError(name, f"none of {_SEARCHED} lines is understood", _EXPECTED)
+                    raise _not_understood(name, waiting)
                 continue
             if not is_known:
                 yield from waiting
                 is_known = True
             yield number, read
     if not is_known and len(waiting) > 1:
-        raise FileError(name, f"none of {len(waiting)} lines is understood", _EXPECTED)
+        raise _not_understood(name, waiting)
     yield from () if is_known else waiting
+
+
+def _not_understood(name: str, waiting: Sequence[tuple[int, _Read]]) -> FileError:
+    """Return the error of a file of another kind, with what is wrong with its first line."""
+    first, _, _ = f"{waiting[0][1]}".partition("; expected")
+    return FileError(name, f"none of {len(waiting)} lines is understood (the first is {first})", _EXPECTED)
 
 
 def _other_kind(start: bytes) -> tuple[str, str] | None:
@@ -232,11 +261,17 @@ def _request(found: Any) -> Iterator[_Read]:
     elif not isinstance(found, dict):
         yield ValueError(f"a JSON {type(found).__name__}; expected an object: {_EXPECTED}")
     elif otlp_json.is_traces(found):
-        yield from otlp_json.spans_of(found)
-    elif otlp_json.is_ignored(found):
-        yield "ignored"
+        read: _Read | None = None
+        for read in otlp_json.spans_of(found):
+            yield read
+        if read is None:
+            yield _EMPTY
+    elif (signal := otlp_json.signal_of(found)) is not None:
+        yield signal
     elif "context.span_id" in found:
         yield _row(found)
+    elif (other := otlp_json.format_of(found)) is not None:
+        yield ValueError(f"{other}; expected {_EXPECTED}: send it to a Collector, whose file exporter writes OTLP")
     else:
         names = ", ".join(ascii(name)[:40] for name in list(found)[:5])
         yield ValueError(f"an object with {names or 'nothing'}; expected {_EXPECTED}")

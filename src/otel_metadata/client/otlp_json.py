@@ -3,13 +3,18 @@
 Read as the specification has it (OTLP 1.9, "JSON Protobuf Encoding"): ids are hex digits, 64-bit integers a text or a
 number, enums a number or their name, bytes base64; unknown members are ignored. The names of members are
 lowerCamelCase; those of the .proto files are taken as well, as protobuf's own JSON readers do.
+
+What other writers make of it is read, too: ids in base64, as protobuf's own JSON has bytes; the members
+`instrumentationLibrarySpans` and `instrumentationLibrary` of OTLP before 0.15; `batches`, as Tempo answers; a message
+`ResourceSpans`, `ScopeSpans` or `Span` by itself. Other formats of traces are not read, but told by name.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from otel_metadata.dialects.patch_span import PATCH_SCOPE, TARGET, fields_of
@@ -18,7 +23,7 @@ from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import STORE_LIMITS, clean
 from otel_metadata.store.rows import with_fields
 
-__all__ = ["LatePatch", "OtlpError", "Read", "is_ignored", "is_traces", "spans_of"]
+__all__ = ["LatePatch", "OtlpError", "Read", "format_of", "is_traces", "signal_of", "spans_of"]
 
 _KINDS: Final = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
@@ -49,31 +54,65 @@ class LatePatch(NamedTuple):
 Read: TypeAlias = "tuple[StoredSpan, Fields] | LatePatch | OtlpError"
 
 
+# The members that hold the spans of a message: of a request, of a resource, of a scope. Tempo says `batches`; the names
+# with `instrumentationLibrary` are those of OTLP before 0.15.
+_OF_REQUEST: Final = ("resourceSpans", "batches")
+_OF_RESOURCE: Final = ("scopeSpans", "instrumentationLibrarySpans")
+_SIGNALS: Final = ("Logs", "Metrics", "Profiles")
+
+
 def is_traces(request: Mapping[str, Any]) -> bool:
-    """Whether a request is one of spans."""
-    return "resourceSpans" in request or "resource_spans" in request
+    """Whether an object is a request of spans, or one of the messages in it."""
+    return _request_of(request) is not None
 
 
-def is_ignored(request: Mapping[str, Any]) -> bool:
-    """Whether a request is one of logs, metrics or profiles."""
-    return any(
-        f"resource{signal}" in request or f"resource_{signal.lower()}" in request
-        for signal in ("Logs", "Metrics", "Profiles")
-    )
+def _request_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the request that an object is, or that has it as its only part; None where it has no spans of OTLP."""
+    trace = found.get("trace")
+    if isinstance(trace, dict) and _has(trace, _OF_REQUEST):
+        return trace  # as Tempo answers since version 2
+    if _has(found, _OF_REQUEST):
+        return found
+    if _has(found, _OF_RESOURCE):
+        return {"resourceSpans": [found]}
+    is_span = _has(found, ("traceId",)) and _has(found, ("spanId",)) and _has(found, ("startTimeUnixNano",))
+    of_scope = {"spans": [found]} if is_span else found
+    if is_span or (_has(found, ("scope", "instrumentationLibrary")) and "spans" in found):
+        return {"resourceSpans": [{"scopeSpans": [of_scope]}]}
+    return None
+
+
+def signal_of(request: Mapping[str, Any]) -> str | None:
+    """Return which signal a request is of that has no spans: `logs`, `metrics` or `profiles`; None for none of them."""
+    return next((signal.lower() for signal in _SIGNALS if _has(request, (f"resource{signal}",))), None)
+
+
+def format_of(found: Mapping[str, Any]) -> str | None:
+    """Return the name of a format of traces that is not read here, None for what is none of them."""
+    data = found.get("data")
+    of_jaeger = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else found
+    if "traceID" in of_jaeger and ("spans" in of_jaeger or "operationName" in of_jaeger):
+        return "JSON of Jaeger"
+    if "traceId" in found and "id" in found and ("localEndpoint" in found or "timestamp" in found):
+        return "JSON of Zipkin"
+    context = found.get("context")
+    if isinstance(context, dict) and "trace_id" in context and "span_id" in context:
+        return "the output of OpenTelemetry's console exporter"
+    return None
 
 
 def spans_of(request: Mapping[str, Any]) -> Iterator[Read]:
     """Yield each span with its fields, or what it says of another; an error for each part that cannot be read.
 
     Args:
-        request: A message `ExportTraceServiceRequest` or `TracesData`, as JSON.
+        request: What `is_traces`: a message `ExportTraceServiceRequest` or `TracesData` as JSON, or one of its parts.
     """
-    for of_resource in _each(request, "resourceSpans"):
+    for of_resource in _each_of(_request_of(request) or {}, _OF_REQUEST):
         if isinstance(of_resource, OtlpError):
             yield of_resource
             continue
         resource = _tried(_resource, of_resource)
-        for of_scope in _each(of_resource, "scopeSpans"):
+        for of_scope in _each_of(of_resource, _OF_RESOURCE):
             scope = of_scope if isinstance(of_scope, OtlpError) else _tried(_scope, of_scope)
             problem = next((one for one in (of_scope, resource, scope) if isinstance(one, OtlpError)), None)
             if problem is not None:
@@ -134,7 +173,7 @@ def _resource(of_resource: Mapping[str, Any]) -> dict[str, Json]:
 
 
 def _scope(of_scope: Mapping[str, Any]) -> tuple[str, str | None]:
-    scope = _object(of_scope, "scope")
+    scope = _object(of_scope, "scope") or _object(of_scope, "instrumentationLibrary")
     return _text(scope, "name"), _text(scope, "version") or None
 
 
@@ -185,7 +224,15 @@ def _bytes(value: Mapping[str, Any], name: str) -> bytes:
 
 def _get(owner: Mapping[str, Any], name: str) -> Any:
     found = owner.get(name)
-    return owner.get(re.sub(r"[A-Z]", lambda capital: "_" + capital[0].lower(), name)) if found is None else found
+    return owner.get(_snake_case(name)) if found is None else found
+
+
+def _has(owner: Mapping[str, Any], names: Iterable[str]) -> bool:
+    return any(name in owner or _snake_case(name) in owner for name in names)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda capital: "_" + capital[0].lower(), name)
 
 
 def _object(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -211,6 +258,11 @@ def _each(owner: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any] | O
         yield item if isinstance(item, dict) else _wrong(name, item, "objects")
 
 
+def _each_of(owner: Mapping[str, Any], names: Iterable[str]) -> Iterator[Mapping[str, Any] | OtlpError]:
+    for name in names:
+        yield from _each(owner, name)
+
+
 def _text(owner: Mapping[str, Any], name: str) -> str:
     found = _get(owner, name)
     if not isinstance(found, str | None):
@@ -232,13 +284,23 @@ def _integer(owner: Mapping[str, Any], name: str) -> int:
 
 def _id(owner: Mapping[str, Any], name: str, digits: int) -> str:
     found = _get(owner, name)
-    if (
-        not isinstance(found, str)
-        or not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", found, re.ASCII)
-        or not int(found, 16)
-    ):
+    hex_digits = _hex(found, digits) if isinstance(found, str) else None
+    if hex_digits is None or not int(hex_digits, 16):
         raise _wrong(name, found, f"{digits} hex digits, not all 0")
-    return found.lower()
+    return hex_digits
+
+
+def _hex(text: str, digits: int) -> str | None:
+    """Return an id in lower case; None where it has another form. Its length tells hex digits from base64."""
+    if len(text) == digits:
+        return text.lower() if re.fullmatch(r"[0-9a-fA-F]+", text, re.ASCII) else None
+    plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+    if len(plain) != -(-digits * 2 // 3):
+        return None
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True).hex()
+    except binascii.Error:
+        return None
 
 
 def _id_or_zeros(owner: Mapping[str, Any], name: str, digits: int) -> str:
@@ -248,15 +310,15 @@ def _id_or_zeros(owner: Mapping[str, Any], name: str, digits: int) -> str:
 
 def _is_no_id(owner: Mapping[str, Any], name: str) -> bool:
     found = _get(owner, name)
-    return found is None or (isinstance(found, str) and not found.strip("0"))
+    return found is None or (isinstance(found, str) and not (found.strip("0") and found.rstrip("=").strip("A")))
 
 
 def _enum(owner: Mapping[str, Any], name: str, prefix: str, words: tuple[str, ...]) -> str:
     found = _get(owner, name)
     if found is None:
         return words[0]
-    if isinstance(found, str) and found.startswith(prefix):
-        word = found.removeprefix(prefix)
+    if isinstance(found, str) and not found.lstrip("-").isdigit():
+        word = found.upper().removeprefix(prefix)
         return word if word in words else words[0]
     number = _integer(owner, name)
     # A number that a later OTLP may have means what none means.

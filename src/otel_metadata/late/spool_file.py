@@ -39,7 +39,7 @@ from otel_metadata.late.journal import read_journal, remove_journal
 from otel_metadata.late.owners import Owners, is_supported, owners_path
 from otel_metadata.late.salvage import PAGE_BYTES, salvage
 from otel_metadata.reporting import REPORTER
-from otel_metadata.store.sqlite_file import Layout, create_private_file, leave_to_the_parent, prepare
+from otel_metadata.store.sqlite_file import SPOOL_ID, Layout, create_private_file, leave_to_the_parent, prepare
 
 if TYPE_CHECKING:
     from otel_metadata.late.spool_settings import SpoolSettings
@@ -56,7 +56,7 @@ _SCHEMA: Final = (
     "CREATE TABLE dead (id INTEGER PRIMARY KEY, body BLOB NOT NULL)"
 )
 
-_LAYOUT: Final = Layout("a spool", "a spool of otel-metadata", 0x6F74_7370, 1, _SCHEMA)  # "otsp"
+_LAYOUT: Final = Layout("a spool", "a spool of otel-metadata", SPOOL_ID, 1, _SCHEMA)
 
 # A version that is beyond this was never released: it is a flipped bit.
 _LAST_VERSION: Final = 1_023

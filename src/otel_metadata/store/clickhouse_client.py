@@ -31,7 +31,10 @@ _PORTS: Final = {False: 8123, True: 8443}
 NO_TABLE: Final = 60
 """ClickHouse's code of UNKNOWN_TABLE."""
 
-_RUN_DDL: Final = "make the tables with the SQL in docs/clickhouse.md, or let a user with the right CREATE write first"
+_RUN_DDL: Final = (
+    "make the tables with the SQL in docs/clickhouse.md, with Client(..., create=True) or `otel-metadata import`, or "
+    "let a user with the right CREATE write first"
+)
 
 # What to do, by code. Names and numbers: ClickHouse, src/Common/ErrorCodes.cpp.
 _NO_ACCESS: Final[Mapping[int, tuple[str, str]]] = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -27,7 +28,7 @@ from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredS
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.store import sqlite_export, sqlite_filter, sqlite_query
 from otel_metadata.store.rows import row_of
-from otel_metadata.store.sqlite_file import Layout, create_private_file, leave_to_the_parent, prepare
+from otel_metadata.store.sqlite_file import STORE_ID, Layout, create_private_file, leave_to_the_parent, prepare
 from otel_metadata.store.sqlite_query import COLUMNS, counting
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "SqliteStore"]
 
-APPLICATION_ID: Final = 0x6F74_656D
+APPLICATION_ID: Final = STORE_ID
 """SQLite's `application_id` of our files ("otem"): a database without it is somebody else's."""
 
 SCHEMA_VERSION: Final = 3
@@ -426,12 +427,23 @@ class SqliteStore:
         return connection
 
     def _create_file(self) -> None:
-        if self._create or Path(self.path).exists():
+        if self._create:
             create_private_file(self.path)
             return
+        found = "no such file"
+        try:
+            status = Path(self.path).stat()
+            found = "an empty file" if stat.S_ISREG(status.st_mode) and not status.st_size else ""
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:  # no right to look, a name that is too long
+            raise StoreError(f"{self.path}: {error}; expected a file that can be read and written.") from error
+        if not found:
+            create_private_file(self.path)  # it refuses what is no file
+            return
         raise StoreError(
-            f"{self.path}: no such file; expected a store that a process has written; "
-            "name another one (on the command line by --store)."
+            f"{self.path}: {found}; expected a store that a process has written. Name another one (on the command line "
+            "by --store), or make one here with Client(..., create=True); `otel-metadata import` makes one, too."
         )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

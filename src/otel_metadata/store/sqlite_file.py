@@ -12,7 +12,13 @@ from typing import Final, NamedTuple
 
 from otel_metadata.errors import StoreError, StoreFormatError
 
-__all__ = ["Layout", "create_private_file", "leave_to_the_parent", "prepare"]
+__all__ = ["SPOOL_ID", "STORE_ID", "Layout", "create_private_file", "leave_to_the_parent", "prepare"]
+
+STORE_ID: Final = 0x6F74_656D  # "otem"
+SPOOL_ID: Final = 0x6F74_7370  # "otsp"
+"""SQLite's `application_id` of the two kinds of files that are ours."""
+
+_OURS: Final = {STORE_ID: "a store of otel-metadata", SPOOL_ID: "a spool of otel-metadata"}
 
 # After a fork the parent's connections stay open in the child, unused: closing one there would act on the parent's
 # locks and log file. https://www.sqlite.org/howtocorrupt.html, section 2.6.
@@ -51,7 +57,7 @@ def create_private_file(path: str) -> None:
         StoreFormatError: There is something else than a file.
         StoreError: It cannot be made.
     """
-    if Path(path).exists():
+    if os.path.exists(path):  # Path.exists raises where nobody may look, or the name is too long
         if not Path(path).is_file():
             raise StoreFormatError(path, "not a file", "a path of a file")
         return
@@ -76,7 +82,8 @@ def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != layout.application_id and (tables or application_id):
-        raise StoreFormatError(path, "another program's SQLite database", f"{layout.expected}, or no file")
+        other = _OURS.get(application_id, "another program's SQLite database")
+        raise StoreFormatError(path, other, f"{layout.expected}, or no file")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > layout.version:
         raise StoreFormatError(
