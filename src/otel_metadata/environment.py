@@ -1,4 +1,4 @@
-"""What environment variables say that both sides of the library read: switches, and the attribute limit of a span."""
+"""What the environment says that several parts read: switches, the attribute limit of a span, the working directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["flag", "our_share", "span_attribute_limit"]
+__all__ = ["absolute_path", "flag", "our_share", "span_attribute_limit"]
 
 _DEFAULT_ATTRIBUTE_LIMIT: Final = 128
 
@@ -26,6 +26,26 @@ def flag(variable: str, *, default: bool) -> bool:
     if text in {"", "true", "false"}:
         return text != "false" if text else default
     raise ConfigurationError(variable, text, "true or false")
+
+
+def absolute_path(setting: str, path: str) -> str:
+    """Return a path that stays what it is when the process changes its working directory; `~` is the user's home.
+
+    Args:
+        setting: What was set, for the error.
+        path: As a user gives it.
+
+    Raises:
+        ConfigurationError: It is relative, and the working directory has been removed.
+    """
+    expanded = os.path.expanduser(path)
+    try:
+        # Not `abspath`: where a directory is a link, `..` behind it is not the directory before it.
+        return expanded if os.path.isabs(expanded) else os.path.join(os.getcwd(), expanded)
+    except OSError:
+        raise ConfigurationError(
+            setting, path, "an absolute path, because the working directory does not exist any more"
+        ) from None
 
 
 def span_attribute_limit() -> int | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 import orjson
 
 from otel_metadata.client.flat import data_frame, flat
+from otel_metadata.environment import absolute_path
 from otel_metadata.errors import FileError
 from otel_metadata.model.times import time_text
 from otel_metadata.store import table
@@ -57,7 +58,11 @@ def export_to_file(
     """
     table.schema()  # a missing package is told before a file is made
     count = 0
-    with _whole_file(os.fspath(path)) as part, format(part) as write, _shown(progress) as advance:
+    with (
+        _whole_file(absolute_path("path", os.fspath(path))) as part,
+        format(part) as write,
+        _shown(progress) as advance,
+    ):
         for batch in batches:
             write(batch)
             count += batch.num_rows

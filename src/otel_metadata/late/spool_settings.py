@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
+from otel_metadata.environment import absolute_path
 from otel_metadata.errors import ConfigurationError
 
 __all__ = ["DURABILITIES", "Durability", "SpoolSettings"]
@@ -21,8 +22,9 @@ class SpoolSettings:
     """Where and how updates are kept on disk.
 
     Attributes:
-        path: The file, in a directory of its own (mode 0700); both are made. The write-ahead log of SQLite, a
-            file of leases, and a journal for each process and destination are beside it.
+        path: The file, in a directory of its own (mode 0700); both are made. A relative path is made absolute here, `~`
+            is the user's home. The write-ahead log of SQLite, a file of leases, and a journal for each process and
+            destination are beside it.
         durability: See `Durability`.
         quota_bytes: Size beyond which nothing more is written, checked about once a second: then updates wait in
             memory, and are lost as `spool_full` when there is no room either.
@@ -42,6 +44,7 @@ class SpoolSettings:
             raise ConfigurationError(
                 "spool path", self.path, "a path of a file, for example otel_metadata_spool/spool.db"
             )
+        object.__setattr__(self, "path", absolute_path("spool path", self.path))
         if self.durability not in DURABILITIES:
             raise ConfigurationError("spool durability", self.durability, "'process' or 'power'")
         if not isinstance(self.quota_bytes, int) or self.quota_bytes < 64 * 1024:

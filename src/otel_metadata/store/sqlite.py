@@ -22,13 +22,24 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import orjson
 
+from otel_metadata.environment import absolute_path
 from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
 from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.store import sqlite_export, sqlite_filter, sqlite_query
 from otel_metadata.store.rows import row_of
-from otel_metadata.store.sqlite_file import STORE_ID, Layout, create_private_file, leave_to_the_parent, prepare
+from otel_metadata.store.sqlite_file import (
+    STORE_ID,
+    Files,
+    Layout,
+    create_store_file,
+    files_of,
+    is_there,
+    leave_to_the_parent,
+    let_go,
+    prepare,
+)
 from otel_metadata.store.sqlite_query import COLUMNS, counting
 
 if TYPE_CHECKING:
@@ -139,6 +150,11 @@ _BUSY_SLICE_MILLIS: Final = 100
 # Between two attempts: some statements answer "locked" at once, whatever the busy timeout.
 _PAUSE_NS: Final = 10_000_000
 
+_MEMORY: Final = ":memory:"
+
+# What SQLite says where the file, not what was asked, is at fault.
+_OF_THE_FILE: Final = ("readonly", "disk I/O error", "malformed", "not a database", "unable to open")
+
 # How long `close` waits for a write that runs, then again for it to be interrupted.
 _CLOSE_SECONDS: Final = 0.5
 
@@ -178,18 +194,20 @@ class SqliteStore:
         """Remember the path; the file is opened at the first use.
 
         Args:
-            path: The file, or ":memory:".
+            path: The file, or ":memory:". A relative path is made absolute here; `~` is the user's home.
             create: Make the file where there is none.
             busy_timeout_millis: How long a write waits for another's.
             clock: Time; None for the system's.
         """
-        self.path = str(path)
+        self.path = str(path) if str(path) == _MEMORY else absolute_path("store", str(path))
         self._create = create
         self._busy_timeout_millis = bounded_millis(busy_timeout_millis, 10_000)
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._is_closing = threading.Event()
         self._connection: sqlite3.Connection | None = None
+        self._files = Files(None, None, None, 0)  # of the connection
+        self._is_cut_off = False
         _stores.add(self)
 
     def write(self, spans: Iterable[ReadableSpan]) -> None:
@@ -325,9 +343,7 @@ class SqliteStore:
             if not is_held:
                 return  # it hangs in the file system; its connection is closed with the process
             try:
-                if self._connection is not None:
-                    self._connection.close()
-                self._connection = None
+                self._drop()
             finally:
                 lock.release()
         finally:
@@ -362,6 +378,7 @@ class SqliteStore:
                 yield connection
                 # Waits for readers where the file system allows no WAL.
                 self._when_free(lambda: connection.execute("COMMIT"), deadline_ns)
+                self._check_files()
             except BaseException:
                 # A full disk makes COMMIT fail too, and some errors roll back by themselves.
                 if connection.in_transaction:
@@ -376,14 +393,45 @@ class SqliteStore:
         if not lock.acquire(timeout=max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9):
             raise StoreError(f"{self.path}: another thread's write has not ended; expected less work at once.")
         try:
+            self._let_go_of_old_files(deadline_ns)
             if self._connection is None:
                 self._connection = self._open(deadline_ns)
             yield self._connection
         # OverflowError: a time that is no 64-bit number, from a span that somebody made by hand.
         except (sqlite3.Error, OverflowError) as error:
+            if self.path != _MEMORY and any(words in f"{error}" for words in _OF_THE_FILE):
+                self._drop()  # what is repaired meanwhile is found by a new connection alone
             raise StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.") from error
         finally:
             lock.release()
+
+    def _let_go_of_old_files(self, deadline_ns: int) -> None:
+        """Close the connection where its files are not those at the path any more: see `_check_files`."""
+        connection = self._connection
+        if connection is None or self.path == _MEMORY:
+            return
+        found, opened = files_of(self.path), self._files
+        if opened.has_become(found):
+            self._files = found
+            return
+        # Pages that are cached here would be written into a file that has lost the others.
+        self._is_cut_off = found.database == opened.database and 0 < found.size < opened.size
+        self._when_free(lambda: let_go(connection, self.path, opened), deadline_ns)
+        self._connection = None
+
+    def _check_files(self) -> None:
+        """Check after a commit that it went into files that are still there.
+
+        Raises:
+            StoreError: They were removed or replaced meanwhile.
+        """
+        if self.path != _MEMORY and not is_there(self.path, self._files):
+            raise StoreError(f"{self.path}: the file was removed or replaced during a write, which is done again.")
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _deadline_ns(self, timeout_millis: int | None) -> int:
         millis = min(bounded_millis(timeout_millis, self._busy_timeout_millis), self._busy_timeout_millis)
@@ -401,8 +449,8 @@ class SqliteStore:
                     raise
 
     def _open(self, deadline_ns: int) -> sqlite3.Connection:
-        if self.path != ":memory:":
-            self._create_file()
+        if self.path != _MEMORY:
+            self._when_free(self._create_file, deadline_ns)
         try:
             connection = sqlite3.connect(
                 self.path,
@@ -414,6 +462,9 @@ class SqliteStore:
             raise StoreError(f"{self.path}: {error}; expected a path of a file in a directory that exists.") from error
         try:
             self._when_free(lambda: self._prepare(connection), deadline_ns)
+            if self._is_cut_off:
+                self._check_whole(connection)
+            self._files = files_of(self.path)
         except sqlite3.DatabaseError as error:
             connection.close()
             if "not a database" in str(error):
@@ -428,7 +479,7 @@ class SqliteStore:
 
     def _create_file(self) -> None:
         if self._create:
-            create_private_file(self.path)
+            create_store_file(self.path)
             return
         found = "no such file"
         try:
@@ -439,7 +490,7 @@ class SqliteStore:
         except (OSError, ValueError) as error:  # no right to look, a name that is too long
             raise StoreError(f"{self.path}: {error}; expected a file that can be read and written.") from error
         if not found:
-            create_private_file(self.path)  # it refuses what is no file
+            create_store_file(self.path)  # it refuses what is no file
             return
         raise StoreError(
             f"{self.path}: {found}; expected a store that a process has written. Name another one (on the command line "
@@ -456,6 +507,12 @@ class SqliteStore:
         # The log is folded in when it has 16 MiB instead of 4: pages that are written again and again meanwhile, those
         # of an index above all, are copied once.
         connection.execute("PRAGMA wal_autocheckpoint = 4096")
+
+    def _check_whole(self, connection: sqlite3.Connection) -> None:
+        (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if answer != "ok":
+            raise sqlite3.DatabaseError(f"malformed, its end is missing ({answer}); put a backup in its place")
+        self._is_cut_off = False
 
     def __repr__(self) -> str:
         """A status line."""

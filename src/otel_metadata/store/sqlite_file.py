@@ -7,12 +7,30 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple, TypeAlias
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows, which lets nobody remove a file that is open
+    fcntl = None  # type: ignore[assignment] # a module elsewhere
 
 from otel_metadata.errors import StoreError, StoreFormatError
 
-__all__ = ["SPOOL_ID", "STORE_ID", "Layout", "create_private_file", "leave_to_the_parent", "prepare"]
+__all__ = [
+    "SPOOL_ID",
+    "STORE_ID",
+    "Files",
+    "Layout",
+    "create_private_file",
+    "create_store_file",
+    "files_of",
+    "is_there",
+    "leave_to_the_parent",
+    "let_go",
+    "prepare",
+]
 
 STORE_ID: Final = 0x6F74_656D  # "otem"
 SPOOL_ID: Final = 0x6F74_7370  # "otsp"
@@ -45,6 +63,128 @@ class Layout(NamedTuple):
     upgrades: tuple[str, ...] = ()
 
 
+_Id: TypeAlias = "tuple[int, int] | None"  # device and inode; None where there is no file
+
+
+class Files(NamedTuple):
+    """Which files have the names of a database at one moment, and how large the database itself is.
+
+    While a connection is open, SQLite of no process removes any of them: https://www.sqlite.org/walformat.html, 1.
+    """
+
+    database: _Id
+    log: _Id
+    shared: _Id
+    size: int
+
+    def has_become(self, found: Files) -> bool:
+        """Whether *found* are the same files later on: a database of ours does not shrink, unless by VACUUM."""
+        return self[:3] == found[:3] and found.size >= self.size
+
+
+def files_of(path: str) -> Files:
+    """Return which files have the names of a database now."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return Files(None, _id_of(f"{path}-wal"), _id_of(f"{path}-shm"), 0)
+    return Files((found.st_dev, found.st_ino), _id_of(f"{path}-wal"), _id_of(f"{path}-shm"), found.st_size)
+
+
+def is_there(path: str, opened: Files) -> bool:
+    """Whether the database of *opened*, and no smaller one, still has its name."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == opened.database and found.st_size >= opened.size
+
+
+def _id_of(path: str) -> _Id:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def let_go(connection: sqlite3.Connection, path: str, opened: Files) -> None:
+    """Close a connection whose files were removed, replaced or emptied, and leave none of them in the way of new ones.
+
+    Args:
+        connection: To the files that were there.
+        path: The name of the database.
+        opened: The files that the connection has open.
+
+    Raises:
+        sqlite3.OperationalError: "locked": another process does this; to be tried again.
+    """
+    with _alone(path):
+        found = files_of(path)
+        is_emptied = found.database == opened.database and not found.size
+        if not is_emptied and (found.log == opened.log or not _has_bytes(f"{path}-wal")):
+            # Into the database that is open: one that was moved is whole afterwards, and what was in a log that was
+            # removed is not lost. Not where others have begun another log: then this one is not theirs.
+            with suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if is_emptied:
+            # Closing would fold the log into it. A database that has no name any more is left alone.
+            os.unlink(path)
+        if is_emptied or found.database != opened.database:
+            # SQLite takes any log of the right name for that of the database, and mixes the pages of both.
+            for suffix, old in (("-wal", opened.log), ("-shm", opened.shared)):
+                if old is not None and _id_of(path + suffix) == old:
+                    os.unlink(path + suffix)
+        connection.close()
+
+
+def create_store_file(path: str) -> None:
+    """Make an empty file with mode 0600 where there is none, without the log of a database that was removed.
+
+    Raises:
+        StoreFormatError: There is something else than a file.
+        StoreError: It cannot be made.
+        sqlite3.OperationalError: "locked": another process makes it; to be tried again.
+    """
+    if not os.path.exists(path):
+        with _alone(path):
+            if not os.path.exists(path):
+                for suffix in ("-wal", "-shm"):
+                    with suppress(OSError):
+                        os.unlink(path + suffix)
+                create_private_file(path)
+    create_private_file(path)
+
+
+@contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Let no other process remove or make files of this name meanwhile, as far as the file system knows locks."""
+    descriptor = None
+    try:
+        if fcntl is not None:
+            descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)  # type: ignore[arg-type] # only flock raises this
+        raise sqlite3.OperationalError("database is locked: another process makes it") from None
+    except OSError:
+        pass  # no such directory, which the caller finds out, or no locks there
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # by closing alone, a child that was forked meanwhile has it
+            os.close(descriptor)
+
+
+def _has_bytes(path: str) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
+
+
 def leave_to_the_parent(connection: sqlite3.Connection) -> None:
     """Keep a connection that was inherited over a fork open and unused."""
     _left_to_the_parent.append(connection)
@@ -57,8 +197,8 @@ def create_private_file(path: str) -> None:
         StoreFormatError: There is something else than a file.
         StoreError: It cannot be made.
     """
-    if os.path.exists(path):  # Path.exists raises where nobody may look, or the name is too long
-        if not Path(path).is_file():
+    if os.path.exists(path):  # Path.exists() raises where a directory may not be searched
+        if not os.path.isfile(path):
             raise StoreFormatError(path, "not a file", "a path of a file")
         return
     try:
