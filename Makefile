@@ -27,6 +27,8 @@ find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable
 # Vendors whose SDK judges our requests, and those whose server does.
 SDKS := langfuse langwatch galileo arize
 SERVERS := mlflow phoenix
+# Environments that are installed like those of the SDKs: a group and a constraint file of that name.
+GROUPS_APART := $(SDKS) frameworks
 
 STRESS := kill_nine every_write backend_down forks shutdown damage soak
 
@@ -117,12 +119,14 @@ test-between test-newest: test-%: .venv-%/.installed
 	$(heading) "tests, $*: Python $(PYTHON_$*), everything as in constraints.txt"
 	@.venv-$*/bin/python -m pytest tests
 
-test-backends: .venv/.installed $(SDKS:%=.venv-%/.installed) $(SERVERS:%=.venv-%/.installed) ## run what needs a vendor's own SDK or server; on loopback
+test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%=.venv-%/.installed) ## run what needs a vendor's own SDK or server, or a framework; on loopback
 	@status=0; for sdk in $(SDKS); do \
 	  printf '\n== backends, the SDK of %s as judge of the wire\n' "$$sdk"; \
 	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$sdk/bin/python" -m pytest "tests/oracles/test_$$sdk.py" || status=1; done; \
 	  printf '\n== backends, real servers\n'; \
 	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; \
+	  printf '\n== web frameworks, task queues, event loops\n'; \
+	  OTEL_METADATA_TEST_BACKENDS=1 .venv-frameworks/bin/python -m pytest tests/frameworks || status=1; \
 	  $(MAKE) --no-print-directory test-clickhouse || status=1; exit $$status
 
 test-clickhouse: .venv/.installed .venv-clickhouse/.installed ## run the ClickHouse store against the embedded engine; on loopback
@@ -147,9 +151,9 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	$(heading) "constraints-openai-v2.txt"
 	@$(COMPILE) --universal --python-version 3.10 pyproject.toml \
 	  --group build --group test --group openai-v2 --extra cli --output-file constraints-openai-v2.txt
-	@for sdk in $(SDKS); do printf '\n== constraints-%s.txt\n' "$$sdk"; \
-	  $(COMPILE) --universal --python-version 3.11 pyproject.toml --group build --group test --group "$$sdk" --extra cli \
-	  --output-file "constraints-$$sdk.txt" || exit 1; done
+	@for group in $(GROUPS_APART); do printf '\n== constraints-%s.txt\n' "$$group"; \
+	  $(COMPILE) --universal --python-version 3.11 pyproject.toml --group build --group test --group "$$group" --extra cli \
+	  --output-file "constraints-$$group.txt" || exit 1; done
 	$(heading) "constraints-mlflow.txt"
 	@echo 'mlflow==3.17.2' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
 	$(heading) "constraints-phoenix.txt"
@@ -163,7 +167,7 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 
 clean: ## remove the environments, the caches and what was built
 	@rm -rf .venv .venv-openai-v2 .venv-clickhouse $(PYTHONS:%=.venv-%) \
-	  $(SDKS:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
+	  $(GROUPS_APART:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks stress examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -190,7 +194,7 @@ $(UV):
 	  --build-constraint constraints-openai-v2.txt --editable '.[cli]' --group test --group openai-v2
 	@touch $@
 
-$(SDKS:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constraints-%.txt | $(UV)
+$(GROUPS_APART:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constraints-%.txt | $(UV)
 	$(heading) "environment .venv-$*: installing (once)"
 	@$(UV) venv --quiet --clear --python '>=3.11,<3.14' ".venv-$*"
 	@$(UV_INSTALL) --python ".venv-$*" --constraint "constraints-$*.txt" \

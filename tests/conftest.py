@@ -1,8 +1,8 @@
 """What holds for every test: nothing of ours is swallowed, nothing leaks into the next test, and the balance holds.
 
 Hypothesis runs its `fast` profile unless HYPOTHESIS_PROFILE names another. What needs a vendor's own SDK, server or
-engine is collected only where OTEL_METADATA_TEST_BACKENDS is set, as `make test-backends` does, which builds their
-environments: some gigabytes that the other tests need not wait for.
+engine, or a framework, is collected only where OTEL_METADATA_TEST_BACKENDS is set, as `make test-backends` does, which
+builds their environments: some gigabytes that the other tests need not wait for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ hypothesis.settings.register_profile("fast", max_examples=50, stateful_step_coun
 hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_step_count=80, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-collect_ignore = [] if os.environ.get("OTEL_METADATA_TEST_BACKENDS") else ["clickhouse", "oracles", "servers"]
+collect_ignore = (
+    [] if os.environ.get("OTEL_METADATA_TEST_BACKENDS") else ["clickhouse", "frameworks", "oracles", "servers"]
+)
 
 
 def pytest_report_header() -> str | None:

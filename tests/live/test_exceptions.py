@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import inspect
+import sys
 import traceback
 
+import gevent
+import gevent.event
 import pytest
 from opentelemetry.trace import StatusCode
 
@@ -334,3 +338,62 @@ class TestEarlyEnds:
         body().close()
 
         assert scene.names() == []
+
+
+class Stopped(asyncio.CancelledError):
+    """A cancellation of an application's own."""
+
+
+def group(*errors: BaseException) -> BaseException:
+    return BaseExceptionGroup("several", errors)  # noqa: F821 # a builtin since Python 3.11
+
+
+class TestOtherCancellations:
+    def ended_by(self, scene, error: BaseException) -> object:
+        """Return what ended a span that *error* leaves; an error has a status and no word."""
+        with pytest.raises(type(error)):
+            of_kind("function", error)()
+        span = scene.ended("body")
+        word = span.attributes.get("otel_metadata.ended_by")
+        assert (span.status.status_code is StatusCode.ERROR) == (word is None)
+        return word
+
+    def test_a_subclass_is_a_cancellation(self, scene):
+        """An application's own kind of CancelledError is a cancellation."""
+        assert self.ended_by(scene, Stopped()) == "cancelled"
+
+    def test_a_greenlet_that_is_killed_is_cancelled(self, scene):
+        """A greenlet that gevent kills ends its span as cancelled, not as an error."""
+        started = gevent.event.Event()
+
+        @om.observe(name="waits")
+        def waits() -> None:
+            started.set()
+            gevent.sleep(3600)
+
+        greenlet = gevent.spawn(waits)
+        started.wait()
+        greenlet.kill()
+
+        assert scene.ended("waits").attributes["otel_metadata.ended_by"] == "cancelled"
+        assert scene.ended("waits").status.status_code is StatusCode.UNSET
+
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are new in Python 3.11")
+    @pytest.mark.parametrize(
+        ("make", "word"),
+        [
+            (lambda: group(asyncio.CancelledError(), Stopped()), "cancelled"),
+            (lambda: group(group(asyncio.CancelledError()), GeneratorExit()), "cancelled"),
+            (lambda: group(asyncio.CancelledError(), KeyboardInterrupt()), "interrupted"),
+            (lambda: group(asyncio.CancelledError(), KeyError("x")), None),
+            (lambda: group(KeyError("x")), None),
+        ],
+        ids=["cancellations", "nested", "interrupted", "with an error", "errors"],
+    )
+    def test_a_group_of_early_ends_is_one(self, scene, make, word):
+        """A group is no error when all in it are early ends, at any depth; one error in it makes it one."""
+        assert self.ended_by(scene, make()) == word
+
+    def test_a_future_that_was_cancelled_is_an_error_of_who_asks_for_its_result(self, scene):
+        """The error of `concurrent.futures` says that a result is missing; the call itself was not cancelled."""
+        assert self.ended_by(scene, concurrent.futures.CancelledError()) is None

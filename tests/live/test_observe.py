@@ -8,12 +8,17 @@ import copy
 import dataclasses
 import functools
 import inspect
+import json
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import click
 import pytest
+import typer
+import wrapt
+from click.testing import CliRunner
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
@@ -690,6 +695,174 @@ class TestClasses:
         Owner().method()
 
         assert scene.names() == ["its own"]
+
+
+def helper(self: object = None) -> str:
+    return "helper"
+
+
+def kept(func: Any) -> Any:
+    """Decorate in the usual way."""
+
+    @functools.wraps(func)
+    def wrapper(*args: Any) -> Any:
+        return func(*args)
+
+    return wrapper
+
+
+class TestOwnMethods:
+    """Of a class, what is written in it as a method is observed, and nothing else."""
+
+    def test_functions_that_were_assigned_are_left_alone(self):
+        """Imported helpers, callbacks, lambdas and methods of other classes are values of the class."""
+
+        @om.observe
+        class Owner:
+            helper = helper
+            static = staticmethod(helper)
+            of_class = classmethod(helper)
+            key = lambda self: 1  # noqa: E731 # as applications write it
+            dumps = json.dumps
+            borrowed = Plain.method
+
+            def own(self) -> str:
+                return "own"
+
+        plain = vars(Owner)
+        assert plain["helper"] is helper
+        assert plain["static"].__func__ is helper
+        assert plain["of_class"].__func__ is helper
+        assert plain["dumps"] is json.dumps
+        assert plain["borrowed"] is vars(Plain)["method"]
+        assert inspect.isfunction(plain["key"])
+        assert type(plain["key"]) is type(helper)
+        assert type(plain["own"]) is not type(helper)
+
+    def test_generated_methods_are_left_alone(self):
+        """What a dataclass, a named tuple or an enumeration generates is not observed; what is written in it is."""
+
+        @om.observe
+        @dataclass(order=True)
+        class Point:
+            x: int = 0
+            callback: Callable[..., Any] = helper
+
+            def own(self) -> int:
+                return self.x
+
+        @om.observe
+        class Pair(typing.NamedTuple):
+            x: int = 0
+
+            def own(self) -> int:
+                return self.x
+
+        for cls in (Point, Pair):
+            observed = {name for name, member in vars(cls).items() if isinstance(member, wrapt.FunctionWrapper)}
+            assert observed == {"own"}
+
+    def test_a_decorated_method_is_own(self, scene):
+        """A method under a decorator that uses functools.wraps is observed; an observed one under it only once."""
+
+        @om.observe
+        class Owner:
+            @kept
+            def above(self) -> int:
+                return 1
+
+            @kept
+            @om.observe(name="once")
+            def below(self) -> int:
+                return 2
+
+        assert (Owner().above(), Owner().below()) == (1, 2)
+        assert [name.rpartition(".")[2] for name in scene.names()] == ["above", "once"]
+
+    def test_a_method_with_two_names_is_one_object(self, scene):
+        """An alias in the class stays an alias."""
+
+        @om.observe
+        class Owner:
+            def get(self) -> int:
+                return 1
+
+            fetch = get
+
+        assert vars(Owner)["fetch"] is vars(Owner)["get"]
+        assert Owner().fetch() == 1
+        assert len(scene.names()) == 1
+
+
+class TestOrders:
+    """Decorators of others: above works, or is refused where it is written."""
+
+    @pytest.mark.parametrize("decorate", [om.observe, om.using_metadata({"a": 1})], ids=["observe", "using_metadata"])
+    @pytest.mark.parametrize(
+        ("make", "below"),
+        [
+            (property, "property"),
+            (functools.cached_property, "cached_property"),
+            (functools.singledispatchmethod, "singledispatchmethod"),
+            (functools.partialmethod, "partialmethod"),
+            (pytest.fixture, "pytest"),
+            (click.command(), "click"),
+            (click.group(), "click"),
+        ],
+        ids=["property", "cached_property", "singledispatchmethod", "partialmethod", "fixture", "command", "group"],
+    )
+    def test_an_object_that_calls_the_function_behind_our_back_is_refused(self, decorate, make, below):
+        """The message says which order works."""
+
+        def func(self: object = None) -> None: ...
+
+        with pytest.raises(ConfigurationError, match=rf"directly above `def`, below .*{below}"):
+            decorate(make(func))
+
+    def test_the_right_order_works(self, scene):
+        """Below a command, a dispatcher and a cache, the function is observed."""
+
+        @click.command()
+        @click.option("--number", type=int)
+        @om.observe(name="command")
+        def command(number: int) -> None:
+            click.echo(number)
+
+        assert CliRunner().invoke(command, ["--number", "3"]).output == "3\n"
+        app = typer.Typer()
+
+        @app.command()
+        @om.observe(name="typer")
+        def typed(number: int) -> None:
+            typer.echo(number)
+
+        assert CliRunner().invoke(typer.main.get_command(app), ["4"]).output == "4\n"
+        assert scene.record("command").input == {"number": 3}
+        assert scene.record("typer").input == {"number": 4}
+
+    def test_a_dispatcher_is_observed_above_its_decorator(self, scene):
+        """`singledispatch` above or below: calls are observed, and implementations can be registered."""
+
+        @om.observe(name="dispatch")
+        @functools.singledispatch
+        def dispatch(value: object) -> str:
+            return "object"
+
+        dispatch.register(int)(lambda value: "int")
+        assert (dispatch(1), dispatch("a")) == ("int", "object")
+        assert scene.names() == ["dispatch"] * 2
+
+    def test_a_cache_is_observed_above_its_decorator(self, scene):
+        """`lru_cache` below: each call is a span, also one that the cache answers; its methods are there."""
+
+        @om.observe(name="cached")
+        @functools.lru_cache
+        def cached(value: int) -> int:
+            return value
+
+        assert [cached(1), cached(1)] == [1, 1]
+        assert cached.cache_info().hits == 1
+        assert scene.names() == ["cached"] * 2
 
 
 class TestOptions:

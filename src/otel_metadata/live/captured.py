@@ -147,7 +147,7 @@ class CaptureSpans:
     def __enter__(self) -> CaptureSpans:
         """Start capturing."""
         self._is_open = True
-        self._scope.enter(lambda bound: bound.with_capture(self))
+        self._scope.enter(context.with_bound(lambda bound: bound.with_capture(self)))
         return self
 
     def __exit__(

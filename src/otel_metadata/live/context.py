@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, cast, final
 
 from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
 
     from otel_metadata.live.captured import CaptureSpans
     from otel_metadata.live.values import Values
@@ -63,17 +65,24 @@ def with_bound(change: Callable[[Bound], Bound]) -> Context:
     return otel_context.set_value(_KEY, change(bound_in(None) or _EMPTY))
 
 
-def detach(token: object) -> None:
+def detach(token: object, span: Span | None = None) -> None:
     """Undo an attach where it was made; do nothing elsewhere.
 
     A generator or coroutine may be closed in another context than it was started in (by the collector, by another
     task). OpenTelemetry's own detach logs an error then; there is nothing to undo in a context that is not ours.
+
+    Args:
+        token: What attach returned.
+        span: What was attached. A generator whose steps are taken by several threads takes it along: where it is
+            current, it was attached anew, and goes here too.
     """
     if isinstance(token, Token):
         try:
             token.var.reset(token)
         except (ValueError, RuntimeError):
-            return
+            if span is not None and trace.get_current_span() is span:
+                before = token.old_value
+                otel_context.attach(Context() if before is Token.MISSING else before)
     else:
         otel_context.detach(token)  # type: ignore[arg-type] # a runtime context of the application's own
 
@@ -92,10 +101,14 @@ class ContextScope:
         """Start outside."""
         self._key = f"otel_metadata.scope.{next(_scope_numbers)}"
 
-    def enter(self, change: Callable[[Bound], Bound]) -> None:
-        """Attach the current Context with what is bound in it changed."""
+    def enter(self, context: Context) -> None:
+        """Attach *context*, which was made of the current one."""
         before = otel_context.get_current()
-        otel_context.attach(otel_context.set_value(self._key, before, with_bound(change)))
+        otel_context.attach(otel_context.set_value(self._key, before, context))
+
+    def is_current(self) -> bool:
+        """Whether the current Context is what was entered, or was made of it."""
+        return otel_context.get_value(self._key) is not None
 
     def exit(self) -> None:
         """Go back to the Context before the last enter; do nothing where it was not entered."""

@@ -1,43 +1,73 @@
-"""Generators whose body runs in a private context, so that nothing leaks to the consumer between steps.
+"""Generators whose body runs in an OpenTelemetry Context of its own, so that nothing leaks to the consumer.
 
 A `with span:` around a `yield` goes wrong in many ways: the consumer's spans become children, two interleaved
 generators take each other's parent, an early `break` leaves the span open, and a close on another thread logs
-"Failed to detach context". So the body's context is copied once, the span is attached in it once, and each step runs
-inside it; nothing is ever detached.
+"Failed to detach context". So the body's Context is attached when a step begins, and the consumer's is back when it
+ends. All other context variables are shared, as they are without us.
+
+When the consumer is a `with` block (`contextlib.contextmanager`, a fixture), the body's Context stays attached in the
+block: what the generator opens around its `yield` is meant for the block.
 
 What is returned are real generators, so that `inspect`, `send`, `throw`, `close`, `return` values and an event loop's
-finalizer hooks all hold. The price: the body does not see context variables that its consumer sets between steps.
+finalizer hooks all hold.
 """
 
 from __future__ import annotations
 
-import contextvars
+import inspect
+import sys
+import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, final
 
 from opentelemetry import context as otel_context
 
+from otel_metadata.live.context import ContextScope, detach
+
 if TYPE_CHECKING:
+    from types import FrameType
+
     from opentelemetry.context import Context
 
-__all__ = ["Observer", "PrivateContext", "Start", "drive", "drive_async"]
+__all__ = ["BodyContext", "Observer", "Start", "Starter", "driven", "named"]
 
 _T = TypeVar("_T")
 
 
-class PrivateContext:
-    """A copy of the caller's context variables, with one OpenTelemetry Context attached in it."""
+@final
+class BodyContext:
+    """The OpenTelemetry Context of a body: attached for each step, remembered as the step leaves it.
 
-    __slots__ = ("_context",)
+    In a block it stays attached between the steps, until `leave`. A step that runs where it is not attached (on another
+    thread) gets it for itself, as outside of a block.
+    """
 
-    def __init__(self, context: Context) -> None:
-        """Copy and attach."""
-        self._context = contextvars.copy_context()
-        self._context.run(otel_context.attach, context)
+    __slots__ = ("_context", "_scope")
+
+    def __init__(self, context: Context, *, is_block: bool = False) -> None:
+        """Begin with *context*; a block has it from here on."""
+        self._context = context
+        self._scope = ContextScope() if is_block else None
+        if self._scope is not None:
+            self._scope.enter(context)
+            self._context = otel_context.get_current()
 
     def run(self, step: Callable[..., _T], *args: object) -> _T:
         """Run one step of the body inside."""
-        return self._context.run(step, *args)
+        is_attached = self._scope is not None and self._scope.is_current()
+        token = None if is_attached else otel_context.attach(self._context)
+        try:
+            return step(*args)
+        finally:
+            self._context = otel_context.get_current()
+            if token is not None:
+                detach(token)
+
+    def leave(self) -> None:
+        """Put the Context back that was current before the block."""
+        if self._scope is not None:
+            self._scope.exit()
 
 
 class Observer:
@@ -49,93 +79,144 @@ class Observer:
     def end(self, error: BaseException | None, result: object = None) -> None:
         """It ended: returned *result*, or *error* left it; called once."""
 
+    def is_collected(self) -> bool:
+        """Whether a generator that is being closed was dropped, and its body may still be used by the application."""
+        return False
+
 
 class Start(NamedTuple):
-    """What the first step of a driven generator begins with.
+    """What the first step begins with.
 
     Attributes:
-        body: The generator itself.
-        context: Where its steps run.
-        observer: What is told of its life.
+        context: Where the steps run.
+        observer: What is told of the life of the body.
     """
 
-    body: Any
-    context: PrivateContext
+    context: Context
     observer: Observer
 
 
-def drive(start: Callable[[], Start]) -> Generator[Any, Any, Any]:
-    """Yield what a generator yields, each step inside its context.
+Starter: TypeAlias = "Callable[[Context | None], Start]"
+"""Called at the first step, so that a generator which nobody starts leaves nothing behind. Its argument is the current
+Context when the consumer is a `with` block, else None."""
 
-    Args:
-        start: Called at the first step, so that a generator which nobody starts leaves nothing behind.
+
+def driven(body: Any, start: Starter) -> Any:
+    """Return a generator of the kind and name of *body*, which takes its steps inside what *start* returns.
+
+    Anything else is returned as it is: a decorator may have made of a generator function what it likes.
     """
-    body, context, observer = start()
+    if type(body) not in (GeneratorType, AsyncGeneratorType):
+        return body
+    if type(body) is AsyncGeneratorType:
+        return named(_drive_async(body, start), body)
+    if body.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
+        return named(_drive_awaitable(body, start), body)
+    return named(_drive(body, start), body)
+
+
+def named(made: Any, like: Any) -> Any:
+    """Give a generator or coroutine the name of another, which the interpreter shows in warnings, tasks and texts."""
+    made.__name__, made.__qualname__ = like.__name__, like.__qualname__
+    return made
+
+
+def _drive(body: Generator[Any, Any, Any], start: Starter) -> Generator[Any, Any, Any]:
+    """Yield what a generator yields, each step inside its Context."""
+    context, observer = _begun(start, sys._getframe(1))
+    held = [body]
     step: Callable[..., Any] = body.send
     argument: object = None
+    closing: BaseException | None = None
     try:
         while True:
             try:
                 item = context.run(step, argument)
             except StopIteration as stop:
-                observer.end(None, stop.value)
+                observer.end(closing, stop.value)
                 return stop.value
             observer.item(item)
             try:
                 argument = yield item
-            except GeneratorExit:
-                context.run(body.close)
-                raise
-            except BaseException as error:  # noqa: BLE001 # thrown in by the consumer: the body decides
+            except BaseException as error:  # thrown in by the consumer: the body decides
+                closing = error if type(error) is GeneratorExit else None
+                if closing is not None and observer.is_collected():
+                    # Not closed, only let go: the application may hold the generator itself.
+                    del body, step
+                    context.run(held.clear)
+                    raise
                 step, argument = body.throw, error
             else:
                 step = body.send
     except BaseException as error:
         observer.end(error)
         raise
+    finally:
+        context.leave()
 
 
-async def drive_async(start: Callable[[], Start]) -> AsyncGenerator[Any, Any]:
-    """Yield what an async generator yields, each step of each awaitable inside its context, in the consumer's task.
+_drive_awaitable: Final = types.coroutine(types.FunctionType(_drive.__code__, globals(), _drive.__name__))
+"""`_drive`, for a generator that `types.coroutine` has made awaitable."""
 
-    Args:
-        start: Called at the first step.
-    """
-    body, context, observer = start()
-    step: Callable[..., Awaitable[Any]] = body.asend
+
+async def _drive_async(body: AsyncGenerator[Any, Any], start: Starter) -> AsyncGenerator[Any, Any]:
+    """Yield what an async generator yields, each step of each awaitable inside its Context, in the consumer's task."""
+    context, observer = _begun(start, sys._getframe(1))
+    step: Callable[..., Awaitable[Any]] = _unregistered(body.asend)
     argument: object = None
+    closing: BaseException | None = None
     try:
         while True:
             try:
                 item = await _Inside(context, step(argument))
             except StopAsyncIteration:
-                observer.end(None)
+                observer.end(closing)
                 return
             observer.item(item)
             try:
                 argument = yield item
-            except GeneratorExit:
-                await _Inside(context, body.aclose())
-                raise
             except BaseException as error:  # noqa: BLE001 # thrown in by the consumer: the body decides
+                closing = error if type(error) is GeneratorExit else None
                 step, argument = body.athrow, error
             else:
                 step = body.asend
     except BaseException as error:
         observer.end(error)
         raise
+    finally:
+        context.leave()
+
+
+def _unregistered(asend: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Return *asend* for the first step: the event loop does not get to know of the body.
+
+    It knows the generator around it. When it closed both at its end, they would meet: "asynchronous generator is
+    already running".
+    """
+
+    def first(argument: object) -> Awaitable[Any]:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            return asend(argument)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    return first
 
 
 @final
 class _Inside:
-    """An awaitable whose every step runs inside a private context.
+    """An awaitable whose every step runs inside a body's Context.
 
-    Not a new task per item: the task's identity, its cancellation and `asyncio.timeout` stay the consumer's.
+    Not a new task per item: the task's identity, its cancellation and `asyncio.timeout` stay the consumer's. Not one
+    attach around the whole `await`: an awaitable that is driven by hand, or given up in the middle, would leave the
+    body's Context attached where it was suspended.
     """
 
     __slots__ = ("_awaitable", "_context")
 
-    def __init__(self, context: PrivateContext, awaitable: Awaitable[Any]) -> None:
+    def __init__(self, context: BodyContext, awaitable: Awaitable[Any]) -> None:
         self._context = context
         self._awaitable = awaitable
 
@@ -156,3 +237,32 @@ class _Inside:
                 raise
             except BaseException as error:  # noqa: BLE001 # cancellation among them: the body decides
                 step, argument = inner.throw, error
+
+
+# Who takes the first step of a generator for a block of the application's code: the module and name of the function.
+_BLOCKS: Final = frozenset(
+    {
+        ("contextlib", "__enter__"),
+        ("contextlib", "__aenter__"),
+        ("_pytest.fixtures", "call_fixture_func"),
+        ("pytest_asyncio.plugin", "setup"),
+    }
+)
+
+_OWN_STEPS: Final = frozenset(
+    {_drive.__code__, _drive_async.__code__, BodyContext.run.__code__, _Inside.__await__.__code__}
+)
+
+
+def _begun(start: Starter, driver: FrameType | None) -> tuple[BodyContext, Observer]:
+    """Start, in the way that suits whoever takes the first step.
+
+    Args:
+        start: See `Starter`.
+        driver: The frame below the generator.
+    """
+    while driver is not None and driver.f_code in _OWN_STEPS:  # a generator of ours around this one
+        driver = driver.f_back
+    is_block = driver is not None and (driver.f_globals.get("__name__"), driver.f_code.co_name) in _BLOCKS
+    context, observer = start(otel_context.get_current() if is_block else None)
+    return BodyContext(context, is_block=is_block), observer

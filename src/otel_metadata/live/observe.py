@@ -10,28 +10,31 @@ common steps are inlined in the synchronous and asynchronous ones because they a
 
 from __future__ import annotations
 
+import codecs
 import copy
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
-from types import CoroutineType
-from typing import Any, TypeVar, final, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, final, overload
 
 import wrapt
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanKind, Tracer, set_span_in_context
 
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.live import generators, settings
+from otel_metadata.live import generators, settings, streams
 from otel_metadata.live.capture import Arguments, PartialOutput, output_value
 from otel_metadata.live.context import detach
 from otel_metadata.live.routing import set_captured
 from otel_metadata.live.spans import is_kept, record_end, set_values, span_kind_attributes
 from otel_metadata.live.values import Values, span_values
-from otel_metadata.live.wrapped import Wrapped
+from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.model.merge import Json
 from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
 
 __all__ = ["observe"]
 
@@ -76,9 +79,14 @@ def observe(
     """Open a span around every call of a function; inside, it is the current span.
 
     For functions, coroutine functions, generator and async generator functions, methods, class methods and static
-    methods (above or below their decorator), callable objects; on a class: every public method of its own. The
-    signature, the `inspect` kind and the result are unchanged; an exception is recorded and goes on. Each step of a
-    generator runs in a private context, so the consumer keeps its own current span.
+    methods (above or below their decorator), callable objects; on a class: every public method that is written in it.
+    The signature, the `inspect` kind and the result are unchanged; an exception is recorded and goes on.
+
+    The consumer of a generator keeps its own current span; the block of a `contextlib.contextmanager` is inside the
+    span. When a function returns a coroutine, a generator or a streaming response, its span lasts until that ends.
+
+    Write it directly above `def`, below decorators that register the function (routes, tasks, commands, tools): they
+    call what they were given.
 
     Args:
         func: What to observe, when used without parentheses.
@@ -198,21 +206,42 @@ class _Options:
 
 
 def _observe(func: Any, *, options: _Options) -> Any:
+    refuse_registered(func, "observe")
     if inspect.isclass(func):
         return _observe_class(func, options)
     if not callable(func) and not isinstance(func, classmethod | staticmethod):
         raise ConfigurationError("observe", type(func).__name__, "a function, method, callable object or class")
+    manager = inside_context_manager(func, lambda generator: _observe(generator, options=options))
+    if manager is not None:
+        return manager
     if not inspect.isroutine(func) and not isinstance(func, classmethod | staticmethod | functools.partial):
         return _ObservedObject(func, options)
     return _Observed(func, _wrapper(func, options))  # type: ignore[arg-type] # a class method object is no callable to mypy
 
 
 def _observe_class(cls: type, options: _Options) -> type:
+    made: dict[int, Any] = {}
     for name, member in list(vars(cls).items()):
-        is_method = inspect.isfunction(member) or isinstance(member, classmethod | staticmethod)
-        if is_method and not name.startswith("_") and not isinstance(member, _Observed):
-            setattr(cls, name, _observe(member, options=options))
+        if not name.startswith("_") and _is_own_method(cls, member):
+            # A method that has two names is one object under both.
+            setattr(cls, name, made.setdefault(id(member), _observe(member, options=options)))
     return cls
+
+
+def _is_own_method(cls: type, member: Any) -> bool:
+    """Whether *member* is a method that is written in the class, and not observed yet.
+
+    Functions that were assigned (a default, a callback, an imported helper) or generated have another name or module; a
+    decorator that uses `functools.wraps` keeps both.
+    """
+    function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+    # Of a context manager the generator function inside is observed.
+    if any(isinstance(one, _Observed) for one in (member, function, getattr(function, "__wrapped__", None))):
+        return False
+    if not inspect.isfunction(function):
+        return False
+    owner, _, name = str(function.__qualname__).rpartition(".")
+    return (owner, function.__module__) == (cls.__qualname__, cls.__module__) and name != "<lambda>"
 
 
 class _Observed(Wrapped):
@@ -262,6 +291,12 @@ def _span_name(func: Any) -> str:
     return str(name).rpartition("<locals>.")[2]
 
 
+def _shown_names(function: Any) -> tuple[str, str]:
+    """Return `__name__` and `__qualname__` of a function, as the interpreter shows them of its coroutines."""
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return name, str(getattr(function, "__qualname__", name))
+
+
 def _wrapper(func: Any, options: _Options) -> Callable[..., Any]:
     """Return the wrapt wrapper for the kind of callable that *func* is."""
     # Of the callable itself, never of what it wraps: a decorator between us and an `async def` may have made a plain
@@ -270,10 +305,8 @@ def _wrapper(func: Any, options: _Options) -> Callable[..., Any]:
     call = _Call(func, options)
     if inspect.iscoroutinefunction(function):
         return call.coroutine
-    if inspect.isgeneratorfunction(function):
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         return call.generator
-    if inspect.isasyncgenfunction(function):
-        return call.async_generator
     return call.plain
 
 
@@ -281,11 +314,12 @@ def _wrapper(func: Any, options: _Options) -> Callable[..., Any]:
 class _Call:
     """One observed callable: how each of its calls becomes a span."""
 
-    __slots__ = ("_arguments", "_name", "_options", "_takes_self")
+    __slots__ = ("_arguments", "_name", "_options", "_shown", "_takes_self")
 
     def __init__(self, func: Any, options: _Options) -> None:
         self._options = options
         self._name = options.name or _span_name(func)
+        self._shown = _shown_names(_callable_of(func))
         # A function of a class has `self` or `cls` among its parameters; a bound method or an object has not.
         self._takes_self = inspect.isfunction(_callable_of(func)) and not isinstance(func, staticmethod)
         self._arguments = Arguments(
@@ -298,7 +332,8 @@ class _Call:
         span = self._start()
         if span is None:
             return wrapped(*args, **kwargs)
-        token = otel_context.attach(set_span_in_context(span))
+        context = set_span_in_context(span)
+        token = otel_context.attach(context)
         given: Json | UnsetType = UNSET
         kept = is_kept(span)
         try:
@@ -309,18 +344,26 @@ class _Call:
             self._end(span, kept, given, error, None)
             raise
         else:
-            if type(result) is CoroutineType:
-                return self._awaited(span, kept, given, result)
+            if type(result) not in streams.WHOLE:
+                made = self.going_on(span, kept, given, result, context)
+                if made is not None:
+                    return made
             self._end(span, kept, given, None, result)
             return result
         finally:
             detach(token)
 
-    async def coroutine(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+    def coroutine(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        made: Any = self._awaiting(wrapped, instance, args, kwargs)
+        made.__name__, made.__qualname__ = self._shown  # as in `generators.named`
+        return made
+
+    async def _awaiting(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         span = self._start()
         if span is None:
             return await wrapped(*args, **kwargs)
-        token = otel_context.attach(set_span_in_context(span))
+        context = set_span_in_context(span)
+        token = otel_context.attach(context)
         given: Json | UnsetType = UNSET
         kept = is_kept(span)
         try:
@@ -331,53 +374,39 @@ class _Call:
             self._end(span, kept, given, error, None)
             raise
         else:
+            if type(result) not in streams.WHOLE:
+                made = self.going_on(span, kept, given, result, context)
+                if made is not None:
+                    return made
             self._end(span, kept, given, None, result)
             return result
         finally:
             detach(token)
 
-    async def _awaited(self, span: Span, kept: bool, given: Json | UnsetType, awaitable: Any) -> Any:
-        """Go on with the span of a plain function that returned a coroutine: a decorator's, most often.
-
-        The end of `coroutine`, written again: one awaits through the other would cost every awaited call a frame.
-        """
-        token = otel_context.attach(set_span_in_context(span))
+    def going_on(self, span: Span, kept: bool, given: Json | UnsetType, result: Any, context: Context) -> Any:
+        """Return what stands for a result that goes on, and ends the span when it ends; None when it is over."""
         try:
-            result = await awaitable
-        except BaseException as error:
-            self._end(span, kept, given, error, None)
-            raise
-        else:
-            self._end(span, kept, given, None, result)
-            return result
-        finally:
-            detach(token)
+            return streams.going_on(
+                result,
+                lambda: _ResultSpan(self, span, kept, given, context),
+                lambda block: context if block is None else set_span_in_context(span, block),
+            )
+        except Exception as error:  # noqa: BLE001 # the host's door
+            REPORTER.failed("observe", error)
+            return None
 
-    def generator(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Generator[Any, Any, Any]:
-        return generators.drive(self._starter(wrapped, instance, args, kwargs))
-
-    def async_generator(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> AsyncGenerator[Any, Any]:
-        return generators.drive_async(self._starter(wrapped, instance, args, kwargs))
-
-    def _starter(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Callable[[], generators.Start]:
+    def generator(self, wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         # The parent is the caller's span at the call; the span itself starts with the first step.
-        parent = otel_context.get_current()
+        called_in = otel_context.get_current()
 
-        def start() -> generators.Start:
+        def start(block: Context | None) -> generators.Start:
+            parent = called_in if block is None else block
             span = self._start(parent)
             if span is None:
-                context, observer = generators.PrivateContext(parent), generators.Observer()
-            else:
-                context = generators.PrivateContext(set_span_in_context(span, parent))
-                observer = self._observer(span, instance, args, kwargs)
-            try:
-                body = context.run(functools.partial(wrapped, *args, **kwargs))
-            except BaseException as error:
-                observer.end(error)
-                raise
-            return generators.Start(body, context, observer)
+                return generators.Start(parent, generators.Observer())
+            return generators.Start(set_span_in_context(span, parent), self._observer(span, instance, args, kwargs))
 
-        return start
+        return generators.driven(wrapped(*args, **kwargs), start)
 
     def _start(self, context: Any = None) -> Span | None:
         """Start the span; None when that failed, and the call goes on without one."""
@@ -453,11 +482,14 @@ class _Call:
         except Exception as failure:  # noqa: BLE001 # the host's door
             REPORTER.failed("end", failure)
 
+    def partial_output(self) -> PartialOutput | None:
+        """Return what gathers the items of a generator; None when its output is not wanted."""
+        return PartialOutput(is_processed=self._options.process_output is not None) if self._wants_output() else None
+
     def _observer(self, span: Span, instance: Any, args: Any, kwargs: Any) -> generators.Observer:
         if not is_kept(span):
             return _GeneratorSpan(self, span, UNSET, None)
-        output = PartialOutput(is_processed=self._options.process_output is not None) if self._wants_output() else None
-        return _GeneratorSpan(self, span, self._input(instance, args, kwargs), output)
+        return _GeneratorSpan(self, span, self._input(instance, args, kwargs), self.partial_output())
 
 
 @final
@@ -476,3 +508,45 @@ class _GeneratorSpan(generators.Observer):
 
     def end(self, error: BaseException | None, result: object = None) -> None:
         self._call.end_generator(self._span, self._given, error, self._output, result)
+
+
+@final
+class _ResultSpan(streams.ResultObserver):
+    """The span of a call whose result goes on: ended once, with what was yielded or returned."""
+
+    def __init__(self, call: _Call, span: Span, kept: bool, given: Json | UnsetType, context: Context) -> None:
+        self._call = call
+        self._span = span
+        self._kept = kept
+        self._given = given
+        self._context = context
+        self._output = call.partial_output() if kept else None
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._has_items = False
+
+    def item(self, value: object) -> None:
+        self._has_items = True
+        if self._output is not None:
+            self._output.add(self._text(value) if type(value) is bytes else value)
+
+    def _text(self, chunk: bytes) -> str | bytes:
+        """Return the text of a chunk, which may end within a character; the chunk itself when it is no text."""
+        if self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            return self._decoder.decode(chunk)
+        except UnicodeDecodeError:
+            self._decoder.reset()
+            return chunk
+
+    def returned(self, result: Any) -> Any:
+        if type(result) not in streams.WHOLE:
+            made = self._call.going_on(self._span, self._kept, self._given, result, self._context)
+            if made is not None:
+                self._has_ended = True  # by the observer of what goes on now
+                return made
+        return super().returned(result)
+
+    def ended(self, error: BaseException | None, result: object) -> None:
+        output = self._output if error is None or self._has_items else None
+        self._call.end_generator(self._span, self._given, error, output, result)

@@ -7,6 +7,7 @@ OpenTelemetry's.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, final
 
@@ -37,12 +38,16 @@ ENDED_BY: Final = "otel_metadata.ended_by"
 
 _SAMPLED: Final = 0x01  # TraceFlags.SAMPLED as a plain number: half the price to compare with
 
+# In the order in which they count when several ended one span together.
 _EARLY_ENDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (SystemExit, "exit"),
+    (KeyboardInterrupt, "interrupted"),
     (asyncio.CancelledError, "cancelled"),
     (GeneratorExit, "closed"),
-    (KeyboardInterrupt, "interrupted"),
-    (SystemExit, "exit"),
 )
+
+# The cancellation of other event loops: module and name of the exception. AnyIO's is that of the loop under it.
+_CANCELLATIONS: Final = (("trio", "Cancelled"), ("curio", "CancelledError"), ("greenlet", "GreenletExit"))
 
 _SPAN_KINDS: Final[Mapping[str, str | None]] = {
     "span": None,
@@ -89,16 +94,37 @@ def is_kept(span: Span) -> bool:
     return span.is_recording() and span.get_span_context().trace_flags & _SAMPLED != 0
 
 
+def _ended_early_by(error: BaseException) -> str | None:
+    """Return the word for an exception that is no failure; None for one that is.
+
+    A group is none when it holds nothing else: what a task group raises that was cancelled.
+    """
+    for kind, word in _EARLY_ENDS:
+        if isinstance(error, kind):
+            return word
+    for module, name in _CANCELLATIONS:
+        cancelled = getattr(sys.modules.get(module), name, None)
+        if isinstance(cancelled, type) and isinstance(error, cancelled):
+            return "cancelled"
+    if isinstance(error, Exception):
+        return None
+    # By its name: Python 3.10 has it from a package.
+    if any(base.__name__ == "BaseExceptionGroup" for base in type(error).__mro__):
+        words = {_ended_early_by(inner) for inner in error.exceptions}  # type: ignore[attr-defined] # of every group
+        return None if None in words else next((word for _, word in _EARLY_ENDS if word in words), None)
+    return None
+
+
 def record_end(span: Span, error: BaseException) -> None:
     """Say on a span that *error* ended it: as OpenTelemetry does for an exception, by `ENDED_BY` for an early end.
 
     Never raises: an exception whose own `__str__` fails must reach the application unchanged.
     """
     try:
-        for kind, word in _EARLY_ENDS:
-            if isinstance(error, kind):
-                span.set_attribute(ENDED_BY, word)
-                return
+        word = _ended_early_by(error)
+        if word is not None:
+            span.set_attribute(ENDED_BY, word)
+            return
         try:
             description = f"{type(error).__name__}: {error}"
             description.encode()
@@ -216,9 +242,9 @@ class SpanHandle:
     ) -> None:
         """End the span, record an exception, and make the span before it current again; the exception goes on."""
         token, self._token = self._token, None
-        if token is not None:
-            detach(token)
         span = self._span
+        if token is not None:
+            detach(token, span)
         if span is None or not span.is_recording():
             return
         try:

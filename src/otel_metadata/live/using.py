@@ -5,22 +5,24 @@ Held in OpenTelemetry's Context, so it goes where that goes. Set by the span pro
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from otel_metadata.live import generators
+from otel_metadata.live import generators, streams
 from otel_metadata.live.context import ContextScope, with_bound
 from otel_metadata.live.spans import set_values
 from otel_metadata.live.values import Values, span_values
-from otel_metadata.live.wrapped import Wrapped
+from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from opentelemetry.context import Context
 
     from otel_metadata.live.context import Bound
 
@@ -43,7 +45,7 @@ class UsingMetadata:
 
     def __enter__(self) -> UsingMetadata:
         """Bind the values in the Context, and set them on the current span."""
-        self._scope.enter(self._bind)
+        self._scope.enter(with_bound(self._bind))
         self._set_on_current()
         return self
 
@@ -65,10 +67,12 @@ class UsingMetadata:
 
     def __call__(self, func: _F) -> _F:
         """Decorate a function, coroutine function, generator function or async generator function."""
+        refuse_registered(func, "using_metadata")
+        manager = inside_context_manager(func, self)
+        if manager is not None:
+            return cast("_F", manager)
         function = getattr(func, "__func__", func)
-        if inspect.isasyncgenfunction(function):
-            wrapper = self._async_generator
-        elif inspect.isgeneratorfunction(function):
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             wrapper = self._generator
         elif inspect.iscoroutinefunction(function):
             wrapper = self._coroutine
@@ -78,24 +82,35 @@ class UsingMetadata:
 
     def _plain(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
         with self:
-            return wrapped(*args, **kwargs)
+            return self._going_on(wrapped(*args, **kwargs))
 
-    async def _coroutine(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+    def _coroutine(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
+        return generators.named(self._awaiting(wrapped, args, kwargs), wrapped)
+
+    async def _awaiting(self, wrapped: Any, args: Any, kwargs: Any) -> Any:
         with self:
-            return await wrapped(*args, **kwargs)
+            return self._going_on(await wrapped(*args, **kwargs))
 
     def _generator(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
-        return generators.drive(functools.partial(self._start, wrapped, args, kwargs))
+        return generators.driven(wrapped(*args, **kwargs), self._start)
 
-    def _async_generator(self, wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
-        return generators.drive_async(functools.partial(self._start, wrapped, args, kwargs))
-
-    def _start(self, wrapped: Any, args: Any, kwargs: Any) -> generators.Start:
+    def _start(self, _block: Context | None) -> generators.Start:
         self._set_on_current()
-        context = generators.PrivateContext(with_bound(self._bind))
-        return generators.Start(
-            context.run(functools.partial(wrapped, *args, **kwargs)), context, generators.Observer()
-        )
+        return generators.Start(with_bound(self._bind), generators.Observer())
+
+    def _going_on(self, result: Any) -> Any:
+        """Return the result of a function; one that goes on after the call goes on with the values."""
+        if type(result) in streams.WHOLE:
+            return result
+        try:
+            context = otel_context.get_current()
+            made = streams.going_on(
+                result, streams.ResultObserver, lambda block: context if block is None else with_bound(self._bind)
+            )
+        except Exception as error:  # noqa: BLE001 # the host's door
+            REPORTER.failed("using_metadata", error)
+            return result
+        return result if made is None else made
 
     def _bind(self, bound: Bound) -> Bound:
         return bound.with_values(self._values)
