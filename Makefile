@@ -27,8 +27,10 @@ find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable
 # Vendors whose SDK judges our requests, and those whose server does.
 SDKS := langfuse langwatch galileo arize
 SERVERS := mlflow phoenix
+# Packages that set up tracing by themselves, as those of SDKS do, and that we join.
+JOINED := phoenix-otel logfire ddtrace
 # Environments that are installed like those of the SDKs: a group and a constraint file of that name.
-GROUPS_APART := $(SDKS) frameworks
+GROUPS_APART := $(SDKS) $(JOINED) frameworks
 
 STRESS := kill_nine every_write backend_down forks shutdown damage soak
 
@@ -123,6 +125,10 @@ test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%
 	@status=0; for sdk in $(SDKS); do \
 	  printf '\n== backends, the SDK of %s as judge of the wire\n' "$$sdk"; \
 	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$sdk/bin/python" -m pytest "tests/oracles/test_$$sdk.py" || status=1; done; \
+	  for one in $(SDKS) $(JOINED); do \
+	  printf '\n== backends, an application that %s set up\n' "$$one"; \
+	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$one/bin/python" -m pytest \
+	    "tests/joined/test_$$(echo "$$one" | tr - _).py" || status=1; done; \
 	  printf '\n== backends, real servers\n'; \
 	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; \
 	  printf '\n== web frameworks, task queues, event loops\n'; \

@@ -27,7 +27,9 @@ hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_st
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 collect_ignore = (
-    [] if os.environ.get("OTEL_METADATA_TEST_BACKENDS") else ["clickhouse", "frameworks", "oracles", "servers"]
+    []
+    if os.environ.get("OTEL_METADATA_TEST_BACKENDS")
+    else ["clickhouse", "frameworks", "joined", "oracles", "servers"]
 )
 
 

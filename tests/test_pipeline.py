@@ -196,8 +196,11 @@ def test_a_global_provider_that_is_not_the_sdks_is_refused(tmp_path):
         tmp_path,
     )
     assert printed == (
-        "the global tracer provider is 'NoOpTracerProvider'; expected one of OpenTelemetry's SDK; "
-        "pass configure(tracer_provider=...) to join another."
+        "the global tracer provider is 'opentelemetry.trace.NoOpTracerProvider'; expected an "
+        "opentelemetry.sdk.trace.TracerProvider, or a proxy of one that takes span processors (Logfire's is one). A "
+        "provider of your own works beside this one: "
+        "configure(..., tracer_provider=opentelemetry.sdk.trace.TracerProvider()); it gets the spans of observe() and "
+        "start_span()."
     )
 
 

@@ -28,9 +28,13 @@ HEAVY = {
 }
 
 
-def test_there_are_at_most_25_names() -> None:
-    """The interface stays small enough to learn."""
-    assert len(otel_metadata.__all__) <= 25
+def test_there_are_at_most_27_names() -> None:
+    """The interface stays small enough to learn: the calls, and what goes into them or comes out of them.
+
+    Two were added to the first 25 because no argument of another call can stand for them: what an update became after
+    its delivery, and a destination made of the application's own exporter.
+    """
+    assert len(otel_metadata.__all__) <= 27
 
 
 def test_the_list_is_sorted_and_without_doubles() -> None:

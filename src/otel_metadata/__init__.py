@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from otel_metadata._version import __version__
     from otel_metadata.client import Client
+    from otel_metadata.joining.wrapping import wrap_exporter
     from otel_metadata.late.destination import Destination
     from otel_metadata.live.captured import capture_spans
     from otel_metadata.live.current import (
@@ -60,6 +61,7 @@ _HOMES = {
     "update_span": "live.current",
     "update_trace": "live.current",
     "using_metadata": "live.using",
+    "wrap_exporter": "joining.wrapping",
 }
 
 __all__ = [
@@ -88,6 +90,7 @@ __all__ = [
     "update_span",
     "update_trace",
     "using_metadata",
+    "wrap_exporter",
 ]
 
 

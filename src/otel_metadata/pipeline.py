@@ -6,8 +6,8 @@ It turns names and URLs into destinations, joins the application's tracer provid
 
 from __future__ import annotations
 
+import logging
 import os
-import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from otel_metadata import backends
 from otel_metadata._version import __version__
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import flag
 from otel_metadata.errors import ConfigurationError, MissingExtraError, shown_url
+from otel_metadata.joining.providers import found_provider, place_in, resource_of
+from otel_metadata.joining.sharing import SharedPlace
 from otel_metadata.late import metrics
 from otel_metadata.late.destination import Destination
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.live import routing, settings
+from otel_metadata.live.registry import LOCK
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.span_processor import MetadataSpanProcessor
@@ -36,6 +38,7 @@ from otel_metadata.span_processor import MetadataSpanProcessor
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from otel_metadata.exporters.otlp import EventSender
@@ -69,6 +72,7 @@ _CLICKHOUSE: Final = ("clickhouse", "clickhouses")
 _STORE_SCHEMES: Final = ("sqlite", *_CLICKHOUSE)
 _CLICKHOUSE_URL: Final = "clickhouse://host:8123/database"
 
+ADOPT: Final = "OTEL_PYTHON_METADATA_ADOPT"
 SPOOL: Final = "OTEL_PYTHON_METADATA_SPOOL"
 SPOOL_QUOTA: Final = "OTEL_PYTHON_METADATA_SPOOL_QUOTA_BYTES"
 SPOOL_DURABILITY: Final = "OTEL_PYTHON_METADATA_SPOOL_DURABILITY"
@@ -94,6 +98,7 @@ VARIABLES: Final = (
     Variable(SPOOL_QUOTA, "1073741824", "Bytes beyond which nothing more is written to the spool."),
     Variable(SPOOL_DURABILITY, "process", "What a spooled update survives: `process`, or `power` (one fsync a write)."),
     Variable(settings.CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
+    Variable(ADOPT, "false", "Whether destinations send by an exporter of the application to the same place."),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
     Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "Spans in one export."),
     Variable("OTEL_BSP_SCHEDULE_DELAY", "5000", "Milliseconds that a span or patch waits for company."),
@@ -150,24 +155,7 @@ class Pipeline:
         return f"<Pipeline {self.processor!r}>"
 
 
-@final
-class _Place(SpanProcessor):
-    """The place of our processor in one tracer provider, which keeps whatever is added to it for good.
-
-    Calling `configure` again puts another processor here, so that spans do not go through those that were shut down.
-    The methods are the processor's own: a call costs what it costs without this.
-    """
-
-    def put(self, processor: MetadataSpanProcessor) -> None:
-        """Let *processor* have what OpenTelemetry calls, from now on."""
-        self.on_start = processor.on_start  # type: ignore[method-assign]
-        self.on_end = processor.on_end  # type: ignore[method-assign]
-        self.shutdown = processor.shutdown  # type: ignore[method-assign]
-        self.force_flush = processor.force_flush  # type: ignore[method-assign]
-
-
 _pipeline: Pipeline | None = None
-_places: Final[weakref.WeakKeyDictionary[TracerProvider, _Place]] = weakref.WeakKeyDictionary()
 
 # Processors that were added by hand and shut down by `shutdown()`: `stats()` still says what became of their updates.
 _closed: tuple[MetadataSpanProcessor, ...] = ()
@@ -179,6 +167,7 @@ def configure(
     *destinations: str | Destination,
     tracer_provider: TracerProvider | None = None,
     set_global: bool = False,
+    adopt: bool | None = None,
     mask: Mask | None = None,
     capture: bool | None = None,
     outbox: OutboxSettings | None = None,
@@ -187,9 +176,9 @@ def configure(
 ) -> Pipeline:
     """Send the spans of the application, and what is said of them at any time, to *destinations*.
 
-    It joins the tracer provider that the application has; where there is none it makes a global one. In the provider it
-    takes the place of a `BatchSpanProcessor(exporter)` for each destination: an exporter that the application added by
-    itself goes on beside it.
+    It joins the tracer provider that the application has; where there is none it makes a global one. It removes nothing
+    from the provider. Where an exporter of the application sends to the same place as a destination, each span leaves
+    once, by that exporter, and a log line says so: see *adopt*, and `docs/joining.md`.
 
     A second call shuts the first pipeline down and takes over.
 
@@ -198,8 +187,12 @@ def configure(
             `"clickhouse://user:password@host:8123/database"`, `"otlp"` (as OpenTelemetry's `OTEL_EXPORTER_OTLP_*` say),
             `"http://127.0.0.1:4318"` (OTLP over HTTP), `"console"`, or a name that a package has registered. None at
             all: `OTEL_PYTHON_METADATA_DESTINATIONS`, else `"sqlite:///otel_metadata.db"`.
-        tracer_provider: The provider to join; by default the global one.
+        tracer_provider: The provider to join; by default the global one. A proxy of OpenTelemetry's SDK will do.
         set_global: Make *tracer_provider* the global one too; OpenTelemetry allows that once.
+        adopt: Where an exporter of the application sends to the same place as a destination, let the destination send
+            its spans by that exporter, with all that is said of them before they leave. The application's processor
+            stays, and no longer exports by itself until the pipeline is shut down. None for
+            `OTEL_PYTHON_METADATA_ADOPT`.
         mask: Called with (path, value) of everything that is set through this library, once, before it is set or
             stored; returns what to keep. `model.masking.Masking` makes one of key and pattern rules.
         capture: Whether observed functions capture input and output; None for `OTEL_PYTHON_METADATA_CAPTURE`.
@@ -219,7 +212,7 @@ def configure(
         )
     if mask is not None and not callable(mask):
         raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
-    provider, is_new = _provider(tracer_provider)
+    provider, is_new = found_provider(tracer_provider)
     becomes_global = is_new or (set_global and trace.get_tracer_provider() is not provider)
     if becomes_global and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         raise ConfigurationError(
@@ -228,22 +221,18 @@ def configure(
             "False: there is a global tracer provider, and OpenTelemetry does not let it be replaced; leave out "
             "tracer_provider= to join it",
         )
-    made = make_destinations(*destinations, resource=provider.resource)
+    made = make_destinations(*destinations, resource=resource_of(provider))
     # All that can be wrong is looked at before the first pipeline is shut down.
     bounds = outbox or OutboxSettings.from_environment()
+    adopts = flag(ADOPT, default=False) if adopt is None else bool(adopt)
     is_captured = flag(settings.CAPTURE, default=True) if capture is None else capture
     opened = open_spool(spool)
     if _pipeline is not None:
         _pipeline.shutdown()
     processor = MetadataSpanProcessor(*made, settings=bounds, spool=opened, on_dead_letter=on_dead_letter)
     metrics.observe(stats)
-    place = _places.get(provider)
-    if place is None:
-        place = _places[provider] = _Place()
-        place.put(processor)
-        provider.add_span_processor(place)
-    else:
-        place.put(processor)
+    _share(processor, provider, adopts=adopts)
+    place_in(provider, processor)
     if becomes_global:
         trace.set_tracer_provider(provider)
     tracer = provider.get_tracer(settings.SCOPE_NAME, __version__)
@@ -251,6 +240,27 @@ def configure(
     _pipeline = Pipeline(processor, provider, made)
     _closed = ()
     return _pipeline
+
+
+def _share(processor: MetadataSpanProcessor, provider: TracerProvider, *, adopts: bool) -> None:
+    """Look for exporters of the application that send to the places of *processor*, before it gets spans."""
+    for outbox in processor.outboxes:
+        if not outbox.destination.spans:
+            continue
+        shared = SharedPlace(outbox.destination, provider, adopts=adopts)
+        shared.processor, shared.outbox = processor, outbox
+        with LOCK:
+            said = shared.look()
+            outbox.shared = shared
+        name = outbox.destination.name
+        if said is not None:
+            REPORTER.tell(
+                f"shared:{name}", f"{name}: {said}", level=logging.INFO if shared.exporter else logging.WARNING
+            )
+        elif adopts:
+            REPORTER.tell(
+                f"adopt:{name}", f"{name}: adopt=True, and no exporter of the application sends there so far."
+            )
 
 
 def flush(timeout_millis: int = 30_000) -> bool:
@@ -437,25 +447,6 @@ def default_store() -> str:
         DESTINATIONS,
         ",".join(shown_url(text) for text in named),
         "a store among them, such as sqlite:///spans.db; or name one (on the command line by --store)",
-    )
-
-
-def _provider(given: TracerProvider | None) -> tuple[TracerProvider, bool]:
-    if given is not None:
-        if not isinstance(given, TracerProvider):
-            raise ConfigurationError(
-                "configure(tracer_provider=)", type(given).__name__, "an opentelemetry.sdk.trace.TracerProvider"
-            )
-        return given, False
-    current = trace.get_tracer_provider()
-    if isinstance(current, TracerProvider):
-        return current, False
-    if isinstance(current, trace.ProxyTracerProvider):
-        return TracerProvider(), True
-    raise ConfigurationError(
-        "the global tracer provider",
-        type(current).__name__,
-        "one of OpenTelemetry's SDK; pass configure(tracer_provider=...) to join another",
     )
 
 

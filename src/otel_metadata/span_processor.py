@@ -226,6 +226,14 @@ class MetadataSpanProcessor(SpanProcessor):
         spool = self._spool
         return is_locked_here() or (spool is not None and spool._lock._is_owned())  # type: ignore[attr-defined] # as there
 
+    def look(self) -> None:
+        """Look whether exporters of the application that share a place with a destination were added. Never raises."""
+        try:
+            for outbox in self.outboxes:
+                outbox.look()
+        except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
+            REPORTER.failed("look", error)
+
     # --- the live side: see live.registry.Router --------------------------------------------------------------------
 
     def knows(self, key: SpanKey) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -18,7 +21,38 @@ TARGETS = {
     "Span": lambda span: span,
     "SpanContext": lambda span: span.get_span_context(),
     "NonRecordingSpan": lambda span: NonRecordingSpan(span.get_span_context()),
+    "what says its span context": lambda span: SimpleNamespace(get_span_context=span.get_span_context),
+    "what has a context": lambda span: SimpleNamespace(context=span.get_span_context()),
+    "what has a context of its own kind": lambda span: SimpleNamespace(context=ids(span)),
+    "what has ids as numbers": lambda span: ids(span),
+    "what has ids as text": lambda span: SimpleNamespace(**hex_ids(span)),
+    "what has its trace's id and its own": lambda span: SimpleNamespace(
+        trace_id=hex_ids(span)["trace_id"], id=hex_ids(span)["span_id"]
+    ),
+    "what has a span inside": lambda span: SimpleNamespace(_otel_span=span),
+    "what passes on what it is asked for": lambda span: PassingOn(span),
 }
+
+
+def ids(span):
+    context = span.get_span_context()
+    return SimpleNamespace(trace_id=context.trace_id, span_id=context.span_id)
+
+
+def hex_ids(span):
+    context = span.get_span_context()
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
+class PassingOn:
+    """As Logfire's span, which is none of OpenTelemetry's."""
+
+    def __init__(self, span):
+        self._span = span
+
+    def __getattr__(self, name):
+        return getattr(self._span, name)
+
 
 CALLS = {
     "update_span": lambda target: om.update_span(target, metadata={"a": 1}),
@@ -77,6 +111,14 @@ WRONG = {
     "a span whose context raises": BrokenSpan(trace.INVALID_SPAN_CONTEXT),
     "a text that raises": BrokenText("xyz"),
     "a lone surrogate": "\ud800",
+    "a mock": MagicMock(),
+    "a span that was never entered": PassingOn(None),
+    "what has no ids": SimpleNamespace(trace_id=None, span_id=None),
+    "what has other ids": SimpleNamespace(trace_id="abc", id="def"),
+    "what has ids that are too wide": SimpleNamespace(trace_id=1 << 128, span_id=1),
+    "what has negative ids": SimpleNamespace(trace_id=-1, span_id=-1),
+    "what has ids of hex digits with a prefix": SimpleNamespace(trace_id="0x" + "1" * 30, span_id="0x" + "1" * 14),
+    "what has flags as ids": SimpleNamespace(trace_id=True, span_id=True),
 }
 
 

@@ -23,7 +23,11 @@ __all__ = ["AlteredSpans", "OnResource", "altered"]
 
 @final
 class AlteredSpans(SpanExporter):
-    """Sends each span as *alter* returns it (`seams.SpanSender`)."""
+    """Sends each span as *alter* returns it (`seams.SpanSender`).
+
+    Attributes:
+        alter: Returns the span as it leaves.
+    """
 
     def __init__(self, sender: OtlpSender, alter: Callable[[ReadableSpan], ReadableSpan]) -> None:
         """Send by *sender*.
@@ -33,7 +37,7 @@ class AlteredSpans(SpanExporter):
             alter: Returns the span itself, or a view of it (`altered`). It does not raise.
         """
         self._sender = sender
-        self._alter = alter
+        self.alter = alter
 
     def __repr__(self) -> str:
         """Return the endpoint, without what may be secret."""
@@ -41,11 +45,11 @@ class AlteredSpans(SpanExporter):
 
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
         """See `OtlpSender.send`."""
-        return self._sender.send([self._alter(span) for span in spans], timeout_millis=timeout_millis)
+        return self._sender.send([self.alter(span) for span in spans], timeout_millis=timeout_millis)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """See `OtlpSender.export`."""
-        return self._sender.export([self._alter(span) for span in spans])
+        return self._sender.export([self.alter(span) for span in spans])
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Nothing is buffered."""

@@ -76,9 +76,9 @@ class _Channel:
         is_plain = parts.scheme == "http" if parts.netloc and not insecure else insecure == "true"
         self.target, self._stub = target, stub
         self._credentials = None if parts.scheme != "https" and is_plain else _credentials(signal)
-        _, headers = otlp_environment.headers(signal)
+        _, self.headers = otlp_environment.headers(signal)
         # A name of gRPC metadata is in lower case.
-        self._metadata = tuple((header.lower(), value) for header, value in headers.items())
+        self._metadata = tuple((header.lower(), value) for header, value in self.headers.items())
         self.timeout_millis = otlp_environment.timeout_millis(signal)
         variable, compression = otlp_environment.variable(signal, "COMPRESSION")
         if (compression or "none") not in _COMPRESSIONS:
@@ -141,6 +141,7 @@ class OtlpGrpcSender(OtlpSender):
         """
         self._channel = _Channel("traces", TraceServiceStub)
         self.timeout_millis = self._channel.timeout_millis
+        self.where = f"grpc://{self._channel.target}", self._channel.headers
 
     def __repr__(self) -> str:
         """Return the address."""

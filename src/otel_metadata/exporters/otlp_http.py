@@ -66,6 +66,7 @@ class _Address:
         for argument in ("certificate", "client_certificate", "client_key"):
             names[f"{argument}_file"], value = otlp_environment.variable(signal, argument.upper())
             files[f"{argument}_file"] = value or None
+        self.where = endpoint, headers
         try:
             self.client = HttpClient(endpoint, headers=headers, **files)
         except ConfigurationError as error:
@@ -132,6 +133,7 @@ class OtlpHttpSender(OtlpSender):
         self._address = _Address("traces", endpoint, headers, timeout_millis, compression)
         self.timeout_millis = self._address.timeout_millis
         self.endpoint = self._address.client.shown_url
+        self.where = self._address.where
 
     def __repr__(self) -> str:
         """Return the endpoint, without what may be secret."""

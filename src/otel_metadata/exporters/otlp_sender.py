@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -24,6 +24,9 @@ class OtlpSender(SpanExporter, ABC):
 
     timeout_millis: int
     """For one request, where nobody says otherwise."""
+
+    where: tuple[str, Mapping[str, str]]
+    """The URL, and the headers of every request; of gRPC `grpc://host:port`."""
 
     @abstractmethod
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:

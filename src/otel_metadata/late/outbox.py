@@ -53,6 +53,7 @@ from otel_metadata.late.frames import PlainUpdate, SpooledSpan, SpooledUpdate
 from otel_metadata.late.lane import NoLane
 from otel_metadata.late.patches import PatchQueue, Pending, unsettled
 from otel_metadata.late.queued import EndedSpan, QueuedSpan
+from otel_metadata.late.shared_place import THEIRS, SharedPlace
 from otel_metadata.late.spans import SpanQueue
 from otel_metadata.late.stats import Counters, DestinationStats
 from otel_metadata.late.weight import weigh_fields, weigh_span
@@ -66,6 +67,8 @@ from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import takes
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
     from otel_metadata.late.destination import Destination
     from otel_metadata.late.lane import Lane, Loaded, Row
     from otel_metadata.late.settings import OutboxSettings
@@ -167,6 +170,7 @@ class Outbox:
         self._is_durable = self.lane.is_durable
         self._holds_on_disk = destination.hold_millis > 0 and self._is_durable
         self.wake: Callable[[], None] = _nobody
+        self.shared: SharedPlace | None = None
         self.reset()
         # Small until the first spans were weighed.
         self._inbox_room = self._inbox_bound = min(_MIN_INBOX_ROOM, self._spans.pressure_at)
@@ -199,6 +203,26 @@ class Outbox:
         self._takes_plain = self._is_roomy = (
             self.settings.max_bytes >= _LATE_BYTES and self.settings.max_patches >= 2 * _LATE_BOUND
         )
+
+    def look(self) -> None:
+        """Look whether the application exports to the same place, which it may do from now on."""
+        if self.shared is None:
+            return
+        with self._lock:
+            said = self.shared.look()
+            if said is not None:
+                self._tell("shared", said)
+
+    def exchange(self, key: SpanKey, span: ReadableSpan) -> bool:
+        """Let an ended span leave as *span*, where it has not left; False when it leaves elsewhere, or never came."""
+        with self._lock:
+            self._admit()
+            item = self._spans.waiting.get(key)
+            if item is not None and not item.is_elsewhere:
+                item.span = span
+                return True
+            item = self._spans.exporting.get(key)
+            return item is not None and not item.is_elsewhere
 
     # --- the application's thread -----------------------------------------------------------------------------------
 
@@ -281,7 +305,7 @@ class Outbox:
                 return Routed("dropped", "invalid_target")
             self._counters.accepted += 1
             size = weigh_fields(fields)
-            item = self._spans.open(key) if self.destination.spans else None
+            item = self._spans.open(key)
             if item is not None:
                 if self._spans.has_room_for(item, fields, size):
                     self._spans.join(item, target, fields, 1, size, self._put_joined(item, target, fields))
@@ -344,7 +368,7 @@ class Outbox:
 
     def _put_held(self, item: QueuedSpan) -> None:
         """Let the spool have a span that is held: before its first update, which would be of no use without it."""
-        if self._holds_on_disk and item.row is None:
+        if self._holds_on_disk and item.row is None and not item.is_elsewhere:
             item.row = self.lane.put(item.entry(self.destination.name, self._clock.wall_ns()))
 
     def _entry(self, target: SpanRef, fields: Fields, updates: int, window_ns: tuple[int, int] | None) -> SpooledUpdate:
@@ -450,6 +474,7 @@ class Outbox:
         now = self._clock.monotonic_ns()
         held_ns = max(self._clock.wall_ns() - content.accepted_ns, 0)
         item = QueuedSpan.of_row(row, content, now + max(self._wait_ns - held_ns, 0))
+        item.is_elsewhere = not self.destination.spans
         for ticket in self._flushes:
             if ticket.wants_spooled:
                 ticket.keys.add(item.key)
@@ -458,7 +483,7 @@ class Outbox:
     def _admit_update(self, row: Row, content: SpooledUpdate) -> None:
         key = content.target.key
         size = weigh_fields(content.fields)
-        item = self._spans.open(key) if self.destination.spans else None
+        item = self._spans.open(key)
         if item is not None:
             self._spans.join(item, content.target, content.fields, content.updates, size, row)
             return
@@ -609,6 +634,8 @@ class Outbox:
             self._admit_late()
             now = self._clock.monotonic_ns()
             keys = {*self._spans.waiting, *self._spans.exporting, *self._patches.keys()}
+            if self.shared is not None and self.shared.is_shared:
+                keys.add(THEIRS)
             wants_spooled = not self._is_closed and (self.lane.has_more or self._spilled > 0)
             ticket = FlushTicket(keys, self._patches.behind(), deadline_ns, done, wants_spooled=wants_spooled)
             self._flushes.add(ticket)
@@ -624,6 +651,17 @@ class Outbox:
         else:
             pending.due_ns = pending.earliest_ns
             self._patches.schedule(key, pending)
+
+    @property
+    def wants_theirs(self) -> bool:
+        """Whether a flush waits for the application's processors that export to the same place."""
+        return THEIRS in self._flushes
+
+    def theirs_answered(self, *, is_clean: bool) -> None:
+        """Note that they were flushed."""
+        with self._lock:
+            self._flushes.forget(THEIRS, is_clean=is_clean)
+            self._check_flushes()
 
     @property
     def is_flushing(self) -> bool:
@@ -749,6 +787,8 @@ class Outbox:
     def _admit(self, limit: int | None = None, *, weigh: bool = False) -> None:
         """Take the inbox into the queue and close the sidecars: what comes now is joined."""
         inbox = self._inbox
+        if inbox:
+            self.look()
         while inbox and limit != 0:
             try:
                 ended = inbox.popleft()
@@ -792,20 +832,22 @@ class Outbox:
             self._counters.lose("target_not_exported", ended.updates)
             return
         now = self._clock.monotonic_ns()
+        span = ended.ended if self.shared is None else self.shared.claim(ended.key, ended.ended)
         item = QueuedSpan(
             ended.key,
-            ended.ended,
+            span if span is not None else ended.ended,
             ended.fields or _NO_FIELDS,
             ended.updates,
             ended.is_local_root,
             now + self._wait_ns,
             ended.backend_ids,
         )
+        item.is_elsewhere = span is None or not self.destination.spans
         self._enqueue(item, weigh=weigh)
 
     def _enqueue(self, item: QueuedSpan, *, weigh: bool = True) -> None:
         spans = self._spans
-        item.is_shut = self._patches.is_ordered and self._patches.holds(item.key)
+        item.is_shut = item.is_elsewhere or (self._patches.is_ordered and self._patches.holds(item.key))
         is_flushed = item.key in self._flushes
         if is_flushed:
             # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.

@@ -53,8 +53,9 @@ class QueuedSpan:
         is_local_root: Whether its parent is in another process, or there is none.
         due_ns: When it leaves, at the latest; monotonic.
         size: Estimated bytes; 0 until weighed.
-        is_shut: Whether nothing is joined to it any more: it was sent once, or a patch of it waits that must not be
-            overtaken.
+        is_elsewhere: Whether the application's exporter sends it; what was said of it after its end leaves as a patch.
+        is_shut: Whether nothing is joined to it any more: it was sent once, or leaves elsewhere, or a patch of it waits
+            that must not be overtaken.
         attempts: How often its export failed.
         failed_ns: When it failed first.
     """
@@ -65,6 +66,7 @@ class QueuedSpan:
         "due_ns",
         "failed_ns",
         "fields",
+        "is_elsewhere",
         "is_local_root",
         "is_shut",
         "joined",
@@ -101,7 +103,7 @@ class QueuedSpan:
         self.rows: list[Row] | None = None
         self.row: Row | None = None
         self.size = 0
-        self.is_shut = False
+        self.is_shut = self.is_elsewhere = False
         self.attempts = 0
         self.failed_ns = 0
 

@@ -162,6 +162,9 @@ class Worker:
         self.outbox.lane.sync()  # spans that are held
         self.outbox.lane.tend()
         self.tell()
+        if self.outbox.wants_theirs:
+            self.outbox.theirs_answered(is_clean=self._flush_theirs())
+            return True
         if self._load():
             return True
         # In turns: spans that keep arriving must not keep the patches waiting.
@@ -260,7 +263,9 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
         try:
-            if destination.span_exporter is not None:
+            if self.outbox.shared is not None:
+                self.outbox.shared.close()
+            elif destination.span_exporter is not None:
                 destination.span_exporter.shutdown()
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
@@ -303,10 +308,18 @@ class Worker:
             self.outbox.spans_answered(batch, _OURS, [{} for _ in batch.items], "internal_error")
             REPORTER.failed("export", error)
             return
-        self.outbox.spans_answered(batch, self._hand_over(outgoing), remainders)
+        outcome = self._hand_over(outgoing) if outgoing else Delivered()
+        if any(item.is_elsewhere and remainder for item, remainder in zip(batch.items, remainders, strict=True)):
+            self._flush_theirs()  # a patch goes after its span
+        self.outbox.spans_answered(batch, outcome, remainders)
+
+    def _flush_theirs(self) -> bool:
+        """Let the application's processors that export to the same place send what waits in them."""
+        shared = self.outbox.shared
+        return shared is None or shared.flush(self.outbox.settings.export_timeout_millis)
 
     def _merged(self, batch: SpanBatch) -> tuple[list[ReadableSpan], list[Fields]]:
-        """Return the spans as they leave, and for each the fields that follow as a patch."""
+        """Return the spans that leave here, as they leave, and for each of the batch the fields that follow it."""
         destination = self.outbox.destination
         outgoing: list[ReadableSpan] = []
         remainders: list[Fields] = []
@@ -319,19 +332,21 @@ class Worker:
                     f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}"
                 )
                 span, remainder = item.span, item.all_fields()
-            if not destination.spans:
+            if item.is_elsewhere:
                 # The span leaves by other means, with what was set on it live; what came after its end is not on it.
                 end_ns = item.span.end_time or 0
                 remainder = {**remainder, **{name: field for name, field in fields.items() if field[1][0] > end_ns}}
-            outgoing.append(span)
+            else:
+                outgoing.append(span)
             remainders.append(remainder)
         return outgoing, remainders
 
     def _hand_over(self, outgoing: list[ReadableSpan]) -> Outcome | None:
         """Give spans to the span exporter; return what it said of them, None when it raised."""
         destination = self.outbox.destination
-        exporter = destination.span_exporter
-        if exporter is None or not destination.spans:
+        shared = self.outbox.shared
+        exporter = (shared.exporter if shared is not None else None) or destination.span_exporter
+        if exporter is None:
             return Delivered()
         token = otel_context.attach(self._suppressed)
         try:

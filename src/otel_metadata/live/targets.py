@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import re
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from opentelemetry.trace import Span, SpanContext
+from opentelemetry.trace import Span, SpanContext, TraceFlags
 
 from otel_metadata.live.captured import CapturedSpan
 from otel_metadata.model.span_ref import SpanRef, parse_trace_id
@@ -12,11 +13,48 @@ from otel_metadata.model.span_ref import SpanRef, parse_trace_id
 if TYPE_CHECKING:
     from otel_metadata.live.spans import SpanHandle
 
-__all__ = ["Target", "resolve"]
+__all__ = ["HasIds", "HasSpanContext", "HasTraceAndOwnId", "Target", "resolve"]
 
-Target: TypeAlias = "SpanRef | str | Span | SpanContext | SpanHandle | CapturedSpan"
+
+class HasSpanContext(Protocol):
+    """Anything that says its span context as OpenTelemetry's spans do: `logfire.span()`, a span of another library."""
+
+    def get_span_context(self) -> SpanContext:
+        """Return it."""
+        ...
+
+
+class HasIds(Protocol):
+    """Anything with the two ids of a span, as numbers or as hex digits: Datadog's spans, a stored record."""
+
+    @property
+    def trace_id(self) -> int | str:
+        """Of the trace."""
+        ...
+
+    @property
+    def span_id(self) -> int | str:
+        """Of the span."""
+        ...
+
+
+class HasTraceAndOwnId(Protocol):
+    """Anything with its trace's id and its own, as hex digits: Langfuse's spans."""
+
+    trace_id: str
+    id: str
+
+
+Target: TypeAlias = (
+    "SpanRef | str | Span | SpanContext | SpanHandle | CapturedSpan | HasSpanContext | HasIds | HasTraceAndOwnId"
+)
 """A span ref, its text (a `traceparent`, or `<backend>:<id>`), an OpenTelemetry span or span context, a span handle, a
-captured span."""
+captured span, or any object that has a span context or the ids of a span."""
+
+_HEX: Final = re.compile("[0-9a-f]+")
+
+_WRAPPED: Final = ("span", "_span", "_otel_span", "otel_span", "__wrapped__")
+"""Where objects of other libraries keep the span that they are about."""
 
 
 def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span | None] | None:
@@ -37,11 +75,54 @@ def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span
         elif isinstance(target, SpanContext):
             ref = SpanRef.from_span_context(target)
         elif not isinstance(target, SpanRef):
-            ref = getattr(target, "ref", None)
-            held = getattr(target, "span", None)
-            span = held if isinstance(held, Span) else None
+            ref = _read(target, "ref")
+            if isinstance(ref, SpanRef):
+                held = _read(target, "span")
+                span = held if isinstance(held, Span) else None
+            else:
+                span = next((held for name in _WRAPPED if isinstance(held := _read(target, name), Span)), None)
+                ref = _ref_of(target) or (SpanRef.from_span_context(span.get_span_context()) if span else None)
     except Exception:  # noqa: BLE001 # what is no target may be anything, and looking at it is somebody's code
         return None
     if not isinstance(ref, SpanRef) or not (ref.is_valid or (allow_trace and ref) or ref.is_backend_only):
         return None
     return ref, span
+
+
+def _read(target: object, name: str) -> object:
+    """Return an attribute, None where there is none or it cannot be read; a mock has every attribute."""
+    try:
+        return getattr(target, name, None)
+    except Exception:  # noqa: BLE001 # somebody's code
+        return None
+
+
+def _ref_of(target: object) -> SpanRef | None:
+    """Return the ref of an object that has a span context, or ids."""
+    if isinstance(target, type):
+        return None
+    get = _read(target, "get_span_context")
+    if callable(get):
+        found = _ids(get())
+        if found is not None:
+            return found
+    return _ids(_read(target, "context")) or _ids(target)
+
+
+def _ids(holder: object) -> SpanRef | None:
+    """Return the ref that an object's ids make; None when it has none."""
+    span_id = _read(holder, "span_id")
+    trace = _number(_read(holder, "trace_id"), 32)
+    span = _number(span_id if span_id is not None else _read(holder, "id"), 16)
+    if not trace or not span:
+        return None
+    flags = _read(holder, "trace_flags")
+    # Where it is not said, it is sampled: only OpenTelemetry tells.
+    return SpanRef(trace, span, not isinstance(flags, int) or bool(flags & TraceFlags.SAMPLED))
+
+
+def _number(value: object, digits: int) -> int | None:
+    """Return an id, from a number or from hex digits; None for anything else."""
+    if isinstance(value, str):
+        return int(value, 16) if len(value) == digits and _HEX.fullmatch(value) else None
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else None

@@ -40,6 +40,11 @@ class RecentMap(Generic[_K, _V]):
         value = self._young.get(key)
         return value if value is not None else self._old.get(key)
 
+    def pop(self, key: _K) -> _V | None:
+        """Forget *key*, and return its value, None when it is not remembered."""
+        young, old = self._young.pop(key, None), self._old.pop(key, None)
+        return young if young is not None else old
+
     def __contains__(self, key: object) -> bool:
         """Whether *key* is remembered."""
         return key in self._young or key in self._old

@@ -1,0 +1,46 @@
+"""What an outbox asks where the application exports to the same place: see `joining.sharing`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from otel_metadata.model.span_ref import SpanKey
+
+__all__ = ["THEIRS", "SharedPlace"]
+
+THEIRS: Final[SpanKey] = (-1, -1)
+"""Stands, in a flush, for what waits in the application's processors; no span has this key."""
+
+
+class SharedPlace(Protocol):
+    """A place to which exporters of the application send as well."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there are any."""
+        ...
+
+    @property
+    def exporter(self) -> SpanExporter | None:
+        """One of them that exports for the destination; None when it exports by its own."""
+        ...
+
+    def look(self) -> str | None:
+        """Look whether there are new ones; return what is to be said of them. Called under the lock."""
+        ...
+
+    def claim(self, key: SpanKey, span: ReadableSpan) -> ReadableSpan | None:
+        """Return the span to send; None when the application's exporter sends it. Called under the lock."""
+        ...
+
+    def flush(self, timeout_millis: int) -> bool:
+        """Let the application's processors export what waits in them; True when they did."""
+        ...
+
+    def close(self) -> None:
+        """Close the destination's span exporter, and give back what was adopted."""
+        ...

@@ -1,0 +1,49 @@
+"""LangWatch's SDK and ours in one application.
+
+Run by `make test-backends`, in an environment that has the SDK.
+"""
+
+from __future__ import annotations
+
+import langwatch
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from tests.joining.receiver import Receiver
+
+import otel_metadata as om
+
+KEY = "sk-lw-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def provider(receiver):
+    """The SDK is set up once a process, on one provider."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    langwatch.setup(api_key=KEY, endpoint_url=receiver.url, tracer_provider=provider, instrumentors=[])
+    yield provider
+    provider.shutdown()
+
+
+@pytest.mark.parametrize("adopt", [False, True], ids=["beside", "adopt"])
+def test_every_span_arrives_once(receiver, provider, monkeypatch, adopt):
+    """Its own spans, those of the application, and ours; its objects are targets."""
+    monkeypatch.setenv("LANGWATCH_API_KEY", KEY)
+    monkeypatch.setenv("LANGWATCH_ENDPOINT", receiver.url)
+    receiver.spans.clear()
+    om.configure("langwatch", tracer_provider=provider, adopt=adopt)
+    with langwatch.trace(name="trace"):
+        with langwatch.span(name="theirs") as theirs:
+            assert om.update_span(theirs, metadata={"live": 1}).route == "live"
+        with provider.get_tracer("application").start_as_current_span("request"), om.start_span("ours"):
+            pass
+    assert om.update_span(theirs, metadata={"after": 1}).route == ("in_flight" if adopt else "late")
+    provider.force_flush()
+    om.flush()
+    assert set(receiver.counts.values()) == {1}
+    assert {"theirs", "request", "ours"} <= set(receiver.names)
