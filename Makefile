@@ -30,7 +30,7 @@ SERVERS := mlflow phoenix
 # Packages that set up tracing by themselves, as those of SDKS do, and that we join.
 JOINED := phoenix-otel logfire ddtrace
 # Environments that are installed like those of the SDKs: a group and a constraint file of that name.
-GROUPS_APART := $(SDKS) $(JOINED) frameworks
+GROUPS_APART := $(SDKS) $(JOINED) frameworks workers
 
 STRESS := kill_nine every_write backend_down forks shutdown damage soak
 
@@ -42,7 +42,7 @@ heading = @printf '\n== %s\n'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test coverage test-in-process test-others test-openai-v2 check fix bench stress test-ends \
-  $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-clickhouse wheel-test constraints clean
+  $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-workers test-clickhouse wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -133,7 +133,12 @@ test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%
 	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; \
 	  printf '\n== web frameworks, task queues, event loops\n'; \
 	  OTEL_METADATA_TEST_BACKENDS=1 .venv-frameworks/bin/python -m pytest tests/frameworks || status=1; \
+	  $(MAKE) --no-print-directory test-workers || status=1; \
 	  $(MAKE) --no-print-directory test-clickhouse || status=1; exit $$status
+
+test-workers: .venv-workers/.installed ## run what needs Celery, gunicorn, uvicorn and joblib; on loopback
+	$(heading) "worker processes of Celery, gunicorn, uvicorn and joblib"
+	@OTEL_METADATA_TEST_BACKENDS=1 .venv-workers/bin/python -m pytest tests/workers
 
 test-clickhouse: .venv/.installed .venv-clickhouse/.installed ## run the ClickHouse store against the embedded engine; on loopback
 	$(heading) "backends, the embedded ClickHouse engine behind an HTTP front"

@@ -26,11 +26,8 @@ hypothesis.settings.register_profile("fast", max_examples=50, stateful_step_coun
 hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_step_count=80, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-collect_ignore = (
-    []
-    if os.environ.get("OTEL_METADATA_TEST_BACKENDS")
-    else ["clickhouse", "frameworks", "joined", "oracles", "servers"]
-)
+NEEDS_MORE = ["clickhouse", "frameworks", "joined", "oracles", "servers", "workers"]
+collect_ignore = [] if os.environ.get("OTEL_METADATA_TEST_BACKENDS") else NEEDS_MORE
 
 
 def pytest_report_header() -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.late.outbox import Outbox
+from otel_metadata.late.process_end import call_at_process_end, watch_process_end
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import PipelineStats
 from otel_metadata.late.worker import Worker
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock
 
 __all__ = ["MetadataSpanProcessor"]
+
+EXIT_MILLIS: Final = 5_000
+"""How long a process waits at its end, at most, until what waits has been sent."""
 
 _SAMPLED: Final = 0x01
 _NO_FIELDS: Final[Fields] = {}
@@ -121,6 +126,8 @@ class MetadataSpanProcessor(SpanProcessor):
         self._is_ended = False
         after_fork_in_child(self._after_fork)
         routing.add_router(self)
+        _processors.add(self)
+        watch_process_end()
 
     # --- OpenTelemetry's side ---------------------------------------------------------------------------------------
 
@@ -178,7 +185,7 @@ class MetadataSpanProcessor(SpanProcessor):
         answers = [finish() for finish in finishes]  # each is waited for, also after one failed
         return all(answers)
 
-    def shutdown(self, timeout_millis: int = 5_000) -> None:
+    def shutdown(self, timeout_millis: int = EXIT_MILLIS) -> None:
         """Take nothing more, send what waits (spans, then patches), and close the exporters, all under one deadline.
 
         What could not be sent by then is counted as lost (`shutdown_deadline`). A second call waits, up to its own
@@ -186,7 +193,13 @@ class MetadataSpanProcessor(SpanProcessor):
         `must_not_wait` it begins, and returns; the workers send meanwhile, and the next call, at the latest the one at
         exit, waits for them.
         """
-        deadline_ns = self._clock.monotonic_ns() + bounded_millis(timeout_millis, 5_000) * 1_000_000
+        deadline_ns = self._begin_shutdown(bounded_millis(timeout_millis, EXIT_MILLIS))
+        if not self.must_not_wait:
+            self._end(deadline_ns)
+
+    def _begin_shutdown(self, timeout_millis: int) -> int:
+        """Let the workers send what waits and end, without waiting for them; return the deadline."""
+        deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
         if not self._is_shut_down:
             self._is_shut_down = True
             routing.remove_router(self)
@@ -195,8 +208,7 @@ class MetadataSpanProcessor(SpanProcessor):
             for worker in self.workers:
                 worker.begin_stop(deadline_ns)
                 worker.wake()
-        if not self.must_not_wait:
-            self._end(deadline_ns)
+        return deadline_ns
 
     def _end(self, deadline_ns: int) -> None:
         """Wait for the workers, count what is left, close the spool: once."""
@@ -326,6 +338,24 @@ class MetadataSpanProcessor(SpanProcessor):
         taken = [capture.add(span, captured) for capture in captures]
         if entry is not None and any(taken):
             entry.captures = (captured,)
+
+
+# Those that are shut down are among them: a second call waits until the first has ended.
+_processors: Final[weakref.WeakSet[MetadataSpanProcessor]] = weakref.WeakSet()
+
+
+def _shut_down_all() -> bool:
+    """Shut every processor down, all at once and within the time of one; false when this thread must not wait."""
+    processors = list(_processors)
+    deadlines = [processor._begin_shutdown(EXIT_MILLIS) for processor in processors]
+    if any(processor.must_not_wait for processor in processors):
+        return False
+    for processor, deadline_ns in zip(processors, deadlines, strict=True):
+        processor._end(deadline_ns)
+    return True
+
+
+call_at_process_end(_shut_down_all)
 
 
 class _Unseen:

@@ -363,3 +363,45 @@ def test_greenlets_update_and_flush(program_with_spool, patched):
     assert ended.code == 0, ended.errors
     expected = {f"{who}{number}": {**BOTH, "late": 1} for who in ("before", "after", "child") for number in range(5)}
     assert (ended.stored, ended.left) == (expected, [])
+
+
+def test_a_child_that_patches_after_the_fork_ends_without_a_word(program_with_spool):
+    """gevent may patch after the fork, as in gunicorn's workers with `--preload`: all arrives, nothing is printed."""
+    pytest.importorskip("gevent")
+    ended = program_with_spool(
+        """
+        pid = os.fork()
+        if pid:
+            assert os.waitpid(pid, 0)[1] == 0
+        else:
+            from gevent import monkey
+            monkey.patch_all()
+            serve("child")
+        """,
+        # Python 3.12 and later warn of a fork beside threads, and gevent of modules that came before it.
+        warnings="ignore",
+    )
+    assert (ended.code, ended.errors, ended.stored, ended.left) == (0, "", {"child": BOTH}, [])
+
+
+def test_an_exporter_that_flushes_does_not_wait_for_itself_after_gevent_has_patched(program_with_spool):
+    """The worker knows its own thread also after gevent has changed the numbers of threads."""
+    pytest.importorskip("gevent")
+    ended = program_with_spool(
+        """
+        from otel_metadata.exporters.memory import InMemoryPatchExporter
+        from otel_metadata.testing import RecordingSpanExporter
+
+        inner = []
+        spans = RecordingSpanExporter()
+        export = spans.export
+        spans.export = lambda batch: inner.append(om.flush(60_000)) or export(batch)
+        om.configure(om.Destination("memory", spans, InMemoryPatchExporter()))
+        from gevent import monkey
+        monkey.patch_all()
+        serve("work")
+        say(om.flush(30_000), inner)
+        """,
+        warnings="ignore",
+    )
+    assert (ended.code, ended.said) == (0, [[True, [False]]])

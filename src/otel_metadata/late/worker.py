@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
@@ -89,6 +90,19 @@ class _Event(threading.Event):
 
 
 @final
+class _Thread(threading.Thread):
+    """A thread that may end after gevent has patched the standard library.
+
+    `gunicorn --preload` with gevent workers patches after the fork, when this thread runs already. By its new number it
+    is not found in Python's table of threads, which would print a traceback.
+    """
+
+    def _delete(self) -> None:
+        with suppress(KeyError):
+            super()._delete()  # type: ignore[misc] # of every Python so far, not in its stubs
+
+
+@final
 class Worker:
     """Empties one outbox, on a daemon thread that is started beforehand.
 
@@ -125,6 +139,7 @@ class Worker:
 
     def _begin(self) -> None:
         # Locks of the kind of the thread: gevent may come between, and its own do not wake from one thread to another.
+        # It numbers threads otherwise, too.
         self._new_lock = threading.Lock
         self._awake = _Event(self._new_lock())
         self._is_stopped = False
@@ -135,9 +150,11 @@ class Worker:
         self._stop_by_ns = 0
         self._spans_were_last = False
         self._thread: threading.Thread | None = None
+        self._get_ident = threading.get_ident
+        self._ident = 0
         if self._with_thread:
             name = self.outbox.destination.name
-            self._thread = threading.Thread(target=self._run, name=f"otel_metadata:{name}", daemon=True)
+            self._thread = _Thread(target=self._run, name=f"otel_metadata:{name}", daemon=True)
             try:
                 self._thread.start()
             except RuntimeError as error:
@@ -239,7 +256,7 @@ class Worker:
                 pass
             self._close_exporters()
             self.outbox.lane.tend()
-        elif thread is not threading.current_thread():
+        elif not self.runs_here:
             thread.join(max(self._stop_by_ns - self._clock.monotonic_ns(), 0) / 1e9)
         self._end()
         if self._stop_ticket is not None:
@@ -273,7 +290,7 @@ class Worker:
     @property
     def runs_here(self) -> bool:
         """Whether the calling thread is this worker's: it must not wait for itself."""
-        return threading.current_thread() is self._thread
+        return self._get_ident() == self._ident
 
     @property
     def has_thread(self) -> bool:
@@ -281,6 +298,7 @@ class Worker:
         return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
+        self._ident = self._get_ident()
         otel_context.attach(self._suppressed)
         while not self._is_stopped:
             try:
@@ -300,6 +318,7 @@ class Worker:
         self._is_over = True
         for event in list(self._waiting):
             event.set()
+        self._ident = 0  # the next thread may get the same
 
     def _export(self, batch: SpanBatch) -> None:
         try:
