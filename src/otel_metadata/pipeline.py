@@ -23,6 +23,7 @@ from otel_metadata._version import __version__
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import flag
 from otel_metadata.errors import ConfigurationError, MissingExtraError, shown_url
+from otel_metadata.exporters import proxy as http_proxy
 from otel_metadata.joining.providers import found_provider, place_in, resource_of
 from otel_metadata.joining.sharing import SharedPlace
 from otel_metadata.late import metrics
@@ -97,6 +98,11 @@ VARIABLES: Final = (
     Variable(SPOOL, "none", "File for updates that must survive the process; none without it."),
     Variable(SPOOL_QUOTA, "1073741824", "Bytes beyond which nothing more is written to the spool."),
     Variable(SPOOL_DURABILITY, "process", "What a spooled update survives: `process`, or `power` (one fsync a write)."),
+    Variable(
+        http_proxy.PROXY,
+        "false",
+        "HTTP proxy of all destinations: `true` for `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`; or its URL.",
+    ),
     Variable(settings.CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
     Variable(ADOPT, "false", "Whether destinations send by an exporter of the application to the same place."),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
@@ -173,6 +179,7 @@ def configure(
     outbox: OutboxSettings | None = None,
     spool: str | SpoolSettings | None = None,
     on_dead_letter: Callable[[DeadLetter], None] | None = None,
+    proxy: bool | str | None = None,
 ) -> Pipeline:
     """Send the spans of the application, and what is said of them at any time, to *destinations*.
 
@@ -201,6 +208,9 @@ def configure(
             processes: its path, or `late.spool.SpoolSettings`. None for `OTEL_PYTHON_METADATA_SPOOL`, else none.
         on_dead_letter: Called with each patch that is given up (`model.dead_letter.DeadLetter`): on a thread of ours,
             or on the one that flushes or shuts down.
+        proxy: The HTTP proxy that everything goes through: True for the one that `HTTP_PROXY`, `HTTPS_PROXY` and
+            `ALL_PROXY` name, `"http://user:password@host:port"`, or False for none. None for
+            `OTEL_PYTHON_METADATA_PROXY`, else none. `NO_PROXY` holds in each case. See docs/http.md.
 
     Raises:
         ConfigurationError: A destination, setting or provider cannot be used. Nothing was changed.
@@ -226,9 +236,11 @@ def configure(
     bounds = outbox or OutboxSettings.from_environment()
     adopts = flag(ADOPT, default=False) if adopt is None else bool(adopt)
     is_captured = flag(settings.CAPTURE, default=True) if capture is None else capture
+    proxies = http_proxy.asked_for(proxy)
     opened = open_spool(spool)
     if _pipeline is not None:
         _pipeline.shutdown()
+    http_proxy.use(proxies)
     processor = MetadataSpanProcessor(*made, settings=bounds, spool=opened, on_dead_letter=on_dead_letter)
     metrics.observe(stats)
     _share(processor, provider, adopts=adopts)

@@ -151,9 +151,9 @@ class TestWhatAnswersMean:
 
     @pytest.mark.parametrize("kind", get_args(FailureKind))
     def test_every_failure_is_kept(self, kind: FailureKind) -> None:
-        """Without an answer nothing is given up; a certificate needs somebody to look at it."""
+        """Without an answer nothing is given up; a certificate and a proxy need somebody to look at them."""
         outcome = outcome_of(Failure(kind, "SomeError"), NOW_NS)
-        assert isinstance(outcome, Pause if kind == "certificate" else Retry)
+        assert isinstance(outcome, Pause if kind in {"certificate", "proxy"} else Retry)
         assert "(SomeError)" in outcome.error.message
 
     @pytest.mark.parametrize(

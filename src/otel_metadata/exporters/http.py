@@ -1,8 +1,9 @@
 """The HTTP client of every exporter of ours, and what each answer means for what was sent.
 
-One client is one connection to one address. It knows no redirects, retries, cookies, proxies or `.netrc`: a redirect is
-an answer like any other, so no header of ours ever reaches an address that the user did not name. It decides nothing:
-it returns a `Reply` or a `Failure`, and `outcome_of` reads off `ANSWERS` what follows.
+One client is one connection to one address. It knows no redirects, retries, cookies or `.netrc`, and a proxy only when
+one was asked for (`exporters.proxy`): a redirect is an answer like any other, so no header of ours ever reaches an
+address that the user did not name. It decides nothing: it returns a `Reply` or a `Failure`, and `outcome_of` reads off
+`ANSWERS` what follows.
 
 Whatever the peer does, a request is bounded: in bytes by `MAX_BODY_BYTES`, before and after decompression, and in time
 by one deadline, which each wait on the socket is given what is left of. Only the lookup of a name is as slow as the
@@ -37,6 +38,7 @@ from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from otel_metadata._version import __version__
 from otel_metadata.errors import ConfigurationError, shown_url
+from otel_metadata.exporters import proxy
 from otel_metadata.foreign_text import without_secrets
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import after_fork_in_child
@@ -58,7 +60,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 MAX_RETRY_AFTER_MILLIS: Final = 300_000
 """A backend may not keep us waiting longer than five minutes: it may have meant another client, or be wrong."""
 
-FailureKind: TypeAlias = Literal["name", "refused", "timeout", "broken", "tls", "certificate", "closed"]
+FailureKind: TypeAlias = Literal["name", "refused", "timeout", "broken", "tls", "certificate", "proxy", "closed"]
 
 _MONOTONIC_NS: Final = SystemClock.monotonic_ns
 _PIECE_BYTES: Final = 16 * 1024
@@ -142,7 +144,8 @@ ANSWERS: Final = (
     Answer("2xx with a web page", {"html"}, "pause", "a web page came back; is a login page in between?", _REFUSED),
     Answer("other 2xx", range(200, 300), "judge", "the exporter reads the body", None),
     Answer("3xx", range(300, 400), "pause", "redirects are not followed; set the final address", _REFUSED),
-    Answer("401, 403, 407", {401, 403, 407}, "pause", "the credentials were refused; check the key", "unauthorized"),
+    Answer("401, 403", {401, 403}, "pause", "the credentials were refused; check the key", "unauthorized"),
+    Answer("407", {407}, "pause", "the proxy wants a user and password, or other ones", "unauthorized"),
     Answer("402", {402}, "pause", "the quota or the payment has run out; check the account", _REFUSED),
     Answer("404, 405, 415", {404, 405, 415}, "pause", "nothing takes this there; check the endpoint", _REFUSED),
     Answer("400, 422", {400, 422}, "rejected", "the backend cannot use what was sent", "patch_failure"),
@@ -157,6 +160,7 @@ ANSWERS: Final = (
     Answer("reset, cut off, not HTTP", {"broken"}, "retry", "the answer broke off or is no HTTP"),
     Answer("TLS failed", {"tls"}, "retry", "there was no secure connection; should it be http?"),
     Answer("certificate not trusted", {"certificate"}, "pause", "the certificate is not trusted, or not for this host"),
+    Answer("the proxy refuses", {"proxy"}, "pause", "the proxy lets nothing through to there; may it?"),
     Answer("shut down", {"closed"}, "retry", "the exporter was shut down meanwhile"),
 )
 """What each answer means; see `outcome_of`. `docs/http.md` shows the rows, and a test compares them."""
@@ -270,7 +274,8 @@ class HttpClient:
                 "http://host or https://host with port and path as needed, what is not ASCII percent-encoded, "
                 "without user and password: those belong into a header",
             )
-        self._host, self._port = host, port
+        proxy.in_use()  # a variable that cannot be used is told here
+        self._host, self._port, self._netloc = host, port, parts.netloc
         self._path, self._query = parts.path, parts.query
         self._headers = _checked(headers or {})
         self._tls = (
@@ -331,8 +336,11 @@ class HttpClient:
         answer: Reply | Failure
         try:
             answer, is_kept = self._exchange(deadline_ns, method, target, body, all_headers)
+        except _ProxyRefusalError as error:
+            answer = error.answer
         except (OSError, http.client.HTTPException, HTTPError, zlib.error, UnicodeError) as error:
-            answer = Failure(_kind(error), type(error).__name__)
+            at_proxy = self._connection is not None and self._connection.way and not self._connection.is_through
+            answer = Failure(_kind(error), f"{type(error).__name__}{', at the proxy' if at_proxy else ''}")
         finally:
             if not is_kept:
                 self._drop()
@@ -374,6 +382,9 @@ class HttpClient:
         if connection is None or self._is_closed:
             return Failure("closed"), False
         is_kept = True
+        if self._tls is None and connection.way is not None:
+            # RFC 9112, 3.2.2: a proxy is told the whole address.
+            target, headers = f"http://{self._netloc}{target}", {**headers, **connection.way.headers}
         try:
             connection.request(method, target, body, headers, preload_content=False, decode_content=False)
         except (BrokenPipeError, ConnectionResetError):
@@ -403,14 +414,20 @@ class HttpClient:
         connection = self._connection
         if connection is None or not connection.is_connected:  # the peer may have closed it meanwhile
             self._drop()
+            way = proxy.in_use().of("http" if self._tls is None else "https", self._host, self._port)
+            host, port = (self._host, self._port) if way is None else (way.host, way.port)
             if self._tls is None:
-                connection = _Connection(self._host, self._port)
+                connection = _Connection(host, port)
             else:
-                connection = _TlsConnection(self._host, self._port, ssl_context=self._tls, cert_reqs="CERT_REQUIRED")
+                connection = _TlsConnection(host, port, ssl_context=self._tls, cert_reqs="CERT_REQUIRED")
+                if way is not None:
+                    connection.set_tunnel(self._host, self._port or 443)
+            connection.way = way
             self._connection = connection
         connection.deadline_ns = deadline_ns
         if connection.sock is None:
             connection.connect()
+            connection.is_through = True
             self._socket = connection.sock
         return connection
 
@@ -420,8 +437,14 @@ class _Connection(HTTPConnection):
 
     urllib3 gives its timeout to each address of a name, and then to each piece that arrives: a peer that sends a byte
     now and then would hold us for hours.
+
+    Attributes:
+        way: The proxy that is connected to instead, or None.
+        is_through: Whether the way to the server, or to a proxy that forwards, is open.
     """
 
+    way: proxy.Proxy | None = None
+    is_through: bool = False
     deadline_ns: int = 0
     incoming: _Incoming | None = None
 
@@ -466,8 +489,41 @@ class _Connection(HTTPConnection):
         return _Response(self.incoming, *args, **options)  # type: ignore[arg-type] # it asks of a socket only makefile()
 
 
+class _ProxyRefusalError(Exception):
+    """A proxy makes no tunnel."""
+
+    def __init__(self, answer: Reply | Failure) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class _TlsConnection(_Connection, HTTPSConnection):
     """The same inside TLS."""
+
+    def _tunnel(self) -> None:  # called by urllib3 when it is connected to the proxy
+        """Ask the proxy for a tunnel (RFC 9110, 9.3.6); http.client's own has no status in its error.
+
+        Raises:
+            _ProxyRefusalError: It makes none.
+        """
+        host, port = self._tunnel_host or "", self._tunnel_port
+        place = f"{f'[{host}]' if ':' in host else host}:{port}"
+        headers = {"Host": place, **(self.way.headers if self.way is not None else {})}
+        lines = [f"CONNECT {place} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        self.send("\r\n".join(lines).encode("latin-1"))
+        response = self.response_class(self.sock, method="CONNECT")
+        try:
+            response.begin()
+        finally:
+            response.close()
+        if response.status // 100 == 2:
+            self.is_through = True
+        elif response.status >= 500 or response.status in {407, 408, 429}:
+            found = {name.lower(): value for name, value in response.headers.items()}
+            raise _ProxyRefusalError(Reply(response.status, found))
+        else:
+            # Not about what was to be sent, which the proxy has not seen.
+            raise _ProxyRefusalError(Failure("proxy", f"HTTP {response.status}"))
 
 
 @final

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServ
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from otel_metadata.errors import ConfigurationError, shown_url
-from otel_metadata.exporters import otlp_environment
+from otel_metadata.exporters import otlp_environment, proxy
 from otel_metadata.exporters.http import MAX_RETRY_AFTER_MILLIS
 from otel_metadata.exporters.otlp_sender import OtlpSender, judged
 from otel_metadata.foreign_text import without_secrets
@@ -74,6 +74,7 @@ class _Channel:
             expected = "http://host:port, https://host:port or host:port; over gRPC a key belongs into the headers"
             raise ConfigurationError(name, shown_url(text), expected)
         is_plain = parts.scheme == "http" if parts.netloc and not insecure else insecure == "true"
+        proxy.in_use()  # a variable that cannot be used is told here
         self.target, self._stub = target, stub
         self._credentials = None if parts.scheme != "https" and is_plain else _credentials(signal)
         _, self.headers = otlp_environment.headers(signal)
@@ -101,7 +102,8 @@ class _Channel:
             if self._client is None:
                 make = grpc.insecure_channel if self._credentials is None else grpc.secure_channel
                 security = () if self._credentials is None else (self._credentials,)
-                self._channel = make(self.target, *security, compression=self._compression)
+                options = _proxy_options(self.target, is_plain=self._credentials is None)
+                self._channel = make(self.target, *security, options=options, compression=self._compression)
                 self._client = self._stub(self._channel)
             client = self._client
         try:
@@ -171,6 +173,15 @@ class OtlpGrpcEvents:
     def close(self) -> None:
         """Close the channel, from any thread."""
         self._channel.close()
+
+
+def _proxy_options(target: str, *, is_plain: bool) -> list[tuple[str, object]]:
+    """Return gRPC's options for the proxy that was asked for; without one it is not to look for one by itself."""
+    parts = urlsplit(f"//{target}")
+    way = None
+    if parts.hostname and not target.startswith(("unix:", "unix-abstract:")):
+        way = proxy.in_use().of("http" if is_plain else "https", parts.hostname, parts.port)
+    return [("grpc.enable_http_proxy", 0)] if way is None else [("grpc.http_proxy", way.url)]
 
 
 def _outcome_of(error: grpc.RpcError) -> Outcome:
