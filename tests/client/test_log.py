@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from opentelemetry.trace import Status, StatusCode
 from tests.store.contract import END_NS, START_NS, TRACE, ended_span, trace_hex
 
 import otel_metadata as om
@@ -120,6 +121,24 @@ class TestColumns:
         assert spans.log([row(status_code=code)]).errors == []
 
         assert (spans.get(SPAN).status_code, stored(store).status_code) == (shown, of_otlp)
+
+    @pytest.mark.parametrize(
+        ("status", "expected"),
+        [
+            (StatusCode.ERROR, ("ERROR", None)),
+            (StatusCode.UNSET, ("UNSET", None)),
+            (Status(StatusCode.ERROR, "timed out"), ("ERROR", "timed out")),
+            ("STATUS_CODE_OK", ("OK", None)),
+        ],
+        ids=repr,
+    )
+    def test_a_status_may_be_an_object_of_opentelemetry(
+        self, spans: Spans, store: SqliteStore, status: object, expected: tuple[str, str | None]
+    ) -> None:
+        """The number of its word is no code."""
+        assert spans.log([row(status_code=status)]).errors == []
+
+        assert (stored(store).status_code, stored(store).status_message) == expected
 
     @pytest.mark.parametrize(
         ("time", "ns"),

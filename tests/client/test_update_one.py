@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import Status, StatusCode
 from tests.store.contract import ended_span, metadata, trace_hex
 
 import otel_metadata as om
@@ -39,6 +41,37 @@ def test_its_trace_is_updated_for_all_of_its_spans(client: om.Client) -> None:
     found = client.spans.get(f"{2:016x}")
     assert (found.trace_metadata, found.trace_name, found.user_id) == ({"plan": "free"}, "visit", "u-1")
     assert client.spans.get(SPAN).metadata == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [trace_hex(5), f" {trace_hex(5)} ", uuid.UUID(int=5), str(uuid.UUID(int=5)), 5, om.SpanRef(5, 0)],
+    ids=repr,
+)
+def test_a_trace_is_updated_by_its_id(client: om.Client, target: str | om.SpanRef | int | uuid.UUID) -> None:
+    """Where a trace is meant none of its spans need be known."""
+    client.spans.update(target, level="trace", metadata={"plan": "free"})
+    assert client.spans.get(SPAN).trace_metadata == {"plan": "free"}
+    assert len(client.spans.list(trace_id=uuid.UUID(int=5))) == 2
+    assert client.spans.get(SPAN, trace_id=5).span_id == SPAN
+
+
+def test_an_unknown_trace_is_told(client: om.Client) -> None:
+    """Nothing waits for a trace that may come later; and a trace is no span."""
+    with pytest.raises(SpanNotFoundError, match=trace_hex(6)):
+        client.spans.update(trace_hex(6), level="trace", name="visit")
+    with pytest.raises(InvalidSpanRefError):
+        client.spans.update(trace_hex(5), name="visit")
+
+
+@pytest.mark.parametrize("status", [StatusCode.ERROR, Status(StatusCode.ERROR, "why"), "Error"], ids=repr)
+def test_a_status_is_read_as_in_an_application(client: om.Client, status: StatusCode) -> None:
+    """OpenTelemetry's own objects, with what they say; UNSET changes nothing."""
+    client.spans.update(SPAN, status=status, tags=(tag for tag in "ab"))
+    client.spans.update(SPAN, status=StatusCode.UNSET, name="again")
+    found = client.spans.get(SPAN)
+    assert (found.status_code, found.tags) == ("ERROR", ("a", "b"))
+    assert found.status_message == (status.description if isinstance(status, Status) else None)
 
 
 def test_the_clean_up_is_that_of_every_update(client: om.Client) -> None:

@@ -16,6 +16,9 @@ import otel_metadata as om
 from otel_metadata.testing import InMemoryPipeline
 
 TARGETS = {
+    "an upper-case traceparent": lambda span: (
+        om.SpanRef.from_span_context(span.get_span_context()).to_traceparent().upper()
+    ),
     "SpanRef": lambda span: om.SpanRef.from_span_context(span.get_span_context()),
     "traceparent": lambda span: om.SpanRef.from_span_context(span.get_span_context()).to_traceparent(),
     "Span": lambda span: span,
@@ -94,12 +97,13 @@ class RefOfAnotherType:
 
 WRONG = {
     "None": None,
-    "a number": 5,
+    "a negative number": -5,
+    "a number of too many bits": 1 << 128,
+    "a truth value": True,
     "empty text": "",
     "another text": "xyz",
     "a trace id that is all zeros": "0" * 32,
     "a traceparent of zeros": "00-" + "0" * 32 + "-" + "0" * 16 + "-01",
-    "an upper-case traceparent": "00-0AF7651916CD43DD8448EB211C80319C-B7AD6B7169203331-01",
     "bytes": b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "an invalid span": trace.INVALID_SPAN,
     "an invalid span context": trace.INVALID_SPAN_CONTEXT,

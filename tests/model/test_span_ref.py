@@ -183,11 +183,41 @@ class TestValidity:
         with pytest.raises(InvalidSpanRefError):
             SpanRef(trace_id, span_id)
 
-    @pytest.mark.parametrize("text", ["", "0" * 32, TRACE.upper(), TRACE + "0", f" {TRACE}", "٣" * 32, None, 7])
-    def test_another_form_of_trace_id_is_refused(self, text: object) -> None:
-        """A trace id is 32 lower-case hex digits that are not all zeros."""
+    @pytest.mark.parametrize(
+        "given",
+        [
+            TRACE,
+            TRACE.upper(),
+            f"  {TRACE}\n",
+            f"0x{TRACE}",
+            f"tr-{TRACE}",
+            str(uuid.UUID(TRACE)),
+            str(uuid.UUID(TRACE)).upper(),
+            uuid.UUID(TRACE),
+            int(TRACE, 16),
+        ],
+        ids=repr,
+    )
+    def test_a_trace_id_is_read_as_backends_and_programs_show_it(self, given: object) -> None:
+        """Hex digits in either case, with space around, with the prefix of some, a UUID, a number."""
+        assert parse_trace_id(given) == SpanRef(int(TRACE, 16), 0)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            *("", "0" * 32, TRACE + "0", TRACE[:-1], "٣" * 32, f"-{TRACE[1:]}", f"{TRACE[:16]}-{TRACE[16:]}"),
+            *(None, 0, -1, 1 << 128, True, 1.0, b"x" * 16, uuid.UUID(int=0), f"00-{TRACE}-{SPAN}-01"),
+        ],
+        ids=repr,
+    )
+    def test_another_form_of_trace_id_is_refused(self, given: object) -> None:
+        """A trace id has 128 bits that are not all zeros."""
         with pytest.raises(InvalidSpanRefError):
-            parse_trace_id(text)  # type: ignore[arg-type]
+            parse_trace_id(given)
+
+    def test_the_text_of_a_ref_may_be_in_upper_case(self) -> None:
+        """A name that somebody pastes is no header: there W3C wants lower case."""
+        assert SpanRef.from_text(REF.to_traceparent().upper()) == REF
 
     def test_a_span_context_becomes_a_ref(self) -> None:
         """Ids and the sampled flag are taken from OpenTelemetry."""

@@ -9,13 +9,14 @@ import datetime as dt
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import typer
 
 from otel_metadata.client.queries import to_ns
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.live.values import read_status
+from otel_metadata.model.span_ref import SpanRef, trace_of
 
 if TYPE_CHECKING:
     from otel_metadata.live.values import StatusLike
@@ -65,9 +66,10 @@ def named(text: str) -> Named:
     Raises:
         typer.BadParameter: It is none of them.
     """
+    trace = trace_of(text)
+    if trace is not None:
+        return Named(trace.trace_id_hex, None)
     lower = text.strip().lower()
-    if re.fullmatch(r"[0-9a-f]{32}", lower, re.ASCII):
-        return Named(lower, None)
     if re.fullmatch(r"[0-9a-f]{16}", lower, re.ASCII):
         return Named(None, lower)
     try:
@@ -175,12 +177,9 @@ def status_of(text: str | None) -> StatusLike | None:
     """
     if text is None:
         return None
-    lower = text.strip().lower()
-    words: dict[str, StatusLike] = {"ok": "ok", "error": "error"}
-    if lower in words:
-        return words[lower]
-    if re.fullmatch(r"\d{1,9}", lower, re.ASCII):
-        return int(lower)
+    code, _ = read_status(text)
+    if code is not None and code != "unset":
+        return cast("StatusLike", code)
     raise typer.BadParameter(
         f"{ascii(text)[:100]} is neither ok, nor error, nor an integer code.", param_hint="--status"
     )

@@ -24,7 +24,7 @@ from otel_metadata.client.columns import (
 )
 from otel_metadata.client.frames import read_frame
 from otel_metadata.client.page import Page
-from otel_metadata.client.queries import cursor_behind, hex_id, page_query, query_of
+from otel_metadata.client.queries import cursor_behind, page_query, query_of
 from otel_metadata.client.report import UpdateReport, tell
 from otel_metadata.client.span_rows import span_rows
 from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
@@ -34,7 +34,7 @@ from otel_metadata.live import settings
 from otel_metadata.live.values import span_values
 from otel_metadata.model.merge import Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
-from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.model.span_ref import SpanRef, parse_trace_id, trace_of
 from otel_metadata.model.unset import UNSET
 from otel_metadata.pipeline import make_destinations, names_store, open_store
 from otel_metadata.reporting import REPORTER
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from io import BufferedReader
     from types import TracebackType
+    from uuid import UUID
 
     import pandas as pd
     import pyarrow as pa
@@ -189,7 +190,7 @@ class Spans:
         """End the wait of an update that is under way; what it waits for has failed."""
         self._updates.close()
 
-    def get(self, span_id: str | SpanRef, *, trace_id: str | None = None) -> SpanRecord:
+    def get(self, span_id: str | SpanRef, *, trace_id: str | int | UUID | None = None) -> SpanRecord:
         """Return one span with everything that was set on it.
 
         Args:
@@ -202,7 +203,8 @@ class Spans:
             StoreError: The store cannot be read.
         """
         named, wanted, _ = read_name(span_id)
-        found = self._store.query(SpanQuery(hex_id(trace_id, 32) if trace_id is not None else named, wanted, limit=1))
+        trace = parse_trace_id(trace_id).trace_id_hex if trace_id is not None else named
+        found = self._store.query(SpanQuery(trace, wanted, limit=1))
         if not found:
             raise SpanNotFoundError(wanted, f"{self._store}")
         return found[0]
@@ -216,7 +218,7 @@ class Spans:
         filter: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
-        trace_id: str | None = None,
+        trace_id: str | int | UUID | None = None,
         space: str | None = None,
     ) -> Page:
         """Return one page of spans, newest start first.
@@ -474,7 +476,7 @@ class Spans:
 
     def update(
         self,
-        span_id: str | SpanRef,
+        span_id: str | SpanRef | int | UUID,
         *,
         level: Level = "span",
         metadata: Mapping[str, object] | None = None,
@@ -491,7 +493,8 @@ class Spans:
         """Update one stored span, or its trace, as `update_span` and `update_trace` do in an application.
 
         Args:
-            span_id: 16 hex digits, a `SpanRef`, or a `traceparent`; of one id in several traces the newest span.
+            span_id: 16 hex digits, a `SpanRef`, or a `traceparent`; of one id in several traces the newest span. With
+                `level="trace"` also a trace id: 32 hex digits, a UUID, or an integer.
             level: `"trace"` for the trace of the span.
             metadata: First-level keys.
             attributes: Plain attributes; of a span only.
@@ -501,7 +504,7 @@ class Spans:
             input: What went in.
             output: What came out.
             tags: Texts to add.
-            status: `"ok"`, `"error"` or an integer code; of a span only.
+            status: As for `update_span`; of a span only.
             status_message: A description of an error; of a span only.
 
         Returns:
@@ -517,9 +520,7 @@ class Spans:
             raise ConfigurationError("update(level=)", level, "span or trace")
         if level == "trace" and not (attributes is None and status is None and status_message is None):
             raise ConfigurationError("update(level=)", level, "span for attributes, status and status_message")
-        named = read_name(span_id)
-        if level == "trace" and ":" in named[1]:
-            named = read_name(SpanRef.from_text(named[1]).to_trace())
+        named = self._of_trace(span_id) if level == "trace" else read_name(span_id)
         notes: builtins.list[str] = []
         values = span_values(
             level,
@@ -537,6 +538,25 @@ class Spans:
         )
         rows = replace(Rows.of([named]), documents={0: values}, notes=notes)
         return self._updates.apply_all(rows)
+
+    def _of_trace(self, given: object) -> tuple[str | None, str, Mapping[str, str]]:
+        """Return what `read_name` does, for what names a trace or one of its spans.
+
+        Raises:
+            InvalidSpanRefError: It names none.
+            SpanNotFoundError: A trace id was given, and no span of the trace is stored.
+        """
+        ref = given if isinstance(given, SpanRef) and given.trace_id and not given.span_id else trace_of(given)
+        if ref is None:
+            named = read_name(given)
+            return named if ":" not in named[1] else read_name(SpanRef.from_text(named[1]).to_trace())
+        span_id = ref.span_id_hex
+        if not isinstance(self._where, Destination):
+            found = self._store.query(SpanQuery(ref.trace_id_hex, limit=1))
+            if not found:
+                raise SpanNotFoundError(ref.trace_id_hex, f"{self._store}")
+            span_id = found[0].span_id
+        return ref.trace_id_hex, span_id, ref.backend_ids
 
     def update_metadata(
         self,

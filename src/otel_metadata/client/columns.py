@@ -36,7 +36,7 @@ from otel_metadata.live.values import Values, annotation_values, evaluation_valu
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
 from otel_metadata.model.outcome import DeliveryError, ErrorType
-from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.model.span_ref import SpanRef, trace_of
 from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.model.value import clean, clean_key, is_clean_scalar
 
@@ -505,7 +505,8 @@ def read_object(cell: object) -> Mapping[str, object] | None:
 def _trace_id(cell: object) -> str | None:
     if isinstance(cell, str) and _TRACE_ID.fullmatch(cell) and cell != _NO_TRACE:
         return cell.lower()
-    return None
+    ref = trace_of(cell)
+    return ref.trace_id_hex if ref is not None else None
 
 
 def _not_found(rows: Rows, row: int, column: str, cell: object, expected: str) -> str:

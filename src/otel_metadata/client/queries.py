@@ -12,10 +12,13 @@ import orjson
 
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
 from otel_metadata.model.record import Position, SpanQuery
+from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import nanoseconds
 from otel_metadata.model.value import STORE_LIMITS, clean
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from otel_metadata.model.condition import Condition
     from otel_metadata.model.record import SpanRecord
 
@@ -72,7 +75,7 @@ def query_of(
 
 def page_query(
     *,
-    trace_id: str | None,
+    trace_id: str | int | UUID | None,
     project: str | None,
     start_time: Time | None,
     end_time: Time | None,
@@ -99,7 +102,7 @@ def page_query(
     if start_ns is None and trace_id is None:
         start_ns = (asked.end_ns if asked.end_ns is not None else now_ns) - DEFAULT_WINDOW // _MICROSECOND * 1_000
     return SpanQuery(
-        trace_id=hex_id(trace_id, 32) if trace_id is not None else None,
+        trace_id=parse_trace_id(trace_id).trace_id_hex if trace_id is not None else None,
         project=asked.project,
         start_ns=start_ns,
         end_ns=asked.end_ns,

@@ -20,7 +20,6 @@ one span with one end, in one call or in two, the later stands.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
@@ -29,7 +28,7 @@ from otel_metadata.client.frames import Frame
 from otel_metadata.client.queries import EXPECTED_TIME, wall_ns
 from otel_metadata.dialects.canonical import read
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.live.values import masked
+from otel_metadata.live.values import masked, read_status
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.merge import Fields, Json, Version
 from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
@@ -105,6 +104,8 @@ def _parts(rows: Rows, row: int, known: Mapping[str, list[object]], project: str
         parts[name] = read_cell(cell)
         if parts[name] is None:
             rows.reject(row, "patch_failure", f", column {name!r}: a {type(cell).__name__}; expected {expected}.")
+        if name == "status_code":
+            parts.setdefault("status_message", _text(read_status(cell)[1]))
     if row not in rows.problems and parts["end_time"] < parts["start_time"]:
         rows.reject(row, "patch_failure", ", column 'end_time': before start_time; expected a time after it.")
     return parts
@@ -183,14 +184,8 @@ def _text(cell: object) -> str | None:
 
 def _status(cell: object) -> str | int | None:
     """Return a word, or the integer code that a late update gave a span: a list shows it so, an export as text."""
-    code = clean(cell, [], "status_code")
-    if isinstance(code, float) and code.is_integer():
-        code = int(code)  # in pandas, a column of integers with gaps
-    elif isinstance(code, str) and re.fullmatch(r"\d{1,10}", code, re.ASCII):
-        code = int(code)
-    if isinstance(code, int) and not isinstance(code, bool):
-        return code if 0 <= code < 1 << 31 else None
-    return _one_of(_STATUSES)(code)
+    code, _ = read_status(cell)
+    return code.upper() if isinstance(code, str) else code
 
 
 def _one_of(words: tuple[str, ...]) -> Callable[[object], str | None]:

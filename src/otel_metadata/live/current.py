@@ -24,6 +24,8 @@ from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from opentelemetry.trace import Span
 
 __all__ = [
@@ -67,9 +69,9 @@ def update_current_span(
         name: A new name for the span.
         input: What went in: any JSON value, `None` included.
         output: What came out.
-        tags: Texts, added to those that are there.
-        status: `"ok"`, `"error"`, or an integer code (400 and above is an error). `"ok"` is final while the span is
-            live, as OpenTelemetry has it.
+        tags: Any iterable of texts, added to those that are there; one text is one tag.
+        status: `"ok"`, `"error"`, OpenTelemetry's `StatusCode` or `Status`, or an integer code (400 and above is an
+            error). `"ok"` is final while the span is live, as OpenTelemetry has it; `UNSET` changes nothing.
         status_message: A description of an error.
 
     Returns:
@@ -180,7 +182,7 @@ def update_span(
         input: What went in.
         output: What came out.
         tags: Texts to add.
-        status: `"ok"`, `"error"` or an integer code.
+        status: As for `update_current_span`.
         status_message: A description of an error.
     """
     try:
@@ -218,7 +220,7 @@ def update_span(
 
 
 def update_trace(
-    target: Target,
+    target: Target | int | UUID,
     *,
     metadata: Mapping[str, object] | None = None,
     name: str | None = None,
@@ -228,12 +230,13 @@ def update_trace(
     input: object = UNSET,  # the word of the field
     output: object = UNSET,
 ) -> Receipt:
-    """Update the trace of a span, or a trace by its id of 32 hex digits, at any time.
+    """Update the trace of a span, or a trace by its id, at any time.
 
     Any thread; does not block; never raises. Arguments and result are those of `update_current_trace`.
 
     Args:
-        target: As for `update_span`, or the trace id as 32 hex digits.
+        target: As for `update_span`, or a trace id: 32 hex digits, also in upper case or in the groups of a UUID; a
+            `uuid.UUID`; an integer.
         metadata: First-level keys.
         name: A name for the trace.
         user_id: The user behind it.
@@ -295,7 +298,7 @@ def score_current_span(
 
 
 def score_span(
-    target: Target,
+    target: Target | int | UUID,
     name: str,
     *,
     score: float | None = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from opentelemetry.trace import Span, SpanContext, TraceFlags
 
 from otel_metadata.live.captured import CapturedSpan
-from otel_metadata.model.span_ref import SpanRef, parse_trace_id
+from otel_metadata.model.span_ref import SpanRef, trace_of
 
 if TYPE_CHECKING:
     from otel_metadata.live.spans import SpanHandle
@@ -62,13 +62,15 @@ def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span
 
     Args:
         target: See `Target`.
-        allow_trace: Take a trace id of 32 hex digits, or a ref without a span, as well.
+        allow_trace: Take a trace id (see `trace_of`), or a ref without a span, as well.
     """
     span: Span | None = None
     ref: object = target
     try:
-        if isinstance(target, str):
-            ref = parse_trace_id(target) if allow_trace and len(target) == 32 else SpanRef.from_text(target)
+        if allow_trace and (of_trace := trace_of(target)) is not None:
+            ref = of_trace
+        elif isinstance(target, str):
+            ref = SpanRef.from_text(target)
         elif isinstance(target, Span):
             span = target
             ref = SpanRef.from_span_context(target.get_span_context())

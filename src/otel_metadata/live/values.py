@@ -7,8 +7,13 @@ before it is compared, because a comparison is somebody's code, and one that can
 
 from __future__ import annotations
 
+import enum
+import re
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, TypeAlias
+from itertools import islice
+from typing import Any, Final, Literal, TypeAlias
+
+from opentelemetry.trace import Status, StatusCode
 
 from otel_metadata.dialects.canonical import is_field, read
 from otel_metadata.live import settings
@@ -16,7 +21,7 @@ from otel_metadata.model.evaluation import Annotation, Evaluation, Source, annot
 from otel_metadata.model.masking import MASK_FAILED
 from otel_metadata.model.merge import FieldName, Json, Kind, Level, json_text
 from otel_metadata.model.unset import UNSET
-from otel_metadata.model.value import CAPTURE_LIMITS, clean, clean_key, is_clean_scalar
+from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, clean, clean_key, is_clean_scalar
 
 __all__ = [
     "KNOWN_METADATA_KEYS",
@@ -26,13 +31,27 @@ __all__ = [
     "evaluation_values",
     "masked",
     "masked_value",
+    "read_status",
     "span_values",
 ]
 
 Values: TypeAlias = dict[FieldName, Json]
 
-StatusLike: TypeAlias = Literal["ok", "error"] | int
-"""OpenTelemetry's status, or an integer code as Galileo has it: 400 and above is an error."""
+StatusLike: TypeAlias = Literal["ok", "error"] | int | StatusCode | Status
+"""OpenTelemetry's status, as a word or as its own objects, or an integer code as Galileo has it: 400 and above is an
+error."""
+
+MAX_TAGS: Final = 1_000
+"""Tags of one update that are read: what is iterated may have no end."""
+
+# One text, however it may be iterated.
+_TEXTS: Final = (str, bytes, bytearray, memoryview, enum.Enum)
+
+# As OpenTelemetry's API says it, and as OTLP does.
+_STATUS_WORD: Final = re.compile(r"(?:statuscode\.|status_code_)?(ok|error|unset)", re.ASCII)
+
+# Whoever numbers words begins with 0; HTTP's codes begin with 100.
+_FIRST_CODE: Final = 100
 
 # Keys that were found clean, with the name of their field: the keys of an application are few and come again and again.
 # At most MAX_KNOWN_KEYS for each kind; beyond, the others are checked each time.
@@ -43,6 +62,8 @@ KNOWN_METADATA_KEYS: Final[dict[str, str]] = {}
 """Of the most frequent kind, a span's metadata: clean key → its attribute."""
 
 _NO_VERSION: Final = (0, 0)
+
+_STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
 _PART_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"score": (int, float), "metadata": (dict,)}
 
@@ -82,7 +103,7 @@ def span_values(
     if status is not None:
         _put_status(values, status, notes)
     if status_message is not None:
-        _put_text(values, ("span", "status_message", ""), status_message, notes)
+        _put_text(values, _STATUS_MESSAGE, status_message, notes)
     return values
 
 
@@ -157,16 +178,13 @@ def masked_value(path: str, value: Json, notes: list[str]) -> Json:
 
 def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, object], notes: list[str]) -> None:
     """Put each first-level key of *given* into *values*."""
-    if type(given) is not dict:
-        as_json = clean(given, notes, kind)
-        if not isinstance(as_json, dict):
-            notes.append(f"{kind}: a mapping with string keys was expected; nothing of it was set")
-            return
-        given = as_json
+    pairs = _pairs(given, notes, kind)
+    if pairs is None:
+        notes.append(f"{kind}: a mapping with string keys was expected; nothing of it was set")
+        return
     known = _known_keys.setdefault((level, kind), {})
     spelled: dict[str, Json] = {}
-    # list() is one C call: a thread that changes the dict meanwhile cannot break the iteration.
-    for key, value in list(given.items()):
+    for key, value in pairs:
         name = known.get(key) if type(key) is str else None
         if name is None:
             name = (level, kind, clean_key(key, notes, kind))
@@ -181,6 +199,32 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
         values[name] = value if is_clean_scalar(value) else clean(value, notes, f"{kind}.{name[2]}")
     if spelled:
         _put_fields(values, spelled, notes)
+
+
+def _pairs(given: object, notes: list[str], path: str) -> list[tuple[Any, Any]] | None:
+    """Return the items of any mapping, read once; None for what is no mapping.
+
+    A value that cannot be read leaves the others alone. What has keys and values is a mapping, whatever its class.
+    """
+    kind = type(given)
+    if issubclass(kind, dict):
+        # dict's own method, and one C call: neither a subclass nor a thread that changes it can break the iteration.
+        return list(dict.items(given))  # type: ignore[arg-type] # a subclass of dict, as was just tested
+    try:
+        if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):
+            mapping: Any = given
+            pairs = []
+            for key in islice(mapping.keys(), METADATA_LIMITS.nodes):
+                try:
+                    pairs.append((key, mapping[key]))
+                except Exception as error:  # noqa: BLE001 # as below
+                    notes.append(f"{path}.{clean_key(key, [], path)}: reading it raised {type(error).__name__}")
+            return pairs
+    except Exception as error:  # noqa: BLE001 # the mapping is the application's
+        notes.append(f"{path}: reading its keys raised {type(error).__name__}")
+        return None
+    as_json = clean(given, notes, path)
+    return list(as_json.items()) if isinstance(as_json, dict) else None
 
 
 def _put_fields(values: Values, attributes: dict[str, Json], notes: list[str]) -> None:
@@ -224,7 +268,13 @@ def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> 
     for part, value in parts.items():
         if value is None:
             continue
-        item = clean(value, notes, f"{kind}.{part}")
+        path = f"{kind}.{part}"
+        if part == "metadata":
+            pairs = _pairs(value, notes, path)
+            as_dict = {clean_key(key, notes, path): one for key, one in pairs or ()}
+            item = clean(as_dict, notes, path) if pairs is not None else None
+        else:
+            item = clean(value, notes, path)
         if isinstance(item, bool) and part == "score":
             item = int(item)
         if isinstance(item, _PART_TYPES.get(part, (str,))):
@@ -235,22 +285,79 @@ def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> 
 
 
 def _put_tags(values: Values, level: Level, tags: object, notes: list[str]) -> None:
-    as_json = clean([tags] if issubclass(type(tags), str) else tags, notes, "tags")
-    if not isinstance(as_json, list):
-        notes.append("tags: a list of texts was expected; nothing of it was set")
-        return
-    for tag in as_json:
+    as_json = clean(_items(tags, notes), notes, "tags")
+    others = False
+    for tag in as_json if isinstance(as_json, list) else ():
         if isinstance(tag, str) and tag:
             values[level, "tag", tag] = True
         else:
-            notes.append("tags: a tag that is not a text was left out")
+            others = True
+    if others:
+        notes.append("tags: a tag that is not a text was left out")
+
+
+def _items(tags: object, notes: list[str]) -> list[object]:
+    """Return what any iterable yields, read once and at most `MAX_TAGS` of it; a text is one tag."""
+    kind = type(tags)
+    items: list[object] = []
+    try:
+        if issubclass(kind, _TEXTS):
+            return [tags]
+        if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
+            notes.append("tags: texts were expected; nothing was set")
+            return []
+        if issubclass(kind, Mapping):
+            notes.append("tags: the keys of a mapping were taken, without its values")
+        iterable: Any = tags
+        for item in islice(iterable, MAX_TAGS + 1):
+            if len(items) == MAX_TAGS:
+                notes.append(f"tags: cut after {MAX_TAGS}")
+                break
+            items.append(item)
+    except Exception as error:  # noqa: BLE001 # the iterable is the application's
+        notes.append(f"tags: reading them raised {type(error).__name__}; {len(items)} were read before")
+    return items
 
 
 def _put_status(values: Values, status: object, notes: list[str]) -> None:
-    code = clean(status, notes, "status")
-    if isinstance(code, str):
-        code = code.lower()
-    if code in ("ok", "error") or (isinstance(code, int) and not isinstance(code, bool) and 0 <= code < 1 << 31):
-        values["span", "status", ""] = code
+    code, message = read_status(status)
+    if code is None:
+        notes.append(
+            "status: expected 'ok', 'error', OpenTelemetry's StatusCode or Status, or an integer code; it was left out"
+        )
     elif code != "unset":
-        notes.append("status: expected 'ok', 'error' or an integer code; it was left out")
+        values["span", "status", ""] = code
+    if message is not None:
+        _put_text(values, _STATUS_MESSAGE, message, notes)
+
+
+def read_status(status: object) -> tuple[str | int | None, object]:
+    """Return "ok", "error", "unset" or an integer code, None for anything else; and the description that came with it.
+
+    Words are read in any case, also as OTLP spells them. A member of an enumeration means its word, also where it has
+    a number for it: that of `StatusCode.ERROR` is 2, and as a code it would be none of an error. The codes of HTTP mean
+    themselves. Of gRPC's codes, all but OK are errors.
+    """
+    message: object = None
+    if issubclass(type(status), Status):
+        status, message = status.status_code, status.description  # type: ignore[attr-defined] # as was just tested
+    if issubclass(type(status), enum.Enum):
+        member: Any = status
+        status = member.value
+        if type(status) is tuple and status and type(status[0]) is int:  # grpc.StatusCode: (number, word)
+            status = "error" if status[0] else "ok"
+        word = _STATUS_WORD.fullmatch(member.name.lower())
+        if word is not None and not (isinstance(status, int) and status >= _FIRST_CODE):
+            return word[1], message
+    code = clean(status, [], "status")
+    if isinstance(code, str):
+        text = code.strip().lower()
+        word = _STATUS_WORD.fullmatch(text)
+        if word is not None:
+            return word[1], message
+        code = int(text) if re.fullmatch(r"\d{1,10}", text, re.ASCII) else None
+    elif isinstance(code, float) and code.is_integer():
+        code = int(code)  # in pandas, a column of integers with gaps
+    if isinstance(code, int) and not isinstance(code, bool) and 0 <= code < 1 << 31:
+        return code, message
+    return None, message

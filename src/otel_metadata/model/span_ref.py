@@ -6,6 +6,7 @@ This module decides what names a span. It does not know whether that span lives,
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -17,7 +18,7 @@ from otel_metadata.errors import InvalidSpanRefError
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-__all__ = ["INVALID_SPAN_REF", "OF_TRACE", "SpanKey", "SpanRef", "parse_trace_id"]
+__all__ = ["INVALID_SPAN_REF", "OF_TRACE", "SpanKey", "SpanRef", "parse_trace_id", "trace_of"]
 
 SpanKey: TypeAlias = tuple[int, int]
 """(trace id, span id): what the maps of this process are keyed by. A span id of 0 means the trace alone."""
@@ -30,6 +31,9 @@ _MAX_TRACE_ID: Final = (1 << 128) - 1
 _MAX_SPAN_ID: Final = (1 << 64) - 1
 OF_TRACE: Final = ".trace"
 """After a backend's name: the id is that of the trace."""
+
+# As 32 hex digits, with 0x before them (OpenTelemetry's `Span.to_json`) or tr- (MLflow), or in the groups of a UUID.
+_TRACE_ID: Final = re.compile(r"(?:0x|tr-)?[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 _BACKEND: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 
@@ -116,11 +120,17 @@ class SpanRef:
     def from_text(cls, text: str) -> SpanRef:
         """Read a W3C `traceparent`, or `<backend>:<identifier>`: what `str()` of a reference says.
 
+        Upper case counts as lower case here: a name may come from anywhere, a header of W3C may not.
+
         Raises:
             InvalidSpanRefError: The text has another form.
         """
         backend, colon, identifier = text.partition(":") if isinstance(text, str) else ("", "", "")
-        return cls.from_backend_id(backend.strip(), identifier) if colon else cls.from_traceparent(text)
+        return (
+            cls.from_backend_id(backend.strip(), identifier)
+            if colon
+            else cls.from_traceparent(text.lower() if isinstance(text, str) else text)
+        )
 
     @classmethod
     def from_span_context(cls, context: SpanContext) -> SpanRef:
@@ -215,12 +225,32 @@ INVALID_SPAN_REF: Final = SpanRef(0, 0, sampled=False)
 """Names nothing; every update of it is refused."""
 
 
-def parse_trace_id(text: str) -> SpanRef:
-    """Read a trace id of 32 hex digits as a reference to the trace alone.
+def trace_of(given: object) -> SpanRef | None:
+    """Return the reference to the trace alone that a trace id means; None for anything else.
+
+    Args:
+        given: 32 hex digits, in either case, with white space around them or in the groups of a UUID; a `uuid.UUID`;
+            an integer.
+    """
+    number = 0
+    if isinstance(given, str):
+        text = given.strip().lower()
+        if _TRACE_ID.fullmatch(text):
+            number = int(text.removeprefix("tr-").replace("-", ""), 16)
+    elif isinstance(given, uuid.UUID):
+        number = given.int
+    elif isinstance(given, int) and not isinstance(given, bool):
+        number = int(given)
+    return SpanRef(number, 0) if 0 < number <= _MAX_TRACE_ID else None
+
+
+def parse_trace_id(given: object) -> SpanRef:
+    """Read a trace id as `trace_of` does.
 
     Raises:
-        InvalidSpanRefError: Another form, or all zeros.
+        InvalidSpanRefError: It is none.
     """
-    if not isinstance(text, str) or not re.fullmatch(r"[0-9a-f]{32}", text, re.ASCII) or not int(text, 16):
-        raise InvalidSpanRefError(text, "a trace id of 32 lower-case hex digits, not all zeros")
-    return SpanRef(int(text, 16), 0)
+    ref = trace_of(given)
+    if ref is None:
+        raise InvalidSpanRefError(given, "a trace id of 32 hex digits, not all zeros")
+    return ref
