@@ -13,7 +13,6 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 import otel_metadata as om
-from otel_metadata.errors import ConfigurationError
 
 pytestmark = pytest.mark.usefixtures("no_detach_errors")
 
@@ -139,10 +138,13 @@ class TestBlock:
         assert not handle.ref
 
     @pytest.mark.parametrize("as_type", ["bogus", 5])
-    def test_an_unknown_type_raises(self, as_type):
-        """A wrong as_type is misuse and raises where it is written."""
-        with pytest.raises(ConfigurationError, match="expected"):
-            om.start_span("span", as_type=as_type)
+    def test_an_unknown_type_is_left_out(self, scene, as_type, caplog):
+        """A wrong as_type is left out and told: the call is part of a request."""
+        with om.start_span("span", as_type=as_type):
+            pass
+
+        assert "openinference.span.kind" not in scene.ended("span").attributes
+        assert "expected one of agent, chain" in caplog.text
 
 
 class TestHandle:

@@ -234,10 +234,27 @@ def updates_return_receipts(handle: om.SpanHandle, span: Span, captured: Capture
 
 
 def wrong_updates_are_errors(ref: om.SpanRef) -> None:
-    om.update_current_span({"a": 1})  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] # keywords only
+    om.update_current_span({"a": 1})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # keywords only
     om.update_current_span(metadata=[1])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     om.update_current_span(status="fine")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    om.update_current_span(user_id="u")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] # of the trace
+    om.update_current_span(user_id="u")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # of the trace
+    om.update_current_trace(status="ok")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # of a span
+    om.update_span()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] # a target is required
+    om.update_span(ref, {"a": 1})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # keywords only
+    om.update_trace(ref, nmae="n")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # misspelt
+    om.score_span(ref)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] # a name is required
+    om.score_current_span("C", 0.5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # keywords only
+    om.annotate_span(ref, "q", comment="t")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # it is text
+    om.annotate_current_span()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] # a name is required
+    om.current_span_ref(1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # it takes nothing
+    om.start_span()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] # a name is required
+    om.start_span("s", user_id="u")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # of the trace
+    om.using_metadata(user="u")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # misspelt
+    om.capture_spans(match=3)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # a function
+    with om.start_span("s") as handle:
+        handle.update(user_id="u")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # of the trace
+        handle.score()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] # a name is required
+        handle.annotate("q", 1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # keywords only
     om.score_span(ref, "C", source="me")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     om.score_span(ref, "C", level="session")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 

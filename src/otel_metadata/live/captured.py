@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
 
 from otel_metadata.live import context
+from otel_metadata.live.misuse import said, unknown_arguments
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
 from otel_metadata.reporting import REPORTER
 
@@ -172,7 +173,7 @@ class CaptureSpans:
         return f"<CaptureSpans {'open' if self._is_open else 'closed'}, {len(self._spans)} spans>"
 
 
-def capture_spans(match: Match | None = None) -> CaptureSpans:
+def capture_spans(match: Match | None = None, *_unknown: NoReturn, **_misplaced: NoReturn) -> CaptureSpans:
     """Capture the spans that start inside a block, whoever starts them.
 
     ```python
@@ -185,6 +186,11 @@ def capture_spans(match: Match | None = None) -> CaptureSpans:
     context reaches.
 
     Args:
-        match: Whether a span that starts is wanted; None for all.
+        match: Whether a span that starts is wanted; None for all, as for what cannot be called.
     """
-    return CaptureSpans(match)
+    notes = unknown_arguments(capture_spans, _unknown, _misplaced) if _unknown or _misplaced else []
+    given: object = match
+    if given is not None and not callable(given):
+        notes.append("capture_spans: match is no function of a span; every span is captured")
+    said("capture_spans", notes)
+    return CaptureSpans(match if callable(given) else None)

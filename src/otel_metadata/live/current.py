@@ -1,18 +1,19 @@
 """The update calls: of the current span, of its trace, of any span by its name.
 
 Each takes its arguments, has them cleaned (`values`) and sends them on their way (`routing`). None raises into the
-application, none waits for the network.
+application, whatever it is called with (`misuse`), and none waits for the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from opentelemetry import trace
 
 from otel_metadata.live import routing
+from otel_metadata.live.misuse import requires_nothing, said, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
 from otel_metadata.live.targets import Target, resolve
 from otel_metadata.live.values import StatusLike, Values, annotation_values, evaluation_values, span_values
@@ -44,7 +45,7 @@ _FAILED: Final = Receipt.refused("internal_error", ("otel_metadata failed inside
 
 
 def update_current_span(
-    *,
+    *_unknown: NoReturn,
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, object] | None = None,
     name: str | None = None,
@@ -53,6 +54,7 @@ def update_current_span(
     tags: Iterable[str] | None = None,
     status: StatusLike | None = None,
     status_message: str | None = None,
+    **_misplaced: NoReturn,
 ) -> Receipt:
     """Update the current span: OpenTelemetry's, whoever opened it.
 
@@ -91,18 +93,22 @@ def update_current_span(
             and status is None
             and status_message is None
             and input is output is UNSET
+            and not _unknown
+            and not _misplaced
         ):
             receipt = routing.set_live_metadata(entry, span, metadata)
             if receipt is not None:
                 return receipt
+        notes = _notes(update_current_span, _unknown, _misplaced)
         if not context.is_valid:
-            return routing.refuse("no_current_span")
+            return routing.refuse("no_current_span", notes)
         if not context.trace_flags.sampled:
-            return routing.refuse("unsampled")
-        notes: list[str] = []
+            return routing.refuse("unsampled", notes)
         values = span_values(
             "span", notes, metadata, attributes, name, None, None, input, output, tags, status, status_message
         )
+        if not values and (_unknown or _misplaced):
+            return Receipt.refused("empty", tuple(notes))
         return routing.route(key, values, notes, span=span)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_current_span", error)
@@ -110,7 +116,7 @@ def update_current_span(
 
 
 def update_current_trace(
-    *,
+    *_unknown: NoReturn,
     metadata: Mapping[str, object] | None = None,
     name: str | None = None,
     user_id: str | None = None,
@@ -118,6 +124,7 @@ def update_current_trace(
     tags: Iterable[str] | None = None,
     input: object = UNSET,  # the word of the field
     output: object = UNSET,
+    **_misplaced: NoReturn,
 ) -> Receipt:
     """Update the trace of the current span: its local root here, or the trace alone when that is not known.
 
@@ -136,10 +143,10 @@ def update_current_trace(
         Where the update went; false when nobody took it.
     """
     try:
+        notes = _notes(update_current_trace, _unknown, _misplaced)
         context = trace.get_current_span().get_span_context()
         if not context.is_valid:
-            return routing.refuse("no_current_span")
-        notes: list[str] = []
+            return routing.refuse("no_current_span", notes)
         values = span_values(
             "trace",
             notes,
@@ -151,15 +158,18 @@ def update_current_trace(
             input=input,
             output=output,
         )
+        if not values and (_unknown or _misplaced):
+            return Receipt.refused("empty", tuple(notes))
         return _route_trace(SpanRef.from_span_context(context), values, notes)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_current_trace", error)
         return _FAILED
 
 
+@requires_nothing
 def update_span(
     target: Target,
-    *,
+    *_unknown: NoReturn,
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, object] | None = None,
     name: str | None = None,
@@ -168,6 +178,7 @@ def update_span(
     tags: Iterable[str] | None = None,
     status: StatusLike | None = None,
     status_message: str | None = None,
+    **_misplaced: NoReturn,
 ) -> Receipt:
     """Update a span by its name, at any time: live, in flight, or late; also one of another process.
 
@@ -193,14 +204,16 @@ def update_span(
             and (attributes is None and name is None and tags is None and status is None and status_message is None)
             and input is UNSET
             and output is UNSET
+            and not _unknown
+            and not _misplaced
         ):
             receipt = routing.set_late_metadata(target, metadata)
             if receipt is not None:
                 return receipt
+        notes = _notes(update_span, _unknown, _misplaced)
         found = resolve(target)
         if found is None:
-            return routing.refuse("invalid_target")
-        notes: list[str] = []
+            return routing.refuse("invalid_target", notes)
         values = span_values(
             "span",
             notes,
@@ -213,15 +226,18 @@ def update_span(
             status=status,
             status_message=status_message,
         )
+        if not values and (_unknown or _misplaced):
+            return Receipt.refused("empty", tuple(notes))
         return _route(found[0], values, notes, found[1])
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_span", error)
         return _FAILED
 
 
+@requires_nothing
 def update_trace(
     target: Target | int | UUID,
-    *,
+    *_unknown: NoReturn,
     metadata: Mapping[str, object] | None = None,
     name: str | None = None,
     user_id: str | None = None,
@@ -229,6 +245,7 @@ def update_trace(
     tags: Iterable[str] | None = None,
     input: object = UNSET,  # the word of the field
     output: object = UNSET,
+    **_misplaced: NoReturn,
 ) -> Receipt:
     """Update the trace of a span, or a trace by its id, at any time.
 
@@ -246,10 +263,10 @@ def update_trace(
         output: What came out of it.
     """
     try:
+        notes = _notes(update_trace, _unknown, _misplaced)
         found = resolve(target, allow_trace=True)
         if found is None:
-            return routing.refuse("invalid_target")
-        notes: list[str] = []
+            return routing.refuse("invalid_target", notes)
         values = span_values(
             "trace",
             notes,
@@ -261,20 +278,24 @@ def update_trace(
             input=input,
             output=output,
         )
+        if not values and (_unknown or _misplaced):
+            return Receipt.refused("empty", tuple(notes))
         return _route_trace(found[0], values, notes)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_trace", error)
         return _FAILED
 
 
+@requires_nothing
 def score_current_span(
     name: str,
-    *,
+    *_unknown: NoReturn,
     score: float | None = None,
     label: str | None = None,
     explanation: str | None = None,
     source: Source = "code",
     metadata: Mapping[str, object] | None = None,
+    **_misplaced: NoReturn,
 ) -> Receipt:
     """Put an evaluation on the current span. A second one of the same name replaces the first whole.
 
@@ -289,6 +310,7 @@ def score_current_span(
         metadata: A JSON object about the verdict itself.
     """
     return _verdict(
+        (score_current_span, _unknown, _misplaced),
         UNSET,
         "span",
         lambda level, notes: evaluation_values(
@@ -297,16 +319,18 @@ def score_current_span(
     )
 
 
+@requires_nothing
 def score_span(
     target: Target | int | UUID,
     name: str,
-    *,
+    *_unknown: NoReturn,
     score: float | None = None,
     label: str | None = None,
     explanation: str | None = None,
     source: Source = "code",
     metadata: Mapping[str, object] | None = None,
     level: Level = "span",
+    **_misplaced: NoReturn,
 ) -> Receipt:
     """Put an evaluation on a span by its name, or on its trace, at any time.
 
@@ -323,6 +347,7 @@ def score_span(
         level: `"span"` or `"trace"`.
     """
     return _verdict(
+        (score_span, _unknown, _misplaced),
         target,
         level,
         lambda level, notes: evaluation_values(
@@ -331,13 +356,15 @@ def score_span(
     )
 
 
+@requires_nothing
 def annotate_current_span(
     name: str,
-    *,
+    *_unknown: NoReturn,
     label: str | None = None,
     score: float | None = None,
     text: str | None = None,
     annotator: str | None = None,
+    **_misplaced: NoReturn,
 ) -> Receipt:
     """Put a person's annotation on the current span. A second one of the same name and annotator replaces the first.
 
@@ -351,20 +378,23 @@ def annotate_current_span(
         annotator: Who.
     """
     return _verdict(
+        (annotate_current_span, _unknown, _misplaced),
         UNSET,
         "span",
         lambda _, notes: annotation_values(name, notes, label=label, score=score, text=text, annotator=annotator),
     )
 
 
+@requires_nothing
 def annotate_span(
     target: Target,
     name: str,
-    *,
+    *_unknown: NoReturn,
     label: str | None = None,
     score: float | None = None,
     text: str | None = None,
     annotator: str | None = None,
+    **_misplaced: NoReturn,
 ) -> Receipt:
     """Put a person's annotation on a span by its name, at any time.
 
@@ -377,20 +407,31 @@ def annotate_span(
         annotator: Who.
     """
     return _verdict(
+        (annotate_span, _unknown, _misplaced),
         target,
         "span",
         lambda _, notes: annotation_values(name, notes, label=label, score=score, text=text, annotator=annotator),
     )
 
 
-def current_span_ref() -> SpanRef:
+def current_span_ref(*_unknown: NoReturn, **_misplaced: NoReturn) -> SpanRef:
     """Return the name of the current span; an invalid one, which is false and refuses updates, when there is none."""
     try:
+        _notes(current_span_ref, _unknown, _misplaced)
         context = trace.get_current_span().get_span_context()
         return SpanRef.from_span_context(context) if context.is_valid else INVALID_SPAN_REF
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("current_span_ref", error)
         return INVALID_SPAN_REF
+
+
+def _notes(func: Callable[..., object], unknown: tuple[object, ...], misplaced: Mapping[str, object]) -> list[str]:
+    """Return the notes of a call about the arguments that *func* does not know; they are logged."""
+    if not unknown and not misplaced:
+        return []
+    notes = unknown_arguments(func, unknown, misplaced)
+    said(func.__name__, notes)
+    return notes
 
 
 def _route(ref: SpanRef, values: Values, notes: list[str], span: Span | None) -> Receipt:
@@ -410,24 +451,26 @@ def _is_level(level: object) -> bool:
     return type(level) is str and level in {"span", "trace"}
 
 
-def _verdict(target: object, level: Level, make: _MakeValues) -> Receipt:
+def _verdict(call: _Call, target: object, level: Level, make: _MakeValues) -> Receipt:
     try:
         span: Span | None
+        notes = _notes(*call)
         if not _is_level(level):
-            return routing.refuse("invalid_target", ["level: expected 'span' or 'trace'; nothing was set"])
+            return routing.refuse("invalid_target", [*notes, "level: expected 'span' or 'trace'; nothing was set"])
         if target is UNSET:
             span = trace.get_current_span()
             context = span.get_span_context()
             if not context.is_valid:
-                return routing.refuse("no_current_span")
+                return routing.refuse("no_current_span", notes)
             ref = SpanRef.from_span_context(context)
         else:
             found = resolve(target, allow_trace=level == "trace")
             if found is None:
-                return routing.refuse("invalid_target")
+                return routing.refuse("invalid_target", notes)
             ref, span = found
-        notes: list[str] = []
         values = make(level, notes)
+        if not values and (call[1] or call[2]):
+            return Receipt.refused("empty", tuple(notes))
         return _route_trace(ref, values, notes) if level == "trace" else _route(ref, values, notes, span)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("score or annotate", error)
@@ -435,7 +478,7 @@ def _verdict(target: object, level: Level, make: _MakeValues) -> Receipt:
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import TypeAlias
 
+    _Call: TypeAlias = tuple[Callable[..., object], tuple[object, ...], Mapping[str, object]]
     _MakeValues: TypeAlias = Callable[[Level, list[str]], Values]

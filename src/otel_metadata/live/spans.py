@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NoReturn, cast, final
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
@@ -18,6 +18,7 @@ from otel_metadata.dialects.canonical import is_native
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import current, routing, settings
 from otel_metadata.live.context import detach
+from otel_metadata.live.misuse import requires_nothing, said, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
 from otel_metadata.live.values import StatusLike, Values, masked, span_values
 from otel_metadata.model.evaluation import Source
@@ -167,7 +168,7 @@ class SpanHandle:
 
     def update(
         self,
-        *,
+        *_unknown: NoReturn,
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         name: str | None = None,
@@ -176,10 +177,12 @@ class SpanHandle:
         tags: Iterable[str] | None = None,
         status: StatusLike | None = None,
         status_message: str | None = None,
+        **_misplaced: NoReturn,
     ) -> Receipt:
         """Update this span, also after its end: see `update_span`."""
         return current.update_span(
             self,
+            *_unknown,
             metadata=metadata,
             attributes=attributes,
             name=name,
@@ -188,34 +191,49 @@ class SpanHandle:
             tags=tags,
             status=status,
             status_message=status_message,
+            **_misplaced,
         )
 
+    @requires_nothing
     def score(
         self,
         name: str,
-        *,
+        *_unknown: NoReturn,
         score: float | None = None,
         label: str | None = None,
         explanation: str | None = None,
         source: Source = "code",
         metadata: Mapping[str, object] | None = None,
+        **_misplaced: NoReturn,
     ) -> Receipt:
         """Put an evaluation on this span: see `score_span`."""
         return current.score_span(
-            self, name, score=score, label=label, explanation=explanation, source=source, metadata=metadata
+            self,
+            name,
+            *_unknown,
+            score=score,
+            label=label,
+            explanation=explanation,
+            source=source,
+            metadata=metadata,
+            **_misplaced,
         )
 
+    @requires_nothing
     def annotate(
         self,
         name: str,
-        *,
+        *_unknown: NoReturn,
         label: str | None = None,
         score: float | None = None,
         text: str | None = None,
         annotator: str | None = None,
+        **_misplaced: NoReturn,
     ) -> Receipt:
         """Put a person's annotation on this span: see `annotate_span`."""
-        return current.annotate_span(self, name, label=label, score=score, text=text, annotator=annotator)
+        return current.annotate_span(
+            self, name, *_unknown, label=label, score=score, text=text, annotator=annotator, **_misplaced
+        )
 
     def __enter__(self) -> SpanHandle:
         """Start the span and make it the current one."""
@@ -270,9 +288,10 @@ class SpanHandle:
         return f"<SpanHandle {self._name!r} {state} {self.ref}>"
 
 
+@requires_nothing
 def start_span(
     name: str,
-    *,
+    *_unknown: NoReturn,
     as_type: str | None = None,
     metadata: Mapping[str, object] | None = None,
     tags: Iterable[str] | None = None,
@@ -280,6 +299,7 @@ def start_span(
     attributes: Mapping[str, object] | None = None,
     kind: SpanKind = SpanKind.INTERNAL,
     tracer: Tracer | None = None,
+    **_misplaced: NoReturn,
 ) -> SpanHandle:
     """Return a span to be entered by `with` or `async with`; inside, it is the current span.
 
@@ -299,14 +319,33 @@ def start_span(
         kind: OpenTelemetry's span kind.
         tracer: Opens the span; by default the one of `configure`, else of the global provider.
 
-    Raises:
-        ConfigurationError: `as_type` is not known.
+    It runs inside requests, so it never raises: an argument that is wrong is left out, and a log line says so.
     """
-    start_attributes = span_kind_attributes(as_type)
-    notes: list[str] = []
+    values: Values = {}
+    start_attributes: dict[str, str] = {}
     try:
-        values = span_values("span", notes, metadata=metadata, tags=tags, input=input, attributes=attributes)
+        notes = unknown_arguments(start_span, _unknown, _misplaced) if _unknown or _misplaced else []
+        name, kind, tracer = _fitting(name, kind, tracer, notes)
+        try:
+            start_attributes = span_kind_attributes(as_type)
+        except ConfigurationError as error:
+            notes.append(f"start_span: {str(error).rstrip('.')}; it was left out")
+        said("start_span", notes)
+        values = span_values("span", [], metadata=metadata, tags=tags, input=input, attributes=attributes)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("start_span", error)
-        values = {}
     return SpanHandle(name, kind, start_attributes, values, tracer)
+
+
+def _fitting(name: object, kind: object, tracer: object, notes: list[str]) -> tuple[str, SpanKind, Tracer | None]:
+    """Return the arguments of a span as OpenTelemetry wants them, with a note for each that was wrong."""
+    if type(name) is not str:
+        notes.append("start_span: name: a text was expected; the span is called 'span'")
+        name = "span"
+    if not isinstance(kind, SpanKind):
+        notes.append("start_span: kind: an opentelemetry.trace.SpanKind was expected; taken as INTERNAL")
+        kind = SpanKind.INTERNAL
+    if tracer is not None and not hasattr(tracer, "start_span"):
+        notes.append("start_span: tracer: an opentelemetry.trace.Tracer was expected; the one of configure() was taken")
+        tracer = None
+    return name, kind, cast("Tracer | None", tracer)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
+from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import generators, streams
 from otel_metadata.live.context import ContextScope, with_bound
+from otel_metadata.live.misuse import said, unknown_arguments
 from otel_metadata.live.spans import set_values
 from otel_metadata.live.values import Values, span_values
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
@@ -125,10 +127,11 @@ class UsingMetadata:
 
 def using_metadata(
     metadata: Mapping[str, object] | None = None,
-    *,
+    *_unknown: NoReturn,
     user_id: str | None = None,
     session_id: str | None = None,
     tags: Iterable[str] | None = None,
+    **_misplaced: NoReturn,
 ) -> UsingMetadata:
     """Give every span that starts inside a block the same metadata, whoever starts it; the current span too.
 
@@ -146,10 +149,19 @@ def using_metadata(
         user_id: The user behind the spans.
         session_id: The session they belong to.
         tags: Texts.
+
+    An argument that is wrong or _unknown is left out, and a log line says so.
+
+    Raises:
+        ConfigurationError: It was written without parentheses as a decorator.
     """
+    if inspect.isroutine(metadata) or inspect.isclass(metadata):
+        raise ConfigurationError("using_metadata", type(metadata).__name__, "@using_metadata({...}), with metadata")
     values: Values = {}
     try:
-        values = span_values("span", [], metadata=metadata, user_id=user_id, session_id=session_id, tags=tags)
+        notes = unknown_arguments(using_metadata, _unknown, _misplaced) if _unknown or _misplaced else []
+        values = span_values("span", notes, metadata=metadata, user_id=user_id, session_id=session_id, tags=tags)
+        said("using_metadata", notes)
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("using_metadata", error)
     return UsingMetadata(values)

@@ -109,7 +109,7 @@ def span_values(
 
 def evaluation_values(
     level: Level,
-    name: str,
+    name: str | None,
     notes: list[str],
     *,
     score: float | None,
@@ -119,6 +119,9 @@ def evaluation_values(
     metadata: Mapping[str, object] | None,
 ) -> Values:
     """Return the values of one evaluation, not masked yet."""
+    if name is None:
+        notes.append("evaluation: a name was expected; nothing was set")
+        return {}
     parts = _cleaned_parts(
         "evaluation", {"score": score, "label": label, "explanation": explanation, "metadata": metadata}, notes
     )
@@ -134,7 +137,7 @@ def evaluation_values(
 
 
 def annotation_values(
-    name: str,
+    name: str | None,
     notes: list[str],
     *,
     label: str | None,
@@ -143,6 +146,9 @@ def annotation_values(
     annotator: str | None,
 ) -> Values:
     """Return the values of one annotation, not masked yet."""
+    if name is None:
+        notes.append("annotation: a name was expected; nothing was set")
+        return {}
     parts = _cleaned_parts("annotation", {"label": label, "score": score, "text": text, "annotator": annotator}, notes)
     note = Annotation.from_json({**parts, "name": clean_key(name, notes, "annotation")})
     return {("span", "annotation", annotation_key(note.name, note.annotator)): note.to_json()}
