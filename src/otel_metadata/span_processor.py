@@ -294,13 +294,13 @@ class MetadataSpanProcessor(SpanProcessor):
 
     def stats(self) -> PipelineStats:
         """Return what became of every update so far: see `late.stats`."""
-        with LOCK:
-            live = REGISTRY.live_updates(self)
-            return PipelineStats(
-                destinations={outbox.destination.name: outbox.stats(live) for outbox in self.outboxes},
-                refused=dict(self._refused),
-                internal_errors=REPORTER.internal_errors,
-            )
+        return PipelineStats(
+            destinations={
+                outbox.destination.name: outbox.stats(lambda: REGISTRY.live_updates(self)) for outbox in self.outboxes
+            },
+            refused=self._refused.copy(),
+            internal_errors=REPORTER.internal_errors,
+        )
 
     def __repr__(self) -> str:
         """A status line."""

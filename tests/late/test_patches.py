@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Pause, Rejected, Retry
+from otel_metadata.reporting import REPORTER
 
 DOWN = DeliveryError("connection_failure", "down")
 
@@ -476,3 +477,53 @@ def test_each_note_is_told_once(scene, caplog):
         "memory: delivered, but: metadata 'k' is kept on an annotation."
     ]
     assert scene.stats.notes == 2
+
+
+def test_an_update_of_which_a_part_is_given_up_is_lost_once(make_scene):
+    """One of its fields was too large and the other arrived: it does not count as delivered."""
+    too_large = Rejected(DeliveryError("too_large", "no"))
+    scene = make_scene(
+        patches=InMemoryPatchExporter(lambda patch: too_large if "a" in patch.metadata() else Delivered())
+    )
+    send(scene, a=[1], b=[2])
+    for _ in range(4):
+        scene.wait_and_step(60_000)
+    assert (scene.stats.delivered, scene.stats.waiting, scene.lost) == (0, 0, {"rejected": 1})
+
+
+def test_an_exporter_that_changes_what_it_is_handed_harms_only_itself(make_scene):
+    """It empties the patch while it makes its request of it, and fails; the next try is whole."""
+
+    def consume(patches):
+        for patch in patches:
+            for value, _ in list(patch.fields.values()):
+                value.clear()
+            patch.fields.clear()
+        return [DOWN for _ in patches]
+
+    scene = make_scene(patches=Misbehaving(consume))
+    send(scene, a={"kept": 1})
+    scene.wait_and_step()
+    scene.wait_and_step(60_000)
+    assert [patch.metadata() for patch in scene.patches.patches] == [{"a": {"kept": 1}}]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_log_handler_that_raises_leaves_no_patch_claimed(make_scene, monkeypatch, error):
+    """What was claimed is answered, whatever the application's handler raises while an exporter's failure is told."""
+
+    def raise_it(*_, **__):
+        raise error
+
+    answers = [RuntimeError("boom")]
+    scene = make_scene(patches=Misbehaving(lambda patches: _raise(answers.pop()) if answers else [Delivered()]))
+    send(scene, a=1)
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(REPORTER, "tell", raise_it)
+        scene.wait_and_step()
+    scene.wait_and_step(60_000)
+    assert (scene.stats.delivered, scene.stats.waiting) == (1, 0)
+
+
+def _raise(error):
+    raise error

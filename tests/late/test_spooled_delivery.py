@@ -12,6 +12,7 @@ import otel_metadata as om
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late import dead_letters
+from otel_metadata.late import spool as spool_module
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.spool import Spool, SpoolSettings
 from otel_metadata.live import routing
@@ -352,6 +353,38 @@ def test_a_disk_that_cannot_be_written_is_counted_and_delivery_goes_on(path):
     assert life.final(ref) == {"a": 1}
     life.worker.step()
     assert (life.stats.unspooled, life.stats.delivered) == (0, 1)
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_full_disk_is_no_worse_than_no_spool(path, durability):
+    """What was spilled before is read, from the database and from the journal, without writing; what comes after has
+    the room in memory that it has without a spool."""
+    up = []
+    life = Life(path, durability=durability, spool_window=5, answer=lambda _: Delivered() if up else DOWN)
+    for number in range(40):
+        assert om.update_span(om.SpanRef(7, number + 1), metadata={f"k{number}": [number]})
+        if number == 20:
+            life.wait_and_step()  # some rows are in the database, some in the journal
+            with life.spool.reading() as connection:
+                connection.execute("PRAGMA query_only = ON")
+    up.append(True)
+    for _ in range(20):
+        life.wait_and_step(60_000)
+    sent = {key for patch in life.patches.patches for key in patch.metadata()}
+    assert sent == {f"k{number}" for number in range(40)}
+    assert (life.stats.waiting, life.stats.delivered, life.lost) == (0, 40, {})
+
+
+def test_a_full_queue_of_the_spool_leaves_updates_to_memory(path, monkeypatch):
+    monkeypatch.setattr(spool_module, "_MAX_QUEUED", 3)
+    life = Life(path, durability="power", spool_window=2)
+    with life.spool.reading() as connection:
+        connection.execute("PRAGMA query_only = ON")
+    for number in range(30):
+        assert om.update_span(om.SpanRef(7, number + 1), metadata={f"k{number}": [number]})
+    for _ in range(5):
+        life.wait_and_step(60_000)
+    assert (life.stats.waiting, life.stats.delivered, life.lost) == (0, 30, {})
 
 
 def test_what_was_delivered_before_a_kill_is_delivered_at_most_again(path):

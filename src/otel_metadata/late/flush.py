@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
@@ -23,32 +23,31 @@ class FlushTicket:
         deadline_ns: When nobody waits any more; monotonic. What cannot be tried before is not waited for.
         behind: Those among them of which a patch is being sent and another waits behind it, or their span.
         wants_spooled: Whether rows of the spool that nobody has loaded are waited for as well.
+        is_filling: Whether `keys` is not complete yet.
         is_clean: Whether all that was tried so far arrived.
     """
 
-    __slots__ = ("behind", "deadline_ns", "done", "is_clean", "keys", "wants_spooled")
+    __slots__ = ("_dropped", "behind", "deadline_ns", "done", "is_clean", "is_filling", "keys", "wants_spooled")
 
-    def __init__(
-        self,
-        keys: set[SpanKey],
-        behind: set[SpanKey],
-        deadline_ns: int,
-        done: Callable[[], None],
-        *,
-        wants_spooled: bool = False,
-    ) -> None:
-        """Call *done* when `keys` runs empty."""
-        self.keys = keys
+    def __init__(self, deadline_ns: int, done: Callable[[], None]) -> None:
+        """Call *done* when `keys` is complete and runs empty."""
+        self.keys: set[SpanKey] = set()
         self.deadline_ns = deadline_ns
-        self.behind = behind
-        self.wants_spooled = wants_spooled
+        self.behind: set[SpanKey] = set()
+        self.wants_spooled = False
+        self.is_filling = True
         self.is_clean = True
         self.done = done
+        self._dropped: set[SpanKey] = set()
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more is waited for."""
-        return not self.keys and not self.wants_spooled
+        return not self.keys and not self.wants_spooled and not self.is_filling
+
+    def keep_only(self, keys: set[SpanKey]) -> None:
+        """Wait for *keys* alone. A set of many keys is freed with the ticket, not here, under the lock."""
+        self._dropped, self.keys = self.keys, keys
 
     def tried(self, key: SpanKey, *, is_clean: bool) -> None:
         """Note the answer to what went first: what waits behind it, if anything does, is still to be tried."""
@@ -105,11 +104,14 @@ class Flushes:
         return any(key in ticket.keys for ticket in self._tickets)
 
     @property
-    def keys(self) -> Collection[SpanKey]:
-        """What they wait for."""
-        if len(self._tickets) == 1:
-            return self._tickets[0].keys
-        return set[SpanKey]().union(*(ticket.keys for ticket in self._tickets))
+    def is_waiting(self) -> bool:
+        """Whether one of them waits for a span or patch that was here when it was asked for."""
+        return any(ticket.keys for ticket in self._tickets)
+
+    def sample(self) -> Iterator[SpanKey]:
+        """Yield what they wait for; whoever has seen enough stops."""
+        for ticket in self:
+            yield from list(ticket.keys)
 
     def add(self, ticket: FlushTicket) -> None:
         """Let one more go on."""

@@ -124,6 +124,11 @@ class Journal:
         """Return the oldest rows, with their numbers; all without a *limit*."""
         return [(row_id, self._map[start:end]) for row_id, (start, end) in islice(self._rows.items(), limit)]
 
+    def after(self, row_id: int, limit: int) -> list[tuple[int, bytes]]:
+        """Return the first *limit* rows above *row_id*, with their numbers."""
+        found = ((one, where) for one, where in self._rows.items() if one > row_id)
+        return [(one, self._map[start:end]) for one, (start, end) in islice(found, limit)]
+
     def moved(self, rows: Sequence[tuple[int, bytes]]) -> None:
         """Forget the oldest rows: they are in the database."""
         for row_id, _ in rows:

@@ -44,8 +44,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from otel_metadata.late.flush import Flushes, FlushTicket
@@ -110,6 +111,26 @@ _LOAD: Final = 200
 
 _NO_FIELDS: Final[Fields] = {}
 
+_IN_FLIGHT: Final = Routed("in_flight")
+_LATE: Final = Routed("late")
+
+# Entries that one hold of the lock deals with where there may be many: about a tenth of a millisecond.
+_PORTION: Final = 64
+
+# So often `stats` counts without the lock before it counts with it.
+_TRIES_WITHOUT_LOCK: Final = 3
+
+_UPDATES: Final = attrgetter("updates")
+_CREATED_NS: Final = attrgetter("created_ns")
+
+# So often placing the first of an inbox may fail before it is given up: an exception from outside (a signal handler's)
+# may interrupt it any number of times, a failure of our own would stop everything behind it.
+_MAX_FAILURES: Final = 16
+
+
+def _portions(keys: Sequence[SpanKey]) -> Iterator[Sequence[SpanKey]]:
+    return (keys[first : first + _PORTION] for first in range(0, len(keys), _PORTION))
+
 
 def _nobody() -> None:
     """Wake nobody: an outbox without a worker."""
@@ -133,6 +154,16 @@ class PatchBatch(NamedTuple):
     """Patches to send; answered by `Outbox.patches_answered`."""
 
     patches: Sequence[Patch]
+
+
+class _Moment(NamedTuple):
+    """What `stats` counts: references, taken under the lock in one step."""
+
+    live: int
+    counts: tuple[object, ...]
+    spilled: int
+    patches: Sequence[Pending]
+    spans: Sequence[QueuedSpan]
 
 
 @final
@@ -195,6 +226,10 @@ class Outbox:
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
         self._news: deque[tuple[str, str, int]] = deque(maxlen=_MAX_NEWS)
+        # How many at the front of each inbox are being placed by calls that this one may have interrupted.
+        self._placing = self._placing_late = 0
+        self._attempted: EndedSpan | None = None
+        self._failures = 0
         # Updates that are on disk only.
         self._spilled = 0
         self._is_closed = self._is_given_up = False
@@ -303,36 +338,52 @@ class Outbox:
                     "of OpenTelemetry.",
                 )
                 return Routed("dropped", "invalid_target")
+            # Placed first, counted after: an exception that interrupts us here reaches the caller, who has no receipt.
+            routed = self._submit(target, key, fields)
             self._counters.accepted += 1
-            size = weigh_fields(fields)
-            item = self._spans.open(key)
-            if item is not None:
-                if self._spans.has_room_for(item, fields, size):
-                    self._spans.join(item, target, fields, 1, size, self._put_joined(item, target, fields))
-                    return Routed("in_flight")
-                if not self._is_durable:
-                    return self._lost("buffer_full", 1)
-                item.is_shut = self._patches.is_ordered  # what comes next must not overtake it
-            recent = self._recent.get(key)
-            if recent is not None and recent.state == "evicted":
-                return self._lost("target_not_exported", 1)
-            return self._submit_late(target, fields, size, recent)
+            return routed
+
+    def _submit(self, target: SpanRef, key: SpanKey, fields: Fields) -> Routed:
+        size = weigh_fields(fields)
+        item = self._spans.open(key)
+        if item is not None:
+            if self._spans.has_room_for(item, fields, size):
+                self._spans.join(item, target, fields, 1, size, self._put_joined(item, target, fields))
+                return _IN_FLIGHT
+            if not self._is_durable:
+                return self._lost("buffer_full", 1)
+            item.is_shut = self._patches.is_ordered  # what comes next must not overtake it
+        recent = self._recent.get(key)
+        if recent is not None and recent.state == "evicted":
+            return self._lost("target_not_exported", 1)
+        return self._submit_late(target, fields, size, recent)
 
     def _submit_late(self, target: SpanRef, fields: Fields, size: int, recent: _Recent | None) -> Routed:
         window = recent.window_ns if recent is not None else None
         # Once one was spilled, all that follow are, until those were loaded: so versions of a target ascend.
         if self._spilled or not self._patches.room_for(target.key, fields, size):
-            return self._spill(self._entry(target, fields, 1, window))
+            if self._spill(self._entry(target, fields, 1, window)):
+                return _LATE
+            if not self._has_room_beyond(target.key, fields, size):
+                return self._lost(self._no_room, 1)
         row = self.lane.put(self._entry(target, fields, 1, window)) if self._is_durable else None
         return self._add_late(target, fields, size, recent, (row,) if row is not None else ())
 
-    def _spill(self, entry: SpooledUpdate) -> Routed:
-        """Leave to the disk alone what has no room in memory; without a spool, or without room there, it is lost."""
+    def _spill(self, entry: SpooledUpdate) -> bool:
+        """Leave to the disk alone what has no room in memory; False without a spool, or without room there."""
         if not self.lane.spill(entry):
-            return self._lost("spool_full" if self._is_durable else "buffer_full", entry.updates)
+            return False
         self._spilled += entry.updates
         self._takes_plain = False
-        return Routed("late")
+        return True
+
+    def _has_room_beyond(self, key: SpanKey, fields: Fields, size: int) -> bool:
+        """Whether memory takes what a full disk does not: with a spool no less is kept than without one."""
+        return self._is_durable and self._patches.room_for(key, fields, size, beyond_window=True)
+
+    @property
+    def _no_room(self) -> LossReason:
+        return "spool_full" if self._is_durable else "buffer_full"
 
     def _add_late(
         self,
@@ -358,7 +409,7 @@ class Outbox:
             age_ns=age_ns,
             window_ns=window,
         )
-        return Routed("late")
+        return _LATE
 
     def _put_joined(self, item: QueuedSpan, target: SpanRef, fields: Fields) -> Row | None:
         if not self._is_durable:
@@ -398,6 +449,7 @@ class Outbox:
     def weigh_waiting(self) -> None:
         """Admit what arrived, weigh the spans among it, and let the spool have those that are held."""
         while True:
+            self._take_in()
             with self._lock:
                 self._admit()
                 self._admit_late()
@@ -513,7 +565,7 @@ class Outbox:
         with self._lock:
             self._admit()
             now = self._clock.monotonic_ns()
-            batch = self._spans.claim(now, self._flushes.keys)
+            batch = self._spans.claim(now, self._flushes)
             return SpanBatch(batch) if batch else None
 
     def spans_answered(
@@ -586,7 +638,7 @@ class Outbox:
         """Take the patches whose time has come, at most the exporter's `max_batch`; None when there are none."""
         with self._lock:
             self._admit_late()
-            patches = self._patches.claim(self._window_of, self._flushes.keys)
+            patches = self._patches.claim(self._window_of, self._flushes)
             return PatchBatch(patches) if patches else None
 
     def _window_of(self, key: SpanKey) -> tuple[int, int] | None:
@@ -602,20 +654,19 @@ class Outbox:
             is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
             for ticket in self._flushes:
                 if is_paused or self._patches.circuit.is_dead:
-                    self._drop_patches(ticket, [key for key in ticket.keys if key in self._patches])
+                    self._drop_all_patches(ticket)
                     ticket.read_no_more()
             self._check_flushes()
 
-    def take_letters(self) -> list[DeadLetter]:
-        """Return the dead letters since the last call, to be shown to the application without the lock."""
+    def take_letter(self) -> DeadLetter | None:
+        """Return a dead letter, to be shown to the application without the lock; None when all were."""
         with self._lock:
-            return self._patches.take_letters()
+            return self._patches.take_letter()
 
     def next_due_ns(self) -> int | None:
         """Return the monotonic time of the next work that is known now; None when nothing waits."""
         with self._lock:
-            flushed = self._flushes.keys
-            times = (self._spans.next_due_ns(flushed), self._patches.next_due_ns(flushed))
+            times = (self._spans.next_due_ns(self._flushes), self._patches.next_due_ns(self._flushes))
             return min((time for time in times if time is not None), default=None)
 
     # --- flush, shutdown, counts ------------------------------------------------------------------------------------
@@ -629,28 +680,49 @@ class Outbox:
             done: Called under the lock, once.
             deadline_ns: Until when somebody waits; monotonic.
         """
-        with self._lock:
-            self._admit()
-            self._admit_late()
-            now = self._clock.monotonic_ns()
-            keys = {*self._spans.waiting, *self._spans.exporting, *self._patches.keys()}
-            if self.shared is not None and self.shared.is_shared:
-                keys.add(THEIRS)
-            wants_spooled = not self._is_closed and (self.lane.has_more or self._spilled > 0)
-            ticket = FlushTicket(keys, self._patches.behind(), deadline_ns, done, wants_spooled=wants_spooled)
-            self._flushes.add(ticket)
-            for key, pending in self._patches.waiting():
+        ticket = FlushTicket(deadline_ns, done)
+        self._take_in()
+        try:
+            with self._lock:
+                self._admit()
+                self._admit_late()
+                ticket.keys.update(self._spans.waiting, self._spans.exporting)
+                if self.shared is not None and self.shared.is_shared:
+                    ticket.keys.add(THEIRS)
+                ticket.wants_spooled = not self._is_closed and (self.lane.has_more or self._spilled > 0)
+                self._flushes.add(ticket)
+                keys = self._patches.keys()
+            # There may be a hundred thousand: others get the lock in between.
+            for portion in _portions(keys):
+                with self._lock:
+                    self._wait_for(ticket, portion)
+            with self._lock:
+                ticket.is_filling = False
+                self._check_flushes()
+        except BaseException:
+            self._flushes.drop(ticket)  # a signal handler's: nobody waits for this flush
+            raise
+        return ticket
+
+    def _wait_for(self, ticket: FlushTicket, keys: Iterable[SpanKey]) -> None:
+        """Let a flush wait for the patches of *keys* that are still here."""
+        now = self._clock.monotonic_ns()
+        for key in keys:
+            if not self._patches.holds(key):
+                continue
+            ticket.keys.add(key)
+            if self._patches.is_behind(key):
+                ticket.behind.add(key)
+            pending = self._patches.get(key)
+            if pending is not None:
                 self._hurry(ticket, key, pending, now)
-            self._check_flushes()
-            return ticket
 
     def _hurry(self, ticket: FlushTicket, key: SpanKey, pending: Pending, now: int) -> None:
         """Let a waiting patch go for a flush as soon as it may, or take it off the flush."""
         if self._is_hopeless(pending, ticket, now):
             self._drop_patches(ticket, (key,))
         else:
-            pending.due_ns = pending.earliest_ns
-            self._patches.schedule(key, pending)
+            self._patches.make_due(key, pending, pending.earliest_ns)
 
     @property
     def wants_theirs(self) -> bool:
@@ -685,17 +757,22 @@ class Outbox:
 
     def close(self) -> None:
         """Take nothing more, and wait for no span of another process any more: there is no later."""
+        self._take_in()
         with self._lock:
             self._admit()
             self._admit_late()
             self._is_closed = True
             self._takes_plain = self._spills_plain = False
-            now = self._clock.monotonic_ns()
-            for key, pending in self._patches.waiting():
-                # After a try, its time is what the backend asked for; after its span's export, the backend's grace.
-                if not pending.attempts and key not in self._recent:
-                    pending.earliest_ns = pending.due_ns = now
-                    self._patches.schedule(key, pending)
+            keys = self._patches.keys()
+        for portion in _portions(keys):
+            with self._lock:
+                now = self._clock.monotonic_ns()
+                for key in portion:
+                    pending = self._patches.get(key)
+                    # After a try, its time is what the backend asked for; after its span's export, the backend's grace.
+                    if pending is not None and not pending.attempts and key not in self._recent:
+                        pending.earliest_ns = now
+                        self._patches.make_due(key, pending, now)
 
     def give_up(self, reason: LossReason) -> tuple[int, int]:
         """Leave what the spool has to it, and count the rest as lost; return how many spans and updates were lost."""
@@ -742,78 +819,134 @@ class Outbox:
             self._counters.accepted += updates
             self._counters.lose("target_not_exported", updates)
 
-    def stats(self, live: int) -> DestinationStats:
-        """Return the counts of this moment.
+    def stats(self, count_live: Callable[[], int]) -> DestinationStats:
+        """Return the counts of this moment. Called without the lock.
 
         Args:
-            live: Updates on spans that have not ended; they are not in the outbox yet.
+            count_live: Returns the updates on spans that have not ended; they are not in the outbox yet.
         """
+        self._take_in()
+        for _ in range(_TRIES_WITHOUT_LOCK):
+            with self._lock:
+                moment = self._moment(count_live)
+            # There may be a hundred thousand patches; where something moved meanwhile, they are counted again.
+            found = self._stats(moment)
+            with self._lock:
+                if (self._counters.all(), self._spilled) == (moment.counts, moment.spilled):
+                    return found
         with self._lock:
+            return self._stats(self._moment(count_live))
+
+    def _moment(self, count_live: Callable[[], int]) -> _Moment:
+        while True:
             self._admit()
             self._admit_late()
-            counters = self._counters
-            while True:
-                accepted = counters.accepted
-                patches = self._patches.all()
-                spans = self._spans.all()
-                now = self._clock.monotonic_ns()
-                stats = DestinationStats(
-                    accepted=accepted + live,
-                    adopted=counters.adopted,
-                    delivered=counters.delivered,
-                    live=live,
-                    in_flight=sum(item.updates + item.joined_updates for item in spans),
-                    late=sum(pending.updates for pending in patches) + self._spilled,
-                    handed_over=counters.handed_over,
-                    retried=counters.retried,
-                    lost=dict(counters.lost),
-                    spans_queued=len(spans),
-                    spans_exported=counters.spans_exported,
-                    spans_retried=counters.spans_retried,
-                    spans_failed=counters.spans_failed,
-                    spans_evicted=counters.spans_evicted,
-                    buffered_bytes=self._spans.bytes + self._patches.bytes,
-                    spool_bytes=self.lane.bytes,
-                    unspooled=self.lane.unwritten,
-                    oldest_millis=max((now - pending.created_ns for pending in patches), default=0) // _MILLI,
-                    notes=counters.notes,
-                )
-                # A finalizer or signal handler that updates a span may have come between: then it is counted again.
-                if counters.accepted == accepted:
-                    return stats
+            counts = self._counters.all()
+            moment = _Moment(count_live(), counts, self._spilled, self._patches.all(), self._spans.all())
+            # A finalizer or signal handler that updates a span may have come between.
+            if self._counters.all() == counts:
+                return moment
+
+    def _stats(self, moment: _Moment) -> DestinationStats:
+        live, _, spilled, patches, spans = moment
+        counters = self._counters
+        oldest_ns = min(map(_CREATED_NS, patches), default=None)
+        now = self._clock.monotonic_ns()
+        return DestinationStats(
+            accepted=counters.accepted + live,
+            adopted=counters.adopted,
+            delivered=counters.delivered,
+            live=live,
+            in_flight=sum(item.updates + item.joined_updates for item in spans),
+            late=sum(map(_UPDATES, patches)) + spilled,
+            handed_over=counters.handed_over,
+            retried=counters.retried,
+            lost=counters.lost.copy(),
+            spans_queued=len(spans),
+            spans_exported=counters.spans_exported,
+            spans_retried=counters.spans_retried,
+            spans_failed=counters.spans_failed,
+            spans_evicted=counters.spans_evicted,
+            buffered_bytes=self._spans.bytes + self._patches.bytes,
+            spool_bytes=self.lane.bytes,
+            unspooled=self.lane.unwritten,
+            oldest_millis=(now - oldest_ns) // _MILLI if oldest_ns is not None else 0,
+            notes=counters.notes,
+        )
 
     # --- decisions, under the lock ----------------------------------------------------------------------------------
+
+    def _take_in(self) -> None:
+        """Admit most of what arrived, in portions: called without the lock, which others get in between."""
+        for _ in range(max(len(self._inbox), len(self._late)) // _PORTION):
+            with self._lock:
+                self._admit(limit=_PORTION)
+                self._admit_late(limit=_PORTION)
+
+    # An exception may interrupt any call on the application's thread: Ctrl-C, a signal handler that raises, too deep a
+    # recursion. Therefore what waits is placed first and then taken out of its inbox, and to place it once more does
+    # no harm. CPython runs signal handlers where a function is called, so what follows the last call is done as one.
 
     def _admit(self, limit: int | None = None, *, weigh: bool = False) -> None:
         """Take the inbox into the queue and close the sidecars: what comes now is joined."""
         inbox = self._inbox
         if inbox:
             self.look()
-        while inbox and limit != 0:
+        while limit != 0:
+            # A finalizer's call leaves to the one that it interrupted what that one is placing.
+            place = self._placing
+            self._placing = place + 1
             try:
-                ended = inbox.popleft()
-            except IndexError:  # a finalizer interrupted us and admitted it
-                return
-            self._put(ended, weigh=weigh)
+                if len(inbox) <= place:
+                    return
+                ended = inbox[place]
+                try:
+                    is_lost = self._put(ended, weigh=weigh)
+                    self._failures = 0
+                except BaseException as error:
+                    if not self._is_given_up_on(error):
+                        raise
+                    is_lost = True
+                del inbox[place]
+                self._counters.accepted += ended.updates
+                if is_lost:
+                    self._counters.lose("target_not_exported", ended.updates)
+            finally:
+                self._placing = place
             limit = None if limit is None else limit - 1
 
     def _admit_late(self, limit: int | None = None) -> None:
         """Coalesce the plain updates that arrived."""
         late = self._late
-        while late and limit != 0:
+        while limit != 0:
+            place = self._placing_late
+            self._placing_late = place + 1
             try:
-                at_ns, target, version, metadata, row = late.popleft()
-            except IndexError:  # as in _admit
-                return
-            self._counters.accepted += 1
-            fields: dict[FieldName, Field] = {
-                ("span", "metadata", key): (value, version) for key, value in metadata.items()
-            }
-            recent = self._recent.get(target.key)
-            # Its schedule counts from the call.
-            age_ns = self._clock.monotonic_ns() - at_ns
-            rows = (row,) if row is not None else ()
-            self._add_late(target, fields, weigh_fields(fields), recent, rows, age_ns=age_ns)
+                if len(late) <= place:
+                    break
+                at_ns, target, version, metadata, row = late[place]
+                is_lost = False
+                try:
+                    fields: dict[FieldName, Field] = {
+                        ("span", "metadata", key): (value, version) for key, value in metadata.items()
+                    }
+                    recent = self._recent.get(target.key)
+                    # Its schedule counts from the call.
+                    age_ns = self._clock.monotonic_ns() - at_ns
+                    rows = (row,) if row is not None else ()
+                    size = weigh_fields(fields)
+                    self._failures = 0
+                    self._add_late(target, fields, size, recent, rows, age_ns=age_ns)
+                except BaseException as error:
+                    if not self._is_given_up_on(error):
+                        raise
+                    is_lost = True
+                del late[place]
+                self._counters.accepted += 1
+                if is_lost:
+                    self._counters.lose("internal_error", 1)
+            finally:
+                self._placing_late = place
             limit = None if limit is None else limit - 1
         room = self.settings.spool_window if self._is_durable else self.settings.max_patches // 2
         self._takes_plain = (
@@ -825,25 +958,37 @@ class Outbox:
             and self._patches.bytes * 2 < self.settings.max_bytes
         )
 
-    def _put(self, ended: EndedSpan, *, weigh: bool) -> None:
+    def _is_given_up_on(self, error: BaseException) -> bool:
+        """Whether what could not be placed, again and again, is counted as lost: else nothing behind it ever leaves."""
+        self._failures += 1
+        if self._failures < _MAX_FAILURES:
+            return False
+        self._failures = 0
+        self._tell("internal_error", f"an update was lost: placing it raised {type(error).__name__}.")
+        return True
+
+    def _put(self, ended: EndedSpan, *, weigh: bool) -> bool:
+        """Place a span that has ended; return whether its updates are lost."""
         ended.is_open = False
-        self._counters.accepted += ended.updates
         if ended.ended is None or self._is_closed:
-            self._counters.lose("target_not_exported", ended.updates)
-            return
-        now = self._clock.monotonic_ns()
-        span = ended.ended if self.shared is None else self.shared.claim(ended.key, ended.ended)
+            return True
+        key = ended.key
+        is_again, self._attempted = self._attempted is ended, ended
+        if is_again and (key in self._spans or key in self._recent):
+            return False  # the call that was interrupted has placed it
+        span = ended.ended if self.shared is None else self.shared.claim(key, ended.ended)
         item = QueuedSpan(
-            ended.key,
+            key,
             span if span is not None else ended.ended,
             ended.fields or _NO_FIELDS,
             ended.updates,
             ended.is_local_root,
-            now + self._wait_ns,
+            self._clock.monotonic_ns() + self._wait_ns,
             ended.backend_ids,
         )
         item.is_elsewhere = span is None or not self.destination.spans
         self._enqueue(item, weigh=weigh)
+        return False
 
     def _enqueue(self, item: QueuedSpan, *, weigh: bool = True) -> None:
         spans = self._spans
@@ -907,8 +1052,10 @@ class Outbox:
         size = weigh_fields(fields)
         entry = self._entry(item.ref, fields, updates, item.window_ns)
         # The span's rows are erased only after what takes their place is written: see Lane.
-        if not self._patches.room_for(item.key, fields, size):
-            self._spill(entry)
+        has_room = self._patches.room_for(item.key, fields, size)
+        if not has_room and ((is_spilled := self._spill(entry)) or not self._has_room_beyond(item.key, fields, size)):
+            if not is_spilled:
+                self._lost(self._no_room, updates)
             self.lane.settle(item.all_rows())
             for ticket in self._flushes:
                 ticket.is_clean = ticket.is_clean and item.key not in ticket.keys
@@ -962,6 +1109,16 @@ class Outbox:
             ticket.behind.discard(key)
             if not self._patches.is_blocked(key):
                 ticket.keys.discard(key)
+
+    def _drop_all_patches(self, ticket: FlushTicket) -> None:
+        """Do what `_drop_patches` does for every patch that waits, at the price of those that are kept."""
+        spans = self._spans
+        first = [THEIRS, *self._patches.sending(), *spans.exporting, *spans.waiting]
+        kept = {key for key in first if key in ticket.keys}
+        if len(kept) < len(ticket.keys) or any(key in self._patches for key in kept):
+            ticket.is_clean = False
+        ticket.behind = {key for key in list(ticket.behind) if key not in self._patches}
+        ticket.keep_only(kept)
 
     def _learn(self, size: int) -> None:
         """Adapt the room of the inbox to the size of the spans that come."""

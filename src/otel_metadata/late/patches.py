@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from otel_metadata.late.circuit import Circuit
@@ -36,6 +37,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.recent import RecentMap
 
 if TYPE_CHECKING:
+    from otel_metadata.late.flush import Flushes
     from otel_metadata.late.lane import Lane, Row
     from otel_metadata.late.settings import OutboxSettings
     from otel_metadata.late.stats import Counters
@@ -119,10 +121,11 @@ class Pending:
     def take(self, target: SpanRef, fields: Fields, updates: int, size: int, rows: Sequence[Row]) -> int:
         """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
         self.target = self.target.with_backend_ids(target.backend_ids)
+        # To merge once more does no harm, to count does; what counts follows the last call: see `Outbox._admit`.
         growth = merge_weighed(self.fields, fields, size) + ROW_BYTES * len(rows)
+        self.rows += rows
         self.updates += updates
         self.size += growth
-        self.rows.extend(rows)
         if not rows:
             self.unspooled += updates
         return growth
@@ -131,7 +134,7 @@ class Pending:
         """Return what goes in the next request: all of it, or the fields of the lowest versions."""
         if self.max_fields is None or self.max_fields >= len(self.fields):
             return self.fields
-        ordered = sorted(self.fields.items(), key=lambda item: (item[1][1], item[0]))
+        ordered = sorted(self.fields.copy().items(), key=lambda item: (item[1][1], item[0]))
         return dict(ordered[: self.max_fields])
 
 
@@ -199,7 +202,7 @@ class PatchQueue:
         self._due: list[tuple[int, SpanKey]] = []
         self.circuit = Circuit(settings.pause_millis, chance)
         self._said: RecentMap[SpanKey, dict[FieldName, Version]] = RecentMap(_MAX_SAID)
-        self._letters: list[DeadLetter] = []
+        self._letters: deque[DeadLetter] = deque()
         self._told_notes: set[str] = set()
         self.is_ordered = exporter.convergence == "ordered"
         self.bytes = 0
@@ -224,22 +227,21 @@ class PatchQueue:
         """Return every patch that waits or is being sent."""
         return [*self._pending.values(), *self._sending.values()]
 
-    def keys(self) -> set[SpanKey]:
-        """Return the targets of `all`."""
-        return {*self._pending, *self._sending}
+    def keys(self) -> list[SpanKey]:
+        """Return the targets of `all`; one that is in both comes twice."""
+        return [*self._pending, *self._sending]
 
-    def waiting(self) -> Iterator[tuple[SpanKey, Pending]]:
-        """Yield each target and its waiting patch; the caller may change the schedule."""
-        yield from list(self._pending.items())
+    def is_behind(self, key: SpanKey) -> bool:
+        """Whether a patch of *key* is being sent and another waits, or the span."""
+        return key in self._sending and (key in self._pending or self._is_span_here(key))
 
-    def behind(self) -> set[SpanKey]:
-        """Return the targets of which one patch is being sent and another waits, or the span."""
-        return {key for key in self._sending if key in self._pending or self._is_span_here(key)}
+    def sending(self) -> list[SpanKey]:
+        """Return the targets of the patches that are being sent."""
+        return list(self._sending)
 
-    def take_letters(self) -> list[DeadLetter]:
-        """Return the dead letters since the last call."""
-        letters, self._letters = self._letters, []
-        return letters
+    def take_letter(self) -> DeadLetter | None:
+        """Return the next dead letter that was not returned yet; None when there are no more."""
+        return self._letters.popleft() if self._letters else None
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -274,8 +276,8 @@ class PatchQueue:
             fresh.earliest_ns, fresh.due_ns = earliest_ns, due_ns
             # Whole before it is seen: a shutdown that interrupts us here makes due what it finds.
             pending = self._pending.setdefault(key, fresh)
-            if pending is fresh:
-                self.schedule(key, pending)
+        if not pending.updates:  # new, or the call that made it was interrupted before it was done
+            self.schedule(key, pending)
         pending.created_ns = min(pending.created_ns, now - age_ns)
         if deadline_ns is not None:
             pending.deadline_ns = deadline_ns
@@ -283,11 +285,19 @@ class PatchQueue:
             pending.window_ns = window_ns
         self.bytes += pending.take(target, fields, updates, size, rows)
 
-    def room_for(self, key: SpanKey, fields: Fields, size: int) -> bool:
-        """Whether there is room in memory, also when what *fields* replaces is taken off."""
+    def room_for(self, key: SpanKey, fields: Fields, size: int, *, beyond_window: bool = False) -> bool:
+        """Whether there is room in memory, also when what *fields* replaces is taken off.
+
+        Args:
+            key: The target.
+            fields: What would be added.
+            size: What it weighs.
+            beyond_window: The spool takes nothing: as much room as there is without one.
+        """
         held = self._pending.get(key)
         bound = self._settings.max_bytes
-        if held is None and len(self._pending) + len(self._sending) >= self._max_targets:
+        most = self._settings.max_patches if beyond_window else self._max_targets
+        if held is None and len(self._pending) + len(self._sending) >= most:
             return False
         after = self.bytes + size
         return after <= bound or (held is not None and after - weigh_common(held.fields, fields) <= bound)
@@ -297,34 +307,48 @@ class PatchQueue:
         if not self.is_blocked(key):
             heapq.heappush(self._due, (pending.due_ns, key))
 
+    def make_due(self, key: SpanKey, pending: Pending, due_ns: int) -> None:
+        """Let it go at *due_ns*, if it is not scheduled for it yet.
+
+        The heap first: an entry that no patch agrees with is skipped, a patch without an entry would wait for ever.
+        """
+        if pending.due_ns != due_ns:
+            if not self.is_blocked(key):
+                heapq.heappush(self._due, (due_ns, key))
+            pending.due_ns = due_ns
+
     def is_blocked(self, key: SpanKey) -> bool:
         """Whether something of the same target goes first."""
         return key in self._sending or self._is_span_here(key)
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def next_due_ns(self, flushed: Collection[SpanKey]) -> int | None:
+    def next_due_ns(self, flushes: Flushes) -> int | None:
         """Return when the next patch may be claimed; None when none waits unblocked."""
         if not self._due:
             return None
         first = max(self._due[0][0], self.circuit.until_ns)
-        asked = [
-            pending.due_ns for key in list(flushed) if (pending := self._pending.get(key)) and not self.is_blocked(key)
-        ]
-        return min(first, *asked) if asked else first
+        now = self._clock.monotonic_ns()
+        if first <= now or not self.circuit.is_open(now):
+            return first
+        for key in flushes.sample():
+            pending = self._pending.get(key)
+            if pending is not None and not self.is_blocked(key):
+                first = min(first, pending.due_ns)
+                if first <= now:
+                    break
+        return first
 
-    def claim(
-        self, window_of: Callable[[SpanKey], tuple[int, int] | None], flushed: Collection[SpanKey]
-    ) -> list[Patch]:
+    def claim(self, window_of: Callable[[SpanKey], tuple[int, int] | None], flushed: Flushes) -> list[Patch]:
         """Take the patches whose time has come, at most the exporter's `max_batch`, one where it must be found out.
 
         Args:
             window_of: Start and end of a span, where they are known.
-            flushed: Those for which a flush waits: they may go also while the destination is left alone.
+            flushed: Those for which a flush waits may go also while the destination is left alone.
         """
         now = self._clock.monotonic_ns()
         is_open = self.circuit.is_open(now)
-        if is_open and not flushed:
+        if is_open and not flushed.is_waiting:
             return []
         room = max(self._exporter.max_batch, 1) if not self.circuit.failures else 1
         patches: list[Patch] = []
@@ -342,8 +366,8 @@ class PatchQueue:
                 break
             heapq.heappop(self._due)
             room = min(room, pending.company or room)
-            del self._pending[key]
             self._sending[key] = pending
+            del self._pending[key]
             pending.sent = pending.portion()
             patches.append(Patch(pending.target, pending.sent, pending.window_ns or window_of(key)))
         for entry in passed_over:
@@ -361,7 +385,11 @@ class PatchQueue:
                 continue  # given up meanwhile, at a shutdown that could not wait
             pending.attempts += 1
             outcome = outcomes[index] if index < len(outcomes) else None
-            is_clean = self._settle(pending, outcome, len(patches), now)
+            try:
+                is_clean = self._settle(pending, outcome, len(patches), now)
+            except BaseException:
+                self._put_back(pending)  # it is sent once more: that does no harm, to lose it does
+                raise
             waiting = self._pending.get(key)
             if waiting is not None:
                 self.schedule(key, waiting)
@@ -421,6 +449,9 @@ class PatchQueue:
         """Settle what was sent; where that was a part, the rest goes on: return whether it does."""
         rest = {name: field for name, field in pending.fields.items() if name not in sent}
         moved = unsettled(rest, pending.updates)
+        if given_up is not None:
+            # An update of which a part is given up is lost, whatever becomes of its other fields; it counts once.
+            moved = max(moved - len(_versions(sent) & _versions(rest)), 0)
         self._count(pending.updates - moved, given_up.reason if given_up is not None else None)
         if given_up is not None:
             self._bury(pending, sent, pending.updates - moved, given_up, keep_rows=bool(rest))
@@ -479,14 +510,15 @@ class PatchQueue:
         key = pending.target.key
         pending.sent = None
         newer = self._pending.get(key)
-        if newer is not None:
+        # In its place before it is read, so that what a finalizer adds meanwhile is added here.
+        self._pending[key] = pending
+        if newer is not None and newer is not pending:
             # Updates that came while this one was being sent: they wait with it now.
             size = newer.size - ROW_BYTES * len(newer.rows)
             growth = pending.take(newer.target, newer.fields, newer.updates, size, newer.rows)
             if newer.rows:
                 pending.unspooled += newer.unspooled
             self.bytes += growth - newer.size
-        self._pending[key] = pending
         self.schedule(key, pending)
 
     def _remember(self, key: SpanKey, sent: Fields) -> None:
@@ -519,6 +551,10 @@ class PatchQueue:
         self._due.clear()
         self.bytes = 0
         return lost
+
+
+def _versions(fields: Fields) -> set[Version]:
+    return {version for _, version in fields.values()}
 
 
 def _without_stale(fields: Fields, said: Mapping[FieldName, Version]) -> Fields:

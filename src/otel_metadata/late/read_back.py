@@ -12,6 +12,9 @@ Called by the holder of the spool's lock. When the file fails in between, all of
 from __future__ import annotations
 
 from contextlib import closing
+from heapq import merge
+from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from otel_metadata.late.frames import read_frame, row_from_json
@@ -39,8 +42,10 @@ def read_on(connection: sqlite3.Connection, slot: Slot, limit: int, max_bytes: i
     upto = slot.last if slot.adopted else slot.first + slot.puts
     rows: list[tuple[int, object]] = []
     size = 0
+    # While a journal was full, rows that are younger than those in it went into the database.
+    journaled = slot.journal.after(slot.cursor, limit) if slot.journal is not None else []
     with closing(rows_between(connection, slot.cursor, upto, limit)) as found:
-        for row_id, body in found:
+        for row_id, body in islice(merge(found, journaled, key=itemgetter(0)), limit):
             rows.append((row_id, body))
             size += _size(body)
             if size >= max_bytes:

@@ -14,7 +14,7 @@ under the outbox's lock. What becomes of a span's updates is the outbox's busine
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.late.circuit import Circuit
@@ -106,13 +106,14 @@ class SpanQueue:
         if item.joined is None:
             item.joined = {}
         growth = merge_weighed(item.joined, fields, size)
+        # No call from here on, so that an exception from outside comes before all of it or after: see `Outbox._admit`.
         item.joined_updates += updates
         if row is None:
             item.unspooled += updates
         else:
             if item.rows is None:
                 item.rows = []
-            item.rows.append(row)
+            item.rows += [row]
             growth += ROW_BYTES
         item.size += growth
         self.bytes += growth
@@ -165,16 +166,16 @@ class SpanQueue:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def next_due_ns(self, flushed: Collection[SpanKey]) -> int | None:
+    def next_due_ns(self, flushed: Container[SpanKey]) -> int | None:
         """Return when the next span leaves; None when none waits."""
         if not self.waiting:
             return None
-        if not self.waiting.keys().isdisjoint(flushed):
+        if flushed and any(key in flushed for key in list(self.waiting)):
             return 0
         first = self._oldest()
         return max(self.waiting[first].due_ns, self.circuit.until_ns) if first is not None else None
 
-    def claim(self, now_ns: int, flushed: Collection[SpanKey]) -> list[QueuedSpan]:
+    def claim(self, now_ns: int, flushed: Container[SpanKey]) -> list[QueuedSpan]:
         """Take the spans whose time has come.
 
         Args:

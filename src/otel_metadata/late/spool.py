@@ -144,9 +144,7 @@ class Spool:
         try:
             yield lock.acquire(timeout=seconds)
         finally:
-            # Asked, not remembered: an interrupt may come between taking the lock and remembering it.
-            if lock._is_owned():  # type: ignore[attr-defined] # as above
-                lock.release()
+            _release(lock)
 
     def _tell_later(self, reason: str, text: str) -> None:
         """Note what is to be logged once the lock is given back."""
@@ -226,8 +224,10 @@ class Spool:
                 if not self._is_closed and not self._write_queue():
                     break
             finally:
-                if lock._is_owned():  # type: ignore[attr-defined] # as in _alone
+                try:  # _release(lock), without the price of a call
                     lock.release()
+                except RuntimeError:
+                    pass
         if self._news:
             self._tell_news()
 
@@ -551,7 +551,7 @@ class Spool:
         return loaded
 
     def _read(self, lane: SpoolLane, slot: Slot, limit: int, room: int, loaded: list[Loaded]) -> None:
-        self._slots.move(slot)
+        # Nothing has to be written for it: a full disk must not keep a healthy backend waiting.
         rows, is_end = read_on(self._file.connected(), slot, limit - len(loaded), room)
         loaded.extend(rows)
         if is_end and slot.adopted:
@@ -761,6 +761,18 @@ class SpoolLane:
         """Return how many rows of dead processes are gone."""
         missing, self.missing = self.missing, 0
         return missing
+
+
+def _release(lock: threading.RLock) -> None:
+    """Give the lock back if this thread has it; it did not have it before.
+
+    Neither remembered nor asked: an interrupt may come between taking the lock and remembering it, and after the
+    question; it comes at a call, and here the first call gives the lock back.
+    """
+    try:
+        lock.release()
+    except RuntimeError:  # it was not free in time
+        pass
 
 
 def _body(row: Row, destination: str, row_id: int) -> bytes | Exception:

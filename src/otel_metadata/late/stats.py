@@ -117,6 +117,10 @@ class Counters:
         self.spans_evicted = 0
         self.notes = 0
 
+    def all(self) -> tuple[object, ...]:
+        """Return every count: where it is the same as before, nothing has moved."""
+        return (*vars(self).copy().values(), sum(self.lost.values()))
+
     def lose(self, reason: LossReason, updates: int) -> None:
         """Count accepted updates that will not arrive."""
         if updates:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_metadata.model.dead_letter import DeadLetter
-    from otel_metadata.model.merge import Fields
+    from otel_metadata.model.merge import Fields, Json
+    from otel_metadata.model.patch import Patch
     from otel_metadata.model.receipt import LossReason
     from otel_metadata.seams import Clock
 
@@ -131,6 +133,8 @@ class Worker:
         self._on_dead_letter = on_dead_letter
         self._with_thread = start
         self._is_closing = False
+        # Our own exporters change nothing of what they are handed.
+        self._is_ours = type(outbox.destination.patch_exporter).__module__.startswith("otel_metadata.")
         self._suppressed = suppressed()
         self._idle_ns = min(_IDLE_NS, outbox.settings.schedule_delay_millis * 1_000_000)
         self._begin()
@@ -192,7 +196,7 @@ class Worker:
     def tell(self) -> None:
         """Say what was decided: log lines, and dead letters to who asked for them. Without the lock: foreign code."""
         self.outbox.tell_news()
-        for letter in self.outbox.take_letters():
+        while (letter := self.outbox.take_letter()) is not None:
             if self._on_dead_letter is None:
                 continue
             try:
@@ -235,8 +239,8 @@ class Worker:
     def begin_flush(self, deadline_ns: int) -> _Finish:
         """Ask for a flush without waiting; the result waits until the deadline."""
         event = _Event(self._new_lock())
-        self._waiting.add(event)
         ticket = self.outbox.request_flush(event.set, deadline_ns)
+        self._waiting.add(event)
         self.wake()
         return _Finish(self, ticket, event)
 
@@ -305,7 +309,7 @@ class Worker:
                 if self.step():
                     continue
             except BaseException as error:  # noqa: BLE001 # the thread must go on; the failure is counted and told
-                REPORTER.failed("worker", error)
+                _survive(error)
             due_ns = self.outbox.next_due_ns()
             wait_ns = self._idle_ns
             if due_ns is not None:
@@ -327,10 +331,13 @@ class Worker:
             self.outbox.spans_answered(batch, _OURS, [{} for _ in batch.items], "internal_error")
             REPORTER.failed("export", error)
             return
-        outcome = self._hand_over(outgoing) if outgoing else Delivered()
-        if any(item.is_elsewhere and remainder for item, remainder in zip(batch.items, remainders, strict=True)):
-            self._flush_theirs()  # a patch goes after its span
-        self.outbox.spans_answered(batch, outcome, remainders)
+        outcome: Outcome | None = None
+        try:
+            outcome = self._hand_over(outgoing) if outgoing else Delivered()
+            if any(item.is_elsewhere and remainder for item, remainder in zip(batch.items, remainders, strict=True)):
+                self._flush_theirs()  # a patch goes after its span
+        finally:
+            self.outbox.spans_answered(batch, outcome, remainders)
 
     def _flush_theirs(self) -> bool:
         """Let the application's processors that export to the same place send what waits in them."""
@@ -385,31 +392,39 @@ class Worker:
             otel_context.detach(token)
 
     def _send(self, batch: PatchBatch) -> None:
-        destination = self.outbox.destination
         outcomes: Sequence[Outcome | None] = ()
         token = otel_context.attach(self._suppressed)
         try:
-            answers = destination.patch_exporter.export(
-                batch.patches, timeout_millis=self.outbox.settings.export_timeout_millis
-            )
-            outcomes = [_sound(answer) for answer in islice(answers, len(batch.patches))]
+            outcomes = self._deliver(batch.patches)
+        finally:
+            # What was claimed is answered, whatever happens: also where a handler of the application's log raises.
+            self.outbox.patches_answered(batch, outcomes)
+            otel_context.detach(token)
+        self.tell()
+
+    def _deliver(self, patches: Sequence[Patch]) -> Sequence[Outcome | None]:
+        """Give patches to the patch exporter; return what it said of each."""
+        destination = self.outbox.destination
+        timeout_millis = self.outbox.settings.export_timeout_millis
+        outcomes: Sequence[Outcome | None] = ()
+        try:
+            given = patches if self._is_ours else [_copied(patch) for patch in patches]
+            answers = destination.patch_exporter.export(given, timeout_millis=timeout_millis)
+            outcomes = [_sound(answer) for answer in islice(answers, len(patches))]
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             REPORTER.tell(
                 f"patch_export:{destination.name}",
                 f"{destination.name}: the patch exporter raised {type(error).__name__}.",
             )
-            outcomes = ()
         if self.outbox.is_flushing:
             try:
-                destination.patch_exporter.force_flush(self.outbox.settings.export_timeout_millis)
+                destination.patch_exporter.force_flush(timeout_millis)
             except BaseException as error:  # noqa: BLE001 # a foreign exporter
                 REPORTER.tell(
                     f"patch_flush:{destination.name}",
                     f"{destination.name}: the patch exporter raised {type(error).__name__} in its flush.",
                 )
-        otel_context.detach(token)
-        self.outbox.patches_answered(batch, outcomes)
-        self.tell()
+        return outcomes
 
     def give_up(self, reason: LossReason) -> None:
         """Leave what waits to the spool, count the rest as lost, and say so: at an exit nobody reads the counts."""
@@ -450,6 +465,26 @@ class _Finish:
             # in the spool is sent again by whoever takes it over.
             worker.outbox.lane.tend()
             worker.tell()
+
+
+def _survive(error: BaseException) -> None:
+    """Count and tell a failure on a thread that must go on, also where telling it fails."""
+    try:
+        REPORTER.failed("worker", error)
+    except BaseException:  # noqa: BLE001, S110 # a log handler that raises SystemExit; there is nobody left to tell
+        pass
+
+
+def _copied(patch: Patch) -> Patch:
+    """Return a patch that shares nothing with ours that can be changed: it goes to code of others."""
+    fields = {name: (_copy(value), version) for name, (value, version) in patch.fields.items()}
+    return replace(patch, fields=fields)
+
+
+def _copy(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _sound(answer: object) -> Outcome:

@@ -185,13 +185,17 @@ class LiveSpan(weakref.ref["Span"]):
             if fields is None:
                 fields = self._fields = {}
             # One at a time, and only where the version is higher: an update made by a signal handler may come between.
+            # Merged first and taken out after, for the handler may raise.
             while log:
-                version, metadata = log.pop(0)
+                first = log[0]
+                version, metadata = first
                 for key, value in metadata.items():
                     name: FieldName = ("span", "metadata", key)
                     held = fields.get(name)
                     if held is None or held[1] < version:
                         fields[name] = (value, version)
+                if log and log[0] is first:
+                    del log[0]
         if self.captured is not None and self.ended is not None:
             self._take_captured(self.captured, self.ended.end_time or 0)
         return self._fields

@@ -1,0 +1,175 @@
+"""Exceptions from outside that interrupt our own calls: Ctrl-C, a signal handler that raises, a deep recursion.
+
+CPython runs a signal handler where a function is entered and where a function of C returns. A profile function is
+called at just these places, and what it raises goes the same way: so every place is tried, one after the other. Only
+the application's thread is interrupted, as Python does it; the workers are threads of their own.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import sys
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+import otel_metadata as om
+from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.late.settings import OutboxSettings
+from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.model.outcome import DeliveryError, Retry
+from otel_metadata.reporting import REPORTER
+from otel_metadata.testing import ManualClock, RecordingSpanExporter
+
+NEVER = OutboxSettings(schedule_delay_millis=3_600_000)
+
+# CPython 3.10 also runs handlers between a function's end and what follows it.
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="CPython 3.10 runs signal handlers anywhere")
+
+
+class InterruptError(BaseException):
+    """What a signal handler of the application raises."""
+
+
+class InterruptedAt:
+    """Raises once, at one of the places where a signal handler may run in code of ours."""
+
+    folder = os.path.dirname(om.__file__)
+
+    def __init__(self, number):
+        self.number = number
+        self.came = 0
+
+    def __call__(self, frame, event, _):
+        code = frame.f_code
+        # What a generator raises that is closed half way, or a callback of the collector, reaches nobody.
+        is_heard = code.co_name not in {"<genexpr>", "_collected"}
+        if event in {"call", "c_return"} and code.co_filename.startswith(self.folder) and is_heard:
+            self.came += 1
+            if self.came == self.number:
+                raise InterruptError
+
+    def during(self, call):
+        """Call it; return whether it was interrupted."""
+        gc.disable()  # what a callback of the collector raises reaches nobody
+        sys.setprofile(self)
+        try:
+            call()
+        except InterruptError:
+            return True
+        finally:
+            sys.setprofile(None)
+            gc.enable()
+        return False
+
+
+def every_place(attempt):
+    """Make an attempt with an interrupt at the first place, at the second one, and so on until none is left."""
+    for number in itertools.count(1):
+        interrupt = InterruptedAt(number)
+        if not attempt(interrupt):
+            assert number > 1
+            return
+
+
+class Application:
+    def __init__(self, folder=None):
+        self.patches, self.spans = InMemoryPatchExporter(), RecordingSpanExporter()
+        self.spool = Spool(SpoolSettings(f"{folder}/spool/spool.db")) if folder is not None else None
+        self.processor = om.MetadataSpanProcessor(
+            om.Destination("memory", self.spans, self.patches),
+            settings=NEVER,
+            spool=self.spool,
+        )
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(self.processor)
+        self.tracer = self.provider.get_tracer("application")
+
+    def received(self):
+        """Flush and shut down; return the metadata keys that the backend has, of spans and of patches."""
+        self.processor.force_flush(3_000)
+        self.processor.force_flush(3_000)
+        self.processor.shutdown(3_000)
+        on_spans = [name[2] for span in self.spans.spans for name in getattr(span, "fields", {})]
+        return sorted(on_spans + [key for patch in self.patches.patches for key in patch.metadata()])
+
+
+CALLS = {
+    "stats": lambda application: application.processor.stats(),
+    "flush": lambda application: application.processor.force_flush(3_000),
+    "update": lambda application: om.update_span(om.SpanRef(0xABC, 99), tags=["from within"]),
+    "span": lambda application: application.tracer.start_span("another").end(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_an_acknowledged_update_survives_an_interrupt_at_any_place(call):
+    """What waits is placed first and taken out of its inbox after: an exception in between loses nothing."""
+
+    def attempt(interrupt):
+        application = Application()
+        application.tracer.start_span("one").end()
+        with application.tracer.start_as_current_span("two"):
+            om.update_current_span(metadata={"live": 1})
+        for number in range(3):
+            assert om.update_span(om.SpanRef(0xABC, number + 1), metadata={f"k{number}": number})
+        assert om.update_span(om.SpanRef(0xABC, 1), metadata={"again": 1}, tags=["late"])
+        was_interrupted = interrupt.during(lambda: call(application))
+        found = application.received()
+        for key in ("k0", "k1", "k2", "again", "live"):
+            assert key in found, (interrupt.number, found)
+        assert [span.name for span in application.spans.spans if span.name in {"one", "two"}] == ["one", "two"]
+        lost = application.processor.stats().destinations["memory"].lost
+        assert lost == {}, interrupt.number
+        return was_interrupted
+
+    every_place(attempt)
+
+
+def test_the_lock_of_the_spool_is_given_back_wherever_an_interrupt_comes(tmp_path):
+    application = Application(tmp_path)
+    application.processor.force_flush(3_000)
+    numbers = itertools.count(1)
+
+    def attempt(interrupt):
+        was_interrupted = interrupt.during(
+            lambda: om.update_span(om.SpanRef(0xABC, next(numbers)), metadata={"k": 1}, tags=["t"])
+        )
+        assert not application.spool._lock._is_owned(), interrupt.number
+        return was_interrupted
+
+    every_place(attempt)
+    assert om.update_span(om.SpanRef(0xABC, next(numbers)), metadata={"last": 1})
+    assert "last" in application.received()
+
+
+def test_a_finalizer_that_updates_a_span_breaks_no_flush():
+    """A copy of what is listed is made in one step: to list pairs may start the collector."""
+    patches = InMemoryPatchExporter(lambda patch: Retry(DeliveryError("connection_failure", "down")))
+    processor = om.MetadataSpanProcessor(
+        om.Destination("memory", None, patches, spans=False), settings=NEVER, clock=ManualClock(), start_workers=False
+    )
+    numbers = itertools.count(1)
+
+    class AtItsEnd:
+        def __init__(self):
+            self.cycle = self
+
+        def __del__(self):
+            om.update_span(om.SpanRef(2, next(numbers)), metadata={"k": 1}, tags=["t"])
+
+    for number in range(200):
+        om.update_span(om.SpanRef(1, number + 1), metadata={"k": 1})
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(30):
+            AtItsEnd()
+            processor.force_flush(10)
+            processor.stats()
+    finally:
+        gc.set_threshold(*before)
+    processor.shutdown(10)
+    assert REPORTER.internal_errors == 0
