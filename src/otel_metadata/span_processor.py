@@ -140,7 +140,7 @@ class MetadataSpanProcessor(SpanProcessor):
             entry: LiveSpan | None = None
             is_sampled = context.trace_flags & _SAMPLED
             if is_sampled:
-                entry = REGISTRY.begin(span, context, span.parent, self)
+                entry = REGISTRY.begin(span, context, span.parent, self, parent_context)
                 if entry is None:
                     return  # another processor of ours on the same provider was first
             bound = bound_in(parent_context)
@@ -318,9 +318,8 @@ class MetadataSpanProcessor(SpanProcessor):
         if not is_sampled or self._is_shut_down or key in REGISTRY.inherited or self.knows(key):
             return
         entry = LiveSpan(_Unseen(), None)  # type: ignore[arg-type] # nobody will ask for the span itself
-        entry.key = entry.root_key = key
-        if span.parent is not None and not span.parent.is_remote:
-            entry.root_key = (key[0], 0)
+        entry.key = key
+        REGISTRY.take_unseen(entry, span.parent)
         entry.log = []
         entry.ended = span
         for outbox in self.outboxes:
