@@ -328,11 +328,16 @@ class MetadataSpanProcessor(SpanProcessor):
     def _show(self, span: Span, entry: LiveSpan | None, captures: tuple[CaptureSpans, ...]) -> None:
         scope = span.instrumentation_scope
         scope_name = scope.name if scope is not None else ""
+        ref = SpanRef.from_span_context(span.get_span_context())
+        parent_id = span.parent.span_id if span.parent is not None else 0
+        above = REGISTRY.entries.get((ref.trace_id, parent_id))
         captured = CapturedSpan(
-            SpanRef.from_span_context(span.get_span_context()),
+            ref,
             span.name,
             scope_name,
             is_llm=is_llm_span(scope_name, span.attributes),
+            parent_id=parent_id,
+            outer=above.captures[0] if above is not None and above.captures else None,
         )
         taken = [capture.add(span, captured) for capture in captures]
         if entry is not None and any(taken):
@@ -365,3 +370,4 @@ def _judge(entry: LiveSpan, span: ReadableSpan) -> None:
     """Look again whether captured spans are calls of a model: most attributes come after the start."""
     for captured in entry.captures:
         captured.is_llm = is_llm_span(captured.scope_name, span.attributes)
+        captured.is_ended = True
