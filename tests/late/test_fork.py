@@ -145,6 +145,23 @@ def test_a_child_of_a_span_of_the_parent_is_live_in_the_child(application):
         assert in_child(child) == ["live", ["inner"]]
 
 
+def test_a_child_of_a_span_of_the_parent_is_a_local_root_of_the_child(application):
+    """Its parent is of another process: updates of the trace reach it, live, in flight, and late."""
+
+    def child():
+        with application.tracer.start_as_current_span("inner") as inner:
+            routes = [om.update_current_trace(metadata={"a": 1}).route]
+        routes.append(om.update_trace(inner, metadata={"b": 1}).route)
+        application.processor.force_flush()
+        routes.append(om.update_trace(inner, metadata={"c": 1}).route)
+        application.processor.force_flush()
+        (patch,) = application.patches.patches
+        return [routes, dict(application.spans.spans[0].attributes)["trace.metadata.a"], patch.target.span_id != 0]
+
+    with application.tracer.start_as_current_span("outer"):
+        assert in_child(child) == [["live", "in_flight", "late"], 1, True]
+
+
 def test_a_shut_down_outbox_stays_shut_in_the_child(application):
     """What was shut down before the fork takes nothing in the child either, and starts no thread."""
     application.processor.shutdown()
