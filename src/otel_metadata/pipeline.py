@@ -105,6 +105,7 @@ VARIABLES: Final = (
     ),
     Variable(settings.CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
     Variable(ADOPT, "false", "Whether destinations send by an exporter of the application to the same place."),
+    Variable(settings.MASK_CREDENTIALS, "true", "Whether values of keys that name a secret are masked."),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
     Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "Spans in one export."),
     Variable("OTEL_BSP_SCHEDULE_DELAY", "5000", "Milliseconds that a span or patch waits for company."),
@@ -175,6 +176,7 @@ def configure(
     set_global: bool = False,
     adopt: bool | None = None,
     mask: Mask | None = None,
+    mask_credentials: bool | None = None,
     capture: bool | None = None,
     outbox: OutboxSettings | None = None,
     spool: str | SpoolSettings | None = None,
@@ -202,6 +204,8 @@ def configure(
             `OTEL_PYTHON_METADATA_ADOPT`.
         mask: Called with (path, value) of everything that is set through this library, once, before it is set or
             stored; returns what to keep. `model.masking.Masking` makes one of key and pattern rules.
+        mask_credentials: Whether values of keys that name a secret (`password`, `authorization`, ...) are replaced
+            first; None for `OTEL_PYTHON_METADATA_MASK_CREDENTIALS`.
         capture: Whether observed functions capture input and output; None for `OTEL_PYTHON_METADATA_CAPTURE`.
         outbox: Bounds and times; None for `OTEL_BSP_*`.
         spool: A file for updates that must survive the process, in a directory of its own, shared by any number of
@@ -237,6 +241,7 @@ def configure(
     adopts = flag(ADOPT, default=False) if adopt is None else bool(adopt)
     is_captured = flag(settings.CAPTURE, default=True) if capture is None else capture
     proxies = http_proxy.asked_for(proxy)
+    are_masked = flag(settings.MASK_CREDENTIALS, default=True) if mask_credentials is None else mask_credentials
     opened = open_spool(spool)
     if _pipeline is not None:
         _pipeline.shutdown()
@@ -248,7 +253,7 @@ def configure(
     if becomes_global:
         trace.set_tracer_provider(provider)
     tracer = provider.get_tracer(settings.SCOPE_NAME, __version__)
-    settings.use(settings.LiveSettings(mask=mask, capture=is_captured, tracer=tracer))
+    settings.use(settings.LiveSettings(mask=mask, masks_credentials=are_masked, capture=is_captured, tracer=tracer))
     _pipeline = Pipeline(processor, provider, made)
     _closed = ()
     return _pipeline

@@ -126,7 +126,9 @@ class InMemoryPipeline:
         self._before = live_settings.current()
         live_settings.use(
             live_settings.LiveSettings(
-                tracer=self.provider.get_tracer(live_settings.SCOPE_NAME, __version__), mask=self._before.mask
+                tracer=self.provider.get_tracer(live_settings.SCOPE_NAME, __version__),
+                mask=self._before.mask,
+                masks_credentials=self._before.masks_credentials,
             )
         )
 

@@ -234,3 +234,76 @@ class TestMaskThatComesLater:
         func()
 
         assert SECRET not in everything(scene)
+
+
+def received(scene, headers):
+    """Return an observed call that gets a web request, as every framework hands it over."""
+    om.observe(name="span")(lambda request, headers: None)({"headers": headers}, headers)
+
+
+CREDENTIALS = {
+    "an argument": lambda scene: om.observe(name="span")(lambda password: None)(SECRET),
+    "a keyword": lambda scene: om.observe(name="span")(lambda **rest: None)(api_key=SECRET),
+    "an argument in a partial": lambda scene: om.observe(name="span")(lambda user, *, token: None)("a", token=SECRET),
+    "a result": lambda scene: om.observe(name="span")(lambda: {"user": {"access_token": SECRET}})(),
+    "pairs": lambda scene: received(scene, [(b"authorization", SECRET.encode()), (b"host", b"a")]),
+    "a header": lambda scene: received(scene, {b"cookie": SECRET}),
+    "items of a generator": lambda scene: list(
+        om.observe(name="span")(lambda: (one for one in [{"secret": SECRET}]))()
+    ),
+    "processed output": lambda scene: om.observe(name="span", process_output=lambda _: {"auth": SECRET})(lambda: 1)(),
+    "metadata": in_span(lambda: om.update_current_span(metadata={"password": SECRET})),
+    "metadata again": in_span(
+        lambda: (
+            om.update_current_span(metadata={"password": 1}) and om.update_current_span(metadata={"password": SECRET})
+        )
+    ),
+    "nested metadata": in_span(lambda: om.update_current_span(metadata={"k": [{"X-API-Key": SECRET}]})),
+    "attributes": in_span(lambda: om.update_current_span(attributes={"http.request.header.cookie": SECRET})),
+    "output": in_span(lambda: om.update_current_span(output={"client_secret": SECRET})),
+    "trace": in_span(lambda: om.update_current_trace(metadata={"password": SECRET}, input={"token": SECRET})),
+    "evaluation": in_span(lambda: om.score_current_span("Quality", score=1, metadata={"password": SECRET})),
+    "a URL": in_span(lambda: om.update_current_span(metadata={"database": f"postgresql://app:{SECRET}@db/x"})),
+    "a URL again": in_span(
+        lambda: (
+            om.update_current_span(metadata={"database": "x"})
+            and om.update_current_span(metadata={"database": f"postgresql://app:{SECRET}@db/x"})
+        )
+    ),
+    "a URL as argument": lambda scene: om.observe(name="span")(lambda url: url)(f"postgresql://app:{SECRET}@db/x"),
+    "options of observe": lambda scene: om.observe(name="span", metadata={"password": SECRET})(lambda: None)(),
+    "using_metadata": lambda scene: [
+        om.using_metadata({"password": SECRET})(lambda: scene.tracer.start_span("span").end())()
+    ],
+    "start_span": lambda scene: (
+        om.start_span("span", attributes={"password": SECRET}, input={"pwd": SECRET})
+        .__enter__()
+        .__exit__(None, None, None)
+    ),
+}
+
+
+@pytest.mark.parametrize("way", CREDENTIALS)
+class TestCredentials:
+    def test_they_are_masked_by_default(self, scene, way):
+        """Whatever the way, a secret that its key tells is in no exporter's span and not in the store."""
+        CREDENTIALS[way](scene)
+
+        assert SECRET not in everything(scene)
+        assert "<masked>" in everything(scene)
+
+    def test_masking_can_be_ended(self, scene, use_settings, way):
+        """The control: without it, each of the ways brings the value."""
+        use_settings(masks_credentials=False)
+
+        CREDENTIALS[way](scene)
+
+        assert SECRET in everything(scene)
+
+    def test_a_mask_of_the_applications_own_comes_on_top(self, scene, use_settings, way):
+        """With a mask that changes nothing they are masked all the same."""
+        use_settings(mask=lambda path, value: value)
+
+        CREDENTIALS[way](scene)
+
+        assert SECRET not in everything(scene)

@@ -156,7 +156,7 @@ class TestHostileValues:
         result, notes = cleaned(value)
 
         assert_is_within(result, METADATA_LIMITS)
-        assert notes == ["metadata.key: became <too deep>: more than 16 levels"]
+        assert notes == [f"metadata.key{'.0' * 16}: became <too deep>: more than 16 levels"]
 
     def test_shared_parts_are_not_multiplied_without_end(self) -> None:
         """A value that is small in memory and enormous as JSON is cut: nulls and booleans count as well."""
@@ -173,7 +173,9 @@ class TestHostileValues:
         result, notes = cleaned({f"{number:0200}": number for number in range(9_000)})
 
         assert_is_within(result, METADATA_LIMITS)
-        assert len(result) == METADATA_LIMITS.total_chars // 200 + 1  # type: ignore[arg-type]
+        assert isinstance(result, dict)
+        assert METADATA_LIMITS.total_chars // 200 - 5 < len(result) < METADATA_LIMITS.total_chars // 200 + 1
+        assert result["<cut>"] == f"<{9_000 - len(result) + 1:,} more>"
         assert notes
 
     def test_the_cost_is_bounded_whatever_the_size(self) -> None:
@@ -298,7 +300,9 @@ class TestKnownTypes:
             (bytearray("é".encode()), "é"),
             (own.Order(number=2), {"number": 2, "note": None, "when": "2025-01-02T00:00:00+00:00"}),
             (own.Point(1), {"x": 1, "y": 0}),
-            (own.Pair(1, None), [1, None]),
+            (own.Pair(1, None), {"left": 1, "right": None}),
+            (own.BadEnum.ONE, 1),
+            (own.BadModel(), {"number": 1}),
             (own.BadStr("text"), "text"),
             (own.BadInt(5), 5),
             (own.BadFloat(0.5), 0.5),
@@ -332,10 +336,8 @@ class TestKnownTypes:
             (lambda: b"\xff\x00", base64.b64encode(b"\xff\x00").decode()),
             (lambda: object(), "<object>"),
             (lambda: int, "<type>"),
-            (lambda: own.BadEnum.ONE, "<unreadable BadEnum>"),
             (lambda: own.Raises(), "<Raises>"),
-            (lambda: own.OfHostileMeta(), "<unreadable OfHostileMeta>"),
-            (lambda: own.BadModel(), "<unreadable BadModel>"),
+            (lambda: own.OfHostileMeta(), "<OfHostileMeta>"),
             (lambda: {"": 1}, {"<empty>": 1}),
             (lambda: {1: "a", None: "b", False: "c"}, {"1": "a", "null": "b", "false": "c"}),
             (lambda: {1: "a", "1": "b"}, {"1": "b"}),
@@ -400,9 +402,9 @@ class TestKnownTypes:
         _, notes = cleaned({"call": {"headers": [b"\xffsecret", "secret\0", own.Point("secret" * 9_000)]}})
 
         assert notes == [
-            "metadata.key.call.headers: bytes became base64 text",
-            "metadata.key.call.headers: NUL characters became U+FFFD",
-            "metadata.key.call.headers.x: cut from 54000 to 32768 characters",
+            "metadata.key.call.headers.0: bytes became base64 text",
+            "metadata.key.call.headers.1: NUL characters became U+FFFD",
+            "metadata.key.call.headers.2.x: cut from 54000 to 32768 characters",
         ]
 
 

@@ -26,12 +26,13 @@ from otel_metadata.late.verdict import NO_ANSWER
 from otel_metadata.late.worker import suppressed
 from otel_metadata.live import settings
 from otel_metadata.live.registry import LOCK
-from otel_metadata.live.values import masked
+from otel_metadata.live.values import masked, without_credentials_in
 from otel_metadata.model.merge import Fields, merge
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanKey, SpanRef
+from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock, takes
 
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otel_metadata.late.destination import Destination
-    from otel_metadata.model.merge import Version
+    from otel_metadata.model.merge import FieldName, Json, Version
     from otel_metadata.model.record import StoredKey, StoredSpan
+    from otel_metadata.model.unset import UnsetType
     from otel_metadata.seams import Clock, SpanStore, VersionSource
 
 __all__ = ["MAX_TRIES", "PART_FIELDS", "PART_SPANS", "DestinationUpdates", "StoreUpdates", "draw", "report_of"]
@@ -384,12 +386,23 @@ _RAISED: Final = Retry(DeliveryError("connection_failure", "the patch exporter r
 
 
 def _masked(rows: Rows) -> Rows:
-    """Return *rows* through the mask of this process, as every other update."""
+    """Return *rows* without credentials and through the mask of this process, as every other update."""
+    if settings.in_force.masks_credentials:
+        columns = [(name, _without_credentials(name, cells)) for name, cells in rows.columns]
+        documents = {
+            row: {name: without_credentials_in(name, value) for name, value in values.items()}
+            for row, values in rows.documents.items()
+        }
+        rows = replace(rows, columns=columns, documents=documents)
     if settings.in_force.mask is None:
         return rows
     documents = {row: masked(rows.values(row), rows.notes) for row in rows.good()}
     del rows.notes[MAX_NOTES:]
     return replace(rows, columns=[], documents=documents)
+
+
+def _without_credentials(name: FieldName, cells: list[Json | UnsetType]) -> list[Json | UnsetType]:
+    return [cell if cell is UNSET else without_credentials_in(name, cell) for cell in cells]
 
 
 def draw(versions: VersionSource, count: int) -> Iterator[Version]:

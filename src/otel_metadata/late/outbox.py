@@ -460,7 +460,7 @@ class Outbox:
                             self._put_held(item)
             if not items:
                 return
-            sizes = [weigh_span(item.span) + weigh_fields(item.fields) for item in items]
+            sizes = [item.weight() for item in items]
             with self._lock:
                 self._learn(max(sizes))
                 for item, size in zip(items, sizes, strict=True):
@@ -985,6 +985,7 @@ class Outbox:
             ended.is_local_root,
             self._clock.monotonic_ns() + self._wait_ns,
             ended.backend_ids,
+            ended.captured,
         )
         item.is_elsewhere = span is None or not self.destination.spans
         self._enqueue(item, weigh=weigh)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from otel_metadata.late.frames import SpooledSpan
-from otel_metadata.model.merge import Field, FieldName, Fields, merge
+from otel_metadata.late.weight import weigh_fields, weigh_span
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, merge
+from otel_metadata.model.snapshot import Snapshot, value_of
 from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.model.unset import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +18,11 @@ if TYPE_CHECKING:
 
     from otel_metadata.late.lane import Row
     from otel_metadata.model.span_ref import SpanKey
+    from otel_metadata.model.unset import UnsetType
 
 __all__ = ["EndedSpan", "QueuedSpan"]
+
+_CAPTURED: Final[tuple[FieldName, FieldName]] = (("span", "input", ""), ("span", "output", ""))
 
 
 class EndedSpan(Protocol):
@@ -25,13 +31,14 @@ class EndedSpan(Protocol):
     key: SpanKey
     is_open: bool
     fields: dict[FieldName, Field] | None
+    captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None
     updates: int
     ended: ReadableSpan | None
     backend_ids: Mapping[str, str]
 
     @property
     def is_local_root(self) -> bool:
-        """Whether it has no parent that a processor of ours has seen in this process."""
+        """Whether its parent is in another process, or there is none."""
         ...
 
 
@@ -43,14 +50,15 @@ class QueuedSpan:
         key: (trace id, span id).
         backend_ids: Ids that updates brought: what cannot leave with the span needs them.
         span: The ended span.
-        fields: Its sidecar, closed.
+        fields: Its sidecar, closed; without `captured` until somebody needs all of it.
+        captured: Captured input and output, as text; decoded without the lock, most often on the worker.
         updates: How many update calls are in the sidecar.
         joined: Fields that came after the end.
         joined_updates: How many update calls those are.
         rows: What the spool has of those.
         unspooled: How many of those are in no row.
         row: What the spool has of the span itself; None when it is not held, or not there yet.
-        is_local_root: Whether it has no parent that a processor of ours has seen in this process.
+        is_local_root: Whether its parent is in another process, or there is none.
         due_ns: When it leaves, at the latest; monotonic.
         size: Estimated bytes; 0 until weighed.
         is_elsewhere: Whether the application's exporter sends it; what was said of it after its end leaves as a patch.
@@ -63,6 +71,7 @@ class QueuedSpan:
     __slots__ = (
         "attempts",
         "backend_ids",
+        "captured",
         "due_ns",
         "failed_ns",
         "fields",
@@ -89,9 +98,11 @@ class QueuedSpan:
         is_local_root: bool,
         due_ns: int,
         backend_ids: Mapping[str, str],
+        captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None = None,
     ) -> None:
         """Start without joined fields."""
         self.key = key
+        self.captured = captured
         self.backend_ids = backend_ids
         self.span = span
         self.fields = fields
@@ -128,7 +139,7 @@ class QueuedSpan:
             0,
             destination,
             self.span,
-            self.fields,
+            self.live_fields(),
             self.updates,
             self.is_local_root,
             accepted_ns,
@@ -145,9 +156,30 @@ class QueuedSpan:
         """Its name, for what follows as a patch."""
         return SpanRef(*self.key, backend_ids=self.backend_ids)
 
+    def live_fields(self) -> Fields:
+        """Return the sidecar with the captured values in it: they are plain values of the span, as of its end."""
+        if self.captured is not None:
+            fields = dict(self.fields)
+            version = (self.span.end_time or 0, PLAIN_ATTRIBUTE_WRITER)
+            for name, taken in zip(_CAPTURED, self.captured, strict=True):
+                if taken is not UNSET:
+                    fields.setdefault(name, (value_of(taken), version))
+            self.fields = fields
+            self.captured = None
+        return self.fields
+
     def all_fields(self) -> Fields:
         """Return sidecar and joined fields, merged."""
-        return merge(self.fields, self.joined) if self.joined else self.fields
+        fields = self.live_fields()
+        return merge(fields, self.joined) if self.joined else fields
+
+    def weight(self) -> int:
+        """Return the estimated bytes of the span and its sidecar."""
+        size = weigh_span(self.span) + weigh_fields(self.fields)
+        for taken in self.captured or ():
+            if taken is not UNSET:
+                size += len(taken if isinstance(taken, str) else taken[0])
+        return size
 
     def all_rows(self) -> list[Row]:
         """Return what the spool has of it."""

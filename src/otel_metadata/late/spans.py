@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.late.circuit import Circuit
-from otel_metadata.late.weight import ROW_BYTES, merge_weighed, weigh_common, weigh_fields, weigh_span
+from otel_metadata.late.weight import ROW_BYTES, merge_weighed, weigh_common
 from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class SpanQueue:
 
     def weigh(self, item: QueuedSpan) -> None:
         """Weigh it now."""
-        self.note_size(item, weigh_span(item.span) + weigh_fields(item.fields))
+        self.note_size(item, item.weight())
 
     def note_size(self, item: QueuedSpan, size: int) -> None:
         """Note what it weighs, if it is still here."""

@@ -11,14 +11,23 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
-from otel_metadata.model.merge import Json, json_text
-from otel_metadata.model.value import CAPTURE_LIMITS, clean, is_clean_scalar
+import orjson
+
+from otel_metadata.live import settings
+from otel_metadata.model.credentials import is_credential
+from otel_metadata.model.merge import json_text
+from otel_metadata.model.snapshot import Snapshot, snapshot
+from otel_metadata.model.value import CAPTURE_LIMITS, clean, is_clean_scalar, is_cut
+from otel_metadata.reporting import REPORTER
 
 __all__ = ["Arguments", "PartialOutput", "output_value"]
 
 # What a generator yielded is kept up to these: values that are no texts, and characters of all. Beyond, it is counted.
 MAX_ITEMS: Final = 1_000
 MAX_TEXT_CHARS: Final = 262_144
+
+# With texts of at most 32 Ki characters, within every limit.
+_FEW: Final = 7
 
 _SELVES: Final = (("self",), ("cls",))
 
@@ -33,6 +42,7 @@ class Arguments:
         "_defaults",
         "_filled",
         "_ignored",
+        "_is_plain",
         "_keeps_rest",
         "_names",
         "_names_after_first",
@@ -75,10 +85,12 @@ class Arguments:
         self._count = len(parameters)
         self._all_names = frozenset(p.name for p in parameters)
         keywords = {p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD}
+        # Nothing but parameters that name no secret.
+        self._is_plain = process is None and not keywords and not any(map(is_credential, self._all_names))
         self._keeps_rest = not keywords & self._ignored
 
-    def value(self, args: tuple[object, ...], kwargs: Mapping[str, object], *, is_bound: bool) -> Json:
-        """Return the captured input of one call, cleaned.
+    def value(self, args: tuple[object, ...], kwargs: Mapping[str, object], *, is_bound: bool) -> Snapshot:
+        """Return the captured input of one call.
 
         Args:
             args: Positional arguments; without the instance or class when *is_bound*.
@@ -103,25 +115,42 @@ class Arguments:
             bound.pop(names[0], None)
         for name in self._ignored:
             bound.pop(name, None)
-        if self._process is None and all(map(is_clean_scalar, bound.values())):
-            return bound
+        if self._is_plain and len(bound) <= _FEW and all(map(is_clean_scalar, bound.values())):
+            # The usual call: what `snapshot` would find as well, at half the price.
+            text = orjson.dumps(bound)
+            if b"@" not in text:
+                return (text.decode(),)
         return _processed("input", self._process, bound)
 
 
-def output_value(process: Callable[[Any], object] | None, result: object) -> Json:
-    """Return the captured output of one call, cleaned."""
-    if process is None and is_clean_scalar(result):
-        return result  # type: ignore[return-value] # is_clean_scalar has decided
+def output_value(process: Callable[[Any], object] | None, result: object) -> Snapshot:
+    """Return the captured output of one call."""
+    if type(result) is str and process is None and is_clean_scalar(result) and "@" not in result:
+        return result
     return _processed("output", process, result)
 
 
-def _processed(kind: str, process: Callable[[Any], object] | None, value: object) -> Json:
+def _processed(kind: str, process: Callable[[Any], object] | None, value: object) -> Snapshot:
     if process is not None:
         try:
             value = process(value)
         except Exception as error:  # noqa: BLE001 # the hook is the application's; what it could not judge is not kept
             value = f"<process_{kind} raised {type(error).__name__}>"
-    return clean(value, [], kind, CAPTURE_LIMITS)
+    notes: list[str] = []
+    taken = snapshot(value, notes, kind, masks_credentials=settings.in_force.masks_credentials)
+    if notes:
+        _tell(kind, notes)
+    return taken
+
+
+def _tell(kind: str, notes: list[str]) -> None:
+    """Say in the log that a part of a captured value is missing: there is no receipt that could say it."""
+    note = next(filter(is_cut, notes), None)
+    if note is not None:
+        REPORTER.tell(
+            f"captured_{kind}",
+            f"A captured {kind} was too much: {note}. What is missing is marked; capture less with process_{kind}=.",
+        )
 
 
 @final
@@ -154,7 +183,10 @@ class PartialOutput:
             return
         # Cleaned now: the item itself is not kept alive, and a later change of it has no effect.
         limits = CAPTURE_LIMITS._replace(text_chars=MAX_TEXT_CHARS - self._chars)
-        kept = clean(item, [], "output", limits)
+        notes: list[str] = []
+        kept = clean(item, notes, f"output.{self._count - 1}", limits)
+        if notes:
+            _tell("output", notes)
         self._chars += len(kept) if isinstance(kept, str) else len(json_text(kept))
         self._items.append(kept)
 
@@ -167,5 +199,12 @@ class PartialOutput:
         texts = [item for item in items if isinstance(item, str)]
         if len(texts) == len(items):
             text = "".join(texts)
-            return f"{text}<{dropped} more>" if dropped else text
-        return [*items, f"<{dropped} more>"] if dropped else items
+            return f"{text}{_more(dropped)}" if dropped else text
+        return [*items, _more(dropped)] if dropped else items
+
+
+def _more(count: int) -> str:
+    REPORTER.tell(
+        "captured_output", f"A captured output was too much: output: cut, {count} yielded values are missing."
+    )
+    return f"<{count:,} more>"

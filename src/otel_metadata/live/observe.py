@@ -29,7 +29,7 @@ from otel_metadata.live.routing import set_captured
 from otel_metadata.live.spans import is_kept, record_end, set_values, span_kind_attributes
 from otel_metadata.live.values import Values, span_values
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
-from otel_metadata.model.merge import Json
+from otel_metadata.model.snapshot import Snapshot
 from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.reporting import REPORTER
 
@@ -334,7 +334,7 @@ class _Call:
             return wrapped(*args, **kwargs)
         context = set_span_in_context(span)
         token = otel_context.attach(context)
-        given: Json | UnsetType = UNSET
+        given: Snapshot | UnsetType = UNSET
         kept = is_kept(span)
         try:
             if kept:
@@ -364,7 +364,7 @@ class _Call:
             return await wrapped(*args, **kwargs)
         context = set_span_in_context(span)
         token = otel_context.attach(context)
-        given: Json | UnsetType = UNSET
+        given: Snapshot | UnsetType = UNSET
         kept = is_kept(span)
         try:
             if kept:
@@ -383,7 +383,7 @@ class _Call:
         finally:
             detach(token)
 
-    def going_on(self, span: Span, kept: bool, given: Json | UnsetType, result: Any, context: Context) -> Any:
+    def going_on(self, span: Span, kept: bool, given: Snapshot | UnsetType, result: Any, context: Context) -> Any:
         """Return what stands for a result that goes on, and ends the span when it ends; None when it is over."""
         try:
             return streams.going_on(
@@ -421,7 +421,7 @@ class _Call:
             return None
         return span
 
-    def _input(self, instance: Any, args: Any, kwargs: Any) -> Json | UnsetType:
+    def _input(self, instance: Any, args: Any, kwargs: Any) -> Snapshot | UnsetType:
         """Return the captured input; UNSET when it is not wanted."""
         wanted = self._options.capture_input
         if wanted is None:
@@ -434,7 +434,7 @@ class _Call:
             REPORTER.failed("capture_input", error)
             return UNSET
 
-    def _output(self, result: Any) -> Json | UnsetType:
+    def _output(self, result: Any) -> Snapshot | UnsetType:
         """Return the captured output; UNSET when it is not wanted."""
         wanted = self._options.capture_output
         if wanted is None:
@@ -445,12 +445,14 @@ class _Call:
         wanted = self._options.capture_output
         return settings.in_force.capture if wanted is None else wanted
 
-    def _end(self, span: Span, kept: bool, given: Json | UnsetType, error: BaseException | None, result: Any) -> None:
+    def _end(
+        self, span: Span, kept: bool, given: Snapshot | UnsetType, error: BaseException | None, result: Any
+    ) -> None:
         """End the span with what was captured, unless the application has ended it."""
         try:
             if not span.is_recording():
                 return
-            output: Json | UnsetType = UNSET
+            output: Snapshot | UnsetType = UNSET
             if error is not None:
                 record_end(span, error)
             elif kept:
@@ -464,7 +466,7 @@ class _Call:
     def end_generator(
         self,
         span: Span,
-        given: Json | UnsetType,
+        given: Snapshot | UnsetType,
         error: BaseException | None,
         output: PartialOutput | None,
         result: Any,
@@ -496,7 +498,7 @@ class _Call:
 class _GeneratorSpan(generators.Observer):
     """The span of a generator: ended once, however it ends, with what it yielded."""
 
-    def __init__(self, call: _Call, span: Span, given: Json | UnsetType, output: PartialOutput | None) -> None:
+    def __init__(self, call: _Call, span: Span, given: Snapshot | UnsetType, output: PartialOutput | None) -> None:
         self._call = call
         self._span = span
         self._given = given
@@ -514,7 +516,7 @@ class _GeneratorSpan(generators.Observer):
 class _ResultSpan(streams.ResultObserver):
     """The span of a call whose result goes on: ended once, with what was yielded or returned."""
 
-    def __init__(self, call: _Call, span: Span, kept: bool, given: Json | UnsetType, context: Context) -> None:
+    def __init__(self, call: _Call, span: Span, kept: bool, given: Snapshot | UnsetType, context: Context) -> None:
         self._call = call
         self._span = span
         self._kept = kept

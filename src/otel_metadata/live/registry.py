@@ -33,21 +33,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-from opentelemetry import trace
-
-from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.model.recent import RecentMap
-from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
     from opentelemetry.trace import Span, SpanContext
 
     from otel_metadata.live.captured import CapturedSpan
     from otel_metadata.model.merge import Field, FieldName, Json, Version
     from otel_metadata.model.receipt import Refusal, Routed
+    from otel_metadata.model.snapshot import Snapshot
     from otel_metadata.model.span_ref import SpanKey, SpanRef
     from otel_metadata.model.unset import UnsetType
 
@@ -154,7 +150,8 @@ class LiveSpan(weakref.ref["Span"]):
         is_open: Whether the sidecar still takes fields; closed under `LOCK`.
         fields: The sidecar; None before the first field. Read under `LOCK`.
         log: Frequent updates that are not in `fields` yet: a version, and metadata by plain keys; at most MAX_LOG.
-        captured: Captured input and output, `UNSET` for what was not; merged into `fields` once the span has ended.
+        captured: Captured input and output, `UNSET` for what was not: fields of the span as of its end. They are not in
+            `fields`, for to decode them there would keep `LOCK` for long; who takes the ended span does.
         updates: How many update calls it holds.
         ended: The ended span, once it has ended.
         attribute_names: The attributes that we set on the span; None before the first.
@@ -170,7 +167,7 @@ class LiveSpan(weakref.ref["Span"]):
     outboxes: tuple[Inbox, ...]
     log: list[tuple[Version, dict[str, Json]]]
     is_open: bool = True
-    captured: tuple[Json | UnsetType, Json | UnsetType] | None = None
+    captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None = None
     updates: int = 0
     ended: ReadableSpan | None = None
     attribute_names: set[str] | None = None
@@ -199,8 +196,6 @@ class LiveSpan(weakref.ref["Span"]):
                         fields[name] = (value, version)
                 if log and log[0] is first:
                     del log[0]
-        if self.captured is not None and self.ended is not None:
-            self._take_captured(self.captured, self.ended.end_time or 0)
         return self._fields
 
     @fields.setter
@@ -214,25 +209,8 @@ class LiveSpan(weakref.ref["Span"]):
 
     @property
     def is_local_root(self) -> bool:
-        """Whether it has no parent that a processor of ours has seen in this process."""
+        """Whether its parent is in another process, or there is none."""
         return self.root_key == self.key
-
-    def _take_captured(self, captured: tuple[Json | UnsetType, Json | UnsetType], end_ns: int) -> None:
-        fields = self._fields
-        if fields is None:
-            fields = self._fields = {}
-        for name, value in zip((INPUT, OUTPUT), captured, strict=True):
-            if value is not UNSET:
-                fields.setdefault(name, (value, (end_ns, PLAIN_ATTRIBUTE_WRITER)))
-        self.captured = None
-
-
-def _is_recording(context: Context | None) -> bool:
-    """Whether the current span of a Context lives, whoever made it."""
-    try:
-        return trace.get_current_span(context).is_recording()
-    except Exception:  # noqa: BLE001 # a span of somebody else's
-        return False
 
 
 @final
@@ -245,22 +223,14 @@ class LiveRegistry:
         self.inherited: frozenset[SpanKey] = frozenset()
         self._roots: RecentMap[int, SpanKey] = RecentMap(MAX_ROOTS)
 
-    def begin(
-        self,
-        span: Span,
-        context: SpanContext,
-        parent: SpanContext | None,
-        router: Router,
-        parent_context: Context | None = None,
-    ) -> LiveSpan | None:
+    def begin(self, span: Span, context: SpanContext, parent: SpanContext | None, router: Router) -> LiveSpan | None:
         """Enter a span that starts; None when another router has entered it already and this one was only added.
 
         Args:
             span: The span.
             context: Its context.
-            parent: Its parent's span context, None for a root.
+            parent: Its parent's context, None for a root.
             router: The processor that saw it start.
-            parent_context: The Context that it starts in, None for the current one.
         """
         key = context[:2]
         known = self.entries.get(key)
@@ -276,34 +246,13 @@ class LiveRegistry:
         entry.outboxes = router.outboxes
         entry.log = []
         if parent is None or parent.is_remote:
-            entry.root_key = self._roots[key[0]] = key
+            entry.root_key = key
+            self._roots[key[0]] = key
         else:
             above = self.entries.get((parent.trace_id, parent.span_id))
-            if above is not None and router in above.routers:
-                entry.root_key = above.root_key
-            else:
-                # A parent that lives, and that this router has not seen, is of another provider, of another process, or
-                # older than the router: no destination gets it from here. One that has ended may have been seen.
-                is_foreign = above is not None or _is_recording(parent_context)
-                entry.root_key = self._local_root(key, None if is_foreign else self._roots.get(key[0]))
+            entry.root_key = above.root_key if above is not None else self._roots.get(key[0]) or key
         self.entries[key] = entry
         return entry
-
-    def take_unseen(self, entry: LiveSpan, parent: SpanContext | None) -> None:
-        """Find the local root of a span that has ended, and that nobody saw start.
-
-        Args:
-            entry: The span, with its key.
-            parent: Its parent's span context, None for a root.
-        """
-        is_inner = parent is not None and not parent.is_remote
-        entry.root_key = self._local_root(entry.key, self._roots.get(entry.key[0]) if is_inner else None)
-
-    def _local_root(self, key: SpanKey, known: SpanKey | None) -> SpanKey:
-        """Return the root of a trace that is *known*, else remember the span itself as its local root."""
-        if known is None:
-            known = self._roots[key[0]] = key
-        return known
 
     def root_of(self, key: SpanKey) -> SpanKey | None:
         """Return the local root of a span or trace as far as it is known here."""

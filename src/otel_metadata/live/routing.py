@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import orjson
 from opentelemetry.trace import Status, StatusCode
 
 from otel_metadata.dialects.canonical import (
@@ -29,6 +28,7 @@ from otel_metadata.live.registry import INPUT, LOCK, MAX_LOG, OUTPUT, REGISTRY, 
 from otel_metadata.live.values import KNOWN_METADATA_KEYS, masked, masked_value
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
+from otel_metadata.model.snapshot import Snapshot, encoded, value_of
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import is_clean_scalar
@@ -207,15 +207,15 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
     _show(span, entry, values)
 
 
-def set_captured(span: Span, given: Json | UnsetType, result: Json | UnsetType) -> None:
+def set_captured(span: Span, given: Snapshot | UnsetType, result: Snapshot | UnsetType) -> None:
     """Set captured input and output as the span is about to end, with one call of the span's setter.
 
     They are plain values of the span: they have the version of its end, and what the application has said about either
-    stands. Arguments are cleaned; `UNSET` for what was not captured.
+    stands. `UNSET` for what was not captured.
     """
     if settings.in_force.mask is not None:
-        given = given if given is UNSET else masked_value("input", given, [])
-        result = result if result is UNSET else masked_value("output", result, [])
+        given = given if given is UNSET else encoded(masked_value("input", value_of(given), []))
+        result = result if result is UNSET else encoded(masked_value("output", value_of(result), []))
     entry = REGISTRY.entries.get(span.get_span_context()[:2])
     said: Fields = {}
     if entry is not None:
@@ -224,11 +224,11 @@ def set_captured(span: Span, given: Json | UnsetType, result: Json | UnsetType) 
     attributes: dict[str, AttributeValue] = {}
     if given is not UNSET and INPUT not in said:
         is_text = type(given) is str
-        attributes["input.value"] = given if is_text else orjson.dumps(given).decode()
+        attributes["input.value"] = given if is_text else given[0]
         attributes["input.mime_type"] = TEXT if is_text else JSON
     if result is not UNSET and OUTPUT not in said:
         is_text = type(result) is str
-        attributes["output.value"] = result if is_text else orjson.dumps(result).decode()
+        attributes["output.value"] = result if is_text else result[0]
         attributes["output.mime_type"] = TEXT if is_text else JSON
     if entry is not None and len(entry.attribute_names or ()) + len(attributes) > settings.in_force.max_attributes:
         pairs = [
@@ -254,6 +254,8 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         attribute = KNOWN_METADATA_KEYS.get(key) if type(key) is str else None
         if attribute is None or value is None or not (type(value) is bool or is_clean_scalar(value)):
             return None
+        if type(value) is str and "://" in value:
+            return None  # it may hold a password
         attributes[attribute] = value
     used = entry.attribute_names
     if used is None:
@@ -295,7 +297,7 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
             return None
         # A text, the usual value, is told without a call.
         if type(value) is str:
-            if len(value) > MAX_PLAIN_CHARS or not value.isascii() or "\0" in value:
+            if len(value) > MAX_PLAIN_CHARS or not value.isascii() or "\0" in value or "://" in value:
                 return None
         elif not is_clean_scalar(value):
             return None

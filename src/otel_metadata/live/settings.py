@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.masking import Mask
 
-__all__ = ["CAPTURE", "SCOPE_NAME", "VERSIONS", "LiveSettings", "current", "in_force", "use"]
+__all__ = ["CAPTURE", "MASK_CREDENTIALS", "SCOPE_NAME", "VERSIONS", "LiveSettings", "current", "in_force", "use"]
 
 CAPTURE: Final = "OTEL_PYTHON_METADATA_CAPTURE"
 """The environment variable that switches the capture of input and output off."""
+
+MASK_CREDENTIALS: Final = "OTEL_PYTHON_METADATA_MASK_CREDENTIALS"
+"""The environment variable that ends the masking of credentials."""
 
 SCOPE_NAME: Final = "otel_metadata"
 """The instrumentation scope of the spans that we open."""
@@ -48,6 +51,14 @@ def _captures() -> bool:
         return False
 
 
+def _masks_credentials() -> bool:
+    try:
+        return flag(MASK_CREDENTIALS, default=True)
+    except ConfigurationError as error:
+        REPORTER.tell("mask_credentials", f"{error} Credentials are masked.")  # as above
+        return True
+
+
 def _max_attributes() -> int:
     share = our_share(span_attribute_limit())
     return 1 << 30 if share is None else share
@@ -60,6 +71,8 @@ class LiveSettings:
 
     Attributes:
         mask: Replaces what must not leave the process; None for nothing.
+        masks_credentials: Whether values of keys that name a secret are replaced; by default what
+            `OTEL_PYTHON_METADATA_MASK_CREDENTIALS` says.
         capture: Whether observed functions capture input and output unless they say otherwise; by default what
             `OTEL_PYTHON_METADATA_CAPTURE` says.
         max_attributes: Attribute names of ours on one live span; by default our share of OpenTelemetry's limit.
@@ -67,6 +80,7 @@ class LiveSettings:
     """
 
     mask: Mask | None = None
+    masks_credentials: bool = field(default_factory=_masks_credentials)
     capture: bool = field(default_factory=_captures)
     max_attributes: int = field(default_factory=_max_attributes)
     tracer: Tracer = field(default_factory=_global_tracer)

@@ -17,6 +17,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from otel_metadata.dialects.canonical import is_field, read
 from otel_metadata.live import settings
+from otel_metadata.model.credentials import is_credential, without_credentials, without_credentials_under
 from otel_metadata.model.evaluation import Annotation, Evaluation, Source, annotation_key
 from otel_metadata.model.masking import MASK_FAILED
 from otel_metadata.model.merge import FieldName, Json, Kind, Level, json_text
@@ -33,6 +34,7 @@ __all__ = [
     "masked_value",
     "read_status",
     "span_values",
+    "without_credentials_in",
 ]
 
 Values: TypeAlias = dict[FieldName, Json]
@@ -59,7 +61,10 @@ _known_keys: Final[dict[tuple[Level, Kind], dict[str, FieldName]]] = {}
 MAX_KNOWN_KEYS: Final = 4_096
 
 KNOWN_METADATA_KEYS: Final[dict[str, str]] = {}
-"""Of the most frequent kind, a span's metadata: clean key → its attribute."""
+"""Of the most frequent kind, a span's metadata: clean key that names no secret → its attribute."""
+
+# Kinds of fields whose key says what the value is.
+_KEYED: Final = frozenset({"metadata", "attribute"})
 
 _NO_VERSION: Final = (0, 0)
 
@@ -155,7 +160,9 @@ def annotation_values(
 
 
 def masked(values: Values, notes: list[str]) -> Values:
-    """Return *values* as they may be set: through the mask in force, where there is one."""
+    """Return *values* as they may be set: without credentials, and through the mask in force, where there is one."""
+    if settings.in_force.masks_credentials:
+        values = {name: without_credentials_in(name, value) for name, value in values.items()}
     if settings.in_force.mask is None:
         return values
     kept: Values = {}
@@ -168,6 +175,11 @@ def masked(values: Values, notes: list[str]) -> Values:
         else:
             kept[level, kind, key] = masked_value(f"{kind}.{key}" if key else kind, value, notes)
     return kept
+
+
+def without_credentials_in(name: FieldName, value: Json) -> Json:
+    """Return the value of a field without credentials: see `model.credentials`."""
+    return without_credentials_under(name[2], value) if name[1] in _KEYED else without_credentials(value)
 
 
 def masked_value(path: str, value: Json, notes: list[str]) -> Json:
@@ -200,7 +212,7 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
                 continue
             if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
                 known[key] = name
-                if kind == "metadata" and level == "span":
+                if kind == "metadata" and level == "span" and not is_credential(key):
                     KNOWN_METADATA_KEYS[key] = f"metadata.{key}"
         values[name] = value if is_clean_scalar(value) else clean(value, notes, f"{kind}.{name[2]}")
     if spelled:

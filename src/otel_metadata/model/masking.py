@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, final
 
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.model.credentials import MASKED, folded
 from otel_metadata.model.merge import Json
 
 __all__ = ["MASKED", "MASK_FAILED", "Mask", "Masking"]
@@ -18,7 +19,6 @@ Mask: TypeAlias = Callable[[str, Json], Json]
 """(path, value) → what to keep of it. The path is the kind and key of the field: `"metadata.email"`, `"input"`,
 `"tag"`, `"evaluation.Correctness"`; the value is JSON and may be nested."""
 
-MASKED: Final = "<masked>"
 MASK_FAILED: Final = "<masked: the mask failed>"
 
 
@@ -26,8 +26,9 @@ MASK_FAILED: Final = "<masked: the mask failed>"
 class Masking:
     """Rules by key and by pattern, as one `Mask`.
 
-    Keys are compared case-insensitively at every depth, and with `-` and `_` as one; patterns are searched in every
-    text and only what they match is replaced.
+    Keys are compared at every depth without case and separators, so that `api_key` is also `API-Key` and `apiKey`;
+    patterns are searched in every text and only what they match is replaced. Credentials are masked besides, by
+    default: these rules come on top.
 
     Example:
         >>> mask = Masking(keys=["api_key"], patterns=[r"sk-[a-z0-9]+"])
@@ -46,12 +47,13 @@ class Masking:
             if isinstance(given, str):
                 # Its letters would be taken for rules, and nothing that was meant would be masked.
                 raise ConfigurationError(setting, given, "a list of texts")
-        self._keys = frozenset(_folded(key) for key in keys)
+        # A key of separators alone is nothing without them.
+        self._keys = frozenset(folded(key) for key in keys) - {""}
         self._patterns = [re.compile(pattern) for pattern in patterns]
 
     def __call__(self, path: str, value: Json) -> Json:
         """Return *value* with what the rules name replaced by `MASKED`."""
-        if _folded(path.partition(".")[2]) in self._keys:
+        if folded(path.partition(".")[2]) in self._keys:
             return MASKED
         return self._masked(value)
 
@@ -63,9 +65,5 @@ class Masking:
         if isinstance(value, list):
             return [self._masked(item) for item in value]
         if isinstance(value, dict):
-            return {key: MASKED if _folded(key) in self._keys else self._masked(item) for key, item in value.items()}
+            return {key: MASKED if folded(key) in self._keys else self._masked(item) for key, item in value.items()}
         return value
-
-
-def _folded(key: str) -> str:
-    return key.casefold().replace("-", "_")

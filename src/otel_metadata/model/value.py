@@ -1,31 +1,37 @@
 """The bounded clean-up: any Python value becomes JSON, and no value can harm the application or its batch.
 
-This module decides what a value looks like once it is ours. It is run once, before a value is set, spooled or sent.
+This module decides what a value looks like once it is ours, and what is left out when it is too much. It is run once,
+before a value is set, spooled or sent. What an object holds is read by `contents`.
 
 Why so strict (OpenTelemetry SDK 1.45.2, 20,000 hostile values): 4,593 made `Span.set_attribute` raise into the
 application; 32 nested maps make a receiver refuse the whole batch; one lone surrogate loses it. So only exact builtin
-types come out, with bounds on depth, nodes and text; no `str(value)` of a type we do not know, because `__str__` is
-somebody's code; and what is replaced leaves a mark in the value and a note with the update.
+types come out, with bounds on depth, nodes and text; no code of the application's types runs, because it may query a
+database or raise; and what is replaced or left out leaves a mark in the value and a note with the update.
 """
 
 from __future__ import annotations
 
 import base64
-import dataclasses
-import datetime as dt
-import decimal
 import enum
 import itertools
 import math
-import pathlib
-import uuid
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, TypeAlias, cast, final
 
+import orjson
+
+from otel_metadata.model.contents import OPAQUE, Instead, Opaque, Parts, contents, enum_value, named_tuple, type_name
 from otel_metadata.model.merge import Json, json_text
-from otel_metadata.model.span_ref import SpanRef
 
-__all__ = ["CAPTURE_LIMITS", "METADATA_LIMITS", "STORE_LIMITS", "Limits", "clean", "clean_key", "is_clean_scalar"]
+__all__ = [
+    "CAPTURE_LIMITS",
+    "METADATA_LIMITS",
+    "STORE_LIMITS",
+    "Limits",
+    "clean",
+    "clean_key",
+    "is_clean_scalar",
+    "is_cut",
+]
 
 
 @final
@@ -67,7 +73,16 @@ _INT64_MAX: Final = (1 << 63) - 1
 _MAX_INT_TEXT_BITS: Final = 2_048
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _CUT: Final = "<cut>"
+_BYTES: Final[tuple[Any, ...]] = (bytes, bytearray, memoryview)
 _ITERABLES: Final[tuple[Any, ...]] = (list, tuple, set, frozenset)
+_BUILTIN_CONTAINERS: Final = (dict, *_ITERABLES)
+
+# When there is too much: of every text so much stays in any case, and a list or dict keeps room for its mark.
+_SHORT: Final = 256
+_MARK_CHARS: Final = 32
+# So many values of one item are kept whole or not at all: a row, a message.
+_WHOLE: Final = 32
+_IMAGE_HEAD: Final = 128
 
 
 def is_clean_scalar(value: object) -> bool:
@@ -89,12 +104,15 @@ def clean(value: object, notes: list[str], path: str, limits: Limits = METADATA_
     """Return the JSON form of *value*; never raises an `Exception`.
 
     Exact and in range: returned as it is. Known types (datetime, UUID, Enum, Decimal, Path, set, tuple, bytes,
-    dataclass, pydantic model, numpy scalar or array, any Mapping): their JSON form. NaN, infinities, integers beyond
-    64 bits: text. Lone surrogates and NUL: U+FFFD. Cycles, too deep, too many, too long, and every other type: a marked
-    substitute such as `"<cycle>"`, with a note.
+    dataclass, attrs, msgspec, pydantic, named tuple, exception, numpy scalar or array, ...): their JSON form, read
+    without running their code (`contents`). NaN, infinities, integers beyond 64 bits: text. Lone surrogates and NUL:
+    U+FFFD. Cycles, too deep, and every other type: a marked substitute such as `"<Session>"`, with a note.
+
+    Too many values or characters: what is small stays, what is large is cut and marked where it was cut: a list ends
+    with `"<1,667 more>"`, a dict with that under the key `"<cut>"`, a text with `<cut>`.
 
     Args:
-        value: Anything. Read once; a later change of it by the caller has no effect.
+        value: Anything. A later change of it by the caller has no effect.
         notes: Gets one sentence for each change, naming *path* and types, never values.
         path: What the value is, for the notes: `"metadata.customer"`.
         limits: See `Limits`.
@@ -109,14 +127,32 @@ def clean(value: object, notes: list[str], path: str, limits: Limits = METADATA_
             for key, item in copy.items()
         ):
             return copy
-    return _Cleaner(notes, limits).clean(value, path)
+    told = len(notes)
+    try:
+        return cast("Json", _Cleaner(notes, limits).clean(value, (None, path)))
+    except _TooMuchError:
+        del notes[told:]
+    return _SharingCleaner(notes, limits).shared(value, (None, path))
 
 
 def clean_key(key: object, notes: list[str], path: str) -> str:
     """Return the text form of a metadata key: at most 256 characters, not empty, without lone surrogates."""
     if type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and key.isascii() and "\0" not in key:
         return key
-    return _Cleaner(notes, METADATA_LIMITS).key(key, path)
+    return _Cleaner(notes, METADATA_LIMITS).key(key, (None, path))
+
+
+def is_cut(note: str) -> bool:
+    """Whether a note says that a part of the value is missing because it was too much."""
+    return ": cut" in note
+
+
+_Path: TypeAlias = "tuple[_Path | None, object]"
+"""The path above, and a key or index: put together only for a note."""
+
+
+class _TooMuchError(Exception):
+    """The value is beyond a limit: what is kept of it has to be shared out."""
 
 
 class _Cleaner:
@@ -133,141 +169,154 @@ class _Cleaner:
         self._chars = limits.total_chars
         self._open: set[int] = set()
 
-    def clean(self, value: object, path: str, depth: int = 0) -> Json:
+    def clean(self, value: object, path: _Path, depth: int = 0, floor: int = 0) -> Any:
+        """Return the JSON form of *value*, and leave *floor* nodes for what comes after it."""
         try:
-            return self._clean(value, path, depth)
-        except Exception as error:  # noqa: BLE001 # foreign code runs in here: properties, model_dump, metaclasses
-            return self._mark(path, f"unreadable {_type_name(value)}", f"reading it raised {_type_name(error)}")
+            return self._clean(value, path, depth, floor)
+        except _TooMuchError:
+            raise
+        except Exception as error:  # noqa: BLE001 # a value may be broken in every way
+            return self._mark(path, f"unreadable {type_name(value)}", f"reading it raised {type_name(error)}")
 
-    def key(self, key: object, path: str) -> str:
+    def key(self, key: object, path: _Path) -> str:
         try:
             text = self._key_text(key, path)
-        except Exception:  # noqa: BLE001 # the value of an Enum is foreign code
-            text = f"<unreadable {_type_name(key)}>"
-            self._note(path, f"a key of type {_type_name(key)} could not be read")
+        except Exception:  # noqa: BLE001 # as above
+            text = f"<unreadable {type_name(key)}>"
+            self._note(path, f"a key of type {type_name(key)} could not be read")
         if not text:
             self._note(path, "an empty key became <empty>")
             text = "<empty>"
-        return self._text(text, path, MAX_KEY_CHARS)
+        return self._fit(self._cut(text, path, MAX_KEY_CHARS), path)
 
-    def _key_text(self, key: object, path: str) -> str:
+    def _key_text(self, key: object, path: _Path) -> str:
         if issubclass(type(key), enum.Enum):
-            key = key.value  # type: ignore[attr-defined] # every Enum has it
+            key = enum_value(key)
         kind = type(key)
         if issubclass(kind, str):
             return str.__str__(key)
         if key is None or kind is bool or kind is int or kind is float:
-            self._note(path, f"a key of type {_type_name(key)} became text")
+            self._note(path, f"a key of type {type_name(key)} became text")
             if is_clean_scalar(key):
                 return json_text(key)  # type: ignore[arg-type] # is_clean_scalar has decided
             return _float_text(key) if kind is float else _integer_text(key)  # type: ignore[arg-type] # one of the two
-        self._note(path, f"a key of type {_type_name(key)} became <{_type_name(key)}>")
-        return f"<{_type_name(key)}>"
+        if kind is bytes and len(key) <= MAX_KEY_CHARS:  # type: ignore[arg-type] # the exact type was just tested
+            # As header names are written; under one substitute for all, a mask would not know them.
+            self._note(path, "a key of type bytes became text")
+            return bytes.decode(key, "utf-8", "replace")  # type: ignore[arg-type] # the same
+        self._note(path, f"a key of type {type_name(key)} became <{type_name(key)}>")
+        return f"<{type_name(key)}>"
 
-    def _clean(self, value: object, path: str, depth: int) -> Json:
+    def _clean(self, value: object, path: _Path, depth: int, floor: int) -> Any:
         kind = type(value)
         self._nodes -= 1
         if self._nodes < 0:
-            return self._mark(path, "too many values", f"more than {self._limits.nodes} values")
+            raise _TooMuchError
+        return self._form(value, kind, path, depth, floor)
+
+    def _form(self, value: object, kind: type, path: _Path, depth: int, floor: int) -> Any:
         if value is None or kind is bool:
-            return value  # type: ignore[return-value] # None or an exact bool
+            return value
         if issubclass(kind, enum.Enum):
-            return self.clean(value.value, path, depth)  # type: ignore[attr-defined] # every Enum has it
+            inner = enum_value(value)
+            return (
+                self._form(inner, type(inner), path, depth, floor) if inner is not value else self._unknown(value, path)
+            )
         if issubclass(kind, str):
-            return self._text(str.__str__(value), path, self._limits.text_chars)
+            return self._text(str.__str__(value), path)
         if issubclass(kind, int):
             return self._integer(int.__int__(value), path)  # type: ignore[arg-type] # a subclass of int
         if issubclass(kind, float):
             return self._float(float.__float__(value), path)  # type: ignore[arg-type] # a subclass of float
-        for base in (bytes, bytearray, memoryview):
+        for base in _BYTES:
             if issubclass(kind, base):
                 return self._bytes(value, base, path)
-        for known, form in _TEXT_FORMS:
-            if issubclass(kind, known):
-                # str() and isoformat() of a subclass may return a subclass of str, or anything.
-                return self._text(str.__str__(form(value)), path, self._limits.text_chars)
-        return self._container(value, kind, path, depth)
-
-    def _container(self, value: object, kind: type, path: str, depth: int) -> Json:
         if id(value) in self._open:
             return self._mark(path, "cycle", "it contains itself")
-        if depth >= self._limits.depth:
-            return self._mark(path, "too deep", f"more than {self._limits.depth} levels")
         self._open.add(id(value))
         try:
-            if issubclass(kind, dict):
-                return self._mapping(dict.items(value), path, depth)  # type: ignore[arg-type] # a subclass of dict
-            for base in _ITERABLES:
-                if issubclass(kind, base):
-                    # The base type's own iterator: that of a subclass is foreign code.
-                    items = self._sequence(base.__iter__(value), path, depth)
-                    return items if base in {list, tuple} else sorted(items, key=json_text)
-            return self._object(value, kind, path, depth)
+            return self._container(value, kind, path, depth, floor)
         finally:
             self._open.discard(id(value))
 
-    def _object(self, value: Any, kind: type, path: str, depth: int) -> Json:
-        if dataclasses.is_dataclass(kind):
-            # A field(init=False) may not be there yet.
-            names = [field.name for field in dataclasses.fields(kind) if hasattr(value, field.name)]
-            pairs = ((name, getattr(value, name)) for name in names)
-            return self._mapping(pairs, path, depth)
-        if hasattr(kind, "model_dump") and hasattr(kind, "model_fields"):
-            return self.clean(value.model_dump(mode="python"), path, depth)
-        if kind.__module__.partition(".")[0] == "numpy" and hasattr(kind, "tolist"):
-            if value.size > self._nodes:
-                return self._mark(path, f"numpy array of {int(value.size)} values", f"more than {self._limits.nodes}")
-            plain = value.tolist()
-            if type(plain) is kind:  # A longdouble has no Python equivalent and returns itself.
-                return self._mark(
-                    path, _type_name(value), f"a {_type_name(value)} has no JSON form here; convert it first"
-                )
-            return self.clean(plain, path, depth)
-        if issubclass(kind, Mapping):
-            return self._mapping(value.items(), path, depth)
-        return self._mark(path, _type_name(value), f"a {_type_name(value)} has no JSON form here; convert it first")
+    def _container(self, value: Any, kind: type, path: _Path, depth: int, floor: int) -> Any:
+        if issubclass(kind, dict):
+            return self._parts(Parts(dict.items(value), dict.__len__(value), is_mapping=True), path, depth, floor)
+        for base in _ITERABLES:
+            if issubclass(kind, base):
+                fields = named_tuple(value, kind) if base is tuple and kind is not tuple else None
+                if fields is not None:
+                    return self._parts(fields, path, depth, floor)
+                # The base type's own iterator: that of a subclass is foreign code.
+                is_set = base is set or base is frozenset
+                return self._parts(Parts(base.__iter__(value), base.__len__(value), is_set=is_set), path, depth, floor)
+        found = contents(value, kind, self._limits.nodes)
+        if isinstance(found, str):
+            return self._text(found, path)
+        if isinstance(found, Instead):
+            return self._form(found.value, type(found.value), path, depth, floor)
+        if isinstance(found, Opaque):
+            return self._unknown(value, path, found)
+        return self._parts(found, path, depth, floor)
 
-    def _mapping(self, items: Iterable[tuple[object, object]], path: str, depth: int) -> dict[str, Json]:
-        # One C call takes the snapshot, so a thread that changes the dict meanwhile cannot break the iteration.
-        snapshot = list(itertools.islice(items, self._nodes + 1))
+    def _unknown(self, value: object, path: _Path, what: Opaque = OPAQUE) -> str:
+        kind = type_name(value)
+        return self._mark(path, what.name or kind, what.why or f"a {kind} has no JSON form here; convert it first")
+
+    def _parts(self, parts: Parts, path: _Path, depth: int, floor: int) -> Any:
+        if depth >= self._limits.depth:
+            return self._mark(path, "too deep", f"more than {self._limits.depth} levels")
+        return (self._mapping if parts.is_mapping else self._sequence)(parts, path, depth, floor)
+
+    def _mapping(self, parts: Parts, path: _Path, depth: int, _: int) -> Any:
+        if parts.size > self._nodes:
+            raise _TooMuchError
         result: dict[str, Json] = {}
-        for key, value in snapshot:
-            if self._nodes <= 0 or self._chars <= 0:
-                self._note(
-                    path, f"cut: more than {self._limits.nodes} values, or {self._limits.total_chars} characters"
-                )
-                break
-            if (
-                type(key) is str
-                and 0 < len(key) <= min(MAX_KEY_CHARS, self._chars)
-                and key.isascii()
-                and "\0" not in key
-            ):
-                text = key
-                self._chars -= len(text)
-            else:
-                text = self.key(key, path)
-            if text in result:
-                self._note(path, "two keys are the same as text; the later one stands")
-            result[text] = self.clean(value, f"{path}.{text}", depth + 1)
+        # One C call takes the snapshot, so a thread that changes the dict meanwhile cannot break the iteration.
+        for key, value in list(itertools.islice(parts.items, self._nodes + 1)):
+            text = self._new_key(key, result, path)
+            result[text] = self.clean(value, (path, text), depth + 1)
         return result
 
-    def _sequence(self, items: Iterable[object], path: str, depth: int) -> list[Json]:
-        snapshot = list(itertools.islice(items, self._nodes + 1))
-        result: list[Json] = []
-        for value in snapshot:
-            if self._nodes <= 0:
-                self._note(path, f"cut after {self._limits.nodes} values")
-                break
-            result.append(self.clean(value, path, depth + 1))
-        return result
+    def _new_key(self, key: object, result: dict[str, Json], path: _Path) -> str:
+        if type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and key.isascii() and "\0" not in key:
+            text = key
+        else:
+            text = self.key(key, path)
+        self._take(len(text))
+        if text in result:
+            self._note(path, "two keys are the same as text; the later one stands")
+        return text
 
-    def _text(self, text: str, path: str, limit: int) -> str:
-        limit = min(limit, self._chars)
-        if len(text) > limit:
-            self._note(path, f"cut from {len(text)} to {limit} characters")
-            text = f"{text[: limit - len(_CUT)]}{_CUT}" if limit >= len(_CUT) else text[:limit]
-        self._chars -= len(text)
+    def _sequence(self, parts: Parts, path: _Path, depth: int, _: int) -> Any:
+        if parts.size > self._nodes:
+            raise _TooMuchError
+        snapshot = list(itertools.islice(parts.items, self._nodes + 1))
+        items = [self.clean(value, (path, index), depth + 1) for index, value in enumerate(snapshot)]
+        return sorted(items, key=json_text) if parts.is_set else items
+
+    def _take(self, chars: int) -> None:
+        self._chars -= chars
+        if self._chars < 0:
+            raise _TooMuchError
+
+    def _text(self, text: str, path: _Path) -> Any:
+        return self._short_text(text, path, self._limits.text_chars)
+
+    def _short_text(self, text: str, path: _Path, limit: int) -> str:
+        text = self._cut(text, path, limit)
+        self._take(len(text))
+        return self._fit(text, path)
+
+    def _cut(self, text: str, path: _Path, limit: int) -> str:
+        if len(text) <= limit:
+            return text
+        if _is_image(text):
+            limit = min(limit, _IMAGE_HEAD)  # A part of an image is no image.
+        self._note(path, f"cut from {len(text)} to {limit} characters")
+        return _with_mark(text, limit)
+
+    def _fit(self, text: str, path: _Path) -> str:
         if "\0" in text:
             self._note(path, "NUL characters became U+FFFD")
             text = text.replace("\0", _REPLACEMENT)
@@ -277,26 +326,31 @@ class _Cleaner:
             text.encode()
         except UnicodeEncodeError:
             self._note(path, "lone surrogates became U+FFFD")
-            return "".join(_REPLACEMENT if "\ud800" <= char <= "\udfff" else char for char in text)
+            return _without_surrogates(text)
         return text
 
-    def _integer(self, number: int, path: str) -> Json:
+    def _integer(self, number: int, path: _Path) -> Any:
         if _INT64_MIN <= number <= _INT64_MAX:
             return number
         self._note(path, "an integer beyond 64 bits became text")
-        return self._text(_integer_text(number), path, self._limits.text_chars)
+        return self._text(_integer_text(number), path)
 
-    def _float(self, number: float, path: str) -> Json:
+    def _float(self, number: float, path: _Path) -> Any:
         if math.isfinite(number):
             return number
         self._note(path, f"{_float_text(number)} became text")
-        return self._text(_float_text(number), path, self._limits.text_chars)
+        return self._text(_float_text(number), path)
 
-    def _bytes(self, value: Any, base: Any, path: str) -> Json:  # bytes, bytearray or memoryview, and its class
+    def _bytes(self, value: Any, base: Any, path: _Path) -> Any:  # bytes, bytearray or memoryview, and its class
+        return self._short_text(
+            self._decoded(value, base, path, self._limits.text_chars), path, self._limits.text_chars
+        )
+
+    def _decoded(self, value: Any, base: Any, path: _Path, limit: int) -> str:
         # The base type's own methods: those of a subclass are foreign code. More than the limit is not read at all.
         size = base.__len__(value)
-        head = bytes(base.__getitem__(value, slice(self._limits.text_chars)))
-        is_cut = size > self._limits.text_chars
+        head = bytes(base.__getitem__(value, slice(limit)))
+        is_cut = size > limit
         try:
             text = head.decode()
         except UnicodeDecodeError as error:
@@ -305,22 +359,225 @@ class _Cleaner:
             else:
                 self._note(path, "bytes became base64 text")
                 # Three bytes are four characters.
-                room = (self._limits.text_chars - len(_CUT)) // 4 * 3
+                room = max(limit - len(_CUT), 0) // 4 * 3
                 is_cut = is_cut or len(head) > room
                 text = base64.b64encode(head[:room]).decode()
         if is_cut:
             self._note(path, f"cut from {size} bytes")
-            text = f"{text[: self._limits.text_chars - len(_CUT)]}{_CUT}"
-        return self._text(text, path, self._limits.text_chars)
+            text = f"{text[: max(limit - len(_CUT), 0)]}{_CUT}"[:limit]
+        return text
 
-    def _mark(self, path: str, what: str, why: str) -> str:
+    def _mark(self, path: _Path, what: str, why: str) -> str:
         self._note(path, f"became <{what}>: {why}")
-        return self._text(f"<{what}>", path, self._limits.text_chars)
+        return self._short_text(f"<{what}>", path, self._limits.text_chars)
 
-    def _note(self, path: str, what: str) -> None:
-        # A hostile value can make one note a node; the first sixteen tell the story.
-        if len(self._notes) < 16:
-            self._notes.append(f"{path[:MAX_KEY_CHARS]}: {what}")
+    def _note(self, path: _Path, what: str) -> None:
+        # A hostile value can make one note a node; the first sixteen tell the story, if there is room for a cut.
+        note = f"{_path_text(path)}: {what}"
+        if len(self._notes) < (16 if is_cut(note) else 14) and note not in self._notes:
+            self._notes.append(note)
+
+
+@final
+class _Long:
+    """A text or bytes of which it is not known yet how much stays.
+
+    Attributes:
+        value: The text or bytes.
+        base: The builtin class of it.
+        path: What it is, for the notes.
+        wanted: Characters that it would take.
+        room: Characters that it gets.
+    """
+
+    __slots__ = ("base", "path", "room", "value", "wanted")
+
+    def __init__(self, value: Any, base: Any, path: _Path, wanted: int, room: int) -> None:
+        self.value = value
+        self.base = base
+        self.path = path
+        self.wanted = wanted
+        self.room = room
+
+
+@final
+class _SharingCleaner(_Cleaner):
+    """A clean-up of a value that is beyond a limit: what is small stays, and what is large shares the rest.
+
+    Values: a dict keeps its small parts first, and its large ones share what is left; a list keeps its items in their
+    order, none of them takes more than half of what is left, and small ones (rows, messages) are kept whole or not at
+    all. Characters: every text keeps its beginning, and the long ones share the rest evenly, so the shorter ones among
+    them stay whole. An image (a `data:` URL) that does not fit whole keeps its head only.
+    """
+
+    def __init__(self, notes: list[str], limits: Limits) -> None:
+        super().__init__(notes, limits)
+        self._long: list[_Long] = []
+        # With the tight limits of a test they are smaller.
+        self._short = max(min(_SHORT, limits.total_chars // 8), 8)
+        self._mark_chars = min(_MARK_CHARS, limits.total_chars // 8)
+
+    def shared(self, value: object, path: _Path) -> Json:
+        """Return the JSON form of *value*, within every limit."""
+        result = self.clean(value, path)
+        self._share_out()
+        return cast("Json", self._finished(result))
+
+    def _mapping(self, parts: Parts, path: _Path, depth: int, floor: int) -> Any:
+        room = self._nodes - floor
+        # What is small is sought among the first, so that the search costs no more than what is kept.
+        pairs = list(itertools.islice(parts.items, 8 * max(room, 0) + 64))
+        size = max(parts.size, len(pairs))
+        if size and room < 1:
+            return self._more(size, path, is_counted=True)
+        kept: dict[int, tuple[str, Any]] = {}
+        names: dict[str, Json] = {}
+        for done, at in enumerate(sorted(range(len(pairs)), key=lambda at: _least(pairs[at][1]))):
+            key, value = pairs[at]
+            below = self._floor(value, size - done, floor, depth, share_of=size - done)
+            text = "" if below is None else self.key(key, path)
+            if below is None or len(text) > self._chars - self._short - self._mark_chars * (depth + 1):
+                break
+            self._new_key(text, names, path)
+            names[text] = None
+            kept[at] = text, self.clean(value, (path, text), depth + 1, below)
+        result = dict(kept[at] for at in sorted(kept))
+        if len(kept) < size and self._chars > len(_CUT):
+            self._chars -= len(_CUT)
+            result[_CUT] = self._more(size - len(kept), path)
+        return result
+
+    def _sequence(self, parts: Parts, path: _Path, depth: int, floor: int) -> Any:
+        room = self._nodes - floor
+        items = list(itertools.islice(parts.items, max(room, 0) + 1))
+        size = max(parts.size, len(items))
+        if size and room < 1:
+            return self._more(size, path, is_counted=True)
+        result: list[Any] = []
+        for index, value in enumerate(items):
+            below = self._floor(value, size - index, floor, depth, share_of=2)
+            if below is None:
+                break
+            result.append(self.clean(value, (path, index), depth + 1, below))
+        if parts.is_set:
+            result.sort(key=_set_order)
+        if len(result) < size:
+            result.append(self._more(size - len(result), path))
+        return result
+
+    def _floor(self, value: object, left: int, floor: int, depth: int, *, share_of: int) -> int | None:
+        """Return how many nodes *value* must leave for what comes after it; None when there is no room for it.
+
+        Args:
+            value: The next part of a container.
+            left: How many parts it has from this one on.
+            floor: How many nodes the container must leave.
+            depth: The container's.
+            share_of: Of what is left, a large value may take this part.
+        """
+        room = self._nodes - floor
+        if self._chars < self._short + self._mark_chars * (depth + 1):
+            return None
+        if left == 1:
+            return floor
+        least = _least(value)
+        if room < 2 or room - 1 < least <= _WHOLE:  # one for it, one for the mark
+            return None
+        return floor + room - min(max(room // share_of, least), room - 1)
+
+    def _more(self, count: int, path: _Path, *, is_counted: bool = False) -> str:
+        self._nodes -= not is_counted
+        self._note(path, f"cut: more than {self._limits.nodes} values, or {self._limits.total_chars} characters")
+        return self._short_text(f"<{count:,} more>", path, self._limits.text_chars)
+
+    def _take(self, chars: int) -> None:
+        self._chars -= chars
+
+    def _short_text(self, text: str, path: _Path, limit: int) -> str:
+        return super()._short_text(text, path, min(limit, max(self._chars, 0)))
+
+    def _text(self, text: str, path: _Path) -> Any:
+        if len(text) <= self._short:
+            return super()._text(text, path)
+        return self._later(text, str, path, len(text))
+
+    def _bytes(self, value: Any, base: Any, path: _Path) -> Any:
+        size = base.__len__(value)
+        if size <= self._short // 2:
+            return super()._bytes(value, base, path)
+        return self._later(value, base, path, size * 4 // 3 + _MARK_CHARS)  # as much as it takes as base64
+
+    def _later(self, value: Any, base: Any, path: _Path, size: int) -> _Long:
+        wanted = min(size, self._limits.text_chars)
+        one = _Long(value, base, path, wanted, min(self._short, wanted, max(self._chars, 0)))
+        self._chars -= one.room
+        self._long.append(one)
+        return one
+
+    def _share_out(self) -> None:
+        """Give the long texts what is left: evenly to texts, then to images as long as they stay whole."""
+        rest = max(self._chars, 0)
+        texts = [one for one in self._long if not _is_image(one.value)]
+        for count, one in enumerate(sorted(texts, key=lambda one: one.wanted - one.room)):
+            more = min(one.wanted - one.room, rest // (len(texts) - count))
+            one.room += more
+            rest -= more
+        images = [one for one in self._long if _is_image(one.value)]
+        for one in sorted(images, key=lambda one: len(one.value)):
+            missing = len(one.value) - one.room
+            if len(one.value) <= one.wanted and missing <= rest:
+                one.room += missing
+                rest -= missing
+
+    def _finished(self, value: Any) -> Any:
+        if type(value) is _Long:
+            text = value.value
+            if value.base is not str:
+                text = self._decoded(text, value.base, value.path, value.room)
+            return self._fit(self._cut(text, value.path, value.room), value.path)
+        if type(value) is list:
+            return [self._finished(item) for item in value]
+        if type(value) is dict:
+            return {key: self._finished(item) for key, item in value.items()}
+        return value
+
+
+def _set_order(item: Any) -> bytes:
+    return orjson.dumps(item, default=_beginning, option=orjson.OPT_SORT_KEYS)
+
+
+def _beginning(long: _Long) -> str:
+    """Return what a set is sorted by. Not called for values of the application."""
+    head = long.value[:_SHORT]
+    return _without_surrogates(head) if long.base is str else repr(bytes(head))
+
+
+def _least(value: object) -> int:
+    """Return how many values *value* is at the least, as far as its builtin class tells."""
+    kind = type(value)
+    return 1 + len(value) if any(kind is one for one in _BUILTIN_CONTAINERS) else 1  # type: ignore[arg-type] # one of these
+
+
+def _is_image(value: object) -> bool:
+    return type(value) is str and value.startswith("data:")
+
+
+def _with_mark(text: str, limit: int) -> str:
+    """Return the beginning of a text with the mark that something is missing, *limit* characters in all."""
+    return f"{text[: limit - len(_CUT)]}{_CUT}" if limit >= len(_CUT) else text[:limit]
+
+
+def _without_surrogates(text: str) -> str:
+    return "".join(_REPLACEMENT if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
+def _path_text(path: _Path) -> str:
+    keys: list[str] = []
+    above: _Path | None = path
+    while above is not None:
+        above, key = above
+        keys.append(str(key))
+    return ".".join(reversed(keys))[:MAX_KEY_CHARS]
 
 
 def _integer_text(number: int) -> str:
@@ -331,21 +588,3 @@ def _integer_text(number: int) -> str:
 
 def _float_text(number: float) -> str:
     return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"  # noqa: PLR0124 # NaN is the float that differs from itself
-
-
-def _type_name(value: object) -> str:
-    try:
-        name = type.__dict__["__name__"].__get__(type(value))
-        return str.__str__(name)[:100].encode("ascii", "replace").decode()
-    except Exception:  # noqa: BLE001 # a metaclass may do anything
-        return "object"
-
-
-_TEXT_FORMS: Final[tuple[tuple[type | tuple[type, ...], Callable[[Any], str]], ...]] = (
-    ((dt.datetime, dt.date, dt.time), lambda value: value.isoformat()),
-    (dt.timedelta, str),
-    (uuid.UUID, str),
-    (decimal.Decimal, str),
-    (pathlib.PurePath, str),
-    (SpanRef, lambda ref: ref.to_traceparent()),
-)

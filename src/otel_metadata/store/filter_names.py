@@ -29,8 +29,7 @@ _NAMES: Final[Mapping[str, Subject]] = {
     # As the frames of Arize and Phoenix have them.
     "context.trace_id": Subject("span", "trace_id"),
     "context.span_id": Subject("span", "span_id"),
-    "span_kind": Subject("span", "span_kind"),
-    "model": Subject("span", "model"),
+    "span_kind": Subject("span", "attribute", "openinference.span.kind"),
 }
 
 TAGS: Final[Mapping[str, Level]] = {"tags": "span", "trace.tags": "trace"}

@@ -1,0 +1,186 @@
+"""A captured value as one text, made while the application waits.
+
+This module decides what is encoded at once and what is cleaned first. Captured input and output end as JSON text on a
+span. So what is JSON already, within the limits, and tells no credential, is looked at once and encoded by one C call;
+everything else is cleaned (`value`), freed of credentials, and encoded then. The result is the same either way.
+
+The look comes first, and `orjson` gets no `default`: that would be Python code in the middle of the C call, and when
+another thread changes a list or dict meanwhile, orjson 3 reads freed memory and the process dies (tried with 3.13).
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from math import isfinite
+from typing import Any, Final, TypeAlias, cast
+
+import orjson
+
+from otel_metadata.model.credentials import is_credential, without_credentials
+from otel_metadata.model.merge import Json
+from otel_metadata.model.value import CAPTURE_LIMITS, MAX_KEY_CHARS, clean, is_clean_scalar
+
+__all__ = ["Snapshot", "encoded", "snapshot", "value_of"]
+
+Snapshot: TypeAlias = str | tuple[str]
+"""A text as it is, or the JSON of any other value as a tuple of one: the very text that stands on the span."""
+
+# Nothing of a class of the application's is read by orjson.
+_EXACT_TYPES: Final = (
+    orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+)
+
+# What is at most as long as one text may be has no text that is too long.
+_MAX_CHARS: Final = CAPTURE_LIMITS.text_chars
+_MAX_INT: Final = (1 << 63) - 1
+_MIN_INT: Final = -(1 << 63)
+# From so many parts on, a C call for all costs less than a step of a loop for each.
+_MANY: Final = 8
+_DICTS: Final = {dict}
+_TEXTS: Final = {str}
+_FLOATS: Final = {float}
+# A user and password of a URL are not longer, nor are there more of these before a value is cleaned instead.
+_MAX_URL_USER: Final = 1_400
+_MAX_LOOKS: Final = 32
+
+# Keys that were found fit, with credentials masked and not: the keys of an application are few, and come again.
+_fit_keys: Final[tuple[set[str], set[str]]] = (set(), set())
+MAX_FIT_KEYS: Final = 4_096
+
+
+def snapshot(value: object, notes: list[str], path: str, *, masks_credentials: bool) -> Snapshot:
+    """Return *value* as text or JSON; a later change of it has no effect.
+
+    Args:
+        value: Anything.
+        notes: As for `clean`.
+        path: As for `clean`.
+        masks_credentials: Whether credentials are replaced.
+    """
+    kind = type(value)
+    if kind is dict or kind is list or kind is tuple:
+        try:
+            if _is_plain([value], _fit_keys[masks_credentials], masks_credentials=masks_credentials):
+                text = orjson.dumps(value, option=_EXACT_TYPES)
+                if len(text) <= _MAX_CHARS and not (masks_credentials and _tells_url(text)):
+                    return (text.decode(),)
+        except (TypeError, RuntimeError):
+            pass  # what orjson refuses (a lone surrogate), or what another thread has changed meanwhile
+    elif is_clean_scalar(value) and not (kind is str and "://" in value):  # type: ignore[operator] # the exact type was just tested
+        return encoded(value)  # type: ignore[arg-type] # is_clean_scalar has decided
+    cleaned = clean(value, notes, path, CAPTURE_LIMITS)
+    return encoded(without_credentials(cleaned) if masks_credentials else cleaned)
+
+
+def encoded(value: Json) -> Snapshot:
+    """Return a clean value as text or JSON."""
+    return value if type(value) is str else (orjson.dumps(value).decode(),)
+
+
+def value_of(taken: Snapshot) -> Json:
+    """Return the value again."""
+    return taken if type(taken) is str else cast("Json", orjson.loads(taken[0]))
+
+
+def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
+    """Whether containers hold nothing but JSON of exact builtin types, within the limits and without telling keys.
+
+    Level by level, so that the depth is counted and no call is made for a part. No code of the application runs: types
+    are compared before anything is asked of a value. Rows and vectors are told by C calls, the few parts of other
+    values in loops, one for dicts and one for lists, for what a call would cost.
+    """
+    nodes = CAPTURE_LIMITS.nodes - len(level)
+    chars = _MAX_CHARS
+    for _ in range(CAPTURE_LIMITS.depth):
+        nodes -= sum(map(len, level))
+        if nodes < 0:
+            return False
+        if len(level) > _MANY and {*map(type, level)} == _DICTS:
+            # A set of keys is made with the hashes that the dicts have; theirs are not called.
+            keys = set().union(*level)
+            if not (keys <= fit or all(_is_fit(key, fit, masks=masks_credentials) for key in keys)):
+                return False
+            level = ([*chain.from_iterable(map(dict.values, level))],)
+        below: list[Any] = []
+        for part in level:
+            if type(part) is dict:
+                for key, item in part.items():
+                    if type(key) is not str or (key not in fit and not _is_fit(key, fit, masks=masks_credentials)):
+                        return False
+                    kind = type(item)
+                    if kind is str:
+                        chars -= len(item)
+                        if "\0" in item:
+                            return False
+                    elif kind is dict or kind is list or kind is tuple:
+                        below.append(item)
+                    elif kind is int:
+                        if not _MIN_INT <= item <= _MAX_INT:
+                            return False
+                    elif not (item is None or kind is bool or (kind is float and isfinite(item))):
+                        return False
+                continue
+            if len(part) > _MANY:
+                kinds = {*map(type, part)}
+                if kinds == _TEXTS:
+                    chars -= sum(map(len, part))
+                    if chars < 0 or "\0" in "".join(part):
+                        return False
+                    continue
+                if kinds == _DICTS:
+                    below += part
+                    continue
+                if kinds == _FLOATS and isfinite(sum(part)):
+                    continue
+            elif len(part) == 2 and masks_credentials and _tells_pair(part[0]):
+                return False
+            for item in part:
+                kind = type(item)
+                if kind is str:
+                    chars -= len(item)
+                    if "\0" in item:
+                        return False
+                elif kind is dict or kind is list or kind is tuple:
+                    below.append(item)
+                elif kind is int:
+                    if not _MIN_INT <= item <= _MAX_INT:
+                        return False
+                elif not (item is None or kind is bool or (kind is float and isfinite(item))):
+                    return False
+        if chars < 0:
+            return False
+        if not below:
+            return True
+        level = below
+    return False
+
+
+def _tells_url(text: bytes) -> bool:
+    """Whether there may be a user in a URL: a `://` not far before an `@`, which is what is rare."""
+    at = text.find(b"@")
+    for _ in range(_MAX_LOOKS):
+        if at < 0:
+            return False
+        if text.rfind(b"://", max(at - _MAX_URL_USER, 0), at) >= 0:
+            return True
+        at = text.find(b"@", at + 1)
+    return b"://" in text
+
+
+def _tells_pair(first: object) -> bool:
+    """Whether a list of two may be a pair of a key and a secret, as headers are written."""
+    return type(first) is str and 2 < len(first) <= MAX_KEY_CHARS and is_credential(first)
+
+
+def _is_fit(key: object, fit: set[str], *, masks: bool) -> bool:
+    """Whether a key stays as it is, and names no credential."""
+    if (
+        type(key) is not str
+        or not 0 < len(key) <= MAX_KEY_CHARS
+        or not key.isprintable()
+        or (masks and is_credential(key))
+    ):
+        return False
+    if len(fit) < MAX_FIT_KEYS:
+        fit.add(key)
+    return True
