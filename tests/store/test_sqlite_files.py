@@ -283,18 +283,25 @@ def test_what_may_not_be_written_is_written_once_it_may(way: str) -> None:
     assert (run.returncode, run.stdout) == (0, "refused\nrefused\n2\n"), run.stderr
 
 
-def test_several_processes_meet_in_one_new_file(path: Path) -> None:
-    """Each notices by itself, and the one that makes the new file leaves nothing of the old in it."""
+@pytest.mark.parametrize(("gone", "kept"), [([""], []), (list(ALL), []), (["-wal", "-shm"], ["before"] * 4)])
+def test_several_processes_meet_in_the_same_files(path: Path, gone: list[str], kept: list[str]) -> None:
+    """Each notices by itself; nothing of an old log gets into a new file, and a log that was removed is not lost."""
     program = """
         import sys
         from tests.store.contract import ended_span
+        from otel_metadata.errors import StoreError
         from otel_metadata.store.sqlite import SqliteStore
         store, number = SqliteStore(sys.argv[1]), int(sys.argv[2])
         store.write([ended_span(number, name="before")])
         print("written", flush=True)
         sys.stdin.readline()
         for one in range(20):
-            store.write([ended_span(1_000 * number + one, name="after")])
+            while True:
+                try:
+                    store.write([ended_span(1_000 * number + one, name="after")])
+                    break
+                except StoreError as error:  # it was removed in the middle of this write, which is done again
+                    assert "removed or replaced during a write" in str(error), error
         store.close()
         """
     lines = "\n".join(line[8:] for line in program.splitlines())
@@ -311,10 +318,13 @@ def test_several_processes_meet_in_one_new_file(path: Path) -> None:
     for process in running:
         assert process.stdout is not None
         assert process.stdout.readline() == "written\n"
-    remove(path, "")  # its log and the rest stay
+    remove(path, *gone)
     ends = [process.communicate("go\n", timeout=120) for process in running]
     assert [(process.returncode, error) for process, (_, error) in zip(running, ends, strict=True)] == [(0, "")] * 4
-    assert names(path) == ["after"] * 80
+    assert names(path) == ["after"] * 80 + kept
+    with sqlite3.connect(path) as other:
+        assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    other.close()
 
 
 # --- paths -----------------------------------------------------------------------------------------------------------

@@ -33,9 +33,9 @@ from otel_metadata.store.sqlite_file import (
     STORE_ID,
     Files,
     Layout,
+    alone,
     create_store_file,
     files_of,
-    is_there,
     leave_to_the_parent,
     let_go,
     prepare,
@@ -393,7 +393,7 @@ class SqliteStore:
         if not lock.acquire(timeout=max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9):
             raise StoreError(f"{self.path}: another thread's write has not ended; expected less work at once.")
         try:
-            self._let_go_of_old_files(deadline_ns)
+            self._follow(deadline_ns)
             if self._connection is None:
                 self._connection = self._open(deadline_ns)
             yield self._connection
@@ -405,19 +405,30 @@ class SqliteStore:
         finally:
             lock.release()
 
-    def _let_go_of_old_files(self, deadline_ns: int) -> None:
-        """Close the connection where its files are not those at the path any more: see `_check_files`."""
+    def _follow(self, deadline_ns: int) -> None:
+        """Open the files that have the names now, where they are not those that the connection has open any more."""
         connection = self._connection
-        if connection is None or self.path == _MEMORY:
+        if self.path == _MEMORY:
             return
-        found, opened = files_of(self.path), self._files
-        if opened.has_become(found):
-            self._files = found
-            return
-        # Pages that are cached here would be written into a file that has lost the others.
-        self._is_cut_off = found.database == opened.database and 0 < found.size < opened.size
-        self._when_free(lambda: let_go(connection, self.path, opened), deadline_ns)
-        self._connection = None
+        if connection is None:
+            if not self._create or os.path.exists(self.path):
+                return  # the usual way, for which nobody has to wait
+        else:
+            found, opened = files_of(self.path), self._files
+            if opened.has_become(found):
+                self._files = found
+                return
+            # Pages that are cached here would be written into a file that has lost the others.
+            self._is_cut_off = found.database == opened.database and 0 < found.size < opened.size
+
+        def anew() -> None:
+            with alone(self.path):
+                if self._connection is not None:
+                    let_go(self._connection, self.path, self._files)
+                    self._connection = None
+                self._connection = self._open(deadline_ns)
+
+        self._when_free(anew, deadline_ns)
 
     def _check_files(self) -> None:
         """Check after a commit that it went into files that are still there.
@@ -425,7 +436,7 @@ class SqliteStore:
         Raises:
             StoreError: They were removed or replaced meanwhile.
         """
-        if self.path != _MEMORY and not is_there(self.path, self._files):
+        if self.path != _MEMORY and not self._files.has_become(files_of(self.path)):
             raise StoreError(f"{self.path}: the file was removed or replaced during a write, which is done again.")
 
     def _drop(self) -> None:
@@ -450,7 +461,7 @@ class SqliteStore:
 
     def _open(self, deadline_ns: int) -> sqlite3.Connection:
         if self.path != _MEMORY:
-            self._when_free(self._create_file, deadline_ns)
+            self._create_file()
         try:
             connection = sqlite3.connect(
                 self.path,
@@ -464,7 +475,8 @@ class SqliteStore:
             self._when_free(lambda: self._prepare(connection), deadline_ns)
             if self._is_cut_off:
                 self._check_whole(connection)
-            self._files = files_of(self.path)
+            found = files_of(self.path)
+            self._files = found._replace(size=max(found.size, 1))  # emptied already? then it has lost something
         except sqlite3.DatabaseError as error:
             connection.close()
             if "not a database" in str(error):

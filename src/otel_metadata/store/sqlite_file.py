@@ -23,10 +23,10 @@ __all__ = [
     "STORE_ID",
     "Files",
     "Layout",
+    "alone",
     "create_private_file",
     "create_store_file",
     "files_of",
-    "is_there",
     "leave_to_the_parent",
     "let_go",
     "prepare",
@@ -91,15 +91,6 @@ def files_of(path: str) -> Files:
     return Files((found.st_dev, found.st_ino), _id_of(f"{path}-wal"), _id_of(f"{path}-shm"), found.st_size)
 
 
-def is_there(path: str, opened: Files) -> bool:
-    """Whether the database of *opened*, and no smaller one, still has its name."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return False
-    return (found.st_dev, found.st_ino) == opened.database and found.st_size >= opened.size
-
-
 def _id_of(path: str) -> _Id:
     try:
         found = os.stat(path)
@@ -111,22 +102,29 @@ def _id_of(path: str) -> _Id:
 def let_go(connection: sqlite3.Connection, path: str, opened: Files) -> None:
     """Close a connection whose files were removed, replaced or emptied, and leave none of them in the way of new ones.
 
+    The caller is `alone`, until it has opened the new ones: then nobody reads the database while a log is folded in.
+
     Args:
         connection: To the files that were there.
         path: The name of the database.
         opened: The files that the connection has open.
 
     Raises:
-        sqlite3.OperationalError: "locked": another process does this; to be tried again.
+        sqlite3.OperationalError: "locked": others still use what was removed; to be tried again.
     """
-    with _alone(path):
-        found = files_of(path)
-        is_emptied = found.database == opened.database and not found.size
-        if not is_emptied and (found.log == opened.log or not _has_bytes(f"{path}-wal")):
-            # Into the database that is open: one that was moved is whole afterwards, and what was in a log that was
-            # removed is not lost. Not where others have begun another log: then this one is not theirs.
-            with suppress(sqlite3.Error):
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    found = files_of(path)
+    is_emptied = found.database == opened.database and not found.size
+    if not is_emptied and found.log in {None, opened.log} and found.shared in {None, opened.shared}:
+        # Into the database that is open: one that was moved is whole afterwards, and what was in a log that was removed
+        # is not lost. Not where others have begun another log: then this one is not theirs. Whole or not at all: half
+        # of a log without the other half is no database.
+        try:
+            is_busy = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]
+        except sqlite3.Error:
+            is_busy = False  # it cannot be written any more
+        if is_busy and found.database == opened.database:
+            raise sqlite3.OperationalError("database is locked: the log that was removed is still in use")
+    with suppress(OSError):  # somebody else was faster
         if is_emptied:
             # Closing would fold the log into it. A database that has no name any more is left alone.
             os.unlink(path)
@@ -135,30 +133,44 @@ def let_go(connection: sqlite3.Connection, path: str, opened: Files) -> None:
             for suffix, old in (("-wal", opened.log), ("-shm", opened.shared)):
                 if old is not None and _id_of(path + suffix) == old:
                     os.unlink(path + suffix)
-        connection.close()
+    log, kept = f"{path}-wal", f"{path}-wal.kept"
+    with suppress(OSError):
+        os.unlink(kept)  # of a process that died here
+    with suppress(OSError):  # a file system without links
+        if found.log not in {None, opened.log}:
+            # Who closes last deletes the log by its name, though another one has it now.
+            os.link(log, kept)
+    connection.close()
+    with suppress(OSError):
+        if os.path.exists(log):
+            os.unlink(kept)
+        else:
+            os.rename(kept, log)
 
 
 def create_store_file(path: str) -> None:
     """Make an empty file with mode 0600 where there is none, without the log of a database that was removed.
 
+    The caller is `alone` where there is none.
+
     Raises:
         StoreFormatError: There is something else than a file.
         StoreError: It cannot be made.
-        sqlite3.OperationalError: "locked": another process makes it; to be tried again.
     """
     if not os.path.exists(path):
-        with _alone(path):
-            if not os.path.exists(path):
-                for suffix in ("-wal", "-shm"):
-                    with suppress(OSError):
-                        os.unlink(path + suffix)
-                create_private_file(path)
+        for suffix in ("-wal", "-shm"):
+            with suppress(OSError):
+                os.unlink(path + suffix)
     create_private_file(path)
 
 
 @contextmanager
-def _alone(path: str) -> Iterator[None]:
-    """Let no other process remove or make files of this name meanwhile, as far as the file system knows locks."""
+def alone(path: str) -> Iterator[None]:
+    """Let no other process remove or make files of this name meanwhile, as far as the file system knows locks.
+
+    Raises:
+        sqlite3.OperationalError: "locked": another process does it; to be tried again.
+    """
     descriptor = None
     try:
         if fcntl is not None:
@@ -176,13 +188,6 @@ def _alone(path: str) -> Iterator[None]:
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)  # by closing alone, a child that was forked meanwhile has it
             os.close(descriptor)
-
-
-def _has_bytes(path: str) -> bool:
-    try:
-        return os.stat(path).st_size > 0
-    except OSError:
-        return False
 
 
 def leave_to_the_parent(connection: sqlite3.Connection) -> None:
