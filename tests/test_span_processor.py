@@ -6,7 +6,7 @@ import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler, SamplingResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import otel_metadata as om
@@ -20,14 +20,22 @@ from otel_metadata.testing import ManualClock, RecordingSpanExporter
 class Application:
     """A provider with our processor on one destination in memory; nothing runs by itself."""
 
-    def __init__(self, sampler=None, provider=None):
+    def __init__(self, sampler=None, provider=None, name="memory"):
         self.spans, self.patches = RecordingSpanExporter(), InMemoryPatchExporter()
         self.processor = om.MetadataSpanProcessor(
-            om.Destination("memory", self.spans, self.patches), clock=ManualClock(), start_workers=False
+            om.Destination(name, self.spans, self.patches), clock=ManualClock(), start_workers=False
         )
+        self.local_roots = set()
+        (outbox,) = self.processor.outboxes
+        self._arrive, outbox.arrive = outbox.arrive, self._note_and_arrive
         self.provider = provider or TracerProvider(sampler=sampler, shutdown_on_exit=False)
         self.provider.add_span_processor(self.processor)
         self.tracer = self.provider.get_tracer("application")
+
+    def _note_and_arrive(self, entry):
+        if entry.is_local_root:
+            self.local_roots.add(entry.ended.name)
+        self._arrive(entry)
 
     @property
     def stats(self):
@@ -271,6 +279,104 @@ def test_a_trace_is_updated_on_its_local_root(application):
     by_name = {span.name: dict(span.attributes) for span in application.spans.spans}
     assert '"b"' in by_name["root"].pop("otel_metadata.versions")  # it was set after the end
     assert by_name == {"root": {"trace.metadata.a": 1, "trace.metadata.b": 2}, "inner": {}}
+
+
+class TestLocalRoots:
+    """A span whose parent nobody of ours has seen is a local root, and updates of the trace reach it."""
+
+    @pytest.fixture
+    def infrastructure(self):
+        """The tracer of a provider without a processor of ours."""
+        return TracerProvider(shutdown_on_exit=False).get_tracer("infrastructure")
+
+    def test_a_parent_of_another_provider(self, application, infrastructure):
+        """Live, in flight and late."""
+        with infrastructure.start_as_current_span("GET /chat"):
+            with application.tracer.start_as_current_span("answer"):
+                ref = om.current_span_ref()
+                with application.tracer.start_as_current_span("inner"):
+                    assert om.update_current_trace(metadata={"live": 1}).route == "live"
+            assert om.update_trace(ref, metadata={"in_flight": 1}).route == "in_flight"
+        application.processor.force_flush()
+        assert application.local_roots == {"answer"}
+        assert om.update_trace(om.SpanRef(ref.trace_id, 0), metadata={"late": 1}).route == "late"
+        application.processor.force_flush()
+
+        (answer,) = [span for span in application.spans.spans if span.name == "answer"]
+        assert answer.attributes["trace.metadata.live"] == answer.attributes["trace.metadata.in_flight"] == 1
+        assert [patch.target.key for patch in application.patches.patches] == [ref.key]
+
+    def test_each_of_several_under_one_parent(self, application, infrastructure):
+        """The second is not taken for a child of the first, which has ended: its trace is updated while it lives."""
+        with infrastructure.start_as_current_span("GET /chat"):
+            with application.tracer.start_as_current_span("first"):
+                pass
+            with application.tracer.start_as_current_span("second"):
+                assert om.update_current_trace(metadata={"a": 1}).route == "live"
+
+        assert application.local_roots == {"first", "second"}
+
+    @pytest.mark.parametrize("flags", [TraceFlags(0), TraceFlags(1)])
+    def test_a_parent_that_does_not_record(self, application, flags):
+        """A span context of this process that somebody made current, sampled or not."""
+        parent = NonRecordingSpan(SpanContext(0xA, 2, is_remote=False, trace_flags=flags))
+        sampled = Application(sampler=ALWAYS_ON)
+        with trace.use_span(parent), sampled.tracer.start_as_current_span("answer"):
+            ref = om.current_span_ref()
+        assert om.update_trace(ref, metadata={"a": 1}).route == "in_flight"
+
+        assert sampled.local_roots == {"answer"}
+
+    def test_a_parent_that_has_ended_was_seen(self, application):
+        """A child that starts after the end of its parent belongs to the root that is known."""
+        with application.tracer.start_as_current_span("root") as root:
+            pass
+        with trace.use_span(root), application.tracer.start_as_current_span("child"):
+            ref = om.current_span_ref()
+        assert application.local_roots == {"root"}
+        application.processor.force_flush()
+        om.update_trace(ref, metadata={"a": 1})
+        application.processor.force_flush()
+
+        assert [patch.target.key for patch in application.patches.patches] == [root.get_span_context()[:2]]
+
+    def test_a_parent_older_than_the_processor(self):
+        """A span that started before `configure` is the root once it has ended; until then its child is one."""
+        provider = TracerProvider(shutdown_on_exit=False)
+        tracer = provider.get_tracer("application")
+        with tracer.start_as_current_span("outer"):
+            with tracer.start_as_current_span("older"):
+                application = Application(provider=provider)
+                with tracer.start_as_current_span("younger"):
+                    assert om.update_current_trace(metadata={"a": 1}).route == "live"
+            ref = om.current_span_ref()
+        assert om.update_trace(ref, metadata={"b": 1}).route == "in_flight"
+
+        assert application.local_roots == {"younger", "outer"}
+        application.processor.force_flush()
+        assert application.spans.spans[-1].attributes["trace.metadata.b"] == 1
+
+    def test_two_pipelines_that_share_no_destination(self, application):
+        """The inner one's destinations get nothing of the outer one's root, so it has a root of its own."""
+        other = Application(name="other")
+        with application.tracer.start_as_current_span("outer"):
+            with other.tracer.start_as_current_span("inner"):
+                assert om.update_current_trace(metadata={"inner": 1}).routes.keys() == {"other"}
+            assert om.update_current_trace(metadata={"outer": 1}).routes.keys() == {"memory"}
+
+        assert (application.local_roots, other.local_roots) == ({"outer"}, {"inner"})
+
+    def test_a_parent_whose_span_cannot_be_asked(self, application):
+        """A span of somebody's that raises counts as one that does not record."""
+
+        class Raising(NonRecordingSpan):
+            def is_recording(self):
+                raise ValueError("no")
+
+        with trace.use_span(Raising(SpanContext(0xB, 2, is_remote=False, trace_flags=TraceFlags(1)))):
+            application.tracer.start_span("answer").end()
+
+        assert application.local_roots == {"answer"}
 
 
 # --- doing no harm ---------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ class MetadataSpanProcessor(SpanProcessor):
             entry: LiveSpan | None = None
             is_sampled = context.trace_flags & _SAMPLED
             if is_sampled:
-                entry = REGISTRY.begin(span, context, span.parent, self)
+                entry = REGISTRY.begin(span, context, span.parent, self, parent_context)
                 if entry is None:
                     return  # another processor of ours on the same provider was first
             bound = bound_in(parent_context)
@@ -318,9 +318,8 @@ class MetadataSpanProcessor(SpanProcessor):
         if not is_sampled or self._is_shut_down or key in REGISTRY.inherited or self.knows(key):
             return
         entry = LiveSpan(_Unseen(), None)  # type: ignore[arg-type] # nobody will ask for the span itself
-        entry.key = entry.root_key = key
-        if span.parent is not None and not span.parent.is_remote:
-            entry.root_key = (key[0], 0)
+        entry.key = key
+        REGISTRY.take_unseen(entry, span.parent)
         entry.log = []
         entry.ended = span
         for outbox in self.outboxes:
@@ -329,11 +328,16 @@ class MetadataSpanProcessor(SpanProcessor):
     def _show(self, span: Span, entry: LiveSpan | None, captures: tuple[CaptureSpans, ...]) -> None:
         scope = span.instrumentation_scope
         scope_name = scope.name if scope is not None else ""
+        ref = SpanRef.from_span_context(span.get_span_context())
+        parent_id = span.parent.span_id if span.parent is not None else 0
+        above = REGISTRY.entries.get((ref.trace_id, parent_id))
         captured = CapturedSpan(
-            SpanRef.from_span_context(span.get_span_context()),
+            ref,
             span.name,
             scope_name,
             is_llm=is_llm_span(scope_name, span.attributes),
+            parent_id=parent_id,
+            outer=above.captures[0] if above is not None and above.captures else None,
         )
         taken = [capture.add(span, captured) for capture in captures]
         if entry is not None and any(taken):
@@ -366,3 +370,4 @@ def _judge(entry: LiveSpan, span: ReadableSpan) -> None:
     """Look again whether captured spans are calls of a model: most attributes come after the start."""
     for captured in entry.captures:
         captured.is_llm = is_llm_span(captured.scope_name, span.attributes)
+        captured.is_ended = True

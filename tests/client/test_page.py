@@ -77,6 +77,7 @@ class TestJson:
             "project": None,
             "name": "work",
             "kind": "INTERNAL",
+            "span_kind": None,
             "start_time": "2023-11-14T22:13:20.123456789Z",
             "end_time": "2023-11-14T22:13:20.124456789Z",
             "latency_ms": 1.0,

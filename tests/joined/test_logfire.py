@@ -96,6 +96,34 @@ def test_every_span_arrives_at_a_shutdown(receiver, instance, same, adopt, first
     assert receiver.names == ["inner", "ours", "request"]
 
 
+@pytest.mark.parametrize("adopt", [False, True], ids=["beside", "adopt"])
+def test_tail_sampling_decides_for_every_span(receiver, monkeypatch, adopt):
+    """Spans that it drops do not leave by us, those that it keeps leave once, when it has decided."""
+    instance = logfire.configure(
+        local=True,
+        token=TOKEN,
+        send_to_logfire=True,
+        console=False,
+        advanced=logfire.AdvancedOptions(base_url=receiver.url),
+        sampling=logfire.SamplingOptions.level_or_duration(duration_threshold=3600),
+    )
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"Authorization={TOKEN}")
+    om.configure("otlp", tracer_provider=instance.config.get_tracer_provider(), adopt=adopt)
+    with instance.span("dropped"), om.start_span("dropped too"):
+        pass
+    assert om.flush()
+    with instance.span("kept"):
+        with instance.span("inner"):
+            pass
+        assert om.flush()
+        instance.error("failed", password="hunter2")
+    assert om.flush()
+    assert receiver.names == ["failed", "inner", "kept"]
+    assert "hunter2" not in json.dumps([one[2] for one in receiver.spans])
+    instance.shutdown()
+
+
 def test_another_place_gets_every_span_too(receiver, instance, tmp_path):
     """A store beside Logfire: both have what was set live."""
     store = f"sqlite:///{tmp_path}/spans.db"

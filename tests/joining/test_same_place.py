@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import (
+    ConcurrentMultiSpanProcessor,
+    SpanProcessor,
+    SynchronousMultiSpanProcessor,
+    TracerProvider,
+)
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.joining.receiver import Receiver
@@ -85,6 +91,19 @@ class Unknown(SpanProcessor):
         return True
 
 
+class FilteringSeveral(SynchronousMultiSpanProcessor):
+    """Passes some spans on to the processors in it."""
+
+    def __init__(self, *processors):
+        super().__init__()
+        for processor in processors:
+            self.add_span_processor(processor)
+
+    def on_end(self, span):
+        if span.name != "health":
+            super().on_end(span)
+
+
 @pytest.fixture
 def receiver():
     with Receiver() as receiver:
@@ -109,6 +128,7 @@ KINDS = {
     "filtering simple": FilteringSimple,
     "wrapped": lambda exporter: Scrubbing(Filtering(exporter, **LONG)),
     "unknown": Unknown,
+    "several": lambda exporter: FilteringSeveral(BatchSpanProcessor(exporter, **LONG)),
 }
 
 
@@ -315,6 +335,37 @@ def test_a_flush_of_their_processor_sends_what_we_hold(provider, receiver):
     work(provider)
     assert processor.force_flush()
     assert receiver.names == ["health", "ours", "request"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process that forks")
+def test_a_forked_child_sends_its_own_spans(provider, receiver, kind, adopt):
+    """What waits at the fork is the parent's; each sends what it has made."""
+    provider.add_span_processor(kind(http(receiver)))
+    om.configure(receiver.url, tracer_provider=provider, adopt=adopt)
+    tracer = provider.get_tracer("application")
+    with tracer.start_as_current_span("parent"):
+        pass
+    child = os.fork()
+    if child == 0:
+        try:
+            with tracer.start_as_current_span("child"):
+                pass
+            provider.force_flush()
+            om.flush()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert om.flush()
+    assert receiver.names == ["child", "parent"]
+
+
+def test_an_adopted_exporter_is_what_it_was(provider, receiver):
+    """Who asks the processor for its exporter finds it: its class, and its attributes."""
+    processor = BatchSpanProcessor(http(receiver), **LONG)
+    provider.add_span_processor(processor)
+    om.configure(receiver.url, tracer_provider=provider, adopt=True)
+    assert isinstance(processor.span_exporter, HttpExporter)
+    assert processor.span_exporter._endpoint == f"{receiver.url}/v1/traces"
 
 
 def test_their_processor_may_be_shut_down_alone(provider, receiver, kind):

@@ -200,6 +200,66 @@ class TestLlm:
 
         assert captured.llm.name == "call 2"
 
+    def test_of_spans_about_one_call_the_outermost_is_taken(self, scene):
+        """A client's own span inside the instrumentor's, also with another span between them, is not meant."""
+        with om.capture_spans() as captured, scene.tracer.start_as_current_span("agent"):
+            for number in range(2):
+                with om.start_span(f"instrumentor {number}", as_type="llm"), scene.tracer.start_as_current_span("http"):
+                    om.start_span(f"client {number}", as_type="llm").__enter__().span.end()
+                    during = captured.llm.name
+                assert (during, captured.llm.name) == (f"instrumentor {number}",) * 2
+
+    def test_the_outermost_is_found_by_attributes_that_come_at_the_end(self, scene):
+        """An instrumentor may say only at the end what its span was."""
+        with om.capture_spans() as captured, scene.tracer.start_as_current_span("instrumentor") as outer:
+            with om.start_span("client", as_type="llm"):
+                pass
+            assert captured.llm.name == "client"
+            outer.set_attribute("gen_ai.operation.name", "chat")
+
+        assert captured.llm.name == "instrumentor"
+
+    def test_a_span_outside_of_the_capture_is_not_taken(self, scene):
+        """Nor is one that the filter did not want."""
+        with om.capture_spans() as around, om.start_span("outer", as_type="llm"), om.capture_spans() as inside:
+            filtered = om.capture_spans(lambda span: span.name == "inner")
+            with filtered, om.start_span("wrap", as_type="llm"), om.start_span("inner", as_type="llm"):
+                pass
+
+        assert [one.llm.name for one in (around, inside, filtered)] == ["outer", "wrap", "inner"]
+
+    @pytest.mark.parametrize(("ends_before", "expected"), [(False, "instrumentor"), (True, "client")])
+    def test_a_client_beside_its_instrumentors_span(self, scene, ends_before, expected):
+        """An instrumentor that does not make its span current has the client's own beside it, while it lives."""
+        client = scene.pipeline.provider.get_tracer("com.anthropic.sdk.python")
+        with om.capture_spans() as captured, scene.tracer.start_as_current_span("caller"):
+            instrumentor = scene.tracer.start_span("instrumentor", attributes={"openinference.span.kind": "LLM"})
+            instrumentor.end() if ends_before else None
+            client.start_span("client").end()
+            instrumentor.end() if not ends_before else None
+
+        assert captured.llm.name == expected
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"gen_ai.operation.name": "invoke_agent", "gen_ai.request.model": "gpt"},
+            {"gen_ai.operation.name": "execute_tool"},
+            {"gen_ai.operation.name": "create_agent", "gen_ai.provider.name": "openai"},
+            {"gen_ai.operation.name": "embeddings", "gen_ai.system": "openai"},
+            {"traceloop.span.kind": "workflow", "gen_ai.system": "openai"},
+            {"openinference.span.kind": "AGENT", "gen_ai.system": "openai"},
+        ],
+    )
+    def test_what_is_around_calls_is_no_call(self, scene, attributes):
+        """An agent, a workflow, a tool: the last call in it is meant."""
+        with om.capture_spans() as captured, scene.tracer.start_as_current_span("around", attributes=attributes):
+            for number in range(2):
+                with om.start_span(f"call {number}", as_type="llm"):
+                    pass
+
+        assert captured.llm.name == "call 1"
+
     def test_a_span_that_ends_after_the_capture_is_still_judged(self, scene):
         """A stream that ends after the block has its attributes by then, and is found."""
         with om.capture_spans() as captured:

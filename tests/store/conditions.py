@@ -38,7 +38,7 @@ TIMES = tuple(1_700_000_000_123_456_789 + step for step in (-1, 0, 1, 1_000_000_
 TAGS = ("vip", "it's", "")
 
 _TEXT_COLUMNS = ("project", "scope_name", "scope_version")
-_TEXT_FIELDS = ("name", "status_message", "user_id", "session_id")
+_TEXT_FIELDS = ("name", "status_message", "user_id", "session_id", "model")
 _VERDICTS = (("evaluation", "label", "explanation"), ("annotation", "label", "text"))
 
 TEXT_SUBJECTS = (
@@ -54,6 +54,7 @@ TEXT_SUBJECTS = (
 )
 ID_SUBJECTS = tuple(Subject("span", kind) for kind in ("trace_id", "span_id", "parent_id"))
 KIND = Subject("span", "kind")
+SPAN_KIND = Subject("span", "span_kind")
 NUMBER_SUBJECTS = (
     Subject("span", "latency_ms"),
     *(
@@ -70,7 +71,7 @@ ANY_SUBJECTS = (
     *(Subject(level, kind) for level in ("span", "trace") for kind in ("input", "output")),
 )
 STATUS = Subject("span", "status")
-SUBJECTS = (*TEXT_SUBJECTS, *ID_SUBJECTS, KIND, *NUMBER_SUBJECTS, *TIME_SUBJECTS, *ANY_SUBJECTS, STATUS)
+SUBJECTS = (*TEXT_SUBJECTS, *ID_SUBJECTS, KIND, SPAN_KIND, *NUMBER_SUBJECTS, *TIME_SUBJECTS, *ANY_SUBJECTS, STATUS)
 
 _texts = st.sampled_from(TEXTS)
 _numbers = st.sampled_from(NUMBERS)
@@ -112,6 +113,7 @@ def _leaves() -> st.SearchStrategy[Condition]:
         # As `parse` returns them: ids in lower case, words in upper.
         _ordered(st.sampled_from(ID_SUBJECTS), st.sampled_from(["", "a", "5", "0" * 15 + "1"])),
         _ordered(st.just(KIND), st.sampled_from(["", "CLIENT", "INTERNAL"])),
+        _ordered(st.just(SPAN_KIND), st.sampled_from(["", "LLM", "TOOL"])),
         _ordered(st.sampled_from(NUMBER_SUBJECTS), _numbers),
         _ordered(st.sampled_from(TIME_SUBJECTS), st.sampled_from(TIMES)),
         _ordered(st.just(STATUS), st.sampled_from(["OK", "ERROR", "UNSET"])),

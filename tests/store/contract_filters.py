@@ -36,6 +36,77 @@ _NESTED: tuple[Json, ...] = (None, True, False, [], ["a"], {}, {"a": 1}, {"label
 _VALUES: tuple[Json, ...] = (*TEXTS, *NUMBERS, *_NESTED)
 
 
+_MESSAGES: tuple[Json, ...] = ("", "a", "A", '["a"]', '[{"b":"a"}]', '{"b":"a"}', "[a", "{", "5", "true", "null", "[]")
+_INSTRUMENTED: dict[str, tuple[Json, ...]] = {
+    "gen_ai.input.messages": _MESSAGES,
+    "gen_ai.prompt.10.content": _MESSAGES,
+    "gen_ai.prompt.9.content": _MESSAGES,
+    "gen_ai.prompt.9.role": ("user",),
+    "traceloop.entity.input": _MESSAGES,
+    "gen_ai.output.messages": _MESSAGES,
+    "llm.output_messages.0.message.content": _MESSAGES,
+    "llm.output_messages.0.message.contents.1.message_content.text": _MESSAGES,
+    "llm.model_name": ("", "a", "A", "ab"),
+    "gen_ai.request.model": ("", "a", "it's"),
+    "openinference.span.kind": ("LLM", "llm", "Tool", ""),
+    "gen_ai.operation.name": ("chat", "CHAT", "execute_tool", "something_new", ""),
+    "traceloop.span.kind": ("tool", "task"),
+}
+"""Attributes by which instrumentors say one of the names of a filter, and texts of theirs."""
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "OpenInference": {
+        "input.value": '{"messages": [{"role": "user", "content": "Which animal is quick?"}]}',
+        "input.mime_type": "application/json",
+        "output.value": '{"choices": [{"message": {"content": "The brown fox, é."}}]}',
+        "output.mime_type": "application/json",
+        "openinference.span.kind": "LLM",
+        "llm.model_name": "gpt-5",
+    },
+    "OpenInference, messages alone": {
+        "llm.input_messages.0.message.role": "user",
+        "llm.input_messages.0.message.content": "Which animal is quick?",
+        "llm.output_messages.0.message.contents.0.message_content.text": "The brown fox, é.",
+        "openinference.span.kind": "llm",
+        "llm.model_name": "gpt-5",
+    },
+    "OpenLLMetry": {
+        "gen_ai.prompt.0.role": "system",
+        "gen_ai.prompt.0.content": "You know animals.",
+        "gen_ai.prompt.1.role": "user",
+        "gen_ai.prompt.1.content": "Which animal is quick?",
+        "gen_ai.completion.0.role": "assistant",
+        "gen_ai.completion.0.content": "The brown fox, é.",
+        "llm.request.type": "chat",
+        "gen_ai.request.model": "gpt-5",
+    },
+    "semantic conventions": {
+        "gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "text", "content": "Which animal is quick?"}]}]',
+        "gen_ai.output.messages": '[{"role": "assistant", "parts": [{"content": "The brown fox, \\u00e9."}]}]',
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "gpt-5",
+    },
+    "Traceloop's decorators": {
+        "traceloop.entity.input": '{"args": ["Which animal is quick?"]}',
+        "traceloop.entity.output": '"The brown fox, é."',
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.response.model": "gpt-5",
+    },
+}
+"""The same question and answer, as instrumentors put it on a span."""
+
+
+def answered() -> list[SpanWithFields]:
+    """Return a span of each instrumentor, of a project of their own."""
+    return [
+        ended_span(9_000 + number, trace_id=9_000 + number, name=name, attributes=attributes, resource=_ANSWERS)
+        for number, (name, attributes) in enumerate(ANSWERS.items())
+    ]
+
+
+_ANSWERS = Resource({"service.name": "answers"})
+
+
 def corpus() -> tuple[list[SpanWithFields], list[Patch]]:
     """Return spans of a few traces, and what is said of them late."""
     chance = random.Random(20)
@@ -47,7 +118,8 @@ def corpus() -> tuple[list[SpanWithFields], list[Patch]]:
             trace_id=number % 40 + 1,
             start_ns=start_ns,
             name=chance.choice(TEXTS),
-            attributes={key: value for key, value in _some(chance, KEYS).items() if _is_native(value)},
+            attributes={key: value for key, value in _some(chance, KEYS).items() if _is_native(value)}
+            | {key: chance.choice(values) for key, values in _INSTRUMENTED.items() if chance.random() < 0.2},
             parent=SpanContext(number % 40 + 1, number + 1, is_remote=False) if number % 3 else None,
             kind=chance.choice(list(SpanKind)),
             status=Status(StatusCode.ERROR, chance.choice(TEXTS))
@@ -63,6 +135,7 @@ def corpus() -> tuple[list[SpanWithFields], list[Patch]]:
         for late in range(number % 3):
             target = SpanRef(number % 40 + 1, number if late else 0)
             patches.append(Patch(target, _fields(chance, 1_000 * late + number, only="span" if late else "trace")))
+    spans += answered()
     chance.shuffle(patches)
     return spans, [patch for patch in patches if patch.fields]
 
@@ -101,6 +174,9 @@ def _fields(chance: random.Random, number: int, only: str = "") -> dict[FieldNam
                 found[level, "tag", tag] = True
     for key, value in _some(chance, KEYS[:4]).items():
         found["span", "attribute", key] = value
+    for key, values in _INSTRUMENTED.items():
+        if chance.random() < 0.05 and key.rpartition(".")[2] not in ("content", "text"):
+            found["span", "attribute", key] = chance.choice(values)
     if chance.random() < 0.3:
         found["span", "status", ""] = chance.choice(["ok", "error", 200, 404])
     if chance.random() < 0.3:
@@ -142,9 +218,37 @@ class FilterContract:
 
     def test_the_corpus_is_there(self, records: list[SpanRecord]) -> None:
         """Every span, with what was said of it live and late."""
-        assert len(records) == SPANS
+        assert len(records) == SPANS + len(ANSWERS)
         assert sum(len(record.metadata) for record in records) > SPANS
         assert sum(len(record.trace_annotations) for record in records) > SPANS / 2
+
+    @pytest.mark.parametrize("name", ANSWERS)
+    def test_an_answer_is_found_whoever_says_it(self, filled: SpanStore, name: str) -> None:
+        """By words of question and answer, by the kind and by the model, as the record shows them."""
+        texts = [
+            "output LIKE '%brown fox, é%'",
+            "input LIKE '%animal is quick%'",
+            "span_kind = 'LLM'",
+            "span_kind IN ('llm', 'TOOL')",
+            "model = 'gpt-5'",
+            "NOT (output IS NULL OR input IS NULL OR model IS NULL OR span_kind IS NULL)",
+        ]
+        for text in texts:
+            found = filled.query(SpanQuery(condition=filters.parse(text), project="answers"))
+            assert name in {record.name for record in found}, text
+        for text in (
+            "output LIKE '%animal%'",
+            "input LIKE '%fox%'",
+            "span_kind = 'TOOL'",
+            "output = TRUE",
+            "input > 5",
+        ):
+            found = filled.query(SpanQuery(condition=filters.parse(text), project="answers"))
+            assert name not in {record.name for record in found}, text
+        (record,) = filled.query(SpanQuery(condition=Compare(Subject("span", "name"), "=", name)))
+        assert (record.span_kind, record.model) == ("LLM", "gpt-5")
+        assert "brown fox, é" in f"{record.output}"
+        assert "animal is quick" in f"{record.input}"
 
     @settings(max_examples=FILTERS, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(condition=conditions())

@@ -20,7 +20,7 @@ from otel_metadata.model.condition import (
     Scalar,
     Subject,
 )
-from otel_metadata.model.merge import Json
+from otel_metadata.model.merge import Json, json_text
 from otel_metadata.model.record import SpanRecord, project_of
 
 _OPERATORS: dict[str, Callable[[object, object], bool]] = {
@@ -82,8 +82,11 @@ def value_of(subject: Subject, record: SpanRecord) -> Json:
         annotations = record.trace_annotations if of_trace else record.annotations
         named = [annotation for annotation in annotations if annotation.name == subject.key]
         return getattr(named[-1], subject.part) if named else None
-    if subject.kind in {"name", "input", "output"} and of_trace:
-        return getattr(record, f"trace_{subject.kind}")
+    if subject.kind in {"input", "output"}:
+        value: Json = getattr(record, f"trace_{subject.kind}" if of_trace else subject.kind)
+        return json_text(value) if isinstance(value, list | dict) else value
+    if subject.kind == "name" and of_trace:
+        return record.trace_name
     return getattr(record, subject.kind)
 
 

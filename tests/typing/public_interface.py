@@ -304,6 +304,7 @@ def pipelines(provider: TracerProvider) -> None:
     assert_type(om.configure(mask=lambda path, value: None if path == "input" else value), Pipeline)
     assert_type(om.flush(timeout_millis=5), bool)
     om.shutdown()
+    assert_type(om.configure(om.wrap_exporter(ConsoleSpanExporter()), adopt=True), Pipeline)
     assert_type(om.stats(), PipelineStats)
     provider.add_span_processor(om.MetadataSpanProcessor(destination))
     assert_type(om.__version__, str)

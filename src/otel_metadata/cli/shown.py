@@ -15,6 +15,7 @@ from rich.tree import Tree
 
 from otel_metadata.cli.shell import one_or_many
 from otel_metadata.foreign_text import visible
+from otel_metadata.model.instrumented import SPAN_KIND
 from otel_metadata.model.merge import json_text
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ MAX_VALUE_CHARS: Final = 200
 
 MAX_TEXT_CHARS: Final = 1_000
 """Characters of an input or output, before it is cut to the width of the terminal."""
-
-_KIND: Final = "openinference.span.kind"
 
 _MILLISECOND: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
@@ -188,9 +187,8 @@ def _trace_measures(spans: Sequence[SpanRecord]) -> Text:
 
 
 def _span_label(record: SpanRecord, first_ns: int) -> Text:
-    kind = record.attributes.get(_KIND)
     facts = [
-        visible(kind if isinstance(kind, str) else record.kind).lower(),
+        visible(record.span_kind or record.kind).lower(),
         f"+{duration(record.span.start_ns - first_ns)}",
         duration(_latency_ns(record)),
     ]
@@ -225,7 +223,7 @@ def _add_span_facts(node: Tree, record: SpanRecord, *, with_user: bool, with_att
         node.add(fact)
     if with_user:
         _add_user(node, record)
-    attributes = {key: value for key, value in record.attributes.items() if key != _KIND}
+    attributes = {key: value for key, value in record.attributes.items() if key != SPAN_KIND}
     if with_attributes and attributes:
         below = node.add(Text("attributes", style="dim"))
         for key, value in attributes.items():

@@ -87,6 +87,7 @@ def record_to_dict(record: SpanRecord) -> dict[str, Json]:
         "project": record.project,
         "name": record.name,
         "kind": record.kind,
+        "span_kind": record.span_kind,
         "start_time": time_text(span.start_ns),
         "end_time": time_text(span.end_ns),
         "latency_ms": (span.end_ns - span.start_ns) / 1e6,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, SynchronousMultiSpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 
 from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Address", "FoundExporter", "address_of", "exporters_on", "is_same", "processors_of"]
 
 _MAX_DEPTH: Final = 6
+_MAX_PROCESSOR_DEPTH: Final = 16
 _PROJECT: Final = "openinference.project.name"
 _PROJECT_HEADER: Final = "x-project-name"
 
@@ -35,6 +37,7 @@ _DESCRIPTIVE: Final = re.compile(
     r"accept(-encoding)?|connection|user-agent|content-(type|encoding|length)|language-version|arize-interface"
     r"|x-langfuse-(ingestion-version|public-key)|.*sdk-.*"
 )
+_TAIL_SAMPLING: Final = re.compile("tail_?sampl", re.IGNORECASE)
 _LOCAL: Final = {"127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 # names for this machine, nothing is bound
 _PORTS: Final = {"http": 80, "https": 443}
 _OTLP_PORTS: Final = {"grpc": 4317, "http": 4318}
@@ -69,9 +72,10 @@ class FoundExporter(NamedTuple):
     Attributes:
         exporter: The exporter.
         processor: What hands spans to it.
-        holder: The object that has the exporter in an attribute.
+        holder: The object that has the exporter in an attribute; None where it is not ours to look into.
         name: The name of that attribute.
-        takes_all: Whether it is known to get every sampled span that ends; else a filter may come before it.
+        takes_all: Whether every sampled span that ends is the application's to export; else a filter may come before
+            it.
     """
 
     exporter: SpanExporter
@@ -203,12 +207,16 @@ def processors_of(provider: TracerProvider) -> object:
 def exporters_on(provider: TracerProvider) -> list[FoundExporter]:
     """Return the exporters that get spans of *provider*, those of an earlier pipeline of ours excepted."""
     several = getattr(real_provider(provider), "_active_span_processor", None)
-    return list(_exporters_of(several, is_direct=True, depth=_MAX_DEPTH)) if several is not None else []
+    if several is None:
+        return []
+    return list(_exporters_of(several, is_direct=True, depth=_MAX_PROCESSOR_DEPTH, is_tail_sampled=False))
 
 
-def _exporters_of(processor: object, *, is_direct: bool, depth: int) -> Iterator[FoundExporter]:
+def _exporters_of(processor: object, *, is_direct: bool, depth: int, is_tail_sampled: bool) -> Iterator[FoundExporter]:
     if isinstance(processor, Place) or not depth:
         return
+    # What it hands over comes when the trace has ended, or never: it decides about every span (Logfire's).
+    is_tail_sampled = is_tail_sampled or bool(_TAIL_SAMPLING.search(type(processor).__name__))
     if isinstance(processor, MetadataSpanProcessor):
         for outbox in processor.outboxes:
             destination = outbox.destination
@@ -218,14 +226,17 @@ def _exporters_of(processor: object, *, is_direct: bool, depth: int) -> Iterator
     held = _held_by(processor)
     several = held.get("_span_processors")
     if isinstance(several, tuple):
+        is_plain = type(processor) in {SynchronousMultiSpanProcessor, ConcurrentMultiSpanProcessor}
         for one in several:
-            yield from _exporters_of(one, is_direct=is_direct, depth=depth - 1)
+            yield from _exporters_of(
+                one, is_direct=is_direct and is_plain, depth=depth - 1, is_tail_sampled=is_tail_sampled
+            )
         return
     seen: list[object] = []
     for value in held.values():
         for one in value if type(value) in {tuple, list} else (value,):  # type: ignore[attr-defined] # these two
             if _is_processor(one):
-                for found in _exporters_of(one, is_direct=False, depth=depth - 1):
+                for found in _exporters_of(one, is_direct=False, depth=depth - 1, is_tail_sampled=is_tail_sampled):
                     seen.append(found.exporter)
                     yield found
     stock = getattr(type(processor), "on_end", None) in {BatchSpanProcessor.on_end, SimpleSpanProcessor.on_end}
@@ -235,7 +246,11 @@ def _exporters_of(processor: object, *, is_direct: bool, depth: int) -> Iterator
         for name, value in _held_by(holder).items():
             if _is_exporter(value) and not any(value is one for one in seen):
                 seen.append(value)
-                yield FoundExporter(cast("SpanExporter", value), processor, holder, name, takes_all)
+                exporter = cast("SpanExporter", value)
+                if is_tail_sampled:
+                    yield FoundExporter(exporter, processor, None, "", takes_all=True)
+                else:
+                    yield FoundExporter(exporter, processor, holder, name, takes_all)
 
 
 def _held_by(holder: object) -> dict[str, object]:

@@ -130,6 +130,10 @@ class _TappedExporter(SpanExporter):
         # because an exporter may end a span by itself.
         self._lock = threading.RLock()
 
+    @property  # type: ignore[misc] # an object may set its class, which nobody does to an exporter
+    def __class__(self) -> Any:  # noqa: ANN401 # Phoenix asks its exporters which they are
+        return type(self.exporter)
+
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 # whatever somebody reads of the exporter
         if name == "exporter":  # not there yet: somebody makes a copy
             raise AttributeError(name)
@@ -233,12 +237,16 @@ class SharedPlace:
         if processors is self._seen:
             return None
         self._seen = processors
-        known = [found.processor for found in self._found]
-        said = [
-            self._share(found)
-            for found in exporters_on(self._provider)
-            if not any(found.processor is one for one in known) and self._is_here(found.exporter)
-        ]
+        try:
+            known = [found.processor for found in self._found]
+            said = [
+                self._share(found)
+                for found in exporters_on(self._provider)
+                if not any(found.processor is one for one in known) and self._is_here(found.exporter)
+            ]
+        except Exception as error:  # noqa: BLE001 # objects of others, in the middle of taking in spans
+            REPORTER.failed("joining", error)
+            return None
         return said[0] if said else None
 
     def _is_here(self, exporter: object) -> bool:
@@ -274,10 +282,13 @@ class SharedPlace:
         except (AttributeError, TypeError):  # an object that does not let itself be changed
             self._takes_all = True
             rest = "and this destination what is said of them later"
-        return (
-            f"{who}. Its exporter sends the spans, {rest}. With configure(..., adopt=True) they leave by that exporter "
-            "with everything that was said of them by then."
+        remedy = (
+            "Its exporter cannot be adopted."
+            if self._adopts
+            else "With configure(..., adopt=True) they leave by that exporter with everything that was said of them by "
+            "then."
         )
+        return f"{who}. Its exporter sends the spans, {rest}. {remedy}"
 
     def _borrow(self, found: FoundExporter) -> None:
         """Keep open the application's exporter, where the destination itself was made of it."""
@@ -412,7 +423,7 @@ def _flushed(found: FoundExporter, timeout_millis: int) -> bool:
     processor = found.processor
     for one in (processor, found.holder):
         # It would warn, or say that it failed: it has sent everything when it was shut down.
-        if one is None or any(getattr(one, name, False) is True for name in ("_shutdown", "done", "_is_shut_down")):
+        if any(getattr(one, name, False) is True for name in ("_shutdown", "done", "_is_shut_down")):
             return True
     try:
         own = getattr(processor.force_flush, "of_the_processor", processor.force_flush)

@@ -79,7 +79,7 @@ class SpooledSpan:
         span: The span as it ended.
         fields: Its sidecar.
         updates: How many update calls are in the sidecar.
-        is_local_root: Whether its parent is in another process, or there is none.
+        is_local_root: Whether it has no parent that a processor of ours has seen in this process.
         accepted_ns: When it ended; wall nanoseconds.
         backend_ids: Ids that backends gave it, as far as live updates brought them.
     """

@@ -38,7 +38,7 @@ class EndedSpan(Protocol):
 
     @property
     def is_local_root(self) -> bool:
-        """Whether its parent is in another process, or there is none."""
+        """Whether it has no parent that a processor of ours has seen in this process."""
         ...
 
 
@@ -58,7 +58,7 @@ class QueuedSpan:
         rows: What the spool has of those.
         unspooled: How many of those are in no row.
         row: What the spool has of the span itself; None when it is not held, or not there yet.
-        is_local_root: Whether its parent is in another process, or there is none.
+        is_local_root: Whether it has no parent that a processor of ours has seen in this process.
         due_ns: When it leaves, at the latest; monotonic.
         size: Estimated bytes; 0 until weighed.
         is_elsewhere: Whether the application's exporter sends it; what was said of it after its end leaves as a patch.

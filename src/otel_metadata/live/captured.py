@@ -8,7 +8,8 @@ It keeps ids, never spans (a span object is 2.8 kB and holds what the applicatio
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
 
 from otel_metadata.live import context
@@ -42,10 +43,25 @@ _LLM_SCOPE_PREFIXES: Final = (
     "opentelemetry.instrumentation.anthropic",
     "opentelemetry.instrumentation.google_genai",
 )
+# Scopes of clients that open a span of their own for the call that an instrumentor traces as well.
+_CLIENT_SCOPES: Final = frozenset({"com.anthropic.sdk.python"})
+# Not calls of a model: OpenTelemetry's GenAI conventions, "gen_ai.operation.name"; OpenLLMetry's "traceloop.span.kind".
+_OTHER_OPERATIONS: Final = (
+    "create_agent",
+    "embedding",
+    "execute_tool",
+    "invoke_agent",
+    "invoke_workflow",
+    "rerank",
+    "retriev",
+)
 _LLM_ATTRIBUTES: Final = ("gen_ai.operation.name", "gen_ai.request.model", "gen_ai.system", "gen_ai.provider.name")
 
 # A capture around a long loop must not grow without end; the latest are kept, the first is kept as well.
 MAX_CAPTURED: Final = 10_000
+
+# How many of them are looked at for the instrumentor's span of a call.
+MAX_LOOK_BACK: Final = 100
 
 
 @final
@@ -57,16 +73,64 @@ class CapturedSpan:
         name: The name it started with.
         scope_name: The instrumentation scope that opened it.
         is_llm: Whether it is the call of a model, as far as its scope and attributes tell, at the latest when it ends.
+        is_ended: Whether it has ended.
+        parent_id: The span id of its parent, 0 for a root.
     """
 
-    __slots__ = ("is_llm", "name", "ref", "scope_name")
+    __slots__ = ("_outer", "is_ended", "is_llm", "name", "parent_id", "ref", "scope_name")
 
-    def __init__(self, ref: SpanRef, name: str, scope_name: str, *, is_llm: bool) -> None:
-        """Keep the facts."""
+    def __init__(
+        self,
+        ref: SpanRef,
+        name: str,
+        scope_name: str,
+        *,
+        is_llm: bool,
+        parent_id: int = 0,
+        outer: CapturedSpan | None = None,
+    ) -> None:
+        """Keep the facts.
+
+        Args:
+            ref: Its span ref.
+            name: The name it started with.
+            scope_name: Its instrumentation scope.
+            is_llm: As far as is known at its start.
+            parent_id: The span id of its parent, 0 for a root.
+            outer: Its parent, where that was captured.
+        """
         self.ref = ref
         self.name = name
         self.scope_name = scope_name
         self.is_llm = is_llm
+        self.is_ended = False
+        self.parent_id = parent_id
+        self._outer = outer
+
+    def around(self) -> Iterator[CapturedSpan]:
+        """Yield the captured spans that it is inside of, nearest first, up to one that was not captured."""
+        outer = self._outer
+        while outer is not None:
+            yield outer
+            outer = outer._outer
+
+    def find_outer(self, others: Iterable[CapturedSpan]) -> None:
+        """Find the instrumentor's span of the same call among *others* where that is not the parent.
+
+        An instrumentor need not make its span current: then the client's own is a child of the caller, and starts while
+        the instrumentor's lives.
+        """
+        if self.scope_name not in _CLIENT_SCOPES or (self._outer is not None and self._outer.is_llm):
+            return
+        for other in others:
+            if (
+                other.is_llm
+                and not other.is_ended
+                and other.scope_name not in _CLIENT_SCOPES
+                and (other.ref.trace_id, other.parent_id) == (self.ref.trace_id, self.parent_id)
+            ):
+                self._outer = other
+                return
 
     def __bool__(self) -> bool:
         """Whether a span was captured at all."""
@@ -91,7 +155,7 @@ def is_llm_span(scope_name: str, attributes: Mapping[str, object] | None) -> boo
     if kind is not None:
         return kind == "LLM"
     operation = found.get("gen_ai.operation.name") or found.get("llm.request.type")
-    if isinstance(operation, str) and operation.startswith("embedding"):
+    if "traceloop.span.kind" in found or (isinstance(operation, str) and operation.startswith(_OTHER_OPERATIONS)):
         return False
     if scope_name in _LLM_SCOPES or scope_name.startswith(_LLM_SCOPE_PREFIXES):
         return True
@@ -125,8 +189,15 @@ class CaptureSpans:
 
     @property
     def llm(self) -> CapturedSpan:
-        """The call of a model that started last; never None, an empty one refuses updates."""
-        return next((span for span in reversed(self._spans) if span.is_llm), _NOTHING)
+        """The call of a model that started last; never None, an empty one refuses updates.
+
+        Where several spans are about one call, one inside the other, it is the outermost: the instrumentor's, not the
+        one that the client opens inside it.
+        """
+        spans = self._spans.copy()
+        last = next((span for span in reversed(spans) if span.is_llm), _NOTHING)
+        around = [outer for outer in last.around() if outer.is_llm and any(outer is one for one in spans)]
+        return around[-1] if around else last
 
     def add(self, span: Span, captured: CapturedSpan) -> bool:
         """Take a span that starts, if the block is still open and the filter wants it; called by the processor."""
@@ -140,6 +211,7 @@ class CaptureSpans:
                 REPORTER.tell("match", f"capture_spans: match raised {type(error).__name__}; the span is not captured")
                 return False
         with self._lock:
+            captured.find_outer(islice(reversed(self._spans), MAX_LOOK_BACK))
             self._spans.append(captured)
             if len(self._spans) > MAX_CAPTURED:
                 del self._spans[1]

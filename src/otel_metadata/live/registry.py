@@ -33,10 +33,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final
 
+from opentelemetry import trace
+
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
     from opentelemetry.trace import Span, SpanContext
 
@@ -209,8 +212,16 @@ class LiveSpan(weakref.ref["Span"]):
 
     @property
     def is_local_root(self) -> bool:
-        """Whether its parent is in another process, or there is none."""
+        """Whether it has no parent that a processor of ours has seen in this process."""
         return self.root_key == self.key
+
+
+def _is_recording(context: Context | None) -> bool:
+    """Whether the current span of a Context lives, whoever made it."""
+    try:
+        return trace.get_current_span(context).is_recording()
+    except Exception:  # noqa: BLE001 # a span of somebody else's
+        return False
 
 
 @final
@@ -223,14 +234,22 @@ class LiveRegistry:
         self.inherited: frozenset[SpanKey] = frozenset()
         self._roots: RecentMap[int, SpanKey] = RecentMap(MAX_ROOTS)
 
-    def begin(self, span: Span, context: SpanContext, parent: SpanContext | None, router: Router) -> LiveSpan | None:
+    def begin(
+        self,
+        span: Span,
+        context: SpanContext,
+        parent: SpanContext | None,
+        router: Router,
+        parent_context: Context | None = None,
+    ) -> LiveSpan | None:
         """Enter a span that starts; None when another router has entered it already and this one was only added.
 
         Args:
             span: The span.
             context: Its context.
-            parent: Its parent's context, None for a root.
+            parent: Its parent's span context, None for a root.
             router: The processor that saw it start.
+            parent_context: The Context that it starts in, None for the current one.
         """
         key = context[:2]
         known = self.entries.get(key)
@@ -246,13 +265,34 @@ class LiveRegistry:
         entry.outboxes = router.outboxes
         entry.log = []
         if parent is None or parent.is_remote:
-            entry.root_key = key
-            self._roots[key[0]] = key
+            entry.root_key = self._roots[key[0]] = key
         else:
             above = self.entries.get((parent.trace_id, parent.span_id))
-            entry.root_key = above.root_key if above is not None else self._roots.get(key[0]) or key
+            if above is not None and router in above.routers:
+                entry.root_key = above.root_key
+            else:
+                # A parent that lives, and that this router has not seen, is of another provider, of another process, or
+                # older than the router: no destination gets it from here. One that has ended may have been seen.
+                is_foreign = above is not None or _is_recording(parent_context)
+                entry.root_key = self._local_root(key, None if is_foreign else self._roots.get(key[0]))
         self.entries[key] = entry
         return entry
+
+    def take_unseen(self, entry: LiveSpan, parent: SpanContext | None) -> None:
+        """Find the local root of a span that has ended, and that nobody saw start.
+
+        Args:
+            entry: The span, with its key.
+            parent: Its parent's span context, None for a root.
+        """
+        is_inner = parent is not None and not parent.is_remote
+        entry.root_key = self._local_root(entry.key, self._roots.get(entry.key[0]) if is_inner else None)
+
+    def _local_root(self, key: SpanKey, known: SpanKey | None) -> SpanKey:
+        """Return the root of a trace that is *known*, else remember the span itself as its local root."""
+        if known is None:
+            known = self._roots[key[0]] = key
+        return known
 
     def root_of(self, key: SpanKey) -> SpanKey | None:
         """Return the local root of a span or trace as far as it is known here."""

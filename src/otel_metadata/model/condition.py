@@ -70,6 +70,8 @@ SubjectKind: TypeAlias = (
         "name",
         "input",
         "output",
+        "span_kind",
+        "model",
         "status",
         "status_message",
         "user_id",
@@ -91,7 +93,9 @@ class Subject:
             `span`. `user_id` and `session_id` are at level `span` and mean the latest version of either level.
         kind: Where the value is: a column, the resource, or a kind of field. `attribute` is a plain attribute or the
             field that lies over it; `name`, `status` and `status_message` of the span are its column unless a field
-            lies over it.
+            lies over it. `input` and `output` are compared as their JSON text where they are an object or list.
+            `span_kind` and `model`, and `input` and `output` of a span that have no field, are read from attributes of
+            instrumentors (`model.instrumented`).
         key: A metadata, attribute or resource key, dots and all; the name of an evaluation or annotation; else "".
         part: Of an evaluation `label`, `score` or `explanation`; of an annotation `label`, `score` or `text`, of the
             latest version when several annotators wrote under this name; else "".

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, final
 
+from otel_metadata.model import instrumented
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Fields, Json, Kind, Level, json_text
 
@@ -144,8 +145,9 @@ class SpanRecord:
         session_id: The session the trace belongs to, or None.
         tags: The span's tags, in the order in which they were first set.
         trace_tags: The tags of its trace.
-        input: What went in, or None.
-        output: What came out, or None.
+        input: What went in, or None. Where no field says it, what the instrumentor's attributes say: messages as JSON,
+            or the text of the messages, one a line.
+        output: What came out, or None; likewise.
         trace_input: What went into its trace as a whole, or None.
         trace_output: What came out of it, or None.
         evaluations: By name.
@@ -188,6 +190,16 @@ class SpanRecord:
         return project_of(self.span.resource)
 
     @property
+    def span_kind(self) -> str | None:
+        """What OpenInference calls its kind (`LLM`, `TOOL`, …), from the attributes of any instrumentor, or None."""
+        return instrumented.kind_of(self.attributes)
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked, from the attributes of any instrumentor, or None."""
+        return _text(instrumented.value_of(instrumented.MODEL, self.attributes, {}))
+
+    @property
     def position(self) -> Position:
         """Its place in the order of spans."""
         return Position(self.span.start_ns, self.trace_id, self.span_id)
@@ -224,6 +236,17 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
     def annotations(level: Level) -> tuple[Annotation, ...]:
         return tuple(Annotation.from_json(value) for value in many(level, "annotation").values())
 
+    attributes = {**span.attributes, **many("span", "attribute")}
+
+    # One look at all names: most spans are no instrumentor's, and a page has hundreds.
+    is_marked = bool(attributes) and instrumented.MARKED.search(" ".join(attributes)) is not None
+
+    def own(kind: Kind, spelling: instrumented.Spelling) -> Json:
+        said = many("span", kind)
+        if said:
+            return said[""]
+        return instrumented.value_of(spelling, attributes, span.attributes) if is_marked else None
+
     status = one("status", "span")
     name = one("name", "span")
     return SpanRecord(
@@ -236,7 +259,7 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
         end_time=_utc(span.end_ns),
         status_code=_status_code(status, span.status_code),
         status_message=_text(one("status_message", "span")) or span.status_message,
-        attributes={**span.attributes, **many("span", "attribute")},
+        attributes=attributes,
         metadata=many("span", "metadata"),
         trace_metadata=many("trace", "metadata"),
         trace_name=_text(one("name", "trace")),
@@ -244,8 +267,8 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
         session_id=_text(latest("session_id")),
         tags=tuple(many("span", "tag")),
         trace_tags=tuple(many("trace", "tag")),
-        input=one("input", "span"),
-        output=one("output", "span"),
+        input=own("input", instrumented.INPUT),
+        output=own("output", instrumented.OUTPUT),
         trace_input=one("input", "trace"),
         trace_output=one("output", "trace"),
         evaluations=evaluations("span"),

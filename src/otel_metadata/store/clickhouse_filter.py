@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from otel_metadata.dialects.canonical import JSON, JSON_NAMES, VERSIONS, read, tags_attribute
 from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
 from otel_metadata.model.evaluation import annotation_key
+from otel_metadata.model.instrumented import CONTENTS, INPUT, KINDS, MODEL, OUTPUT, SPAN_KIND, Spelling
 from otel_metadata.model.merge import Level, json_text
 from otel_metadata.model.record import PROJECT_NAMES
 from otel_metadata.store.clickhouse_rows import EXACT, INVERTED, NUMBER, ROW, TEXT_PARTS, is_text
@@ -316,8 +317,7 @@ class _Select:
         if kind == "resource":
             return _Value("json", self._entry(_RESOURCE, key))
         if kind == "attribute":
-            field = self._name(self._single(level, kind, key))
-            return _Value("json", f"if({field} != '', {_json_of(field)}, {self._attribute(key)})")
+            return _Value("json", self._own_attribute(key))
         if kind in ("evaluation", "annotation"):
             return _Value("json", self._verdict(subject))
         if kind in ("user_id", "session_id"):
@@ -335,8 +335,59 @@ class _Select:
         if kind == "status_message":
             shown = self._shown(self._or_own(kind, "t.StatusMessage")).sql
             return _Value("text", f"coalesce(nullIf({shown}, ''), nullIf(t.StatusMessage, ''))")
+        if kind == "span_kind":
+            return _Value("text", self._kind())
+        if kind == "model":
+            return _Value("text", f"nullIf({self._of_instrumentor(MODEL)}, '')")
         stands = _greatest(self._single(level, kind, key), self._said_by_name(level, kind, key))
+        if kind in ("input", "output"):
+            return _Value("json", self._input_or_output(level, kind, stands))
         return self._shown(stands) if kind == "name" else _Value("json", _json_of(stands))
+
+    def _input_or_output(self, level: Level, kind: str, stands: str) -> str:
+        """Return the JSON of an input or output: an object or list as a text, which is its JSON text."""
+        field = self._name(stands)
+        json = self._name(_json_of(field))
+        shown = f"if(JSONType({json}) IN ('Array', 'Object'), toJSONString(JSONExtractRaw({json})), {json})"
+        if level == "trace":
+            return shown
+        instead = self._name(self._of_instrumentor(INPUT if kind == "input" else OUTPUT))
+        return f"multiIf({field} != '', {shown}, {instead} != '', toJSONString({instead}), '')"
+
+    def _of_instrumentor(self, spelling: Spelling) -> str:
+        """Return the text that `model.instrumented.value_of` is compared as, "" for nothing."""
+        texts = []
+        for name in spelling.names:
+            json = self._name(self._own_attribute(name))
+            text = self._name(f"if(JSONType({json}) = 'String', JSONExtractString({json}), {json})")
+            is_more = f"(startsWith({text}, '[') OR startsWith({text}, '{{')) AND isValidJSON({text})"
+            texts.append(f"nullIf(if({is_more}, JSONExtractRaw({text}), {text}), '')")
+        if spelling.stems:
+            starts = " OR ".join(f"startsWith(name, {_quoted(stem)})" for stem in spelling.stems)
+            ends = " OR ".join(f"endsWith(name, {_quoted(end)})" for end in CONTENTS)
+            names = f"arrayFilter(name -> ({starts}) AND ({ends}), mapKeys({_ATTRIBUTES}))"
+            numbers = "arrayMap(one -> toUInt64OrZero(one), extractAll(name, '[0-9]+'))"
+            in_order = f"arraySort(name -> ({numbers}, name), {names})"
+            parts = f"arrayFilter(one -> one != '', arrayMap(name -> {_ATTRIBUTES}[name], {in_order}))"
+            texts.append(f"arrayStringConcat({parts}, '\\n')")
+        return f"ifNull(coalesce({', '.join(texts)}), '')"
+
+    def _kind(self) -> str:
+        """Return what `model.instrumented.kind_of` says, or NULL."""
+        own = self._name(_string(self._own_attribute(SPAN_KIND)))
+        kinds = [f"nullIf(upperUTF8({own}), '')"]
+        for name, words in KINDS:
+            said = f"lowerUTF8(ifNull({_string(self._own_attribute(name))}, ''))"
+            kinds.append(
+                f"nullIf(transform({said}, {self._bind(list(words), 'Array(String)')}, "
+                f"{self._bind(list(words.values()), 'Array(String)')}, ''), '')"
+            )
+        return f"coalesce({', '.join(kinds)})"
+
+    def _own_attribute(self, name: str) -> str:
+        """Return the JSON of an attribute as it is now, "" for nothing."""
+        field = self._name(self._single("span", "attribute", name))
+        return f"if({field} != '', {_json_of(field)}, {self._attribute(name)})"
 
     def _shown(self, field: str) -> _Value:
         """Return what a record shows of a field as text: a text as it is, null as nothing, others as JSON."""

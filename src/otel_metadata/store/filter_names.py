@@ -29,7 +29,8 @@ _NAMES: Final[Mapping[str, Subject]] = {
     # As the frames of Arize and Phoenix have them.
     "context.trace_id": Subject("span", "trace_id"),
     "context.span_id": Subject("span", "span_id"),
-    "span_kind": Subject("span", "attribute", "openinference.span.kind"),
+    "span_kind": Subject("span", "span_kind"),
+    "model": Subject("span", "model"),
 }
 
 TAGS: Final[Mapping[str, Level]] = {"tags": "span", "trace.tags": "trace"}

@@ -56,6 +56,7 @@ _CASE: Final[Mapping[SubjectKind, Callable[[str], str]]] = {
     "span_id": str.lower,
     "parent_id": str.lower,
     "kind": str.upper,
+    "span_kind": str.upper,
     "status": str.upper,
 }
 _SPELLED: Final = {"text": "text in single quotes", "number": "number"}

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
+from otel_metadata.model.instrumented import INPUT, MARKED, OUTPUT, kind_of, value_of
 from otel_metadata.model.merge import FieldName, Json, Version, json_text
 from otel_metadata.model.record import Position, SpanQuery, project_of
 from otel_metadata.store import sqlite_query, table
-from otel_metadata.store.table import SHOWN_IN, span_kind_of, text_and_mime_type
+from otel_metadata.store.table import SHOWN_IN, text_and_mime_type
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +54,7 @@ _COLUMNS: Final = (
 # Kinds whose fields are shown one beside the other: a row of nothing else is made without its record, three times as
 # quickly. Of the others, which lie over something or are ordered by version, `model.record.assemble` knows.
 _SINGLE: Final = frozenset({"input", "output"})
+_OF_INSTRUMENTOR: Final = (("attributes.input.value", INPUT), ("attributes.output.value", OUTPUT))
 _PLAIN: Final = {name: column for name, column in SHOWN_IN.items() if name[1] in {"metadata", *_SINGLE}}
 
 
@@ -116,11 +118,19 @@ def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
         else:
             shown.setdefault(column, {})[key] = value
         del entry[5]
+    # Most spans are no concern of an instrumentor's, and a look is quicker than to read them.
+    said = orjson.loads(attributes) if MARKED.search(attributes) is not None else None
+    if said is not None:
+        for column, spelling in _OF_INSTRUMENTOR:
+            if column not in shown:
+                shown[column], shown[column.removesuffix("value") + "mime_type"] = text_and_mime_type(
+                    value_of(spelling, said, said)
+                )
     get = shown.get
     metadata, trace_metadata = get("attributes.metadata"), get("trace.metadata")
     return (
         trace_id, span_id, trace_state or None, parent_id, name, kind,
-        _span_kind(attributes), start_ns, end_ns, (end_ns - start_ns) / 1e6,
+        kind_of(said) if said is not None else None, start_ns, end_ns, (end_ns - start_ns) / 1e6,
         status_code, status_message, _project(resource), None, None,
         get("attributes.input.value"), get("attributes.input.mime_type"),
         get("attributes.output.value"), get("attributes.output.mime_type"),
@@ -135,11 +145,6 @@ def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
 
 def _fields(entries: list[list[Any]]) -> dict[FieldName, tuple[Json, Version]]:
     return {(level, kind, key): (value, (ns, int(writer, 16))) for level, kind, key, ns, writer, value in entries}
-
-
-def _span_kind(attributes: str) -> str | None:
-    # Most spans are no concern of OpenInference, and a look is quicker than to read them.
-    return span_kind_of(orjson.loads(attributes)) if "openinference" in attributes else None
 
 
 def _something(text: str) -> str | None:

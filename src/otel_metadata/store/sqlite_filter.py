@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+import orjson
+
 from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
+from otel_metadata.model.instrumented import INPUT, MARKED, MODEL, OUTPUT, kind_of, text_of, value_of
+from otel_metadata.model.merge import json_text
 from otel_metadata.model.record import PROJECT_NAMES
 
 if TYPE_CHECKING:
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.condition import Scalar
 
-__all__ = ["PROJECT", "Sql", "Value", "condition", "json_types"]
+__all__ = ["FUNCTION", "PROJECT", "Sql", "Value", "condition", "json_types", "of_instrumentor"]
 
 Value: TypeAlias = "str | int | float"
 
@@ -56,6 +60,11 @@ _COLUMNS: Final = {
     "scope_version": "s.scope_version",
 }
 _NUMERIC: Final = frozenset({"start_time", "end_time", "latency_ms"})
+
+FUNCTION: Final = "otel_metadata_of_instrumentor"
+"""The name of `of_instrumentor` in SQL; a connection has it from whoever made it."""
+
+_SPELLINGS: Final = {"input": INPUT, "output": OUTPUT, "model": MODEL}
 
 _PARTS: Final = {"label": _TEXT, "explanation": _TEXT, "text": _TEXT, "score": _NUMBER}
 
@@ -122,10 +131,22 @@ def _read(subject: Subject, types: str) -> Sql:
         return _of_verdict(subject, types)
     if kind == "status":
         return _of_status(types)
-    if kind in ("metadata", "input", "output"):
+    if kind == "metadata":
         return _of_field(level, kind, key, _typed("f.value", types))
+    if kind in ("input", "output"):
+        field = _of_field(level, kind, key, _as_text("f.value", types) if _TEXT in types else _typed("f.value", types))
+        if level == "trace":
+            return field
+        over = _of_field(level, kind, key, "1")
+        instead = _of_instrumentor(kind) if _TEXT in types else Sql("NULL")
+        return Sql(
+            f"CASE WHEN EXISTS {over.sql} THEN {field.sql} ELSE {instead.sql} END",
+            (*over.values, *field.values, *instead.values),
+        )
     if _TEXT not in types:
         return Sql("NULL")
+    if kind in ("span_kind", "model"):
+        return _of_instrumentor(kind)
     if kind in ("user_id", "session_id"):
         # Of the span or of its trace: what was said last; of equal versions, of the trace.
         return Sql(
@@ -150,6 +171,32 @@ def _of_field(level: str, kind: str, key: str, what: str) -> Sql:
         "AND f.level = ? AND f.kind = ? AND f.key = ?)",
         (level, kind, key),
     )
+
+
+def _of_instrumentor(kind: str) -> Sql:
+    late = (
+        "(SELECT json_group_object(f.key, json(f.value)) FROM fields AS f WHERE f.trace_id = s.trace_id "
+        "AND f.span_id = s.span_id AND f.level = 'span' AND f.kind = 'attribute')"
+    )
+    return Sql(f"{FUNCTION}(?, s.attributes, {late})", (kind,))
+
+
+def of_instrumentor(kind: str, attributes: str, late: str) -> str | None:
+    """Return what the attributes of an instrumentor say of a span, as a filter compares it: SQL's `FUNCTION`.
+
+    Args:
+        kind: `input`, `output`, `span_kind` or `model`.
+        attributes: Of the span, the JSON text of an object.
+        late: Those that an update has set, likewise.
+    """
+    if MARKED.search(attributes) is None and MARKED.search(late) is None:
+        return None
+    parts = orjson.loads(attributes)
+    now = parts if late == "{}" else {**parts, **orjson.loads(late)}
+    if kind == "span_kind":
+        return kind_of(now)
+    found = text_of(value_of(_SPELLINGS[kind], now, parts))
+    return found if found is None or isinstance(found, str) else json_text(found)
 
 
 def _of_object(column: str, key: str, types: str) -> Sql:
@@ -196,6 +243,14 @@ def _code(types: str) -> str:
 
 def _typed(value: str, types: str) -> str:
     return f"CASE WHEN json_type({value}) IN ({types}) THEN json_extract({value}, '$') END"
+
+
+def _as_text(value: str, types: str) -> str:
+    """Return what an input or output is compared as: a list or object as its JSON text."""
+    return (
+        f"CASE WHEN json_type({value}) IN ('array', 'object') THEN {value} "
+        f"WHEN json_type({value}) IN ({types}) THEN json_extract({value}, '$') END"
+    )
 
 
 def _shown(value: str) -> str:

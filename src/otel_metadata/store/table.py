@@ -53,7 +53,6 @@ __all__ = [
     "row_of",
     "rows",
     "schema",
-    "span_kind_of",
     "text_and_mime_type",
 ]
 
@@ -228,7 +227,7 @@ def readable(record: SpanRecord) -> dict[str, Any]:
         "parent_id": record.parent_id,
         "name": record.name,
         "kind": record.kind,
-        "span_kind": span_kind_of(record.attributes),
+        "span_kind": record.span_kind,
         "start_time": span.start_ns,
         "end_time": span.end_ns,
         "latency_ms": (span.end_ns - span.start_ns) / 1e6,
@@ -261,12 +260,6 @@ def readable(record: SpanRecord) -> dict[str, Any]:
     ):
         row[f"{stem}.value"], row[f"{stem}.mime_type"] = text_and_mime_type(value)
     return row
-
-
-def span_kind_of(attributes: Mapping[str, Json]) -> str | None:
-    """Return what OpenInference calls the kind of a span (`LLM`, `TOOL`, …), or None."""
-    kind = attributes.get("openinference.span.kind")
-    return kind if isinstance(kind, str) else None
 
 
 def row_of(row: Row) -> tuple[StoredSpan, Fields]:
