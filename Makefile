@@ -24,13 +24,14 @@ PYTHON_newest := 3.13
 find_python = PYENV_VERSION=$(1) python$(1) -c 'import sys; print(sys.executable)' 2>/dev/null || \
   $(UV) python find --system --quiet $(1) 2>/dev/null
 
-# Vendors whose SDK judges our requests, and those whose server does.
+# Vendors whose SDK we also join, all of those whose SDK judges our requests, and those whose server does.
 SDKS := langfuse langwatch galileo arize
+JUDGES := $(SDKS) splunk-ao
 SERVERS := mlflow phoenix
 # Packages that set up tracing by themselves, as those of SDKS do, and that we join.
 JOINED := phoenix-otel logfire ddtrace
 # Environments that are installed like those of the SDKs: a group and a constraint file of that name.
-GROUPS_APART := $(SDKS) $(JOINED) frameworks workers
+GROUPS_APART := $(JUDGES) $(JOINED) frameworks workers
 
 STRESS := kill_nine every_write backend_down forks shutdown damage soak
 
@@ -122,9 +123,10 @@ test-between test-newest: test-%: .venv-%/.installed
 	@.venv-$*/bin/python -m pytest tests
 
 test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%=.venv-%/.installed) ## run what needs a vendor's own SDK or server, or a framework; on loopback
-	@status=0; for sdk in $(SDKS); do \
+	@status=0; for sdk in $(JUDGES); do \
 	  printf '\n== backends, the SDK of %s as judge of the wire\n' "$$sdk"; \
-	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$sdk/bin/python" -m pytest "tests/oracles/test_$$sdk.py" || status=1; done; \
+	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$sdk/bin/python" -m pytest \
+	    "tests/oracles/test_$$(echo "$$sdk" | tr - _).py" || status=1; done; \
 	  for one in $(SDKS) $(JOINED); do \
 	  printf '\n== backends, an application that %s set up\n' "$$one"; \
 	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$one/bin/python" -m pytest \

@@ -383,7 +383,7 @@ def test_a_package_that_makes_something_else_is_named(tmp_path, provider, monkey
             ["nowhere"],
             {},
             {},
-            r"destination is 'nowhere'; expected a Destination, sqlite:///file.db, .* console, .*, phoenix\.",
+            r"destination is 'nowhere'; expected a Destination, sqlite:///file.db, .* console, .*, splunk_ao\.",
         ),
         (["nowhere://user:secret@host"], {}, {}, r"destination is 'nowhere://\*\*\*@host'; expected"),
         (["http://user:secret@host"], {}, {}, r"endpoint is 'http://\*\*\*@host/v1/traces'; expected"),

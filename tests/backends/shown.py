@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from tests.dialects.columns import galileo, langfuse, langwatch, mlflow
+from tests.dialects.columns import galileo, langfuse, langwatch, mlflow, splunk_ao
 from tests.dialects.test_golden import Span
 from tests.exporters.vendors import arize as arize_double
 from tests.exporters.vendors import galileo as galileo_double
@@ -23,6 +23,7 @@ from tests.exporters.vendors import langfuse as langfuse_double
 from tests.exporters.vendors import langfuse_v3, otlp, phoenix
 from tests.exporters.vendors import langwatch as langwatch_double
 from tests.exporters.vendors import mlflow as mlflow_double
+from tests.exporters.vendors import splunk_ao as splunk_ao_double
 from tests.exporters.vendors.case import Case
 
 from otel_metadata.dialects.openinference import OpenInferenceDialect
@@ -74,6 +75,7 @@ BACKENDS: Final[dict[str, tuple[Dialect, Case | None]]] = {
     "LangWatch": (langwatch.DIALECT, langwatch_double.CASE),
     "MLflow": (mlflow.DIALECT, mlflow_double.CASE),
     "Phoenix": (OpenInferenceDialect(flattens=True), phoenix.CASE),
+    "Splunk Agent Observability": (splunk_ao.DIALECT, splunk_ao_double.CASE),
 }
 
 
@@ -104,7 +106,7 @@ def _arize(spans: arize_double.ArizeSpans, target: SpanRef) -> State:
 
 
 def _galileo(double: galileo_double.Galileo, target: SpanRef) -> State:
-    ids = {"span": target.backend_ids["galileo"], "trace": target.backend_ids["galileo.trace"]}
+    ids = {"trace" if name.endswith(".trace") else "span": one for name, one in target.backend_ids.items()}
     return {level: asdict(double.stored[level, one]) for level, one in ids.items()}
 
 
@@ -181,6 +183,7 @@ READERS: Final[Mapping[str, Callable[[Any, SpanRef], State]]] = {
     "mlflow": _mlflow,
     "otlp": _otlp,
     "phoenix": _phoenix,
+    "splunk_ao": _galileo,
 }
 
 
@@ -226,9 +229,9 @@ def sending(name: str) -> Iterator[Callable[[Fields], tuple[Outcome, State]]]:
         def send(fields: Fields) -> tuple[Outcome, State]:
             number = next(numbers)
             target = replace(case.patch(number).target, trace_id=0xF0000 + number)
-            if case.name == "galileo":
+            if case.name in {"galileo", "splunk_ao"}:
                 trace = galileo_double.identifier(10_000 + number)
-                target = target.with_backend_id("galileo.trace", trace)
+                target = target.with_backend_id(f"{case.name}.trace", trace)
                 double.stored["trace", trace] = galileo_double.Stored()
             patch = Patch(target, fields, (AT - 1_000_000_000, AT))
             case.know(double, patch)

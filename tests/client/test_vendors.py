@@ -221,7 +221,7 @@ class TestGalileo:
         report = galileo.annotate([record])
 
         assert [error["error_type"] for error in report.errors] == ["unsupported"]
-        assert "Galileo changes input, output, tags and status" in report.errors[0]["error_message"]
+        assert "only input, output, tags and status can be changed" in report.errors[0]["error_message"]
 
     def test_its_text_is_enough(self, galileo: Spans, double: Galileo) -> None:
         """Wherever the name of a span is a text."""

@@ -25,7 +25,7 @@ SPAN, TRACE = identifier(1), identifier(2)
 OTEL = SpanRef(0xABC, 1)
 TARGET = OTEL.with_backend_id("galileo", SPAN).with_backend_id("galileo.trace", TRACE)
 VALUES = {"s": "x", "n": 0, "f": 0.5, "b": False, "none": None, "o": {"a": [1]}, "l": ["a", "b"]}
-NO_FIELD = "not sent: Galileo has no field for it once a record is stored"
+NO_FIELD = "not sent: there is no field for it once a record is stored"
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_values_that_are_no_text_are_told(double):
     )
     assert outcome == Delivered(
         (
-            "input: not sent: to Galileo a null says that nothing changes",
+            "input: not sent: there a null says that nothing changes",
             "output: sent as JSON text",
             "status: sent as the status code 500",
             f"status message: {NO_FIELD}",
@@ -184,7 +184,7 @@ def test_metadata_can_be_tags_if_the_user_wants_it(double):
     assert outcome == Delivered(
         (
             *(f"metadata {key!r}: added as a tag, beside that of an earlier value" for key in VALUES),
-            "metadata 'long': not sent: a tag of Galileo has at most 50 characters",
+            "metadata 'long': not sent: a tag has at most 50 characters",
             "trace metadata 'k': added as a tag, beside that of an earlier value",
         )
     )
@@ -197,8 +197,8 @@ def test_limits_of_tags_are_looked_at_before(double):
     outcome = send(double, TARGET, *tags)
     assert outcome == Delivered(
         (
-            f"tag {long[:50]!r}: not sent: a tag of Galileo has at most 50 characters",
-            "tag 't49': not sent: a record of Galileo has at most 50 tags",
+            f"tag {long[:50]!r}: not sent: a tag has at most 50 characters",
+            "tag 't49': not sent: a record has at most 50 tags",
         )
     )
     assert double.stored["span", SPAN].tags == ["y" * 50, *(f"t{number:02}" for number in range(49))]
@@ -244,7 +244,7 @@ def test_without_an_id_the_user_learns_what_to_do(double):
 def test_the_id_of_a_span_is_not_that_of_its_trace(double):
     """Fields of the trace are not sent where only the span's id is known: a note says so."""
     outcome = send(double, OTEL.with_backend_id("galileo", SPAN), OUTPUT, (("trace", "tag", "vip"), True))
-    assert outcome == Delivered(("trace tag 'vip': not sent: no UUID of Galileo is known for it",))
+    assert outcome == Delivered(("trace tag 'vip': not sent: no UUID is known for it",))
     assert [request.path.rpartition("/")[2] for request in double.requests] == [SPAN]
 
 
@@ -342,7 +342,7 @@ def test_one_field_that_is_refused_does_not_take_the_others(double):
 
     double.fault = fault
     outcome = send(double, TARGET, OUTPUT, TAG, (("span", "tag", "vip"), True))
-    assert outcome == Delivered(("tag 'late': Galileo refused it", "tag 'vip': Galileo refused it"))
+    assert outcome == Delivered(("tag 'late': refused", "tag 'vip': refused"))
     assert double.stored["span", SPAN] == Stored(changed={"output": "bye"})
     assert len(double.requests) == 2
 

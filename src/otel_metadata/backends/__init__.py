@@ -14,7 +14,7 @@ from otel_metadata.errors import ConfigurationError
 
 __all__ = ["NAMES", "from_environment"]
 
-NAMES: Final = ("arize", "galileo", "langfuse", "langwatch", "mlflow", "phoenix")
+NAMES: Final = ("arize", "galileo", "langfuse", "langwatch", "mlflow", "phoenix", "splunk_ao")
 """Each is a module of this package, and a name for `configure`."""
 
 

@@ -1,4 +1,4 @@
-"""The ready-made destination for Galileo (Splunk Agent Observability): OTLP in, and what can be changed by PATCH."""
+"""The ready-made destination for Galileo: OTLP in, and what can be changed by PATCH."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def destination(
         project_id: Its UUID instead, else `GALILEO_PROJECT_ID`.
         log_stream: Name of the log stream, else `GALILEO_LOG_STREAM`, else `default`.
         log_stream_id: Its UUID instead, else `GALILEO_LOG_STREAM_ID`.
-        api_key_header: Newer descriptions of the API call it `Splunk-AO-API-Key`.
+        api_key_header: The name of the header that has the key.
         resolve: Finds Galileo's record for the name of a span; see `exporters.galileo.Resolve`.
         metadata_as_tags: Add late metadata as tags, `key:value`, where one fits into a tag.
         name: What receipts and `stats()` call it.
@@ -59,7 +59,12 @@ def destination(
     Raises:
         ConfigurationError: Something is missing or cannot be used.
     """
-    key = from_environment(api_key, "GALILEO_API_KEY", expected="an API key of Galileo (console, Settings, API keys)")
+    key = from_environment(
+        api_key,
+        "GALILEO_API_KEY",
+        expected="an API key of Galileo (console, Settings, API keys); with the variables SPLUNK_AO_…, name the "
+        "destination splunk_ao",
+    )
     url = _found_api_url(api_url, console_url)
     if project is None and project_id is None:
         project_id = _optional("GALILEO_PROJECT_ID")

@@ -6,6 +6,8 @@ Neither has a field for metadata: a request that holds one anyway is answered wi
 what has no field is not sent, and a note says so. `reliable` is always true: without it Galileo answers before it looks
 whether there is such a record. Tags are only ever added; input, output and status are overwritten.
 
+Its successor, Splunk Agent Observability, has the same API (`backends.splunk_ao`).
+
 Galileo knows a record by a UUID of version 4, which does not follow from the ids of OpenTelemetry and which no receiver
 of OTLP tells. It is on the target (`SpanRef.with_backend_id("galileo", uuid)`), or a function of the user's finds it.
 """
@@ -54,42 +56,36 @@ MAX_TAGS: Final = 50
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _STATUS_CODES: Final[Mapping[str, int]] = {"ok": 200, "error": 500}
 
-_NO_FIELD: Final = "not sent: Galileo has no field for it once a record is stored"
-_TOO_LONG: Final = f"not sent: a tag of Galileo has at most {MAX_TAG_CHARS} characters"
-_TOO_MANY: Final = f"not sent: a record of Galileo has at most {MAX_TAGS} tags"
-_NO_NULL: Final = "not sent: to Galileo a null says that nothing changes"
+_NO_FIELD: Final = "not sent: there is no field for it once a record is stored"
+_TOO_LONG: Final = f"not sent: a tag has at most {MAX_TAG_CHARS} characters"
+_TOO_MANY: Final = f"not sent: a record has at most {MAX_TAGS} tags"
+_NO_NULL: Final = "not sent: there a null says that nothing changes"
 _AS_TEXT: Final = "sent as JSON text"
 _AS_TAG: Final = "added as a tag, beside that of an earlier value"
-_REFUSED: Final = "Galileo refused it"
-_NO_RECORD: Final = "not sent: no UUID of Galileo is known for it"
+_REFUSED: Final = "refused"
+_NO_RECORD: Final = "not sent: no UUID is known for it"
 
 _NOT_KEPT: Final = frozenset({_NO_FIELD, _TOO_LONG, _TOO_MANY, _NO_NULL, _REFUSED, _NO_RECORD})
 
-_UNADDRESSED: Final = Rejected(
-    DeliveryError(
-        "unsupported",
-        "no UUID of Galileo is known for the target; name it with SpanRef.with_backend_id('galileo', uuid) or "
-        "SpanRef.from_backend_id('galileo', uuid), or give a function: resolve=",
-    )
-)
 _BAD_ID: Final = Rejected(
-    DeliveryError("patch_failure", "the id for Galileo is no UUID of version 4 with hyphens; nothing was sent")
+    DeliveryError("patch_failure", "the id is no UUID of version 4 with hyphens; nothing was sent")
 )
-_MISSING: Final = Rejected(DeliveryError("segment_not_found", "Galileo has no such record, or not yet"))
+_MISSING: Final = Rejected(DeliveryError("segment_not_found", "there is no such record, or not yet"))
 _NOTHING_TO_SAY: Final = Rejected(
-    DeliveryError("unsupported", "of a stored record Galileo changes input, output, tags and status, nothing else")
+    DeliveryError("unsupported", "of a stored record only input, output, tags and status can be changed")
 )
 _NO_PROJECT: Final = Pause(
-    DeliveryError("backend_rejection", "Galileo has no project of the configured name; check GALILEO_PROJECT")
+    DeliveryError("backend_rejection", "there is no project of the configured name; check it in the settings")
 )
 # Galileo lists a project with all its runs.
 _NO_LIST: Final = Retry(
     DeliveryError(
-        "connection_failure", "the list of projects is none, or too long to be read; set GALILEO_PROJECT_ID instead"
+        "connection_failure",
+        "the list of projects is none, or too long to be read; set the id of the project instead of its name",
     )
 )
 _NOT_GALILEO: Final = Retry(
-    DeliveryError("connection_failure", "the answer to a success is none of Galileo's; check the endpoint")
+    DeliveryError("connection_failure", "the answer to a success is not one of this API; check the endpoint")
 )
 
 
@@ -122,7 +118,6 @@ class GalileoPatchExporter:
     grace_millis: int = 0
     reports_missing: bool = True
     convergence: Convergence = "ordered"
-    found_by: Final = frozenset({BACKEND, BACKEND + OF_TRACE})
 
     def __init__(
         self,
@@ -136,6 +131,7 @@ class GalileoPatchExporter:
         resolve: Resolve | None = None,
         metadata_as_tags: bool = False,
         name: str = BACKEND,
+        backend: str = BACKEND,
     ) -> None:
         """Connect later.
 
@@ -145,15 +141,25 @@ class GalileoPatchExporter:
             project: Name of the project; its id is looked up once.
             project_id: Its UUID, instead of the name.
             log_stream_id: Sent with each request; None leaves it out.
-            api_key_header: Newer descriptions of the API call it `Splunk-AO-API-Key`.
+            api_key_header: `Splunk-AO-API-Key` for Galileo's successor, `X-SF-Token` in Splunk's cloud.
             resolve: Finds the record of a target that carries no id.
             metadata_as_tags: Add span and trace metadata as tags, `key:value`, where one fits into a tag.
             name: For people.
+            backend: Under which name `SpanRef.backend_ids` holds a record's UUID.
 
         Raises:
             ConfigurationError: The URL or an id cannot be used, or there is no project.
         """
         self.name = name
+        self.found_by = frozenset({backend, backend + OF_TRACE})
+        self._backend = backend
+        self._unaddressed = Rejected(
+            DeliveryError(
+                "unsupported",
+                f"no UUID is known for the target; name it with SpanRef.with_backend_id('{backend}', uuid) or "
+                f"SpanRef.from_backend_id('{backend}', uuid), or give a function: resolve=",
+            )
+        )
         self._project = project
         self._project_id = checked_uuid("project_id", project_id)
         self._log_stream_id = checked_uuid("log_stream_id", log_stream_id)
@@ -180,7 +186,7 @@ class GalileoPatchExporter:
             address = self._address(patch.target, level)
             if isinstance(address, tuple):
                 requests.append((*address, body))
-            elif address is _UNADDRESSED:
+            elif address is self._unaddressed:
                 # The other level may have its id.
                 refusal = address
                 notes |= {name: _NO_RECORD for names in body.names.values() for name in names}
@@ -202,13 +208,13 @@ class GalileoPatchExporter:
         """Return the record that a level of the target is, or why nothing can be sent for it."""
         ids = target.backend_ids
         if level == "trace":
-            found = ids.get(BACKEND + OF_TRACE) or (None if target.span_id else ids.get(BACKEND))
+            found = ids.get(self._backend + OF_TRACE) or (None if target.span_id else ids.get(self._backend))
         else:
-            found = ids.get(BACKEND) if target.span_id else None
+            found = ids.get(self._backend) if target.span_id else None
         record: Record = level
         if found is None:
             if self._resolve is None or not target.trace_id:
-                return _UNADDRESSED
+                return self._unaddressed
             try:
                 resolved = self._resolve(target if level == "span" else SpanRef(target.trace_id, 0))
                 if resolved is None:

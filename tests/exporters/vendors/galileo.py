@@ -94,6 +94,9 @@ class Galileo(Double):
         projects: By name.
     """
 
+    header = "galileo-api-key"
+    tags = "tag.tags"
+
     def __init__(self) -> None:
         self.stored: dict[tuple[str, str], Stored] = {}
         self.uuids: dict[str, str] = {}
@@ -108,7 +111,7 @@ class Galileo(Double):
             return Response(body={"message": "ok", "version": "1", "api_version": "1"})
         if path == "/login/api_key":
             return Response(body={"access_token": TOKEN, "token_type": "bearer"})
-        if request.headers.get("galileo-api-key") != KEY and request.headers.get("authorization") != f"Bearer {TOKEN}":
+        if request.headers.get(self.header) != KEY and request.headers.get("authorization") != f"Bearer {TOKEN}":
             return Response(401, {"detail": "Invalid API key"})
         if path == "/current_user":
             return Response(body={"id": PROJECT, "email": "a@example.com", "role": "user"})
@@ -199,7 +202,7 @@ class Galileo(Double):
             return Response(422, {"detail": "No spans"})
         for span in spans:
             attributes = _attributes(span)
-            self._take("span", span.span_id.hex(), Stored(attributes, span.name, list(attributes.get("tag.tags", []))))
+            self._take("span", span.span_id.hex(), Stored(attributes, span.name, list(attributes.get(self.tags, []))))
             self._take("trace", span.trace_id.hex(), Stored())
         return Response(body={"partialSuccess": {}}, headers={"Content-Type": "application/json"})
 
