@@ -346,43 +346,43 @@ class _Select:
 
     def _input_or_output(self, level: Level, kind: str, stands: str) -> str:
         """Return the JSON of an input or output: an object or list as a text, which is its JSON text."""
-        field = self._name(stands)
-        json = self._name(_json_of(field))
+        instead = "''"
+        if level == "span":
+            said = self._of_instrumentor(INPUT if kind == "input" else OUTPUT)
+            instead = _with(said, "if(one = '', '', toJSONString(one))")
+        json = _json_of("field")
         shown = f"if(JSONType({json}) IN ('Array', 'Object'), toJSONString(JSONExtractRaw({json})), {json})"
-        if level == "trace":
-            return shown
-        instead = self._name(self._of_instrumentor(INPUT if kind == "input" else OUTPUT))
-        return f"multiIf({field} != '', {shown}, {instead} != '', toJSONString({instead}), '')"
+        return _with(stands, f"if(field = '', {instead}, {shown})", "field")
 
     def _of_instrumentor(self, spelling: Spelling) -> str:
         """Return the text that `model.instrumented.value_of` is compared as, "" for nothing."""
-        texts = []
-        for name in spelling.names:
-            json = self._name(self._own_attribute(name))
-            text = self._name(f"if(JSONType({json}) = 'String', JSONExtractString({json}), {json})")
-            is_more = f"(startsWith({text}, '[') OR startsWith({text}, '{{')) AND isValidJSON({text})"
-            texts.append(f"nullIf(if({is_more}, JSONExtractRaw({text}), {text}), '')")
-        if spelling.stems:
-            starts = " OR ".join(f"startsWith(name, {_quoted(stem)})" for stem in spelling.stems)
-            ends = " OR ".join(f"endsWith(name, {_quoted(end)})" for end in CONTENTS)
-            names = f"arrayFilter(name -> ({starts}) AND ({ends}), mapKeys({_ATTRIBUTES}))"
-            numbers = "arrayMap(one -> toUInt64OrZero(one), extractAll(name, '[0-9]+'))"
-            in_order = f"arraySort(name -> ({numbers}, name), {names})"
-            parts = f"arrayFilter(one -> one != '', arrayMap(name -> {_ATTRIBUTES}[name], {in_order}))"
-            texts.append(f"arrayStringConcat({parts}, '\\n')")
-        return f"ifNull(coalesce({', '.join(texts)}), '')"
+        first = f"arrayFirst(one -> one != '', [{', '.join(map(self._attribute_text, spelling.names))}])"
+        is_more = "(startsWith(one, '[') OR startsWith(one, '{')) AND isValidJSON(one)"
+        whole = _with(first, f"if({is_more}, JSONExtractRaw(one), one)")
+        if not spelling.stems:
+            return whole
+        starts = " OR ".join(f"startsWith(name, {_quoted(stem)})" for stem in spelling.stems)
+        ends = " OR ".join(f"endsWith(name, {_quoted(end)})" for end in CONTENTS)
+        names = f"arrayFilter(name -> ({starts}) AND ({ends}), mapKeys({_ATTRIBUTES}))"
+        numbers = "arrayMap(one -> toUInt64OrZero(one), extractAll(name, '[0-9]+'))"
+        in_order = f"arraySort(name -> ({numbers}, name), {names})"
+        parts = f"arrayFilter(one -> one != '', arrayMap(name -> {_ATTRIBUTES}[name], {in_order}))"
+        return f"ifNull(coalesce(nullIf({whole}, ''), arrayStringConcat({parts}, '\\n')), '')"
 
     def _kind(self) -> str:
         """Return what `model.instrumented.kind_of` says, or NULL."""
-        own = self._name(_string(self._own_attribute(SPAN_KIND)))
-        kinds = [f"nullIf(upperUTF8({own}), '')"]
+        kinds = [f"nullIf(upperUTF8({self._attribute_text(SPAN_KIND)}), '')"]
         for name, words in KINDS:
-            said = f"lowerUTF8(ifNull({_string(self._own_attribute(name))}, ''))"
-            kinds.append(
-                f"nullIf(transform({said}, {self._bind(list(words), 'Array(String)')}, "
-                f"{self._bind(list(words.values()), 'Array(String)')}, ''), '')"
-            )
+            said, known = (self._bind(list(some), "Array(String)") for some in (words, words.values()))
+            kinds.append(f"nullIf(transform(lowerUTF8({self._attribute_text(name)}), {said}, {known}, ''), '')")
         return f"coalesce({', '.join(kinds)})"
+
+    def _attribute_text(self, name: str) -> str:
+        """Return an attribute as it is now: a text as it is, other values as JSON, "" for nothing."""
+        json = _json_of("field")
+        text = f"if(JSONType({json}) = 'String', JSONExtractString({json}), {json})"
+        field = self._single("span", "attribute", name)
+        return _with(field, f"if(field = '', {_ATTRIBUTES}[{self._bind(name, 'String')}], {text})", "field")
 
     def _own_attribute(self, name: str) -> str:
         """Return the JSON of an attribute as it is now, "" for nothing."""
@@ -573,6 +573,11 @@ def _json_of(field: str) -> str:
 
 def _with_version_of(field: str, json: str) -> str:
     return f"concat(substring({field}, 1, 32), {json})"
+
+
+def _with(value: str, expression: str, name: str = "one") -> str:
+    """Return an expression in which *name* is a value, written once: what is written twice is analysed twice."""
+    return f"arrayMap({name} -> {expression}, [{value}])[1]"
 
 
 def _greatest(*texts: str) -> str:
