@@ -160,6 +160,62 @@ class TestCurrentSpan:
 
         assert asyncio.run(main()) == ["set"]
 
+    def test_a_step_that_is_driven_by_hand_leaves_nothing_attached(self, scene):
+        """While a step is suspended, and when it is given up, the current span is that of whoever drives it."""
+
+        @om.observe(name="body")
+        async def body():
+            yield current_name()
+            await Pause()
+            yield current_name()
+
+        with scene.tracer.start_as_current_span("driver"):
+            made = body()
+            with pytest.raises(StopIteration) as first:
+                made.asend(None).send(None)
+            step = made.asend(None)
+            assert (step.send(None), current_name()) == ("paused", "driver")
+            with pytest.raises(StopIteration) as second:
+                step.send(None)
+            assert (first.value.value, second.value.value, current_name()) == ("body", "body", "driver")
+            with pytest.raises(StopAsyncIteration):
+                made.asend(None).send(None)
+
+            given_up = body()
+            with pytest.raises(StopIteration):
+                given_up.asend(None).send(None)
+            step = given_up.asend(None)
+            step.send(None)
+            del step, given_up
+            gc.collect()
+            assert (current_name(), scene.names()) == ("driver", ["body", "body"])
+
+    def test_a_body_shares_all_other_context_variables(self, scene):
+        """What the body sets its consumer sees, and the other way round, also after a wait."""
+        variable = contextvars.ContextVar("variable", default="unset")
+
+        async def body():
+            variable.set("by the body")
+            await asyncio.sleep(0)
+            yield variable.get()
+            yield variable.get()
+
+        async def main(make):
+            seen = []
+            async for item in make():
+                seen.append((item, variable.get()))
+                variable.set("by the consumer")
+            return seen
+
+        assert asyncio.run(main(om.observe(body))) == asyncio.run(main(body))
+
+
+class Pause:
+    """An awaitable that is suspended once."""
+
+    def __await__(self):
+        yield "paused"
+
 
 class TestTask:
     def test_every_step_runs_in_the_consumers_task(self, scene):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
+import decimal
 import gc
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, trace
+from opentelemetry import context as otel_context
 from opentelemetry.trace import StatusCode
 
 import otel_metadata as om
@@ -152,7 +156,87 @@ class TestCurrentSpan:
         assert left == [None, None]
 
 
+VARIABLE = contextvars.ContextVar("VARIABLE", default="unset")
+
+
+class TestOtherContextVariables:
+    def test_a_body_and_its_consumer_share_them(self, scene):
+        """What the one sets between two steps, the other sees, as in plain Python; only the current span is apart."""
+
+        def body():
+            VARIABLE.set("by the body")
+            yield VARIABLE.get(), str(decimal.Decimal(1) / 3)
+            yield VARIABLE.get(), str(decimal.Decimal(1) / 3)
+
+        def used(make):
+            seen = []
+            with decimal.localcontext() as context:
+                for item in make():
+                    seen.append((item, VARIABLE.get(), current_name()))
+                    VARIABLE.set("by the consumer")
+                    context.prec = 3
+            return seen
+
+        runs = [contextvars.copy_context().run(used, make) for make in (body, om.observe(body))]
+
+        assert runs[0] == runs[1]
+        assert runs[1][1][0] == ("by the consumer", "0.333")
+
+    def test_a_local_context_around_a_yield_holds_for_the_consumer(self, scene):
+        """`decimal.localcontext` in the body rounds for whoever consumes it, and not after its end."""
+
+        def body():
+            with decimal.localcontext() as context:
+                context.prec = 5
+                yield
+
+        for make in (body, om.observe(body)):
+            assert [str(decimal.Decimal(1) / 3) for _ in make()] == ["0.33333"]
+            assert len(str(decimal.Decimal(1) / 3)) > 20
+
+    def test_baggage_of_the_body_stays_there(self, scene):
+        """OpenTelemetry's own Context is kept apart in both directions, baggage included."""
+
+        @om.observe
+        def body():
+            token = otel_context.attach(baggage.set_baggage("who", "body"))
+            yield baggage.get_baggage("who")
+            yield baggage.get_baggage("who")
+            otel_context.detach(token)
+
+        seen = []
+        for who in body():
+            seen.append((who, baggage.get_baggage("who")))
+            token = otel_context.attach(baggage.set_baggage("who", "consumer"))
+        otel_context.detach(token)
+
+        assert seen == [("body", None), ("body", "consumer")]
+        otel_context.attach(otel_context.Context())
+
+
 class TestProtocol:
+    def test_a_wrong_call_fails_at_the_call(self, scene):
+        """Arguments that do not fit are told where the generator is made, not at its first step."""
+        with pytest.raises(TypeError, match="unexpected keyword argument 'txt'"):
+            letters(txt="abc")
+
+    @pytest.mark.skipif(sys.version_info < (3, 13), reason="close() returns a value since Python 3.13")
+    def test_close_returns_what_the_body_returns(self, scene):
+        """A body that ends on close() with a value gives it to whoever closes it."""
+
+        @om.observe(name="body")
+        def body():
+            try:
+                yield 1
+            except GeneratorExit:
+                return "closed"
+
+        made = body()
+        next(made)
+
+        assert made.close() == "closed"
+        assert scene.ended("body").attributes["otel_metadata.ended_by"] == "closed"
+
     def test_values_that_are_sent_reach_the_body(self, scene):
         """send() gives its value to the body and returns what it yields next."""
 

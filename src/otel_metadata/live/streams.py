@@ -32,6 +32,7 @@ _RESPONSES: Final[Mapping[tuple[str, str], str]] = {
     ("werkzeug.sansio.response", "Response"): "response",  # Flask's
     ("django.http.response", "StreamingHttpResponse"): "_iterator",
 }
+_NAMES: Final = frozenset(name for _, name in _RESPONSES)
 
 
 class ResultObserver(Observer):
@@ -150,7 +151,7 @@ _passed_on: Final = cast(
 def _stream_in(result: object) -> str | None:
     """Return the attribute of a web response that is sent while an iterator runs; None for all else."""
     for base in type(result).__mro__:
-        attribute = _RESPONSES.get((base.__module__, base.__name__))
+        attribute = _RESPONSES.get((base.__module__, base.__name__)) if base.__name__ in _NAMES else None
         if attribute is not None:
             # Read without running code of the application's.
             held: dict[str, Any] = object.__getattribute__(result, "__dict__")

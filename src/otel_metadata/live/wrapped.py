@@ -83,7 +83,7 @@ def inside_context_manager(func: Any, decorate: Callable[[Any], Any]) -> Any:
     if isinstance(func, classmethod | staticmethod):
         made = inside_context_manager(func.__func__, decorate)
         return None if made is None else type(func)(made)
-    make = _MANAGERS.get(getattr(func, "__code__", None))  # type: ignore[arg-type] # None is no key
+    make = _MANAGERS.get(func.__code__) if type(func) is FunctionType else None
     return None if make is None else make(decorate(func.__wrapped__))
 
 
