@@ -192,12 +192,11 @@ def test_an_update_that_interrupts_the_reading_of_a_sidecar_is_not_overwritten(m
         class Interrupted(list):
             is_done = False
 
-            def pop(self, index):
-                taken = super().pop(index)
+            def __delitem__(self, index):
+                super().__delitem__(index)
                 if not self and not self.is_done:
                     self.is_done = True
                     om.update_current_span(metadata={"a": "newest"})
-                return taken
 
         entry.log = Interrupted(entry.log)
         with LOCK:
