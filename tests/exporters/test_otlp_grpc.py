@@ -102,6 +102,14 @@ def test_the_words_of_a_receiver_are_visible(sender, receiver, spans):
     assert sender.send(spans, timeout_millis=5_000).notes == (r"the backend says: \x1b]0;pwned\x07\u202e",)
 
 
+def test_an_answer_that_is_too_large_is_not_held(sender, receiver, spans):
+    """It is as long as an answer over HTTP may be, and nothing is taken for refused."""
+    receiver.response.partial_success.error_message = "x" * 100_000
+    outcome = sender.send(spans, timeout_millis=5_000)
+    assert isinstance(outcome, Retry)
+    assert "check the endpoint" in outcome.error.message
+
+
 def test_what_export_cannot_say_is_logged(sender, receiver, spans, caplog):
     """Through OpenTelemetry's own interface a rejected span is a line in the log."""
     receiver.response.partial_success.rejected_spans = 1

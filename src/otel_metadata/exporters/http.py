@@ -17,13 +17,12 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401
 import errno
 import http.client
-import io
 import re
 import socket
 import ssl
 import threading
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timezone
@@ -43,6 +42,7 @@ from otel_metadata.foreign_text import without_secrets
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
+from otel_metadata.wire import Incoming, Response, at_most
 
 __all__ = [
     "ANSWERS",
@@ -65,10 +65,8 @@ FailureKind: TypeAlias = Literal["name", "refused", "timeout", "broken", "tls", 
 _MONOTONIC_NS: Final = SystemClock.monotonic_ns
 _PIECE_BYTES: Final = 16 * 1024
 _MAX_ANSWER_BYTES: Final = 1024 * 1024  # headers, and what holds the chunks of a body apart
-_MAX_CHUNK_LINE_BYTES: Final = 1024
 _DEFAULT_HEADERS: Final = {"accept-encoding": "identity", "user-agent": f"otel-metadata/{__version__}"}
 _UNREACHABLE: Final = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
-_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _HEADER_VALUE: Final = re.compile("[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; what Latin-1 can say
 _DATE: Final = re.compile(r"[A-Za-z]{3,9},? [A-Za-z0-9:+ -]{15,40}")  # more than HTTP's three forms, for email.utils
@@ -446,7 +444,7 @@ class _Connection(HTTPConnection):
     way: proxy.Proxy | None = None
     is_through: bool = False
     deadline_ns: int = 0
-    incoming: _Incoming | None = None
+    incoming: Incoming | None = None
 
     def left_seconds(self) -> float:
         """Return what is left of the time.
@@ -485,8 +483,8 @@ class _Connection(HTTPConnection):
         super().send(data)
 
     def response_class(self, sock: socket.socket, *args: Any, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override] # a class in http.client, called with what it reads from
-        self.incoming = _Incoming(sock, self.left_seconds)
-        return _Response(self.incoming, *args, **options)  # type: ignore[arg-type] # it asks of a socket only makefile()
+        self.incoming = Incoming(sock, self.left_seconds, at_most(_MAX_ANSWER_BYTES))
+        return Response(self.incoming, *args, **options)  # type: ignore[arg-type] # it asks of a socket only makefile()
 
 
 class _ProxyRefusalError(Exception):
@@ -524,57 +522,6 @@ class _TlsConnection(_Connection, HTTPSConnection):
         else:
             # Not about what was to be sent, which the proxy has not seen.
             raise _ProxyRefusalError(Failure("proxy", f"HTTP {response.status}"))
-
-
-@final
-class _Response(http.client.HTTPResponse):
-    """An answer whose chunks are as long as RFC 9112, 7.1 lets them be.
-
-    `http.client` takes `-1` for a length, and then reads until the peer closes.
-    """
-
-    def _read_next_chunk_size(self) -> int:
-        line = self.fp.readline(_MAX_CHUNK_LINE_BYTES + 1)
-        size = _CHUNK_SIZE.fullmatch(line)
-        if size is None:
-            raise http.client.IncompleteRead(b"")
-        return int(size[1], 16)
-
-
-@final
-class _Incoming(io.RawIOBase):
-    """What arrives on a socket, until the deadline and up to `_MAX_ANSWER_BYTES`.
-
-    Attributes:
-        is_at_end: Whether the peer has said that nothing more comes, and somebody asked for more.
-    """
-
-    def __init__(self, sock: socket.socket, left_seconds: Callable[[], float]) -> None:
-        self.is_at_end = False
-        self._sock = sock
-        self._raw = sock.makefile("rb", buffering=0)
-        self._left_seconds = left_seconds
-        self._left_bytes = _MAX_ANSWER_BYTES
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """Return the file that `http.client` reads from."""
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 # collections.abc.Buffer is of Python 3.12
-        self._sock.settimeout(self._left_seconds())
-        if self._left_bytes <= 0:
-            raise http.client.IncompleteRead(b"")
-        count = self._raw.readinto(buffer)
-        self._left_bytes -= count or 0
-        self.is_at_end = self.is_at_end or count == 0
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
 
 def _decoded(raw: bytes, encoding: str) -> bytes:

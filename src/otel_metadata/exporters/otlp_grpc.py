@@ -22,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceS
 
 from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.exporters import otlp_environment, proxy
-from otel_metadata.exporters.http import MAX_RETRY_AFTER_MILLIS
+from otel_metadata.exporters.http import MAX_BODY_BYTES, MAX_RETRY_AFTER_MILLIS
 from otel_metadata.exporters.otlp_sender import OtlpSender, judged
 from otel_metadata.foreign_text import without_secrets
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["CODES", "OtlpGrpcEvents", "OtlpGrpcSender"]
 
 _DEFAULT_ENDPOINT: Final = "http://localhost:4317"
+_OPTIONS: Final = (("grpc.max_receive_message_length", MAX_BODY_BYTES),)
 _COMPRESSIONS: Final = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}
 
 
@@ -102,7 +103,7 @@ class _Channel:
             if self._client is None:
                 make = grpc.insecure_channel if self._credentials is None else grpc.secure_channel
                 security = () if self._credentials is None else (self._credentials,)
-                options = _proxy_options(self.target, is_plain=self._credentials is None)
+                options = [*_OPTIONS, *_proxy_options(self.target, is_plain=self._credentials is None)]
                 self._channel = make(self.target, *security, options=options, compression=self._compression)
                 self._client = self._stub(self._channel)
             client = self._client
@@ -186,7 +187,15 @@ def _proxy_options(target: str, *, is_plain: bool) -> list[tuple[str, object]]:
 
 def _outcome_of(error: grpc.RpcError) -> Outcome:
     code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
-    if code == "RESOURCE_EXHAUSTED" and "larger than max" in (error.details() or ""):
+    details = (error.details() or "") if code == "RESOURCE_EXHAUSTED" else ""
+    if "CLIENT:" in details and "larger than max" in details:
+        return Retry(
+            DeliveryError(
+                "connection_failure",
+                f"the answer to a success is none of an OTLP receiver; check the endpoint (gRPC {code})",
+            )
+        )
+    if "larger than max" in details:
         return Rejected(DeliveryError("too_large", f"the backend does not take that much at once (gRPC {code})"))
     meaning = CODES.get(code)
     if meaning is None:

@@ -14,8 +14,9 @@ try finds them there.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, final
 
@@ -26,7 +27,7 @@ from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKe
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock, VersionSource
 from otel_metadata.store import clickhouse_filter
-from otel_metadata.store.clickhouse_client import Address, Connection
+from otel_metadata.store.clickhouse_client import Address, AnswerTooLargeError, Connection
 from otel_metadata.store.clickhouse_filter import GRAVES, TRACE_REACH_NS
 from otel_metadata.store.clickhouse_rows import (
     ROW,
@@ -60,6 +61,9 @@ _DAY_NS: Final = 86_400_000_000_000
 
 # Ids in one question: as form fields they stay well under a server's 128 KiB (`http_max_field_value_size`).
 _MAX_IDS: Final = 2_000
+
+# Rows whose places in the order of spans are asked for at once.
+_MAX_KEYS: Final = 100_000
 
 _FIELD_COLUMNS: Final = ("TraceId", "SpanId", "Level", "Kind", "Key", "Field")
 _LOW: Final = "LowCardinality(String)"
@@ -191,8 +195,10 @@ class ClickHouseStore:
         records: list[SpanRecord] = []
         after: Position | None = query.after
         with self._opened() as client:
-            while (wanted := query.limit - len(records)) > 0:
+            while (wanted := min(query.limit - len(records), _MAX_KEYS)) > 0:
                 keys = self._keys(client, query, after, wanted)
+                if keys and after is not None and Position(*keys[0][:3]) >= after:
+                    raise ValueError("rows that were there before")
                 records += [assemble(*found) for found in self._resolved(client, keys)]
                 # Fewer than asked for, and no row of them was one that no longer stands: there are no more.
                 if len(keys) < wanted:
@@ -303,13 +309,13 @@ class ClickHouseStore:
 
     def _keys(self, client: Client, query: SpanQuery, after: Position | None, limit: int) -> list[_Key]:
         sql, values = clickhouse_filter.select_keys(_behind(query, after), self.address.table, limit)
-        return [_Key(*row) for row in self._connection.run(client, sql, values)]
+        return [_key(row) for row in self._connection.run(client, sql, values)]
 
     def _all(self, query: SpanQuery) -> Iterator[_Found]:
         """Yield all that *query* selects, without holding it: one question for the keys, whose answer is streamed."""
         sql, values = clickhouse_filter.select_keys(query, self.address.table)
-        with self._opened() as client, client.query_row_block_stream(sql, parameters=values) as blocks:
-            rows = (key for key, _ in groupby(_Key(*row) for block in blocks for row in block))
+        with self._opened() as client, closing(self._connection.stream(client, sql, values)) as found:
+            rows = (key for key, _ in groupby(map(_key, found)))
             while keys := list(islice(rows, _MAX_IDS)):
                 yield from self._resolved(client, keys)
 
@@ -317,8 +323,16 @@ class ClickHouseStore:
         """Return the spans of rows that still stand, with their fields, in order and each once."""
         found: list[_Found] = []
         # Of a row that a Collector sent twice both are here, one after the other.
-        for some in _chunks(key for key, _ in groupby(keys)):
-            found += self._resolved_some(client, some)
+        waiting = deque(_chunks(key for key, _ in groupby(keys)))
+        while waiting:
+            some = waiting.popleft()
+            try:
+                found += self._resolved_some(client, some)
+            except AnswerTooLargeError:
+                if len(some) == 1:
+                    raise
+                half = len(some) // 2
+                waiting.extendleft((some[half:], some[:half]))
         return found
 
     def _resolved_some(self, client: Client, keys: Sequence[_Key]) -> Iterator[_Found]:
@@ -345,7 +359,7 @@ class ClickHouseStore:
             f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
             f"WHERE {where} AND {clickhouse_filter.live()} ORDER BY start DESC"
         )
-        rows = [(_Key(*row[:4]), row[4]) for row in self._connection.run(client, sql, values)]
+        rows = [(_key(row[:4]), int(row[4])) for row in self._connection.run(client, sql, values)]
         standing: dict[_Ids, tuple[_Key, int]] = {}
         for some in _chunks(rows):
             about = _About(self._connection, client, self.address.table, [key for key, _ in some])
@@ -432,7 +446,8 @@ class _About:
         # User and session have one attribute for both levels; its version says for which.
         names = [JSON_NAMES, VERSIONS, "user.id", "session.id"]
         fields: dict[str, dict[FieldName, Field]] = defaultdict(dict)
-        for trace_id, span_id, end_ns, texts in self._run(sql, {**self._values(TRACE_REACH_NS), "n": names}):
+        for trace_id, span_id, end, texts in self._run(sql, {**self._values(TRACE_REACH_NS), "n": names}):
+            end_ns = int(end)
             if not self._is_gone(trace_id, span_id, (end_ns, PLAIN_ATTRIBUTE_WRITER)):
                 said, _ = read(read_map(texts), (end_ns, PLAIN_ATTRIBUTE_WRITER))
                 of_trace = {name: field for name, field in said.items() if name[0] == "trace"}
@@ -480,6 +495,11 @@ class _About:
             "first": self._first - reach_ns,
             "last": self._last + reach_ns,
         }
+
+
+def _key(row: Sequence[Any]) -> _Key:
+    start_ns, *ids = row
+    return _Key(int(start_ns), *ids)
 
 
 def _behind(query: SpanQuery, after: Position | None) -> SpanQuery:

@@ -7,21 +7,39 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import orjson
 import urllib3
 
-from otel_metadata.errors import ConfigurationError, MissingExtraError, StoreAccessError, StoreError
+from otel_metadata.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    OtelMetadataError,
+    StoreAccessError,
+    StoreError,
+)
 from otel_metadata.reporting import after_fork_in_child
+from otel_metadata.seams import bounded_millis
+from otel_metadata.store.clickhouse_pool import (
+    MAX_HELD_BYTES,
+    MAX_LINE_BYTES,
+    MAX_PAGE_BYTES,
+    BoundedPool,
+    TooLargeError,
+    lines,
+    weight,
+)
 from otel_metadata.store.clickhouse_schema import SPANS, checked_name
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-__all__ = ["NO_TABLE", "Address", "Connection"]
+__all__ = ["NO_TABLE", "Address", "AnswerTooLargeError", "Connection"]
 
 EXPECTED: Final = "clickhouse://user:password@host:8123/database, with ?cluster=, &secure= or &table= if needed"
 
@@ -64,10 +82,19 @@ _TRIED_AGAIN: Final[Mapping[int, tuple[str, str]]] = {
     46: ("UNKNOWN_FUNCTION", "the server is older than what is supported (24.3)"),
 }
 
-_CODE: Final = re.compile(r"[Cc]ode:? *(\d+)")
-_CONNECT_SECONDS: Final = 5
+_CODE: Final = re.compile(r"[Cc]ode:? *(\d{1,9})")
+
+# After the rows that were sent before it: a mark, and then the text of the error.
+_LINES_OF_AN_ERROR: Final = 10
+
+# What reading an answer raises that is none of ClickHouse's, in the client or here.
+_NOT_UNDERSTOOD: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 _left_to_the_parent: Final[list[urllib3.PoolManager]] = []
+
+
+class AnswerTooLargeError(StoreError):
+    """The rows of an answer are more than are held at once."""
 
 
 @final
@@ -148,9 +175,9 @@ class Connection:
             timeout_millis: How long a server may take to answer.
         """
         self.address = address
-        self._timeout_millis = timeout_millis
+        self._timeout_millis = max(bounded_millis(timeout_millis, 10_000), 1)
         self._local = threading.local()
-        self._pool = _new_pool()
+        self._pool = BoundedPool()
         after_fork_in_child(self._start_afresh)
 
     @contextmanager
@@ -164,25 +191,69 @@ class Connection:
             StoreAccessError: It does not let us: rights, password, tables.
             StoreError: Anything else that went wrong.
         """
-        millis = self._timeout_millis if timeout_millis is None else min(timeout_millis, self._timeout_millis)
-        timeout = urllib3.Timeout(connect=min(_CONNECT_SECONDS, millis / 1000), read=millis / 1000)
+        millis = min(bounded_millis(timeout_millis, self._timeout_millis), self._timeout_millis)
         try:
+            self._pool.wait_at_most(millis, for_all=timeout_millis is not None)
             client = getattr(self._local, "client", None)
             if client is None:
                 client = self._local.client = self._connect()
-            client.timeout = timeout  # type: ignore[union-attr, unused-ignore] # of HTTP clients, which ours is
             yield client
-        except (StoreError, MissingExtraError):
+        except OtelMetadataError:
             raise
         except Exception as error:
             told = self._told(error)
             if told is None:
                 raise
-            raise told from error
+            raise told from None  # its text is the server's
 
-    def run(self, client: Client, sql: str, values: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
-        """Return the rows of a SELECT."""
-        return client.query(sql, parameters=dict(values or {})).result_rows  # type: ignore[no-any-return, unused-ignore]
+    def run(self, client: Client, sql: str, values: Mapping[str, Any]) -> list[Sequence[Any]]:
+        """Return the rows of a SELECT.
+
+        Whole numbers of 64 bits may be text, as older servers write them.
+
+        Raises:
+            AnswerTooLargeError: They are more than are held at once; ask for fewer.
+        """
+        try:
+            return list(self._rows(client, sql, values, max_line_bytes=MAX_PAGE_BYTES, max_bytes=MAX_PAGE_BYTES))
+        except TooLargeError:
+            raise AnswerTooLargeError(
+                f"{self.address} answers with more than {MAX_PAGE_BYTES:,} bytes at once; expected less. "
+                "If it is one span, delete it with ClickHouse's own client."
+            ) from None
+
+    def stream(self, client: Client, sql: str, values: Mapping[str, Any]) -> Generator[Sequence[Any]]:
+        """Yield the rows of a SELECT as they come, any number of short ones; they end where whoever reads them ends."""
+        return self._rows(client, sql, values, max_line_bytes=MAX_LINE_BYTES, max_bytes=None)
+
+    def _rows(
+        self, client: Client, sql: str, values: Mapping[str, Any], *, max_line_bytes: int, max_bytes: int | None
+    ) -> Generator[Sequence[Any]]:
+        # In lines of JSON, which take no more room than they have bytes. Of the binary format the client takes the
+        # number of rows from the answer and makes room for them first.
+        response = client.raw_stream(
+            sql,
+            parameters=dict(values),
+            fmt="JSONCompactEachRow",
+            # What goes wrong in the middle is then an error from the beginning.
+            settings={"wait_end_of_query": 1} if max_bytes is not None else None,
+        )
+        found = lines(response, max_line_bytes=max_line_bytes, max_bytes=max_bytes)
+        held = 0
+        for line in found:
+            if max_bytes is not None:
+                held += weight(line)
+                if held > MAX_HELD_BYTES:
+                    found.close()
+                    raise TooLargeError
+            try:
+                row = orjson.loads(line.decode("utf-8", "replace"))
+            except ValueError:
+                row = None
+            if not isinstance(row, list):
+                said = _CODE.search(" ".join(map(repr, [line, *islice(found, _LINES_OF_AN_ERROR)])))
+                raise self._of_code(int(said[1]) if said else None, "no row")
+            yield row
 
     def close(self) -> None:
         """Close idle connections. A request of another thread goes on until its timeout; a later one opens again."""
@@ -193,30 +264,29 @@ class Connection:
         # Its sockets are the parent's: left open, unused.
         _left_to_the_parent.append(self._pool)
         self._local = threading.local()
-        self._pool = _new_pool()
+        self._pool = BoundedPool()
 
     def _connect(self) -> Client:
         try:
-            import clickhouse_connect
+            client_class = _client_class()
         except ModuleNotFoundError as error:
             raise MissingExtraError(error.name or "clickhouse_connect", "clickhouse") from None
         address = self.address
-        return clickhouse_connect.get_client(
+        return client_class(  # type: ignore[no-any-return, unused-ignore] # as above
             interface="https" if address.is_secure else "http",
             host=address.host,
             port=address.port,
             username=address.user,
             password=address.password,
             database=address.database,
-            # Whole seconds here; what holds is set before each call.
-            connect_timeout=_CONNECT_SECONDS,
+            # It asks for headers of progress in this time; what holds is the pool's.
             send_receive_timeout=max(self._timeout_millis // 1000, 1),
             # The outbox decides about another try, and a server refuses two queries at once in one session.
             query_retries=0,
             autogenerate_session_id=False,
             # Values in the body: what stands in a URL stands in access logs, and its length is limited on the way.
             form_encode_query_params=True,
-            # Of our own: no proxy of the environment, no redirects.
+            # Of our own: no proxy of the environment, no redirects, and bounded.
             pool_mgr=self._pool,
             client_name="otel-metadata",
         )
@@ -231,26 +301,45 @@ class Connection:
             )
         if isinstance(error, urllib3.exceptions.HTTPError):
             return self._unreachable(error)
+        if isinstance(error, _NOT_UNDERSTOOD):
+            return self._unreachable(error)
         if not isinstance(error, ClickHouseError):
             return None
-        code = _code(error)
+        return self._of_code(_code(error), type(error).__name__)
+
+    def _of_code(self, code: int | None, name: str) -> StoreError:
         if code is not None and code in _NO_ACCESS:
             name, what = _NO_ACCESS[code]
             return StoreAccessError(f"{self.address} refuses (error {code}, {name}); expected to be let in: {what}.")
         if code is not None:
             name, what = _TRIED_AGAIN.get(code, ("see ClickHouse's list of error codes", "look into the server's log"))
             return StoreError(f"{self.address} answers with error {code} ({name}); {what}.")
-        return self._unreachable(error)
+        return self._no_answer(name)
 
     def _unreachable(self, error: Exception) -> StoreError:
+        return self._no_answer(type(error).__name__)
+
+    def _no_answer(self, name: str) -> StoreError:
         return StoreError(
-            f"{self.address} does not answer ({type(error).__name__}); expected ClickHouse's HTTP interface there, "
+            f"{self.address} does not answer ({name}); expected ClickHouse's HTTP interface there, "
             "within the time that was given."
         )
 
 
-def _new_pool() -> urllib3.PoolManager:
-    return urllib3.PoolManager(maxsize=8, retries=urllib3.Retry(0, redirect=0))
+def _client_class() -> Any:  # of an extra
+    """Return the client of clickhouse-connect, which asks for the server's settings in JSON too; see `_rows`."""
+    from clickhouse_connect.driver.httpclient import HttpClient
+    from clickhouse_connect.driver.query import QueryResult
+
+    class JsonClient(HttpClient):  # type: ignore[misc, unused-ignore] # the package need not be there
+        def _query_with_context(self, context: Any) -> Any:
+            data = self.raw_query(context.final_query, fmt="JSONCompactEachRowWithNames")
+            names, *rows = map(orjson.loads, data.decode("utf-8", "replace").rstrip("\n").split("\n"))
+            if not all(isinstance(line, list) for line in (names, *rows)):
+                raise TypeError("no row")
+            return QueryResult(rows, column_names=tuple(names))
+
+    return JsonClient
 
 
 def _code(error: Exception) -> int | None:

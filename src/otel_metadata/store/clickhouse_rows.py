@@ -221,7 +221,7 @@ def span_of(row: Sequence[Any]) -> tuple[StoredSpan, Fields, str]:
     columns = dict(zip(WRITE_COLUMNS, row, strict=True))
     texts = dict(columns["SpanAttributes"])
     written = texts.pop(ROW, "")
-    start_ns, duration = columns["Timestamp"], columns["Duration"]
+    start_ns, duration = int(columns["Timestamp"]), int(columns["Duration"])
     end_ns = start_ns + (duration if duration < 1 << 63 else duration - (1 << 64))
     span = StoredSpan(
         trace_id=columns["TraceId"],
@@ -236,7 +236,7 @@ def span_of(row: Sequence[Any]) -> tuple[StoredSpan, Fields, str]:
         status_message=columns["StatusMessage"] or None,
         attributes=read_map(texts),
         events=tuple(
-            {"name": name, "time_ns": time_ns, "attributes": read_map(found)}
+            {"name": name, "time_ns": int(time_ns), "attributes": read_map(found)}
             for name, time_ns, found in zip(
                 columns["Events.Name"], columns["Events.Timestamp"], columns["Events.Attributes"], strict=True
             )
