@@ -33,6 +33,9 @@ TARGETS = {
         trace_id=hex_ids(span)["trace_id"], id=hex_ids(span)["span_id"]
     ),
     "what has a span inside": lambda span: SimpleNamespace(_otel_span=span),
+    "what has an ended span inside": lambda span: SimpleNamespace(
+        trace_id="tr-" + hex_ids(span)["trace_id"], _span=SimpleNamespace(get_span_context=span.get_span_context)
+    ),
     "what passes on what it is asked for": lambda span: PassingOn(span),
 }
 
@@ -370,3 +373,19 @@ class TestRecordOnly:
             pass
 
         assert ended == [{}]
+
+
+class WithoutContext(NonRecordingSpan):
+    """As MLflow's span that does nothing."""
+
+    def get_span_context(self):
+        return None
+
+
+@pytest.mark.parametrize("call", CURRENT_CALLS)
+def test_a_current_span_without_a_context_is_none(scene, call):
+    """Another library may make such a span the current one; nothing of ours fails, and a span can be opened in it."""
+    with trace.use_span(WithoutContext(trace.INVALID_SPAN_CONTEXT)):
+        assert CURRENT_CALLS[call]().reason == "no_current_span"
+        assert not om.current_span_ref()
+        assert not om.update_span(trace.get_current_span(), metadata={"a": 1})

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedPlace"]
 
+_ALL: Final = "Its exporter sends the spans; this destination sends later updates"
+
 # More spans than wait in queues of the usual size.
 _MAX_REMEMBERED: Final = 16_384
 
@@ -269,26 +271,26 @@ class SharedPlace:
         try:
             if self._adopts and self.exporter is None and found.holder is not None:
                 self._adopt(found)
-                return f"{who}; its exporter was adopted, and sends what leaves here."
+                return f"{who}; this destination sends its spans through that exporter."
             if not found.takes_all and found.holder is not None:
                 self._taps.append(_tap_of(found))
                 self._taps[-1].owner = self
-                rest = "and this destination the spans that are not handed to it, and what is said of spans later"
+                rest = "Its exporter sends the spans that it gets; this destination sends the others and later updates"
             else:
                 self._takes_all = True
-                rest = "and this destination what is said of them later"
+                rest = _ALL
             if found.holder is not None and self._destination.span_exporter is not None:
                 self._borrow(found)
         except (AttributeError, TypeError):  # an object that does not let itself be changed
             self._takes_all = True
-            rest = "and this destination what is said of them later"
+            rest = _ALL
         remedy = (
             "Its exporter cannot be adopted."
             if self._adopts
-            else "With configure(..., adopt=True) they leave by that exporter with everything that was said of them by "
-            "then."
+            else "configure(..., adopt=True) makes this destination send all spans through that exporter, with updates "
+            "merged into them."
         )
-        return f"{who}. Its exporter sends the spans, {rest}. {remedy}"
+        return f"{who}. {rest}. {remedy}"
 
     def _borrow(self, found: FoundExporter) -> None:
         """Keep open the application's exporter, where the destination itself was made of it."""

@@ -246,7 +246,8 @@ class Outbox:
         with self._lock:
             said = self.shared.look()
             if said is not None:
-                self._tell("shared", said)
+                # An adoption is what was asked for.
+                self._tell("shared", said, logging.WARNING if self.shared.exporter is None else logging.INFO)
 
     def exchange(self, key: SpanKey, span: ReadableSpan) -> bool:
         """Let an ended span leave as *span*, where it has not left; False when it leaves elsewhere, or never came."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from opentelemetry import trace
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
 
 from otel_metadata.live import routing
 from otel_metadata.live.misuse import requires_nothing, said, unknown_arguments
@@ -81,7 +82,7 @@ def update_current_span(
     """
     try:
         span = trace.get_current_span()
-        context = span.get_span_context()
+        context = _context_of(span)
         key = context[:2]
         # The common case first: a span that is in the registry is valid, sampled, and has somewhere to go.
         entry = REGISTRY.entries.get(key)
@@ -144,7 +145,7 @@ def update_current_trace(
     """
     try:
         notes = _notes(update_current_trace, _unknown, _misplaced)
-        context = trace.get_current_span().get_span_context()
+        context = _context_of(trace.get_current_span())
         if not context.is_valid:
             return routing.refuse("no_current_span", notes)
         values = span_values(
@@ -418,7 +419,7 @@ def current_span_ref(*_unknown: NoReturn, **_misplaced: NoReturn) -> SpanRef:
     """Return the name of the current span; an invalid one, which is false and refuses updates, when there is none."""
     try:
         _notes(current_span_ref, _unknown, _misplaced)
-        context = trace.get_current_span().get_span_context()
+        context = _context_of(trace.get_current_span())
         return SpanRef.from_span_context(context) if context.is_valid else INVALID_SPAN_REF
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("current_span_ref", error)
@@ -451,6 +452,12 @@ def _is_level(level: object) -> bool:
     return type(level) is str and level in {"span", "trace"}
 
 
+def _context_of(span: Span) -> SpanContext:
+    """Return the context of the current span, which another library may have made: MLflow has spans without one."""
+    context: object = span.get_span_context()
+    return context if isinstance(context, SpanContext) else INVALID_SPAN_CONTEXT
+
+
 def _verdict(call: _Call, target: object, level: Level, make: _MakeValues) -> Receipt:
     try:
         span: Span | None
@@ -459,7 +466,7 @@ def _verdict(call: _Call, target: object, level: Level, make: _MakeValues) -> Re
             return routing.refuse("invalid_target", [*notes, "level: expected 'span' or 'trace'; nothing was set"])
         if target is UNSET:
             span = trace.get_current_span()
-            context = span.get_span_context()
+            context = _context_of(span)
             if not context.is_valid:
                 return routing.refuse("no_current_span", notes)
             ref = SpanRef.from_span_context(context)

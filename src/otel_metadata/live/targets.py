@@ -82,8 +82,9 @@ def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span
                 held = _read(target, "span")
                 span = held if isinstance(held, Span) else None
             else:
-                span = next((held for name in _WRAPPED if isinstance(held := _read(target, name), Span)), None)
-                ref = _ref_of(target) or (SpanRef.from_span_context(span.get_span_context()) if span else None)
+                inside = [_read(target, name) for name in _WRAPPED]
+                span = next((held for held in inside if isinstance(held, Span)), None)
+                ref = next(filter(None, map(_ref_of, (target, *inside))), None)
     except Exception:  # noqa: BLE001 # what is no target may be anything, and looking at it is somebody's code
         return None
     if not isinstance(ref, SpanRef) or not (ref.is_valid or (allow_trace and ref) or ref.is_backend_only):
