@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.receipt import Receipt
     from otel_metadata.model.span_ref import SpanRef
     from otel_metadata.model.unset import UNSET
-    from otel_metadata.pipeline import configure, flush, shutdown, stats
+    from otel_metadata.pipeline import configure, flush, outcome, shutdown, stats
     from otel_metadata.span_processor import MetadataSpanProcessor
 
 _HOMES = {
@@ -51,6 +51,7 @@ _HOMES = {
     "current_span_ref": "live.current",
     "flush": "pipeline",
     "observe": "live.observe",
+    "outcome": "pipeline",
     "score_current_span": "live.current",
     "score_span": "live.current",
     "shutdown": "pipeline",
@@ -80,6 +81,7 @@ __all__ = [
     "current_span_ref",
     "flush",
     "observe",
+    "outcome",
     "score_current_span",
     "score_span",
     "shutdown",

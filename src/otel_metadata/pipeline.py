@@ -32,6 +32,8 @@ from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.live import routing, settings
 from otel_metadata.live.registry import LOCK
+from otel_metadata.model.receipt import Receipt
+from otel_metadata.model.update_outcome import DestinationOutcome, UpdateOutcome
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.span_processor import MetadataSpanProcessor
@@ -56,6 +58,7 @@ __all__ = [
     "flush",
     "names_store",
     "open_store",
+    "outcome",
     "shutdown",
     "stats",
 ]
@@ -338,6 +341,37 @@ def stats() -> PipelineStats:
         for reason, count in found.refused.items():
             refused[reason] = max(count, refused.get(reason, 0))
     return PipelineStats(destinations, refused, REPORTER.internal_errors)
+
+
+def outcome(receipt: object) -> UpdateOutcome:
+    """Return what became of an update, for each destination: `receipt` says where it went, this what followed.
+
+    ```python
+    receipt = om.update_span(ref, metadata={"thumbs": "up"})
+    ...
+    om.outcome(receipt).destinations["langfuse"].state  # "delivered"
+    ```
+
+    It is remembered for the latest 10,000 spans and traces of a destination, in this process. An update counts as
+    delivered where a later value of the same field took its place, and arrived.
+
+    Args:
+        receipt: What an update call returned. For anything else the answer is unknown.
+    """
+    try:
+        if not isinstance(receipt, Receipt):
+            return UpdateOutcome()
+        if receipt.refusal is not None:
+            return UpdateOutcome(reason=receipt.refusal)
+        found = {name: DestinationOutcome("unknown") for name in receipt.routes}
+        for processor in _processors():
+            for name, one in processor.outcome(receipt).items():
+                if found[name].state == "unknown":  # two processors may have destinations of one name
+                    found[name] = one
+        return UpdateOutcome(found)
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
+        REPORTER.failed("outcome", error)
+        return UpdateOutcome()
 
 
 def _processors() -> tuple[MetadataSpanProcessor, ...]:

@@ -27,13 +27,15 @@ from otel_metadata.late.worker import Worker
 from otel_metadata.live import current as _current  # noqa: F401 # see above
 from otel_metadata.live import observe as _observe  # noqa: F401 # see above
 from otel_metadata.live import routing
+from otel_metadata.live import settings as live_settings
 from otel_metadata.live import using as _using  # noqa: F401 # see above
 from otel_metadata.live.captured import CapturedSpan, is_llm_span
 from otel_metadata.live.context import bound_in
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan, is_locked_here
 from otel_metadata.live.values import masked
-from otel_metadata.model.receipt import Routed
+from otel_metadata.model.receipt import LOSS_REASONS, Routed
 from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.model.update_outcome import DestinationOutcome
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
 
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from otel_metadata.live.captured import CaptureSpans
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.merge import Field, FieldName, Fields, Json, Version
-    from otel_metadata.model.receipt import Refusal
+    from otel_metadata.model.receipt import Receipt, Refusal, Route
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.seams import Clock
 
@@ -126,6 +128,8 @@ class MetadataSpanProcessor(SpanProcessor):
         self._is_ended = False
         after_fork_in_child(self._after_fork)
         routing.add_router(self)
+        with LOCK:
+            self._since = live_settings.VERSIONS.next()
         _processors.add(self)
         watch_process_end()
 
@@ -288,9 +292,35 @@ class MetadataSpanProcessor(SpanProcessor):
     def abandoned(self, entry: LiveSpan) -> None:
         """Count the updates of a span that was collected without being ended."""
         for outbox in self.outboxes:
-            outbox.lose_live(entry.updates)
+            outbox.lose_live(entry.key, entry.fields or _NO_FIELDS, entry.updates)
 
     # --- for operators ----------------------------------------------------------------------------------------------
+
+    def outcome(self, receipt: Receipt) -> dict[str, DestinationOutcome]:
+        """Return what became of an update, for each of its destinations that are of this processor."""
+        found: dict[str, DestinationOutcome] = {}
+        for outbox in self.outboxes:
+            name = outbox.destination.name
+            routed = receipt.routes.get(name)
+            if routed is None:
+                continue
+            if routed.route == "dropped":
+                found[name] = DestinationOutcome("lost" if routed.reason in LOSS_REASONS else "refused", routed.reason)
+            elif receipt.version[1] != live_settings.VERSIONS.writer:
+                found[name] = DestinationOutcome("unknown")  # of another process
+            else:
+                found[name] = self._outcome(outbox, receipt, routed.route)
+        return found
+
+    def _outcome(self, outbox: Outbox, receipt: Receipt, route: Route) -> DestinationOutcome:
+        if receipt.version < self._since:
+            # Taken by a processor before this one: here it can only be in a patch, read from the spool.
+            route = "late"
+        entry = REGISTRY.entries.get(receipt.key)
+        found = outbox.outcome(receipt.key, receipt.names, receipt.version, route)
+        if found.state == "unknown" and route == "live" and entry is not None and outbox in entry.outboxes:
+            return DestinationOutcome("live")
+        return found
 
     def stats(self) -> PipelineStats:
         """Return what became of every update so far: see `late.stats`."""

@@ -79,6 +79,7 @@ class Delivery(RuleBasedStateMachine):
         self.live = []
         self.refs = [om.SpanRef(7, 7), om.SpanRef(7, 8)]  # of another process
         self.updates = {}  # version → (key of the span, fields)
+        self.receipts = {}  # version → receipt
         self.dropped = set()
 
     # --- foreign code ------------------------------------------------------------------------------------------------
@@ -105,6 +106,7 @@ class Delivery(RuleBasedStateMachine):
         if receipt.version != (0, 0):
             fields = {("span", "metadata", key): (value, receipt.version) for key, value in metadata.items()}
             self.updates[receipt.version] = (ref.key, fields)
+            self.receipts[receipt.version] = receipt
             if not receipt:
                 self.dropped.add(receipt.version)
         return receipt
@@ -168,6 +170,25 @@ class Delivery(RuleBasedStateMachine):
         assert stats.accepted == len(self.updates)
         assert stats.buffered_bytes >= 0
 
+    @invariant()
+    def outcomes_are_true(self):
+        """Assert that what is called delivered is there, and that what waits is called waiting."""
+        if not hasattr(self, "processor"):
+            return
+        held, waiting = self.held(), 0
+        for version, (key, fields) in self.updates.items():
+            outcome = om.outcome(self.receipts[version]).destinations["memory"]
+            assert outcome.state not in {"refused", "unknown", "handed_over"}
+            waiting += outcome.is_waiting
+            standing = held.get(key, {})
+            if outcome.state == "delivered":
+                assert all(name in standing and standing[name][1] >= version for name in fields)
+            assert (outcome.reason is not None) == (outcome.state == "lost")
+        stats = self.processor.stats().destinations["memory"]
+        # An update waits for the later value that took the place of its own, which the balance does not count.
+        assert stats.waiting or not waiting
+        assert stats.lost or waiting >= stats.waiting
+
     def teardown(self):
         if not hasattr(self, "processor"):
             return
@@ -183,15 +204,21 @@ class Delivery(RuleBasedStateMachine):
         assert stats.is_balanced
         assert (stats.waiting, stats.buffered_bytes) == (0, 0), stats
         self.compare(stats)
+        self.outcomes_are_true()
         self.processor.shutdown()
 
-    def compare(self, stats):
-        """Assert that the destination holds the merge of the updates that were not lost."""
+    def held(self):
+        """Return what the destination holds of each span."""
         held = {}
         for span in self.spans.spans:
             held[span.context.trace_id, span.context.span_id] = state_of(getattr(span, "fields", {}))
         for patch in self.patches.patches:
             held[patch.target.key] = merge(held.get(patch.target.key, {}), state_of(patch.fields))
+        return held
+
+    def compare(self, stats):
+        """Assert that the destination holds the merge of the updates that were not lost."""
+        held = self.held()
         arrived = {version for fields in held.values() for _, version in fields.values()}
         # Nothing arrives that was not accepted, and nothing that was dropped.
         assert arrived <= self.updates.keys() - self.dropped

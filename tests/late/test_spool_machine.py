@@ -59,6 +59,7 @@ class SpooledDelivery(RuleBasedStateMachine):
         self.is_dead = False
         self.live, self.refs = [], [om.SpanRef(7, 7), om.SpanRef(7, 8)]
         self.acknowledged = {}  # version → (key of the span, fields)
+        self.receipts = {}  # version → receipt
         self.app = Application(
             self.folder / "spool" / "spool.db",
             answer_spans=self.export,
@@ -129,6 +130,7 @@ class SpooledDelivery(RuleBasedStateMachine):
         if receipt and receipt.route in {"late", "in_flight"}:
             fields = {("span", "metadata", key): (value, receipt.version) for key, value in metadata.items()}
             self.acknowledged[receipt.version] = (ref.key, fields)
+            self.receipts[receipt.version] = receipt
         return receipt
 
     def revive(self):
@@ -186,6 +188,16 @@ class SpooledDelivery(RuleBasedStateMachine):
     @rule()
     def a_late_request_is_applied(self):
         self.backend.apply(*self.on_the_way.pop(0))
+
+    @invariant()
+    def what_is_called_delivered_is_there(self):
+        if not hasattr(self, "app"):
+            return
+        for version, (key, fields) in self.acknowledged.items():
+            outcome = om.outcome(self.receipts[version])
+            if outcome:
+                held = self.backend.fields.get(key, {})
+                assert all(name in held and held[name][1] >= version for name in fields), outcome
 
     @rule()
     def crash(self):

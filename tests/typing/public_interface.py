@@ -30,6 +30,7 @@ from otel_metadata.model.masking import Masking
 from otel_metadata.model.merge import Json
 from otel_metadata.model.receipt import Routed
 from otel_metadata.model.record import SpanRecord
+from otel_metadata.model.update_outcome import UpdateOutcome
 from otel_metadata.pipeline import Pipeline
 from otel_metadata.seams import Clock, Dialect, PatchExporter, SpanStore, SystemClock
 from otel_metadata.store.sqlite import SqliteStore
@@ -306,6 +307,7 @@ def pipelines(provider: TracerProvider) -> None:
     om.shutdown()
     assert_type(om.configure(om.wrap_exporter(ConsoleSpanExporter()), adopt=True), Pipeline)
     assert_type(om.stats(), PipelineStats)
+    assert_type(om.outcome(om.update_current_span(metadata={"a": 1})), UpdateOutcome)
     provider.add_span_processor(om.MetadataSpanProcessor(destination))
     assert_type(om.__version__, str)
 

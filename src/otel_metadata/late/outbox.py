@@ -46,6 +46,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import reduce
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -54,6 +55,7 @@ from otel_metadata.late.frames import PlainUpdate, SpooledSpan, SpooledUpdate
 from otel_metadata.late.lane import NoLane
 from otel_metadata.late.patches import PatchQueue, Pending, unsettled
 from otel_metadata.late.queued import EndedSpan, QueuedSpan
+from otel_metadata.late.settled import covers, notes_about
 from otel_metadata.late.shared_place import THEIRS, SharedPlace
 from otel_metadata.late.spans import SpanQueue
 from otel_metadata.late.stats import Counters, DestinationStats
@@ -61,9 +63,10 @@ from otel_metadata.late.weight import weigh_fields, weigh_span
 from otel_metadata.model.merge import Field, FieldName, Fields
 from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected
 from otel_metadata.model.patch import Patch
-from otel_metadata.model.receipt import LossReason, Routed
+from otel_metadata.model.receipt import LossReason, Route, Routed
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.span_ref import SpanKey, SpanRef
+from otel_metadata.model.update_outcome import DestinationOutcome
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import takes
 
@@ -82,7 +85,7 @@ __all__ = ["MAX_RECENT", "Outbox", "PatchBatch", "SpanBatch"]
 _MILLI: Final = 1_000_000
 
 MAX_RECENT: Final = 16_384
-"""Spans whose end in this destination is remembered at least; about 230 bytes each."""
+"""Spans whose end in this destination is remembered at least; about 260 bytes each."""
 
 
 # Log lines that wait to be told; the reporter tells one a minute of each kind, so a few are enough.
@@ -132,16 +135,31 @@ def _portions(keys: Sequence[SpanKey]) -> Iterator[Sequence[SpanKey]]:
     return (keys[first : first + _PORTION] for first in range(0, len(keys), _PORTION))
 
 
+_DELIVERED: Final = DestinationOutcome("delivered")
+_EVICTED: Final = DestinationOutcome("lost", "target_not_exported")
+_UNKNOWN: Final = DestinationOutcome("unknown")
+
+
 def _nobody() -> None:
     """Wake nobody: an outbox without a worker."""
 
 
 class _Recent(NamedTuple):
-    """What became of a span here: the worst an update can still hope for."""
+    """How a span left this outbox.
+
+    Attributes:
+        state: exported, failed or evicted; given up for what a shutdown left.
+        at_ns: When; monotonic.
+        window_ns: Its start and end.
+        moved: The fields that it could not say, which followed as a patch.
+        outcome: What became of what was set on it live.
+    """
 
     state: str
     at_ns: int
     window_ns: tuple[int, int] | None
+    moved: tuple[FieldName, ...] = ()
+    outcome: DestinationOutcome = _DELIVERED
 
 
 class SpanBatch(NamedTuple):
@@ -164,6 +182,11 @@ class _Moment(NamedTuple):
     spilled: int
     patches: Sequence[Pending]
     spans: Sequence[QueuedSpan]
+
+
+def _fields_of(version: Version, metadata: dict[str, Json]) -> dict[FieldName, Field]:
+    """Return the fields of a plain update."""
+    return {("span", "metadata", key): (value, version) for key, value in metadata.items()}
 
 
 @final
@@ -230,8 +253,10 @@ class Outbox:
         self._placing = self._placing_late = 0
         self._attempted: EndedSpan | None = None
         self._failures = 0
-        # Updates that are on disk only.
+        # Updates that are on disk only, and the lowest version that can be among them.
         self._spilled = 0
+        self._spilled_from: Version = (0, 0)
+        self._is_disk_left = False
         self._is_closed = self._is_given_up = False
         # Whether nothing but the spool decides about a late update.
         self._spills_plain = True
@@ -309,6 +334,7 @@ class Outbox:
             if self.lane.spill(PlainUpdate(target, version, metadata)):
                 self._spilled += 1
             else:
+                self._patches.settled.gone(target.key, _fields_of(version, metadata), "spool_full")
                 self._lost("spool_full", 1)
             return
         late = self._late
@@ -374,6 +400,8 @@ class Outbox:
         """Leave to the disk alone what has no room in memory; False without a spool, or without room there."""
         if not self.lane.spill(entry):
             return False
+        lowest = min(version for _, version in entry.fields.values())
+        self._spilled_from = min(self._spilled_from, lowest) if self._spilled else lowest
         self._spilled += entry.updates
         self._takes_plain = False
         return True
@@ -505,6 +533,7 @@ class Outbox:
                     self._counters.adopted += updates
                 else:
                     self._spilled -= updates
+                    self._note_read(content)
                 if isinstance(content, PlainUpdate):
                     self._admit_update(row, content.spooled(self.destination.name))
                 elif isinstance(content, SpooledSpan):
@@ -535,6 +564,7 @@ class Outbox:
 
     def _admit_update(self, row: Row, content: SpooledUpdate) -> None:
         key = content.target.key
+        self._patches.settled.wait_again(key, content.fields)
         size = weigh_fields(content.fields)
         item = self._spans.open(key)
         if item is not None:
@@ -600,11 +630,14 @@ class Outbox:
                     again.append(item)
                     continue
                 spans.gone(item)
-                self._recent[item.key] = _Recent("exported" if is_exported else "failed", now, item.window_ns)
-                if is_exported:
+                if isinstance(outcome, Delivered):
+                    end = DestinationOutcome("delivered", notes=outcome.notes) if outcome.notes else _DELIVERED
+                    self._recent[item.key] = _Recent("exported", now, item.window_ns, tuple(remainder), end)
                     self._counters.spans_exported += 1
                     self._settle_exported(item, remainder, now)
                 else:
+                    end = DestinationOutcome("lost", reason, outcome.error if outcome is not None else None)
+                    self._recent[item.key] = _Recent("failed", now, item.window_ns, outcome=end)
                     self._counters.spans_failed += 1
                     self._settle_failed(item, reason, now)
                 self._release(item.key, now, is_exported)
@@ -789,12 +822,15 @@ class Outbox:
                 lost = item.updates + item.joined_updates - kept
                 counters.lose(reason, lost)
                 updates += lost
-                if item.row is None or not self.lane.keeps((item.row,)):
+                is_kept = item.row is not None and self.lane.keeps((item.row,))
+                if not is_kept:
                     spans += 1
+                self._note_given_up(item, reason, is_kept=is_kept)
             counters.spans_evicted += len(self._spans.waiting)
             counters.spans_failed += len(self._spans.exporting)
             updates += self._patches.clear(reason)
             unwritten = min(self.lane.unkept, self._spilled)
+            self._is_disk_left = self._spilled > 0 and not unwritten
             counters.lose(reason, unwritten)
             updates += unwritten
             counters.handed_over += self._spilled - unwritten
@@ -814,11 +850,90 @@ class Outbox:
             kept += item.joined_updates - item.unspooled
         return kept
 
-    def lose_live(self, updates: int) -> None:
+    def lose_live(self, key: SpanKey, fields: Fields, updates: int) -> None:
         """Count the live updates of a span that will never end here."""
         with self._lock:
+            self._patches.settled.gone(key, fields, "target_not_exported")
             self._counters.accepted += updates
             self._counters.lose("target_not_exported", updates)
+
+    def outcome(self, key: SpanKey, names: Sequence[FieldName], version: Version, route: Route) -> DestinationOutcome:
+        """Return what became of an update.
+
+        Args:
+            key: Its span or trace.
+            names: The fields that it sets.
+            version: Their version.
+            route: Where it went when it was taken.
+        """
+        self._take_in()
+        with self._lock:
+            self._admit()
+            self._admit_late()
+            if route == "late":
+                return self._of_patch(key, names, version)
+            lost = self._patches.settled.gone_at(key, names, version)
+            if lost is not None:
+                return lost
+            item = self._spans.waiting.get(key)
+            if item is not None:
+                return DestinationOutcome("retrying" if item.attempts else "in_flight", error=item.error)
+            if key in self._spans.exporting:
+                return DestinationOutcome("sending")
+            recent = self._recent.get(key)
+            if recent is None or (recent.state == "failed" and route == "in_flight"):
+                return self._of_patch(key, names, version)
+            if recent.state != "exported":
+                return recent.outcome
+            moved = [name for name in names if name in recent.moved]
+            stayed = [name for name in names if name not in recent.moved]
+            if not stayed:
+                return self._of_patch(key, moved, version)
+            notes = [note for name in stayed for note in notes_about(name, recent.outcome.notes, names)]
+            said = DestinationOutcome("delivered", notes=tuple(dict.fromkeys(notes))) if notes else _DELIVERED
+            return said.joined(self._of_patch(key, moved, version)) if moved else said
+
+    def _of_patch(self, key: SpanKey, names: Sequence[FieldName], version: Version) -> DestinationOutcome:
+        """Return what became of fields that leave, or left, as a patch."""
+        parts = [self._of_field(key, name, version) for name in names]
+        return reduce(DestinationOutcome.joined, parts) if parts else _UNKNOWN
+
+    def _of_field(self, key: SpanKey, name: FieldName, version: Version) -> DestinationOutcome:
+        patches = self._patches
+        settled = patches.settled.of_field(key, name, version)
+        if settled is not None:
+            return settled
+        for pending, state in ((patches.being_sent(key), "sending"), (patches.get(key), "late")):
+            held = pending.fields.get(name) if pending is not None else None
+            if pending is None or held is None or not covers(name, held[1], version):
+                continue
+            if state == "sending" and pending.sent is not None and name in pending.sent:
+                return DestinationOutcome("sending", error=pending.error)
+            return DestinationOutcome("retrying" if pending.attempts else "late", error=pending.error)
+        if version >= self._spilled_from:
+            if self._spilled > 0:
+                return DestinationOutcome("late")
+            if self._is_disk_left:
+                return DestinationOutcome("handed_over")
+        return _UNKNOWN
+
+    def _note_read(self, content: object) -> None:
+        """Note how far what was spilled has been read back: versions ascend."""
+        if isinstance(content, PlainUpdate):
+            ns, writer = content.version
+        elif isinstance(content, SpooledUpdate) and content.fields:
+            ns, writer = max(version for _, version in content.fields.values())
+        else:
+            return
+        self._spilled_from = max(self._spilled_from, (ns, writer + 1))
+
+    def _note_given_up(self, item: QueuedSpan, reason: LossReason, *, is_kept: bool) -> None:
+        """Note what became of a span that a shutdown leaves, and of what was joined to it."""
+        end = DestinationOutcome("handed_over") if is_kept else DestinationOutcome("lost", reason, item.error)
+        self._recent[item.key] = _Recent("failed", self._clock.monotonic_ns(), item.window_ns, outcome=end)
+        if item.joined:
+            are_kept = bool(item.rows) and self.lane.keeps(item.rows or ()) and not item.unspooled
+            self._patches.settled.gone(item.key, item.joined, None if are_kept else reason, item.error)
 
     def stats(self, count_live: Callable[[], int]) -> DestinationStats:
         """Return the counts of this moment. Called without the lock.
@@ -928,9 +1043,7 @@ class Outbox:
                 at_ns, target, version, metadata, row = late[place]
                 is_lost = False
                 try:
-                    fields: dict[FieldName, Field] = {
-                        ("span", "metadata", key): (value, version) for key, value in metadata.items()
-                    }
+                    fields = _fields_of(version, metadata)
                     recent = self._recent.get(target.key)
                     # Its schedule counts from the call.
                     age_ns = self._clock.monotonic_ns() - at_ns
@@ -972,6 +1085,7 @@ class Outbox:
         """Place a span that has ended; return whether its updates are lost."""
         ended.is_open = False
         if ended.ended is None or self._is_closed:
+            self._patches.settled.gone(ended.key, ended.fields or _NO_FIELDS, "target_not_exported")
             return True
         key = ended.key
         is_again, self._attempted = self._attempted is ended, ended
@@ -1004,6 +1118,7 @@ class Outbox:
             # An id generator of the application's own repeated itself: one of the two spans can stay.
             self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", before.updates + before.joined_updates)
+            self._patches.settled.gone(item.key, before.all_fields(), "target_not_exported")
             self.lane.settle(before.all_rows())
         # While the worker hangs in an exporter, those that nobody has weighed must not become many.
         if weigh or spans.unweighed >= self._inbox_room:
@@ -1021,7 +1136,7 @@ class Outbox:
             self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", item.updates + item.joined_updates)
             self.lane.settle(item.all_rows())
-            self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None)
+            self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None, outcome=_EVICTED)
             self._takes_plain = self._spills_plain = False
             self._patches.drop(key, "target_not_exported")
             self._flushes.forget(key, is_clean=False)
@@ -1057,6 +1172,7 @@ class Outbox:
         has_room = self._patches.room_for(item.key, fields, size)
         if not has_room and ((is_spilled := self._spill(entry)) or not self._has_room_beyond(item.key, fields, size)):
             if not is_spilled:
+                self._patches.settled.gone(item.key, fields, self._no_room)
                 self._lost(self._no_room, updates)
             self.lane.settle(item.all_rows())
             for ticket in self._flushes:

@@ -28,13 +28,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from otel_metadata.late.circuit import Circuit
+from otel_metadata.late.settled import MAX_TARGETS, Settled
 from otel_metadata.late.verdict import Again, Arrived, GivenUp, Tried, verdict
 from otel_metadata.late.weight import ROW_BYTES, merge_weighed, weigh_common, weigh_fields
 from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
-from otel_metadata.model.recent import RecentMap
 
 if TYPE_CHECKING:
     from otel_metadata.late.flush import Flushes
@@ -53,9 +53,6 @@ _MILLI: Final = 1_000_000
 NO_VERSION: Final = (0, 0)
 
 _MAX_TOLD_NOTES: Final = 100
-
-# Targets whose delivered versions are remembered where the backend does not compare versions itself.
-_MAX_SAID: Final = 4_096
 
 
 def unsettled(remainder: Fields, updates: int) -> int:
@@ -80,6 +77,7 @@ class Pending:
         deadline_ns: Until when it is tried, because its span failed for good; None for as long as `max_age_millis`.
         missing_ns: When the backend first said that it does not know the span.
         attempts: How often it was tried.
+        error: What the last try said.
         company: At most so many patches in its batch.
         max_fields: At most so many fields in one request.
         window_ns: Start and end of the span, where they are known.
@@ -92,6 +90,7 @@ class Pending:
         "deadline_ns",
         "due_ns",
         "earliest_ns",
+        "error",
         "fields",
         "max_fields",
         "missing_ns",
@@ -114,6 +113,7 @@ class Pending:
         self.created_ns = self.earliest_ns = self.due_ns = now_ns
         self.deadline_ns: int | None = None
         self.missing_ns: int | None = None
+        self.error: DeliveryError | None = None
         self.company: int | None = None
         self.max_fields: int | None = None
         self.window_ns: tuple[int, int] | None = None
@@ -159,6 +159,7 @@ class PatchQueue:
     Attributes:
         circuit: Whether the destination is asked now.
         is_ordered: Whether what comes last stands there, whatever its version.
+        settled: What became of the fields of recent patches.
         bytes: Estimated size of what is held.
     """
 
@@ -201,7 +202,7 @@ class PatchQueue:
         self._sending: dict[SpanKey, Pending] = {}
         self._due: list[tuple[int, SpanKey]] = []
         self.circuit = Circuit(settings.pause_millis, chance)
-        self._said: RecentMap[SpanKey, dict[FieldName, Version]] = RecentMap(_MAX_SAID)
+        self.settled = Settled()
         self._letters: deque[DeadLetter] = deque()
         self._told_notes: set[str] = set()
         self.is_ordered = exporter.convergence == "ordered"
@@ -218,6 +219,10 @@ class PatchQueue:
     def get(self, key: SpanKey) -> Pending | None:
         """Return the patch that waits for *key*."""
         return self._pending.get(key)
+
+    def being_sent(self, key: SpanKey) -> Pending | None:
+        """Return the patch of *key* that is being sent."""
+        return self._sending.get(key)
 
     def holds(self, key: SpanKey) -> bool:
         """Whether a patch of *key* waits or is being sent."""
@@ -262,7 +267,7 @@ class PatchQueue:
         """Let more fields of *target* wait; the first decide when they may go."""
         key = target.key
         now = self._clock.monotonic_ns()
-        said = self._said.get(key)
+        said = self.settled.versions(key) if self.is_ordered else None
         if said:
             fields = _without_stale(fields, said)
             size = weigh_fields(fields)
@@ -430,7 +435,7 @@ class PatchQueue:
         if isinstance(decided, Arrived):
             self._counters.notes += len(decided.notes)
             self._tell_notes(decided.notes)
-            self._remember(pending.target.key, sent)
+            self.settled.arrived(pending.target.key, sent, decided.notes)
             return None if self._part_is_gone(pending, sent, None, now) else True
         if isinstance(decided, GivenUp):
             return None if self._part_is_gone(pending, sent, decided, now) else False
@@ -490,6 +495,7 @@ class PatchQueue:
             accepted_ns=wall_ns - (self._clock.monotonic_ns() - pending.created_ns),
             died_ns=wall_ns,
         )
+        self.settled.gone(pending.target.key, fields, given_up.reason, error)
         self._lane.bury([] if keep_rows else pending.rows, letter)
         self._letters.append(letter)
         why = f"a patch for {pending.target} was given up ({given_up.reason}): {error.message}"
@@ -497,6 +503,7 @@ class PatchQueue:
 
     def _again(self, pending: Pending, again: Again, now: int) -> None:
         self._counters.retried += 1
+        pending.error = again.error
         pending.due_ns = now + again.wait_ns
         # A flush need not wait for the back-off, but for what the backend asked for.
         pending.earliest_ns = pending.due_ns if again.asked else now
@@ -521,12 +528,6 @@ class PatchQueue:
             self.bytes += growth - newer.size
         self.schedule(key, pending)
 
-    def _remember(self, key: SpanKey, sent: Fields) -> None:
-        if not self.is_ordered:
-            return
-        said = {**(self._said.get(key) or {}), **{name: version for name, (_, version) in sent.items()}}
-        self._said[key] = said
-
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def drop(self, key: SpanKey, reason: LossReason) -> None:
@@ -541,7 +542,11 @@ class PatchQueue:
     def clear(self, reason: LossReason) -> int:
         """Leave what the spool has to it, and count the rest as lost; return how many updates were lost."""
         lost = 0
-        for pending in self.all():
+        left = self.all()
+        for pending in left[-MAX_TARGETS:]:
+            is_kept = self._lane.keeps(pending.rows) and not pending.unspooled
+            self.settled.gone(pending.target.key, pending.fields, None if is_kept else reason, pending.error)
+        for pending in left:
             kept = pending.updates - pending.unspooled if self._lane.keeps(pending.rows) else 0
             self._counters.handed_over += kept
             self._counters.lose(reason, pending.updates - kept)

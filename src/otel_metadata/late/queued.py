@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_metadata.late.lane import Row
+    from otel_metadata.model.outcome import DeliveryError
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.model.unset import UnsetType
 
@@ -66,6 +67,7 @@ class QueuedSpan:
             that must not be overtaken.
         attempts: How often its export failed.
         failed_ns: When it failed first.
+        error: What the last export said, if it said anything.
     """
 
     __slots__ = (
@@ -73,6 +75,7 @@ class QueuedSpan:
         "backend_ids",
         "captured",
         "due_ns",
+        "error",
         "failed_ns",
         "fields",
         "is_elsewhere",
@@ -117,6 +120,7 @@ class QueuedSpan:
         self.is_shut = self.is_elsewhere = False
         self.attempts = 0
         self.failed_ns = 0
+        self.error: DeliveryError | None = None
 
     @classmethod
     def of_row(cls, row: Row, content: SpooledSpan, due_ns: int) -> QueuedSpan:

@@ -252,6 +252,7 @@ class SpanQueue:
             if not item.attempts:
                 item.failed_ns = now_ns
             item.attempts += 1
+            item.error = None if isinstance(outcome, Delivered) or outcome is None else outcome.error
             item.is_shut = True
             item.due_ns = now_ns
             self.waiting[item.key] = item

@@ -165,7 +165,12 @@ def route(
         set_unseen(span, values)
         with LOCK:
             version = settings.VERSIONS.next()
-        return Receipt(version, {"span": Routed("live", "its provider carries no MetadataSpanProcessor")}, tuple(notes))
+        return Receipt(
+            version,
+            {"span": Routed("live", "its provider carries no MetadataSpanProcessor")},
+            (key, tuple(values)),
+            tuple(notes),
+        )
     with LOCK:
         version = settings.VERSIONS.next()
         fields: dict[FieldName, Field] = {name: (value, version) for name, value in values.items()}
@@ -177,7 +182,7 @@ def route(
     # With a spool the update is on disk before the call returns; not under the lock, for a disk may be slow.
     for router in holders:
         router.sync()
-    return Receipt(version, routes, tuple(notes))
+    return Receipt(version, routes, (target.key, tuple(values)), tuple(notes))
 
 
 def set_unseen(span: Span, values: Values) -> None:
@@ -274,7 +279,7 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         entry.updates += 1
     if span.is_recording():
         span.set_attributes(attributes)
-    return Receipt(version, entry.names)
+    return Receipt(version, entry.names, (entry.key, tuple(given)))
 
 
 def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
@@ -310,7 +315,7 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     if routes is None:
         return None
     router.sync()
-    return Receipt(version, routes)
+    return Receipt(version, routes, (key, given))
 
 
 def _merge(entry: LiveSpan, values: Values) -> Version:
@@ -350,7 +355,7 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
         _show(span, entry, values)
     # One that has been frozen a moment ago, but was not handed to an outbox yet, takes it all the same: it is in the
     # sidecar, leaves with the span, and shares its fate, so it is called live; in flight it would be in the spool, too.
-    return Receipt(version, entry.names, told)
+    return Receipt(version, entry.names, (entry.key, tuple(values)), told)
 
 
 def _show(span: Span, entry: LiveSpan, values: Values) -> None:

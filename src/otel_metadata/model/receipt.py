@@ -1,15 +1,16 @@
 """What an update call returns at once: where the update went, for each destination.
 
-A receipt says what was decided when the call returned. What became of it later is in `stats()`.
+A receipt says what was decided when the call returned. What became of it later says `outcome(receipt)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple, TypeAlias, final
+from collections.abc import Iterable, Mapping
+from typing import Final, Literal, NamedTuple, TypeAlias, final, get_args
 
-from otel_metadata.model.merge import Version
+from otel_metadata.model.merge import FieldName, Version
 from otel_metadata.model.patch import patch_id
+from otel_metadata.model.span_ref import SpanKey
 
 __all__ = ["LossReason", "Receipt", "Refusal", "Route", "Routed"]
 
@@ -31,6 +32,8 @@ LossReason: TypeAlias = Literal[
     "internal_error",
 ]
 """Why an update that was accepted did not arrive. The list is closed: `stats()` counts by it."""
+
+LOSS_REASONS: Final[frozenset[str]] = frozenset(get_args(LossReason))
 
 Refusal: TypeAlias = Literal[
     "unsampled", "invalid_target", "not_configured", "after_shutdown", "no_current_span", "empty", "internal_error"
@@ -55,6 +58,7 @@ class Routed(NamedTuple):
 
 
 _LIVE: Final = Routed("live")
+_NOTHING: Final[tuple[SpanKey, Iterable[FieldName | str]]] = ((0, 0), ())
 
 
 @final
@@ -66,12 +70,13 @@ class Receipt:
         notes: What the clean-up of its values changed, one sentence each, naming keys and never values.
     """
 
-    __slots__ = ("_reason", "_routes", "notes", "version")
+    __slots__ = ("_about", "_reason", "_routes", "notes", "version")
 
     def __init__(
         self,
         version: Version,
         routes: Mapping[str, Routed] | tuple[str, ...],
+        about: tuple[SpanKey, Iterable[FieldName | str]] = _NOTHING,
         notes: tuple[str, ...] = (),
         reason: Refusal | None = None,
     ) -> None:
@@ -81,6 +86,8 @@ class Receipt:
             version: The version of the update.
             routes: By destination name. A bare tuple of names means that all of them took it live, which is the common
                 case on the application's hot path: the mapping is then made only for who asks.
+            about: The span or trace, and the names of the fields, for `outcome`; a bare text is a metadata key of the
+                span. One argument and no more: a late update into memory costs little more than its receipt.
             notes: What was changed.
             reason: Why it was refused as a whole.
         """
@@ -88,11 +95,12 @@ class Receipt:
         self.notes = notes
         self._routes = routes
         self._reason = reason
+        self._about = about
 
     @classmethod
     def refused(cls, reason: Refusal, notes: tuple[str, ...] = ()) -> Receipt:
         """Make a false receipt."""
-        return cls((0, 0), {}, notes, reason)
+        return cls((0, 0), {}, _NOTHING, notes, reason)
 
     @property
     def routes(self) -> Mapping[str, Routed]:
@@ -113,6 +121,21 @@ class Receipt:
         if self._reason is not None:
             return self._reason
         return next((routed.reason for routed in self.routes.values() if routed.route == "dropped"), None)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the update was refused as a whole; None when it was accepted."""
+        return self._reason
+
+    @property
+    def key(self) -> SpanKey:
+        """(trace id, span id) of what it is about; a span id of 0 is the trace alone."""
+        return self._about[0]
+
+    @property
+    def names(self) -> tuple[FieldName, ...]:
+        """The names of the fields that it sets."""
+        return tuple(("span", "metadata", name) if isinstance(name, str) else name for name in self._about[1])
 
     @property
     def patch_id(self) -> str:

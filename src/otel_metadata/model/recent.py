@@ -32,8 +32,12 @@ class RecentMap(Generic[_K, _V]):
         young = self._young
         young[key] = value
         if len(young) >= self._size:
-            self._old = young
-            self._young = {}
+            self.turn()
+
+    def turn(self) -> None:
+        """Forget the older generation now."""
+        self._old = self._young
+        self._young = {}
 
     def get(self, key: _K) -> _V | None:
         """Return the value of *key*, None when it is not remembered."""

@@ -1,0 +1,108 @@
+"""What became of an update, for each destination: what `outcome(receipt)` returns.
+
+The words are those of `stats()`, which counts by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+
+if TYPE_CHECKING:
+    from otel_metadata.model.outcome import DeliveryError
+
+__all__ = ["DestinationOutcome", "State", "UpdateOutcome"]
+
+State: TypeAlias = Literal[
+    "live",
+    "in_flight",
+    "late",
+    "sending",
+    "retrying",
+    "delivered",
+    "handed_over",
+    "lost",
+    "refused",
+    "unknown",
+]
+"""live: on a span that has not ended. in_flight: beside an ended span that waits to be exported. late: in a patch that
+waits, in memory or in the spool. sending: in a request that is under way. retrying: waits after a request that failed.
+delivered: the destination has it, or a later value of the same field. handed_over: left to the spool, for the next
+process. lost: given up. refused: never accepted. unknown: too long ago, of another process, or not a receipt."""
+
+_WAITING: Final = frozenset({"live", "in_flight", "late", "sending", "retrying"})
+
+# Of several parts or destinations the first of these decides.
+_ORDER: Final[tuple[State, ...]] = (
+    "lost",
+    "refused",
+    "handed_over",
+    "retrying",
+    "sending",
+    "late",
+    "in_flight",
+    "live",
+    "unknown",
+    "delivered",
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DestinationOutcome:
+    """What became of an update in one destination.
+
+    Attributes:
+        state: See `State`.
+        reason: Why it was lost (`LossReason`) or refused (`Refusal`); None otherwise.
+        error: What the last try said, where it is retrying or lost and there was one.
+        notes: What the backend changed, flattened, only added, ignored or cannot hold of it.
+    """
+
+    state: State
+    reason: str | None = None
+    error: DeliveryError | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its end is open."""
+        return self.state in _WAITING
+
+    def joined(self, other: DestinationOutcome) -> DestinationOutcome:
+        """Return what became of two parts of one update together: what is lost of a part is lost."""
+        first, second = sorted((self, other), key=lambda one: _ORDER.index(one.state))
+        notes = tuple(dict.fromkeys((*self.notes, *other.notes)))
+        return DestinationOutcome(first.state, first.reason, first.error or second.error, notes)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class UpdateOutcome:
+    """What became of an update; true when every destination has it.
+
+    Attributes:
+        destinations: By name; empty for an update that was refused as a whole, and for what is unknown.
+        reason: Why it was refused as a whole; None otherwise.
+    """
+
+    destinations: Mapping[str, DestinationOutcome] = field(default_factory=dict[str, DestinationOutcome])
+    reason: str | None = None
+
+    @property
+    def state(self) -> State:
+        """The state that is furthest from `delivered` among the destinations."""
+        if self.reason is not None:
+            return "refused"
+        states = {one.state for one in self.destinations.values()}
+        return next((state for state in _ORDER if state in states), "unknown")
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its end is open for a destination."""
+        return any(one.is_waiting for one in self.destinations.values())
+
+    def __bool__(self) -> bool:
+        """True when every destination has it."""
+        return self.state == "delivered"
