@@ -412,6 +412,44 @@ def test_an_unsampled_call_sets_no_options():
     pipeline.close()
 
 
+class TestTooMuch:
+    """What of a captured value is missing is marked, and a log line says so: there is no receipt."""
+
+    def lines(self, caplog):
+        return [record.getMessage() for record in caplog.records if record.name == "otel_metadata"]
+
+    def test_an_output_that_is_too_long(self, scene, caplog):
+        """The line names the place, not the value."""
+        om.observe(name="call")(lambda: {"rows": list(range(20_000))})()
+
+        assert scene.record("call").output["rows"][-1].endswith(" more>")
+        assert [line for line in self.lines(caplog) if "output" in line] == [
+            "A captured output was too much: output.rows: cut: more than 10000 values, or 1048576 characters. "
+            "What is missing is marked; capture less with process_output=."
+        ]
+
+    def test_an_input_that_is_too_long(self, scene, caplog):
+        """The same for arguments; many such calls write one line."""
+        call = om.observe(name="call", capture_output=False)(lambda text: None)
+        for _ in range(3):
+            call("x" * 300_000)
+
+        assert len([line for line in self.lines(caplog) if "input.text: cut from 300000" in line]) == 1
+
+    def test_items_of_a_generator_that_are_too_many(self, scene, caplog):
+        """What was yielded and is missing is counted."""
+        list(om.observe(name="call")(lambda: (one for one in range(2_667)))())
+
+        assert scene.record("call").output[-1] == "<1,667 more>"
+        assert len(self.lines(caplog)) == 1
+
+    def test_an_opaque_argument_writes_no_line(self, scene, caplog):
+        """A handle is no loss that anybody has to hear of at every call."""
+        om.observe(name="call")(lambda handle: None)(object())
+
+        assert self.lines(caplog) == []
+
+
 def test_capture_is_on_by_default():
     """Without any setting, input and output are captured."""
     assert live_settings.LiveSettings().capture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import copy
 import datetime as dt
 import decimal
@@ -31,6 +32,7 @@ from otel_metadata.model.value import (
     clean,
     clean_key,
     is_clean_scalar,
+    is_cut,
 )
 
 # Small enough that ordinary examples reach every one of them.
@@ -423,3 +425,111 @@ def test_no_value_of_the_application_is_turned_into_text_by_its_own_code() -> No
 
     assert result == ["<Spy>", {"<Spy>": 1}]
     assert asked == []
+
+
+class TestMarks:
+    """What is too much is marked where it was cut, and what is small stays."""
+
+    def test_a_list_that_is_too_long_ends_with_how_many_are_missing(self) -> None:
+        """Rows are kept whole, and the mark counts the others."""
+        result, notes = cleaned([{"id": number, "v": "x"} for number in range(5_000)])
+
+        assert isinstance(result, list)
+        assert result[-2] == {"id": len(result) - 2, "v": "x"}
+        assert result[-1] == f"<{5_000 - len(result) + 1:,} more>"
+        assert notes == ["metadata.key: cut: more than 10000 values, or 262144 characters"]
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: tuple(range(20_000)),
+            lambda: set(range(20_000)),
+            lambda: collections.deque(range(20_000)),
+            lambda: np.zeros(9_999).tolist() + [1] * 10_001,
+        ],
+        ids=["tuple", "set", "deque", "list"],
+    )
+    def test_the_mark_is_last_whatever_the_container(self, make: own.Make) -> None:
+        """Nothing comes after it."""
+        result, notes = cleaned(make())
+
+        assert isinstance(result, list)
+        assert result[-1] == f"<{20_000 - len(result) + 1:,} more>"
+        assert any(is_cut(note) for note in notes)
+
+    def test_a_dict_that_has_too_many_keys_says_so(self) -> None:
+        """Its mark has a key of its own, and a note is not crowded out by others."""
+        result, notes = cleaned({number: {"a": 1, "b": 2} for number in range(5_000)})
+
+        assert isinstance(result, dict)
+        assert result["<cut>"] == f"<{5_000 - len(result) + 1:,} more>"
+        assert any(is_cut(note) for note in notes)
+
+    def test_what_is_small_stays_beside_a_large_vector(self) -> None:
+        """In whatever order the keys are."""
+        result, _ = cleaned({"vector": [0.5] * 20_000, "question": "why?", "user": {"id": 1}, "tail": [1]})
+
+        assert isinstance(result, dict)
+        assert [*result] == ["vector", "question", "user", "tail"]
+        assert (result["question"], result["user"], result["tail"]) == ("why?", {"id": 1}, [1])
+        assert result["vector"][-1] == f"<{20_000 - len(result['vector']) + 1:,} more>"
+
+    def test_each_of_several_vectors_keeps_its_beginning(self) -> None:
+        """The first of a list of vectors does not take the room of all others."""
+        result, _ = cleaned([[0.5] * 15_000, [0.25] * 15_000, ["last"]])
+
+        assert isinstance(result, list)
+        assert [part[0] for part in result] == [0.5, 0.25, "last"]
+
+    def test_the_question_stays_beside_four_large_images(self) -> None:
+        """An image that does not fit keeps its head; texts are kept whole."""
+        image = f"data:image/png;base64,{'A' * 400_000}"
+        content = [{"type": "text", "text": "What is this?"}]
+        content += [{"type": "image_url", "url": image} for _ in range(4)]
+
+        result, notes = cleaned(
+            [{"role": "user", "content": content}, {"role": "user", "content": "x" * 100_000}], CAPTURE_LIMITS
+        )
+
+        assert isinstance(result, list)
+        assert result[0]["content"][0] == {"type": "text", "text": "What is this?"}  # type: ignore[call-overload, index]
+        assert result[1] == {"role": "user", "content": "x" * 100_000}
+        urls = [part["url"] for part in result[0]["content"][1:]]  # type: ignore[call-overload, index, union-attr]
+        assert urls == [f"{image[:123]}<cut>"] * 4
+        assert len(notes) == 4
+
+    def test_images_are_kept_as_long_as_they_fit(self) -> None:
+        """Of five, those that have room are whole."""
+        image = f"data:image/png;base64,{'A' * 240_000}"
+
+        result, _ = cleaned(["question", *[image] * 5], CAPTURE_LIMITS)
+
+        assert result == ["question", *[image] * 4, f"{image[:123]}<cut>"]
+
+    def test_long_texts_share_what_is_left(self) -> None:
+        """The shortest of them stays whole, and the others are as long as each other."""
+        result, notes = cleaned(["q" * 2_000, *["y" * 250_000] * 6], CAPTURE_LIMITS)
+
+        assert isinstance(result, list)
+        assert result[0] == "q" * 2_000
+        lengths = {len(part) for part in result[1:]}  # type: ignore[arg-type]
+        assert max(lengths) - min(lengths) <= 6
+        assert sum(len(part) for part in result) == CAPTURE_LIMITS.total_chars  # type: ignore[arg-type]
+        assert len(notes) == 6
+
+    @settings(hostile, max_examples=100)
+    @given(own.json_values(max_leaves=6), st.integers(1, 3), st.booleans())
+    def test_large_values_are_cut_once(self, small: Json, count: int, is_list: bool) -> None:
+        """Whatever stands beside what is too much, the limits hold, and a second clean-up changes nothing."""
+        large: list[Any] = [[0] * 12_000, "x" * 300_000, {str(number): {} for number in range(11_000)}]
+        value = (
+            [small, *large[:count], small] if is_list else {"a": small, **dict(enumerate(large[:count])), "z": small}
+        )
+
+        result, notes = cleaned(value)
+
+        assert_is_json(result)
+        assert_is_within(result, METADATA_LIMITS)
+        assert any(is_cut(note) for note in notes)
+        assert cleaned(result) == (result, [])
+        assert result[0 if is_list else "a"] == small  # type: ignore[call-overload, index]

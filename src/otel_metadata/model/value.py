@@ -483,7 +483,7 @@ class _SharingCleaner(_Cleaner):
         least = _least(value)
         if room < 2 or room - 1 < least <= _WHOLE:  # one for it, one for the mark
             return None
-        return floor + room - min(max(room // share_of, least), room - 1)
+        return floor + room - min(max(room // share_of, least if least <= _WHOLE else 1), room - 1)
 
     def _more(self, count: int, path: _Path, *, is_counted: bool = False) -> str:
         self._nodes -= not is_counted
