@@ -444,6 +444,18 @@ def test_credentials_belong_to_the_place(provider, receiver, monkeypatch, theirs
     assert receiver.counts["request"] == (1 if is_same else 2)
 
 
+@pytest.mark.parametrize("make", [KINDS["batch"], KINDS["filtering"]])
+def test_a_processor_that_was_shut_down_exports_nothing(provider, receiver, make, adopt):
+    """It is on the provider for good; the destination sends the spans."""
+    processor = make(http(receiver))
+    provider.add_span_processor(processor)
+    processor.shutdown()
+    om.configure(receiver.url, tracer_provider=provider, adopt=adopt)
+    work(provider)
+    assert om.flush()
+    assert receiver.names == ["health", "ours", "request"]
+
+
 def test_another_address_is_another_place(provider, receiver, caplog):
     """Each place gets every span, and nothing is said."""
     with Receiver() as other:

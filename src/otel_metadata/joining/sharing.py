@@ -244,7 +244,9 @@ class SharedPlace:
             said = [
                 self._share(found)
                 for found in exporters_on(self._provider)
-                if not any(found.processor is one for one in known) and self._is_here(found.exporter)
+                if not any(found.processor is one for one in known)
+                and self._is_here(found.exporter)
+                and not _is_shut_down(found)
             ]
         except Exception as error:  # noqa: BLE001 # objects of others, in the middle of taking in spans
             REPORTER.failed("joining", error)
@@ -421,12 +423,16 @@ def _flush_both(processor: Any, tap: _Tap) -> None:  # noqa: ANN401 # whatever h
     processor.force_flush = force_flush
 
 
+def _is_shut_down(found: FoundExporter) -> bool:
+    """Whether the processor exports nothing any more, as far as it says: OpenTelemetry's do, and ours."""
+    names = ("_shutdown", "done", "_is_shut_down")
+    return any(getattr(one, name, False) is True for one in (found.processor, found.holder) for name in names)
+
+
 def _flushed(found: FoundExporter, timeout_millis: int) -> bool:
     processor = found.processor
-    for one in (processor, found.holder):
-        # It would warn, or say that it failed: it has sent everything when it was shut down.
-        if any(getattr(one, name, False) is True for name in ("_shutdown", "done", "_is_shut_down")):
-            return True
+    if _is_shut_down(found):
+        return True  # it would warn, or say that it failed: it has sent everything by then
     try:
         own = getattr(processor.force_flush, "of_the_processor", processor.force_flush)
         return own(timeout_millis) is not False
