@@ -297,6 +297,9 @@ def flush(timeout_millis: int = 30_000) -> bool:
     """
     try:
         return _flush(_processors(), bounded_millis(timeout_millis, 30_000))
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
+        return False
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("flush", error)
         return False
@@ -322,6 +325,8 @@ def shutdown(timeout_millis: int = 5_000) -> None:
         for processor in processors:
             processor.shutdown(max((deadline_ns - _CLOCK.monotonic_ns()) // 1_000_000, 0))
         _closed = processors or _closed
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("shutdown", error)
 

@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast, final
 
 from otel_metadata.foreign_text import visible
+from otel_metadata.interrupts import pass_on
 
 if TYPE_CHECKING:
     from types import MethodType
@@ -115,16 +116,19 @@ class Reporter:
             level: Of the logging module.
         """
         now = time.monotonic_ns()
-        if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
-            return
         try:
+            if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
+                return
             last, unsaid = self._told.get(reason, (None, 0))
             if last is not None and now - last < REPEAT_AFTER_NS:
                 self._told[reason] = (last, unsaid + 1)
                 return
             self._told[reason] = (now, 0)
         finally:
-            self._lock.release()
+            try:
+                self._lock.release()
+            except RuntimeError:  # it was not free in time
+                pass
         again = f" ({unsaid} more since the last such line)" if unsaid else ""
         # What is not ASCII may be more than the handler's stream can write.
         line = visible(message[:_MAX_CHARACTERS]).encode("ascii", "backslashreplace").decode()
@@ -149,8 +153,10 @@ class Reporter:
         """Count and log a failure of our own code; the application goes on.
 
         Raises:
-            BaseException: *error* again, when a test has set `reraise`.
+            BaseException: *error* again, where a signal handler of the application raised it (a time limit), or when a
+                test has set `reraise`.
         """
+        pass_on(error)
         self.internal_errors += 1
         if self.reraise:
             raise error

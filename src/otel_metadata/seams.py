@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, runtime_checkable
 
+from otel_metadata.interrupts import pass_on
 from otel_metadata.reporting import after_fork_in_child
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ def bounded_millis(timeout_millis: object, default_millis: int) -> int:
             return min(max(int(timeout_millis), 0), MAX_TIMEOUT_MILLIS)
         millis = float(timeout_millis)  # type: ignore[arg-type] # what is none raises
         return default_millis if math.isnan(millis) else int(min(max(millis, 0), MAX_TIMEOUT_MILLIS))
-    except Exception:  # noqa: BLE001 # numbers of others
+    except Exception as error:  # noqa: BLE001 # numbers of others
+        pass_on(error)
         return default_millis
 
 

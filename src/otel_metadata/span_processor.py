@@ -154,11 +154,14 @@ class MetadataSpanProcessor(SpanProcessor):
                 routing.set_on_start(entry, span, masked(bound.values, []))
             if bound.captures:
                 self._show(span, entry, bound.captures)
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
         except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
             REPORTER.failed("on_start", error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Put an ended span into every outbox, with its sidecar, in one step with closing it."""
+        entry: LiveSpan | None = None
         try:
             # A SpanContext is a tuple, its ids first; its two properties would cost four times this.
             key = span.context[:2]
@@ -173,7 +176,12 @@ class MetadataSpanProcessor(SpanProcessor):
             del entries[key]
             if entry.captures:
                 _judge(entry, span)
-        except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
+        except BaseException as error:  # what is raised here reaches the application
+            entry = entry or REGISTRY.entries.get(span.context[:2])
+            if entry is not None:
+                self._make_sure(entry, span)
+            if not isinstance(error, Exception):
+                raise
             REPORTER.failed("on_end", error)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
@@ -247,6 +255,8 @@ class MetadataSpanProcessor(SpanProcessor):
         try:
             for outbox in self.outboxes:
                 outbox.look()
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
         except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
             REPORTER.failed("look", error)
 
@@ -341,6 +351,17 @@ class MetadataSpanProcessor(SpanProcessor):
         # Another thread may be ending it at the fork: that is the parent's business.
         self._ending = threading.RLock()
         self._is_ended = self._is_shut_down
+
+    def _make_sure(self, entry: LiveSpan, span: ReadableSpan) -> None:
+        """Do the rest of an `on_end` that an exception has interrupted: what was set on the span leaves."""
+        try:
+            entry.ended = span
+            for outbox in entry.outboxes:
+                outbox.arrive_surely(entry)
+            REGISTRY.entries.pop(entry.key, None)
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call; the collector will count its updates
+            entry.ended = None
 
     def _take_unseen(self, key: SpanKey, span: ReadableSpan) -> None:
         """Take a span that started before this processor was added; not one that a processor beside this one took."""

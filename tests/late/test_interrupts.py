@@ -7,9 +7,13 @@ the application's thread is interrupted, as Python does it; the workers are thre
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import gc
+import inspect
 import itertools
 import os
+import signal
 import sys
 
 import pytest
@@ -33,13 +37,22 @@ class InterruptError(BaseException):
     """What a signal handler of the application raises."""
 
 
+class TimeLimitError(Exception):
+    """What the handler of a time limit raises: an ordinary exception, as Celery's is."""
+
+
+def raise_time_limit(number, frame):
+    raise TimeLimitError
+
+
 class InterruptedAt:
     """Raises once, at one of the places where a signal handler may run in code of ours."""
 
     folder = os.path.dirname(om.__file__)
 
-    def __init__(self, number):
+    def __init__(self, number, interrupt=None):
         self.number = number
+        self.interrupt = interrupt or _raise_interrupt
         self.came = 0
 
     def __call__(self, frame, event, _):
@@ -49,15 +62,16 @@ class InterruptedAt:
         if event in {"call", "c_return"} and code.co_filename.startswith(self.folder) and is_heard:
             self.came += 1
             if self.came == self.number:
-                raise InterruptError
+                self.interrupt()
 
     def during(self, call):
         """Call it; return whether it was interrupted."""
         gc.disable()  # what a callback of the collector raises reaches nobody
         sys.setprofile(self)
         try:
-            call()
-        except InterruptError:
+            # A span may stay current where the interrupt comes just as it becomes so.
+            contextvars.copy_context().run(call)
+        except (InterruptError, TimeLimitError):
             return True
         finally:
             sys.setprofile(None)
@@ -65,10 +79,14 @@ class InterruptedAt:
         return False
 
 
-def every_place(attempt):
+def _raise_interrupt():
+    raise InterruptError
+
+
+def every_place(attempt, how=None):
     """Make an attempt with an interrupt at the first place, at the second one, and so on until none is left."""
     for number in itertools.count(1):
-        interrupt = InterruptedAt(number)
+        interrupt = InterruptedAt(number, how)
         if not attempt(interrupt):
             assert number > 1
             return
@@ -128,6 +146,75 @@ def test_an_acknowledged_update_survives_an_interrupt_at_any_place(call):
     every_place(attempt)
 
 
+def observed(application, question):
+    return om.observe(tracer=application.tracer)(lambda question: [question])(question)
+
+
+def scored_block(application):
+    with om.start_span("block", metadata={"a": [1]}, tags=["t"], tracer=application.tracer) as span:
+        span.score("Correctness", score=1)
+    om.update_trace(span.ref, user_id="u-1")
+
+
+LIMITED = {
+    **CALLS,
+    "observe": lambda application: observed(application, {"a": {"b": [1, 2]}}),
+    "values": lambda _: om.update_span(om.SpanRef(0xABC, 98), metadata={"a": {"b": [1.5, None]}}, output={"c": [{}]}),
+    "block": lambda application: scored_block(application),
+    "using": lambda application: observed_within(application),
+}
+
+
+def observed_within(application):
+    with om.using_metadata({"a": 1}, tags=["x"]), om.capture_spans():
+        observed(application, "?")
+
+
+@pytest.mark.parametrize("call", LIMITED.values(), ids=LIMITED)
+def test_a_time_limit_of_the_application_is_never_caught(call, monkeypatch):
+    """An exception of a signal handler is no failure of ours, wherever it comes: it reaches the application."""
+    before = signal.signal(signal.SIGUSR1, raise_time_limit)
+    application = Application()
+    application.tracer.start_span("one").end()
+    monkeypatch.setattr(REPORTER, "reraise", False)
+
+    def attempt(interrupt):
+        was_interrupted = interrupt.during(lambda: call(application))
+        assert was_interrupted == (interrupt.came >= interrupt.number), interrupt.number
+        return was_interrupted
+
+    try:
+        every_place(attempt, lambda: signal.raise_signal(signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        application.processor.shutdown(3_000)
+    assert REPORTER.internal_errors == 0
+
+
+@pytest.mark.parametrize("room", range(1, 40))
+def test_a_result_is_returned_where_nothing_else_has_room(room, monkeypatch):
+    """Near the recursion limit our own calls fail; the function has returned, and its result is what counts."""
+    application = Application()
+    monkeypatch.setattr(REPORTER, "reraise", False)
+    came = []
+
+    @om.observe(tracer=application.tracer)
+    def pay():
+        came.append(1)
+        return "paid"
+
+    def at(depth):
+        return pay() if not depth else at(depth - 1)
+
+    depth = sys.getrecursionlimit() - len(inspect.stack()) - room
+    try:
+        assert at(depth) == "paid"
+    except RecursionError:
+        assert not came  # the function itself had no room
+    finally:
+        application.processor.shutdown(3_000)
+
+
 def test_the_lock_of_the_spool_is_given_back_wherever_an_interrupt_comes(tmp_path):
     application = Application(tmp_path)
     application.processor.force_flush(3_000)
@@ -173,3 +260,69 @@ def test_a_finalizer_that_updates_a_span_breaks_no_flush():
         gc.set_threshold(*before)
     processor.shutdown(10)
     assert REPORTER.internal_errors == 0
+
+
+def test_a_live_update_arrives_or_is_counted_wherever_a_time_limit_interrupts_the_end_of_its_span():
+    """The function has returned: its span is ended all the same, at nearly every place."""
+    before = signal.signal(signal.SIGUSR1, raise_time_limit)
+    application = Application()
+    delivered = []
+
+    def attempt(interrupt):
+        acknowledged = []
+
+        @om.observe(tracer=application.tracer)
+        def function(question):
+            acknowledged.append(om.update_current_span(metadata={"k": [1]}))
+            return [question]
+
+        was_interrupted = interrupt.during(lambda: function({"a": [1]}))
+        if was_interrupted and application.processor.stats().destinations["memory"].live:
+            gc.collect()  # a span that nobody could end
+        application.processor.force_flush(3_000)
+        stats = application.processor.stats().destinations["memory"]
+        assert stats.waiting == 0, interrupt.number
+        assert stats.accepted - len(delivered) >= sum(map(bool, acknowledged)), interrupt.number
+        delivered.extend([1] * (stats.accepted - len(delivered)))
+        return was_interrupted
+
+    try:
+        every_place(attempt, lambda: signal.raise_signal(signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        application.processor.shutdown(3_000)
+    stats = application.processor.stats().destinations["memory"]
+    assert stats.is_balanced
+    assert stats.lost.get("target_not_exported", 0) <= 4
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, ValueError])
+def test_a_callback_that_raises_costs_what_it_was_asked_about_and_nothing_else(error):
+    """A mask or hook that ends the program is a failure of it; the function's result is the application's."""
+    application = Application()
+
+    def fail(*_):
+        raise error
+
+    function = om.observe(tracer=application.tracer, process_input=fail, process_output=fail)(lambda question: "answer")
+    with om.capture_spans(match=fail):
+        assert function("?") == "answer"
+    application.processor.force_flush(3_000)
+    (span,) = application.spans.spans
+    assert span.attributes["output.value"] == f"<process_output raised {error.__name__}>"
+    application.processor.shutdown(3_000)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError])
+def test_what_comes_from_outside_passes_through_a_callback(error):
+    application = Application()
+
+    def fail(*_):
+        raise error
+
+    function = om.observe(tracer=application.tracer, process_output=fail)(lambda question: "answer")
+    with pytest.raises(error):
+        function("?")
+    application.processor.force_flush(3_000)
+    assert len(application.spans.spans) == 1
+    application.processor.shutdown(3_000)

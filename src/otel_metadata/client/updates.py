@@ -21,6 +21,7 @@ from opentelemetry import context as otel_context
 from otel_metadata.client.columns import TRACE_ID, TRACEPARENT, Rows
 from otel_metadata.client.report import MAX_NOTES, UpdateReport, span_error
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
+from otel_metadata.interrupts import pass_on
 from otel_metadata.late.backoff import backoff_ns
 from otel_metadata.late.verdict import NO_ANSWER
 from otel_metadata.late.worker import suppressed
@@ -361,6 +362,7 @@ class DestinationUpdates:
         try:
             answers = list(islice(self._exporter.export(patches, timeout_millis=_TIMEOUT_MILLIS), len(patches)))
         except Exception as error:  # noqa: BLE001 # a foreign exporter
+            pass_on(error)
             REPORTER.tell(
                 f"patch_export:{self._name}", f"{self._name}: the patch exporter raised {type(error).__name__}."
             )

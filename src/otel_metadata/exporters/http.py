@@ -39,6 +39,7 @@ from otel_metadata._version import __version__
 from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.exporters import proxy
 from otel_metadata.foreign_text import without_secrets
+from otel_metadata.interrupts import pass_on
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
@@ -337,6 +338,7 @@ class HttpClient:
         except _ProxyRefusalError as error:
             answer = error.answer
         except (OSError, http.client.HTTPException, HTTPError, zlib.error, UnicodeError) as error:
+            pass_on(error)  # a time limit of the application may be an OSError: TimeoutError
             at_proxy = self._connection is not None and self._connection.way and not self._connection.is_through
             answer = Failure(_kind(error), f"{type(error).__name__}{', at the proxy' if at_proxy else ''}")
         finally:

@@ -298,6 +298,13 @@ class Outbox:
             if is_sample or waiting > self._inbox_bound:
                 self._keep_bounds(ended, is_sample=is_sample)
 
+    def arrive_surely(self, ended: EndedSpan) -> None:
+        """Take a span unless it has arrived: a call of `arrive` was interrupted, nobody knows where."""
+        with self._lock:
+            self._admit()
+            if ended.key not in self._spans and ended.key not in self._recent:
+                self._inbox.append(ended)
+
     def _keep_bounds(self, ended: EndedSpan, *, is_sample: bool) -> None:
         """Do on the application's thread what must not wait for a worker that is busy, or hangs in an exporter."""
         with self._lock:

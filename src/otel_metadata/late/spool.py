@@ -45,6 +45,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
+from otel_metadata.interrupts import pass_on
 from otel_metadata.late.frames import PlainUpdate, frame, plain_frame
 from otel_metadata.late.lane import Loaded, Row
 from otel_metadata.late.leased_slots import LeasedSlots
@@ -326,6 +327,7 @@ class Spool:
         try:
             self._slots.note(slot)
         except OSError as error:
+            pass_on(error)
             # The rows are there; should they be lost, it is not known.
             self._tell_later("spool_tally", f"{self.path}: {error}; its rows are not counted.")
 
@@ -353,6 +355,7 @@ class Spool:
 
     def _fail(self, error: BaseException) -> None:
         """Keep everything in memory until the worker has found out more; or, where another is writing, the next try."""
+        pass_on(error)  # a time limit may be an OSError: TimeoutError
         self._weigh_queue()
         if is_busy(error):
             self._tell_later(
@@ -784,6 +787,7 @@ def _body(row: Row, destination: str, row_id: int) -> bytes | Exception:
         assert entry is not None  # noqa: S101 # asked before; for the type checker
         return frame(entry, row_id)
     except Exception as error:  # noqa: BLE001 # whatever is in it must not keep the others from being written
+        pass_on(error)
         return error
 
 

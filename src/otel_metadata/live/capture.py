@@ -13,6 +13,7 @@ from typing import Any, Final, final
 
 import orjson
 
+from otel_metadata.interrupts import pass_on
 from otel_metadata.live import settings
 from otel_metadata.model.credentials import is_credential
 from otel_metadata.model.merge import json_text
@@ -134,7 +135,8 @@ def _processed(kind: str, process: Callable[[Any], object] | None, value: object
     if process is not None:
         try:
             value = process(value)
-        except Exception as error:  # noqa: BLE001 # the hook is the application's; what it could not judge is not kept
+        except BaseException as error:  # noqa: BLE001 # the hook is the application's; what it could not judge is not kept
+            pass_on(error)
             value = f"<process_{kind} raised {type(error).__name__}>"
     notes: list[str] = []
     taken = snapshot(value, notes, kind, masks_credentials=settings.in_force.masks_credentials)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
 
+from otel_metadata.interrupts import pass_on
 from otel_metadata.live import context
 from otel_metadata.live.misuse import said, unknown_arguments
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
@@ -207,7 +208,8 @@ class CaptureSpans:
             try:
                 if not self._match(span):
                     return False
-            except Exception as error:  # noqa: BLE001 # the filter is the application's
+            except BaseException as error:  # noqa: BLE001 # the filter is the application's
+                pass_on(error)
                 REPORTER.tell("match", f"capture_spans: match raised {type(error).__name__}; the span is not captured")
                 return False
         with self._lock:

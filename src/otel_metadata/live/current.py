@@ -111,6 +111,9 @@ def update_current_span(
         if not values and (_unknown or _misplaced):
             return Receipt.refused("empty", tuple(notes))
         return routing.route(key, values, notes, span=span)
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
+        return _FAILED
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_current_span", error)
         return _FAILED
@@ -162,6 +165,9 @@ def update_current_trace(
         if not values and (_unknown or _misplaced):
             return Receipt.refused("empty", tuple(notes))
         return _route_trace(SpanRef.from_span_context(context), values, notes)
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
+        return _FAILED
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_current_trace", error)
         return _FAILED
@@ -230,6 +236,9 @@ def update_span(
         if not values and (_unknown or _misplaced):
             return Receipt.refused("empty", tuple(notes))
         return _route(found[0], values, notes, found[1])
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
+        return _FAILED
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_span", error)
         return _FAILED
@@ -282,6 +291,9 @@ def update_trace(
         if not values and (_unknown or _misplaced):
             return Receipt.refused("empty", tuple(notes))
         return _route_trace(found[0], values, notes)
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
+        return _FAILED
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("update_trace", error)
         return _FAILED
@@ -421,6 +433,9 @@ def current_span_ref(*_unknown: NoReturn, **_misplaced: NoReturn) -> SpanRef:
         _notes(current_span_ref, _unknown, _misplaced)
         context = _context_of(trace.get_current_span())
         return SpanRef.from_span_context(context) if context.is_valid else INVALID_SPAN_REF
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
+        return INVALID_SPAN_REF
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("current_span_ref", error)
         return INVALID_SPAN_REF
@@ -479,6 +494,9 @@ def _verdict(call: _Call, target: object, level: Level, make: _MakeValues) -> Re
         if not values and (call[1] or call[2]):
             return Receipt.refused("empty", tuple(notes))
         return _route_trace(ref, values, notes) if level == "trace" else _route(ref, values, notes, span)
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
+        return _FAILED
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("score or annotate", error)
         return _FAILED

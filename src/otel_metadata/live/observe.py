@@ -26,7 +26,7 @@ from otel_metadata.live import generators, settings, streams
 from otel_metadata.live.capture import Arguments, PartialOutput, output_value
 from otel_metadata.live.context import detach
 from otel_metadata.live.routing import set_captured
-from otel_metadata.live.spans import is_kept, record_end, set_values, span_kind_attributes
+from otel_metadata.live.spans import end_at_least, is_kept, record_end, set_values, span_kind_attributes
 from otel_metadata.live.values import Values, span_values
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.model.snapshot import Snapshot
@@ -391,6 +391,9 @@ class _Call:
                 lambda: _ResultSpan(self, span, kept, given, context),
                 lambda block: context if block is None else set_span_in_context(span, block),
             )
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
+            return None
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("observe", error)
             return None
@@ -416,6 +419,9 @@ class _Call:
             span = tracer.start_span(self._name, context, kind=options.kind, attributes=options.attributes)
             if options.values:
                 set_values(span, options.values)
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
+            return None
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("observe", error)
             return None
@@ -430,6 +436,9 @@ class _Call:
             return UNSET
         try:
             return self._arguments.value(args, kwargs, is_bound=instance is not None and self._takes_self)
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
+            return UNSET
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("capture_input", error)
             return UNSET
@@ -460,7 +469,10 @@ class _Call:
             if given is not UNSET or output is not UNSET:
                 set_captured(span, given, output)
             span.end()
-        except Exception as failure:  # noqa: BLE001 # the host's door
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
+        except BaseException as failure:  # noqa: BLE001 # the host's door
+            end_at_least(span, failure)
             REPORTER.failed("end", failure)
 
     def end_generator(
@@ -481,7 +493,10 @@ class _Call:
             if given is not UNSET or kept is not UNSET:
                 set_captured(span, given, kept)
             span.end()
-        except Exception as failure:  # noqa: BLE001 # the host's door
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
+        except BaseException as failure:  # noqa: BLE001 # the host's door
+            end_at_least(span, failure)
             REPORTER.failed("end", failure)
 
     def partial_output(self) -> PartialOutput | None:

@@ -97,6 +97,10 @@ class Inbox(Protocol):
         """Take it, without a lock: it is admitted before anything else is decided."""
         ...
 
+    def arrive_surely(self, entry: LiveSpan) -> None:
+        """Take it unless it has arrived: a call of `arrive` was interrupted, nobody knows where."""
+        ...
+
 
 class Router(Protocol):
     """What takes an update that no live span takes: the span processor, for its destinations."""

@@ -16,6 +16,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 
 from otel_metadata.dialects.canonical import is_native
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.interrupts import pass_on
 from otel_metadata.live import current, routing, settings
 from otel_metadata.live.context import detach
 from otel_metadata.live.misuse import requires_nothing, said, unknown_arguments
@@ -32,7 +33,16 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["ENDED_BY", "SpanHandle", "is_kept", "record_end", "set_values", "span_kind_attributes", "start_span"]
+__all__ = [
+    "ENDED_BY",
+    "SpanHandle",
+    "end_at_least",
+    "is_kept",
+    "record_end",
+    "set_values",
+    "span_kind_attributes",
+    "start_span",
+]
 
 ENDED_BY: Final = "otel_metadata.ended_by"
 """The attribute that tells an early end from an error: `cancelled`, `closed`, `interrupted` or `exit`."""
@@ -130,12 +140,29 @@ def record_end(span: Span, error: BaseException) -> None:
             description = f"{type(error).__name__}: {error}"
             description.encode()
             span.record_exception(error)
-        except Exception:  # noqa: BLE001 # str(error) is the application's code
+        except Exception as failure:  # noqa: BLE001 # str(error) is the application's code
+            pass_on(failure)
             description = type(error).__name__
             span.add_event("exception", {"exception.type": description, "exception.escaped": "False"})
         span.set_status(Status(StatusCode.ERROR, description))
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
     except Exception as failure:  # noqa: BLE001 # the host's door
         REPORTER.failed("record_end", failure)
+
+
+def end_at_least(span: Span, failure: BaseException) -> None:
+    """End a span whose end was interrupted, so that what was set on it leaves.
+
+    Raises:
+        BaseException: *failure* again, where it came from outside.
+    """
+    try:
+        if span.is_recording():
+            span.end()
+    except Exception as error:  # noqa: BLE001 # boundary: a second failure changes nothing
+        pass_on(error)
+    pass_on(failure)
 
 
 @final
@@ -251,6 +278,8 @@ class SpanHandle:
             self._token = otel_context.attach(set_span_in_context(span))
             if values and is_kept(span):
                 _set_masked(span, values)
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("start_span", error)
         return self
@@ -269,7 +298,10 @@ class SpanHandle:
             if exc is not None:
                 record_end(span, exc)
             span.end()
-        except Exception as error:  # noqa: BLE001 # the host's door
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
+        except BaseException as error:  # noqa: BLE001 # the host's door
+            end_at_least(span, error)
             REPORTER.failed("end_span", error)
 
     async def __aenter__(self) -> SpanHandle:
@@ -332,6 +364,8 @@ def start_span(
             notes.append(f"start_span: {str(error).rstrip('.')}; it was left out")
         said("start_span", notes)
         values = span_values("span", [], metadata=metadata, tags=tags, input=input, attributes=attributes)
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("start_span", error)
     return SpanHandle(name, kind, start_attributes, values, tracer)

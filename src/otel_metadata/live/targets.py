@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from opentelemetry.trace import Span, SpanContext, TraceFlags
 
+from otel_metadata.interrupts import pass_on
 from otel_metadata.live.captured import CapturedSpan
 from otel_metadata.model.span_ref import SpanRef, trace_of
 
@@ -85,7 +86,8 @@ def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span
                 inside = [_read(target, name) for name in _WRAPPED]
                 span = next((held for held in inside if isinstance(held, Span)), None)
                 ref = next(filter(None, map(_ref_of, (target, *inside))), None)
-    except Exception:  # noqa: BLE001 # what is no target may be anything, and looking at it is somebody's code
+    except Exception as error:  # noqa: BLE001 # what is no target may be anything, and looking at it is somebody's code
+        pass_on(error)
         return None
     if not isinstance(ref, SpanRef) or not (ref.is_valid or (allow_trace and ref) or ref.is_backend_only):
         return None
@@ -96,7 +98,8 @@ def _read(target: object, name: str) -> object:
     """Return an attribute, None where there is none or it cannot be read; a mock has every attribute."""
     try:
         return getattr(target, name, None)
-    except Exception:  # noqa: BLE001 # somebody's code
+    except Exception as error:  # noqa: BLE001 # somebody's code
+        pass_on(error)
         return None
 
 

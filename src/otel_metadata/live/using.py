@@ -109,6 +109,9 @@ class UsingMetadata:
             made = streams.going_on(
                 result, streams.ResultObserver, lambda block: context if block is None else with_bound(self._bind)
             )
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
+            return result
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("using_metadata", error)
             return result
@@ -121,6 +124,8 @@ class UsingMetadata:
         try:
             if self._values:
                 set_values(trace.get_current_span(), self._values)
+        except RecursionError:
+            REPORTER.internal_errors += 1  # there is no room for a call
         except Exception as error:  # noqa: BLE001 # the host's door
             REPORTER.failed("using_metadata", error)
 
@@ -162,6 +167,8 @@ def using_metadata(
         notes = unknown_arguments(using_metadata, _unknown, _misplaced) if _unknown or _misplaced else []
         values = span_values("span", notes, metadata=metadata, user_id=user_id, session_id=session_id, tags=tags)
         said("using_metadata", notes)
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
     except Exception as error:  # noqa: BLE001 # the host's door
         REPORTER.failed("using_metadata", error)
     return UsingMetadata(values)

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 from opentelemetry.trace import Status, StatusCode
 
 from otel_metadata.dialects.canonical import is_field, read
+from otel_metadata.interrupts import pass_on
 from otel_metadata.live import settings
 from otel_metadata.model.credentials import is_credential, without_credentials, without_credentials_under
 from otel_metadata.model.evaluation import Annotation, Evaluation, Source, annotation_key
@@ -189,7 +190,8 @@ def masked_value(path: str, value: Json, notes: list[str]) -> Json:
         return value
     try:
         return clean(mask(path, value), notes, path, CAPTURE_LIMITS)
-    except Exception:  # noqa: BLE001 # the mask is the application's; what it could not judge must not leave
+    except BaseException as error:  # noqa: BLE001 # the mask is the application's; what it could not judge must not leave
+        pass_on(error)
         notes.append(f"{path[:256]}: the mask failed; the value was replaced")
         return MASK_FAILED
 
@@ -236,9 +238,11 @@ def _pairs(given: object, notes: list[str], path: str) -> list[tuple[Any, Any]] 
                 try:
                     pairs.append((key, mapping[key]))
                 except Exception as error:  # noqa: BLE001 # as below
+                    pass_on(error)
                     notes.append(f"{path}.{clean_key(key, [], path)}: reading it raised {type(error).__name__}")
             return pairs
     except Exception as error:  # noqa: BLE001 # the mapping is the application's
+        pass_on(error)
         notes.append(f"{path}: reading its keys raised {type(error).__name__}")
         return None
     as_json = clean(given, notes, path)
@@ -333,6 +337,7 @@ def _items(tags: object, notes: list[str]) -> list[object]:
                 break
             items.append(item)
     except Exception as error:  # noqa: BLE001 # the iterable is the application's
+        pass_on(error)
         notes.append(f"tags: reading them raised {type(error).__name__}; {len(items)} were read before")
     return items
 

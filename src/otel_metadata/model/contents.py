@@ -29,6 +29,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, final
 
+from otel_metadata.interrupts import pass_on
 from otel_metadata.model.span_ref import SpanRef
 
 __all__ = ["OPAQUE", "Contents", "Instead", "Opaque", "Parts", "contents", "enum_value", "named_tuple", "type_name"]
@@ -104,7 +105,8 @@ def type_name(value: object) -> str:
     """Return the name of the class of *value*: ASCII, at most 100 characters."""
     try:
         return str.__str__(_CLASS_NAME.__get__(type(value)))[:100].encode("ascii", "replace").decode()
-    except Exception:  # noqa: BLE001 # a metaclass may do anything
+    except Exception as error:  # noqa: BLE001 # a metaclass may do anything
+        pass_on(error)
         return "object"
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast, final
 
 import orjson
 
+from otel_metadata.interrupts import pass_on
 from otel_metadata.model.contents import OPAQUE, Instead, Opaque, Parts, contents, enum_value, named_tuple, type_name
 from otel_metadata.model.merge import Json, json_text
 
@@ -176,12 +177,14 @@ class _Cleaner:
         except _TooMuchError:
             raise
         except Exception as error:  # noqa: BLE001 # a value may be broken in every way
+            pass_on(error)
             return self._mark(path, f"unreadable {type_name(value)}", f"reading it raised {type_name(error)}")
 
     def key(self, key: object, path: _Path) -> str:
         try:
             text = self._key_text(key, path)
-        except Exception:  # noqa: BLE001 # as above
+        except Exception as error:  # noqa: BLE001 # as above
+            pass_on(error)
             text = f"<unreadable {type_name(key)}>"
             self._note(path, f"a key of type {type_name(key)} could not be read")
         if not text:

@@ -1,0 +1,60 @@
+"""What the application's signal handlers raise in the middle of our code: it is the application's, and passes.
+
+A time limit is an exception that a signal handler raises: Celery's `SoftTimeLimitExceeded`, the `TimeoutError` of
+timeout decorators. Python runs the handler wherever the main thread is, often in a call of ours. Our guards catch what
+our own code raises; they must not catch that one.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+__all__ = ["is_from_a_signal_handler", "pass_on"]
+
+
+# Who ends a task or a greenlet from outside: cancellations and time limits, none of which is an `Exception`.
+_SCHEDULERS: Final = frozenset({"asyncio", "concurrent", "trio", "curio", "gevent", "greenlet", "eventlet"})
+
+
+def pass_on(error: BaseException) -> None:
+    """Raise *error* again where it came from outside; do nothing otherwise.
+
+    From outside come Ctrl-C, what a signal handler raised, and cancellations. Everything else, `SystemExit` included,
+    is a failure of who raised it: of ours, or of a callback. Called in each `except Exception` that code on the
+    application's thread reaches, and around callbacks.
+    """
+    is_exception = isinstance(error, Exception)
+    is_cancellation = not is_exception and type(error).__module__.partition(".")[0] in _SCHEDULERS
+    if isinstance(error, KeyboardInterrupt) or is_cancellation or is_from_a_signal_handler(error):
+        raise error
+
+
+def is_from_a_signal_handler(error: BaseException) -> bool:
+    """Whether *error* came through a Python function that handles a signal of this process.
+
+    Its frame is in the traceback.
+    """
+    traceback = error.__traceback__
+    handlers = {code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None}
+    while handlers and traceback is not None:
+        if traceback.tb_frame.f_code in handlers:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _code_of(handler: object) -> CodeType | None:
+    """Return the code that runs when *handler* is called, where it is Python's."""
+    for _ in range(8):  # a partial of a bound method of ..., which ends somewhere
+        if handler is None or isinstance(handler, int):  # not Python's; SIG_DFL, SIG_IGN
+            return None
+        code: CodeType | None = getattr(handler, "__code__", None)
+        if code is not None:
+            return code
+        inner = getattr(handler, "__func__", None) or getattr(handler, "func", None)
+        handler = inner if inner is not None else vars(type(handler)).get("__call__")
+    return None
