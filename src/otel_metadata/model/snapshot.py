@@ -62,7 +62,7 @@ def snapshot(value: object, notes: list[str], path: str, *, masks_credentials: b
         try:
             if _is_plain([value], _fit_keys[masks_credentials], masks_credentials=masks_credentials):
                 text = orjson.dumps(value, option=_EXACT_TYPES)
-                if len(text) <= _MAX_CHARS and not (masks_credentials and _tells_url(text)):
+                if len(text) <= _MAX_CHARS and not (_has_nul(text) or (masks_credentials and _tells_url(text))):
                     return (text.decode(),)
         except (TypeError, RuntimeError):
             pass  # what orjson refuses (a lone surrogate), or what another thread has changed meanwhile
@@ -100,7 +100,11 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
             keys = set().union(*level)
             if not (keys <= fit or all(_is_fit(key, fit, masks=masks_credentials) for key in keys)):
                 return False
-            level = ([*chain.from_iterable(map(dict.values, level))],)
+            try:
+                # Messages and rows of texts: one call tells that they are all texts, and how long.
+                return chars >= len("".join(chain.from_iterable(map(dict.values, level))))
+            except TypeError:
+                level = ([*chain.from_iterable(map(dict.values, level))],)
         below: list[Any] = []
         for part in level:
             if type(part) is dict:
@@ -110,8 +114,6 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
                     kind = type(item)
                     if kind is str:
                         chars -= len(item)
-                        if "\0" in item:
-                            return False
                     elif kind is dict or kind is list or kind is tuple:
                         below.append(item)
                     elif kind is int:
@@ -124,8 +126,6 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
                 kinds = {*map(type, part)}
                 if kinds == _TEXTS:
                     chars -= sum(map(len, part))
-                    if chars < 0 or "\0" in "".join(part):
-                        return False
                     continue
                 if kinds == _DICTS:
                     below += part
@@ -138,8 +138,6 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
                 kind = type(item)
                 if kind is str:
                     chars -= len(item)
-                    if "\0" in item:
-                        return False
                 elif kind is dict or kind is list or kind is tuple:
                     below.append(item)
                 elif kind is int:
@@ -153,6 +151,11 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
             return True
         level = below
     return False
+
+
+def _has_nul(text: bytes) -> bool:
+    """Whether there may be a NUL in a text: looked for once in the JSON, where the first question is the quick one."""
+    return b"\\" in text and b"\\u0000" in text
 
 
 def _tells_url(text: bytes) -> bool:
