@@ -11,12 +11,13 @@ import base64
 import binascii
 import json
 import re
+import reprlib
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-__all__ = ["visible", "without_secrets"]
+__all__ = ["described", "visible", "without_secrets"]
 
 # Characters that Python takes for printable and that take no room: they hide text, or make two names look alike.
 # Source: Unicode, DerivedCoreProperties, Default_Ignorable_Code_Point; without U+FE00 to U+FE0F, which emoji need.
@@ -35,6 +36,19 @@ def visible(text: str) -> str:
     if text.isprintable() and (text.isascii() or _BLANK.search(text) is None):
         return text
     return "".join(char if _is_shown(char) else _escape(char) for char in text)
+
+
+# Of a value in a message. `repr` of the whole would take as long and as much memory as the value is large, and raise
+# where it is deep.
+_SHOWN: Final = 60
+_REPR: Final = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxdict, _REPR.maxlist = 3, _SHOWN, 4, 6
+
+
+def described(value: object) -> str:
+    """Return the type of a value and its beginning, in ASCII: short, however large or deep the value is."""
+    beginning = ascii(value[:_SHOWN]) if isinstance(value, str | bytes) else _REPR.repr(value)
+    return f"{type(value).__name__} {beginning.encode('ascii', 'backslashreplace').decode()[:_SHOWN]}"
 
 
 def without_secrets(text: str, headers: Mapping[str, str], query: str = "") -> str:

@@ -8,6 +8,7 @@ import io
 import os
 import random
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -387,6 +388,53 @@ class TestOtlp:
 
         assert (records(store)[0].kind, records(store)[0].status_code) == ("SERVER", "ERROR")
 
+    @pytest.mark.parametrize("member", ["arrayValue", "kvlistValue"])
+    @pytest.mark.parametrize("owner", ["attributes", "events", "links"])
+    @pytest.mark.parametrize("levels", [64, 190])
+    def test_a_value_that_is_nested_too_deeply_is_told(
+        self, store: SqliteStore, tmp_path: Path, member: str, owner: str, levels: int
+    ) -> None:
+        """Of its span alone, in whatever part of it; the other spans of the request are imported."""
+        attributes = [{"key": "a", "value": 5.5}]
+        part = {"attributes": attributes} if owner == "attributes" else {owner: [{"attributes": attributes}]}
+
+        # As deep as the reader of JSON goes: a level of a map is five levels of JSON, one of a list three.
+        value = nested(member, levels if member == "kvlistValue" or levels == 64 else 330)
+        report = import_file(store, lines(tmp_path / "s", holding(value, {"spanId": f"{2:016x}", **part}, {})))
+
+        assert (report.spans_imported, report.spans_failed) == (1, 1)
+        assert report.problems[0].message == f"{member} is nested too deeply; expected at most 63 levels"
+
+    def test_a_value_that_is_nested_less_deeply_is_as_in_a_span_that_is_written_directly(
+        self, store: SqliteStore, tmp_path: Path
+    ) -> None:
+        """Its limit is the same."""
+        import_file(
+            store,
+            lines(tmp_path / "s", holding(nested("arrayValue", 63), {"attributes": [{"key": "a", "value": 5.5}]})),
+        )
+
+        (record,) = records(store)
+        assert orjson.dumps(record.attributes["a"]) == b"[" * 63 + b"]" * 63
+
+    @pytest.mark.parametrize(
+        ("got", "kind"),
+        [
+            (b"[" * 1_000 + b"]" * 1_000, "list"),
+            (b'{"a":' * 1_000 + b"0" + b"}" * 1_000, "dict"),
+            (b'"%s"' % (b"x" * 10_000_000), "str"),
+            (b"[%s0]" % (b"0," * 1_000_000), "list"),
+        ],
+        ids=["lists", "maps", "text", "long list"],
+    )
+    def test_what_was_got_is_told_shortly(self, store: SqliteStore, tmp_path: Path, got: bytes, kind: str) -> None:
+        """However deep or large it is."""
+        report = import_file(store, lines(tmp_path / "s", holding(got, {"spanId": 5.5}, {})))
+
+        assert (report.spans_imported, report.spans_failed) == (1, 1)
+        assert report.problems[0].message.startswith(f"spanId is {kind} ")
+        assert len(report.problems[0].message) < 150
+
     def test_logs_and_metrics_are_ignored_and_counted(self, store: SqliteStore, tmp_path: Path) -> None:
         """A Collector may write all signals into one file."""
         others = [{"resourceLogs": []}, {"resourceMetrics": []}, {"resourceProfiles": []}]
@@ -398,6 +446,18 @@ def otlp(*parts: dict[str, Any]) -> dict[str, Any]:
     """Return a line with small good spans, with *parts* in place of their own."""
     good = {"traceId": TRACE_ID, "spanId": SPAN_ID, "name": "n", "startTimeUnixNano": f"{START_NS}"}
     return {"resourceSpans": [{"scopeSpans": [{"spans": [{**good, **one} for one in parts or ({},)]}]}]}
+
+
+def nested(member: str, levels: int) -> bytes:
+    """Return a value of OTLP with so many lists or maps, one in the other; no writer of JSON goes as deep."""
+    start, end = (b'{"key":"k","value":', b"}") if member == "kvlistValue" else (b"", b"")
+    around = b'{"%s":{"values":[%s' % (member.encode(), start)
+    return around * (levels - 1) + b'{"%s":{}}' % member.encode() + (end + b"]}}") * (levels - 1)
+
+
+def holding(value: bytes, *parts: dict[str, Any]) -> bytes:
+    """Return a line with spans that have *value* where `5.5` stands."""
+    return orjson.dumps(otlp(*parts)).replace(b"5.5", value)
 
 
 class TestOwn:
@@ -660,6 +720,61 @@ class TestFiles:
         (tmp_path / "s").write_bytes(written(requests))
 
         assert import_file(store, tmp_path / "s") == ImportReport(3, 0, 1, ())
+
+    def test_a_line_of_gzip_that_becomes_large_is_told_and_takes_little_memory(
+        self, store: SqliteStore, tmp_path: Path
+    ) -> None:
+        """400 KB of file become a line of 400 MB; the lines before and behind it are imported."""
+        with gzip.open(tmp_path / "s", "wb") as file:
+            file.write(orjson.dumps(otlp()) + b"\n" + b'{"resourceSpans": "')
+            for _ in range(400):
+                file.write(b"a" * 1_000_000)
+            file.write(b'"}\n' + orjson.dumps(otlp({"spanId": f"{2:016x}"})) + b"\n")
+
+        tracemalloc.start()
+        try:
+            report = import_file(store, tmp_path / "s")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert (report.spans_imported, report.spans_failed, report.problems[0].line) == (2, 1, 2)
+        assert report.problems[0].message.startswith("a line of more than 64 MB; expected one request a line")
+        assert peak < 200_000_000
+
+    def test_large_spans_are_written_before_there_are_many_of_them(self, tmp_path: Path) -> None:
+        """Memory holds 16 MB of a file, not a thousand spans of any size."""
+        sizes = []
+
+        class Counting:
+            def write_rows(self, rows: list[Any]) -> None:
+                sizes.append(len(rows))
+
+        text = "a" * 1_000_000
+        spans = [
+            otlp({"spanId": f"{at:016x}", "attributes": [{"key": "a", "value": {"stringValue": text}}]})
+            for at in range(1, 41)
+        ]
+
+        import_file(Counting(), lines(tmp_path / "s", *spans))  # type: ignore[arg-type] # all that is used
+
+        assert sizes == [17, 17, 6]
+
+    @pytest.mark.parametrize("content", [gzip.compress(b"{}"), b"PAR1...PAR1"])
+    def test_what_is_no_text_inside_of_gzip_is_told(self, store: SqliteStore, tmp_path: Path, content: bytes) -> None:
+        """Twice compressed, or Parquet, which has a compression of its own."""
+        (tmp_path / "s").write_bytes(gzip.compress(content))
+
+        with pytest.raises(FileError, match=r"compressed with gzip, and is no text inside; expected .*: decompress it"):
+            import_file(store, tmp_path / "s")
+
+    @pytest.mark.parametrize(
+        ("path", "told"), [("/dev/zero", "a binary file"), ("a\0b", "a path with NUL in it"), ("/", "Is a directory")]
+    )
+    def test_what_is_no_ordinary_file_is_told(self, store: SqliteStore, path: str, told: str) -> None:
+        """A device has no end; a name with NUL cannot be opened."""
+        with pytest.raises(FileError, match=told):
+            import_file(store, path)
 
     def test_of_a_damaged_gzip_file_what_can_be_read_is_imported(self, store: SqliteStore, tmp_path: Path) -> None:
         """And the damage is told."""

@@ -23,7 +23,7 @@ VALUES = st.recursive(
 
 def found(content: bytes) -> list[tuple[int, Any]]:
     """Return what is read, with the text of an error in its place."""
-    return [(line, f"{one}" if isinstance(one, ValueError) else one) for line, one in documents(io.BytesIO(content))]
+    return [(line, f"{one}" if isinstance(one, ValueError) else one) for line, _, one in documents(io.BytesIO(content))]
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=3), VALUES, min_size=1, max_size=3), min_size=1, max_size=4))
@@ -73,11 +73,59 @@ def test_what_is_read(content: bytes, read: list[tuple[int, Any]]) -> None:
 
 
 def test_documents_over_several_lines_are_read_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take memory as a whole; lines do not."""
-    monkeypatch.setattr(json_documents, "MAX_SPREAD_BYTES", 1 << 20)
-    one_line = json.dumps({"a": "a" * (2 << 20)}).encode()
+    """They take memory as a whole."""
+    monkeypatch.setattr(json_documents, "MAX_DOCUMENT_BYTES", 1 << 20)
 
     assert found(b'{\n"a": "' + b"a" * (2 << 20) + b'"}') == [
         (1, "more than 1 MB of JSON over several lines; expected one document a line")
     ]
-    assert [line for line, _ in found(one_line + b"\n" + one_line)] == [1, 2]
+
+
+def test_a_line_is_read_up_to_a_size_and_the_lines_behind_it_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One error for each; a line that is just as long as it may be is a document."""
+    monkeypatch.setattr(json_documents, "MAX_DOCUMENT_BYTES", 1 << 20)
+    told = "a line of more than 1 MB; expected one request a line, of 1 MB at most"
+    whole, long = b'"' + b"a" * ((1 << 20) - 2) + b'"', b"[" * (3 << 20)
+
+    assert [(line, len(one)) for line, one in found(whole + b"\n" + whole)] == [
+        (1, len(whole) - 2),
+        (2, len(whole) - 2),
+    ]
+    assert found(long + b"\n{}\n" + whole + b"\n" + long) == [(1, told), (2, {}), (3, whole[1:-1].decode()), (4, told)]
+
+
+def test_a_line_without_end_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe may write one for ever."""
+    monkeypatch.setattr(json_documents, "MAX_DOCUMENT_BYTES", 1 << 20)
+    monkeypatch.setattr(json_documents, "MAX_SKIPPED_BYTES", 8 << 20)
+
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            buffer[:] = b"[" * len(buffer)
+            return len(buffer)
+
+    ((line, _, error),) = documents(io.BufferedReader(Endless()))
+
+    assert line == 1
+    assert f"{error}".startswith("a line of more than 8 MB, behind which nothing was read; expected")
+
+
+@pytest.mark.parametrize("part", [b"{},", b"[],", b"0,", b'{"a":0},', b"[[{}]],"])
+@pytest.mark.parametrize("is_spread", [False, True])
+def test_values_are_read_up_to_a_number(monkeypatch: pytest.MonkeyPatch, part: bytes, is_spread: bool) -> None:
+    """Three bytes of text take up to 240 bytes as a value."""
+    monkeypatch.setattr(json_documents, "MAX_DOCUMENT_VALUES", 1_000)
+    many = (b"[\n" if is_spread else b"[") + part * 1_000 + b"0]"
+
+    assert found(many) == [(1, "JSON of more than 1,000 values; expected smaller requests")]
+    assert [type(one) for _, one in found(many.replace(part, b"", 900))] == [list]
+
+
+def test_files_that_were_put_one_behind_the_other_are_read() -> None:
+    """Each may have a mark of byte order."""
+    one = codecs.BOM_UTF8 + b"{}\n"
+
+    assert found(one * 3) == [(1, {}), (2, {}), (3, {})]

@@ -39,6 +39,7 @@ MAX_PROBLEMS: Final = 100
 
 _BATCH: Final = 1_000
 _BATCH_FIELDS: Final = 20_000
+_BATCH_BYTES: Final = 16 << 20
 
 _EXPECTED: Final = "OTLP JSON lines, or a Parquet or JSON Lines file exported by otel-metadata"
 
@@ -119,7 +120,7 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
     problems: list[ImportProblem] = []
     spans: list[tuple[StoredSpan, Fields]] = []
     updates: list[LatePatch] = []
-    fields = 0
+    fields = weight = 0
 
     def write() -> None:
         store.write_rows(spans)
@@ -130,7 +131,8 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
         counts["updates"] += len(updates)
         updates.clear()
 
-    for line, read in _reads(path):
+    for line, size, read in _reads(path):
+        weight += size
         if isinstance(read, str):
             others[read] += 1
         elif isinstance(read, ValueError):
@@ -143,9 +145,9 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
             else:
                 spans.append(read)
             fields += len(read[-1])
-            if len(spans) + len(updates) >= _BATCH or fields >= _BATCH_FIELDS:
+            if len(spans) + len(updates) >= _BATCH or fields >= _BATCH_FIELDS or weight >= _BATCH_BYTES:
                 write()
-                fields = 0
+                fields = weight = 0
     write()
     is_empty = not (counts["imported"] or counts["updates"] or counts["failed"])
     return ImportReport(
@@ -166,16 +168,19 @@ def _instead(others: Mapping[str, int]) -> str:
     return f"OpenTelemetry {' and '.join(said)}"
 
 
-def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int, _Read]]:
+def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int, int, _Read]]:
+    """Yield what is read with its line, and with the bytes that were read for it."""
     if not isinstance(path, str | os.PathLike) and not hasattr(path, "peek"):
         raise ConfigurationError(
             "import_file(path=)",
             type(path).__name__,
             "a path, or a file that is open for reading bytes: open(..., 'rb')",
         )
-    name = os.fspath(path) if isinstance(path, str | os.PathLike) else f"{getattr(path, 'name', 'file')}"
+    name = os.fsdecode(path) if isinstance(path, str | os.PathLike) else f"{getattr(path, 'name', 'file')}"
+    if "\0" in name:
+        raise FileError(ascii(name), "a path with NUL in it", f"a file that can be read: {_EXPECTED}")
     try:
-        with Path(path).open("rb") if isinstance(path, str | os.PathLike) else nullcontext(path) as file:
+        with Path(name).open("rb") if isinstance(path, str | os.PathLike) else nullcontext(path) as file:
             yield from _contents(name, file)
     except FileError:
         raise
@@ -183,7 +188,7 @@ def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int,
         raise FileError(name, error.strerror or f"{error}", f"a file that can be read: {_EXPECTED}") from error
 
 
-def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
+def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
     start = file.peek(_START_BYTES)[:_START_BYTES]
     if start.startswith(_PARQUET):
         yield from _parquet(name, file)
@@ -193,17 +198,17 @@ def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
         yield from _text(name, start, file)
 
 
-def _gzip(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
+def _gzip(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
     number = 0
     try:
         with gzip.GzipFile(fileobj=file) as inside:
-            for number, read in _text(name, inside.peek(_START_BYTES)[:_START_BYTES], inside):
-                yield number, read
+            for number, size, read in _text(name, inside.peek(_START_BYTES)[:_START_BYTES], inside):
+                yield number, size, read
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        yield number + 1, ValueError(f"damaged gzip ({error}); the rest cannot be read")
+        yield number + 1, 0, ValueError(f"damaged gzip ({error}); the rest cannot be read")
 
 
-def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, _Read]]:
+def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, int, _Read]]:
     """Yield what each document says; what came before the first that is understood is told with it, or as one.
 
     Raises:
@@ -211,32 +216,35 @@ def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, 
     """
     if (other := _other_kind(start)) is not None:
         raise FileError(name, *other)
-    waiting: list[tuple[int, _Read]] = []
+    waiting: list[tuple[int, int, _Read]] = []
     is_known = False
-    for number, found in documents(file):
+    for number, size, found in documents(file):
         for read in _document(found):
             if not is_known and type(read) is ValueError:
-                waiting.append((number, read))
+                waiting.append((number, 0, read))
                 if len(waiting) == _SEARCHED:
                     raise _not_understood(name, waiting)
                 continue
             if not is_known:
                 yield from waiting
                 is_known = True
-            yield number, read
+            yield number, size, read
+            size = 0  # noqa: PLW2901 # the bytes of a document count once
     if not is_known and len(waiting) > 1:
         raise _not_understood(name, waiting)
     yield from () if is_known else waiting
 
 
-def _not_understood(name: str, waiting: Sequence[tuple[int, _Read]]) -> FileError:
+def _not_understood(name: str, waiting: Sequence[tuple[int, int, _Read]]) -> FileError:
     """Return the error of a file of another kind, with what is wrong with its first line."""
-    first, _, _ = f"{waiting[0][1]}".partition("; expected")
+    first, _, _ = f"{waiting[0][2]}".partition("; expected")
     return FileError(name, f"none of {len(waiting)} lines is understood (the first is {first})", _EXPECTED)
 
 
 def _other_kind(start: bytes) -> tuple[str, str] | None:
     """Return what a file is that begins so, and what is expected; None where it may be read as text."""
+    if start.startswith((_GZIP, _PARQUET)):
+        return "compressed with gzip, and is no text inside", f"{_EXPECTED}: decompress it first"
     if start.startswith(_ZSTD):
         return "compressed with zstd", f"{_EXPECTED}: decompress it first"
     if start[4:8] == _ZSTD:
@@ -273,7 +281,7 @@ def _request(found: Any) -> Iterator[_Read]:
     elif (other := otlp_json.format_of(found)) is not None:
         yield ValueError(f"{other}; expected {_EXPECTED}: send it to a Collector, whose file exporter writes OTLP")
     else:
-        names = ", ".join(ascii(name)[:40] for name in list(found)[:5])
+        names = ", ".join(ascii(name[:40])[:40] for name in list(found)[:5])
         yield ValueError(f"an object with {names or 'nothing'}; expected {_EXPECTED}")
 
 
@@ -290,7 +298,7 @@ def _row(row: dict[str, Any]) -> _Read:
         return error
 
 
-def _parquet(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
+def _parquet(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
     arrow, parquet = table.load("pyarrow"), table.load("pyarrow.parquet")
     if not file.seekable():
         raise FileError(name, "Parquet from a pipe", "a file: what is in it is told at its end")
@@ -310,6 +318,6 @@ def _parquet(name: str, file: BufferedReader) -> Iterator[tuple[int, _Read]]:
             for batch in whole.iter_batches(batch_size=_BATCH):
                 for row in table.rows(batch):
                     number += 1
-                    yield number, row if isinstance(row, ValueError) else _row(row)
+                    yield number, 0, row if isinstance(row, ValueError) else _row(row)
     except arrow.ArrowException as error:
         raise FileError(name, f"damaged Parquet ({error})", _EXPECTED) from error

@@ -2,6 +2,9 @@
 
 This module decides where a document begins and ends, and which line it is told with; what it means is the caller's.
 Lines are read one by one. Documents over several lines are read whole, because only a parser knows where one ends.
+
+A file may be anybody's, and a few bytes of gzip become any number of bytes. So the text of a document is bounded, and
+so is the number of its values, which take up to 240 bytes for each three bytes of text (`{},`, `{"a":0},`).
 """
 
 from __future__ import annotations
@@ -17,10 +20,18 @@ import orjson
 if TYPE_CHECKING:
     from io import BufferedIOBase
 
-__all__ = ["MAX_SPREAD_BYTES", "documents"]
+__all__ = ["MAX_DOCUMENT_BYTES", "MAX_DOCUMENT_VALUES", "MAX_SKIPPED_BYTES", "documents"]
 
-MAX_SPREAD_BYTES: Final = 64 << 20
-"""Documents over several lines, all of a file: as text and as values they take ten times as much memory."""
+MAX_DOCUMENT_BYTES: Final = 64 << 20
+"""One line; or documents over several lines, all of a file."""
+
+MAX_DOCUMENT_VALUES: Final = 5_000_000
+"""Commas and opening brackets of the same: as values they take up to half a gigabyte."""
+
+MAX_SKIPPED_BYTES: Final = 4 << 30
+"""The rest of a line that is too long is read and forgotten up to here: a pipe may never end its line."""
+
+_SKIP_BYTES: Final = 1 << 20
 
 # A value that goes on below ends so; a line that was cut off hardly ever does.
 _GOES_ON: Final = (b"{", b"[", b",", b":")
@@ -30,33 +41,68 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DECODER: Final = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
-def documents(file: BufferedIOBase) -> Iterator[tuple[int, Any]]:
-    """Yield each document with the number of its line, from 1; a ValueError in place of what is no JSON.
+def documents(file: BufferedIOBase) -> Iterator[tuple[int, int, Any]]:
+    """Yield each document with the number of its line, from 1, and its bytes; a ValueError in place of what is no JSON.
 
-    A mark of byte order at the start and empty lines are passed over. Whether documents are spread over lines is
-    decided by the first line that is not empty.
+    A mark of byte order (also where files were put one behind the other) and empty lines are passed over. Whether
+    documents are spread over lines is decided by the first line that is not empty.
     """
     is_first = True
-    for number, line in enumerate(file, 1):
-        text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
+    for number, line in enumerate(_lines(file), 1):
+        if isinstance(line, ValueError):
+            is_first = False
+            yield number, 0, line
+            continue
+        text = line.removeprefix(codecs.BOM_UTF8).strip()
         if not text:
             continue
-        try:
-            found = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            if is_first and text.startswith((b"{", b"[")) and text.endswith(_GOES_ON):
-                yield from _spread(text + b"\n" + file.read(MAX_SPREAD_BYTES + 1), number)
-                return
-            found = _no_json(error)
+        if (problem := _too_many_values(text)) is not None:
+            found: Any = problem
+        else:
+            try:
+                found = orjson.loads(text)
+            except orjson.JSONDecodeError as error:
+                if is_first and text.startswith((b"{", b"[")) and text.endswith(_GOES_ON):
+                    yield from _spread(text + b"\n" + file.read(MAX_DOCUMENT_BYTES + 1), number)
+                    return
+                found = _no_json(error)
         is_first = False
-        yield number, found
+        yield number, len(text), found
 
 
-def _spread(text: bytes, number: int) -> Iterator[tuple[int, Any]]:
+def _lines(file: BufferedIOBase) -> Iterator[bytes | ValueError]:
+    """Yield each line; an error in place of one that is too long, the rest of which is passed over."""
+    while line := file.readline(MAX_DOCUMENT_BYTES + 1):
+        if len(line) <= MAX_DOCUMENT_BYTES or line.endswith(b"\n"):
+            yield line
+            continue
+        skipped = len(line)
+        while line and not line.endswith(b"\n") and skipped <= MAX_SKIPPED_BYTES:
+            line = file.readline(_SKIP_BYTES)
+            skipped += len(line)
+        said = f"a line of more than {MAX_DOCUMENT_BYTES >> 20} MB"
+        if skipped > MAX_SKIPPED_BYTES:
+            said = f"a line of more than {MAX_SKIPPED_BYTES >> 20} MB, behind which nothing was read"
+        yield ValueError(f"{said}; expected one request a line, of {MAX_DOCUMENT_BYTES >> 20} MB at most")
+        if skipped > MAX_SKIPPED_BYTES:
+            return
+
+
+def _too_many_values(text: bytes) -> ValueError | None:
+    """Return the error of a text whose values would take too much memory; its texts may have commas as well."""
+    if len(text) <= MAX_DOCUMENT_VALUES or sum(map(text.count, (b",", b"[", b"{"))) <= MAX_DOCUMENT_VALUES:
+        return None
+    return ValueError(f"JSON of more than {MAX_DOCUMENT_VALUES:,} values; expected smaller requests")
+
+
+def _spread(text: bytes, number: int) -> Iterator[tuple[int, int, Any]]:
     """Yield the documents of *text*, which begins on line *number*; after an error nobody knows where the next is."""
-    if len(text) > MAX_SPREAD_BYTES:
-        limit = f"{MAX_SPREAD_BYTES >> 20} MB"
-        yield number, ValueError(f"more than {limit} of JSON over several lines; expected one document a line")
+    if len(text) > MAX_DOCUMENT_BYTES:
+        limit = f"{MAX_DOCUMENT_BYTES >> 20} MB"
+        yield number, 0, ValueError(f"more than {limit} of JSON over several lines; expected one document a line")
+        return
+    if (problem := _too_many_values(text)) is not None:
+        yield number, 0, problem
         return
     # What is no UTF-8 becomes lone surrogates, which orjson refuses below.
     whole = text.decode("utf-8", "surrogateescape")
@@ -64,18 +110,18 @@ def _spread(text: bytes, number: int) -> Iterator[tuple[int, Any]]:
     while (at := _after_space(whole, end)) < len(whole):
         number += whole.count("\n", end, at)
         try:
-            _, end = _DECODER.raw_decode(whole, at)
+            end = _DECODER.raw_decode(whole, at)[1]
         except json.JSONDecodeError as error:
-            yield number + whole.count("\n", at, error.pos), _no_json(error)
+            yield number + whole.count("\n", at, error.pos), 0, _no_json(error)
             return
         except RecursionError:
-            yield number, ValueError("JSON that is nested too deeply")
+            yield number, 0, ValueError("JSON that is nested too deeply")
             return
         try:
             # Python's reader takes more than JSON has; what a document is, is the same on one line and on many.
-            yield number, orjson.loads(whole[at:end])
+            yield number, end - at, orjson.loads(whole[at:end])
         except orjson.JSONDecodeError as error:
-            yield number, _no_json(error)
+            yield number, 0, _no_json(error)
         number += whole.count("\n", at, end)
 
 

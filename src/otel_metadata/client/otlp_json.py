@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from otel_metadata.dialects.patch_span import PATCH_SCOPE, TARGET, fields_of
+from otel_metadata.foreign_text import described
 from otel_metadata.model.merge import Fields, Json
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import STORE_LIMITS, clean
@@ -29,6 +30,9 @@ _KINDS: Final = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUM
 _STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
 
 _INT64: Final = 1 << 63
+
+# Of lists and maps in the value of an attribute: the attributes themselves are a level of what a store holds.
+_MAX_DEPTH: Final = STORE_LIMITS.depth - 1
 
 T = TypeVar("T")
 
@@ -183,19 +187,25 @@ def _attributes(owner: Mapping[str, Any]) -> dict[str, Json]:
     return cleaned if isinstance(cleaned, dict) else {}
 
 
-def _value(value: Mapping[str, Any]) -> Any:
-    for name, read in _VALUES.items():
+def _value(value: Mapping[str, Any], depth: int = 1) -> Any:
+    for name, read in _SCALARS.items():
         if _get(value, name) is not None:
             return read(value, name)
+    for name, read_parts in _CONTAINERS.items():
+        if _get(value, name) is not None:
+            if depth > _MAX_DEPTH:
+                # Readers of protobuf stop at half of it, so a Collector never wrote it.
+                raise OtlpError(f"{name} is nested too deeply; expected at most {_MAX_DEPTH} levels")
+            return read_parts(_all(_object(value, name), "values"), depth + 1)
     return None
 
 
-def _list(value: Mapping[str, Any], name: str) -> list[Any]:
-    return [_value(item) for item in _all(_object(value, name), "values")]
+def _list(items: list[Mapping[str, Any]], depth: int) -> list[Any]:
+    return [_value(item, depth) for item in items]
 
 
-def _kvlist(value: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {_text(pair, "key"): _value(_object(pair, "value")) for pair in _all(_object(value, name), "values")}
+def _kvlist(items: list[Mapping[str, Any]], depth: int) -> dict[str, Any]:
+    return {_text(pair, "key"): _value(_object(pair, "value"), depth) for pair in items}
 
 
 def _bool(value: Mapping[str, Any], name: str) -> bool:
@@ -326,7 +336,7 @@ def _enum(owner: Mapping[str, Any], name: str, prefix: str, words: tuple[str, ..
 
 
 def _wrong(name: str, got: object, expected: str) -> OtlpError:
-    return OtlpError(f"{name} is {type(got).__name__} {ascii(got)[:60]}; expected {expected}")
+    return OtlpError(f"{name} is {described(got)}; expected {expected}")
 
 
 def _tried(read: Callable[..., T], *given: Any) -> T | OtlpError:
@@ -336,12 +346,15 @@ def _tried(read: Callable[..., T], *given: Any) -> T | OtlpError:
         return error
 
 
-_VALUES: Final[Mapping[str, Callable[[Mapping[str, Any], str], Any]]] = {
+_SCALARS: Final[Mapping[str, Callable[[Mapping[str, Any], str], Any]]] = {
     "stringValue": _text,
     "boolValue": _bool,
     "intValue": _integer,
     "doubleValue": _double,
+    "bytesValue": _bytes,
+}
+
+_CONTAINERS: Final[Mapping[str, Callable[[list[Mapping[str, Any]], int], Any]]] = {
     "arrayValue": _list,
     "kvlistValue": _kvlist,
-    "bytesValue": _bytes,
 }

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, get_args
 import orjson
 
 from otel_metadata.errors import MissingExtraError
+from otel_metadata.foreign_text import described
 from otel_metadata.model.evaluation import annotation_key
 from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Version, json_text
 from otel_metadata.model.record import SpanRecord, StoredSpan, assemble
@@ -412,7 +413,7 @@ def _field(
 
 
 def _got(column: str, value: object, expected: str) -> str:
-    return f"{column} is {type(value).__name__} {ascii(value)[:60]}; expected {expected}"
+    return f"{column} is {described(value)}; expected {expected}"
 
 
 def _id(row: Row, column: str, digits: int) -> str:
