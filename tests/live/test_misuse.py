@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 from opentelemetry.trace import SpanKind
+from tests.strategies import Raises
 
 import otel_metadata as om
 from otel_metadata.errors import ConfigurationError
@@ -69,6 +70,18 @@ class TestNothingRaises:
                 if hasattr(made, "__enter__"):
                     with made, om.start_span("inside"):
                         pass
+
+    @pytest.mark.parametrize("name", CALLS)
+    def test_with_an_object_that_raises_wherever_it_is_touched(self, scene, name):
+        """An argument is looked at by its type, never by code of its own."""
+        with om.start_span("span") as handle:
+            call = CALLS[name](handle)
+            parameters = inspect.signature(call).parameters.values()
+            for one in parameters:
+                if one.kind is one.KEYWORD_ONLY or one.name in {"metadata", "match"}:
+                    call(**{one.name: Raises()})
+            call(Raises())
+            call(bogus=Raises())
 
 
 class TestUpdates:

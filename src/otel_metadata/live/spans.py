@@ -359,7 +359,8 @@ def start_span(
         notes = unknown_arguments(start_span, _unknown, _misplaced) if _unknown or _misplaced else []
         name, kind, tracer = _fitting(name, kind, tracer, notes)
         try:
-            start_attributes = span_kind_attributes(as_type)
+            # Of anything but a text the error would have to show what may be anything.
+            start_attributes = span_kind_attributes(as_type if as_type is None or type(as_type) is str else "")
         except ConfigurationError as error:
             notes.append(f"start_span: {str(error).rstrip('.')}; it was left out")
         said("start_span", notes)
@@ -376,10 +377,17 @@ def _fitting(name: object, kind: object, tracer: object, notes: list[str]) -> tu
     if type(name) is not str:
         notes.append("start_span: name: a text was expected; the span is called 'span'")
         name = "span"
-    if not isinstance(kind, SpanKind):
+    if type(kind) is not SpanKind:
         notes.append("start_span: kind: an opentelemetry.trace.SpanKind was expected; taken as INTERNAL")
         kind = SpanKind.INTERNAL
-    if tracer is not None and not hasattr(tracer, "start_span"):
+    if tracer is not None and not _is_tracer(tracer):
         notes.append("start_span: tracer: an opentelemetry.trace.Tracer was expected; the one of configure() was taken")
         tracer = None
     return name, kind, cast("Tracer | None", tracer)
+
+
+def _is_tracer(given: object) -> bool:
+    try:
+        return hasattr(given, "start_span")
+    except Exception:  # noqa: BLE001 # what is no tracer may be anything, and looking at it is somebody's code
+        return False

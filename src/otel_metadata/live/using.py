@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, final
 
 from opentelemetry import context as otel_context
@@ -155,12 +156,13 @@ def using_metadata(
         session_id: The session they belong to.
         tags: Texts.
 
-    An argument that is wrong or _unknown is left out, and a log line says so.
+    An argument that is wrong or unknown is left out, and a log line says so.
 
     Raises:
         ConfigurationError: It was written without parentheses as a decorator.
     """
-    if inspect.isroutine(metadata) or inspect.isclass(metadata):
+    # By its type: to ask the object itself for its class may run code of the application's.
+    if issubclass(type(metadata), type | FunctionType | BuiltinFunctionType | MethodType):
         raise ConfigurationError("using_metadata", type(metadata).__name__, "@using_metadata({...}), with metadata")
     values: Values = {}
     try:
