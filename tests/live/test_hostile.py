@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import uuid
 from collections.abc import Callable
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 import pytest
@@ -68,6 +70,14 @@ def made(make: own.Make) -> Any:
     return make()
 
 
+def assert_same(got: object, value: object) -> None:
+    """Assert that a result is the very object; of one that goes on after the call, one of its kind stands for it."""
+    if any(type(value) is kind for kind in (GeneratorType, AsyncGeneratorType, CoroutineType)):
+        assert type(got) is type(value)
+    else:
+        assert got is value
+
+
 class TestCalls:
     def test_arguments_and_results_of_functions(self, scene):
         """A function gets the very arguments, and its caller the very result, whatever they are."""
@@ -85,7 +95,7 @@ class TestCalls:
             got, rest = call(value, key=value)
             assert got is value
             assert rest["key"] is value
-            assert identity(value) is value
+            assert_same(identity(value), value)
 
         prove(scene, makes, act)
 
@@ -108,7 +118,7 @@ class TestCalls:
                 got.append(await identity(value))
 
             loop.run_until_complete(main())
-            assert got[0] is value
+            assert_same(got[0], value)
 
         prove(scene, makes, act, 150)
         loop.close()
@@ -219,7 +229,7 @@ class TestUpdates:
         prove(scene, makes, act, 300)
 
     def test_hostile_targets(self, scene):
-        """Each call with a target takes anything for one, and refuses what names no span."""
+        """Each call with a target takes anything for one, and refuses what names no span or trace."""
 
         def act(make):
             receipts = [
@@ -229,7 +239,10 @@ class TestUpdates:
                 om.score_span(make(), "q", score=1, level="trace"),
                 om.annotate_span(make(), "n", text="x"),
             ]
-            assert [(bool(one), one.reason) for one in receipts] == [(False, "invalid_target")] * 5
+            # A number above 0 is the id of a trace, a UUID too.
+            names_trace = any(type(made(make)) is kind for kind in (int, uuid.UUID)) and int(made(make)) > 0
+            of_spans = [receipts[0], receipts[2], receipts[4], *(() if names_trace else (receipts[1], receipts[3]))]
+            assert {(bool(one), one.reason) for one in of_spans} == {(False, "invalid_target")}
 
         prove(scene, makes, act, 150)
 

@@ -166,6 +166,35 @@ class TestGenerators:
         assert result is made[0]
         assert scene.names() == ["call"]
 
+    def test_a_class_whose_metaclass_raises_is_left_alone(self, scene):
+        """What a result is, is told without asking its class: a metaclass is the application's code."""
+
+        class Meta(type):
+            def __raise(cls, *args):
+                raise RuntimeError("hostile")
+
+            __hash__ = __eq__ = __instancecheck__ = __subclasscheck__ = __getattribute__ = __raise
+
+        class Hostile(metaclass=Meta):
+            pass
+
+        value = object.__new__(Hostile)
+
+        got = []
+
+        async def later():
+            return value
+
+        async def main():
+            # Not returned: the event loop itself would look at the value.
+            got.append(await om.observe(later, name="call", capture_output=False)())
+
+        assert om.observe(lambda: value, name="call", capture_output=False)() is value
+        assert om.using_metadata({"a": 1})(lambda: value)() is value
+        asyncio.run(main())
+        assert got[0] is value
+        assert scene.names() == ["call", "call"]
+
     def test_a_generator_that_is_used_up_ends_the_span_at_once(self, scene):
         """A generator without a step left is a plain value."""
         used = words()

@@ -106,7 +106,7 @@ def driven(body: Any, start: Starter) -> Any:
 
     Anything else is returned as it is: a decorator may have made of a generator function what it likes.
     """
-    if type(body) not in (GeneratorType, AsyncGeneratorType):
+    if type(body) is not GeneratorType and type(body) is not AsyncGeneratorType:
         return body
     if type(body) is AsyncGeneratorType:
         return named(_drive_async(body, start), body)

@@ -344,7 +344,7 @@ class _Call:
             self._end(span, kept, given, error, None)
             raise
         else:
-            if type(result) not in streams.WHOLE:
+            if id(type(result)) not in streams.WHOLE:
                 made = self.going_on(span, kept, given, result, context)
                 if made is not None:
                     return made
@@ -374,7 +374,7 @@ class _Call:
             self._end(span, kept, given, error, None)
             raise
         else:
-            if type(result) not in streams.WHOLE:
+            if id(type(result)) not in streams.WHOLE:
                 made = self.going_on(span, kept, given, result, context)
                 if made is not None:
                     return made
@@ -557,7 +557,7 @@ class _ResultSpan(streams.ResultObserver):
             return chunk
 
     def returned(self, result: Any) -> Any:
-        if type(result) not in streams.WHOLE:
+        if id(type(result)) not in streams.WHOLE:
             made = self._call.going_on(self._span, self._kept, self._given, result, self._context)
             if made is not None:
                 self._has_ended = True  # by the observer of what goes on now

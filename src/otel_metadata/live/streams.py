@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["WHOLE", "ResultObserver", "going_on"]
 
-WHOLE: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
-"""Types of the plain values that most functions return: they do not go on."""
+WHOLE: Final = frozenset(map(id, (type(None), bool, int, float, str, bytes, list, tuple, dict, set)))
+"""Ids of the types of the plain values that most functions return: they do not go on.
+
+Ids, for a metaclass may have a hash of its own, which is the application's code.
+"""
+
+# What `type` itself says of a class, whatever its metaclass says.
+_bases_of: Final = type.__dict__["__mro__"].__get__
+_name_of: Final = type.__dict__["__name__"].__get__
+_module_of: Final = type.__dict__["__module__"].__get__
 
 # Web responses that are sent while an iterator runs: module and name of the class, and the attribute that has it.
 _RESPONSES: Final[Mapping[tuple[str, str], str]] = {
@@ -150,8 +158,9 @@ _passed_on: Final = cast(
 
 def _stream_in(result: object) -> str | None:
     """Return the attribute of a web response that is sent while an iterator runs; None for all else."""
-    for base in type(result).__mro__:
-        attribute = _RESPONSES.get((base.__module__, base.__name__)) if base.__name__ in _NAMES else None
+    for base in _bases_of(type(result)):
+        name = _name_of(base)
+        attribute = _RESPONSES.get((str(_module_of(base)), name)) if name in _NAMES else None
         if attribute is not None:
             # Read without running code of the application's.
             held: dict[str, Any] = object.__getattribute__(result, "__dict__")
@@ -165,7 +174,7 @@ def _stream_in(result: object) -> str | None:
 def _replace(response: object, attribute: str, start: Starter) -> None:
     held: dict[str, Any] = object.__getattribute__(response, "__dict__")
     body = held[attribute]
-    if type(body) not in (GeneratorType, AsyncGeneratorType):
+    if type(body) is not GeneratorType and type(body) is not AsyncGeneratorType:
         body = _async_items(body) if hasattr(type(body), "__aiter__") else _items(body)
     held[attribute] = made = driven(body, start)
     closers = held.get("_resource_closers")
