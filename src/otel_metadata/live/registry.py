@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
 
     from otel_metadata.live.captured import CapturedSpan
-    from otel_metadata.model.merge import Field, FieldName, Json, Version
+    from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
     from otel_metadata.model.receipt import Refusal, Routed
     from otel_metadata.model.snapshot import Snapshot
     from otel_metadata.model.span_ref import SpanKey, SpanRef
@@ -54,6 +54,7 @@ __all__ = [
     "INPUT",
     "LOCK",
     "MAX_LOG",
+    "MAX_SHOWN",
     "OUTPUT",
     "REGISTRY",
     "Inbox",
@@ -86,6 +87,9 @@ OUTPUT: Final[FieldName] = ("span", "output", "")
 
 # Frequent updates that wait to be merged into a sidecar: enough to save the work for spans with a few of them.
 MAX_LOG: Final = 32
+
+# An attribute that lists something is set whole each time, so that a list without end makes every update dearer.
+MAX_SHOWN: Final = 128
 
 _NO_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -163,6 +167,7 @@ class LiveSpan(weakref.ref["Span"]):
         ended: The ended span, once it has ended.
         attribute_names: The attributes that we set on the span; None before the first.
         json_names: Those among them whose text is JSON.
+        shown_tags: The tags that the span shows, by level, with their first versions; at most MAX_SHOWN of each.
         captures: The captures that watch it.
         backend_ids: Ids that backends gave the span, as far as updates brought them.
     """
@@ -179,6 +184,7 @@ class LiveSpan(weakref.ref["Span"]):
     ended: ReadableSpan | None = None
     attribute_names: set[str] | None = None
     json_names: list[str] | None = None
+    shown_tags: dict[Level, dict[str, Version]] | None = None
     captures: tuple[CapturedSpan, ...] = ()
     backend_ids: Mapping[str, str] = _NO_IDS
     _fields: dict[FieldName, Field] | None = None

@@ -24,7 +24,7 @@ from otel_metadata.dialects.canonical import (
     to_attributes,
 )
 from otel_metadata.live import settings
-from otel_metadata.live.registry import INPUT, LOCK, MAX_LOG, OUTPUT, REGISTRY, LiveSpan, Router
+from otel_metadata.live.registry import INPUT, LOCK, MAX_LOG, MAX_SHOWN, OUTPUT, REGISTRY, LiveSpan, Router
 from otel_metadata.live.values import KNOWN_METADATA_KEYS, masked, masked_value
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
@@ -193,11 +193,14 @@ def set_unseen(span: Span, values: Values) -> None:
     attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
     groups = _spelled(span, values, _tags_on(attributes, values), None)
     merged: dict[str, AttributeValue] = {}
-    json_names = [name for name in texts(attributes.get(JSON_NAMES)) if not any(name in group for group, _ in groups)]
+    named: list[str] = []
     for group, names in groups:
         merged.update(group)
-        json_names.extend(names)
-    if json_names:
+        named.extend(names)
+    before = texts(attributes.get(JSON_NAMES))
+    # Not those that the SDK has evicted: the list is no longer than the span.
+    json_names = [*(name for name in before if name in attributes and name not in merged), *named]
+    if json_names != before:
         merged[JSON_NAMES] = json_names
     if merged:
         span.set_attributes(merged)
@@ -331,8 +334,20 @@ def _merge(entry: LiveSpan, values: Values) -> Version:
         held = fields.get(name)
         # An update made by a signal handler may come between; of a tag the first version counts.
         if held is None or (name[1] != "tag" and held[1] < version):
+            if name[1] == "tag":
+                _list_tag(entry, name, version)
             fields[name] = (value, version)
     return version
+
+
+def _list_tag(entry: LiveSpan, name: FieldName, version: Version) -> None:
+    """Let the span show a tag that is new on it, while there is room; the caller holds `LOCK`."""
+    level, _, tag = name
+    if entry.shown_tags is None:
+        entry.shown_tags = {}
+    shown = entry.shown_tags.setdefault(level, {})
+    if len(shown) < MAX_SHOWN:
+        shown.setdefault(tag, version)
 
 
 def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | None = None) -> Receipt | None:
@@ -391,10 +406,14 @@ def _within_budget(entry: LiveSpan, groups: list[_Group]) -> dict[str, Attribute
     room = settings.in_force.max_attributes
     attributes: dict[str, AttributeValue] = {}
     json_names: list[str] = []
+    listed = len(entry.json_names or ())
     for group, names in groups:
-        taken = {*group, JSON_NAMES} if names else group.keys()
-        if len(used | taken) <= room:
-            used.update(taken)
+        new = {*group, JSON_NAMES} - used if names else {*group} - used
+        # What is on the span already is kept up to date in any case.
+        if names and listed + len(json_names) + len(names) > MAX_SHOWN and not used.issuperset(group):
+            continue
+        if len(used) + len(new) <= room:
+            used |= new
             attributes.update(group)
             json_names.extend(names)
     if json_names or entry.json_names:
@@ -405,27 +424,28 @@ def _within_budget(entry: LiveSpan, groups: list[_Group]) -> dict[str, Attribute
 
 
 def _tags_in(entry: LiveSpan, values: Values) -> Mapping[Level, list[str]]:
-    """Return all tags of the levels that *values* touches, in the order of their first versions."""
-    levels = {name[0] for name in values if name[1] == "tag"}
-    if not levels:
-        return {}
-    with LOCK:
-        held = dict(entry.fields or {})
-    now = (1 << 63, 0)
-    names = [name for name in {**held, **values} if name[1] == "tag"]
-    names.sort(key=lambda name: (held[name][1] if name in held else now, name[2]))
-    return {level: [name[2] for name in names if name[0] == level] for level in levels}
+    """Return the tags to show of the levels that *values* touches, in the order of their first versions.
+
+    Only where *values* brings one of them: beyond `MAX_SHOWN` a tag is in the sidecar alone.
+    """
+    shown = entry.shown_tags or {}
+    levels = {level for level, kind, tag in values if kind == "tag" and tag in shown.get(level, ())}
+    listed: dict[Level, list[str]] = {}
+    for level in levels:
+        versions = shown[level].copy()  # another thread may add one
+        listed[level] = sorted(versions, key=lambda tag: (versions[tag], tag))
+    return listed
 
 
 def _tags_on(attributes: Mapping[str, object], values: Values) -> Mapping[Level, list[str]]:
     """Return the tags of a span we know nothing of: those in its attributes, and those of *values*."""
-    tags: dict[Level, list[str]] = {}
+    tags: dict[Level, dict[str, None]] = {}
     for level, kind, key in values:
         if kind == "tag":
-            listed = tags.setdefault(level, texts(attributes.get(tags_attribute(level))))
-            if key not in listed:
-                listed.append(key)
-    return tags
+            if level not in tags:
+                tags[level] = dict.fromkeys(texts(attributes.get(tags_attribute(level))))
+            tags[level][key] = None
+    return {level: list(listed) for level, listed in tags.items()}
 
 
 def _set_part(span: Span, name: FieldName, value: Json, values: Values, entry: LiveSpan | None) -> None:

@@ -268,11 +268,12 @@ class SpanHandle:
             tracer = self._tracer or settings.in_force.tracer
             # Plain attributes are there from the start, for samplers and other processors.
             attributes: dict[str, AttributeValue] = dict(self._attributes)
-            values = masked(self._values, [])
-            for name, value in list(values.items()):
+            values: Values = {}
+            for name, value in masked(self._values, []).items():
                 if name[1] == "attribute" and is_native(value):
                     attributes[name[2]] = value
-                    values = {other: values[other] for other in values if other != name}
+                else:
+                    values[name] = value
             span = self._span = tracer.start_span(self._name, kind=self._kind, attributes=attributes or None)
             self.ref = SpanRef.from_span_context(span.get_span_context())
             self._token = otel_context.attach(set_span_in_context(span))
