@@ -24,6 +24,7 @@ from tests.store.contract import END_NS, START_NS, ended_span, metadata, trace_h
 
 import otel_metadata as om
 from otel_metadata.client import export
+from otel_metadata.client.client import Spans
 from otel_metadata.errors import FileError, FilterError, MissingExtraError, StoreError
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.times import time_text
@@ -135,6 +136,39 @@ class TestFormats:
         assert second["attributes.input.mime_type"] == "text/plain"
         assert ',"","text/plain",,' in text
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *("=1+1", "+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "  =1", "'=1", '"=1', "\u00a0=1", "\u200b=1"),
+            *("\ufeff=1", "\uff1d1", "\uff20x", '=cmd|"/c x"!A1', "\tx"),
+        ],
+    )
+    def test_csv_has_no_cell_that_a_spreadsheet_would_run(self, tmp_path: Path, text: str) -> None:
+        """In every column of texts; JSON Lines has the text as it is."""
+        store = SqliteStore(":memory:")
+        store.write([ended_span(name=text, attributes={"input.value": text, "user.id": text})])
+        spans = Spans(store)
+
+        spans.export_to_csv(tmp_path / "s.csv")
+        spans.export_to_jsonl(tmp_path / "s.jsonl")
+
+        (row,) = csv.DictReader(io.StringIO((tmp_path / "s.csv").read_bytes().decode(), newline=""))
+        columns = ("name", "attributes.input.value", "attributes.user.id")
+        assert [row[column] for column in columns] == [f"'{text}"] * 3
+        exact = orjson.loads((tmp_path / "s.jsonl").read_bytes())
+        assert [exact[column] for column in columns] == [text] * 3
+
+    @pytest.mark.parametrize("text", ["a=1", "", " ", "a\n=1", "1", "'a'", "[1]", "\u00e9"])
+    def test_csv_has_every_other_text_as_it_is(self, tmp_path: Path, text: str) -> None:
+        """Most of them."""
+        store = SqliteStore(":memory:")
+        store.write([ended_span(name=text)])
+
+        Spans(store).export_to_csv(tmp_path / "s.csv")
+
+        (row,) = csv.DictReader(io.StringIO((tmp_path / "s.csv").read_bytes().decode(), newline=""))
+        assert row["name"] == text
+
     def test_a_frame_has_the_columns_of_a_page(self, client: om.Client) -> None:
         """Cell by cell what a page shows."""
         made = client.spans.export_to_df()
@@ -207,6 +241,37 @@ class TestWhole:
         assert part.endswith(".part")
         assert mode == 0o600
         assert [one.name for one in tmp_path.iterdir()] == ["s"]
+
+    @pytest.mark.parametrize("is_there", [True, False])
+    def test_a_link_is_replaced_and_not_followed(
+        self, client: om.Client, format: str, tmp_path: Path, is_there: bool
+    ) -> None:
+        """Who put it there does not choose what is overwritten."""
+        if is_there:
+            (tmp_path / "aim").write_text("precious")
+        (tmp_path / "s").symlink_to(tmp_path / "aim")
+
+        write(client, format, tmp_path / "s")
+
+        assert not (tmp_path / "s").is_symlink()
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+        assert ((tmp_path / "aim").read_text() if is_there else (tmp_path / "aim").exists()) == (
+            is_there and "precious"
+        )
+
+    def test_the_part_is_opened_once(self, format: str, tmp_path: Path) -> None:
+        """Who may write the directory can put a link in its place: nothing is written where that leads."""
+        (tmp_path / "aim").write_text("precious")
+
+        def hostile() -> Iterator[Any]:
+            (part,) = tmp_path.glob(".s.*.part")
+            part.unlink()
+            part.symlink_to(tmp_path / "aim")
+            yield from batches()
+
+        export.export_to_file(hostile(), tmp_path / "s", FORMATS[format])
+
+        assert (tmp_path / "aim").read_text() == "precious"
 
     def test_an_existing_file_is_replaced(self, client: om.Client, format: str, tmp_path: Path) -> None:
         """Whole, however long it was."""

@@ -4,7 +4,8 @@ This module decides how a file comes to be and what each format holds. The colum
 
 A file is written under a name of its own beside the target (`.<name>.<random>.part`, mode 0600), brought to the disk,
 and renamed. So the target is what it was until all is there; after an error or Ctrl-C the part is removed, and only a
-killed process leaves one behind.
+killed process leaves one behind. The part is opened once: others who may write the directory could put a link in its
+place. A target that is a link is replaced, not followed.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ __all__ = ["Format", "csv", "export_to_df", "export_to_file", "export_to_stream"
 
 _Write: TypeAlias = "Callable[[pa.RecordBatch], None]"
 
-Format: TypeAlias = "Callable[[str], AbstractContextManager[_Write]]"
-"""Opens a file of this name, and returns what writes a batch to it."""
+Format: TypeAlias = "Callable[[BinaryIO], AbstractContextManager[_Write]]"
+"""Begins an open file, and returns what writes a batch to it."""
+
+# What a spreadsheet takes for a formula: OWASP, "CSV Injection". Also behind blanks and quotes, which some leave out,
+# and in full width, which East Asian ones take for the same. As RE2 has it.
+_FORMULA: Final = r"""^([\s'"\p{Z}\p{C}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]|[\t\r\n])"""
 
 _GROUP_BYTES: Final = 32_000_000
 """A row group of Parquet is written when it has so many bytes in memory: larger ones compress and read better."""
@@ -106,11 +111,11 @@ def export_to_df(batches: Iterable[pa.RecordBatch], *, progress: bool | None = N
 
 
 @contextmanager
-def parquet(path: str) -> Iterator[_Write]:
+def parquet(file: BinaryIO) -> Iterator[_Write]:
     """One file of Parquet, compressed with zstd."""
     arrow = table.load("pyarrow")
     group: list[pa.RecordBatch] = []
-    with table.load("pyarrow.parquet").ParquetWriter(path, table.schema(), compression="zstd") as writer:
+    with table.load("pyarrow.parquet").ParquetWriter(file, table.schema(), compression="zstd") as writer:
 
         def write(batch: pa.RecordBatch) -> None:
             group.append(batch)
@@ -128,21 +133,21 @@ def parquet(path: str) -> Iterator[_Write]:
 
 
 @contextmanager
-def jsonl(path: str) -> Iterator[_Write]:
+def jsonl(file: BinaryIO) -> Iterator[_Write]:
     """One JSON object a line: JSON columns as JSON, times as ISO 8601 in UTC; what a span lacks is left out."""
-    with Path(path).open("wb") as file:
-        yield lambda batch: file.writelines(_json_lines(batch))
+    yield lambda batch: file.writelines(_json_lines(batch))
 
 
 @contextmanager
-def csv(path: str) -> Iterator[_Write]:
+def csv(file: BinaryIO) -> Iterator[_Write]:
     """Comma-separated, with a header; lists and objects as JSON text, times as ISO 8601, nothing where there is none.
 
-    A text is in quotes, also an empty one, so that it is told from nothing.
+    A text is in quotes, also an empty one, so that it is told from nothing. One that a spreadsheet would run has an
+    apostrophe before it.
     """
     arrow = table.load("pyarrow")
     schema = arrow.schema([(field.name, _csv_type(arrow, field)) for field in table.schema()])
-    with table.load("pyarrow.csv").CSVWriter(path, schema) as writer:
+    with table.load("pyarrow.csv").CSVWriter(file, schema) as writer:
 
         def write(batch: pa.RecordBatch) -> None:
             columns = [_for_csv(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
@@ -176,6 +181,8 @@ def _for_csv(name: str, column: pa.Array) -> pa.Array:
     if arrow.types.is_list(column.type):
         texts = [None if tags is None else orjson.dumps(tags).decode() for tags in column.to_pylist()]
         return arrow.array(texts, arrow.string())
+    if arrow.types.is_string(column.type):
+        return table.load("pyarrow.compute").replace_substring_regex(column, pattern=_FORMULA, replacement=r"'\1")
     return column
 
 
@@ -185,8 +192,8 @@ def _nanoseconds(column: pa.Array) -> list[int]:
 
 
 @contextmanager
-def _whole_file(path: str) -> Iterator[str]:
-    """Give the name of a new file, which becomes *path* when the block ends well, and is removed when not."""
+def _whole_file(path: str) -> Iterator[BinaryIO]:
+    """Give a new file, open for writing, which becomes *path* when the block ends well, and is removed when not."""
     expected = "a path of a file in a directory that exists, is writable and has room"
     # A device or a pipe would be replaced by the file, for whoever may do that.
     if Path(path).exists() and not Path(path).is_file():
@@ -194,9 +201,9 @@ def _whole_file(path: str) -> Iterator[str]:
     part = None
     try:
         handle, part = tempfile.mkstemp(prefix=f".{Path(path).name}.", suffix=".part", dir=Path(path).parent)
-        os.close(handle)
-        yield part
-        with Path(part).open("rb+") as file:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
             os.fsync(file.fileno())
         Path(part).replace(path)
         part = None

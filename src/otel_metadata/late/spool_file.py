@@ -39,7 +39,14 @@ from otel_metadata.late.journal import read_journal, remove_journal
 from otel_metadata.late.owners import Owners, is_supported, owners_path
 from otel_metadata.late.salvage import PAGE_BYTES, salvage
 from otel_metadata.reporting import REPORTER
-from otel_metadata.store.sqlite_file import SPOOL_ID, Layout, create_private_file, leave_to_the_parent, prepare
+from otel_metadata.store.sqlite_file import (
+    SPOOL_ID,
+    Layout,
+    create_private_file,
+    leave_to_the_parent,
+    placed_by_another,
+    prepare,
+)
 
 if TYPE_CHECKING:
     from otel_metadata.late.spool_settings import SpoolSettings
@@ -132,6 +139,17 @@ def check_place(settings: SpoolSettings) -> None:
         ) from error
     if not directory.is_dir():
         raise ConfigurationError("configure(spool=)", given, f"{directory} to be a directory")
+    foreign = placed_by_another(given)
+    owner = directory.stat().st_uid
+    if foreign is not None or owner != os.geteuid():
+        # The superuser could use it, and so could its owner: read what waits, and put files in the place of ours.
+        raise ConfigurationError(
+            "configure(spool=)",
+            given,
+            f"a directory of user {os.geteuid()}, who runs this process: {foreign or directory} belongs to user "
+            f"{os.lstat(foreign).st_uid if foreign is not None else owner}. Give the spool a directory of its own, or "
+            f"run: chown {os.geteuid()} {directory}",
+        )
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & 0o077:
         raise ConfigurationError(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
 try:
@@ -29,6 +31,7 @@ __all__ = [
     "files_of",
     "leave_to_the_parent",
     "let_go",
+    "placed_by_another",
     "prepare",
 ]
 
@@ -37,6 +40,9 @@ SPOOL_ID: Final = 0x6F74_7370  # "otsp"
 """SQLite's `application_id` of the two kinds of files that are ours."""
 
 _OURS: Final = {STORE_ID: "a store of otel-metadata", SPOOL_ID: "a spool of otel-metadata"}
+
+# Linux follows no more: path_resolution(7).
+_MAX_LINKS: Final = 40
 
 # After a fork the parent's connections stay open in the child, unused: closing one there would act on the parent's
 # locks and log file. https://www.sqlite.org/howtocorrupt.html, section 2.6.
@@ -202,18 +208,59 @@ def create_private_file(path: str) -> None:
         StoreFormatError: There is something else than a file.
         StoreError: It cannot be made.
     """
+    foreign = placed_by_another(path)
+    if foreign is not None:
+        raise StoreFormatError(
+            path,
+            f"{foreign} belongs to user {os.lstat(foreign).st_uid}, in a directory that everybody may write",
+            f"a file of user {os.geteuid()}, or one in a directory that others cannot write",
+        )
     if os.path.exists(path):  # Path.exists() raises where a directory may not be searched
         if not os.path.isfile(path):
             raise StoreFormatError(path, "not a file", "a path of a file")
         return
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        # Where a link leads that leads to nothing yet: SQLite would make that file, with the mode of the umask.
+        os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return  # another process was faster
     except OSError as error:
         raise StoreError(
             f"{path}: {error.strerror}; expected a path in a directory that exists and is writable."
         ) from error
+
+
+def placed_by_another(path: str) -> str | None:
+    """Return the link on the way to a file, or the file, that another user put where everybody may; None for none.
+
+    Such a link leads what is written to a place of that user's choice, and such a file is read by that user: the rules
+    of Linux's `protected_symlinks` and `protected_regular`, which other systems and settings do not have. The
+    superuser's are trusted, and those of the owner of the directory: of a volume that is mounted into a container,
+    everything may belong to a user who is nobody here.
+    """
+    if not hasattr(os, "geteuid"):
+        return None
+    at, links = "", 0
+    left = list(reversed(Path(os.path.abspath(path)).parts))
+    while left:
+        part = left.pop()
+        directory, at = at, os.path.dirname(at) if part == ".." else os.path.join(at, part)
+        try:
+            found = os.lstat(at)
+            is_link = stat.S_ISLNK(found.st_mode)
+            if directory and (is_link or not left) and found.st_uid not in {os.geteuid(), 0}:
+                around = os.stat(directory)
+                if around.st_mode & stat.S_IWOTH and found.st_uid != around.st_uid:
+                    return at
+            if is_link:
+                links += 1
+                if links > _MAX_LINKS:
+                    return None  # it cannot be opened either
+                left.extend(reversed(Path(os.readlink(at)).parts))
+                at = directory
+        except OSError:
+            return None  # not there, or not to be looked at: who opens it is told
+    return None
 
 
 def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
