@@ -8,7 +8,7 @@ from tests.late.conftest import SaysNothing
 
 import otel_metadata as om
 from otel_metadata.late.outbox import MAX_RECENT
-from otel_metadata.late.weight import weigh_fields, weigh_span
+from otel_metadata.late.weight import PATCH_BYTES, weigh_fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, Retry
 
 KIB = 1024
@@ -29,7 +29,7 @@ def test_an_update_that_does_not_fit_in_bytes_is_lost_as_buffer_full(make_scene)
     """An update that would take the outbox beyond max_bytes is dropped and counted; a smaller one still fits."""
     scene = make_scene(max_bytes=64 * KIB)
     for number in range(1, 10):
-        om.update_span(scene.unseen(number), metadata={"text": "x" * 8_000})
+        om.update_span(scene.unseen(number), metadata={"text": "x" * 7_000})
     assert scene.lost == {"buffer_full": 1}
     assert scene.stats.buffered_bytes <= 64 * KIB
     assert om.update_span(scene.unseen(100), metadata={"a": 1})
@@ -164,11 +164,8 @@ def test_spans_that_left_are_forgotten_in_the_end(scene):
 
 def held_bytes(outbox):
     """Weigh everything in the outbox anew."""
-    spans = outbox._spans.all()
-    patches = outbox._patches.all()
-    return sum(
-        weigh_span(item.span) + weigh_fields(item.fields) + weigh_fields(item.joined or {}) for item in spans
-    ) + (sum(weigh_fields(pending.fields) for pending in patches))
+    spans = sum(item.weight() + weigh_fields(item.joined or {}) for item in outbox._spans.all())
+    return spans + sum(PATCH_BYTES + weigh_fields(pending.fields) for pending in outbox._patches.all())
 
 
 @pytest.mark.parametrize("is_queued", [False, True], ids=["patch", "joined"])
@@ -216,7 +213,7 @@ def test_patches_push_out_no_span(make_scene):
     """Spans and patches have a bound of their own: as many patches as fit neither evict a span nor hurry one."""
     scene = make_scene(max_bytes=64 * KIB, hold_millis=60_000)
     for number in range(1, 8):
-        assert om.update_span(scene.unseen(number), metadata={"text": "x" * 9_000})
+        assert om.update_span(scene.unseen(number), metadata={"text": "x" * 8_000})
     for _ in range(3):
         scene.ended()
     scene.patches.answer = lambda patch: Retry(DeliveryError("connection_failure", "down"))

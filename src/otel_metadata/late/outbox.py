@@ -100,11 +100,11 @@ _MIN_INBOX_ROOM: Final = 16
 _SAMPLE_EVERY: Final = 64
 
 # Plain late updates that wait to be coalesced: the worker is woken for the first number; beyond the second the
-# application's thread helps, for the worker hangs. Each is a few short values, 2 kB at most; an outbox that has no room
+# application's thread helps, for the worker hangs. Each is a few short values, 4 kB at most; an outbox that has no room
 # for twice as many takes none.
 _LATE_ROOM: Final = 1_024
 _LATE_BOUND: Final = 4_096
-_LATE_BYTES: Final = 2 * 2_048 * _LATE_BOUND
+_LATE_BYTES: Final = 2 * 4_096 * _LATE_BOUND
 
 # A call of the application that decides something takes so many of them in, no more: the rest is the worker's.
 _LATE_HELP: Final = 64

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from otel_metadata.late.circuit import Circuit
 from otel_metadata.late.settled import MAX_TARGETS, Settled
 from otel_metadata.late.verdict import Again, Arrived, GivenUp, Tried, verdict
-from otel_metadata.late.weight import ROW_BYTES, merge_weighed, weigh_common, weigh_fields
+from otel_metadata.late.weight import PATCH_BYTES, ROW_BYTES, merge_weighed, weigh_common, weigh_fields
 from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
@@ -123,6 +123,8 @@ class Pending:
         self.target = self.target.with_backend_ids(target.backend_ids)
         # To merge once more does no harm, to count does; what counts follows the last call: see `Outbox._admit`.
         growth = merge_weighed(self.fields, fields, size) + ROW_BYTES * len(rows)
+        if not self.size:
+            growth += PATCH_BYTES
         self.rows += rows
         self.updates += updates
         self.size += growth
@@ -304,7 +306,7 @@ class PatchQueue:
         most = self._settings.max_patches if beyond_window else self._max_targets
         if held is None and len(self._pending) + len(self._sending) >= most:
             return False
-        after = self.bytes + size
+        after = self.bytes + size + (PATCH_BYTES if held is None else 0)
         return after <= bound or (held is not None and after - weigh_common(held.fields, fields) <= bound)
 
     def schedule(self, key: SpanKey, pending: Pending) -> None:
@@ -467,7 +469,7 @@ class PatchQueue:
             return False
         pending.fields, pending.updates = rest, moved
         pending.unspooled = min(pending.unspooled, moved)
-        size = weigh_fields(rest) + ROW_BYTES * len(pending.rows)
+        size = PATCH_BYTES + weigh_fields(rest) + ROW_BYTES * len(pending.rows)
         self.bytes += size - pending.size
         pending.size = size
         pending.due_ns = pending.earliest_ns = now
@@ -521,7 +523,7 @@ class PatchQueue:
         self._pending[key] = pending
         if newer is not None and newer is not pending:
             # Updates that came while this one was being sent: they wait with it now.
-            size = newer.size - ROW_BYTES * len(newer.rows)
+            size = newer.size - PATCH_BYTES - ROW_BYTES * len(newer.rows)
             growth = pending.take(newer.target, newer.fields, newer.updates, size, newer.rows)
             if newer.rows:
                 pending.unspooled += newer.unspooled

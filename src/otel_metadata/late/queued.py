@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from otel_metadata.late.frames import SpooledSpan
-from otel_metadata.late.weight import weigh_fields, weigh_span
+from otel_metadata.late.weight import weigh_span
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, merge
 from otel_metadata.model.snapshot import Snapshot, value_of
 from otel_metadata.model.span_ref import SpanRef
@@ -179,11 +179,10 @@ class QueuedSpan:
 
     def weight(self) -> int:
         """Return the estimated bytes of the span and its sidecar."""
-        size = weigh_span(self.span) + weigh_fields(self.fields)
-        for taken in self.captured or ():
-            if taken is not UNSET:
-                size += len(taken if isinstance(taken, str) else taken[0])
-        return size
+        captured = [
+            taken if isinstance(taken, str) else taken[0] for taken in self.captured or () if taken is not UNSET
+        ]
+        return weigh_span(self.span, *captured, fields=self.fields)
 
     def all_rows(self) -> list[Row]:
         """Return what the spool has of it."""

@@ -1,0 +1,123 @@
+"""How much memory values take: what the bounds in bytes go by.
+
+Theory of operation. A value takes what `sys.getsizeof` says of every object in it. What the interpreter shares (None,
+True, small integers, texts of one Latin-1 character) takes no more than its slot, which its container has counted. An
+object that comes several times on one level, such as the keys of a list of dicts, is counted once. A value that the
+application keeps as well is counted too: it stays for as long as it waits here.
+
+Of a field that is replaced the old weight is taken off, so a value must weigh the same each time. What
+`sys.getsizeof` says of a text that is not ASCII changes: the text keeps its UTF-8 form once somebody has encoded it.
+That form is left out, but for what has its last weight (`as_is`).
+
+A container is walked level by level, with C calls where all values of a level are alike. `model.value` bounds how many
+values there are in an update.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from sys import getsizeof
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_metadata.model.merge import merge_into
+
+if TYPE_CHECKING:
+    from otel_metadata.model.merge import Field, FieldName, Fields
+
+__all__ = ["FIELD_BYTES", "merge_weighed", "weigh_common", "weigh_fields", "weigh_value", "weigh_values"]
+
+FIELD_BYTES: Final = 150
+"""A field without its value: its place in a dict, and its name and version, which others share or not."""
+
+_TEXT_BYTES: Final = getsizeof("")
+
+_FLOAT_BYTES: Final = getsizeof(0.5)
+
+_FLOATS: Final = {float}
+_TEXTS: Final = {str}
+_DICTS: Final = {dict}
+
+# From so many values on, C calls for all of them cost less than a step of a loop for each.
+_MANY: Final = 8
+
+
+def weigh_value(value: object) -> int:
+    """Return the bytes of *value*: a scalar, or a list, tuple or dict with all that is in it."""
+    return weigh_values([value])
+
+
+def weigh_values(values: list[Any], *, as_is: bool = False) -> int:
+    """Return the bytes of all *values*, without the list.
+
+    Args:
+        values: Any; of an object of another class only the object itself is weighed.
+        as_is: Whether the UTF-8 form is counted that texts keep now.
+    """
+    size = 0
+    level = values
+    while level:
+        if len(level) > 1 and len({*map(id, level)}) < len(level):
+            level = [*dict(zip(map(id, level), level, strict=True)).values()]
+        if len(level) > _MANY:
+            kinds = {*map(type, level)}
+            if kinds == _FLOATS:
+                return size + _FLOAT_BYTES * len(level)
+            if kinds == _TEXTS and not as_is and all(map(str.isascii, level)):
+                return size + _TEXT_BYTES * len(level) + sum(map(len, level))
+            if kinds == _DICTS:
+                size += sum(map(getsizeof, level))
+                level = [*chain.from_iterable(level), *chain.from_iterable(map(dict.values, level))]
+                continue
+        below: list[Any] = []
+        for part in level:
+            kind = type(part)
+            if kind is str:
+                if as_is or not part.isascii():
+                    size += getsizeof(part) if as_is else _weigh_text(part)
+                elif len(part) > 1:
+                    size += _TEXT_BYTES + len(part)
+            elif kind is float:
+                size += _FLOAT_BYTES
+            elif kind is dict:
+                size += getsizeof(part)
+                below += part
+                below += part.values()
+            elif kind is list or kind is tuple:
+                size += getsizeof(part)
+                below += part
+            elif not (part is None or kind is bool or (kind is int and -6 < part < 257)):
+                size += getsizeof(part)
+        level = below
+    return size
+
+
+def _weigh_text(text: str) -> int:
+    """Return what a text that is not ASCII takes without its UTF-8 form: as much as a new one, but for a character."""
+    return getsizeof(text + " ")
+
+
+def weigh_fields(fields: Fields) -> int:
+    """Return the bytes of *fields*: `FIELD_BYTES` for each, its key and its value."""
+    size = 0
+    for name, (value, _) in fields.items():
+        size += FIELD_BYTES + len(name[2])
+        if type(value) is str and value.isascii():
+            size += _TEXT_BYTES + len(value)
+        elif value is not None:
+            size += weigh_value(value)
+    return size
+
+
+def weigh_common(held: Fields, fields: Fields) -> int:
+    """Return the bytes of what *fields* may replace among *held*."""
+    return weigh_fields({name: held[name] for name in fields if name in held})
+
+
+def merge_weighed(held: dict[FieldName, Field], fields: Fields, size: int) -> int:
+    """Merge *fields*, which weigh *size*, into *held*; return by how many bytes it grew, or shrank."""
+    replaced = weigh_common(held, fields)
+    merge_into(held, fields)
+    if not replaced:
+        return size
+    # An older version does not replace a newer one: what stands is weighed, not what came.
+    return weigh_common(held, fields) - replaced
