@@ -64,6 +64,7 @@ def isolation() -> Iterator[None]:
         patch.setattr(routing, "add_router", add_and_remember)
         patch.setattr(pipeline, "_pipeline", None)
         patch.setattr(pipeline, "_closed", ())
+        patch.setattr(pipeline._TURNS, "made", {})
         patch.setattr(instrumentor, "_is_instrumented", False)
         patch.setattr(REGISTRY, "entries", {})
         patch.setattr(REGISTRY, "inherited", frozenset())

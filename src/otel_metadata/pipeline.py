@@ -6,9 +6,12 @@ It turns names and URLs into destinations, joins the application's tracer provid
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -31,10 +34,10 @@ from otel_metadata.late.destination import Destination
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.live import routing, settings
-from otel_metadata.live.registry import LOCK
+from otel_metadata.live.registry import LOCK, is_locked_here
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.update_outcome import DestinationOutcome, UpdateOutcome
-from otel_metadata.reporting import REPORTER
+from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.span_processor import MetadataSpanProcessor
 
@@ -172,6 +175,68 @@ _closed: tuple[MetadataSpanProcessor, ...] = ()
 
 _CLOCK: Final = SystemClock()
 
+# Longer than what one call may take to shut the pipeline before it down.
+_TURN_SECONDS: Final = 60
+
+
+class _Made(NamedTuple):
+    """What a call of `configure` has made: the pipeline, the live settings, whether its provider becomes global."""
+
+    pipeline: Pipeline
+    live: settings.LiveSettings
+    becomes_global: bool
+
+
+@final
+class _Turns:
+    """Calls of `configure` one after the other, also one of a signal handler that has interrupted another.
+
+    Attributes:
+        made: What is not shut down yet, by the number of its call: the highest one stands.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._numbers = itertools.count()
+        self.made: dict[int, _Made] = {}
+        after_fork_in_child(self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()  # another thread may have held it at the fork
+
+    @contextmanager
+    def wait(self) -> Iterator[int]:
+        """Wait for the calls before this one; yield its number.
+
+        Raises:
+            ConfigurationError: They do not end; or this thread may not wait, because it was interrupted in a call of
+                ours whose lock the other may need.
+        """
+        lock = self._lock
+        if not lock.acquire(timeout=0 if _must_not_wait() else _TURN_SECONDS):
+            raise ConfigurationError(
+                "configure", "a call while another thread configures", "one call at a time; call it again"
+            )
+        try:
+            yield next(self._numbers)
+        finally:
+            lock.release()
+
+    def latest(self) -> int:
+        """Return the number of the call that stands."""
+        return max(list(self.made))
+
+    def shut_down_before(self, number: int) -> None:
+        """Shut down what earlier calls have made."""
+        for earlier in list(self.made):
+            made = self.made.get(earlier)
+            if earlier < number and made is not None:
+                made.pipeline.shutdown()
+                self.made.pop(earlier, None)
+
+
+_TURNS: Final = _Turns()
+
 
 def configure(
     *destinations: str | Destination,
@@ -192,7 +257,8 @@ def configure(
     from the provider. Where an exporter of the application sends to the same place as a destination, each span leaves
     once, by that exporter, and a log line says so: see *adopt*, and `docs/joining.md`.
 
-    A second call shuts the first pipeline down and takes over.
+    A second call shuts the first pipeline down and takes over. Calls from several threads come one after the other: the
+    last one stands.
 
     Args:
         destinations: Each a `Destination`, or a text: `"sqlite:///file.db"` (four slashes for an absolute path),
@@ -222,22 +288,13 @@ def configure(
     Raises:
         ConfigurationError: A destination, setting or provider cannot be used. Nothing was changed.
     """
-    global _pipeline, _closed  # noqa: PLW0603 # what flush(), shutdown() and stats() are about
     if on_dead_letter is not None and not callable(on_dead_letter):
         raise ConfigurationError(
             "configure(on_dead_letter=)", type(on_dead_letter).__name__, "a function of one dead letter"
         )
     if mask is not None and not callable(mask):
         raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
-    provider, is_new = found_provider(tracer_provider)
-    becomes_global = is_new or (set_global and trace.get_tracer_provider() is not provider)
-    if becomes_global and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        raise ConfigurationError(
-            "configure(set_global=)",
-            set_global,
-            "False: there is a global tracer provider, and OpenTelemetry does not let it be replaced; leave out "
-            "tracer_provider= to join it",
-        )
+    provider, becomes_global = _provider(tracer_provider, set_global=set_global)
     made = make_destinations(*destinations, resource=resource_of(provider))
     # All that can be wrong is looked at before the first pipeline is shut down.
     bounds = outbox or OutboxSettings.from_environment()
@@ -246,20 +303,73 @@ def configure(
     proxies = http_proxy.asked_for(proxy)
     are_masked = flag(settings.MASK_CREDENTIALS, default=True) if mask_credentials is None else mask_credentials
     opened = open_spool(spool)
-    if _pipeline is not None:
-        _pipeline.shutdown()
-    http_proxy.use(proxies)
-    processor = MetadataSpanProcessor(*made, settings=bounds, spool=opened, on_dead_letter=on_dead_letter)
-    metrics.observe(stats)
-    _share(processor, provider, adopts=adopts)
-    place_in(provider, processor)
-    if becomes_global:
-        trace.set_tracer_provider(provider)
-    tracer = provider.get_tracer(settings.SCOPE_NAME, __version__)
-    settings.use(settings.LiveSettings(mask=mask, masks_credentials=are_masked, capture=is_captured, tracer=tracer))
-    _pipeline = Pipeline(processor, provider, made)
-    _closed = ()
-    return _pipeline
+    processor: MetadataSpanProcessor | None = None
+    try:
+        with _TURNS.wait() as number:
+            if becomes_global:  # unless another thread has set one meanwhile
+                provider, becomes_global = _provider(tracer_provider, set_global=set_global, made=provider)
+            _TURNS.shut_down_before(number)
+            http_proxy.use(proxies)
+            processor = MetadataSpanProcessor(*made, settings=bounds, spool=opened, on_dead_letter=on_dead_letter)
+            metrics.observe(stats)
+            _share(processor, provider, adopts=adopts)
+            tracer = provider.get_tracer(settings.SCOPE_NAME, __version__)
+            live = settings.LiveSettings(mask=mask, masks_credentials=are_masked, capture=is_captured, tracer=tracer)
+            pipeline = Pipeline(processor, provider, made)
+            _TURNS.made[number] = _Made(pipeline, live, becomes_global)
+            while True:
+                latest = _TURNS.latest()
+                stands = _TURNS.made.get(latest)
+                if stands is not None:
+                    _put_in_force(stands)
+                if _TURNS.latest() == latest:  # a signal handler may have configured meanwhile
+                    break
+            _TURNS.shut_down_before(latest)
+            return pipeline
+    except BaseException:
+        if processor is not None:
+            processor.shutdown(0)
+        elif opened is not None:
+            opened.close()
+        raise
+
+
+def _provider(
+    given: TracerProvider | None, *, set_global: bool, made: TracerProvider | None = None
+) -> tuple[TracerProvider, bool]:
+    """Return the provider to join, and whether it becomes the global one; *made* in place of a new one."""
+    provider, is_new = found_provider(given) if made is None or not _is_free() else (made, True)
+    becomes_global = is_new or (set_global and trace.get_tracer_provider() is not provider)
+    if becomes_global and not _is_free():
+        raise ConfigurationError(
+            "configure(set_global=)",
+            set_global,
+            "False: there is a global tracer provider, and OpenTelemetry does not let it be replaced; leave out "
+            "tracer_provider= to join it",
+        )
+    return provider, becomes_global
+
+
+def _must_not_wait() -> bool:
+    """Whether this thread was interrupted with a lock of ours: see `MetadataSpanProcessor.must_not_wait`."""
+    processors = _added() if _pipeline is None else (_pipeline.processor, *_added())
+    return is_locked_here() or any(processor.must_not_wait for processor in processors)
+
+
+def _is_free() -> bool:
+    """Whether there is no global tracer provider yet."""
+    return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def _put_in_force(made: _Made) -> None:
+    """Let a pipeline have the spans and the calls."""
+    global _pipeline, _closed  # what flush(), shutdown() and stats() are about
+    place_in(made.pipeline.tracer_provider, made.pipeline.processor)
+    if made.becomes_global and _is_free():
+        trace.set_tracer_provider(made.pipeline.tracer_provider)
+    settings.use(made.live)
+    with LOCK:
+        _pipeline, _closed = made.pipeline, ()
 
 
 def _share(processor: MetadataSpanProcessor, provider: TracerProvider, *, adopts: bool) -> None:
@@ -318,13 +428,16 @@ def shutdown(timeout_millis: int = 5_000) -> None:
     try:
         timeout_millis = bounded_millis(timeout_millis, 5_000)
         processors = _added()  # the one of configure() is there until it is shut down
+        before = _pipeline
         deadline_ns = _CLOCK.monotonic_ns() + timeout_millis * 1_000_000
         if len(processors) > 1:
             # Side by side, so that a destination that hangs does not take the time of the others.
             _flush(processors, timeout_millis)
         for processor in processors:
             processor.shutdown(max((deadline_ns - _CLOCK.monotonic_ns()) // 1_000_000, 0))
-        _closed = processors or _closed
+        with LOCK:
+            if _pipeline is before:  # configure() has begun anew otherwise
+                _closed = processors or _closed
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
     except Exception as error:  # noqa: BLE001 # the host's door
@@ -381,8 +494,10 @@ def outcome(receipt: object) -> UpdateOutcome:
 
 def _processors() -> tuple[MetadataSpanProcessor, ...]:
     """Return the processor of `configure`, those that were added by hand, and those that `shutdown` has closed."""
-    configured = (_pipeline.processor,) if _pipeline is not None else ()
-    return tuple(dict.fromkeys((*configured, *_added(), *_closed)))
+    with LOCK:
+        pipeline, added, closed = _pipeline, _added(), _closed
+    configured = (pipeline.processor,) if pipeline is not None else ()
+    return tuple(dict.fromkeys((*configured, *added, *closed)))
 
 
 def _added() -> tuple[MetadataSpanProcessor, ...]:

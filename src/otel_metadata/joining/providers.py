@@ -114,8 +114,9 @@ def place_in(provider: TracerProvider, processor: MetadataSpanProcessor) -> None
     place = Place()
     place.put(processor)
     number = id(real)
-    _places[number] = (weakref.ref(real, lambda _: _places.pop(number, None)), place)
+    # Known once it is there: interrupted in between, the next call adds another, and this one has nothing to do.
     _add(real, place)
+    _places[number] = (weakref.ref(real, lambda _: _places.pop(number, None)), place)
     _look_after_additions(real, place)
 
 
