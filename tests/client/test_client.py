@@ -101,12 +101,12 @@ class TestGet:
         assert error.value.got == span_id
 
     @pytest.mark.parametrize("call", ["get", "list"])
-    @pytest.mark.parametrize("trace_id", ["", "5", SPAN, "z" * 32, 5])
+    @pytest.mark.parametrize("trace_id", ["", "5", SPAN, "z" * 32, -5, 0, 1 << 128, 5.0])
     def test_what_is_no_trace_id_is_refused(self, client: om.Client, trace_id: object, call: str) -> None:
-        """32 hex digits, for `get` and for `list`."""
+        """32 hex digits or a positive integer of 128 bits, for `get` and for `list`."""
         arguments = [SPAN] if call == "get" else []
 
-        with pytest.raises(InvalidSpanRefError, match="expected 32 hex digits"):
+        with pytest.raises(InvalidSpanRefError, match="a trace id of 32 hex digits, not all zeros"):
             getattr(client.spans, call)(*arguments, trace_id=trace_id)
 
 

@@ -286,7 +286,7 @@ class TestMetadata:
         rows = metadata_rows(frame({f"attributes.metadata.k{n}": object() for n in range(500)}))
         many = metadata_rows(frame(*({"patch_document": {f"k{n}": object()}} for n in range(500))))
 
-        assert (len(rows.notes), len(many.notes)) == (100, 16)
+        assert (len(rows.notes), len(many.notes)) == (100, 14)
 
 
 class TestEvaluations:

@@ -335,7 +335,8 @@ def _isoformat(base: Any) -> Callable[[Any], str]:
         zone = getattr(base, "tzinfo", None)
         offset = None if zone is None else zone.__get__(value)
         if offset is None or _is_library_zone(type(offset)):
-            return base.isoformat(value)  # type: ignore[no-any-return] # a text
+            # pandas counts nanoseconds, which the base does not know.
+            return (type(value) if _is_of_pandas(type(value)) else base).isoformat(value)  # type: ignore[no-any-return] # a text
         # To ask somebody's own time zone is to run its code.
         return f"{base.isoformat(base.replace(value, tzinfo=None))} <{type_name(offset)}>"
 
@@ -346,15 +347,27 @@ _ZONES: Final = frozenset({"datetime", "zoneinfo", "pytz", "dateutil", "pendulum
 
 
 def _is_library_zone(kind: type) -> bool:
+    return _library_of(kind) in _ZONES
+
+
+def _is_of_pandas(kind: type) -> bool:
+    return _library_of(kind) == "pandas"
+
+
+def _library_of(kind: type) -> str:
     module = _CLASS_MODULE.__get__(kind)
-    return type(module) is str and module.partition(".")[0] in _ZONES
+    return module.partition(".")[0] if type(module) is str else ""
+
+
+def _duration(value: Any) -> str:
+    return str(value) if _is_of_pandas(type(value)) else dt.timedelta.__str__(value)
 
 
 _TEXTS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
     (dt.datetime, _isoformat(dt.datetime)),
     (dt.date, _isoformat(dt.date)),
     (dt.time, _isoformat(dt.time)),
-    (dt.timedelta, dt.timedelta.__str__),
+    (dt.timedelta, _duration),
     (uuid.UUID, uuid.UUID.__str__),
     (decimal.Decimal, decimal.Decimal.__str__),
     (pathlib.PurePath, pathlib.PurePath.__str__),
