@@ -58,6 +58,12 @@ EXIT_MILLIS: Final = 5_000
 """How long a process waits at its end, at most, until what waits has been sent."""
 
 _SAMPLED: Final = 0x01
+
+
+def _masks_credentials() -> bool:
+    return live_settings.in_force.masks_credentials
+
+
 _NO_FIELDS: Final[Fields] = {}
 
 
@@ -113,6 +119,7 @@ class MetadataSpanProcessor(SpanProcessor):
                 LOCK,
                 chance,
                 spool.lane(destination.name) if spool is not None else None,
+                _masks_credentials,
             )
             for destination in destinations
         )

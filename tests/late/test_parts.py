@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.trace import Link, Status, StatusCode
 
 import otel_metadata as om
@@ -16,7 +16,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late.backoff import MAX_DELAY_NS, backoff_ns
 from otel_metadata.late.destination import Destination
-from otel_metadata.late.in_flight import merged, settled_fields
+from otel_metadata.late.in_flight import merged, settled_fields, span_without_credentials
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.late.weight import weigh_fields, weigh_span
 from otel_metadata.testing import RecordingSpanExporter
@@ -195,11 +195,76 @@ def test_a_span_without_fields_leaves_as_it_is():
     assert merged(span, {}, OtelDialect(), is_local_root=True) == (span, {})
 
 
+SECRETS = {
+    "gen_ai.headers": "{'authorization': 'Bearer secret'}",
+    "llm.headers": "{'x-team': 'secret'}",
+    "http.request.header.authorization": ["Bearer secret"],
+    "http.request.header.cookie": ["id=secret"],
+    "http.response.header.set_cookie": ["id=secret"],
+    "rpc.grpc.request.metadata.x-api-key": ["secret"],
+    "db.connection_string": "Server=db;Password=secret",
+}
+HARMLESS = {
+    "gen_ai.usage.input_tokens": 3,
+    "http.request.header.accept": ["text/html"],
+    "auth.token": True,
+    "pwd": "",
+    "cookie": "[REDACTED]",
+}
+
+
+def masked_by(secrets):
+    return {**dict.fromkeys(secrets, "<masked>"), **{name: _tupled(value) for name, value in HARMLESS.items()}}
+
+
+def _tupled(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
 def test_credentials_that_an_instrumentor_copied_are_masked():
-    """An attribute that is known to hold request headers leaves masked, also on a span that nobody updated."""
-    span = ended_span(**{"gen_ai.headers": "authorization: Bearer secret", "kept": 1})
-    leaving, _ = merged(span, {}, OtelDialect(), is_local_root=True)
-    assert dict(leaving.attributes) == {"gen_ai.headers": "<masked>", "kept": 1}
+    """On the span itself, in its events and in its links; everything else stays as it is."""
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t")
+    link = Link(tracer.start_span("other").get_span_context(), {**SECRETS, **HARMLESS})
+    span = tracer.start_span("span", attributes={**SECRETS, **HARMLESS}, links=[link])
+    span.add_event("event", {**SECRETS, **HARMLESS}, timestamp=5)
+    span.add_event("plain", {"kept": 1}, timestamp=6)
+    span.end()
+
+    leaving = span_without_credentials(span, masks_credentials=True)
+
+    assert dict(leaving.attributes) == masked_by(SECRETS)
+    assert [(event.name, event.timestamp, dict(event.attributes)) for event in leaving.events] == [
+        ("event", 5, masked_by(SECRETS)),
+        ("plain", 6, {"kept": 1}),
+    ]
+    assert [(one.context, dict(one.attributes)) for one in leaving.links] == [(link.context, masked_by(SECRETS))]
+    assert (leaving.name, leaving.context, leaving.end_time) == (span.name, span.context, span.end_time)
+    assert "secret" in repr(dict(span.attributes))
+
+
+def test_the_dropped_counts_of_a_masked_span_are_its_own():
+    """A view of a view still says what the ended span has dropped."""
+    limits = SpanLimits(max_span_attributes=1)
+    span = TracerProvider(shutdown_on_exit=False, span_limits=limits).get_tracer("t").start_span("span")
+    span.set_attributes({"a": 1, "gen_ai.headers": "secret"})
+    span.end()
+    masked = span_without_credentials(span, masks_credentials=True)
+    leaving, _ = merged(masked, {("span", "metadata", "a"): (1, (1, 1))}, OtelDialect(), is_local_root=True)
+    assert (masked.dropped_attributes, leaving.dropped_attributes) == (1, 1)
+    assert "secret" not in repr(dict(leaving.attributes))
+
+
+def test_headers_are_masked_also_where_credentials_are_not():
+    """`mask_credentials=False` is about names; what is known to hold headers is masked all the same."""
+    leaving = span_without_credentials(ended_span(**SECRETS), masks_credentials=False)
+    headers = {"gen_ai.headers": "<masked>", "llm.headers": "<masked>"}
+    assert dict(leaving.attributes) == {**{name: _tupled(value) for name, value in SECRETS.items()}, **headers}
+
+
+def test_a_span_without_credentials_is_the_very_same():
+    """Nothing is copied where there is nothing to mask."""
+    for span in (full_span(), ended_span(**HARMLESS)):
+        assert span_without_credentials(span, masks_credentials=True) is span
 
 
 def test_a_name_and_status_that_were_set_late_are_the_spans(scene):

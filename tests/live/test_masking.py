@@ -24,6 +24,20 @@ def hide(path, value):
     return Masking(patterns=[SECRET])(path, value)
 
 
+def hide_in_values(path, value):
+    """Look at texts, dicts and lists, and leave the keys of a dict as they are: masks are often written so."""
+    if isinstance(value, str):
+        return value.replace(SECRET, "***")
+    if isinstance(value, list):
+        return [hide_in_values(path, item) for item in value]
+    if isinstance(value, dict):
+        return {key: hide_in_values(path, item) for key, item in value.items()}
+    return value
+
+
+MASKS = {"a rule": Masking(patterns=[SECRET]), "a function": hide, "a function of values": hide_in_values}
+
+
 def in_span(action):
     """Return a caller that runs *action* in a plain span."""
 
@@ -76,6 +90,27 @@ def late(scene):
     handle.annotate("note", text=SECRET)
 
 
+def start(block):
+    with block:
+        pass
+
+
+def started_in(block, scene):
+    with block:
+        scene.tracer.start_span("span").end()
+
+
+def late_keys(scene):
+    with om.start_span("span") as handle:
+        pass
+    handle.update(metadata={SECRET: 1})
+    handle.annotate("note", text="in flight", annotator=SECRET)
+    scene.deliver()
+    handle.update(metadata={"late": [{SECRET: 1}]}, attributes={SECRET: 1})
+    handle.annotate("note", text="late", annotator=SECRET)
+    handle.score(SECRET, score=1)
+
+
 WAYS = {
     "metadata": in_span(lambda: om.update_current_span(metadata={"k": SECRET})),
     "nested metadata": in_span(lambda: om.update_current_span(metadata={"k": {"deep": [SECRET]}})),
@@ -103,17 +138,34 @@ WAYS = {
     "using_metadata": bound,
     "start_span": started,
     "in flight and late": late,
+    "key of metadata": in_span(lambda: om.update_current_span(metadata={SECRET: 1})),
+    "key in metadata": in_span(lambda: om.update_current_span(metadata={"k": [{"deep": {SECRET: None}}]})),
+    "key of a trace's metadata": in_span(lambda: om.update_current_trace(metadata={SECRET: {SECRET: 1}})),
+    "key of an attribute": in_span(lambda: om.update_current_span(attributes={f"plain.{SECRET}": 1})),
+    "key of metadata in an attribute": in_span(lambda: om.update_current_span(attributes={f"metadata.{SECRET}": 1})),
+    "key in an input": in_span(lambda: om.update_current_span(input={SECRET: 1}, output=[{SECRET: 1}])),
+    "name of an evaluation": in_span(lambda: om.score_current_span(f"Quality of {SECRET}", score=1)),
+    "key in an evaluation": in_span(lambda: om.score_current_span("Quality", score=1, metadata={"k": {SECRET: 1}})),
+    "name of an annotation": in_span(lambda: om.annotate_current_span(f"by {SECRET}", text="x", annotator="a")),
+    "name and annotator": in_span(lambda: om.annotate_current_span(SECRET, score=1, annotator=SECRET)),
+    "name of a span that starts": lambda scene: start(om.start_span(f"call {SECRET}")),
+    "name of a function": lambda scene: om.observe(name=f"call {SECRET}")(lambda: None)(),
+    "key of an argument": lambda scene: om.observe(lambda **given: given)(**{SECRET: {SECRET: 1}}),
+    "key in using_metadata": lambda scene: started_in(om.using_metadata({SECRET: {SECRET: 1}}), scene),
+    "key in start_span": lambda scene: start(om.start_span("span", metadata={SECRET: 1}, attributes={SECRET: "x"})),
+    "keys late": late_keys,
 }
 
 
+@pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("way", WAYS)
-def test_what_the_mask_replaces_is_nowhere(scene, use_settings, way):
-    """Whatever the way of a value onto a span, the secret is in no exporter's span and not in the store."""
-    use_settings(mask=hide)
+def test_what_the_mask_replaces_is_nowhere(scene, use_settings, caplog, way, mask):
+    """Whatever the way of a value or key onto a span, the secret is in no exporter's span, store, or log."""
+    use_settings(mask=MASKS[mask])
 
     WAYS[way](scene)
 
-    assert SECRET not in everything(scene)
+    assert SECRET not in everything(scene) + caplog.text
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -126,7 +178,7 @@ def test_without_a_mask_the_secret_is_there(scene, way):
 
 class TestWhatTheMaskIsGiven:
     def test_the_path_names_kind_and_key(self, scene, use_settings):
-        """Each value comes with its kind and key, exactly once."""
+        """Each value comes with its kind and key, exactly once, and each key by itself."""
         seen = []
         use_settings(mask=lambda path, value: (seen.append((path, value)), value)[1])
         with scene.tracer.start_as_current_span("span"):
@@ -144,6 +196,7 @@ class TestWhatTheMaskIsGiven:
                 ("tag", "t"),
                 ("evaluation.Quality", {"source": "code", "score": 1}),
                 ("annotation.note", {"name": "note", "text": "hm"}),
+                *(("key", key) for key in ("a", "b", "c", "x", "Quality", "note")),
             ],
             key=repr,
         )
@@ -151,7 +204,7 @@ class TestWhatTheMaskIsGiven:
     def test_the_mask_gets_clean_values(self, scene, use_settings):
         """The mask is called after the clean-up: JSON values only."""
         seen = []
-        use_settings(mask=lambda path, value: (seen.append(value), value)[1])
+        use_settings(mask=lambda path, value: (path == "key" or seen.append(value), value)[1])
         with scene.tracer.start_as_current_span("span"):
             om.update_current_span(metadata={"a": {1, 2}, "b": float("nan")})
 
@@ -180,6 +233,95 @@ class TestWhatTheMaskIsGiven:
             assert om.score_current_span("Quality", label=SECRET)
 
         assert SECRET not in everything(scene)
+
+
+class TestKeys:
+    def test_the_key_of_an_annotation_says_what_was_kept(self, scene, use_settings):
+        """Its name and annotator are those that the mask left, and both annotations of one annotator are one."""
+        use_settings(mask=Masking(patterns=["alice"]))
+        with scene.tracer.start_as_current_span("span"):
+            om.annotate_current_span("note", text="first", annotator="alice")
+            om.annotate_current_span("note", text="second", annotator="alice")
+            om.annotate_current_span("note of alice", text="third")
+
+        assert [(note.name, note.annotator, note.text) for note in scene.record("span").annotations] == [
+            ("note", "<masked>", "second"),
+            ("note of <masked>", None, "third"),
+        ]
+
+    def test_an_annotation_without_annotator_is_that_of_nobody(self, scene, use_settings):
+        """A mask may take the annotator out, or the whole value: then the key does not say it either."""
+
+        def mask(path, value):
+            return (
+                {**value, "annotator": None} if path == "annotation.a" else "gone" if path.startswith("ann") else value
+            )
+
+        use_settings(mask=mask)
+        with scene.tracer.start_as_current_span("span"):
+            om.annotate_current_span("a", text="x", annotator="alice")
+            om.annotate_current_span("b", text="y", annotator="alice")
+
+        assert "alice" not in everything(scene)
+        assert [(note.name, note.annotator) for note in scene.record("span").annotations][:1] == [("a", None)]
+
+    def test_of_two_keys_that_become_the_same_the_later_is_kept(self, scene, use_settings):
+        """At every level, with a note that does not name what was masked."""
+        use_settings(mask=Masking(patterns=[r"\w+@\w+"]))
+        with scene.tracer.start_as_current_span("span"):
+            receipt = om.update_current_span(
+                metadata={"a@b": 1, "c@d": {"e@f": 2, "g@h": 3, "x": 4}}, output={"i@j": 5, "k@l": 6}
+            )
+
+        record = scene.record("span")
+        assert (record.metadata, record.output) == ({"<masked>": {"<masked>": 3, "x": 4}}, {"<masked>": 6})
+        assert receipt.notes == (
+            "metadata.<masked>.<masked>: the mask made two keys the same; the later one was kept",
+            "metadata.<masked>: the mask made two keys the same; the later one was kept",
+            "output.<masked>: the mask made two keys the same; the later one was kept",
+        )
+
+    def test_an_answer_that_is_no_text_replaces_the_key(self, scene, use_settings):
+        """None, a number, nothing: the key is not kept."""
+        answers = iter([None, 5, ""])
+        use_settings(mask=lambda path, value: next(answers) if path == "key" else value)
+        for key in ("a", "b", "c"):
+            with scene.tracer.start_as_current_span(key):
+                om.update_current_span(metadata={key: 1})
+
+        assert [scene.record(key).metadata for key in "abc"] == [{MASK_FAILED: 1}] * 3
+
+    def test_the_parts_of_an_evaluation_are_no_keys(self, scene, use_settings):
+        """Nothing asks about `label`, `score` or `text`: with them masked nothing would be left of it."""
+        use_settings(mask=lambda path, value: value if path != "key" else "***")
+        with scene.tracer.start_as_current_span("span"):
+            om.score_current_span("Quality", label="good", metadata={"judge": 1})
+            om.annotate_current_span("note", text="hm", annotator="a")
+
+        record = scene.record("span")
+        assert [(one.name, one.label, one.metadata) for one in record.evaluations.values()] == [
+            ("***", "good", {"***": 1})
+        ]
+        assert [(one.name, one.text, one.annotator) for one in record.annotations] == [("***", "hm", "a")]
+
+    def test_a_long_answer_is_cut_as_any_key(self, scene, use_settings):
+        """A key has 256 characters at most, whoever made it."""
+        use_settings(mask=lambda path, value: "x" * 1_000 if path == "key" else value)
+        with scene.tracer.start_as_current_span("span"):
+            om.update_current_span(metadata={"a": 1})
+
+        assert {len(key) <= 256 for key in scene.record("span").metadata} == {True}
+
+    def test_a_log_line_does_not_name_a_masked_key(self, scene, use_settings, caplog):
+        """What was cut of a captured value, and an update that sets nothing, are told without keys."""
+        use_settings(mask=hide)
+        om.observe(name="span")(lambda given: None)({SECRET: ["x" * 300_000]})
+        with scene.tracer.start_as_current_span("other"):
+            om.update_current_span(metadata=type("Odd", (), {"keys": lambda _: [SECRET], "__getitem__": None})())
+
+        assert SECRET not in caplog.text
+        assert "A captured input was too much: input: with a mask in force" in caplog.text
+        assert "An update sets nothing: metadata" in caplog.text
 
 
 class TestMaskThatFails:

@@ -52,6 +52,26 @@ class TestPatterns:
             1234,
         ]
 
+    def test_keys_are_texts_too(self) -> None:
+        """At every depth; of two that become the same the later one is kept."""
+        mask = Masking(patterns=[r"\w+@\w+"])
+
+        assert mask("input", {"a@b": 1, "c": [{"d@e": {"f@g of h": 2}}], "i@j": 3}) == {
+            MASKED: 3,
+            "c": [{MASKED: {f"{MASKED} of h": 2}}],
+        }
+        assert mask("key", "a@b") == MASKED
+
+    @pytest.mark.parametrize("kind", ["evaluation", "annotation"])
+    def test_the_parts_of_a_verdict_keep_their_names(self, kind: str) -> None:
+        """`label` is a word of ours, and not what a pattern means; what the application put inside is searched."""
+        mask = Masking(patterns=["label|metadata"])
+
+        assert mask(f"{kind}.label", {"label": "label", "metadata": {"label": 1}}) == {
+            "label": MASKED,
+            "metadata": {MASKED: 1},
+        }
+
     def test_a_wrong_pattern_is_refused_at_once(self) -> None:
         """A rule that cannot work is told when it is made, not when a secret passes."""
         with pytest.raises(re.error):

@@ -28,7 +28,7 @@ from otel_metadata.client.frames import Frame
 from otel_metadata.client.queries import EXPECTED_TIME, wall_ns
 from otel_metadata.dialects.canonical import read
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.live.values import masked, read_status
+from otel_metadata.live.values import masked, masked_text_value, read_status
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.merge import Fields, Json, Version
 from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
@@ -144,23 +144,25 @@ def _span(
     }
     rows.remember(notes)
     fields, taken = read(cleaned, version)
+    said = masked({name: value for name, (value, _) in fields.items()}, rows.notes)
     plain = {name: value for name, value in cleaned.items() if name not in taken}
     project = parts["project"]
+    message = parts.get("status_message")
     status = parts.get("status_code", _STATUSES[0])
     if isinstance(status, int):
-        fields["span", "status", ""] = (status, version)
+        said["span", "status", ""] = status
         status = _STATUSES[2] if is_error_status(status) else _STATUSES[1]
     span = StoredSpan(
         trace_id=cast("str", rows.trace_ids[row]),
         span_id=rows.span_ids[row],
         parent_id=parts.get("parent_id"),
         trace_state="",
-        name=parts["name"],
+        name=masked_text_value("name", parts["name"]),
         kind=parts.get("kind", _KINDS[0]),
         start_ns=parts["start_time"],
         end_ns=parts["end_time"],
         status_code=status,
-        status_message=parts.get("status_message"),
+        status_message=masked_text_value("status_message", message) if message else message,
         attributes=_masked_attributes(plain, rows.notes),
         events=(),
         links=(),
@@ -168,7 +170,6 @@ def _span(
         scope_name=parts.get("scope_name", ""),
         scope_version=parts.get("scope_version"),
     )
-    said = masked({name: value for name, (value, _) in fields.items()}, rows.notes)
     return span, {name: (value, version) for name, value in said.items()}
 
 

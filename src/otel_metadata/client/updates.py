@@ -389,15 +389,13 @@ _RAISED: Final = Retry(DeliveryError("connection_failure", "the patch exporter r
 
 def _masked(rows: Rows) -> Rows:
     """Return *rows* without credentials and through the mask of this process, as every other update."""
-    if settings.in_force.masks_credentials:
+    if settings.in_force.mask is None:
         columns = [(name, _without_credentials(name, cells)) for name, cells in rows.columns]
         documents = {
             row: {name: without_credentials_in(name, value) for name, value in values.items()}
             for row, values in rows.documents.items()
         }
-        rows = replace(rows, columns=columns, documents=documents)
-    if settings.in_force.mask is None:
-        return rows
+        return replace(rows, columns=columns, documents=documents)
     documents = {row: masked(rows.values(row), rows.notes) for row in rows.good()}
     del rows.notes[MAX_NOTES:]
     return replace(rows, columns=[], documents=documents)

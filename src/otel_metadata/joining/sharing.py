@@ -352,7 +352,8 @@ class SharedPlace:
         with LOCK:
             left, self._handed = list(self._handed.values()), {}
         if left and self.exporter is not None:  # their ends came while the outbox closed
-            self.exporter.export(left)
+            outbox = self.outbox
+            self.exporter.export(left if outbox is None else [outbox.without_credentials(span) for span in left])
         own = self._destination.span_exporter
         if own is not None and not any(wraps(found.exporter, own) for found in self._found):
             own.shutdown()

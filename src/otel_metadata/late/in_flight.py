@@ -1,61 +1,64 @@
-"""An ended span with fields laid over it, as its exporter gets it.
+"""An ended span as its exporter gets it: without credentials, and with fields laid over it.
 
-A read-only proxy: attributes, name and status are replaced, everything else is the ended span's own, its `dropped_*`
-counts included (OpenTelemetry's plain constructor forgets them). Public API only.
+Read-only proxies: some parts are replaced, everything else is the ended span's own, its `dropped_*` counts included
+(OpenTelemetry's plain constructor forgets them). Public API only.
 """
 
 from __future__ import annotations
 
+from operator import is_
 from typing import TYPE_CHECKING, Final, final
 
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Link, Status, StatusCode
 
+from otel_metadata.model.credentials import MASKED, attributes_with_secrets
 from otel_metadata.model.encoding import is_error_status
-from otel_metadata.model.masking import MASKED
 from otel_metadata.model.merge import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
+
+    from opentelemetry.util.types import Attributes
 
     from otel_metadata.model.encoding import Encoded
     from otel_metadata.seams import Dialect
 
-__all__ = ["MergedSpan", "merged", "settled_fields"]
+__all__ = ["MergedSpan", "merged", "settled_fields", "span_without_credentials"]
 
 _STATUS: Final = ("span", "status", "")
 _STATUS_MESSAGE: Final = ("span", "status_message", "")
 
-MASKED_ATTRIBUTES: Final = frozenset({"gen_ai.headers"})
-"""Attributes in which instrumentors were seen to copy credentials (OpenLLMetry: the request's extra headers)."""
 
+class _Proxy(ReadableSpan):
+    """An ended span with some parts replaced."""
 
-@final
-class MergedSpan(ReadableSpan):
-    """An ended span as it leaves.
-
-    Attributes:
-        fields: The exact versioned fields, for an exporter that keeps them as they are (a store).
-    """
-
-    def __init__(self, span: ReadableSpan, encoded: Encoded, fields: Fields, masked: Mapping[str, str]) -> None:
-        """Lay *encoded*, and over it *masked* attributes, over *span*."""
+    def __init__(
+        self,
+        span: ReadableSpan,
+        attributes: Attributes,
+        *,
+        name: str | None = None,
+        status: Status | None = None,
+        events: Sequence[Event] | None = None,
+        links: Sequence[Link] | None = None,
+    ) -> None:
+        """Replace the attributes, and what else is given."""
         super().__init__(
-            name=encoded.name or span.name,
+            name=name or span.name,
             context=span.context,
             parent=span.parent,
             resource=span.resource,
-            attributes={**encoded.attributes, **masked},
-            events=span.events,
-            links=span.links,
+            attributes=attributes,
+            events=span.events if events is None else events,
+            links=span.links if links is None else links,
             kind=span.kind,
-            status=_status(encoded) or span.status,
+            status=status or span.status,
             start_time=span.start_time,
             end_time=span.end_time,
             instrumentation_scope=span.instrumentation_scope,
         )
         self._ended = span
-        self.fields = fields
 
     @property
     def dropped_attributes(self) -> int:
@@ -73,19 +76,66 @@ class MergedSpan(ReadableSpan):
         return self._ended.dropped_links
 
 
-def merged(span: ReadableSpan, fields: Fields, dialect: Dialect, *, is_local_root: bool) -> tuple[ReadableSpan, Fields]:
-    """Return the span as it leaves, and the fields that could not be said on it.
+@final
+class MergedSpan(_Proxy):
+    """An ended span with fields laid over it.
 
-    A span without fields leaves as it is, but for attributes that hold credentials.
+    Attributes:
+        fields: The exact versioned fields, for an exporter that keeps them as they are (a store).
     """
-    attributes = span.attributes or {}
-    leaks = [name for name in MASKED_ATTRIBUTES if name in attributes]
-    if not fields and not leaks:
+
+    def __init__(self, span: ReadableSpan, encoded: Encoded, fields: Fields) -> None:
+        """Lay *encoded* over *span*."""
+        super().__init__(span, encoded.attributes, name=encoded.name, status=_status(encoded))
+        self.fields = fields
+
+
+def span_without_credentials(span: ReadableSpan, *, masks_credentials: bool) -> ReadableSpan:
+    """Return an ended span whose attributes, events and links hold no credentials; itself when they hold none.
+
+    Instrumentors copy headers and connection strings into attributes. What was set through this library was masked when
+    it was set; here it is what others have set.
+
+    Args:
+        span: Not changed.
+        masks_credentials: False for the attributes alone that are always masked.
+    """
+    own, events, links = span.attributes, span.events, span.links
+    attributes = _without_credentials(own, masks_credentials)
+    kept_events = [_event(event, masks_credentials) for event in events] if events else events
+    kept_links = [_link(link, masks_credentials) for link in links] if links else links
+    if attributes is own and all(map(is_, kept_events, events)) and all(map(is_, kept_links, links)):
+        return span
+    return _Proxy(span, attributes, events=kept_events, links=kept_links)
+
+
+def _event(event: Event, masks_credentials: bool) -> Event:
+    own = event.attributes
+    attributes = _without_credentials(own, masks_credentials)
+    return event if attributes is own else Event(event.name, attributes, event.timestamp)
+
+
+def _link(link: Link, masks_credentials: bool) -> Link:
+    own = link.attributes
+    attributes = _without_credentials(own, masks_credentials)
+    return link if attributes is own else Link(link.context, attributes)
+
+
+def _without_credentials(attributes: Attributes, masks_credentials: bool) -> Attributes:
+    if not attributes:
+        return attributes
+    found = attributes_with_secrets(attributes, by_name=masks_credentials)
+    return {**attributes, **dict.fromkeys(found, MASKED)} if found else attributes
+
+
+def merged(span: ReadableSpan, fields: Fields, dialect: Dialect, *, is_local_root: bool) -> tuple[ReadableSpan, Fields]:
+    """Return the span as it leaves, and the fields that could not be said on it; without fields it is the span."""
+    if not fields:
         return span, {}
     encoded = dialect.encode(span, fields, is_local_root=is_local_root)
     # A remainder is part of the fields: what a foreign dialect may have made of them is not.
     remainder = {name: fields[name] for name in encoded.remainder}
-    return MergedSpan(span, encoded, fields, dict.fromkeys(leaks, MASKED)), remainder
+    return MergedSpan(span, encoded, fields), remainder
 
 
 def settled_fields(span: ReadableSpan, fields: Fields) -> Fields:

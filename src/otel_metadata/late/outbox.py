@@ -52,6 +52,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from otel_metadata.late.flush import Flushes, FlushTicket
 from otel_metadata.late.frames import PlainUpdate, SpooledSpan, SpooledUpdate
+from otel_metadata.late.in_flight import span_without_credentials
 from otel_metadata.late.lane import NoLane
 from otel_metadata.late.patches import PatchQueue, Pending, unsettled
 from otel_metadata.late.queued import EndedSpan, QueuedSpan
@@ -201,6 +202,7 @@ class Outbox:
         lock: AbstractContextManager[object],
         chance: Callable[[], float],
         lane: Lane | None = None,
+        masks_credentials: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start empty.
 
@@ -211,8 +213,10 @@ class Outbox:
             lock: The process's one re-entrant lock.
             chance: Uniform in [0, 1), for the jitter of the back-off.
             lane: The destination's part of the spool; None for memory only.
+            masks_credentials: Whether attributes of spans that name a secret are masked; asked for each span.
         """
         self.destination = destination
+        self._masks_credentials = masks_credentials
         self.settings = settings
         self.lane = lane if lane is not None else NoLane(destination.name)
         self._clock = clock
@@ -456,7 +460,12 @@ class Outbox:
     def _put_held(self, item: QueuedSpan) -> None:
         """Let the spool have a span that is held: before its first update, which would be of no use without it."""
         if self._holds_on_disk and item.row is None and not item.is_elsewhere:
-            item.row = self.lane.put(item.entry(self.destination.name, self._clock.wall_ns()))
+            span = self.without_credentials(item.span)
+            item.row = self.lane.put(item.entry(span, self.destination.name, self._clock.wall_ns()))
+
+    def without_credentials(self, span: ReadableSpan) -> ReadableSpan:
+        """Return an ended span as it may leave the process."""
+        return span_without_credentials(span, masks_credentials=self._masks_credentials())
 
     def _entry(self, target: SpanRef, fields: Fields, updates: int, window_ns: tuple[int, int] | None) -> SpooledUpdate:
         return SpooledUpdate(0, self.destination.name, target, fields, updates, self._clock.wall_ns(), window_ns)

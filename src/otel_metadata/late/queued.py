@@ -131,18 +131,19 @@ class QueuedSpan:
         item.row = row
         return item
 
-    def entry(self, destination: str, wall_ns: int) -> SpooledSpan:
+    def entry(self, span: ReadableSpan, destination: str, wall_ns: int) -> SpooledSpan:
         """Return what the spool is to have of the span itself; what was joined has rows of its own.
 
         Args:
+            span: Its span, without credentials.
             destination: Whose it is.
             wall_ns: Now, for a span that does not say when it ended.
         """
-        accepted_ns = self.span.end_time or wall_ns
+        accepted_ns = span.end_time or wall_ns
         return SpooledSpan(
             0,
             destination,
-            self.span,
+            span,
             self.live_fields(),
             self.updates,
             self.is_local_root,

@@ -351,13 +351,14 @@ class Worker:
         remainders: list[Fields] = []
         for item in batch.items:
             fields = settled_fields(item.span, item.all_fields())
+            ended = self.outbox.without_credentials(item.span)
             try:
-                span, remainder = merged(item.span, fields, destination.spelling, is_local_root=item.is_local_root)
-            except Exception as error:  # noqa: BLE001 # a dialect may be somebody else's; its span leaves as it is
+                span, remainder = merged(ended, fields, destination.spelling, is_local_root=item.is_local_root)
+            except Exception as error:  # noqa: BLE001 # a dialect may be somebody else's; its span leaves as it ended
                 REPORTER.tell(
                     f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}"
                 )
-                span, remainder = item.span, item.all_fields()
+                span, remainder = ended, item.all_fields()
             if item.is_elsewhere:
                 # The span leaves by other means, with what was set on it live; what came after its end is not on it.
                 end_ns = item.span.end_time or 0

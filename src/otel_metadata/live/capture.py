@@ -15,6 +15,7 @@ import orjson
 
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import settings
+from otel_metadata.live.values import loggable
 from otel_metadata.model.credentials import is_credential
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.snapshot import Snapshot, snapshot
@@ -151,7 +152,8 @@ def _tell(kind: str, notes: list[str]) -> None:
     if note is not None:
         REPORTER.tell(
             f"captured_{kind}",
-            f"A captured {kind} was too much: {note}. What is missing is marked; capture less with process_{kind}=.",
+            f"A captured {kind} was too much: {loggable(note)}. "
+            f"What is missing is marked; capture less with process_{kind}=.",
         )
 
 

@@ -27,7 +27,7 @@ from otel_metadata.live.capture import Arguments, PartialOutput, output_value
 from otel_metadata.live.context import detach
 from otel_metadata.live.routing import set_captured
 from otel_metadata.live.spans import end_at_least, is_kept, record_end, set_values, span_kind_attributes
-from otel_metadata.live.values import Values, span_values
+from otel_metadata.live.values import Values, masked_text_value, span_values
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.model.snapshot import Snapshot
 from otel_metadata.model.unset import UNSET, UnsetType
@@ -416,7 +416,8 @@ class _Call:
         options = self._options
         try:
             tracer = options.tracer or settings.in_force.tracer
-            span = tracer.start_span(self._name, context, kind=options.kind, attributes=options.attributes)
+            name = self._name if settings.in_force.mask is None else masked_text_value("name", self._name)
+            span = tracer.start_span(name, context, kind=options.kind, attributes=options.attributes)
             if options.values:
                 set_values(span, options.values)
         except RecursionError:

@@ -25,7 +25,7 @@ from otel_metadata.dialects.canonical import (
 )
 from otel_metadata.live import settings
 from otel_metadata.live.registry import INPUT, LOCK, MAX_LOG, MAX_SHOWN, OUTPUT, REGISTRY, LiveSpan, Router
-from otel_metadata.live.values import KNOWN_METADATA_KEYS, masked, masked_value
+from otel_metadata.live.values import KNOWN_METADATA_KEYS, loggable, masked, masked_value
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
 from otel_metadata.model.snapshot import Snapshot, encoded, value_of
@@ -143,7 +143,7 @@ def route(
     """
     if not values:
         if notes:
-            REPORTER.tell("empty", f"An update sets nothing: {notes[0]}.")
+            REPORTER.tell("empty", f"An update sets nothing: {loggable(notes[0])}.")
         return Receipt.refused("empty", tuple(notes))
     values = masked(values, notes)
     if not is_sampled:

@@ -21,7 +21,7 @@ from otel_metadata.live import current, routing, settings
 from otel_metadata.live.context import detach
 from otel_metadata.live.misuse import requires_nothing, said, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
-from otel_metadata.live.values import StatusLike, Values, masked, span_values
+from otel_metadata.live.values import StatusLike, Values, masked, masked_text_value, span_values
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
@@ -269,12 +269,13 @@ class SpanHandle:
             # Plain attributes are there from the start, for samplers and other processors.
             attributes: dict[str, AttributeValue] = dict(self._attributes)
             values: Values = {}
-            for name, value in masked(self._values, []).items():
-                if name[1] == "attribute" and is_native(value):
-                    attributes[name[2]] = value
+            for field, value in masked(self._values, []).items():
+                if field[1] == "attribute" and is_native(value):
+                    attributes[field[2]] = value
                 else:
-                    values[name] = value
-            span = self._span = tracer.start_span(self._name, kind=self._kind, attributes=attributes or None)
+                    values[field] = value
+            name = masked_text_value("name", self._name)
+            span = self._span = tracer.start_span(name, kind=self._kind, attributes=attributes or None)
             self.ref = SpanRef.from_span_context(span.get_span_context())
             self._token = otel_context.attach(set_span_in_context(span))
             if values and is_kept(span):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
@@ -18,9 +19,15 @@ from opentelemetry.trace import Status, StatusCode
 from otel_metadata.dialects.canonical import is_field, read
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import settings
-from otel_metadata.model.credentials import is_credential, without_credentials, without_credentials_under
+from otel_metadata.model.credentials import (
+    HEADERS,
+    MASKED,
+    is_credential,
+    without_credentials,
+    without_credentials_under,
+)
 from otel_metadata.model.evaluation import Annotation, Evaluation, Source, annotation_key
-from otel_metadata.model.masking import MASK_FAILED
+from otel_metadata.model.masking import KEY_PATH, MASK_FAILED, Masking, parts_of_a_field, with_keys
 from otel_metadata.model.merge import FieldName, Json, Kind, Level, json_text
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, clean, clean_key, is_clean_scalar
@@ -31,7 +38,9 @@ __all__ = [
     "Values",
     "annotation_values",
     "evaluation_values",
+    "loggable",
     "masked",
+    "masked_text_value",
     "masked_value",
     "read_status",
     "span_values",
@@ -162,38 +171,115 @@ def annotation_values(
 
 def masked(values: Values, notes: list[str]) -> Values:
     """Return *values* as they may be set: without credentials, and through the mask in force, where there is one."""
-    if settings.in_force.masks_credentials:
-        values = {name: without_credentials_in(name, value) for name, value in values.items()}
+    values = {name: without_credentials_in(name, value) for name, value in values.items()}
     if settings.in_force.mask is None:
         return values
     kept: Values = {}
-    for (level, kind, key), value in values.items():
-        if kind == "tag":
-            tag = masked_value("tag", key, notes)
-            kept[level, "tag", tag if isinstance(tag, str) and tag else MASK_FAILED] = True
-        elif kind == "annotation" and isinstance(value, dict):
-            kept[level, kind, key] = masked_value(f"annotation.{value.get('name')}", value, notes)
-        else:
-            kept[level, kind, key] = masked_value(f"{kind}.{key}" if key else kind, value, notes)
+    for name, value in values.items():
+        field, said = _masked_field(name, value, notes)
+        if field in kept and field[1] != "tag":
+            notes.append(_same_keys(f"{field[1]}.{field[2]}"))
+        kept[field] = said
     return kept
 
 
+def _masked_field(name: FieldName, value: Json, notes: list[str]) -> tuple[FieldName, Json]:
+    level, kind, key = name
+    if kind == "tag":
+        tag = masked_value("tag", key, notes)
+        return (level, "tag", tag if isinstance(tag, str) and tag else MASK_FAILED), True
+    if not key:
+        return name, masked_value(kind, value, notes)
+    if kind == "annotation":
+        given = Annotation.from_json(value)
+        shown = _masked_key(given.name, notes)
+        value = masked_value(f"annotation.{given.name}", value, notes, f"annotation.{shown}")
+        kept = Annotation.from_json(value)
+        if kept.name in ("", given.name):
+            kept = replace(kept, name=shown)
+        # The key says name and annotator again: as they are now.
+        key = annotation_key(kept.name, kept.annotator)
+        return (level, kind, key), {**value, "name": kept.name} if isinstance(value, dict) else value
+    shown = _masked_key(key, notes)
+    return (level, kind, shown), masked_value(f"{kind}.{key}", value, notes, f"{kind}.{shown}")
+
+
 def without_credentials_in(name: FieldName, value: Json) -> Json:
-    """Return the value of a field without credentials: see `model.credentials`."""
+    """Return the value of a field without credentials, as far as they are masked: see `model.credentials`."""
+    if not settings.in_force.masks_credentials:
+        return MASKED if name[1] == "attribute" and name[2] in HEADERS and value else value
     return without_credentials_under(name[2], value) if name[1] in _KEYED else without_credentials(value)
 
 
-def masked_value(path: str, value: Json, notes: list[str]) -> Json:
-    """Return one value through the mask in force; replaced when the mask fails."""
+def masked_value(path: str, value: Json, notes: list[str], shown: str | None = None) -> Json:
+    """Return one value through the mask in force, its keys too; replaced when the mask fails.
+
+    Args:
+        path: For the mask.
+        value: JSON.
+        notes: What was changed is noted there.
+        shown: The path as notes may have it, where a key in it was masked.
+    """
     mask = settings.in_force.mask
     if mask is None:
         return value
+    shown = path if shown is None else shown
     try:
-        return clean(mask(path, value), notes, path, CAPTURE_LIMITS)
+        # `Masking` would look at the keys as well, but cannot note which have become the same.
+        answer = clean((mask.values if type(mask) is Masking else mask)(path, value), notes, shown, CAPTURE_LIMITS)
     except BaseException as error:  # noqa: BLE001 # the mask is the application's; what it could not judge must not leave
         pass_on(error)
-        notes.append(f"{path[:256]}: the mask failed; the value was replaced")
+        notes.append(f"{shown[:256]}: the mask failed; the value was replaced")
         return MASK_FAILED
+    if not isinstance(answer, dict | list):
+        return answer
+    known: dict[str, str] = {}  # the keys of a table are few
+
+    def ask(key: str) -> str:
+        name = known.get(key)
+        if name is None:
+            name = known[key] = _masked_key(key, notes)
+        return name
+
+    return with_keys(
+        answer, ask, lambda key: notes.append(_same_keys(f"{shown}.{key}")), keeps_own=parts_of_a_field(path, answer)
+    )
+
+
+def masked_text_value(path: str, text: str) -> str:
+    """Return a text that has to stay one, as the name of a span that starts, through the mask in force."""
+    if settings.in_force.mask is None:
+        return text
+    kept = masked_value(path, text, [])
+    return kept if isinstance(kept, str) and kept else MASK_FAILED
+
+
+def loggable(note: str) -> str:
+    """Return a note as it may be logged: it names keys as they were given, and a mask may be there to hide them."""
+    if settings.in_force.mask is None:
+        return note
+    kind = re.split(r"[.:]", note, maxsplit=1)[0]
+    return f"{kind}: with a mask in force the log does not say where"
+
+
+def _masked_key(key: str, notes: list[str]) -> str:
+    """Return a key through the mask in force; replaced when the mask fails, or answers with no text."""
+    mask = settings.in_force.mask
+    if mask is None:
+        return key
+    try:
+        answer = mask(KEY_PATH, key)
+        name = clean_key(answer, notes, KEY_PATH) if isinstance(answer, str) and answer else MASK_FAILED
+    except BaseException as error:  # noqa: BLE001 # as in `masked_value`
+        pass_on(error)
+        name = MASK_FAILED
+    if name == MASK_FAILED != key:
+        notes.append("key: the mask failed; a key was replaced")
+    return name
+
+
+def _same_keys(shown: str) -> str:
+    return f"{shown[:256]}: the mask made two keys the same; the later one was kept"
 
 
 def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, object], notes: list[str]) -> None:

@@ -8,14 +8,30 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from otel_metadata.model.merge import Json
 
-__all__ = ["MASKED", "folded", "is_credential", "masked_text", "without_credentials", "without_credentials_under"]
+__all__ = [
+    "HEADERS",
+    "MASKED",
+    "attributes_with_secrets",
+    "folded",
+    "is_credential",
+    "masked_text",
+    "without_credentials",
+    "without_credentials_under",
+]
 
 MASKED: Final = "<masked>"
 """What stands for a value that was replaced."""
+
+HEADERS: Final = frozenset({"gen_ai.headers", "llm.headers"})
+"""Attributes into which OpenLLMetry copies all extra headers of a request; the second is their former name."""
+
+# As instrumentations and scrubbing processors write it.
+_GONE: Final = re.compile(r"[\[<(]?(redacted|scrubbed|masked|filtered|removed|hidden)[\])>]?|\*+", re.IGNORECASE)
 
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 
@@ -89,11 +105,29 @@ def folded(key: str) -> str:
 def is_credential(key: str) -> bool:
     """Whether a key names a secret."""
     word = folded(key).rstrip("0123456789")
-    return word.endswith(_ENDINGS) or word in _WORDS or key in _EXACT or _is_token(word)
+    return word.endswith(_ENDINGS) or word in _WORDS or key in _EXACT or key in HEADERS or _is_token(word)
 
 
 def _is_token(word: str) -> bool:
     return word.endswith("token") and word not in _NO_SECRET_TOKENS
+
+
+def attributes_with_secrets(attributes: Mapping[str, Any], *, by_name: bool) -> list[str]:
+    """Return the names of the attributes whose values are secrets.
+
+    Args:
+        attributes: Of a span, an event or a link; set by anybody.
+        by_name: Whether each name is looked at; False for `HEADERS` alone.
+    """
+    tells = is_credential if by_name else HEADERS.__contains__
+    return [
+        name for name in attributes if tells(name) and _is_secret(name, held := attributes[name]) and not _is_gone(held)
+    ]
+
+
+def _is_gone(value: object) -> bool:
+    """Whether somebody has replaced a secret before."""
+    return isinstance(value, str) and _GONE.fullmatch(value) is not None
 
 
 def masked_text(text: str) -> str:

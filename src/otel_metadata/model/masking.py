@@ -13,13 +13,52 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.credentials import MASKED, folded
 from otel_metadata.model.merge import Json
 
-__all__ = ["MASKED", "MASK_FAILED", "Mask", "Masking"]
+__all__ = ["KEY_PATH", "MASKED", "MASK_FAILED", "Mask", "Masking", "parts_of_a_field", "with_keys"]
 
 Mask: TypeAlias = Callable[[str, Json], Json]
 """(path, value) → what to keep of it. The path is the kind and key of the field: `"metadata.email"`, `"input"`,
-`"tag"`, `"evaluation.Correctness"`; the value is JSON and may be nested."""
+`"tag"`, `"evaluation.Correctness"`; the value is JSON and may be nested.
+
+It is asked about keys as well, nested ones and names of evaluations and annotations among them: the path is `"key"`
+then, and the value is the key. Of an answer that is no text, the key is replaced."""
+
+KEY_PATH: Final = "key"
+"""The path of a key."""
 
 MASK_FAILED: Final = "<masked: the mask failed>"
+
+# Kinds of fields whose value is an object of ours: its own keys name its parts.
+_WITH_PARTS: Final = ("evaluation", "annotation")
+
+
+def parts_of_a_field(path: str, value: Json) -> bool:
+    """Whether the keys of *value* are not the application's, but name the parts of an evaluation or annotation."""
+    return isinstance(value, dict) and path.partition(".")[0] in _WITH_PARTS
+
+
+def with_keys(
+    value: Json, ask: Callable[[str], str], tell: Callable[[str], object], *, keeps_own: bool = False
+) -> Json:
+    """Return *value* with each key, at every depth, as *ask* answers.
+
+    Args:
+        value: JSON.
+        ask: Key in, key out.
+        tell: Called with a key that two keys of one object have become; the later one is kept.
+        keeps_own: Whether the keys of *value* itself stay as they are.
+    """
+    if isinstance(value, list):
+        return [with_keys(item, ask, tell) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept: dict[str, Json] = {}
+    for key, item in value.items():
+        name = key if keeps_own else ask(key)
+        if name in kept:
+            tell(name)
+            del kept[name]  # the later one also takes its place in the order
+        kept[name] = with_keys(item, ask, tell)
+    return kept
 
 
 @final
@@ -27,8 +66,8 @@ class Masking:
     """Rules by key and by pattern, as one `Mask`.
 
     Keys are compared at every depth without case and separators, so that `api_key` is also `API-Key` and `apiKey`;
-    patterns are searched in every text and only what they match is replaced. Credentials are masked besides, by
-    default: these rules come on top.
+    patterns are searched in every text and every key, and only what they match is replaced. Of two keys that become the
+    same, the later one is kept. Credentials are masked besides, by default: these rules come on top.
 
     Example:
         >>> mask = Masking(keys=["api_key"], patterns=[r"sk-[a-z0-9]+"])
@@ -53,15 +92,25 @@ class Masking:
 
     def __call__(self, path: str, value: Json) -> Json:
         """Return *value* with what the rules name replaced by `MASKED`."""
+        masked = self.values(path, value)
+        if not self._patterns:
+            return masked
+        return with_keys(masked, self._text, lambda _: None, keeps_own=parts_of_a_field(path, masked))
+
+    def values(self, path: str, value: Json) -> Json:
+        """Return *value* with its values masked, and its keys as they are."""
         if folded(path.partition(".")[2]) in self._keys:
             return MASKED
         return self._masked(value)
 
+    def _text(self, text: str) -> str:
+        for pattern in self._patterns:
+            text = pattern.sub(MASKED, text)
+        return text
+
     def _masked(self, value: Json) -> Json:
         if isinstance(value, str):
-            for pattern in self._patterns:
-                value = pattern.sub(MASKED, value)
-            return value
+            return self._text(value)
         if isinstance(value, list):
             return [self._masked(item) for item in value]
         if isinstance(value, dict):
