@@ -34,7 +34,7 @@ from otel_metadata.late.destination import Destination
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.live import routing, settings
-from otel_metadata.live.registry import LOCK, is_locked_here
+from otel_metadata.live.registry import LOCK, REGISTRY, is_locked_here
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.update_outcome import DestinationOutcome, UpdateOutcome
 from otel_metadata.reporting import REPORTER, after_fork_in_child
@@ -458,7 +458,7 @@ def stats() -> PipelineStats:
         # Each processor counts every refusal of the process since it was added.
         for reason, count in found.refused.items():
             refused[reason] = max(count, refused.get(reason, 0))
-    return PipelineStats(destinations, refused, REPORTER.internal_errors)
+    return PipelineStats(destinations, refused, REPORTER.internal_errors, REGISTRY.bytes)
 
 
 def outcome(receipt: object) -> UpdateOutcome:

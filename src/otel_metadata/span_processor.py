@@ -158,7 +158,7 @@ class MetadataSpanProcessor(SpanProcessor):
             if bound is None:
                 return
             if bound.values and entry is not None:
-                routing.set_on_start(entry, span, masked(bound.values, []))
+                routing.set_on_start(entry, span, masked(bound.values, []), are_shared=True)
             if bound.captures:
                 self._show(span, entry, bound.captures)
         except RecursionError:
@@ -311,6 +311,11 @@ class MetadataSpanProcessor(SpanProcessor):
         for outbox in self.outboxes:
             outbox.lose_live(entry.key, entry.fields or _NO_FIELDS, entry.updates)
 
+    def overflowed(self) -> None:
+        """Count an update for which live spans have no room."""
+        for outbox in self.outboxes:
+            outbox.refuse_live()
+
     # --- for operators ----------------------------------------------------------------------------------------------
 
     def outcome(self, receipt: Receipt) -> dict[str, DestinationOutcome]:
@@ -347,6 +352,7 @@ class MetadataSpanProcessor(SpanProcessor):
             },
             refused=self._refused.copy(),
             internal_errors=REPORTER.internal_errors,
+            live_bytes=REGISTRY.bytes,
         )
 
     def __repr__(self) -> str:

@@ -866,6 +866,12 @@ class Outbox:
             kept += item.joined_updates - item.unspooled
         return kept
 
+    def refuse_live(self) -> None:
+        """Count an update for which live spans have no room."""
+        with self._lock:
+            self._counters.accepted += 1
+            self._lost("buffer_full", 1)
+
     def lose_live(self, key: SpanKey, fields: Fields, updates: int) -> None:
         """Count the live updates of a span that will never end here."""
         with self._lock:
@@ -1099,7 +1105,7 @@ class Outbox:
 
     def _put(self, ended: EndedSpan, *, weigh: bool) -> bool:
         """Place a span that has ended; return whether its updates are lost."""
-        ended.is_open = False
+        ended.close()
         if ended.ended is None or self._is_closed:
             self._patches.settled.gone(ended.key, ended.fields or _NO_FIELDS, "target_not_exported")
             return True

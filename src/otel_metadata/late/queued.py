@@ -30,7 +30,6 @@ class EndedSpan(Protocol):
     """A span that has ended, as the live side hands it over: see `live.registry.LiveSpan`."""
 
     key: SpanKey
-    is_open: bool
     fields: dict[FieldName, Field] | None
     captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None
     updates: int
@@ -40,6 +39,10 @@ class EndedSpan(Protocol):
     @property
     def is_local_root(self) -> bool:
         """Whether it has no parent that a processor of ours has seen in this process."""
+        ...
+
+    def close(self) -> None:
+        """Take no more fields."""
         ...
 
 

@@ -87,11 +87,13 @@ class PipelineStats:
         destinations: By name.
         refused: Updates that were not accepted, by reason.
         internal_errors: Failures of our own code in this process; each was logged.
+        live_bytes: Estimated size of what was set on spans of this process that have not ended.
     """
 
     destinations: Mapping[str, DestinationStats] = field(default_factory=dict[str, DestinationStats])
     refused: Mapping[str, int] = field(default_factory=dict[str, int])
     internal_errors: int = 0
+    live_bytes: int = 0
 
     @property
     def is_balanced(self) -> bool:

@@ -16,6 +16,11 @@ or closed: then every outbox that is asked admits the span first, and the update
 never in both. The SDK freezes a span's attributes a moment before its processors hear of the end; an update in
 that moment is in the sidecar in time, and leaves with the span.
 
+The bound. `LiveRegistry.bytes` is what the sidecars of open spans take, with the attributes that show them, as
+`model.weight` has it. An update that would take it beyond `LiveSettings.max_bytes` is lost (`buffer_full`), so the
+oldest values stay; one that replaces a value counts for the difference. A span gives its bytes back when it is closed:
+its outboxes count them from then on. A forked child begins at 0.
+
 `LOCK` is re-entrant, because a finalizer (an abandoned generator) or a signal handler may end a span while its thread
 holds the lock. Therefore nothing here iterates over a map that another entry may change, and state is consistent
 between any two statements.
@@ -35,7 +40,10 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from opentelemetry import trace
 
+from otel_metadata.dialects.canonical import is_native
+from otel_metadata.model.merge import json_text
 from otel_metadata.model.recent import RecentMap
+from otel_metadata.model.weight import FIELD_BYTES, weigh_value
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -51,17 +59,22 @@ if TYPE_CHECKING:
     from otel_metadata.model.unset import UnsetType
 
 __all__ = [
+    "ATTRIBUTE_BYTES",
     "INPUT",
     "LOCK",
+    "LOGGED_BYTES",
+    "LOGGED_KEY_BYTES",
     "MAX_LOG",
     "MAX_SHOWN",
     "OUTPUT",
     "REGISTRY",
+    "SIDECAR_BYTES",
     "Inbox",
     "LiveRegistry",
     "LiveSpan",
     "Router",
     "is_locked_here",
+    "weigh_shown",
 ]
 
 LOCK: threading.RLock = threading.RLock()
@@ -91,7 +104,36 @@ MAX_LOG: Final = 32
 # An attribute that lists something is set whole each time, so that a list without end makes every update dearer.
 MAX_SHOWN: Final = 128
 
+SIDECAR_BYTES: Final = 400
+"""What a span takes on which anything was set, beside its fields; measured with `tracemalloc`."""
+
+ATTRIBUTE_BYTES: Final = 100
+"""What the attribute takes that shows a field on the span, beside its text."""
+
+LOGGED_BYTES: Final = 350
+"""What an entry of the log takes."""
+
+LOGGED_KEY_BYTES: Final = 60
+"""What each key of it takes, without a text, and its attribute."""
+
 _NO_IDS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def weigh_shown(name: FieldName, value: Json) -> int:
+    """Return the bytes of a field of a live span: the value, and the text that shows it on the span."""
+    size = FIELD_BYTES + ATTRIBUTE_BYTES + len(name[2]) + weigh_value(value)
+    if is_native(value):
+        size += 8 * len(value) if type(value) is list else 0
+    elif type(value) is dict or type(value) is list:
+        # Encoded once, the texts in it keep their UTF-8 form.
+        text = json_text(value)
+        size += sys.getsizeof(text) + (0 if text.isascii() else len(text.encode()))
+    return size
+
+
+def _weigh_logged(metadata: dict[str, Json]) -> int:
+    texts = [value for value in metadata.values() if type(value) is str]
+    return LOGGED_BYTES + LOGGED_KEY_BYTES * len(metadata) + sum(map(len, texts))
 
 
 class Inbox(Protocol):
@@ -145,6 +187,10 @@ class Router(Protocol):
         """Count the updates of a span that was collected without being ended."""
         ...
 
+    def overflowed(self) -> None:
+        """Count an update for which live spans have no room."""
+        ...
+
 
 @final
 class LiveSpan(weakref.ref["Span"]):
@@ -159,6 +205,7 @@ class LiveSpan(weakref.ref["Span"]):
         names: The names of the destinations that get it.
         outboxes: Theirs.
         is_open: Whether the sidecar still takes fields; closed under `LOCK`.
+        size: What `LiveRegistry.bytes` counts for it; 0 once it is closed.
         fields: The sidecar; None before the first field. Read under `LOCK`.
         log: Frequent updates that are not in `fields` yet: a version, and metadata by plain keys; at most MAX_LOG.
         captured: Captured input and output, `UNSET` for what was not: fields of the span as of its end. They are not in
@@ -179,6 +226,7 @@ class LiveSpan(weakref.ref["Span"]):
     outboxes: tuple[Inbox, ...]
     log: list[tuple[Version, dict[str, Json]]]
     is_open: bool = True
+    size: int = 0
     captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None = None
     updates: int = 0
     ended: ReadableSpan | None = None
@@ -197,23 +245,43 @@ class LiveSpan(weakref.ref["Span"]):
             fields = self._fields
             if fields is None:
                 fields = self._fields = {}
+            is_weighed = self.is_open
             # One at a time, and only where the version is higher: an update made by a signal handler may come between.
             # Merged first and taken out after, for the handler may raise.
             while log:
                 first = log[0]
                 version, metadata = first
+                growth = -_weigh_logged(metadata) if is_weighed else 0
                 for key, value in metadata.items():
                     name: FieldName = ("span", "metadata", key)
                     held = fields.get(name)
                     if held is None or held[1] < version:
+                        if is_weighed:
+                            growth += weigh_shown(name, value) - (weigh_shown(name, held[0]) if held is not None else 0)
                         fields[name] = (value, version)
                 if log and log[0] is first:
+                    self.grow(growth)
                     del log[0]
         return self._fields
 
     @fields.setter
     def fields(self, fields: dict[FieldName, Field] | None) -> None:
         self._fields = fields
+
+    def grow(self, size: int) -> None:
+        """Count that the sidecar takes *size* bytes more, or less; the caller holds `LOCK`, or the span is closed."""
+        if self.is_open:
+            if size > 0 and not self.size:
+                size += SIDECAR_BYTES
+            size = size if size + self.size >= 0 else -self.size
+            self.size += size
+            REGISTRY.bytes += size
+
+    def close(self) -> None:
+        """Take no more fields, and give back what they were counted for; the caller holds `LOCK`."""
+        self.is_open = False
+        size, self.size = self.size, 0
+        REGISTRY.bytes -= size
 
     @property
     def said(self) -> dict[FieldName, Field] | None:
@@ -236,12 +304,19 @@ def _is_recording(context: Context | None) -> bool:
 
 @final
 class LiveRegistry:
-    """The live spans of the process, and the local root of each recent trace."""
+    """The live spans of the process, and the local root of each recent trace.
+
+    Attributes:
+        entries: The spans by key.
+        inherited: Those that a forked child has of its parent.
+        bytes: What the sidecars of open spans take. Changed under `LOCK`.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self.entries: dict[SpanKey, LiveSpan] = {}
         self.inherited: frozenset[SpanKey] = frozenset()
+        self.bytes = 0
         self._roots: RecentMap[int, SpanKey] = RecentMap(MAX_ROOTS)
 
     def begin(
@@ -322,7 +397,7 @@ class LiveRegistry:
                 entry.outboxes = tuple(outbox for other in entry.routers for outbox in other.outboxes)
                 entry.names = tuple(name for other in entry.routers for name in other.names)
                 if not entry.routers:
-                    entry.is_open = False
+                    entry.close()
                     self.entries.pop(entry.key, None)
             for entry in dropped:
                 router.abandoned(entry)
@@ -340,6 +415,9 @@ class LiveRegistry:
     def after_fork(self) -> None:
         """Leave the live spans to the parent: it ends them, and in the child they are spans of another process."""
         self.inherited = frozenset({*self.inherited, *self.entries})
+        self.bytes = 0
+        for entry in [*self.entries.values()]:
+            entry.size = 0
         self.entries = {}
 
     def _collected(self, weak: weakref.ref[Span]) -> None:
@@ -350,7 +428,7 @@ class LiveRegistry:
             return  # a daemon thread may have ended in the middle of its work, with the lock
         with LOCK:
             if weak.ended is None and self.entries.pop(weak.key, None) is weak:
-                weak.is_open = False
+                weak.close()
                 for router in weak.routers:
                     router.abandoned(weak)
 

@@ -24,7 +24,21 @@ from otel_metadata.dialects.canonical import (
     to_attributes,
 )
 from otel_metadata.live import settings
-from otel_metadata.live.registry import INPUT, LOCK, MAX_LOG, MAX_SHOWN, OUTPUT, REGISTRY, LiveSpan, Router
+from otel_metadata.live.registry import (
+    ATTRIBUTE_BYTES,
+    INPUT,
+    LOCK,
+    LOGGED_BYTES,
+    LOGGED_KEY_BYTES,
+    MAX_LOG,
+    MAX_SHOWN,
+    OUTPUT,
+    REGISTRY,
+    SIDECAR_BYTES,
+    LiveSpan,
+    Router,
+    weigh_shown,
+)
 from otel_metadata.live.values import KNOWN_METADATA_KEYS, loggable, masked, masked_value
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.receipt import Receipt, Refusal, Routed
@@ -32,6 +46,7 @@ from otel_metadata.model.snapshot import Snapshot, encoded, value_of
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import is_clean_scalar
+from otel_metadata.model.weight import FIELD_BYTES
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -73,6 +88,8 @@ MAX_PLAIN_KEYS: Final = 8
 
 MAX_PLAIN_CHARS: Final = 256
 """Length of a text in one."""
+
+_FULL: Final = Routed("dropped", "buffer_full")
 
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
@@ -206,13 +223,38 @@ def set_unseen(span: Span, values: Values) -> None:
         span.set_attributes(merged)
 
 
-def set_on_start(entry: LiveSpan, span: Span, values: Values) -> None:
-    """Set masked values that are the span's own from the start: context metadata, options. There is no receipt."""
+def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: bool = False) -> None:
+    """Set masked values that are the span's own from the start: context metadata, options. There is no receipt.
+
+    Args:
+        entry: The span.
+        span: The span itself.
+        values: What to set.
+        are_shared: Whether they are held elsewhere in any case, by a Context: then they take no room here.
+    """
+    size = (FIELD_BYTES + ATTRIBUTE_BYTES) * len(values) if are_shared else _weigh(values)
     with LOCK:
         if not entry.is_open:
             return
-        _merge(entry, values)
-    _show(span, entry, values)
+        growth = _growth(entry, values, size)
+        has_room = are_shared or REGISTRY.bytes + growth <= settings.in_force.max_bytes
+        if has_room:
+            _merge(entry, values)
+            entry.grow(growth)
+    if has_room:
+        _show(span, entry, values)
+    else:
+        REPORTER.tell("live_full", "Values of a span were dropped: live spans have no room for more.")
+
+
+def _weigh(values: Values) -> int:
+    return sum(weigh_shown(name, value) for name, value in values.items())
+
+
+def _growth(entry: LiveSpan, values: Values, size: int) -> int:
+    """Return by how much *values*, which weigh *size*, let the sidecar grow; the caller holds `LOCK`."""
+    held = entry.fields or {}
+    return size - sum(weigh_shown(name, held[name][0]) for name in values if name in held)
 
 
 def set_captured(span: Span, given: Snapshot | UnsetType, result: Snapshot | UnsetType) -> None:
@@ -258,13 +300,19 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         return None
     given = metadata.copy()
     attributes: dict[str, AttributeValue] = {}
+    size = LOGGED_BYTES
     for key, value in given.items():
         attribute = KNOWN_METADATA_KEYS.get(key) if type(key) is str else None
         if attribute is None or value is None or not (type(value) is bool or is_clean_scalar(value)):
             return None
-        if type(value) is str and "://" in value:
-            return None  # it may hold a password
+        if type(value) is str:
+            if "://" in value:
+                return None  # it may hold a password
+            size += len(value)
         attributes[attribute] = value
+    size += LOGGED_KEY_BYTES * len(given)
+    if not entry.size:
+        size += SIDECAR_BYTES
     used = entry.attribute_names
     if used is None:
         used = entry.attribute_names = set()
@@ -272,11 +320,13 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         return None  # the general way counts exactly, and leaves out what has no room
     used.update(attributes)
     with LOCK:
-        if not entry.is_open:
+        if not entry.is_open or REGISTRY.bytes + size > config.max_bytes:
             return None
         version = settings.VERSIONS.next()
         log = entry.log
         log.append((version, given))
+        entry.size += size
+        REGISTRY.bytes += size
         if len(log) > MAX_LOG:
             _ = entry.fields  # reading merges
         entry.updates += 1
@@ -358,14 +408,22 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
     span = entry()
     if span is None:
         return None
+    size = _weigh(values)
+    told = tuple(notes) if notes else ()
     with LOCK:
         if not entry.is_open:
             return None
+        growth = _growth(entry, values, size)
+        if REGISTRY.bytes + growth > max(settings.in_force.max_bytes, REGISTRY.bytes):
+            for router in entry.routers:
+                router.overflowed()
+            version = settings.VERSIONS.next()
+            return Receipt(version, dict.fromkeys(entry.names, _FULL), (entry.key, tuple(values)), told)
         version = _merge(entry, values)
+        entry.grow(growth)
         entry.updates += 1
         if ref is not None and ref.backend_ids:
             entry.backend_ids = {**entry.backend_ids, **ref.backend_ids}
-    told = tuple(notes) if notes else ()
     if span.is_recording():
         _show(span, entry, values)
     # One that has been frozen a moment ago, but was not handed to an outbox yet, takes it all the same: it is in the

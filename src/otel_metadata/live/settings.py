@@ -76,6 +76,7 @@ class LiveSettings:
         capture: Whether observed functions capture input and output unless they say otherwise; by default what
             `OTEL_PYTHON_METADATA_CAPTURE` says.
         max_attributes: Attribute names of ours on one live span; by default our share of OpenTelemetry's limit.
+        max_bytes: Estimated size of what is set on all live spans; an update beyond it is lost (`buffer_full`).
         tracer: Opens the spans of `observe` and `start_span`.
     """
 
@@ -83,6 +84,7 @@ class LiveSettings:
     masks_credentials: bool = field(default_factory=_masks_credentials)
     capture: bool = field(default_factory=_captures)
     max_attributes: int = field(default_factory=_max_attributes)
+    max_bytes: int = 64 * 1024 * 1024
     tracer: Tracer = field(default_factory=_global_tracer)
 
 
