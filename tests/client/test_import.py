@@ -7,6 +7,8 @@ import gzip
 import io
 import os
 import random
+import subprocess
+import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable
@@ -460,6 +462,56 @@ def holding(value: bytes, *parts: dict[str, Any]) -> bytes:
     return orjson.dumps(otlp(*parts)).replace(b"5.5", value)
 
 
+IDS = {"context.trace_id": TRACE_ID, "context.span_id": SPAN_ID}
+
+# In a process of its own: what a process had at most never becomes less.
+IMPORT_AND_MEASURE = """
+import resource, sys
+import pyarrow.compute, pyarrow.parquet
+from otel_metadata.client.imports import import_file
+from otel_metadata.errors import FileError
+
+class Nowhere:
+    def write_rows(self, rows):
+        pass
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+before = peak()
+try:
+    report = import_file(Nowhere(), sys.argv[1])
+    print((report.spans_imported, report.spans_failed))
+except FileError as error:
+    print(error)
+print(peak() - before)
+"""
+
+STUMBLING = [
+    *(b"", b"null", b"-1", b"9" * 400, b"1e400", b"\xff\xfe", b"\0", b"[", b"{", b"[]", b"{}", b'""', b"\n"),
+    *(b"\\ud800", b"[[" * 200, b"1.5", b"true", b"\xef\xbb\xbf", b"-9223372036854775809"),
+]
+
+
+def mutated(whole: bytes, chance: random.Random) -> bytes:
+    """Return bytes that were changed in one to eight places."""
+    content = bytearray(whole)
+    for _ in range(chance.choice((1, 1, 2, 4, 8))):
+        at = chance.randrange(len(content) + 1)
+        way, size = chance.randrange(5), chance.randrange(1, 40)
+        if way == 0 and at < len(content):
+            content[at] ^= 1 << chance.randrange(8)
+        elif way == 1:
+            content[at : at + size] = chance.choice(STUMBLING)
+        elif way == 2:
+            content[at:at] = content[size : 2 * size]
+        elif way == 3:
+            del content[at : at + size]
+        elif chance.random() < 0.2:
+            del content[at:]
+    return bytes(content)
+
+
 class TestOwn:
     @pytest.mark.parametrize("format", [export.parquet, export.jsonl])
     @slow
@@ -561,6 +613,129 @@ class TestOwn:
             import_file(store, tmp_path / "s")
 
         assert error.value.path == str(tmp_path / "s")
+
+    def test_a_text_of_parquet_that_is_no_utf_8_fails_its_row_alone(self, store: SqliteStore, tmp_path: Path) -> None:
+        """One flipped bit, in a text, in JSON or in a list of texts."""
+        store.write([ended_span(at, start_ns=START_NS - at, fields=metadata(a=1)) for at in (1, 2, 3, 4)])
+        whole = pa.Table.from_batches(store.export(SpanQuery()))
+        for row, name in enumerate(("name", "attributes.metadata", "tags")):
+            at = whole.schema.get_field_index(name)
+            texts = whole.column(name).combine_chunks().to_pylist()
+            texts[row] = "NO" if name != "tags" else ["NO"]
+            spoiled = pa.array(texts, whole.schema.field(name).type)
+            values = spoiled.values if name == "tags" else spoiled
+            data = values.buffers()[2].to_pybytes().replace(b"NO", b"\xff\xfe")
+            kept = values.buffers()
+            broken = pa.Array.from_buffers(values.type, len(values), [kept[0], kept[1], pa.py_buffer(data)])
+            if name == "tags":
+                offsets = spoiled.buffers()
+                broken = pa.Array.from_buffers(spoiled.type, len(spoiled), offsets[:2], children=[broken])
+            whole = whole.set_column(at, whole.schema.field(name), broken)
+        pq.write_table(whole, tmp_path / "s")
+        other = SqliteStore(":memory:")
+
+        report = import_file(other, tmp_path / "s")
+
+        assert (report.spans_imported, report.spans_failed) == (1, 3)
+        assert [problem.message.partition(" is no text in UTF-8 (")[0] for problem in report.problems] == [
+            *("name", "attributes.metadata", "tags")
+        ]
+        assert [record.span_id for record in records(other)] == [f"{4:016x}"]
+
+    @pytest.mark.parametrize(
+        ("column", "written", "told"),
+        [
+            ("attributes.input.value", {"dictionary_pagesize_limit": 1 << 30}, "(400, 0)"),
+            ("attributes.input.value", {"use_dictionary": False, "write_batch_size": 1}, "(400, 0)"),
+            ("attributes.input.value", {"use_dictionary": False}, "cannot be read: its pages become 400,"),
+            ("tags", {}, "cannot be read: it has 11,000,399 values"),
+        ],
+        ids=["dictionary", "pages", "one page", "runs"],
+    )
+    def test_a_small_file_of_parquet_that_becomes_large_takes_little_memory(
+        self, tmp_path: Path, column: str, written: dict[str, Any], told: str
+    ) -> None:
+        """400 MB of texts, or eleven million of them, in some kilobytes: read in parts, or refused unread."""
+        row: dict[str, Any] = {**IDS, "name": "n", "kind": "INTERNAL", "status_code": "UNSET"}
+        row.update(start_time=START_NS, end_time=START_NS)
+        row[column] = "x" * 1_000_000 if column != "tags" else None
+        many = {"tags": [["x"] * 11_000_000] + [None] * 399} if column == "tags" else {}
+        columns = [pa.array(many.get(one.name, [row.get(one.name)] * 400), one.type) for one in table.schema()]
+        whole = pa.Table.from_arrays(columns, schema=table.schema())
+        pq.write_table(whole, tmp_path / "s", compression="zstd", **written)
+        assert (tmp_path / "s").stat().st_size < 200_000
+
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORT_AND_MEASURE, tmp_path / "s"], capture_output=True, text=True, check=True
+        )
+
+        said, peak = done.stdout.splitlines()
+        assert told in said
+        assert int(peak) < 250_000_000
+
+    @pytest.mark.parametrize("name", ["start_time", "name", "attributes"])
+    def test_a_column_of_parquet_of_another_type_is_told(self, store: SqliteStore, tmp_path: Path, name: str) -> None:
+        """By name: lists and structs of any depth are no texts and no times."""
+        store.write([ended_span(1)])
+        whole = pa.Table.from_batches(store.export(SpanQuery()))
+        other = pa.array([[{"a": [[1]]}]])
+        pq.write_table(whole.set_column(whole.schema.get_field_index(name), name, other), tmp_path / "s")
+
+        with pytest.raises(FileError, match=f"column {name} is list<.*; expected the type that otel-metadata exports"):
+            import_file(store, tmp_path / "s")
+
+    def test_a_time_of_parquet_that_is_beyond_64_bits_fails_its_row_alone(
+        self, store: SqliteStore, tmp_path: Path
+    ) -> None:
+        """Another program wrote microseconds, of the year 9999."""
+        store.write([ended_span(at, start_ns=START_NS - at) for at in (1, 2)])
+        whole = pa.Table.from_batches(store.export(SpanQuery()))
+        times = pa.array([253_402_214_400_000_000, START_NS // 1_000], pa.timestamp("us", "UTC"))
+        at = whole.schema.get_field_index("end_time")
+        pq.write_table(whole.set_column(at, "end_time", times), tmp_path / "s")
+        other = SqliteStore(":memory:")
+
+        report = import_file(other, tmp_path / "s")
+
+        assert (report.spans_imported, [problem.line for problem in report.problems]) == (1, [1])
+        assert report.problems[0].message.startswith("end_time is no time within 64 bits of nanoseconds")
+
+    def test_the_row_groups_beside_a_damaged_one_are_imported(self, store: SqliteStore, tmp_path: Path) -> None:
+        """The damage is told with the number of its row."""
+        store.write([ended_span(at, start_ns=START_NS - at) for at in range(1, 7)])
+        whole = pa.Table.from_batches(store.export(SpanQuery()))
+        pq.write_table(whole, tmp_path / "s", row_group_size=2)
+        chunk = pq.read_metadata(tmp_path / "s").row_group(1).column(0)
+        content = bytearray((tmp_path / "s").read_bytes())
+        content[chunk.dictionary_page_offset] ^= 0xFF
+        (tmp_path / "s").write_bytes(content)
+        other = SqliteStore(":memory:")
+
+        report = import_file(other, tmp_path / "s")
+
+        assert (report.spans_imported, [problem.line for problem in report.problems]) == (4, [3])
+        assert report.problems[0].message.startswith("the rest of row group 2 cannot be read: the header of a page")
+
+    @pytest.mark.parametrize("format", ["parquet", "jsonl", "otlp", "gzip"])
+    def test_a_file_that_was_changed_anyhow_is_at_most_an_error(self, tmp_path: Path, format: str) -> None:
+        """Bits flipped, parts cut out, doubled, or replaced by what readers stumble over."""
+        origin = SqliteStore(":memory:")
+        origin.write([FULL, *(ended_span(at, fields=metadata(a=1)) for at in (2, 3))])
+        if format in ("parquet", "jsonl"):
+            export.export_to_file(origin.export(SpanQuery(limit=None)), tmp_path / "s", getattr(export, format))
+            whole = (tmp_path / "s").read_bytes()
+        else:
+            whole = b"".join(orjson.dumps(one) + b"\n" for one in (collector_line(FULL), otlp()))
+            whole = gzip.compress(whole) if format == "gzip" else whole
+        for seed in range(150):
+            (tmp_path / "s").write_bytes(mutated(whole, random.Random(seed)))
+            store = SqliteStore(":memory:")
+            try:
+                import_file(store, tmp_path / "s")
+            except FileError:
+                pass
+            records(store)  # whatever was imported can be read
+            store.close()
 
     def test_json_lines_need_no_pyarrow(
         self, store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -41,6 +41,9 @@ Format: TypeAlias = "Callable[[BinaryIO], AbstractContextManager[_Write]]"
 # and in full width, which East Asian ones take for the same. As RE2 has it.
 _FORMULA: Final = r"""^([\s'"\p{Z}\p{C}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]|[\t\r\n])"""
 
+_PAGE_ROWS: Final = 8
+"""A page of Parquet ends at 1 MB, which is looked at after so many rows: long texts make pages of gigabytes else."""
+
 _GROUP_BYTES: Final = 32_000_000
 """A row group of Parquet is written when it has so many bytes in memory: larger ones compress and read better."""
 
@@ -115,7 +118,9 @@ def parquet(file: BinaryIO) -> Iterator[_Write]:
     """One file of Parquet, compressed with zstd."""
     arrow = table.load("pyarrow")
     group: list[pa.RecordBatch] = []
-    with table.load("pyarrow.parquet").ParquetWriter(file, table.schema(), compression="zstd") as writer:
+    with table.load("pyarrow.parquet").ParquetWriter(
+        file, table.schema(), compression="zstd", write_batch_size=_PAGE_ROWS
+    ) as writer:
 
         def write(batch: pa.RecordBatch) -> None:
             group.append(batch)

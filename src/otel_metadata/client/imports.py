@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from otel_metadata.client import otlp_json
 from otel_metadata.client.json_documents import documents
 from otel_metadata.client.otlp_json import LatePatch
+from otel_metadata.client.parquet_rows import EXPECTED, parquet_rows
 from otel_metadata.errors import ConfigurationError, FileError
+from otel_metadata.interrupts import pass_on
 from otel_metadata.model.times import time_ns
 from otel_metadata.store import table
 
@@ -41,7 +43,7 @@ _BATCH: Final = 1_000
 _BATCH_FIELDS: Final = 20_000
 _BATCH_BYTES: Final = 16 << 20
 
-_EXPECTED: Final = "OTLP JSON lines, or a Parquet or JSON Lines file exported by otel-metadata"
+_EXPECTED: Final = EXPECTED
 
 _SEARCHED: Final = 1_000
 """After so many lines of which none is understood, a file is another kind of file."""
@@ -185,6 +187,7 @@ def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int,
     except FileError:
         raise
     except OSError as error:
+        pass_on(error)
         raise FileError(name, error.strerror or f"{error}", f"a file that can be read: {_EXPECTED}") from error
 
 
@@ -299,25 +302,8 @@ def _row(row: dict[str, Any]) -> _Read:
 
 
 def _parquet(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
-    arrow, parquet = table.load("pyarrow"), table.load("pyarrow.parquet")
+    table.load("pyarrow.parquet")
     if not file.seekable():
         raise FileError(name, "Parquet from a pipe", "a file: what is in it is told at its end")
-    try:
-        with parquet.ParquetFile(file) as whole:
-            schema = whole.schema_arrow
-            format = (schema.metadata or {}).get(table.FORMAT_NAME.encode())
-            if format is None:
-                raise FileError(name, "a Parquet file that otel-metadata did not export", _EXPECTED)
-            if not format.isdigit() or int(format) > table.FORMAT:
-                raise FileError(
-                    name,
-                    f"an export of format {ascii(format.decode(errors='replace'))[:40]}",
-                    f"format {table.FORMAT}: install a newer otel-metadata",
-                )
-            number = 0
-            for batch in whole.iter_batches(batch_size=_BATCH):
-                for row in table.rows(batch):
-                    number += 1
-                    yield number, 0, row if isinstance(row, ValueError) else _row(row)
-    except arrow.ArrowException as error:
-        raise FileError(name, f"damaged Parquet ({error})", _EXPECTED) from error
+    for number, weight, row in parquet_rows(name, file):
+        yield number, weight, row if isinstance(row, ValueError) else _row(row)

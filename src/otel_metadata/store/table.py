@@ -41,6 +41,7 @@ __all__ = [
     "FORMAT",
     "FORMAT_NAME",
     "JSON_COLUMNS",
+    "LIST_COLUMNS",
     "SHOWN_IN",
     "SPAN",
     "TIME_COLUMNS",
@@ -123,6 +124,9 @@ JSON_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind 
 
 TIME_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind == _TIME)
 """Columns that hold a time, to the nanosecond, in UTC."""
+
+LIST_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind == _TEXTS)
+"""Columns that hold a list of texts."""
 
 MIME_TYPE_OF_TEXT: Final = "text/plain"
 MIME_TYPE_OF_JSON: Final = "application/json"
@@ -305,24 +309,60 @@ def row_of(row: Row) -> tuple[StoredSpan, Fields]:
 def rows(found: pa.RecordBatch) -> Iterator[dict[str, Any] | RowError]:
     """Yield the rows of a batch by column name, JSON columns as values, times as nanoseconds.
 
-    A row whose JSON cannot be read is its error.
+    A row whose JSON, text or time cannot be read is its error.
 
     Raises:
         pyarrow.ArrowException: A column of times has another type.
     """
-    arrow = load("pyarrow")
     columns = {}
     for name, column in zip(found.schema.names, found.columns, strict=True):
-        is_time = name in TIME_COLUMNS
-        columns[name] = (
-            column.cast(arrow.timestamp("ns", "UTC")).cast(arrow.int64()) if is_time else column
-        ).to_pylist()
+        columns[name] = _times(name, column) if name in TIME_COLUMNS else _values(name, column)
     for values in zip(*columns.values(), strict=True):
         row = dict(zip(columns, values, strict=True))
+        problem = next((value for value in values if type(value) is RowError), None)
+        if problem is not None:
+            yield problem
+            continue
         try:
             yield {name: _parsed(name, value) if name in JSON_COLUMNS else value for name, value in row.items()}
         except RowError as error:
             yield error
+
+
+def _values(name: str, column: Any) -> list[Any]:
+    try:
+        return cast("list[Any]", column.to_pylist())
+    except UnicodeDecodeError:  # one flipped bit
+        arrow = load("pyarrow")
+        as_bytes = arrow.list_(arrow.binary()) if arrow.types.is_list(column.type) else arrow.binary()
+        return [_decoded(name, one) for one in column.cast(as_bytes).to_pylist()]
+
+
+def _decoded(name: str, value: Any) -> Any:
+    try:
+        if isinstance(value, list):
+            return [one if one is None else one.decode() for one in value]
+        return value if value is None else value.decode()
+    except UnicodeDecodeError as error:
+        return RowError(f"{name} is no text in UTF-8 ({error.reason} at byte {error.start}); expected UTF-8")
+
+
+def _times(name: str, column: Any) -> list[Any]:
+    arrow = load("pyarrow")
+
+    def nanoseconds(part: Any) -> list[Any]:
+        return cast("list[Any]", part.cast(arrow.timestamp("ns", "UTC")).cast(arrow.int64()).to_pylist())
+
+    try:
+        return nanoseconds(column)
+    except arrow.ArrowInvalid:
+        found: list[Any] = []
+        for at in range(len(column)):
+            try:
+                found.extend(nanoseconds(column.slice(at, 1)))
+            except arrow.ArrowInvalid:
+                found.append(RowError(f"{name} is no time within 64 bits of nanoseconds, or none at all"))
+        return found
 
 
 def _parsed(column: str, value: object) -> Json:
