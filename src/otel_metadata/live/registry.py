@@ -116,24 +116,37 @@ LOGGED_BYTES: Final = 350
 LOGGED_KEY_BYTES: Final = 60
 """What each key of it takes, without a text, and its attribute."""
 
+# The text of a small container is taken as a quarter of it.
+_SMALL_BYTES: Final = 1_000
+
 _NO_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def weigh_shown(name: FieldName, value: Json) -> int:
     """Return the bytes of a field of a live span: the value, and the text that shows it on the span."""
-    size = FIELD_BYTES + ATTRIBUTE_BYTES + len(name[2]) + weigh_value(value)
-    if is_native(value):
-        size += 8 * len(value) if type(value) is list else 0
-    elif type(value) is dict or type(value) is list:
+    weight = weigh_value(value)
+    size = FIELD_BYTES + ATTRIBUTE_BYTES + len(name[2]) + weight
+    if type(value) is not dict and type(value) is not list:
+        return size
+    if weight < _SMALL_BYTES:
+        size += weight // 4
+    elif is_native(value):
+        size += 8 * len(value)
+    else:
         # Encoded once, the texts in it keep their UTF-8 form.
         text = json_text(value)
         size += sys.getsizeof(text) + (0 if text.isascii() else len(text.encode()))
     return size
 
 
-def _weigh_logged(metadata: dict[str, Json]) -> int:
-    texts = [value for value in metadata.values() if type(value) is str]
-    return LOGGED_BYTES + LOGGED_KEY_BYTES * len(metadata) + sum(map(len, texts))
+def _weigh_change(name: FieldName, value: Json, held: Json) -> int:
+    """Return by how much a field grows of which a plain value replaces another."""
+    if type(value) is type(held):
+        if type(value) is not str:
+            return 0  # but for small integers, which are shared
+        if held.isascii():  # type: ignore[union-attr] # it is of the type that was just tested
+            return len(value) - len(held)  # type: ignore[arg-type] # as there
+    return weigh_shown(name, value) - weigh_shown(name, held)
 
 
 class Inbox(Protocol):
@@ -251,13 +264,15 @@ class LiveSpan(weakref.ref["Span"]):
             while log:
                 first = log[0]
                 version, metadata = first
-                growth = -_weigh_logged(metadata) if is_weighed else 0
+                growth = -LOGGED_BYTES - LOGGED_KEY_BYTES * len(metadata)
                 for key, value in metadata.items():
                     name: FieldName = ("span", "metadata", key)
                     held = fields.get(name)
+                    if is_weighed and type(value) is str:
+                        growth -= len(value)
                     if held is None or held[1] < version:
                         if is_weighed:
-                            growth += weigh_shown(name, value) - (weigh_shown(name, held[0]) if held is not None else 0)
+                            growth += _weigh_change(name, value, held[0]) if held else weigh_shown(name, value)
                         fields[name] = (value, version)
                 if log and log[0] is first:
                     self.grow(growth)

@@ -248,13 +248,20 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: boo
 
 
 def _weigh(values: Values) -> int:
-    return sum(weigh_shown(name, value) for name, value in values.items())
+    size = 0
+    for name, value in values.items():
+        size += weigh_shown(name, value)
+    return size
 
 
 def _growth(entry: LiveSpan, values: Values, size: int) -> int:
     """Return by how much *values*, which weigh *size*, let the sidecar grow; the caller holds `LOCK`."""
-    held = entry.fields or {}
-    return size - sum(weigh_shown(name, held[name][0]) for name in values if name in held)
+    held = entry.fields
+    if held:
+        for name in values:
+            if name in held:
+                size -= weigh_shown(name, held[name][0])
+    return size
 
 
 def set_captured(span: Span, given: Snapshot | UnsetType, result: Snapshot | UnsetType) -> None:
