@@ -855,3 +855,12 @@ def test_destinations_without_a_store_have_no_default_store(monkeypatch):
     monkeypatch.setenv("OTEL_PYTHON_METADATA_DESTINATIONS", "console,http://user:secret@host")
     with pytest.raises(ConfigurationError, match=r"'console,http://\*\*\*@host'; expected a store among them"):
         pipeline.default_store()
+
+
+def test_a_wrong_outbox_leaves_the_pipeline_in_force_alone() -> None:
+    """It is looked at before anything is shut down."""
+    patches = InMemoryPatchExporter()
+    om.configure(om.Destination("memory", None, patches, spans=False), tracer_provider=TracerProvider())
+    with pytest.raises(ConfigurationError, match="an OutboxSettings"):
+        om.configure(om.Destination("other", None, patches, spans=False), outbox="x")  # type: ignore[arg-type]
+    assert om.update_span(om.SpanRef(1, 1), metadata={"a": 1})

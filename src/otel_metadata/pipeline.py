@@ -294,6 +294,8 @@ def configure(
         )
     if mask is not None and not callable(mask):
         raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
+    if outbox is not None and not isinstance(outbox, OutboxSettings):
+        raise ConfigurationError("configure(outbox=)", type(outbox).__name__, "an OutboxSettings")
     provider, becomes_global = _provider(tracer_provider, set_global=set_global)
     made = make_destinations(*destinations, resource=resource_of(provider))
     # All that can be wrong is looked at before the first pipeline is shut down.

@@ -285,3 +285,19 @@ def test_the_providers_shutdown_is_ours():
         pass
     provider.shutdown()
     assert (len(spans.spans), spans.is_shut_down) == (1, True)
+
+
+def test_a_destination_that_cannot_be_reached_is_told_once_and_what_is_lost_is_counted_whole(make_scene, caplog):
+    """Spans that had one more try while the outbox closed are in the last line as well, with their reason."""
+    scene = make_scene(patches=InMemoryPatchExporter(lambda patch: Retry(DeliveryError("connection_failure", "down"))))
+    scene.spans.answer = lambda: SpanExportResult.FAILURE
+    ref = scene.ended(step=1)
+    om.update_span(ref, metadata={"thumbs": "up"})
+    scene.processor.force_flush(1_000)
+    scene.processor.shutdown(1_000)
+    stats = scene.processor.stats().destinations["memory"]
+    told = [record.getMessage() for record in caplog.records]
+    assert any("spans wait, and are tried again (connection_failure" in line for line in told)
+    (last,) = [line for line in told if "are lost" in line]
+    assert f"1 spans and {sum(stats.lost.values())} updates are lost" in last
+    assert all(reason in last for reason in stats.lost)

@@ -190,7 +190,7 @@ def test_no_update_overtakes_one_that_was_spilled(path):
         om.update_span(life.unseen(number), metadata={"text": ["x" * 12_000]})
     ref = life.ended()
     life.outbox.weigh_waiting()
-    assert om.update_span(ref, metadata={"a": 1, "text": ["x" * 13_000] * 3}).route == "late"
+    assert om.update_span(ref, metadata={"a": 1, "text": [letter * 13_000 for letter in "xyz"]}).route == "late"
     assert life.outbox._spilled == 1
     assert om.update_span(ref, metadata={"a": 2}).route == "late"
     for _ in range(5):

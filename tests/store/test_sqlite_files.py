@@ -320,7 +320,9 @@ def test_several_processes_meet_in_the_same_files(path: Path, gone: list[str], k
         assert process.stdout.readline() == "written\n"
     remove(path, *gone)
     ends = [process.communicate("go\n", timeout=120) for process in running]
-    assert [(process.returncode, error) for process, (_, error) in zip(running, ends, strict=True)] == [(0, "")] * 4
+    assert [process.returncode for process in running] == [0] * 4
+    said = {line.partition(": ")[2] for _, error in ends for line in error.splitlines()}
+    assert said <= {"the file was removed or replaced; later spans go into the one of that name."}
     assert names(path) == ["after"] * 80 + kept
     with sqlite3.connect(path) as other:
         assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -86,7 +86,8 @@ class MergedSpan(_Proxy):
 
     def __init__(self, span: ReadableSpan, encoded: Encoded, fields: Fields) -> None:
         """Lay *encoded* over *span*."""
-        super().__init__(span, encoded.attributes, name=encoded.name, status=_status(encoded))
+        # A copy: a foreign dialect may keep its own, and one that returned none has failed.
+        super().__init__(span, {**encoded.attributes}, name=encoded.name, status=_status(encoded))
         self.fields = fields
 
 

@@ -62,7 +62,7 @@ from otel_metadata.late.spans import SpanQueue
 from otel_metadata.late.stats import Counters, DestinationStats
 from otel_metadata.late.weight import weigh_fields, weigh_span
 from otel_metadata.model.merge import Field, FieldName, Fields
-from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected
+from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.receipt import LossReason, Route, Routed
 from otel_metadata.model.recent import RecentMap
@@ -262,6 +262,7 @@ class Outbox:
         self._spilled_from: Version = (0, 0)
         self._is_disk_left = False
         self._is_closed = self._is_given_up = False
+        self._lost_before: tuple[int, dict[LossReason, int]] = (0, {})
         # Whether nothing but the spool decides about a late update.
         self._spills_plain = True
         self._takes_plain = self._is_roomy = (
@@ -673,6 +674,10 @@ class Outbox:
             self._tell("spans_rejected", f"spans were refused ({outcome.error.type}: {outcome.error.message}).")
         elif isinstance(outcome, Pause):
             self._tell("spans_paused", f"spans wait ({outcome.error.type}: {outcome.error.message}).")
+        elif isinstance(outcome, Retry):
+            self._tell(
+                "spans_retried", f"spans wait, and are tried again ({outcome.error.type}: {outcome.error.message})."
+            )
 
     def _give_up_in_flushes(self, again: Sequence[QueuedSpan], outcome: Outcome | None) -> None:
         """Let flushes wait for spans no longer: each is tried once, and what was refused in company once more alone.
@@ -813,6 +818,7 @@ class Outbox:
             self._admit_late()
             self._is_closed = True
             self._takes_plain = self._spills_plain = False
+            self._lost_before = self._lost_so_far()
             keys = self._patches.keys()
         for portion in _portions(keys):
             with self._lock:
@@ -824,38 +830,45 @@ class Outbox:
                         pending.earliest_ns = now
                         self._patches.make_due(key, pending, now)
 
-    def give_up(self, reason: LossReason) -> tuple[int, int]:
-        """Leave what the spool has to it, and count the rest as lost; return how many spans and updates were lost."""
+    def _lost_so_far(self) -> tuple[int, dict[LossReason, int]]:
+        counters = self._counters
+        return counters.spans_failed + counters.spans_evicted, counters.lost.copy()
+
+    def give_up(self, reason: LossReason) -> tuple[int, int, Sequence[LossReason]]:
+        """Leave what the spool has to it, and count the rest as lost.
+
+        Returns:
+            How many spans and updates were lost since `close`, by this and before it, and why the updates were.
+        """
         with self._lock:
             self._admit()
             self._admit_late()
             self._is_given_up = True
             counters = self._counters
-            updates = spans = 0
+            kept_spans = 0
             for item in self._spans.all():
                 kept = self._left_to_the_spool(item)
                 counters.handed_over += kept
-                lost = item.updates + item.joined_updates - kept
-                counters.lose(reason, lost)
-                updates += lost
+                counters.lose(reason, item.updates + item.joined_updates - kept)
                 is_kept = item.row is not None and self.lane.keeps((item.row,))
-                if not is_kept:
-                    spans += 1
+                kept_spans += is_kept
                 self._note_given_up(item, reason, is_kept=is_kept)
             counters.spans_evicted += len(self._spans.waiting)
             counters.spans_failed += len(self._spans.exporting)
-            updates += self._patches.clear(reason)
+            self._patches.clear(reason)
             unwritten = min(self.lane.unkept, self._spilled)
             self._is_disk_left = self._spilled > 0 and not unwritten
             counters.lose(reason, unwritten)
-            updates += unwritten
             counters.handed_over += self._spilled - unwritten
             self._spilled = 0
             self._spans.clear()
             for ticket in self._flushes:
                 ticket.give_up()
             self._check_flushes()
-            return spans, updates
+            spans_before, before = self._lost_before
+            spans, lost = self._lost_so_far()
+            since = {one: count - before.get(one, 0) for one, count in lost.items() if count > before.get(one, 0)}
+            return spans - spans_before - kept_spans, sum(since.values()), list(since)
 
     def _left_to_the_spool(self, item: QueuedSpan) -> int:
         """Return how many updates of a span are in rows that another process will find."""

@@ -415,6 +415,10 @@ class PatchQueue:
         elif any(isinstance(outcome, Delivered | Rejected) for outcome in outcomes):
             self.circuit.answered()
         else:
+            first = next((outcome for outcome in outcomes if isinstance(outcome, Retry)), None)
+            if first is not None and not self.circuit.failures:
+                why = f"{first.error.type}: {first.error.message}"
+                self._tell("retried", f"updates wait, and are tried again ({why}).", logging.WARNING)
             asked = [outcome.after_millis or 0 for outcome in outcomes if isinstance(outcome, Retry)]
             # Only where all were asked to wait: a limit of one target is not the destination's.
             self.circuit.failed(now, min(asked) if len(asked) == sent else None)
@@ -541,9 +545,8 @@ class PatchQueue:
             error = DeliveryError("segment_not_found", "its span was dropped here before it was exported")
             self._bury(pending, pending.fields, pending.updates, GivenUp(reason, error), keep_rows=False)
 
-    def clear(self, reason: LossReason) -> int:
-        """Leave what the spool has to it, and count the rest as lost; return how many updates were lost."""
-        lost = 0
+    def clear(self, reason: LossReason) -> None:
+        """Leave what the spool has to it, and count the rest as lost."""
         left = self.all()
         for pending in left[-MAX_TARGETS:]:
             is_kept = self._lane.keeps(pending.rows) and not pending.unspooled
@@ -552,12 +555,10 @@ class PatchQueue:
             kept = pending.updates - pending.unspooled if self._lane.keeps(pending.rows) else 0
             self._counters.handed_over += kept
             self._counters.lose(reason, pending.updates - kept)
-            lost += pending.updates - kept
         self._pending.clear()
         self._sending.clear()
         self._due.clear()
         self.bytes = 0
-        return lost
 
 
 def _versions(fields: Fields) -> set[Version]:

@@ -386,7 +386,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             REPORTER.tell(
                 f"span_export:{destination.name}",
-                f"{destination.name}: the span exporter raised {type(error).__name__}; {len(outgoing)} spans failed.",
+                f"{destination.name}: the span exporter raised {type(error).__name__}; its spans are tried again.",
             )
             return None
         finally:
@@ -430,10 +430,11 @@ class Worker:
     def give_up(self, reason: LossReason) -> None:
         """Leave what waits to the spool, count the rest as lost, and say so: at an exit nobody reads the counts."""
         self.outbox.lane.sync()
-        spans, updates = self.outbox.give_up(reason)
+        spans, updates, reasons = self.outbox.give_up(reason)
         if spans or updates:
             name = self.outbox.destination.name
-            REPORTER.tell(f"{reason}:{name}", f"{name}: {spans} spans and {updates} updates are lost ({reason}).")
+            why = f" ({', '.join(reasons)})" if reasons else ""
+            REPORTER.tell(f"{reason}:{name}", f"{name}: {spans} spans and {updates} updates are lost{why}.")
 
 
 @final

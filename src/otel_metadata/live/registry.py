@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 from opentelemetry import trace
 
 from otel_metadata.dialects.canonical import is_native
+from otel_metadata.interrupts import pass_on
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.weight import FIELD_BYTES, weigh_value
@@ -313,7 +314,8 @@ def _is_recording(context: Context | None) -> bool:
     """Whether the current span of a Context lives, whoever made it."""
     try:
         return trace.get_current_span(context).is_recording()
-    except Exception:  # noqa: BLE001 # a span of somebody else's
+    except Exception as error:  # noqa: BLE001 # a span of somebody else's
+        pass_on(error)
         return False
 
 

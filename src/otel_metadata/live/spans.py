@@ -391,5 +391,6 @@ def _fitting(name: object, kind: object, tracer: object, notes: list[str]) -> tu
 def _is_tracer(given: object) -> bool:
     try:
         return hasattr(given, "start_span")
-    except Exception:  # noqa: BLE001 # what is no tracer may be anything, and looking at it is somebody's code
+    except Exception as error:  # noqa: BLE001 # what is no tracer may be anything, and looking at it is somebody's code
+        pass_on(error)
         return False

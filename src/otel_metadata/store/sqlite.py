@@ -26,6 +26,7 @@ from otel_metadata.environment import absolute_path
 from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
 from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
+from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.store import sqlite_export, sqlite_filter, sqlite_query
 from otel_metadata.store.rows import row_of
@@ -426,6 +427,10 @@ class SqliteStore:
                 if self._connection is not None:
                     let_go(self._connection, self.path, self._files)
                     self._connection = None
+                    REPORTER.tell(
+                        f"store_replaced:{self.path}",
+                        f"{self.path}: the file was removed or replaced; later spans go into the one of that name.",
+                    )
                 self._connection = self._open(deadline_ns)
 
         self._when_free(anew, deadline_ns)
