@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from otel_metadata import instrumentor, pipeline
-from otel_metadata.live import routing
+from otel_metadata.live import ended_provider, routing
 from otel_metadata.live import settings as live_settings
 from otel_metadata.live.registry import MAX_ROOTS, REGISTRY
 from otel_metadata.model.recent import RecentMap
@@ -58,6 +58,8 @@ def isolation() -> Iterator[None]:
         patch.setattr(REPORTER, "reraise", True)
         patch.setattr(REPORTER, "internal_errors", 0)
         patch.setattr(REPORTER, "_told", {})
+        patch.setattr(ended_provider, "_is_ended", False)
+        patch.setattr(ended_provider, "_has_missed", False)
         patch.setattr(routing, "_routers", ())
         patch.setattr(routing, "_only_router", None)
         patch.setattr(routing, "_was_shut_down", False)

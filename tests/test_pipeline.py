@@ -739,6 +739,18 @@ def test_before_configure_everything_is_a_no(caplog):
     assert messages == ["An update was dropped: otel_metadata is not configured; call otel_metadata.configure() first."]
 
 
+@pytest.mark.parametrize("name", ["adopt", "capture", "mask_credentials", "set_global"])
+@pytest.mark.parametrize("value", ["false", 0, 1])
+def test_what_is_neither_true_nor_false_is_refused(provider, name, value):
+    """The text "false" would be true. Nothing was changed."""
+    om.configure(memory(), tracer_provider=provider)
+    with pytest.raises(ConfigurationError, match=rf"configure\({name}=\)"):
+        om.configure(memory(), tracer_provider=provider, **{name: value})
+    with om.start_span("work"):
+        assert om.update_current_span(metadata={"a": 1})
+    assert om.flush()
+
+
 def test_after_shutdown_everything_is_a_no(provider, caplog):
     """After shutdown updates are refused with their reason and one log line; a second shutdown does nothing."""
     om.configure(memory(), tracer_provider=provider)

@@ -33,7 +33,7 @@ from otel_metadata.late import metrics
 from otel_metadata.late.destination import Destination
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
-from otel_metadata.live import routing, settings
+from otel_metadata.live import ended_provider, routing, settings
 from otel_metadata.live.registry import LOCK, REGISTRY, is_locked_here
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.update_outcome import DestinationOutcome, UpdateOutcome
@@ -179,6 +179,12 @@ _CLOCK: Final = SystemClock()
 _TURN_SECONDS: Final = 60
 
 
+_MADE_GLOBAL: Final = (
+    "There was no global tracer provider, so configure() has made it, and OpenTelemetry lets nobody replace it. Where "
+    "the application sets up tracing by itself (TracerProvider, logfire.configure()), call configure() after that."
+)
+
+
 class _Made(NamedTuple):
     """What a call of `configure` has made: the pipeline, the live settings, whether its provider becomes global."""
 
@@ -296,14 +302,16 @@ def configure(
         raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
     if outbox is not None and not isinstance(outbox, OutboxSettings):
         raise ConfigurationError("configure(outbox=)", type(outbox).__name__, "an OutboxSettings")
+    if not isinstance(set_global, bool):
+        raise ConfigurationError("configure(set_global=)", set_global, "True or False")
+    # All that can be wrong is looked at before the first pipeline is shut down.
+    adopts = _chosen("adopt", adopt, ADOPT, default=False)
+    is_captured = _chosen("capture", capture, settings.CAPTURE, default=True)
+    are_masked = _chosen("mask_credentials", mask_credentials, settings.MASK_CREDENTIALS, default=True)
     provider, becomes_global = _provider(tracer_provider, set_global=set_global)
     made = make_destinations(*destinations, resource=resource_of(provider))
-    # All that can be wrong is looked at before the first pipeline is shut down.
     bounds = outbox or OutboxSettings.from_environment()
-    adopts = flag(ADOPT, default=False) if adopt is None else bool(adopt)
-    is_captured = flag(settings.CAPTURE, default=True) if capture is None else capture
     proxies = http_proxy.asked_for(proxy)
-    are_masked = flag(settings.MASK_CREDENTIALS, default=True) if mask_credentials is None else mask_credentials
     opened = open_spool(spool)
     processor: MetadataSpanProcessor | None = None
     try:
@@ -327,6 +335,8 @@ def configure(
                 if _TURNS.latest() == latest:  # a signal handler may have configured meanwhile
                     break
             _TURNS.shut_down_before(latest)
+            if becomes_global and not set_global:
+                REPORTER.tell("made_global", _MADE_GLOBAL, level=logging.INFO)
             return pipeline
     except BaseException:
         if processor is not None:
@@ -350,6 +360,15 @@ def _provider(
             "tracer_provider= to join it",
         )
     return provider, becomes_global
+
+
+def _chosen(name: str, given: object, variable: str, *, default: bool) -> bool:
+    """Return what was given; of None, what the environment says."""
+    if given is None:
+        return flag(variable, default=default)
+    if not isinstance(given, bool):
+        raise ConfigurationError(f"configure({name}=)", given, f"True, False, or None for {variable}")
+    return given
 
 
 def _must_not_wait() -> bool:
@@ -387,9 +406,9 @@ def _share(processor: MetadataSpanProcessor, provider: TracerProvider, *, adopts
         name = outbox.destination.name
         if said is not None:
             REPORTER.tell(
-                f"shared:{name}", f"{name}: {said}", level=logging.INFO if shared.exporter else logging.WARNING
+                f"shared:{name}", f"{name}: {said}", level=logging.INFO if shared.is_as_asked else logging.WARNING
             )
-        elif adopts:
+        elif adopts and shared.has_address:
             REPORTER.tell(
                 f"adopt:{name}", f"{name}: adopt=True, and no exporter of the application sends there so far."
             )
@@ -440,6 +459,7 @@ def shutdown(timeout_millis: int = 5_000) -> None:
         with LOCK:
             if _pipeline is before:  # configure() has begun anew otherwise
                 _closed = processors or _closed
+                ended_provider.clear()
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
     except Exception as error:  # noqa: BLE001 # the host's door
@@ -517,7 +537,7 @@ def _flush(processors: Sequence[MetadataSpanProcessor], timeout_millis: int) -> 
         deadline_ns = processor._clock.monotonic_ns() + timeout_millis * 1_000_000
         finishes += [worker.begin_flush(deadline_ns) for worker in processor.workers]
     answers = [finish() for finish in finishes]
-    return bool(answers) and all(answers)
+    return bool(answers) and all(answers) and not ended_provider.has_missed()
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:

@@ -25,8 +25,8 @@ from otel_metadata.late.worker import Worker
 # The public calls live in these; they are loaded with the processor and not at their first use, because an import that
 # is under way on another thread at a fork is never finished in the child, which then waits for it for ever.
 from otel_metadata.live import current as _current  # noqa: F401 # see above
+from otel_metadata.live import ended_provider, routing
 from otel_metadata.live import observe as _observe  # noqa: F401 # see above
-from otel_metadata.live import routing
 from otel_metadata.live import settings as live_settings
 from otel_metadata.live import using as _using  # noqa: F401 # see above
 from otel_metadata.live.captured import CapturedSpan, is_llm_span
@@ -146,6 +146,7 @@ class MetadataSpanProcessor(SpanProcessor):
         """Enter a span that starts, set context metadata on it, show it to the captures."""
         try:
             if self._is_shut_down:
+                ended_provider.miss()
                 return
             context = span.get_span_context()
             entry: LiveSpan | None = None
@@ -202,7 +203,13 @@ class MetadataSpanProcessor(SpanProcessor):
         deadline_ns = self._clock.monotonic_ns() + bounded_millis(timeout_millis, 30_000) * 1_000_000
         finishes = [worker.begin_flush(deadline_ns) for worker in self.workers]
         answers = [finish() for finish in finishes]  # each is waited for, also after one failed
-        return all(answers)
+        return all(answers) and not (self._is_shut_down and ended_provider.has_missed())
+
+    def shutdown_with_provider(self, timeout_millis: int = EXIT_MILLIS) -> None:
+        """Shut down because the tracer provider does: what comes afterwards is told of in the log."""
+        if not self._is_shut_down:
+            ended_provider.end()
+        self.shutdown(timeout_millis)
 
     def shutdown(self, timeout_millis: int = EXIT_MILLIS) -> None:
         """Take nothing more, send what waits (spans, then patches), and close the exporters, all under one deadline.

@@ -402,6 +402,45 @@ def test_an_exporter_is_closed_once_and_last(provider, kind, adopt, first):
     assert exporter.closed == 1
 
 
+@pytest.mark.parametrize("which", ["store", "console", "memory"])
+def test_a_destination_without_an_address_has_nothing_to_adopt(provider, caplog, tmp_path, which):
+    """There is nothing to warn of."""
+    given = {
+        "store": f"sqlite:///{tmp_path}/spans.db",
+        "console": "console",
+        "memory": om.wrap_exporter(InMemorySpanExporter()),
+    }
+    om.configure(given[which], tracer_provider=provider, adopt=True)
+    assert [record for record in caplog.records if record.name == "otel_metadata"] == []
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_two_destinations_of_one_address_are_said(provider, receiver, caplog, order):
+    """Both send by the application's exporter; configured with one of them, each span leaves once again."""
+    if order == "before":
+        provider.add_span_processor(BatchSpanProcessor(http(receiver)))
+    om.configure(receiver.url, receiver.url.replace("127.0.0.1", "localhost"), tracer_provider=provider, adopt=True)
+    if order == "after":
+        provider.add_span_processor(BatchSpanProcessor(http(receiver)))
+    with provider.get_tracer("application").start_as_current_span("twice"):
+        pass
+    assert om.flush()
+    assert receiver.names == ["twice", "twice"]
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records if "leaves twice" in record.message]
+    ((level, line),) = lines
+    assert level == "WARNING"
+    assert line.startswith("otlp-2: ")
+    assert "and so does otlp:" in line
+
+    caplog.clear()
+    om.configure(receiver.url, tracer_provider=provider, adopt=True)
+    with provider.get_tracer("application").start_as_current_span("once"):
+        pass
+    assert om.flush()
+    assert receiver.names.count("once") == 1
+    assert "leaves twice" not in caplog.text
+
+
 def test_nothing_to_adopt_is_said(provider, receiver, caplog):
     """The destination works all the same."""
     om.configure(receiver.url, tracer_provider=provider, adopt=True)

@@ -85,3 +85,13 @@ def test_what_is_no_exporter_is_refused():
     """The error says what was got."""
     with pytest.raises(ConfigurationError, match="'int'; expected an OpenTelemetry SpanExporter"):
         om.wrap_exporter(5)
+
+
+def test_a_class_in_place_of_an_exporter_is_refused():
+    """The error says to make one."""
+    with pytest.raises(ConfigurationError, match=r"the class InMemorySpanExporter.*InMemorySpanExporter\(\.\.\.\)"):
+        om.wrap_exporter(InMemorySpanExporter)
+    with pytest.raises(ConfigurationError, match="the class InMemoryPatchExporter"):
+        om.wrap_exporter(InMemorySpanExporter(), InMemoryPatchExporter)
+    with pytest.raises(ConfigurationError, match="the class InMemorySpanExporter"):
+        om.Destination("memory", InMemorySpanExporter, InMemoryPatchExporter())

@@ -41,7 +41,7 @@ class Place(SpanProcessor):
         """Let *processor* have what OpenTelemetry calls, from now on."""
         self.on_start = processor.on_start  # type: ignore[method-assign]
         self.on_end = processor.on_end  # type: ignore[method-assign]
-        self.shutdown = processor.shutdown  # type: ignore[method-assign]
+        self.shutdown = processor.shutdown_with_provider  # type: ignore[method-assign]
         self.force_flush = processor.force_flush  # type: ignore[method-assign]
         self.look = processor.look
 

@@ -196,6 +196,7 @@ class SharedPlace:
         exporter: The application's exporter, where it was adopted.
         processor: Our processor, and
         outbox: the destination's outbox in it; set before spans come.
+        is_doubled: Whether another destination of the same processor sends its spans by the same exporter.
     """
 
     def __init__(self, destination: Destination, provider: TracerProvider, *, adopts: bool) -> None:
@@ -218,6 +219,7 @@ class SharedPlace:
         self._adopted: _Tap | None = None
         self._lent: _TappedExporter | None = None
         self._takes_all = False
+        self.is_doubled = False
         self._claimed: RecentMap[SpanKey, bool] = RecentMap(_MAX_REMEMBERED)
         self._handed: dict[SpanKey, ReadableSpan] = {}
         after_fork_in_child(self._after_fork)
@@ -229,6 +231,21 @@ class SharedPlace:
     def is_shared(self) -> bool:
         """Whether an exporter of the application sends to the same place."""
         return bool(self._found)
+
+    @property
+    def is_as_asked(self) -> bool:
+        """Whether the exporter was adopted, by this destination alone."""
+        return self.exporter is not None and not self.is_doubled
+
+    @property
+    def has_address(self) -> bool:
+        """Whether the destination sends to an address, to which others may send as well; a store has none."""
+        own = self._destination.span_exporter
+        try:
+            found = None if own is None else address_of(own, resource_of(self._provider))
+        except Exception:  # noqa: BLE001 # as in `_is_here`
+            return False
+        return found is not None and found.kind != "stream"
 
     def look(self) -> str | None:
         """Look whether exporters were added to the provider; return what is to be said of those that share the place.
@@ -272,7 +289,12 @@ class SharedPlace:
         who = f"the application exports to the same place ({type(found.processor).__name__})"
         try:
             if self._adopts and self.exporter is None and found.holder is not None:
-                self._adopt(found)
+                other = self._adopt(found)
+                if other is not None:
+                    return (
+                        f"{who}; this destination sends its spans through that exporter, and so does {other}: each "
+                        "span leaves twice. Name the place once in configure()."
+                    )
                 return f"{who}; this destination sends its spans through that exporter."
             if not found.takes_all and found.holder is not None:
                 self._taps.append(_tap_of(found))
@@ -300,8 +322,10 @@ class SharedPlace:
             self._lent = _tapped_exporter(found)
             self._lent.lent_to = self
 
-    def _adopt(self, found: FoundExporter) -> None:
+    def _adopt(self, found: FoundExporter) -> str | None:
+        """Let the exporter export for the destination; return the name of another one for which it does so already."""
         tap = _tap_of(found)
+        before = tap.owner
         tapped = _tapped_exporter(found)
         _flush_both(found.processor, tap)
         self._taps.append(tap)
@@ -310,6 +334,10 @@ class SharedPlace:
         tapped.lent_to = self
         self._lent = tapped
         self.exporter = _Lent(tapped, self._destination.span_exporter)
+        if before is None or before is self or before.processor is not self.processor or before.exporter is None:
+            return None
+        self.is_doubled = True
+        return before._destination.name
 
     # --- who sends a span, under the lock ---------------------------------------------------------------------------
 

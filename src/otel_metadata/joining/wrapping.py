@@ -48,6 +48,10 @@ def wrap_exporter(
     Raises:
         ConfigurationError: One of these cannot be used.
     """
+    if isinstance(exporter, type):
+        raise ConfigurationError(
+            "wrap_exporter(exporter)", f"the class {exporter.__name__}", f"an exporter: {exporter.__name__}(...)"
+        )
     if not callable(getattr(exporter, "export", None)):
         raise ConfigurationError("wrap_exporter(exporter)", type(exporter).__name__, "an OpenTelemetry SpanExporter")
     kind = type(exporter)

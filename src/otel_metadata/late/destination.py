@@ -55,6 +55,12 @@ class Destination:
         where = f"Destination({self.name!r})"
         if not isinstance(self.name, str) or not self.name:
             raise ConfigurationError("Destination(name=)", self.name, "a short text, for example 'langfuse'")
+        for part in ("span_exporter", "patch_exporter"):
+            given = getattr(self, part)
+            if isinstance(given, type):
+                raise ConfigurationError(
+                    f"{where}.{part}", f"the class {given.__name__}", f"an exporter: {given.__name__}(...)"
+                )
         if self.spans and not hasattr(self.span_exporter, "export"):
             raise ConfigurationError(
                 f"{where}.span_exporter", self.span_exporter, "an OpenTelemetry SpanExporter, or spans=False"

@@ -277,7 +277,7 @@ class Outbox:
             said = self.shared.look()
             if said is not None:
                 # An adoption is what was asked for.
-                self._tell("shared", said, logging.WARNING if self.shared.exporter is None else logging.INFO)
+                self._tell("shared", said, logging.INFO if self.shared.is_as_asked else logging.WARNING)
 
     def exchange(self, key: SpanKey, span: ReadableSpan) -> bool:
         """Let an ended span leave as *span*, where it has not left; False when it leaves elsewhere, or never came."""

@@ -29,6 +29,11 @@ class SharedPlace(Protocol):
         """One of them that exports for the destination; None when it exports by its own."""
         ...
 
+    @property
+    def is_as_asked(self) -> bool:
+        """Whether it was adopted, by this destination alone."""
+        ...
+
     def look(self) -> str | None:
         """Look whether there are new ones; return what is to be said of them. Called under the lock."""
         ...

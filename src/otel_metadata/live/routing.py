@@ -23,7 +23,7 @@ from otel_metadata.dialects.canonical import (
     texts,
     to_attributes,
 )
-from otel_metadata.live import settings
+from otel_metadata.live import ended_provider, settings
 from otel_metadata.live.registry import (
     ATTRIBUTE_BYTES,
     INPUT,
@@ -96,14 +96,22 @@ _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 _routers: tuple[Router, ...] = ()
 _only_router: Router | None = None  # of one, the usual case: for the path of a late update
 _was_shut_down = False
+_has_told_unseen = False
+
+_UNSEEN: Final = (
+    "An update was set on a span of another tracer provider than that of configure(): the exporters of that provider "
+    "have it, the destinations of configure() do not. Call configure() after your own tracing is set up, or name the "
+    "provider: configure(tracer_provider=...)."
+)
 
 
 def add_router(router: Router) -> None:
     """Let *router* take updates; the one added last takes those of spans that nobody here has seen."""
-    global _was_shut_down  # noqa: PLW0603 # one for the process
+    global _was_shut_down, _has_told_unseen  # noqa: PLW0603 # one for the process
     with LOCK:
         _use((*_routers, router))
-        _was_shut_down = False
+        _was_shut_down = _has_told_unseen = False
+        ended_provider.clear()
 
 
 def routers() -> tuple[Router, ...]:
@@ -131,7 +139,8 @@ def refuse(reason: Refusal, notes: list[str] | None = None) -> Receipt:
         reason = "not_configured"  # that there is no span follows from it
     message = _REFUSALS.get(reason)
     if message is not None:
-        REPORTER.tell(reason, message)
+        if reason != "after_shutdown" or not ended_provider.miss():
+            REPORTER.tell(reason, message)
         for router in _routers:
             router.refused(reason)
     return Receipt.refused(reason, tuple(notes or ()))
@@ -180,6 +189,7 @@ def route(
         and not any(router.knows(key) for router in routers)
     ):
         set_unseen(span, values)
+        _tell_unseen()
         with LOCK:
             version = settings.VERSIONS.next()
         return Receipt(
@@ -200,6 +210,14 @@ def route(
     for router in holders:
         router.sync()
     return Receipt(version, routes, (target.key, tuple(values)), tuple(notes))
+
+
+def _tell_unseen() -> None:
+    """Log once for a pipeline: an application may have two providers, and mean it."""
+    global _has_told_unseen  # noqa: PLW0603 # one for the process
+    if not _has_told_unseen:
+        _has_told_unseen = True
+        REPORTER.tell("unseen", _UNSEEN)
 
 
 def set_unseen(span: Span, values: Values) -> None:
