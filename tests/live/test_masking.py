@@ -449,3 +449,22 @@ class TestCredentials:
         CREDENTIALS[way](scene)
 
         assert SECRET not in everything(scene)
+
+
+def test_the_usual_call_is_looked_at_as_well(scene):
+    """A URL with a secret parameter, and a name beside its value, are found where an argument or a result is."""
+
+    @om.observe(name="fetch")
+    def fetch(url):
+        return url
+
+    @om.observe(name="header")
+    def header(name, value):
+        return None
+
+    fetch(f"https://host/?api_key={SECRET}")
+    header("authorization", SECRET)
+
+    shown = everything(scene)
+    assert SECRET not in shown
+    assert "https://host/?api_key=<masked>" in shown

@@ -36,12 +36,15 @@ borderline = st.recursive(
     | st.integers(-(1 << 65), 1 << 65)
     | st.floats()
     | st.text(st.characters(), max_size=5)
-    | st.sampled_from(["a\0b", "\ud800", "https://user:word@host/", "a@b", "Bearer x", r"\u0000"]),
+    | st.sampled_from(["a\0b", "\ud800", "https://user:word@host/", "a@b", "https://h/?sig=x", "Bearer x", r"\u0000"]),
     lambda parts: (
         st.lists(parts, max_size=12)
         | st.lists(parts, max_size=12).map(tuple)
         | st.tuples(st.sampled_from(["authorization", "a"]), parts)
         | st.dictionaries(st.sampled_from(["a", "password", "token", "logprob", ""]) | st.integers(), parts, max_size=4)
+        | st.fixed_dictionaries(
+            {"value": parts, "name": st.sampled_from(["authorization", "host"])}, optional={"token": parts}
+        )
         | st.lists(st.dictionaries(st.sampled_from(["role", "api_key", 1]), parts), min_size=9, max_size=12)
         | st.builds(lambda part, depth: _nested(part, depth), parts, st.integers(13, 18))
     ),
@@ -86,11 +89,17 @@ class TestOneResult:
             ["x" * 300_000],
             {"text": "é" * 200_000},
             [["authorization", "x"]] * 20,
+            [{"name": "authorization", "value": "x"}] * 20,
+            [{"name": "host", "value": "x"}] * 20 + [{"key": "cookie", "value": "x", "name": 1}],
+            {"Key": "db_password", "Value": "x"},
+            {"url": "https://host/?a=b&access_token=x"},
+            ["password", "x1"],
+            [("cookie", "x"), ("a",)],
             (1, [2, (3,)]),
             [],
             {},
         ],
-        ids=range(15),
+        ids=range(21),
     )
     def test_large_and_odd_values(self, value: object) -> None:
         """The same at the limits, and where C calls look at many parts at once."""
@@ -151,6 +160,21 @@ class TestNoForeignCode:
         assert taken({"rows": [value]}) == {"rows": [{"<Key>": 1}]}
         assert calls == []
         assert taken(rows)[-1] == {"<Key>": 1}
+
+    @pytest.mark.parametrize("kind", [str, object])
+    def test_a_key_that_raises_when_it_is_compared_loses_nothing(self, kind: type) -> None:
+        """Not even where one call looks at the keys of many dicts."""
+        calls: list[str] = []
+
+        def refuse(*_: object) -> bool:
+            calls.append("eq")
+            raise ValueError("Not comparable.")
+
+        key: Any = type("Key", (kind,), {"__eq__": refuse, "__hash__": lambda _: hash("role")})
+        rows = [{key("role") if kind is str else key(): number} for number in range(20)]
+
+        assert taken(rows) == [{"role" if kind is str else "<Key>": number} for number in range(20)]
+        assert calls == []
 
     def test_a_list_that_another_thread_changes_meanwhile(self) -> None:
         """orjson runs no code in the middle of a value, so no other thread can change it under its hands."""

@@ -16,7 +16,7 @@ import orjson
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import settings
 from otel_metadata.live.values import loggable
-from otel_metadata.model.credentials import is_credential
+from otel_metadata.model.credentials import NAMES_BESIDE, VALUES_BESIDE, is_credential
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.snapshot import Snapshot, snapshot
 from otel_metadata.model.value import CAPTURE_LIMITS, clean, is_clean_scalar, is_cut
@@ -88,7 +88,12 @@ class Arguments:
         self._all_names = frozenset(p.name for p in parameters)
         keywords = {p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD}
         # Nothing but parameters that name no secret.
-        self._is_plain = process is None and not keywords and not any(map(is_credential, self._all_names))
+        self._is_plain = (
+            process is None
+            and not keywords
+            and not any(map(is_credential, self._all_names))
+            and (self._all_names.isdisjoint(NAMES_BESIDE) or self._all_names.isdisjoint(VALUES_BESIDE))
+        )
         self._keeps_rest = not keywords & self._ignored
 
     def value(self, args: tuple[object, ...], kwargs: Mapping[str, object], *, is_bound: bool) -> Snapshot:
@@ -120,14 +125,14 @@ class Arguments:
         if self._is_plain and len(bound) <= _FEW and all(map(is_clean_scalar, bound.values())):
             # The usual call: what `snapshot` would find as well, at half the price.
             text = orjson.dumps(bound)
-            if b"@" not in text:
+            if b"@" not in text and b"=" not in text:  # as the URLs have that tell a secret
                 return (text.decode(),)
         return _processed("input", self._process, bound)
 
 
 def output_value(process: Callable[[Any], object] | None, result: object) -> Snapshot:
     """Return the captured output of one call."""
-    if type(result) is str and process is None and is_clean_scalar(result) and "@" not in result:
+    if type(result) is str and process is None and is_clean_scalar(result) and "@" not in result and "=" not in result:
         return result
     return _processed("output", process, result)
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from otel_metadata.model.merge import Json
 
 __all__ = [
     "HEADERS",
     "MASKED",
+    "NAMES_BESIDE",
+    "VALUES_BESIDE",
     "attributes_with_secrets",
     "folded",
     "is_credential",
+    "is_named_secret",
+    "masked_query",
     "masked_text",
+    "names_a_secret",
     "without_credentials",
     "without_credentials_under",
 ]
@@ -62,7 +67,25 @@ _ENDINGS: Final = (
     "cookie",
     "cookies",
     "connectionstring",
+    "passcode",
+    "masterkey",
+    "sharedkey",
+    "licensekey",
+    "servicerolekey",
+    # `stripe_key` is a secret, `primary_key` and `cache_key` are not: the word before it decides.
+    *(
+        f"{vendor}key"
+        for vendor in (
+            *("openai", "anthropic", "claude", "gemini", "azure", "aws", "mistral", "cohere", "groq", "deepseek"),
+            *("openrouter", "perplexity", "huggingface", "hf", "replicate", "elevenlabs", "voyage", "tavily"),
+            *("serpapi", "pinecone", "supabase", "stripe", "twilio", "sendgrid", "mailgun", "github", "gitlab"),
+            *("slack", "datadog", "langfuse", "langsmith", "braintrust"),
+        )
+    ),
 )
+# What may follow a name: `authorization_header`, `secret_value`, `password_text`. `token_text` is of a language model.
+_ENDS: Final = re.compile("(header|value)$")
+_ENDS_OF_TEXTS: Final = re.compile("(plaintext|text|string)$")
 _WORDS: Final = frozenset(
     {"auth", "basicauth", "proxyauth", "bearer", "jwt", "sshkey", "jsessionid", "phpsessid", "connectsid", "sessdata"}
 )
@@ -90,10 +113,43 @@ _NO_SECRET_TOKENS: Final = frozenset(
         *("next", "page", "nextpage", "pagination", "continuation", "cursor", "sync", "nextsync", "cancellation"),
     )
 )
-_LIKELIHOODS: Final = ("logprob", "log_prob", "prob", "rank", "token_id", "special")
+_LIKELIHOODS: Final = frozenset(
+    {"logprob", "logprobs", "log_prob", "log_probs", "log_probability", "prob", "probability", "rank", "token_id"}
+    | {"special", "top_logprobs"}
+)
+_OF_A_TOKEN: Final = _LIKELIHOODS | {"id", "text", "token", "bytes", "index", "start", "end", "text_offset"}
+# The longest tokens of vocabularies are longer, but these are spaces; keys of vendors have 32 characters and more.
+_MAX_TOKEN: Final = 31
 
-# user:password@ of a URL. The bounds keep a hostile text from costing more than its length.
-_URL_PASSWORD: Final = re.compile(r"(://[^\s/?#:@\"'<>]{0,256}:)[^\s/?#@\"'<>]{1,1024}(?=@)")
+# A name and its value as two keys of one dict, as headers and variables are written.
+NAMES_BESIDE: Final = ("name", "key", "header", "Name", "Key", "Header")
+VALUES_BESIDE: Final = ("value", "Value")
+# What is longer or has more words is a sentence, such as the question of a conversation.
+_MAX_NAME: Final = 64
+_MAX_SPACES: Final = 1
+_PAIR: Final = 2
+# Words beside each other, such as tags or the names of required arguments, but not `Bearer abc`.
+_WORDS_ALONE: Final = re.compile(
+    r"(?!(?:bearer|basic|digest|token|negotiate)\s)[^\W\d]+(?:[ -][^\W\d]+)*", re.IGNORECASE
+)
+
+# JSON Schema, as the arguments of tools are described.
+_SCHEMA_TELLS: Final = frozenset({"type", "$ref", "enum", "const", "anyOf", "oneOf", "allOf"})
+_SCHEMA_SAMPLES: Final = ("default", "const", "example", "examples")
+_SCHEMA_KEYS: Final = _SCHEMA_TELLS.union(
+    _SCHEMA_SAMPLES,
+    ("description", "title", "items", "prefixItems", "properties", "required", "format", "pattern", "nullable"),
+    ("additionalProperties", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minimum", "maximum"),
+    ("readOnly", "writeOnly", "deprecated", "$defs", "definitions", "not", "strict"),
+)
+_SCHEMA_TYPES: Final = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
+
+# The password of a URL, up to the last @ of its authority. The bounds keep a hostile text from costing more than its
+# length.
+_URL_PASSWORD: Final = re.compile(r"(://[^\s/?#:@\"'<>]{0,256}:)[^\s/?#\"'<>]{1,1024}(?=@)")
+# With HTTP, a user without a password is a token; with others, such as `ssh://git@host`, it is a user.
+_URL_TOKEN: Final = re.compile(r"(https?://)[\w.~%+=$!*-]{1,1024}(?=:?@|:x-oauth-basic@)", re.IGNORECASE)
+_URL_QUERY: Final = re.compile(r"([?&#])([\w.~%;\[\]-]{1,64})=[^&\s\"'<>#]+")
 
 
 def folded(key: str) -> str:
@@ -104,12 +160,45 @@ def folded(key: str) -> str:
 @functools.lru_cache(4_096)
 def is_credential(key: str) -> bool:
     """Whether a key names a secret."""
+    word = _word(key)
+    return (
+        _ENDS_OF_TEXTS.sub("", word).endswith(_ENDINGS)
+        or word.endswith(_ENDINGS)
+        or word in _WORDS
+        or key in _EXACT
+        or key in HEADERS
+        or _is_token(word)
+    )
+
+
+def _word(key: str) -> str:
+    """Return what of a key tells: without its number, and without the `value` that it says it is."""
     word = folded(key).rstrip("0123456789")
-    return word.endswith(_ENDINGS) or word in _WORDS or key in _EXACT or key in HEADERS or _is_token(word)
+    return _ENDS.sub("", word)
 
 
 def _is_token(word: str) -> bool:
     return word.endswith("token") and word not in _NO_SECRET_TOKENS
+
+
+def names_a_secret(value: object) -> bool:
+    """Whether a value is a name, as headers and variables have, and the name of a secret."""
+    return (
+        type(value) is str and 0 < len(value) <= _MAX_NAME and value.count(" ") <= _MAX_SPACES and is_credential(value)
+    )
+
+
+def is_named_secret(value: Mapping[str, Any]) -> bool:
+    """Whether the keys of a dict are those of a name and its value, and the name is that of a secret."""
+    return _name_beside(value) is not None
+
+
+def _name_beside(value: Mapping[str, Any]) -> str | None:
+    if "value" in value or "Value" in value:
+        for key in NAMES_BESIDE:
+            if names_a_secret(name := value.get(key)):
+                return str(name)
+    return None
 
 
 def attributes_with_secrets(attributes: Mapping[str, Any], *, by_name: bool) -> list[str]:
@@ -131,32 +220,72 @@ def _is_gone(value: object) -> bool:
 
 
 def masked_text(text: str) -> str:
-    """Return a text with the passwords of its URLs replaced."""
-    return _URL_PASSWORD.sub(rf"\g<1>{MASKED}", text) if "://" in text and "@" in text else text
+    """Return a text with the passwords, tokens and secret parameters of its URLs replaced."""
+    if "://" not in text:
+        return text
+    if "@" in text:
+        text = _URL_TOKEN.sub(rf"\g<1>{MASKED}", _URL_PASSWORD.sub(_masked_password, text))
+    return masked_query(text)
+
+
+def _masked_password(found: re.Match[str]) -> str:
+    # GitHub takes a token as the user, with this word as the password.
+    return found[0] if found[0].endswith(":x-oauth-basic") else f"{found[1]}{MASKED}"
+
+
+def masked_query(text: str) -> str:
+    """Return a text with the values of secret parameters replaced."""
+    return _URL_QUERY.sub(_masked_parameter, text) if "=" in text else text
+
+
+def _masked_parameter(found: re.Match[str]) -> str:
+    name = found[2]
+    # A signature in a URL opens what it leads to.
+    word = folded(name.removeprefix("amp;"))
+    if is_credential(name) or word == "sig" or word.endswith("signature"):
+        return f"{found[1]}{name}={MASKED}"
+    return found[0]
 
 
 def without_credentials_under(key: str, value: Json) -> Json:
     """Return a value that stands under *key*: `MASKED` when the key names a secret, else without those inside."""
-    return MASKED if is_credential(key) and _is_secret(key, value) else without_credentials(value)
+    if not (is_credential(key) and _is_secret(key, value)):
+        return without_credentials(value)
+    if not _is_schema(value):
+        return MASKED
+    samples: dict[str, Json] = {
+        name: MASKED for name in _SCHEMA_SAMPLES if name in value and _is_secret(key, value[name])
+    }
+    changed = any(value[name] != MASKED for name in samples)
+    return without_credentials({**value, **samples} if changed else value)
 
 
 def without_credentials(value: Json) -> Json:
-    """Return *value* with every secret replaced that a key, a pair or a URL tells; itself when there is none.
+    """Return *value* with every secret replaced that a key, a pair, a name beside it or a URL tells.
 
-    A pair is a list of two in a list of such pairs, as headers are written.
+    It is the value itself when there is none. A pair is a list of two, as headers are written.
     """
     if type(value) is str:
         return masked_text(value)
     if type(value) is dict:
         changed = {}
+        name = _name_beside(value)
         for key, item in value.items():
-            is_secret = is_credential(key) and _is_secret(key, item) and not _is_of_a_model(key, item, value)
-            kept = MASKED if is_secret else without_credentials(item)
+            if name is not None and key in VALUES_BESIDE:
+                kept = without_credentials_under(name, item)
+            elif is_credential(key) and not _is_of_a_model(key, item, value):
+                kept = without_credentials_under(key, item)
+            else:
+                kept = without_credentials(item)
             if kept is not item:
                 changed[key] = kept
         return {**value, **changed} if changed else value
     if type(value) is list:
-        items = _pairs(value) or [without_credentials(item) for item in value]
+        if _is_lone_pair(value):
+            return [value[0], MASKED]
+        # Among lists alone, as headers are, a pair is one whatever its second says.
+        are_lists = all(type(item) is list for item in value)
+        items = [_without_credentials_of_a_pair(item) if are_lists else without_credentials(item) for item in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
     return value
 
@@ -165,23 +294,54 @@ def _is_secret(key: str, value: Json) -> bool:
     """Whether a value under a telling key is a secret: nothing, yes and no are none, nor is the number of a token."""
     if value is None or type(value) is bool or value in ("", [], {}):
         return False
-    return type(value) not in (int, float) or not _is_token(folded(key))
+    return type(value) not in (int, float) or not _is_token(_word(key))
 
 
 def _is_of_a_model(key: str, value: Json, siblings: dict[str, Json]) -> bool:
     """Whether a `token` is a piece of a model's answer: its likelihood stands beside it, or in it."""
     if folded(key) != "token":
         return False
-    beside = value if type(value) is dict else siblings
-    return any(name.startswith(_LIKELIHOODS) for name in beside)
+    if type(value) is dict:
+        text = value.get("text", value.get("token"))
+        return value.keys() <= _OF_A_TOKEN and not _LIKELIHOODS.isdisjoint(value) and _is_short(text)
+    return not _LIKELIHOODS.isdisjoint(siblings) and _is_short(value)
 
 
-def _pairs(items: list[Json]) -> list[Json] | None:
-    """Return a list of pairs without credentials; None when it is another list."""
-    pairs: list[Json] = []
-    for item in items:
-        if type(item) is not list or len(item) != 2 or type(item[0]) is not str:
-            return None
-        kept = without_credentials_under(item[0], item[1])
-        pairs.append(item if kept is item[1] else [item[0], kept])
-    return pairs
+def _is_short(text: Json) -> bool:
+    return text is None or (type(text) is str and (len(text) <= _MAX_TOKEN or text.isspace()))
+
+
+def _is_schema(value: Json) -> TypeGuard[dict[str, Json]]:
+    """Whether a value describes a value, as JSON Schema."""
+    if type(value) is not dict or not value.keys() <= _SCHEMA_KEYS or _SCHEMA_TELLS.isdisjoint(value):
+        return False
+    kinds = value.get("type", "string")
+    return (
+        all(type(kind) is str and kind.lower() in _SCHEMA_TYPES for kind in (kinds if type(kinds) is list else [kinds]))
+        and all(type(value.get(name, {})) in (dict, bool) for name in ("items", "properties", "additionalProperties"))
+        and all(type(part) is dict for name in ("anyOf", "oneOf", "allOf") for part in _listed(value.get(name, [])))
+        and str(value.get("$ref", "#")).startswith(("#", "http"))
+    )
+
+
+def _listed(value: Json) -> list[Json]:
+    return value if type(value) is list else [value]
+
+
+def _is_lone_pair(items: list[Json]) -> bool:
+    """Whether a list is a name and its secret, and not two words beside each other."""
+    return (
+        len(items) == _PAIR
+        and names_a_secret(items[0])
+        and type(items[1]) is str
+        and items[1] not in ("", MASKED)
+        and not _WORDS_ALONE.fullmatch(items[1])
+    )
+
+
+def _without_credentials_of_a_pair(items: Json) -> Json:
+    """Return a list without credentials; of a list of two, the first may be the name of the second."""
+    if type(items) is not list or len(items) != _PAIR or not names_a_secret(items[0]):
+        return without_credentials(items)
+    kept = without_credentials_under(str(items[0]), items[1])
+    return items if kept is items[1] else [items[0], kept]

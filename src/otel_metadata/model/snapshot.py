@@ -16,7 +16,13 @@ from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
-from otel_metadata.model.credentials import is_credential, without_credentials
+from otel_metadata.model.credentials import (
+    is_credential,
+    is_named_secret,
+    masked_query,
+    names_a_secret,
+    without_credentials,
+)
 from otel_metadata.model.merge import Json
 from otel_metadata.model.value import CAPTURE_LIMITS, MAX_KEY_CHARS, clean, is_clean_scalar
 
@@ -64,8 +70,8 @@ def snapshot(value: object, notes: list[str], path: str, *, masks_credentials: b
                 text = orjson.dumps(value, option=_EXACT_TYPES)
                 if len(text) <= _MAX_CHARS and not (_has_nul(text) or (masks_credentials and _tells_url(text))):
                     return (text.decode(),)
-        except (TypeError, RuntimeError):
-            pass  # what orjson refuses (a lone surrogate), or what another thread has changed meanwhile
+        except Exception:  # noqa: BLE001, S110 # the careful way takes all: what orjson refuses (a lone surrogate), and what another thread has changed meanwhile, code of the application among it
+            pass
     elif is_clean_scalar(value) and not (kind is str and "://" in value):  # type: ignore[operator] # the exact type was just tested
         return encoded(value)  # type: ignore[arg-type] # is_clean_scalar has decided
     cleaned = clean(value, notes, path, CAPTURE_LIMITS)
@@ -91,14 +97,20 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
     """
     nodes = CAPTURE_LIMITS.nodes - len(level)
     chars = _MAX_CHARS
+    dicts = 0  # so many parts of the level were found to be dicts before
     for _ in range(CAPTURE_LIMITS.depth):
-        nodes -= sum(map(len, level))
+        count = sum(map(len, level))
+        nodes -= count
         if nodes < 0:
             return False
-        if len(level) > _MANY and {*map(type, level)} == _DICTS:
-            # A set of keys is made with the hashes that the dicts have; theirs are not called.
+        if len(level) > _MANY and (dicts == len(level) or {*map(type, level)} == _DICTS):
+            # A set compares its keys, so those of a class of the application's are told first.
+            if [*map(type, chain.from_iterable(level))].count(str) != count:
+                return False
             keys = set().union(*level)
             if not (keys <= fit or all(_is_fit(key, fit, masks=masks_credentials) for key in keys)):
+                return False
+            if masks_credentials and ("value" in keys or "Value" in keys) and any(map(is_named_secret, level)):
                 return False
             try:
                 # Messages and rows of texts: one call tells that they are all texts, and how long.
@@ -106,6 +118,7 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
             except TypeError:
                 level = ([*chain.from_iterable(map(dict.values, level))],)
         below: list[Any] = []
+        dicts = 0
         for part in level:
             if type(part) is dict:
                 for key, item in part.items():
@@ -121,6 +134,8 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
                             return False
                     elif not (item is None or kind is bool or (kind is float and isfinite(item))):
                         return False
+                if len(part) > 1 and masks_credentials and is_named_secret(part):
+                    return False
                 continue
             if len(part) > _MANY:
                 kinds = {*map(type, part)}
@@ -129,10 +144,11 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
                     continue
                 if kinds == _DICTS:
                     below += part
+                    dicts += len(part)
                     continue
                 if kinds == _FLOATS and isfinite(sum(part)):
                     continue
-            elif len(part) == 2 and masks_credentials and _tells_pair(part[0]):
+            elif len(part) == 2 and masks_credentials and names_a_secret(part[0]):
                 return False
             for item in part:
                 kind = type(item)
@@ -159,20 +175,18 @@ def _has_nul(text: bytes) -> bool:
 
 
 def _tells_url(text: bytes) -> bool:
-    """Whether there may be a user in a URL: a `://` not far before an `@`, which is what is rare."""
+    """Whether there may be a secret in a URL: a `://` not far before an `@`, which is what is rare, or a parameter."""
     at = text.find(b"@")
     for _ in range(_MAX_LOOKS):
         if at < 0:
-            return False
+            break
         if text.rfind(b"://", max(at - _MAX_URL_USER, 0), at) >= 0:
             return True
         at = text.find(b"@", at + 1)
-    return b"://" in text
-
-
-def _tells_pair(first: object) -> bool:
-    """Whether a list of two may be a pair of a key and a secret, as headers are written."""
-    return type(first) is str and 2 < len(first) <= MAX_KEY_CHARS and is_credential(first)
+    # What is one letter is found quickest.
+    if (at < 0 and b"=" not in text) or b"://" not in text:
+        return False
+    return at >= 0 or masked_query(shown := text.decode()) != shown
 
 
 def _is_fit(key: object, fit: set[str], *, masks: bool) -> bool:
