@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import anyio
@@ -121,6 +123,41 @@ class TestFastApi:
         assert (parent, inside.metadata) == ("dependency", {"k": 1})
         assert found["dependency"][0] is None
         assert len({record.trace_id for record in pipeline.records()}) == 2
+
+    @pytest.mark.parametrize(
+        ("telemetry", "parent", "metadata"),
+        [(None, "fastapi.endpoint", {}), ({"operation_spans": False}, "dependency", {"k": 1})],
+        ids=["operation spans", "none"],
+    )
+    def test_with_a_global_provider_the_spans_of_fastapi_decide(self, tmp_path, telemetry, parent, metadata):
+        """FastAPI's own span of the dependencies ends before the route, and the context of the dependency with it."""
+        program = f"""
+import fastapi
+from fastapi.testclient import TestClient
+import otel_metadata as om
+
+om.configure("sqlite:///spans.db")
+app = fastapi.FastAPI(telemetry={telemetry!r})
+
+@om.observe(name="dependency")
+async def dependency():
+    with om.using_metadata({{"k": 1}}):
+        yield 1
+
+@app.get("/")
+async def route(value: int = fastapi.Depends(dependency)):
+    with om.start_span("inside"):
+        return value
+
+assert TestClient(app).get("/").json() == 1
+assert om.flush()
+"""
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+        with om.Client(f"sqlite:///{tmp_path}/spans.db") as client:
+            stored = list(client.spans.list())
+        names = {record.span_id: record.name for record in stored}
+        (inside,) = [record for record in stored if record.name == "inside"]
+        assert (names[inside.parent_id], inside.metadata) == (parent, metadata)
 
     def test_a_dependency_on_a_thread_ends_once_and_says_nothing(self, pipeline, caplog):
         """FastAPI enters and leaves a synchronous dependency on threads with contexts of their own."""

@@ -443,6 +443,40 @@ class TestTooMuch:
         assert scene.record("call").output[-1] == "<1,667 more>"
         assert len(self.lines(caplog)) == 1
 
+    @pytest.mark.parametrize(
+        ("process", "kept"),
+        [
+            (lambda items: "".join(item["t"] for item in items), "x" * 1_000 + " <500 more>"),
+            (lambda items: [item["t"] for item in items], ["x"] * 1_000 + ["<500 more>"]),
+            (lambda items: {"count": len(items)}, {"count": 1_000}),
+            (lambda items: items[0]["missing"], "<process_output raised KeyError> <500 more>"),
+        ],
+        ids=["text", "list", "dict", "raises"],
+    )
+    def test_a_hook_gets_the_items_alone(self, scene, caplog, process, kept):
+        """What it makes of the kept items is marked where it is a text or a list, and the log says it in any case."""
+
+        @om.observe(process_output=process)
+        def call():
+            yield from ({"t": "x"} for _ in range(1_500))
+
+        assert len(list(call())) == 1_500
+        assert scene.record("call").output == kept
+        assert self.lines(caplog) == ["A captured output was too much: output: cut, 500 yielded values are missing."]
+
+    def test_a_hook_gets_texts_without_a_mark(self, scene):
+        """The joined text that it gets is what was yielded; the mark comes after what it returns."""
+        given = []
+
+        @om.observe(process_output=lambda text: given.append(text) or "short")
+        def call():
+            yield "x" * 300_000
+            yield "end"
+
+        list(call())
+        assert given == ["x" * 300_000]
+        assert scene.record("call").output == "short <1 more>"
+
     def test_an_opaque_argument_writes_no_line(self, scene, caplog):
         """A handle is no loss that anybody has to hear of at every call."""
         om.observe(name="call")(lambda handle: None)(object())

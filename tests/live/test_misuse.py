@@ -108,7 +108,10 @@ class TestUpdates:
             (lambda: om.update_span(REF, {"a": 1}), "as in update_span(metadata={...})"),
             (lambda: om.update_current_trace(status="error"), "it belongs to update_current_span or update_span"),
             (lambda: om.update_trace(REF, score=1), "it belongs to score_current_span or score_span"),
-            (lambda: om.score_current_span("C", 0.5), "1 positional arguments were left out"),
+            (
+                lambda: om.score_current_span("C", 0.5),
+                "expected keywords, as in score_current_span(score=...)",
+            ),
             (lambda: om.score_span(REF), "a name was expected"),
             (lambda: om.score_current_span(score=1), "a name was expected"),
             (lambda: om.annotate_span(REF, label="good"), "a name was expected"),
@@ -166,7 +169,7 @@ class TestOtherCalls:
         assert scene.record("span").metadata == {"a": 1}
         (line,) = lines(caplog)
         assert "'user_id' was left out; it belongs to update_current_trace" in line
-        assert "(and 4 more)" in line
+        assert line.endswith(" 4 more problems in this call.")
 
     def test_using_metadata_takes_what_fits(self, scene, caplog):
         """Values that are right reach the spans; the others are named."""
@@ -188,6 +191,39 @@ class TestOtherCalls:
 
         assert [span.name for span in captured.all] == ["span"]
         assert len(lines(caplog)) == 1
+
+    @pytest.mark.parametrize(
+        ("call", "line"),
+        [
+            (
+                lambda: om.current_span_ref(1),
+                "current_span_ref: 1 positional argument was left out; it takes no arguments.",
+            ),
+            (
+                lambda: om.current_span_ref(span=1),
+                "current_span_ref: the unknown argument 'span' was left out; it takes no arguments.",
+            ),
+            (
+                lambda: om.capture_spans(None, 1, 2),
+                "capture_spans: 2 positional arguments were left out; its only argument is match.",
+            ),
+            (
+                lambda: om.capture_spans(bogus=1),
+                "capture_spans: the unknown argument 'bogus' was left out; its only argument is match.",
+            ),
+            (
+                lambda: om.using_metadata(None, "u", bogus=1),
+                "using_metadata: 1 positional argument was left out; expected keywords, as in "
+                "using_metadata(user_id=...). 1 more problem in this call.",
+            ),
+        ],
+    )
+    def test_the_line_says_what_the_call_takes(self, scene, caplog, call, line):
+        """None, one or several arguments: in the words for that number."""
+        with om.start_span("span"):
+            call()
+
+        assert lines(caplog) == [line]
 
     def test_flush_of_what_is_no_time(self, scene):
         """A time that is none is the default."""

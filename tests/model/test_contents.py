@@ -95,6 +95,44 @@ class Dumped:
         return fail()
 
 
+class Slots:
+    __slots__ = ("__private", "_size", "city", "unset")
+
+    def __init__(self) -> None:
+        self.city = "Oslo"
+        self._size = 5
+        self.__private = 1
+
+    @property
+    def size(self) -> Any:
+        return fail()
+
+    def to_dict(self) -> Any:
+        return fail()
+
+
+class SlotsAndDict(Slots):
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = 1
+
+
+class SlotsHidden(Slots):
+    __slots__ = iter(["year"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.year = 1
+
+    @property
+    def city(self) -> Any:
+        return fail()
+
+    @city.setter
+    def city(self, _: object) -> None:
+        pass
+
+
 class Lazy:
     """An attribute that an ORM loads when it is asked for."""
 
@@ -176,6 +214,9 @@ DATA: dict[str, tuple[Callable[[], object], Json]] = {
     "a dataclass": (lambda: LoudPoint(1), {"x": 1, "y": 2}),
     "a dataclass with slots": (lambda: Slotted(1), {"x": 1, "y": 2}),
     "an object with to_dict": (Recorded, {"city": "Oslo", "size": 5}),
+    "an object with to_dict and slots": (Slots, {"city": "Oslo", "size": 5}),
+    "an object with to_dict, slots and more": (SlotsAndDict, {"city": "Oslo", "size": 5, "more": 1}),
+    "an object with to_dict and slots of a base that a property hides": (SlotsHidden, {"year": 1, "size": 5}),
     "an object with model_dump": (Dumped, {"city": "Oslo"}),
     "a pydantic model": (lambda: Model(more=1), {"city": "Oslo", "key": "<SecretStr>", "more": 1}),  # type: ignore[call-arg]
     "a pydantic root model": (lambda: Root([1]), [1]),

@@ -130,20 +130,35 @@ class Arguments:
         return _processed("input", self._process, bound)
 
 
-def output_value(process: Callable[[Any], object] | None, result: object) -> Snapshot:
-    """Return the captured output of one call."""
-    if type(result) is str and process is None and is_clean_scalar(result) and "@" not in result and "=" not in result:
+def output_value(process: Callable[[Any], object] | None, result: object, missing: int = 0) -> Snapshot:
+    """Return the captured output of one call.
+
+    Args:
+        process: The application's own hook.
+        result: What was returned; of a generator the items.
+        missing: How many further items there were. The hook gets the items alone; what it makes of them is marked.
+    """
+    if (
+        type(result) is str
+        and process is None
+        and not missing
+        and is_clean_scalar(result)
+        and "@" not in result
+        and "=" not in result
+    ):
         return result
-    return _processed("output", process, result)
+    return _processed("output", process, result, missing)
 
 
-def _processed(kind: str, process: Callable[[Any], object] | None, value: object) -> Snapshot:
+def _processed(kind: str, process: Callable[[Any], object] | None, value: object, missing: int = 0) -> Snapshot:
     if process is not None:
         try:
             value = process(value)
         except BaseException as error:  # noqa: BLE001 # the hook is the application's; what it could not judge is not kept
             pass_on(error)
             value = f"<process_{kind} raised {type(error).__name__}>"
+    if missing:
+        value = _marked(value, missing)
     notes: list[str] = []
     taken = snapshot(value, notes, kind, masks_credentials=settings.in_force.masks_credentials)
     if notes:
@@ -160,6 +175,17 @@ def _tell(kind: str, notes: list[str]) -> None:
             f"A captured {kind} was too much: {loggable(note)}. "
             f"What is missing is marked; capture less with process_{kind}=.",
         )
+
+
+def _marked(value: object, missing: int) -> object:
+    """Say that items of a generator are missing: in the log, and in *value* where it is a text or a list."""
+    REPORTER.tell(
+        "captured_output", f"A captured output was too much: output: cut, {missing} yielded values are missing."
+    )
+    mark = f"<{missing:,} more>"
+    if type(value) is str:
+        return f"{value} {mark}"
+    return [*value, mark] if type(value) is list else value
 
 
 @final
@@ -199,21 +225,12 @@ class PartialOutput:
         self._chars += len(kept) if isinstance(kept, str) else len(json_text(kept))
         self._items.append(kept)
 
-    def value(self, result: object = None) -> object:
+    def value(self, process: Callable[[Any], object] | None, result: object = None) -> Snapshot:
         """Return the joined text, or the list of items; the return value instead when nothing was yielded."""
         if not self._count:
-            return result
+            return output_value(process, result)
         items = list(self._items)
-        dropped = self._count - len(items)
         texts = [item for item in items if isinstance(item, str)]
-        if len(texts) == len(items):
-            text = "".join(texts)
-            return f"{text}{_more(dropped)}" if dropped else text
-        return [*items, _more(dropped)] if dropped else items
-
-
-def _more(count: int) -> str:
-    REPORTER.tell(
-        "captured_output", f"A captured output was too much: output: cut, {count} yielded values are missing."
-    )
-    return f"<{count:,} more>"
+        return output_value(
+            process, "".join(texts) if len(texts) == len(items) else items, missing=self._count - len(items)
+        )

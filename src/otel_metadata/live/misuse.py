@@ -56,24 +56,33 @@ def unknown_arguments(func: Callable[..., object], positional: tuple[object, ...
         named: Names of keyword arguments that it has no parameter for.
     """
     function = func.__name__
+    parameters = inspect.signature(func).parameters.values()
+    keywords = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     known = [
-        parameter.name
-        for parameter in inspect.signature(func).parameters.values()
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD) and parameter.name != "self"
+        *(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"),
+        *keywords,
     ]
+    if len(known) > 1:
+        expected = f"expected one of {', '.join(known)}"
+    else:
+        expected = f"its only argument is {known[0]}" if known else "it takes no arguments"
     notes = []
     if positional:
-        notes.append(
-            f"{function}: {len(positional)} positional arguments were left out; expected keywords, as in "
-            f"{function}({'metadata={...}' if 'metadata' in known else '...'})"
-        )
+        count = len(positional)
+        left_out = "1 positional argument was left out" if count == 1 else f"{count} positional arguments were left out"
+        if keywords:
+            example = "{...}" if keywords[0] == "metadata" else "..."
+            remedy = f"expected keywords, as in {function}({keywords[0]}={example})"
+        else:
+            remedy = expected
+        notes.append(f"{function}: {left_out}; {remedy}")
     for name in list(named)[:_MAX_NAMES]:
         if name in _HOMES:
             remedy = f"it belongs to {_HOMES[name]}"
         elif close := get_close_matches(name[:64], known, 1):
             remedy = f"did you mean {close[0]}?"
         else:
-            remedy = f"expected one of {', '.join(known)}" if known else "it takes none"
+            remedy = expected
         notes.append(f"{function}: the unknown argument {name[:64]!r} was left out; {remedy}")
     return notes
 
@@ -81,5 +90,6 @@ def unknown_arguments(func: Callable[..., object], positional: tuple[object, ...
 def said(function: str, notes: list[str]) -> None:
     """Log *notes* about a call of *function*, if there are any: one line a minute for each function."""
     if notes:
-        more = f" (and {len(notes) - 1} more)" if len(notes) > 1 else ""
-        REPORTER.tell(f"misuse:{function}", f"{notes[0]}{more}.")
+        others = len(notes) - 1
+        more = f" {others} more problem{'s' if others > 1 else ''} in this call." if others else ""
+        REPORTER.tell(f"misuse:{function}", f"{notes[0]}.{more}")

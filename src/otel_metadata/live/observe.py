@@ -490,7 +490,7 @@ class _Call:
                 return
             if error is not None:
                 record_end(span, error)
-            kept = UNSET if output is None else output_value(self._options.process_output, output.value(result))
+            kept = UNSET if output is None else output.value(self._options.process_output, result)
             if given is not UNSET or kept is not UNSET:
                 set_captured(span, given, kept)
             span.end()

@@ -169,6 +169,20 @@ def _state(value: Any, kind: type) -> dict[str, Any]:
     return dict(dict.items(state)) if issubclass(type(state), dict) else {}
 
 
+def _slots(value: Any, kind: type) -> dict[str, Any]:
+    """Return what the instance holds in the slots of its classes, those of the base first."""
+    held = {}
+    for base in reversed(_MRO.__get__(kind)):
+        written = _CLASS_DICT.__get__(base)
+        if "__slots__" in written:
+            # Not by what `__slots__` says: it may be an iterator that is used up, and private names are mangled.
+            for name in [name for name, member in written.items() if type(member) is types.MemberDescriptorType]:
+                part = _attribute({}, value, kind, name)
+                if part is not _MISSING:
+                    held[name] = part
+    return held
+
+
 def _attribute(state: Mapping[str, Any], value: Any, kind: type, name: str) -> Any:
     """Return what the instance holds under *name*: in its `__dict__`, in a slot, or as a plain default of its class."""
     found = state.get(name, _MISSING)
@@ -230,7 +244,7 @@ def _is_function(base: type, name: str) -> bool:
 
 def _public(value: Any, kind: type) -> Contents:
     """Return the state of an object that has a method such as `to_dict`, but for what its class keeps private."""
-    state = _state(value, kind)
+    state = {**_state(value, kind), **_slots(value, kind)}
     found = [(name, part) for name, part in state.items() if type(name) is str and not name.startswith("_")]
     # What a property shows under the name without the underscore is public.
     found += [
