@@ -395,7 +395,6 @@ def test_a_note_names_the_key_that_it_is_about() -> None:
 
 
 def test_what_pandas_counts_in_nanoseconds_keeps_them():
-    pandas = pytest.importorskip("pandas")
     notes: list[str] = []
-    found = clean([pandas.Timestamp("2026-01-31T10:00:00.000000001Z"), pandas.Timedelta(1, "ns")], notes, "k")
+    found = clean([pd.Timestamp("2026-01-31T10:00:00.000000001Z"), pd.Timedelta(1, "ns")], notes, "k")
     assert (found, notes) == (["2026-01-31T10:00:00.000000001+00:00", "0 days 00:00:00.000000001"], [])
