@@ -146,8 +146,8 @@ class Reporter:
                 return
             try:
                 _LOGGER.log(level, "%s", line)
-            except Exception:  # noqa: BLE001, S110 # a handler or filter failed; there is nobody left to tell
-                pass
+            except Exception as error:  # noqa: BLE001 # a handler or filter failed; there is nobody left to tell
+                pass_on(error)
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log a failure of our own code; the application goes on.
@@ -167,8 +167,8 @@ class Reporter:
             if _LOGGER.isEnabledFor(logging.DEBUG):
                 lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
                 _LOGGER.debug("otel_metadata failed in %s\n%s", where, "\n".join(map(visible, lines)))
-        except Exception:  # noqa: BLE001, S110 # as in tell
-            pass
+        except Exception as failure:  # noqa: BLE001 # as in tell
+            pass_on(failure)
 
 
 REPORTER: Final = Reporter()

@@ -67,6 +67,10 @@ class InterruptedAt:
     def during(self, call):
         """Call it; return whether it was interrupted."""
         gc.disable()  # what a callback of the collector raises reaches nobody
+        hook = sys.unraisablehook
+        # Nor what a finalizer raises, of something that ends by itself just then.
+        unheard = []
+        sys.unraisablehook = unheard.append
         sys.setprofile(self)
         try:
             # A span may stay current where the interrupt comes just as it becomes so.
@@ -75,8 +79,9 @@ class InterruptedAt:
             return True
         finally:
             sys.setprofile(None)
+            sys.unraisablehook = hook
             gc.enable()
-        return False
+        return bool(unheard)
 
 
 def _raise_interrupt():

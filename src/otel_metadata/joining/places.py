@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 
 from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
 from otel_metadata.exporters.otlp_sender import OtlpSender
+from otel_metadata.interrupts import pass_on
 from otel_metadata.joining.providers import Place, real_provider
 from otel_metadata.span_processor import MetadataSpanProcessor
 
@@ -257,7 +258,8 @@ def _held_by(holder: object) -> dict[str, object]:
     """Return what an object has in attributes: nothing is computed, and what does not let itself be read has none."""
     try:
         return dict(object.__getattribute__(holder, "__dict__"))
-    except Exception:  # noqa: BLE001 # slots, a built-in, or something that makes up its `__dict__`
+    except Exception as error:  # noqa: BLE001 # slots, a built-in, or something that makes up its `__dict__`
+        pass_on(error)
         return {}
 
 

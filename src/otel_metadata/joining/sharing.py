@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from otel_metadata.exporters.altered_spans import AlteredSpans
+from otel_metadata.interrupts import pass_on
 from otel_metadata.joining.places import FoundExporter, address_of, exporters_on, is_same, processors_of, wraps
 from otel_metadata.joining.providers import resource_of
 from otel_metadata.live.registry import LOCK, REGISTRY
@@ -243,7 +244,8 @@ class SharedPlace:
         own = self._destination.span_exporter
         try:
             found = None if own is None else address_of(own, resource_of(self._provider))
-        except Exception:  # noqa: BLE001 # as in `_is_here`
+        except Exception as error:  # noqa: BLE001 # as in `_is_here`
+            pass_on(error)
             return False
         return found is not None and found.kind != "stream"
 
@@ -279,7 +281,8 @@ class SharedPlace:
         resource = resource_of(self._provider)
         try:
             ours, theirs = address_of(own, resource), address_of(exporter, resource)
-        except Exception:  # noqa: BLE001 # an exporter of somebody's, which may do anything when it is read
+        except Exception as error:  # noqa: BLE001 # an exporter of somebody's, which may do anything when it is read
+            pass_on(error)
             return False
         return ours is not None and theirs is not None and is_same(ours, theirs)
 

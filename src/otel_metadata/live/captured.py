@@ -197,8 +197,15 @@ class CaptureSpans:
         """
         spans = self._spans.copy()
         last = next((span for span in reversed(spans) if span.is_llm), _NOTHING)
-        around = [outer for outer in last.around() if outer.is_llm and any(outer is one for one in spans)]
-        return around[-1] if around else last
+        # Two spans of one instrumentor are two calls, also where a stream that was dropped left its span current.
+        scopes = {last.scope_name}
+        for outer in last.around():
+            if outer.is_llm and any(outer is one for one in spans):
+                if outer.scope_name in scopes and is_llm_span(outer.scope_name, None):
+                    break
+                scopes.add(outer.scope_name)
+                last = outer
+        return last
 
     def add(self, span: Span, captured: CapturedSpan) -> bool:
         """Take a span that starts, if the block is still open and the filter wants it; called by the processor."""

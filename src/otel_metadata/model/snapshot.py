@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import orjson
 
+from otel_metadata.interrupts import pass_on
 from otel_metadata.model.credentials import (
     is_credential,
     is_named_secret,
@@ -70,8 +71,8 @@ def snapshot(value: object, notes: list[str], path: str, *, masks_credentials: b
                 text = orjson.dumps(value, option=_EXACT_TYPES)
                 if len(text) <= _MAX_CHARS and not (_has_nul(text) or (masks_credentials and _tells_url(text))):
                     return (text.decode(),)
-        except Exception:  # noqa: BLE001, S110 # the careful way takes all: what orjson refuses (a lone surrogate), and what another thread has changed meanwhile, code of the application among it
-            pass
+        except Exception as error:  # noqa: BLE001 # the careful way takes what orjson refuses, and what others change
+            pass_on(error)
     elif is_clean_scalar(value) and not (kind is str and "://" in value):  # type: ignore[operator] # the exact type was just tested
         return encoded(value)  # type: ignore[arg-type] # is_clean_scalar has decided
     cleaned = clean(value, notes, path, CAPTURE_LIMITS)
