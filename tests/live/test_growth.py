@@ -26,15 +26,14 @@ def foreign(scene):
 
 
 def steps(call: Callable[[], object]) -> int:
-    """Return how many instructions of our own modules *call* runs."""
+    """Return how many lines of our own modules *call* runs: Python 3.12.1 tells of no single instruction."""
     counted = 0
 
     def count(frame: FrameType, event: str, _argument: object) -> object:
         nonlocal counted
         if "otel_metadata" not in frame.f_globals.get("__name__", ""):
             return None
-        frame.f_trace_opcodes = True
-        counted += event == "opcode"
+        counted += event == "line"
         return count
 
     before = sys.gettrace()

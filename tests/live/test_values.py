@@ -277,3 +277,19 @@ class TestStatus:
         span = scene.ended("span")
         assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "why")
         assert scene.record("span").status_code == "ERROR"
+
+
+def test_a_status_whose_value_cannot_be_read_is_left_out_with_a_note(scene):
+    """An enumeration may compute its value, and that may raise: nothing of it reaches the caller or the log."""
+
+    class Odd(enum.Enum):
+        FAILED = 1
+
+        @property
+        def value(self):
+            raise RuntimeError("no")
+
+    with scene.tracer.start_as_current_span("span"):
+        receipt = om.update_current_span(status=Odd.FAILED, metadata={"a": 1})
+    assert (receipt.route, len(receipt.notes)) == ("live", 1)
+    assert receipt.notes[0].startswith("status: expected 'ok'")

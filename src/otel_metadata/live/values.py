@@ -429,7 +429,12 @@ def _items(tags: object, notes: list[str]) -> list[object]:
 
 
 def _put_status(values: Values, status: object, notes: list[str]) -> None:
-    code, message = read_status(status)
+    code: str | int | None = None
+    message: object = None
+    try:
+        code, message = read_status(status)
+    except Exception as error:  # noqa: BLE001 # an enumeration of the application's, whose value is its code
+        pass_on(error)
     if code is None:
         notes.append(
             "status: expected 'ok', 'error', OpenTelemetry's StatusCode or Status, or an integer code; it was left out"
