@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from opentelemetry.sdk.resources import Resource
 from tests.exporters.vendors.arize import PROJECT as ARIZE_PROJECT
 from tests.exporters.vendors.arize import SPACE, ArizeSpans
 from tests.exporters.vendors.galileo import LOG_STREAM, PROJECT, Galileo, Stored
@@ -15,6 +16,7 @@ from tests.exporters.vendors.phoenix import PhoenixDouble
 from tests.exporters.vendors.server import KEY
 
 import otel_metadata as om
+from otel_metadata.backends import phoenix
 from otel_metadata.client import AnnotateRecordInput, AnnotationInput
 from otel_metadata.client.client import Spans
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
@@ -141,6 +143,105 @@ class TestArize:
         row = {"context.span_id": SPAN, "patch_document": {"a": 1}}
 
         assert arize.update_metadata([row], project_name=f" {ARIZE_PROJECT}\n", space_id=f"{SPACE} ").spans_updated == 1
+
+
+def _named(name: str, monkeypatch: pytest.MonkeyPatch) -> om.Client:
+    """Return a client of a vendor whose project is `shop`, told by the vendor's own variables."""
+    variables = {
+        "phoenix": {"PHOENIX_PROJECT": "shop"},
+        "langwatch": {"LANGWATCH_API_KEY": KEY, "LANGWATCH_PROJECT_ID": "shop"},
+        "mlflow": {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_EXPERIMENT_ID": "shop"},
+        "splunk_ao": {
+            "SPLUNK_AO_API_KEY": KEY,
+            "SPLUNK_AO_CONSOLE_URL": "http://127.0.0.1:9",
+            "SPLUNK_AO_PROJECT": "shop",
+        },
+        "galileo": {"GALILEO_API_KEY": KEY, "GALILEO_PROJECT": "shop"},
+    }
+    for variable, value in variables[name].items():
+        monkeypatch.setenv(variable, value)
+    return om.Client(name)
+
+
+VERDICT = {"context.span_id": SPAN, "context.trace_id": TRACE, "eval.Q.label": "x", "annotation.q.label": "x"}
+BACKENDS = ["phoenix", "langwatch", "mlflow", "galileo", "splunk_ao"]
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+class TestEveryVendorWithAProject:
+    """Nothing listens where these send to: what is refused is refused before."""
+
+    @pytest.mark.parametrize("argument", ["project_name", "model_id"])
+    @pytest.mark.parametrize("method", ["update_metadata", "log_metadata", "update_evaluations", "update_annotations"])
+    def test_another_project_of_a_call_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, method: str, argument: str
+    ) -> None:
+        """As with Arize."""
+        row = {**VERDICT, "patch_document": {"a": 1}}
+        with (
+            _named(name, monkeypatch) as client,
+            pytest.raises(ConfigurationError, match=f"{argument}= is 'other'; expected 'shop'"),
+        ):
+            getattr(client.spans, method)([row], **{argument: "other"})
+
+    def test_so_is_one_of_annotate(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """Where the argument has another name."""
+        record = {"record_id": SPAN, "values": [{"name": "q", "score": 1}]}
+        with (
+            _named(name, monkeypatch) as client,
+            pytest.raises(ConfigurationError, match="project= is 'other'; expected 'shop'"),
+        ):
+            client.spans.annotate([record], project="other")
+
+    @pytest.mark.parametrize("column", ["project", "project_name", "model_id"])
+    @pytest.mark.parametrize("make", [list, pd.DataFrame])
+    def test_so_is_one_of_a_frame(self, monkeypatch: pytest.MonkeyPatch, name: str, column: str, make: Any) -> None:
+        """In any of its rows."""
+        rows = [{**VERDICT, column: project} for project in ("shop", None, "other")]
+        with (
+            _named(name, monkeypatch) as client,
+            pytest.raises(ConfigurationError, match=f"column '{column}' is 'other'; expected 'shop'"),
+        ):
+            client.spans.update_evaluations(make(rows))
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("column", ["space", "space_id"])
+    def test_a_frame_may_name_the_space(self, arize: Spans, service: ArizeSpans, column: str) -> None:
+        """Its own one changes nothing."""
+        rows = [{"context.span_id": SPAN, "patch_document": {"a": 1}, column: space} for space in (SPACE, "other")]
+
+        assert arize.update_metadata(rows[:1]).spans_updated == 1
+        with pytest.raises(ConfigurationError, match=f"column '{column}' is 'other'; expected '{SPACE}'"):
+            arize.update_metadata(rows)
+
+    def test_an_exported_span_says_where_it_came_from(self, arize: Spans) -> None:
+        """Its column `project` is that of the store."""
+        row = {"context.span_id": SPAN, "start_time": "2026-01-01T00:00:00Z", "project": "of the store"}
+
+        assert arize.update_metadata([{**row, "patch_document": {"a": 1}}]).spans_updated == 1
+
+    @pytest.mark.parametrize(
+        ("resource", "project"), [({}, "default"), ({"openinference.project.name": "shop"}, "shop")]
+    )
+    def test_phoenix_has_one_that_nobody_names(self, resource: dict[str, str], project: str) -> None:
+        """What the resource says, else its default."""
+        destination = phoenix.destination(resource=Resource(resource))
+
+        with pytest.raises(ConfigurationError, match=f"project_name= is 'other'; expected '{project}'"):
+            Spans(destination).update_evaluations([VERDICT], project_name="other")
+
+    def test_what_cannot_be_compared_is_a_note(self) -> None:
+        """The key of Langfuse leads to its project, whose name is nowhere."""
+        spans = Spans(om.Destination("away", None, InMemoryPatchExporter(), spans=False))
+
+        report = spans.update_evaluations([{**VERDICT, "space_id": "s"}], project_name="p")
+
+        assert report.spans_updated == 1
+        assert report.notes == (
+            "project_name=: not compared; the credentials of away say where this went",
+            "column 'space_id': not compared; the credentials of away say where this went",
+        )
 
 
 class TestPhoenix:

@@ -62,7 +62,9 @@ def destination(
     return Destination(
         name,
         OtlpHttpSender(with_path(url, OTLP_PATH), headers=headers),
-        LangWatchPatchExporter(url, headers=headers, strategy=strategy, resource=resource, name=name),
+        LangWatchPatchExporter(
+            url, headers=headers, strategy=strategy, resource=resource, name=name, project=project or None
+        ),
         LangWatchDialect(),
         hold_millis=hold_millis,
     )

@@ -74,7 +74,9 @@ def destination(
     headers = _headers(username, password, token, workspace)
     try:
         sender = OtlpHttpSender(with_path(uri, "/v1/traces"), headers={**headers, "x-mlflow-experiment-id": experiment})
-        patches = MlflowPatchExporter(uri, headers=headers, expectations=expectations, name=name)
+        patches = MlflowPatchExporter(
+            uri, headers=headers, expectations=expectations, name=name, experiment_id=experiment
+        )
     except ConfigurationError as error:
         if error.setting not in {"endpoint", "url"}:
             raise

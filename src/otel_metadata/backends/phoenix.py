@@ -20,6 +20,7 @@ from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.phoenix import PhoenixPatchExporter
 from otel_metadata.exporters.phoenix_spans import storable
 from otel_metadata.late.destination import Destination
+from otel_metadata.model.record import PROJECT_NAMES
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource  # noqa: TID251 # a name in a signature; nothing is loaded
@@ -56,7 +57,7 @@ def destination(
         headers: More headers; `PHOENIX_CLIENT_HEADERS`, as `name=value,name=value` with percent-encoded values.
         name: Of the destination.
         hold_millis: How long an ended span is kept, so that what comes soon after is still on it.
-        resource: Not used: Phoenix gets no spans of our own.
+        resource: Of the application's spans.
 
     Raises:
         ConfigurationError: The key of the cloud is missing, or one of these cannot be used.
@@ -91,7 +92,7 @@ def destination(
                 ),
                 storable,
             ),
-            PhoenixPatchExporter(base, headers=sent, name=name),
+            PhoenixPatchExporter(base, headers=sent, name=name, project=wanted or _project_of(resource)),
             OpenInferenceDialect(flattens=True),
             hold_millis=hold_millis,
         )
@@ -99,6 +100,12 @@ def destination(
         if error.setting in {"url", "endpoint"}:
             raise ConfigurationError(_setting(endpoint), error.got, error.expected) from None
         raise
+
+
+def _project_of(resource: Resource | None) -> str:
+    """Return the project into which Phoenix puts spans that no header puts elsewhere."""
+    named = resource.attributes.get(PROJECT_NAMES[0]) if resource is not None else None
+    return named if isinstance(named, str) and named else "default"
 
 
 def _setting(endpoint: str | None) -> str:

@@ -9,7 +9,7 @@ import builtins
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, final, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, final, get_args
 
 from otel_metadata.client import export, imports, updates
 from otel_metadata.client.columns import (
@@ -49,12 +49,16 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from otel_metadata.client.frames import Frame
     from otel_metadata.client.imports import ImportReport
     from otel_metadata.client.queries import Time
     from otel_metadata.live.values import StatusLike
     from otel_metadata.seams import Clock, SpanStore
 
 __all__ = ["Client", "DeleteReport", "Spans"]
+
+_PLACES: Final = ("project", "project_name", "model_id", "space", "space_id")
+"""Columns that name a project or a space."""
 
 
 @final
@@ -161,30 +165,43 @@ class Spans:
             )
         return self._where
 
-    def _check_place(self, **given: object) -> None:
+    def _check_place(self, frame: Frame | None = None, **given: object) -> builtins.list[str]:
         """Refuse a project or space that is not the destination's own: it would be sent elsewhere than was asked.
 
         Args:
+            frame: May have a column of the same names. `project` beside `start_time` is of a stored span, and says
+                where the span came from.
             given: `project`, `project_name` or `model_id`; `space` or `space_id`. None is not given.
+
+        Returns:
+            A note for each one that cannot be compared.
 
         Raises:
             ConfigurationError: One of them differs.
         """
         if not isinstance(self._where, Destination):
-            return
+            return []
         place: Mapping[str, str] = getattr(self._where.patch_exporter, "place", {})
-        for argument, value in given.items():
+        said = [(f"{argument}=", argument, value) for argument, value in given.items() if value is not None]
+        for column in _PLACES if frame is not None else ():
+            if frame is not None and column in frame and not (column == "project" and "start_time" in frame):
+                cells = (cell for cell in frame.column(column) if cell is not UNSET and cell is not None)
+                names = dict.fromkeys(cell if isinstance(cell, str) else ascii(cell)[:100] for cell in cells)
+                said += [(f"column {column!r}", column, name) for name in names]
+        notes = []
+        for shown, argument, value in said:
             own = place.get("space" if argument.startswith("space") else "project")
-            if value is None or own is None:
-                continue
+            if own is None:
+                notes.append(f"{shown}: not compared; the credentials of {self._where.name} say where this went")
             # Names and ids are told apart by case, as the vendors do; white space around them comes from files.
-            if not isinstance(value, str) or value.strip() != own.strip():
+            elif not isinstance(value, str) or value.strip() != own.strip():
                 raise ConfigurationError(
-                    f"{argument}=",
+                    shown,
                     value,
                     f"{own!r}, where this client sends to: leave it out, or make a client of a destination for the "
                     f"other, for example Client(otel_metadata.backends.{self._where.name}.destination(...))",
                 )
+        return notes
 
     def close(self) -> None:
         """End the wait of an update that is under way; what it waits for has failed."""
@@ -591,8 +608,11 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        self._check_place(project_name=project_name, model_id=model_id, space_id=space_id)
-        return self._updates.apply(metadata_rows(read_frame(dataframe), patch_document_column_name, validate=validate))
+        frame = read_frame(dataframe)
+        notes = self._check_place(frame, project_name=project_name, model_id=model_id, space_id=space_id)
+        rows = metadata_rows(frame, patch_document_column_name, validate=validate)
+        rows.remember(notes)
+        return self._updates.apply(rows)
 
     def log_metadata(
         self,
@@ -664,8 +684,11 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        self._check_place(project_name=project_name, model_id=model_id, space_id=space_id)
-        return self._updates.apply(evaluation_rows(read_frame(dataframe), validate=validate))
+        frame = read_frame(dataframe)
+        notes = self._check_place(frame, project_name=project_name, model_id=model_id, space_id=space_id)
+        rows = evaluation_rows(frame, validate=validate)
+        rows.remember(notes)
+        return self._updates.apply(rows)
 
     def update_annotations(
         self,
@@ -696,8 +719,11 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        self._check_place(project_name=project_name, model_id=model_id, space_id=space_id)
-        return self._updates.apply(annotation_rows(read_frame(dataframe), validate=validate))
+        frame = read_frame(dataframe)
+        notes = self._check_place(frame, project_name=project_name, model_id=model_id, space_id=space_id)
+        rows = annotation_rows(frame, validate=validate)
+        rows.remember(notes)
+        return self._updates.apply(rows)
 
     def annotate(
         self,
@@ -726,8 +752,9 @@ class Spans:
             SpanNotFoundError: A span is not stored. Nothing was changed.
             StoreError: Nothing was changed.
         """
-        self._check_place(project=project, space=space)
+        notes = self._check_place(project=project, space=space)
         rows = record_rows(annotations)
+        rows.remember(notes)
         return self._updates.apply_all(rows)
 
     annotate_spans = annotate

@@ -108,6 +108,7 @@ class LangWatchPatchExporter:
         strategy: Strategy = "patch",
         resource: Resource | None = None,
         name: str = "langwatch",
+        project: str | None = None,
     ) -> None:
         """Connect later.
 
@@ -117,6 +118,7 @@ class LangWatchPatchExporter:
             strategy: See `Strategy`.
             resource: Of the spans that carry patches; by default the one that the environment describes.
             name: For people.
+            project: The id of the key's project; None where it is not known.
 
         Raises:
             ConfigurationError: One of these cannot be used.
@@ -125,6 +127,7 @@ class LangWatchPatchExporter:
             raise ConfigurationError("strategy", strategy, "'patch' or 'otlp_span'")
         self.name = name
         self.strategy = strategy
+        self.place: Final[Mapping[str, str]] = {"project": project} if project else {}
         self._client = RestClient(url, headers=headers)
         self._spans = OtlpHttpSender(with_path(url, OTLP_PATH), headers=dict(headers or {}))
         self._resource = resource or Resource.create()

@@ -97,6 +97,7 @@ class MlflowPatchExporter:
         headers: Mapping[str, str] | None = None,
         expectations: Collection[str] = (),
         name: str = "mlflow",
+        experiment_id: str | None = None,
     ) -> None:
         """Connect later.
 
@@ -106,11 +107,13 @@ class MlflowPatchExporter:
             expectations: Names of evaluations and annotations that say what the answer should have been: they become
                 expectations, all others feedback.
             name: For people.
+            experiment_id: Of the spans, which is a project elsewhere; None where it is not known.
 
         Raises:
             ConfigurationError: The URL or a header cannot be used.
         """
         self.name = name
+        self.place: Final[Mapping[str, str]] = {"project": experiment_id} if experiment_id else {}
         self._rest = RestClient(url, headers=headers)
         self._expectations = frozenset(expectations)
 

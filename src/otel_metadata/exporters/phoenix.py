@@ -87,19 +87,28 @@ class PhoenixPatchExporter:
     # An annotation of a span names nothing else.
     found_by: Final = frozenset({"span_id"})
 
-    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None, name: str = "phoenix") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        name: str = "phoenix",
+        project: str | None = None,
+    ) -> None:
         """Connect later.
 
         Args:
             url: Of Phoenix itself, without `/v1`.
             headers: Sent with every request, the key among them.
             name: For people.
+            project: Of the spans; None where it is not known.
 
         Raises:
             ConfigurationError: The URL or a header cannot be used.
         """
         self.name = name
         self._rest = RestClient(url, headers=headers)
+        self.place: Final[Mapping[str, str]] = {"project": project} if project else {}
 
     def __repr__(self) -> str:
         """Return the address, without what may be secret."""
