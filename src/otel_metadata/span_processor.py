@@ -226,8 +226,10 @@ class MetadataSpanProcessor(SpanProcessor):
     def _begin_shutdown(self, timeout_millis: int) -> int:
         """Let the workers send what waits and end, without waiting for them; return the deadline."""
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
-        if not self._is_shut_down:
-            self._is_shut_down = True
+        self._is_shut_down = True
+        # Another thread, or a call that this one has interrupted, may have begun and not be done with it. Twice does
+        # no harm: each step changes nothing the second time.
+        if not all(worker.is_stopping for worker in self.workers):
             routing.remove_router(self)
             REGISTRY.drop(self)
             # Each worker's thread sends, then closes its own exporters: one that hangs delays no other.
@@ -419,18 +421,21 @@ class MetadataSpanProcessor(SpanProcessor):
 _processors: Final[weakref.WeakSet[MetadataSpanProcessor]] = weakref.WeakSet()
 
 
-def _shut_down_all() -> bool:
-    """Shut every processor down, all at once and within the time of one; false when this thread must not wait."""
+def _shut_down_all() -> None:
+    """Shut every processor down, all at once and within the time of one."""
     processors = list(_processors)
     deadlines = [processor._begin_shutdown(EXIT_MILLIS) for processor in processors]
-    if any(processor.must_not_wait for processor in processors):
-        return False
     for processor, deadline_ns in zip(processors, deadlines, strict=True):
         processor._end(deadline_ns)
-    return True
 
 
-call_at_process_end(_shut_down_all)
+def _must_go_on() -> bool:
+    """Whether another thread that shuts every processor down would wait for this one."""
+    processors = list(_processors)
+    return any(one.must_not_wait or one._ending._is_owned() for one in processors)  # type: ignore[attr-defined] # as above
+
+
+call_at_process_end(_shut_down_all, _must_go_on)
 
 
 class _Unseen:

@@ -15,14 +15,17 @@ import itertools
 import os
 import signal
 import sys
+import threading
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 import otel_metadata as om
+from otel_metadata import span_processor
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.late.worker import _Thread
 from otel_metadata.model.outcome import DeliveryError, Retry
 from otel_metadata.reporting import REPORTER
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
@@ -218,6 +221,55 @@ def test_a_result_is_returned_where_nothing_else_has_room(room, monkeypatch):
         assert not came  # the function itself had no room
     finally:
         application.processor.shutdown(3_000)
+
+
+@pytest.mark.parametrize("with_spool", [False, True], ids=["memory", "spool"])
+def test_a_shutdown_may_interrupt_a_shutdown_at_any_place(tmp_path, monkeypatch, with_spool):
+    """A handler of SIGTERM shuts down while the exit does: what waits leaves, and neither waits for the other."""
+    monkeypatch.setattr(InterruptedAt, "folder", "")  # the standard library's waiting as well
+    slices = []
+    join = _Thread.join
+    monkeypatch.setattr(_Thread, "join", lambda thread, timeout: (slices.append(timeout), join(thread, timeout)))
+
+    def attempt(interrupt):
+        application = Application(tmp_path / str(interrupt.number) if with_spool else None)
+        application.tracer.start_span("one").end()
+        for number in range(3):
+            om.update_span(om.SpanRef(0xABC, number + 1), metadata={f"k{number}": number})
+        slices.clear()
+        interrupt.during(lambda: application.processor.shutdown(60_000))
+        application.processor.shutdown(60_000)
+        assert sum(slices) < 30, interrupt.number  # else one waited in vain for its deadline
+        stats = application.processor.stats().destinations["memory"]
+        assert (stats.lost, stats.delivered, stats.waiting) == ({}, stats.accepted, 0), interrupt.number
+        assert [span.name for span in application.spans.spans] == ["one"], interrupt.number
+        return interrupt.came >= interrupt.number
+
+    every_place(attempt, lambda: [processor.shutdown(60_000) for processor in list(span_processor._processors)])
+
+
+def test_two_threads_that_shut_down_at_once_lose_nothing(monkeypatch):
+    """The second does not give up what the first has not yet asked the workers for."""
+    application = Application()
+    om.update_span(om.SpanRef(0xABC, 1), metadata={"k": 1})
+    begun, may_go_on = threading.Event(), threading.Event()
+    remove_router = span_processor.routing.remove_router
+
+    def remove_slowly(router):
+        remove_router(router)
+        if threading.current_thread() is first:
+            begun.set()
+            may_go_on.wait()
+
+    monkeypatch.setattr(span_processor.routing, "remove_router", remove_slowly)
+    first = threading.Thread(target=lambda: application.processor.shutdown(60_000))
+    first.start()
+    begun.wait()
+    application.processor.shutdown(60_000)
+    stats = application.processor.stats().destinations["memory"]
+    may_go_on.set()
+    first.join()
+    assert (stats.lost, stats.delivered) == ({}, 1)
 
 
 def test_the_lock_of_the_spool_is_given_back_wherever_an_interrupt_comes(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,9 +21,9 @@ from tests.late.processes import ROOT, give_up_later, run
 import otel_metadata as om
 from otel_metadata import span_processor
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late import process_end
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.live.registry import LOCK
+from otel_metadata.reporting import REPORTER
 from otel_metadata.testing import RecordingSpanExporter
 
 METHODS = [method for method in ("fork", "spawn", "forkserver") if method in multiprocessing.get_all_start_methods()]
@@ -175,8 +177,6 @@ def stored(folder, method, times, ways, *, with_spool=False):
 @pytest.mark.parametrize("method", METHODS)
 def test_what_waits_leaves_before_a_child_of_multiprocessing_ends(tmp_path, method):
     """However a child of multiprocessing ends, its spans and updates arrive once, and so do those of the parent."""
-    if method == "fork" and sys.version_info[:2] == (3, 12):
-        pytest.skip("on Python 3.12 a forked child's last flush does not end in time in some runs: not understood yet")
     times = 3 if method == "fork" else 1  # the others import everything in each child
     # `max_tasks_per_child` came with Python 3.11, and not for forked children.
     is_recycled = sys.version_info >= (3, 11) and method != "fork"
@@ -288,16 +288,105 @@ def test_a_handler_of_the_application_stays(application, handler):
 
 
 @needs_fork
-def test_a_second_termination_ends_the_process_at_once(application, monkeypatch):
-    """While SIGTERM is being handled, its action is the default one again."""
-    seen = []
-    monkeypatch.setattr(process_end, "_callbacks", [lambda: seen.append(signal.getsignal(signal.SIGTERM)) or True])
+def test_a_second_termination_ends_the_process_at_once(application):
+    """While what waits is being sent, the action of SIGTERM is the default one again."""
+    begun = multiprocessing.get_context("fork").Event()
+
+    def export_for_ever(spans):
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait()
+
+    application.spans.export = export_for_ever
 
     def work():
-        monkeypatch.setattr(os, "kill", lambda _pid, signum: os._exit(3 if seen == [signal.SIG_DFL] else 4))
+        application.span("work")
+        signal.raise_signal(signal.SIGTERM)
+        begun.set()
+
+    assert application.end_of_child(work) == (-signal.SIGTERM, [])
+    assert not begun.is_set()  # the main thread stops where it was
+
+
+@needs_fork
+@pytest.mark.parametrize("is_nested", [False, True], ids=["child", "grandchild"])
+def test_a_termination_is_heard_while_the_main_thread_runs_no_python(application, is_nested):
+    """A child ends at once, as it would by the default action, inside a call of C that would take hours."""
+    context = multiprocessing.get_context("fork")
+    has_begun = context.Event()
+
+    def compute():
+        application.span("work")
+        threading.Thread(target=has_begun.set).start()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+    def work():
+        if not is_nested:
+            threading.Thread(target=lambda: has_begun.wait() and os.kill(os.getpid(), signal.SIGTERM)).start()
+            compute()
+        inner = context.Process(target=compute)
+        inner.start()
+        has_begun.wait()
+        inner.terminate()
+        inner.join()
+        application.span(f"inner ended with {inner.exitcode}")
+
+    expected = (0, ["work", "inner ended with -15"]) if is_nested else (-signal.SIGTERM, ["work"])
+    assert application.end_of_child(work) == expected
+
+
+@needs_fork
+def test_a_termination_of_a_grandchild_right_after_the_fork_is_not_its_parents(application):
+    """What the kernel tells a new process does not reach its parent by the pipe that both have."""
+
+    def work():
+        for _ in range(20):
+            inner = multiprocessing.get_context("fork").Process(target=signal.pause)
+            inner.start()
+            inner.terminate()
+            inner.join()
+            assert inner.exitcode == -signal.SIGTERM
+        application.span("the parent goes on")
+
+    assert application.end_of_child(work) == (0, ["the parent goes on"])
+
+
+@needs_fork
+def test_a_handler_that_is_set_later_is_the_only_one(application):
+    """A child that sets its own handler of SIGTERM, or a wake-up descriptor, has them, and goes on."""
+    came = []
+
+    def work():
+        mine = socket.socketpair()
+        for end in mine:
+            end.setblocking(False)
+        signal.set_wakeup_fd(mine[1].fileno())
+        signal.signal(signal.SIGTERM, lambda signum, _: came.append(signum))
+        signal.raise_signal(signal.SIGTERM)
+        assert (came, mine[0].recv(9)) == ([signal.SIGTERM], bytes([signal.SIGTERM]))
+        signal.set_wakeup_fd(-1)
+        application.span("work")
+
+    assert application.end_of_child(work) == (0, ["work"])
+
+
+@needs_fork
+def test_a_child_that_may_start_no_thread_keeps_the_default_action(application, monkeypatch):
+    """Where no thread can hear SIGTERM, it ends the child as if we were not there."""
+    start = threading.Thread.start
+
+    def start_ours_alone(thread):
+        if thread.name == "otel_metadata:termination":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_ours_alone)
+    monkeypatch.setattr(REPORTER, "reraise", False)
+
+    def work():
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         signal.raise_signal(signal.SIGTERM)
 
-    assert application.end_of_child(work) == (3, [])
+    assert application.end_of_child(work) == (-signal.SIGTERM, [])
 
 
 @needs_fork

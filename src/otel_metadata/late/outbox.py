@@ -816,9 +816,10 @@ class Outbox:
         with self._lock:
             self._admit()
             self._admit_late()
+            if not self._is_closed:
+                self._lost_before = self._lost_so_far()
             self._is_closed = True
             self._takes_plain = self._spills_plain = False
-            self._lost_before = self._lost_so_far()
             keys = self._patches.keys()
         for portion in _portions(keys):
             with self._lock:

@@ -3,63 +3,65 @@
 - A child of multiprocessing (`Process`, `Pool`, `ProcessPoolExecutor`, loky) runs the finalizers of
   `multiprocessing.util` and then leaves by `os._exit`. A finalizer is used.
 - The same child, when it is terminated (every `with Pool()` does that to its workers, and every parent to its daemons),
-  ends by the default action of SIGTERM. A handler is used.
+  ends by the default action of SIGTERM. See `termination`.
 - A child of Celery's prefork pool leaves by `os._exit` after the signal `worker_process_shutdown`. That is used.
 
 A forked child of multiprocessing first clears the finalizers that it has inherited and then calls what was given to
 `register_after_fork`; therefore the finalizer is made there. A spawned child does neither: there it is made as soon as
 the child has a span processor. Neither multiprocessing nor Celery is imported here: a process that has not loaded them
 has no such workers.
-
-The handler of SIGTERM is set in children of multiprocessing alone, and only where the signal has its default action. It
-sends what waits, then lets the signal end the process, so the exit code stays the same.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import Any, Final
 
+from otel_metadata.late.termination import watch_termination
 from otel_metadata.reporting import REPORTER
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 __all__ = ["call_at_process_end", "watch_process_end"]
 
 # After the finalizers of the application, and of multiprocessing itself (the lowest of those is -100).
 _EXIT_PRIORITY: Final = -1_000
 
-_callbacks: list[Callable[[], bool]] = []
+_end: Callable[[], object] = bool  # what `call_at_process_end` was given
+_must_go_on: Callable[[], bool] = bool
 _is_registered = False
 _watched_pid = 0
 
 
-def call_at_process_end(callback: Callable[[], bool]) -> None:
-    """Call *callback* when a worker process ends that runs no exit handlers; in this process or in one forked from it.
+def call_at_process_end(end: Callable[[], None], must_go_on: Callable[[], bool]) -> None:
+    """Call *end* when a worker process ends that runs no exit handlers; in this process or in one forked from it.
 
     Args:
-        callback: Sends what waits within a bound, and does not raise; false when it must not wait on this thread.
+        end: Sends what waits within a bound, and does not raise.
+        must_go_on: Whether the calling thread has what *end* needs on another thread.
     """
-    _callbacks.append(callback)
+    global _end, _must_go_on  # set once
+    _end, _must_go_on = end, must_go_on
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=watch_process_end)
+        os.register_at_fork(after_in_child=partial(watch_process_end, is_forked=True))
 
 
-def watch_process_end() -> None:
-    """Attach to what is loaded by now; a second call changes nothing."""
+def watch_process_end(*, is_forked: bool = False) -> None:
+    """Attach to what is loaded by now; a second call changes nothing.
+
+    Args:
+        is_forked: The process has just been forked.
+    """
     try:
-        _watch_multiprocessing()
+        _watch_multiprocessing(is_forked=is_forked)
         _watch_celery()
     except Exception as error:  # noqa: BLE001 # boundary: a fork, and configure(), go on
         REPORTER.failed("watch_process_end", error)
 
 
-def _watch_multiprocessing() -> None:
+def _watch_multiprocessing(*, is_forked: bool) -> None:
     global _is_registered  # noqa: PLW0603 # of this process and of those forked from it
     util: Any = sys.modules.get("multiprocessing.util")
     process: Any = sys.modules.get("multiprocessing.process")
@@ -68,22 +70,20 @@ def _watch_multiprocessing() -> None:
     if not _is_registered:
         _is_registered = True
         # The object is one that lives as long as the process: the registry holds it weakly.
-        util.register_after_fork(_in_child, lambda in_child: in_child())
+        util.register_after_fork(_in_child, lambda in_child: in_child(is_forked=True))
     # The second is what a spawned child has while it imports the program's main module.
     is_child = process.parent_process() is not None or hasattr(process.current_process(), "_inheriting")
     if is_child and _watched_pid != os.getpid():
-        _in_child()
+        _in_child(is_forked=is_forked)
 
 
-def _in_child() -> None:
+def _in_child(*, is_forked: bool) -> None:
     """Attach to the end of this process, which is a child of multiprocessing."""
     global _watched_pid  # noqa: PLW0603 # of this process
     _watched_pid = os.getpid()
     util: Any = sys.modules["multiprocessing.util"]
     util.Finalize(None, _at_exit, exitpriority=_EXIT_PRIORITY)
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and os.name == "posix" and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
+    watch_termination(_end, _must_go_on, is_forked=is_forked)
 
 
 def _at_exit() -> None:
@@ -91,30 +91,16 @@ def _at_exit() -> None:
     others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
     waited_for = [thread for thread in others if not thread.daemon]
     if not waited_for:
-        _call()
+        _end()
         return
 
     def call_after_them() -> None:
         for thread in waited_for:
             thread.join()
-        _call()
+        _end()
 
     # The process joins this thread like those: it ends once all of them have.
     threading.Thread(target=call_after_them, name="otel_metadata:end").start()
-
-
-def _on_sigterm(signum: int, _frame: FrameType | None) -> None:
-    signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
-    if _call():
-        os.kill(os.getpid(), signum)
-        return
-
-    def end() -> None:
-        _call()
-        os.kill(os.getpid(), signum)
-
-    # This thread was interrupted while it held a lock that the senders need: it goes on meanwhile.
-    threading.Thread(target=end, name="otel_metadata:end", daemon=True).start()
 
 
 def _watch_celery() -> None:
@@ -125,9 +111,4 @@ def _watch_celery() -> None:
 
 
 def _at_celery_end(**_arguments: object) -> None:
-    _call()
-
-
-def _call() -> bool:
-    answers = [callback() for callback in _callbacks]  # each is called, also after one that must not wait
-    return all(answers)
+    _end()

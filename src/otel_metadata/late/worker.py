@@ -7,6 +7,7 @@ call by hand. Exporters run with instrumentation suppressed, so that the HTTP ca
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -43,6 +44,10 @@ _IDLE_NS: Final = 1_000_000_000
 
 # Rows that are read from the spool at a time take at most such a part of the room in bytes: see `Outbox.wanted_rows`.
 _PORTION: Final = 8
+
+
+# How long a join that cannot succeed keeps a shutdown from seeing that the thread is over.
+_SLICE_SECONDS: Final = 0.02
 
 
 def suppressed() -> Context:
@@ -246,10 +251,17 @@ class Worker:
 
     def begin_stop(self, deadline_ns: int) -> None:
         """Take nothing more, try what waits once, then close the destination's exporters, without waiting for it."""
+        if self.is_stopping:
+            return
         self._is_closing = True
-        self._stop_by_ns = deadline_ns
+        self._stop_by_ns = self._stop_by_ns or deadline_ns
         self.outbox.close()
-        self._stop_ticket = self.outbox.request_flush(self._end, deadline_ns)
+        self._stop_ticket = self.outbox.request_flush(self._end, self._stop_by_ns)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `begin_stop` has done all that it does."""
+        return self._stop_ticket is not None
 
     def stop(self) -> None:
         """Wait for what `begin_stop` asked for, until its deadline; a hanging exporter is left behind."""
@@ -261,11 +273,19 @@ class Worker:
             self._close_exporters()
             self.outbox.lane.tend()
         elif not self.runs_here:
-            thread.join(max(self._stop_by_ns - self._clock.monotonic_ns(), 0) / 1e9)
+            self._join(thread)
         self._end()
         if self._stop_ticket is not None:
             self.outbox.drop_ticket(self._stop_ticket)
         self.tell()
+
+    def _join(self, thread: threading.Thread) -> None:
+        """Wait for the thread until the deadline of `begin_stop`."""
+        until = time.monotonic() + max(self._stop_by_ns - self._clock.monotonic_ns(), 0) / 1e9
+        # In slices: a signal handler that shuts down may have interrupted a join of this thread. The lock that a thread
+        # gives back at its end is then held further down on this stack, and a second join would wait for it in vain.
+        while not self._is_over and (left := until - time.monotonic()) > 0 and thread.is_alive():
+            thread.join(min(left, _SLICE_SECONDS))
 
     def _end(self) -> None:
         """Let the thread end after its piece of work."""
