@@ -34,6 +34,7 @@ from otel_metadata.late.destination import Destination
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.live import ended_provider, routing, settings
+from otel_metadata.live.misuse import kind_of, misfit, said
 from otel_metadata.live.registry import LOCK, REGISTRY, is_locked_here
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.update_outcome import DestinationOutcome, UpdateOutcome
@@ -427,7 +428,7 @@ def flush(timeout_millis: int = 30_000) -> bool:
         Whether everything that waited at the call has arrived; False too when nothing is configured.
     """
     try:
-        return _flush(_processors(), bounded_millis(timeout_millis, 30_000))
+        return _flush(_processors(), _millis("flush", timeout_millis, 30_000))
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
         return False
@@ -447,7 +448,7 @@ def shutdown(timeout_millis: int = 5_000) -> None:
     """
     global _closed  # noqa: PLW0603 # for stats()
     try:
-        timeout_millis = bounded_millis(timeout_millis, 5_000)
+        timeout_millis = _millis("shutdown", timeout_millis, 5_000)
         processors = _added()  # the one of configure() is there until it is shut down
         before = _pipeline
         deadline_ns = _CLOCK.monotonic_ns() + timeout_millis * 1_000_000
@@ -500,6 +501,7 @@ def outcome(receipt: object) -> UpdateOutcome:
     """
     try:
         if not isinstance(receipt, Receipt):
+            said("outcome", [misfit("receipt", kind_of(receipt), "a Receipt", "the answer is unknown")])
             return UpdateOutcome()
         if receipt.refusal is not None:
             return UpdateOutcome(reason=receipt.refusal)
@@ -512,6 +514,16 @@ def outcome(receipt: object) -> UpdateOutcome:
     except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("outcome", error)
         return UpdateOutcome()
+
+
+def _millis(function: str, given: object, default: int) -> int:
+    """Return the time that a call may take; where it is no time, the default, and a log line says so."""
+    millis = bounded_millis(given, -1)
+    if millis >= 0:
+        return millis
+    if given is not None:
+        said(function, [misfit("timeout_millis", kind_of(given), "milliseconds, a number", f"{default} was taken")])
+    return default
 
 
 def _processors() -> tuple[MetadataSpanProcessor, ...]:

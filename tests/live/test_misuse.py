@@ -112,9 +112,9 @@ class TestUpdates:
                 lambda: om.score_current_span("C", 0.5),
                 "expected keywords, as in score_current_span(score=...)",
             ),
-            (lambda: om.score_span(REF), "a name was expected"),
-            (lambda: om.score_current_span(score=1), "a name was expected"),
-            (lambda: om.annotate_span(REF, label="good"), "a name was expected"),
+            (lambda: om.score_span(REF), "name: got None; expected a text"),
+            (lambda: om.score_current_span(score=1), "name: got None; expected a text"),
+            (lambda: om.annotate_span(REF, label="good"), "name: got None; expected a text"),
             (lambda: om.annotate_current_span(comment="x"), "expected one of name, label"),
             (lambda: om.score_span(REF, "C", text="x"), "it belongs to annotate_current_span or annotate_span"),
         ],
@@ -158,6 +158,201 @@ class TestUpdates:
 
         assert len(receipt.notes[0]) < 400
         assert "\n" not in lines(caplog)[0]
+
+
+STATUS = "expected 'ok', 'error', OpenTelemetry's StatusCode or Status, or an integer code; it was left out"
+MAPPING = "expected a mapping with string keys; nothing of it was set"
+TEXT = "expected a text; it was left out"
+TARGET = "expected a SpanRef, a traceparent text, an OpenTelemetry span or a captured span"
+
+# A call with one argument of the wrong type: the function, and what is said of the argument.
+ONE_WRONG = [
+    (lambda: om.update_current_span(status="bad"), "update_current_span", f"status: got 'bad'; {STATUS}"),
+    (lambda: om.update_current_span(status=-1), "update_current_span", f"status: got -1; {STATUS}"),
+    (lambda: om.update_span(REF, status=["error"]), "update_span", f"status: got list; {STATUS}"),
+    (
+        lambda: om.update_current_span(status="sk-1234567890"),
+        "update_current_span",
+        f"status: got another text; {STATUS}",
+    ),
+    (
+        lambda: om.update_current_span(tags=5),
+        "update_current_span",
+        "tags: got int; expected an iterable of texts; nothing was set",
+    ),
+    (
+        lambda: om.update_trace(REF, tags=5),
+        "update_trace",
+        "tags: got int; expected an iterable of texts; nothing was set",
+    ),
+    (
+        lambda: om.update_current_span(tags={"a": 1}),
+        "update_current_span",
+        "tags: got dict; expected an iterable of texts; its keys were taken",
+    ),
+    (
+        lambda: om.update_current_span(tags=["a", 5]),
+        "update_current_span",
+        "tags: got int among the texts; expected texts; it was left out",
+    ),
+    (lambda: om.update_current_span(metadata=5), "update_current_span", f"metadata: got int; {MAPPING}"),
+    (lambda: om.update_current_trace(metadata="a"), "update_current_trace", f"metadata: got str; {MAPPING}"),
+    (lambda: om.update_current_span(attributes=[1]), "update_current_span", f"attributes: got list; {MAPPING}"),
+    (lambda: om.update_current_span(name=["a"]), "update_current_span", f"name: got list; {TEXT}"),
+    (lambda: om.update_current_span(name=object()), "update_current_span", f"name: got object; {TEXT}"),
+    (lambda: om.update_current_span(status_message={}), "update_current_span", f"status_message: got dict; {TEXT}"),
+    (lambda: om.update_current_trace(user_id=int), "update_current_trace", f"user_id: got type; {TEXT}"),
+    (lambda: om.update_trace(REF, session_id=[1]), "update_trace", f"session_id: got list; {TEXT}"),
+    (
+        lambda: om.score_current_span("C", score="0.5", label="x"),
+        "score_current_span",
+        "score: got str; expected a finite number; it was left out",
+    ),
+    (lambda: om.score_current_span("C", score=1, label=5), "score_current_span", f"label: got int; {TEXT}"),
+    (lambda: om.score_span(REF, "C", score=1, explanation=[1]), "score_span", f"explanation: got list; {TEXT}"),
+    (
+        lambda: om.score_span(REF, "C", score=1, source="me"),
+        "score_span",
+        "source: got 'me'; expected 'code', 'llm' or 'human'; taken as 'code'",
+    ),
+    (
+        lambda: om.score_span(REF, "C", score=1, metadata=5),
+        "score_span",
+        "metadata: got int; expected a mapping with string keys; it was left out",
+    ),
+    (
+        lambda: om.score_span(REF, "C", score=1, level="banana"),
+        "score_span",
+        "level: got 'banana'; expected 'span' or 'trace'; nothing was set",
+    ),
+    (
+        lambda: om.score_span(REF, "C", score=1, level=2),
+        "score_span",
+        "level: got 2; expected 'span' or 'trace'; nothing was set",
+    ),
+    (lambda: om.score_span(REF, 5, score=1), "score_span", "name: got int; expected a text; it became one"),
+    (
+        lambda: om.annotate_current_span("q", score="high"),
+        "annotate_current_span",
+        "score: got str; expected a finite number; it was left out",
+    ),
+    (lambda: om.annotate_span(REF, "q", text=5), "annotate_span", f"text: got int; {TEXT}"),
+    (lambda: om.annotate_span(REF, "q", label="x", annotator=5), "annotate_span", f"annotator: got int; {TEXT}"),
+    (lambda: om.update_span(5, metadata={"a": 1}), "update_span", f"target: got int; {TARGET}; nothing was set"),
+    (lambda: om.update_span(None, metadata={"a": 1}), "update_span", f"target: got None; {TARGET}; nothing was set"),
+    (
+        lambda: om.annotate_span("C", 0.5),
+        "annotate_span",
+        f"target: got a text that names none; {TARGET}; nothing was set",
+    ),
+    (
+        lambda: om.update_trace("C", name="x"),
+        "update_trace",
+        f"target: got a text that names none; {TARGET}, or a trace id; nothing was set",
+    ),
+    (
+        lambda: om.update_span(om.SpanRef(0, 0, sampled=False), name="x"),
+        "update_span",
+        f"target: got an empty SpanRef: there was no span; {TARGET}; nothing was set",
+    ),
+    (lambda: om.start_span(5), "start_span", "name: got int; expected a text; the span is called 'span'"),
+    (lambda: om.start_span("x", tags=5), "start_span", "tags: got int; expected an iterable of texts; nothing was set"),
+    (lambda: om.start_span("x", metadata=5), "start_span", f"metadata: got int; {MAPPING}"),
+    (
+        lambda: om.start_span("x", kind="client"),
+        "start_span",
+        "kind: got 'client'; expected an opentelemetry.trace.SpanKind; taken as INTERNAL",
+    ),
+    (
+        lambda: om.start_span("x", tracer=3),
+        "start_span",
+        "tracer: got int; expected an opentelemetry.trace.Tracer; the one of configure() was taken",
+    ),
+    (lambda: om.using_metadata(5), "using_metadata", f"metadata: got int; {MAPPING}"),
+    (lambda: om.using_metadata(user_id=[1]), "using_metadata", f"user_id: got list; {TEXT}"),
+    (
+        lambda: om.capture_spans(match=3),
+        "capture_spans",
+        "match: got int; expected a function of a span; every span is captured",
+    ),
+    (lambda: om.flush("x"), "flush", "timeout_millis: got str; expected milliseconds, a number; 30000 was taken"),
+    (lambda: om.outcome("x"), "outcome", "receipt: got str; expected a Receipt; the answer is unknown"),
+]
+
+
+class TestWrongTypes:
+    @pytest.mark.parametrize(
+        ("call", "function", "note"), ONE_WRONG, ids=[f"{one[1]}({one[2][:24]})" for one in ONE_WRONG]
+    )
+    def test_one_log_line_names_the_argument_what_was_got_and_what_was_expected(
+        self, scene, caplog, call, function, note
+    ):
+        """Whoever looks at nothing but the log finds the call; the receipt has the same note."""
+        with om.start_span("span"):
+            made = call()
+
+        assert lines(caplog) == [f"{function}: {note}."]
+        if isinstance(made, om.Receipt):
+            assert note in made.notes
+
+    def test_the_rest_of_the_call_holds(self, scene):
+        """What fits is set."""
+        with om.start_span("span"):
+            assert om.update_current_span(metadata={"a": 1}, tags=5, status="bad", name=["x"])
+
+        record = scene.record("span")
+        assert (record.metadata, record.tags, record.name) == ({"a": 1}, (), "span")
+
+    def test_each_argument_has_a_line_of_its_own_a_minute(self, scene, caplog):
+        """A second mistake in the same minute is told too; the first one again is only counted."""
+        with om.start_span("span"):
+            om.update_current_span(tags=5)
+            om.update_current_span(status="bad")
+            om.update_current_span(tags=5)
+
+        assert [line.split(";")[0] for line in lines(caplog)] == [
+            "update_current_span: tags: got int",
+            "update_current_span: status: got 'bad'",
+        ]
+
+    def test_an_update_of_no_level_is_not_a_wrong_target(self, scene, caplog):
+        """The receipt is `empty`, and the log says nothing of the target."""
+        with om.start_span("span"):
+            receipt = om.score_span(REF, "C", score=1, level="banana")
+
+        assert (bool(receipt), receipt.reason) == (False, "empty")
+        assert "target" not in caplog.text
+
+    def test_unset_leaves_every_argument_alone(self, scene, caplog):
+        """UNSET is the same as not given, for texts and tags too."""
+        with om.start_span("span"):
+            om.update_current_span(name=om.UNSET, tags=om.UNSET, status=om.UNSET, status_message=om.UNSET, output=1)
+            om.score_current_span("C", score=1, label=om.UNSET)
+
+        record = scene.record("span")
+        assert (record.name, record.tags, record.status_message, record.evaluations["C"].label) == (
+            "span",
+            (),
+            None,
+            None,
+        )
+        assert lines(caplog) == []
+
+    def test_with_a_mask_in_force_no_given_word_is_logged(self, scene, use_settings, caplog):
+        """The mask was not asked about it, so only its type is told."""
+        use_settings(mask=lambda path, value: value)
+        with om.start_span("span"):
+            om.update_current_span(status="secret")
+
+        assert "secret" not in caplog.text
+        assert "status: got another text" in caplog.text
+
+    def test_what_is_changed_of_the_values_of_a_span_that_starts_is_told(self, scene, caplog):
+        """There is no receipt that could say it."""
+        with om.start_span("span", metadata={"a": object()}):
+            pass
+
+        assert "start_span: metadata.a: became <object>" in lines(caplog)[0]
 
 
 class TestOtherCalls:
@@ -224,6 +419,12 @@ class TestOtherCalls:
             call()
 
         assert lines(caplog) == [line]
+
+    @pytest.mark.parametrize("call", [om.flush, om.shutdown, om.stats, om.outcome], ids=lambda call: call.__name__)
+    def test_what_runs_outside_requests_raises_pythons_own_error(self, call):
+        """An argument that they do not have is a TypeError, as of any function."""
+        with pytest.raises(TypeError, match="bogus"):
+            call(bogus=1)
 
     def test_flush_of_what_is_no_time(self, scene):
         """A time that is none is the default."""

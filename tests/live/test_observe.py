@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -964,7 +965,60 @@ MISUSE = {
     "a name that is no text": lambda: om.observe(name=5),
     "metadata that is no mapping": lambda: om.observe(metadata=5),
     "a kind that is no SpanKind": lambda: om.observe(kind="client"),
+    "a kind that is None": lambda: om.observe(kind=None),
     "a tracer that is none": lambda: om.observe(tracer=5),
+    "tags that are none": lambda: om.observe(tags=5),
+    "capture_input that is no bool": lambda: om.observe(capture_input="no"),
+    "capture_output that is no bool": lambda: om.observe(capture_output=0),
+}
+
+
+class Methods:
+    """A class whose methods have different parameters."""
+
+    def first(self, question): ...
+
+    @classmethod
+    def second(cls, password): ...
+
+    @staticmethod
+    def third(*, token): ...
+
+    @contextlib.contextmanager
+    def fourth(self, key):
+        yield
+
+
+class CallableWithPassword:
+    """A callable object."""
+
+    def __call__(self, password): ...
+
+
+def takes_password(question, password): ...
+
+
+@functools.wraps(takes_password)
+def wraps_it(*args, **kwargs): ...
+
+
+@contextlib.contextmanager
+def manages(password):
+    yield
+
+
+# What has no parameter of the name that is to be ignored, and what the error says of it.
+UNKNOWN_NAMES = {
+    "a function": (takes_password, "did you mean 'password'"),
+    "a function that wraps another": (wraps_it, "did you mean 'password'"),
+    "a partial": (functools.partial(takes_password, 1), "did you mean 'password'"),
+    "a class method": (classmethod(takes_password), "did you mean 'password'"),
+    "a static method": (staticmethod(takes_password), "did you mean 'password'"),
+    "a callable object": (CallableWithPassword(), "did you mean 'password'"),
+    "a context manager": (manages, "did you mean 'password'"),
+    "a class": (Methods, "did you mean 'password'"),
+    "a function of other names": (lambda x, y: None, "x, y"),
+    "a function without parameters": (lambda: None, "it has none"),
 }
 
 
@@ -974,6 +1028,57 @@ class TestMisuse:
         """What can never work raises ConfigurationError where it is written, and names what is expected."""
         with pytest.raises(ConfigurationError, match="expected"):
             MISUSE[case]()
+
+    @pytest.mark.parametrize("case", UNKNOWN_NAMES)
+    def test_a_name_to_ignore_that_no_call_can_have_raises_at_decoration(self, case):
+        """A typo would let the value be captured that was to be kept private."""
+        func, remedy = UNKNOWN_NAMES[case]
+
+        with pytest.raises(ConfigurationError) as caught:
+            om.observe(ignore_arguments=["pasword"])(func)
+
+        assert str(caught.value).startswith("observe(ignore_arguments=) is 'pasword'; expected a parameter of ")
+        assert remedy in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("func", "names"),
+        [
+            (lambda a, **others: None, ["anything"]),
+            (lambda *rest: None, ["rest"]),
+            (takes_password, iter(["password"])),
+            (max, ["anything"]),
+            (functools.partial(takes_password, question=1), ["question"]),
+            (Methods().first, ["question"]),
+            (Methods.first, ["self"]),
+        ],
+        ids=["any keyword", "the rest", "an iterator", "a built-in", "a partial", "a bound method", "self"],
+    )
+    def test_a_name_that_a_call_can_have_may_be_ignored(self, func, names):
+        """What takes any keyword has every name."""
+        om.observe(ignore_arguments=names)(func)
+
+    def test_a_class_needs_the_name_in_one_of_its_methods(self, scene):
+        """A name that one method has is ignored there."""
+
+        @om.observe(ignore_arguments=["password", "token"])
+        class Service:
+            def ask(self, question): ...
+
+            @classmethod
+            def open(cls, password): ...
+
+            @staticmethod
+            def renew(*, token): ...
+
+        Service().ask("why")
+        Service.open("hunter2")
+        Service.renew(token="abc")
+
+        assert [scene.record(f"Service.{name}").input for name in ("ask", "open", "renew")] == [
+            {"question": "why"},
+            {},
+            {},
+        ]
 
     def test_an_unknown_keyword_is_a_type_error(self):
         """A misspelt option is Python's own error."""

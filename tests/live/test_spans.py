@@ -303,7 +303,7 @@ def test_a_field_takes_the_same_whether_an_attribute_or_an_argument_says_it(scen
     assert (record.session_id, record.user_id, record.tags) == ("5", None, ("vip",))
     assert record.metadata == scene.record("by argument").metadata
     assert record.input == scene.record("by argument").input
-    assert set(by_attribute.notes) == {*by_argument.notes, "user_id: a text was expected; it was left out"}
+    assert set(by_attribute.notes) == {*by_argument.notes, "user_id: got dict; expected a text; it was left out"}
 
 
 def test_two_attributes_that_come_out_alike_are_one(scene):

@@ -178,7 +178,8 @@ class TestMappings:
             receipt = om.update_current_span(metadata=given, tags=["t"])
 
         assert receipt
-        assert receipt.notes[-1] == "metadata: a mapping with string keys was expected; nothing of it was set"
+        assert receipt.notes[-1].startswith("metadata: got ")
+        assert receipt.notes[-1].endswith("; expected a mapping with string keys; nothing of it was set")
         assert (scene.record("span").metadata, scene.record("span").tags) == ({}, ("t",))
 
 
@@ -292,4 +293,4 @@ def test_a_status_whose_value_cannot_be_read_is_left_out_with_a_note(scene):
     with scene.tracer.start_as_current_span("span"):
         receipt = om.update_current_span(status=Odd.FAILED, metadata={"a": 1})
     assert (receipt.route, len(receipt.notes)) == ("live", 1)
-    assert receipt.notes[0].startswith("status: expected 'ok'")
+    assert receipt.notes[0].startswith("status: got Odd; expected 'ok'")

@@ -22,7 +22,7 @@ from otel_metadata.model.snapshot import Snapshot, snapshot
 from otel_metadata.model.value import CAPTURE_LIMITS, clean, is_clean_scalar, is_cut
 from otel_metadata.reporting import REPORTER
 
-__all__ = ["Arguments", "PartialOutput", "output_value"]
+__all__ = ["Arguments", "PartialOutput", "output_value", "parameter_names"]
 
 # What a generator yielded is kept up to these: values that are no texts, and characters of all. Beyond, it is counted.
 MAX_ITEMS: Final = 1_000
@@ -32,6 +32,20 @@ MAX_TEXT_CHARS: Final = 262_144
 _FEW: Final = 7
 
 _SELVES: Final = (("self",), ("cls",))
+
+
+def parameter_names(func: Callable[..., object]) -> frozenset[str] | None:
+    """Return the names that an argument of *func* may have in what is captured; None where it may have any."""
+    func = getattr(func, "__func__", func)  # of a class method, static method or bound method
+    while isinstance(func, functools.partial):
+        func = func.func
+    try:
+        parameters = inspect.signature(func).parameters.values()
+    except (TypeError, ValueError):  # a built-in function without a signature
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
 
 
 @final

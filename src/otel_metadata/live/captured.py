@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
 
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import context
-from otel_metadata.live.misuse import said, unknown_arguments
+from otel_metadata.live.misuse import kind_of, misfit, said, unknown_arguments
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
 from otel_metadata.reporting import REPORTER
 
@@ -272,6 +272,6 @@ def capture_spans(match: Match | None = None, *_unknown: NoReturn, **_misplaced:
     notes = unknown_arguments(capture_spans, _unknown, _misplaced) if _unknown or _misplaced else []
     given: object = match
     if given is not None and not callable(given):
-        notes.append("capture_spans: match is no function of a span; every span is captured")
+        notes.append(misfit("match", kind_of(given), "a function of a span", "every span is captured"))
     said("capture_spans", notes)
     return CaptureSpans(match if callable(given) else None)

@@ -14,13 +14,13 @@ from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
 
 from otel_metadata.live import routing
-from otel_metadata.live.misuse import requires_nothing, said, unknown_arguments
+from otel_metadata.live.misuse import kind_of, misfit, requires_nothing, said, shown, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
 from otel_metadata.live.targets import Target, resolve
 from otel_metadata.live.values import StatusLike, Values, annotation_values, evaluation_values, span_values
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.merge import Level
-from otel_metadata.model.receipt import Receipt
+from otel_metadata.model.receipt import Receipt, Refusal
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
@@ -41,6 +41,9 @@ __all__ = [
     "update_span",
     "update_trace",
 ]
+
+# Targets that are there also where there is no span.
+_EMPTY: Final = ("SpanRef", "CapturedSpan", "SpanHandle", "NonRecordingSpan")
 
 _FAILED: Final = Receipt.refused("internal_error", ("otel_metadata failed inside; nothing was set",))
 
@@ -102,14 +105,13 @@ def update_current_span(
                 return receipt
         notes = _notes(update_current_span, _unknown, _misplaced)
         if not context.is_valid:
-            return routing.refuse("no_current_span", notes)
+            return _refuse("update_current_span", "no_current_span", notes)
         if not context.trace_flags.sampled:
-            return routing.refuse("unsampled", notes)
+            return _refuse("update_current_span", "unsampled", notes)
         values = span_values(
             "span", notes, metadata, attributes, name, None, None, input, output, tags, status, status_message
         )
-        if not values and (_unknown or _misplaced):
-            return Receipt.refused("empty", tuple(notes))
+        said("update_current_span", notes)
         return routing.route(key, values, notes, span=span)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
@@ -150,7 +152,7 @@ def update_current_trace(
         notes = _notes(update_current_trace, _unknown, _misplaced)
         context = _context_of(trace.get_current_span())
         if not context.is_valid:
-            return routing.refuse("no_current_span", notes)
+            return _refuse("update_current_trace", "no_current_span", notes)
         values = span_values(
             "trace",
             notes,
@@ -162,8 +164,7 @@ def update_current_trace(
             input=input,
             output=output,
         )
-        if not values and (_unknown or _misplaced):
-            return Receipt.refused("empty", tuple(notes))
+        said("update_current_trace", notes)
         return _route_trace(SpanRef.from_span_context(context), values, notes)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
@@ -220,7 +221,7 @@ def update_span(
         notes = _notes(update_span, _unknown, _misplaced)
         found = resolve(target)
         if found is None:
-            return routing.refuse("invalid_target", notes)
+            return _refuse_target("update_span", target, notes)
         values = span_values(
             "span",
             notes,
@@ -233,8 +234,7 @@ def update_span(
             status=status,
             status_message=status_message,
         )
-        if not values and (_unknown or _misplaced):
-            return Receipt.refused("empty", tuple(notes))
+        said("update_span", notes)
         return _route(found[0], values, notes, found[1])
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
@@ -276,7 +276,7 @@ def update_trace(
         notes = _notes(update_trace, _unknown, _misplaced)
         found = resolve(target, allow_trace=True)
         if found is None:
-            return routing.refuse("invalid_target", notes)
+            return _refuse_target("update_trace", target, notes, allows_trace=True)
         values = span_values(
             "trace",
             notes,
@@ -288,8 +288,7 @@ def update_trace(
             input=input,
             output=output,
         )
-        if not values and (_unknown or _misplaced):
-            return Receipt.refused("empty", tuple(notes))
+        said("update_trace", notes)
         return _route_trace(found[0], values, notes)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
@@ -430,7 +429,7 @@ def annotate_span(
 def current_span_ref(*_unknown: NoReturn, **_misplaced: NoReturn) -> SpanRef:
     """Return the name of the current span; an invalid one, which is false and refuses updates, when there is none."""
     try:
-        _notes(current_span_ref, _unknown, _misplaced)
+        said("current_span_ref", _notes(current_span_ref, _unknown, _misplaced))
         context = _context_of(trace.get_current_span())
         return SpanRef.from_span_context(context) if context.is_valid else INVALID_SPAN_REF
     except RecursionError:
@@ -442,12 +441,24 @@ def current_span_ref(*_unknown: NoReturn, **_misplaced: NoReturn) -> SpanRef:
 
 
 def _notes(func: Callable[..., object], unknown: tuple[object, ...], misplaced: Mapping[str, object]) -> list[str]:
-    """Return the notes of a call about the arguments that *func* does not know; they are logged."""
-    if not unknown and not misplaced:
-        return []
-    notes = unknown_arguments(func, unknown, misplaced)
-    said(func.__name__, notes)
-    return notes
+    """Return the notes of a call about the arguments that *func* does not know."""
+    return unknown_arguments(func, unknown, misplaced) if unknown or misplaced else []
+
+
+def _refuse(function: str, reason: Refusal, notes: list[str]) -> Receipt:
+    said(function, notes)
+    return routing.refuse(reason, notes)
+
+
+def _refuse_target(function: str, target: object, notes: list[str], *, allows_trace: bool = False) -> Receipt:
+    """Refuse an update whose target names nothing, and say what it was."""
+    got = "a text that names none" if type(target) is str else kind_of(target)
+    if got in _EMPTY:
+        got = f"an empty {got}: there was no span"
+    expected = "a SpanRef, a traceparent text, an OpenTelemetry span or a captured span"
+    if allows_trace:
+        expected += ", or a trace id"
+    return _refuse(function, "invalid_target", [*notes, misfit("target", got, expected, "nothing was set")])
 
 
 def _route(ref: SpanRef, values: Values, notes: list[str], span: Span | None) -> Receipt:
@@ -476,23 +487,25 @@ def _context_of(span: Span) -> SpanContext:
 def _verdict(call: _Call, target: object, level: Level, make: _MakeValues) -> Receipt:
     try:
         span: Span | None
+        function = call[0].__name__
         notes = _notes(*call)
         if not _is_level(level):
-            return routing.refuse("invalid_target", [*notes, "level: expected 'span' or 'trace'; nothing was set"])
+            notes.append(misfit("level", shown(level), "'span' or 'trace'", "nothing was set"))
+            said(function, notes)
+            return Receipt.refused("empty", tuple(notes))
         if target is UNSET:
             span = trace.get_current_span()
             context = _context_of(span)
             if not context.is_valid:
-                return routing.refuse("no_current_span", notes)
+                return _refuse(function, "no_current_span", notes)
             ref = SpanRef.from_span_context(context)
         else:
             found = resolve(target, allow_trace=level == "trace")
             if found is None:
-                return routing.refuse("invalid_target", notes)
+                return _refuse_target(function, target, notes, allows_trace=level == "trace")
             ref, span = found
         values = make(level, notes)
-        if not values and (call[1] or call[2]):
-            return Receipt.refused("empty", tuple(notes))
+        said(function, notes)
         return _route_trace(ref, values, notes) if level == "trace" else _route(ref, values, notes, span)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call

@@ -15,7 +15,8 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, final, overload
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 
 import wrapt
 from opentelemetry import context as otel_context
@@ -23,11 +24,11 @@ from opentelemetry.trace import Span, SpanKind, Tracer, set_span_in_context
 
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import generators, settings, streams
-from otel_metadata.live.capture import Arguments, PartialOutput, output_value
+from otel_metadata.live.capture import Arguments, PartialOutput, output_value, parameter_names
 from otel_metadata.live.context import detach
 from otel_metadata.live.routing import set_captured
 from otel_metadata.live.spans import end_at_least, is_kept, record_end, set_values, span_kind_attributes
-from otel_metadata.live.values import Values, masked_text_value, span_values
+from otel_metadata.live.values import Values, masked_text_value, span_values, tell
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.model.snapshot import Snapshot
 from otel_metadata.model.unset import UNSET, UnsetType
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
 __all__ = ["observe"]
+
+_SELVES: Final = frozenset({"self", "cls"})
 
 _C = TypeVar("_C", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 
@@ -95,7 +98,8 @@ def observe(
         capture_input: Keep the arguments by parameter name, without `self` or `cls`; None: unless
             `OTEL_PYTHON_METADATA_CAPTURE=false`.
         capture_output: Keep the result, of a generator what it yielded; None as above.
-        ignore_arguments: Parameter names that are not captured.
+        ignore_arguments: Parameter names that are not captured. The function has to have them, unless it takes any; of
+            a class one of its methods.
         process_input: Turns the arguments by name into what is captured.
         process_output: Turns the result into what is captured.
         metadata: Set on every span.
@@ -108,13 +112,19 @@ def observe(
     """
     ignored = _checked(
         name=name,
+        capture_input=capture_input,
+        capture_output=capture_output,
         ignore_arguments=ignore_arguments,
         process_input=process_input,
         process_output=process_output,
         metadata=metadata,
+        tags=tags,
         kind=kind,
         tracer=tracer,
     )
+    notes: list[str] = []
+    values = span_values("span", notes, metadata=metadata, tags=tags)
+    tell("observe", notes)
     options = _Options(
         name=name,
         attributes=span_kind_attributes(as_type),
@@ -123,28 +133,31 @@ def observe(
         ignored=ignored,
         process_input=process_input,
         process_output=process_output,
-        values=span_values("span", [], metadata=metadata, tags=tags),
+        values=values,
         kind=kind,
         tracer=tracer,
     )
     if func is None:
-        return functools.partial(_observe, options=options)
-    return _observe(func, options=options)
+        return functools.partial(_decorated, options=options)
+    return _decorated(func, options=options)
 
 
 def _checked(*, ignore_arguments: Iterable[str], **given: object) -> tuple[str, ...]:
     """Return the names to ignore; what can never work raises here, where it is written."""
     expected: dict[str, tuple[Callable[[Any], bool], str]] = {
         "name": (lambda value: isinstance(value, str), "a text"),
+        "capture_input": (lambda value: isinstance(value, bool), "True, False or None"),
+        "capture_output": (lambda value: isinstance(value, bool), "True, False or None"),
         "process_input": (callable, "a function of the arguments by name"),
         "process_output": (callable, "a function of the result"),
         "metadata": (lambda value: isinstance(value, Mapping), "a mapping of first-level keys"),
+        "tags": (lambda value: isinstance(value, Iterable), "an iterable of texts"),
         "kind": (lambda value: isinstance(value, SpanKind), "an opentelemetry.trace.SpanKind"),
         "tracer": (lambda value: hasattr(value, "start_span"), "an opentelemetry.trace.Tracer"),
     }
     for argument, value in given.items():
         is_right, what = expected[argument]
-        if value is not None and not is_right(value):
+        if (value is not None or argument == "kind") and not is_right(value):
             raise ConfigurationError(f"observe({argument}=)", type(value).__name__, what)
     names = (
         None
@@ -205,12 +218,42 @@ class _Options:
         return renamed
 
 
+def _decorated(func: Any, *, options: _Options) -> Any:
+    made = _observe(func, options=options)
+    if options.ignored:
+        _refuse_unknown(func, options.ignored)
+    return made
+
+
+def _refuse_unknown(func: Any, ignored: tuple[str, ...]) -> None:
+    """Refuse names to ignore that no call can have: what was to be kept private would be captured."""
+    members = vars(func).items() if inspect.isclass(func) else [("", func)]
+    known = set(_SELVES)  # never captured anyway
+    for owned, member in members:
+        if owned.startswith("_") or not (callable(member) or isinstance(member, classmethod | staticmethod)):
+            continue
+        names = parameter_names(member)
+        if names is None:
+            return
+        known |= names
+    for name in ignored:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            remedy = f"did you mean {close[0]!r}?" if close else ", ".join(sorted(known - _SELVES)) or "it has none"
+            shown = getattr(_callable_of(func), "__qualname__", type(func).__qualname__)
+            raise ConfigurationError("observe(ignore_arguments=)", name, f"a parameter of {shown}: {remedy}")
+
+
 def _observe(func: Any, *, options: _Options) -> Any:
     refuse_registered(func, "observe")
     if inspect.isclass(func):
         return _observe_class(func, options)
     if not callable(func) and not isinstance(func, classmethod | staticmethod):
-        raise ConfigurationError("observe", type(func).__name__, "a function, method, callable object or class")
+        raise ConfigurationError(
+            "observe",
+            type(func).__name__,
+            "a function, method, callable object or class; arguments by name, as in @observe(name=...)",
+        )
     manager = inside_context_manager(func, lambda generator: _observe(generator, options=options))
     if manager is not None:
         return manager

@@ -24,6 +24,7 @@ from otel_metadata.dialects.canonical import (
     to_attributes,
 )
 from otel_metadata.live import ended_provider, settings
+from otel_metadata.live.misuse import Misfit
 from otel_metadata.live.registry import (
     ATTRIBUTE_BYTES,
     INPUT,
@@ -75,8 +76,6 @@ __all__ = [
 
 _REFUSALS: Final[Mapping[Refusal, str]] = {
     "unsampled": "An update was dropped: its span is not sampled, so no backend will ever have it.",
-    "invalid_target": "An update was dropped: its target does not name a span; expected a SpanRef, a traceparent text, "
-    "an OpenTelemetry span or a captured span.",
     "not_configured": "An update was dropped: otel_metadata is not configured; call otel_metadata.configure() first.",
     "after_shutdown": "An update was dropped: it came after shutdown().",
     "no_current_span": "An update was dropped: there is no current span; open one with @observe or start_span, or name "
@@ -137,12 +136,12 @@ def refuse(reason: Refusal, notes: list[str] | None = None) -> Receipt:
     """Return a false receipt, and say why in the log, at most once a minute."""
     if reason == "no_current_span" and not _routers and not _was_shut_down:
         reason = "not_configured"  # that there is no span follows from it
-    message = _REFUSALS.get(reason)
-    if message is not None:
-        if reason != "after_shutdown" or not ended_provider.miss():
+    if reason != "after_shutdown" or not ended_provider.miss():
+        message = _REFUSALS.get(reason)
+        if message is not None:  # else the caller has said what it was called with
             REPORTER.tell(reason, message)
-        for router in _routers:
-            router.refused(reason)
+    for router in _routers:
+        router.refused(reason)
     return Receipt.refused(reason, tuple(notes or ()))
 
 
@@ -168,7 +167,7 @@ def route(
         span: The span itself when the caller holds it; a span of a provider without our processor is set directly.
     """
     if not values:
-        if notes:
+        if notes and not any(type(note) is Misfit for note in notes):
             REPORTER.tell("empty", f"An update sets nothing: {loggable(notes[0])}.")
         return Receipt.refused("empty", tuple(notes))
     values = masked(values, notes)

@@ -19,9 +19,9 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import current, routing, settings
 from otel_metadata.live.context import detach
-from otel_metadata.live.misuse import requires_nothing, said, unknown_arguments
+from otel_metadata.live.misuse import kind_of, misfit, requires_nothing, shown, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
-from otel_metadata.live.values import StatusLike, Values, masked, masked_text_value, span_values
+from otel_metadata.live.values import StatusLike, Values, masked, masked_text_value, span_values, tell
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
@@ -364,9 +364,9 @@ def start_span(
             # Of anything but a text the error would have to show what may be anything.
             start_attributes = span_kind_attributes(as_type if as_type is None or type(as_type) is str else "")
         except ConfigurationError as error:
-            notes.append(f"start_span: {str(error).rstrip('.')}; it was left out")
-        said("start_span", notes)
-        values = span_values("span", [], metadata=metadata, tags=tags, input=input, attributes=attributes)
+            notes.append(misfit("as_type", shown(as_type), error.expected))
+        values = span_values("span", notes, metadata=metadata, tags=tags, input=input, attributes=attributes)
+        tell("start_span", notes)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
     except Exception as error:  # noqa: BLE001 # the host's door
@@ -377,13 +377,14 @@ def start_span(
 def _fitting(name: object, kind: object, tracer: object, notes: list[str]) -> tuple[str, SpanKind, Tracer | None]:
     """Return the arguments of a span as OpenTelemetry wants them, with a note for each that was wrong."""
     if type(name) is not str:
-        notes.append("start_span: name: a text was expected; the span is called 'span'")
+        notes.append(misfit("name", kind_of(name), "a text", "the span is called 'span'"))
         name = "span"
     if type(kind) is not SpanKind:
-        notes.append("start_span: kind: an opentelemetry.trace.SpanKind was expected; taken as INTERNAL")
+        notes.append(misfit("kind", shown(kind), "an opentelemetry.trace.SpanKind", "taken as INTERNAL"))
         kind = SpanKind.INTERNAL
     if tracer is not None and not _is_tracer(tracer):
-        notes.append("start_span: tracer: an opentelemetry.trace.Tracer was expected; the one of configure() was taken")
+        expected = "an opentelemetry.trace.Tracer"
+        notes.append(misfit("tracer", kind_of(tracer), expected, "the one of configure() was taken"))
         tracer = None
     return name, kind, cast("Tracer | None", tracer)
 

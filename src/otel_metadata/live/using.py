@@ -16,9 +16,9 @@ from opentelemetry import trace
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import generators, streams
 from otel_metadata.live.context import ContextScope, with_bound
-from otel_metadata.live.misuse import said, unknown_arguments
+from otel_metadata.live.misuse import unknown_arguments
 from otel_metadata.live.spans import set_values
-from otel_metadata.live.values import Values, span_values
+from otel_metadata.live.values import Values, span_values, tell
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.reporting import REPORTER
 
@@ -168,7 +168,7 @@ def using_metadata(
     try:
         notes = unknown_arguments(using_metadata, _unknown, _misplaced) if _unknown or _misplaced else []
         values = span_values("span", notes, metadata=metadata, user_id=user_id, session_id=session_id, tags=tags)
-        said("using_metadata", notes)
+        tell("using_metadata", notes)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
     except Exception as error:  # noqa: BLE001 # the host's door

@@ -19,6 +19,7 @@ from opentelemetry.trace import Status, StatusCode
 from otel_metadata.dialects.canonical import is_field, read
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import settings
+from otel_metadata.live.misuse import Misfit, kind_of, misfit, said, shown
 from otel_metadata.model.credentials import (
     HEADERS,
     MASKED,
@@ -30,7 +31,7 @@ from otel_metadata.model.evaluation import Annotation, Evaluation, Source, annot
 from otel_metadata.model.masking import KEY_PATH, MASK_FAILED, Masking, parts_of_a_field, with_keys
 from otel_metadata.model.merge import FieldName, Json, Kind, Level, json_text
 from otel_metadata.model.unset import UNSET
-from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, clean, clean_key, is_clean_scalar
+from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, clean, clean_key, is_clean_scalar, is_opaque
 
 __all__ = [
     "KNOWN_METADATA_KEYS",
@@ -44,6 +45,7 @@ __all__ = [
     "masked_value",
     "read_status",
     "span_values",
+    "tell",
     "without_credentials_in",
 ]
 
@@ -81,6 +83,7 @@ _NO_VERSION: Final = (0, 0)
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
 _PART_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"score": (int, float), "metadata": (dict,)}
+_PART_EXPECTED: Final[Mapping[str, str]] = {"score": "a finite number", "metadata": "a mapping with string keys"}
 
 
 def span_values(
@@ -135,19 +138,19 @@ def evaluation_values(
 ) -> Values:
     """Return the values of one evaluation, not masked yet."""
     if name is None:
-        notes.append("evaluation: a name was expected; nothing was set")
+        notes.append(misfit("name", "None", "a text", "nothing was set"))
         return {}
     parts = _cleaned_parts(
         "evaluation", {"score": score, "label": label, "explanation": explanation, "metadata": metadata}, notes
     )
-    judge = clean(source, notes, "evaluation.source")
+    judge = clean(source, [], "source")
     if not parts.keys() - {"metadata"}:
-        notes.append("evaluation: a score, label or explanation was expected; nothing was set")
+        notes.append(Misfit("score: expected a score, label or explanation; nothing was set"))
         return {}
     if judge not in ("code", "llm", "human"):
-        notes.append("evaluation.source: expected 'code', 'llm' or 'human'; taken as 'code'")
+        notes.append(misfit("source", shown(source), "'code', 'llm' or 'human'", "taken as 'code'"))
         judge = "code"
-    key = clean_key(name, notes, "evaluation")
+    key = _name(name, notes, "evaluation")
     return {(level, "evaluation", key): Evaluation.from_json(key, {**parts, "source": judge}).to_json()}
 
 
@@ -162,11 +165,18 @@ def annotation_values(
 ) -> Values:
     """Return the values of one annotation, not masked yet."""
     if name is None:
-        notes.append("annotation: a name was expected; nothing was set")
+        notes.append(misfit("name", "None", "a text", "nothing was set"))
         return {}
     parts = _cleaned_parts("annotation", {"label": label, "score": score, "text": text, "annotator": annotator}, notes)
-    note = Annotation.from_json({**parts, "name": clean_key(name, notes, "annotation")})
+    note = Annotation.from_json({**parts, "name": _name(name, notes, "annotation")})
     return {("span", "annotation", annotation_key(note.name, note.annotator)): note.to_json()}
+
+
+def _name(name: object, notes: list[str], kind: str) -> str:
+    """Return the name of a verdict; anything becomes a text, as a key does."""
+    if not issubclass(type(name), str):
+        notes.append(misfit("name", kind_of(name), "a text", "it became one"))
+    return clean_key(name, notes, kind)
 
 
 def masked(values: Values, notes: list[str]) -> Values:
@@ -262,6 +272,11 @@ def loggable(note: str) -> str:
     return f"{kind}: with a mask in force the log does not say where"
 
 
+def tell(function: str, notes: list[str]) -> None:
+    """Log the notes of a call that has no receipt: what was changed of its values, and what does not fit."""
+    said(function, [note if type(note) is Misfit else Misfit(loggable(note)) for note in notes])
+
+
 def _masked_key(key: str, notes: list[str]) -> str:
     """Return a key through the mask in force; replaced when the mask fails, or answers with no text."""
     mask = settings.in_force.mask
@@ -286,7 +301,8 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
     """Put each first-level key of *given* into *values*."""
     pairs = _pairs(given, notes, kind)
     if pairs is None:
-        notes.append(f"{kind}: a mapping with string keys was expected; nothing of it was set")
+        argument = "attributes" if kind == "attribute" else kind
+        notes.append(misfit(argument, kind_of(given), "a mapping with string keys", "nothing of it was set"))
         return
     known = _known_keys.setdefault((level, kind), {})
     spelled: dict[str, Json] = {}
@@ -361,20 +377,24 @@ def _put_fields(values: Values, attributes: dict[str, Json], notes: list[str]) -
 
 
 def _put_text(values: Values, name: FieldName, text: object, notes: list[str]) -> None:
+    if text is UNSET:
+        return
     kind = name[1]
-    value = clean(text, notes, kind)
+    cleaning: list[str] = []
+    value = clean(text, cleaning, kind)
     if isinstance(value, int | float):  # a number for a user id is common
         value = json_text(value)
-    if isinstance(value, str):
+    if isinstance(value, str) and not any(map(is_opaque, cleaning)):
         values[name] = value
+        notes += cleaning
     else:
-        notes.append(f"{kind}: a text was expected; it was left out")
+        notes.append(misfit(kind, kind_of(text), "a text"))
 
 
 def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> dict[str, Json]:
     kept: dict[str, Json] = {}
     for part, value in parts.items():
-        if value is None:
+        if value is None or value is UNSET:
             continue
         path = f"{kind}.{part}"
         if part == "metadata":
@@ -388,20 +408,24 @@ def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> 
         if isinstance(item, _PART_TYPES.get(part, (str,))):
             kept[part] = item
         else:
-            notes.append(f"{kind}.{part}: not a {'number' if part == 'score' else part}; it was left out")
+            notes.append(misfit(part, kind_of(value), _PART_EXPECTED.get(part, "a text")))
     return kept
 
 
 def _put_tags(values: Values, level: Level, tags: object, notes: list[str]) -> None:
-    as_json = clean(_items(tags, notes), notes, "tags")
-    others = False
-    for tag in as_json if isinstance(as_json, list) else ():
+    if tags is UNSET:
+        return
+    items = _items(tags, notes)
+    as_json = clean(items, notes, "tags")
+    others: list[object] = []
+    for tag, item in zip(as_json if isinstance(as_json, list) else (), items):  # noqa: B905 # the first may be cut
         if isinstance(tag, str) and tag:
             values[level, "tag", tag] = True
         else:
-            others = True
+            others.append(item)
     if others:
-        notes.append("tags: a tag that is not a text was left out")
+        got = "an empty text" if type(others[0]) is str else kind_of(others[0])
+        notes.append(misfit("tags", f"{got} among the texts", "texts"))
 
 
 def _items(tags: object, notes: list[str]) -> list[object]:
@@ -412,10 +436,10 @@ def _items(tags: object, notes: list[str]) -> list[object]:
         if issubclass(kind, _TEXTS):
             return [tags]
         if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
-            notes.append("tags: texts were expected; nothing was set")
+            notes.append(misfit("tags", kind_of(tags), "an iterable of texts", "nothing was set"))
             return []
         if issubclass(kind, Mapping):
-            notes.append("tags: the keys of a mapping were taken, without its values")
+            notes.append(misfit("tags", kind_of(tags), "an iterable of texts", "its keys were taken"))
         iterable: Any = tags
         for item in islice(iterable, MAX_TAGS + 1):
             if len(items) == MAX_TAGS:
@@ -424,7 +448,7 @@ def _items(tags: object, notes: list[str]) -> list[object]:
             items.append(item)
     except Exception as error:  # noqa: BLE001 # the iterable is the application's
         pass_on(error)
-        notes.append(f"tags: reading them raised {type(error).__name__}; {len(items)} were read before")
+        notes.append(Misfit(f"tags: reading them raised {type(error).__name__}; {len(items)} were read before"))
     return items
 
 
@@ -436,9 +460,8 @@ def _put_status(values: Values, status: object, notes: list[str]) -> None:
     except Exception as error:  # noqa: BLE001 # an enumeration of the application's, whose value is its code
         pass_on(error)
     if code is None:
-        notes.append(
-            "status: expected 'ok', 'error', OpenTelemetry's StatusCode or Status, or an integer code; it was left out"
-        )
+        expected = "'ok', 'error', OpenTelemetry's StatusCode or Status, or an integer code"
+        notes.append(misfit("status", shown(status), expected))
     elif code != "unset":
         values["span", "status", ""] = code
     if message is not None:

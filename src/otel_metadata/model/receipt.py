@@ -38,7 +38,8 @@ LOSS_REASONS: Final[frozenset[str]] = frozenset(get_args(LossReason))
 Refusal: TypeAlias = Literal[
     "unsampled", "invalid_target", "not_configured", "after_shutdown", "no_current_span", "empty", "internal_error"
 ]
-"""Why an update was not accepted. `empty` is an update that sets nothing: no failure, and not logged.
+"""Why an update was not accepted. `empty` is an update that sets nothing: no failure, and logged only where an argument
+does not fit.
 `internal_error` is a failure of ours, which was logged and counted (`stats().internal_errors`)."""
 
 # The furthest from the span decides what a receipt is called as a whole.

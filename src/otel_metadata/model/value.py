@@ -32,6 +32,7 @@ __all__ = [
     "clean_key",
     "is_clean_scalar",
     "is_cut",
+    "is_opaque",
 ]
 
 
@@ -146,6 +147,11 @@ def clean_key(key: object, notes: list[str], path: str) -> str:
 def is_cut(note: str) -> bool:
     """Whether a note says that a part of the value is missing because it was too much."""
     return ": cut" in note
+
+
+def is_opaque(note: str) -> bool:
+    """Whether a note says that the value, or a part of it, is the name of its kind and nothing else."""
+    return ": became <" in note
 
 
 _Path: TypeAlias = "tuple[_Path | None, object]"
