@@ -21,6 +21,7 @@ from otel_metadata.live import current, routing, settings
 from otel_metadata.live.context import detach
 from otel_metadata.live.misuse import kind_of, misfit, requires_nothing, shown, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
+from otel_metadata.live.stacktraces import bounded_stacktrace, type_of
 from otel_metadata.live.values import StatusLike, Values, masked, masked_text_value, span_values, tell
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.receipt import Receipt
@@ -126,6 +127,20 @@ def _ended_early_by(error: BaseException) -> str | None:
     return None
 
 
+def _record(span: Span, error: BaseException) -> None:
+    stacktrace = bounded_stacktrace(error)
+    if stacktrace is None:
+        span.record_exception(error)
+        return
+    attributes = {
+        "exception.type": type_of(error),
+        "exception.message": f"{error}",
+        "exception.stacktrace": stacktrace,
+        "exception.escaped": "False",
+    }
+    span.add_event("exception", attributes)
+
+
 def record_end(span: Span, error: BaseException) -> None:
     """Say on a span that *error* ended it: as OpenTelemetry does for an exception, by `ENDED_BY` for an early end.
 
@@ -139,7 +154,7 @@ def record_end(span: Span, error: BaseException) -> None:
         try:
             description = f"{type(error).__name__}: {error}"
             description.encode()
-            span.record_exception(error)
+            _record(span, error)
         except Exception as failure:  # noqa: BLE001 # str(error) is the application's code
             pass_on(failure)
             description = type(error).__name__
