@@ -47,3 +47,15 @@ def test_every_span_arrives_once(receiver, provider, monkeypatch, adopt):
     om.flush()
     assert set(receiver.counts.values()) == {1}
     assert {"theirs", "request", "ours"} <= set(receiver.names)
+
+
+def test_what_its_spans_say_is_found(provider, tmp_path):
+    """In a store beside it: input, output and kind under the names of a filter."""
+    store = f"sqlite:///{tmp_path}/spans.db"
+    om.configure(store, tracer_provider=provider)
+    with langwatch.trace(name="trace"), langwatch.span(name="ask", type="llm", input="Which animal?") as span:
+        span.update(output={"answer": "The brown fox, é."})
+    om.flush()
+    with om.Client(store) as client:
+        found = client.spans.list(filter="span_kind = 'LLM' AND input LIKE '%animal%' AND output LIKE '%fox, é%'")
+    assert [record.name for record in found.spans] == ["ask"]

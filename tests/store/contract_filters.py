@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from tests.store.conditions import KEYS, NUMBERS, TAGS, TEXTS, TIMES, conditions, spelled
-from tests.store.contract import SpanWithFields, ended_span
+from tests.store.contract import START_NS, SpanWithFields, ended_span
 from tests.store.evaluator import holds
 
 from otel_metadata.model.condition import And, Compare, Condition, Subject
@@ -51,12 +52,15 @@ _INSTRUMENTED: dict[str, tuple[Json, ...]] = {
     "openinference.span.kind": ("LLM", "llm", "Tool", ""),
     "gen_ai.operation.name": ("chat", "CHAT", "execute_tool", "something_new", ""),
     "traceloop.span.kind": ("tool", "task"),
+    "ai.operationId": ("ai.toolCall", "ai.embed"),
+    "ai.response.text": _MESSAGES,
+    "response_data": _MESSAGES,
 }
 """Attributes by which instrumentors say one of the names of a filter, and texts of theirs."""
 
 ANSWERS: dict[str, dict[str, Any]] = {
     "OpenInference": {
-        "input.value": '{"messages": [{"role": "user", "content": "Which animal is quick?"}]}',
+        "input.value": '{"messages": [{"content": "Which animal is quick?"}]}',
         "input.mime_type": "application/json",
         "output.value": '{"choices": [{"message": {"content": "The brown fox, é."}}]}',
         "output.mime_type": "application/json",
@@ -92,14 +96,94 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "gen_ai.operation.name": "text_completion",
         "gen_ai.response.model": "gpt-5",
     },
+    "Logfire": {
+        "request_data": '{"messages":[{"role":"user","content":"Which animal is quick?"}],"model":"gpt-5"}',
+        "response_data": '{"message":{"role":"assistant","content":"The brown fox, é."},"usage":{"total_tokens":15}}',
+        "gen_ai.system": "openai",
+        "gen_ai.request.model": "gpt-5",
+        "logfire.tags": ("LLM",),
+    },
+    "MLflow": {
+        "mlflow.spanInputs": '{"q": "Which animal is quick?"}',
+        "mlflow.spanOutputs": '{"answer": "The brown fox, \\u00e9."}',
+        "mlflow.spanType": '"LLM"',
+        "mlflow.llm.model": "gpt-5",
+    },
+    "Langfuse": {
+        "langfuse.observation.input": '{"args": ["Which animal is quick?"], "kwargs": {}}',
+        "langfuse.observation.output": '{"a": "The brown fox, é."}',
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.model.name": "gpt-5",
+    },
+    "LangWatch": {
+        "langwatch.input": '{"type": "chat_messages", "value": [{"content": "Which animal is quick?"}]}',
+        "langwatch.output": '{"type": "text", "value": "The brown fox, \\u00e9."}',
+        "langwatch.span.type": "llm",
+        "gen_ai.request.model": "gpt-5",
+    },
+    "Vercel's AI SDK, text": {
+        "ai.operationId": "ai.generateText.doGenerate",
+        "operation.name": "ai.generateText.doGenerate ask",
+        "ai.prompt.messages": '[{"role":"user","content":[{"type":"text","text":"Which animal is quick?"}]}]',
+        "ai.response.text": "The brown fox, é.",
+        "ai.model.id": "gpt-5",
+    },
+    "Vercel's AI SDK, object": {
+        "ai.operationId": "ai.streamObject.doStream",
+        "ai.prompt": '{"prompt":"Which animal is quick?"}',
+        "ai.response.object": '{"found":"The brown fox, é."}',
+        "ai.model.id": "gpt-5",
+    },
+    "Vercel's AI SDK, tools": {
+        "ai.operationId": "ai.streamText.doStream",
+        "ai.prompt.messages": '[{"role":"user","content":[{"type":"text","text":"Which animal is quick?"}]}]',
+        "ai.response.text": "",
+        "ai.response.toolCalls": '[{"toolName":"show","input":"{\\"found\\":\\"The brown fox, é.\\"}"}]',
+        "ai.model.id": "gpt-5",
+    },
+    "messages as span events": {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-5"},
+    "messages as JSON in span events": {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-5"},
+    "contents as span events": {"llm.request.type": "chat", "gen_ai.request.model": "gpt-5"},
+    "details as a span event": {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-5"},
 }
 """The same question and answer, as instrumentors put it on a span."""
+
+_EVENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "messages as span events": {
+        "gen_ai.system.message": {"gen_ai.system": "openai", "content": "You know animals."},
+        "gen_ai.user.message": {"gen_ai.system": "openai", "content": "Which animal is quick?"},
+        "gen_ai.choice": {"index": 0, "finish_reason": "stop", "message": "The brown fox, é."},
+    },
+    "messages as JSON in span events": {
+        "gen_ai.user.message": {"gen_ai.event.content": '{"role": "user", "content": "Which animal is quick?"}'},
+        "exception": {"exception.message": "none of its"},
+        "gen_ai.choice": {"gen_ai.event.content": '{"message": {"content": "The brown fox, \\u00e9."}, "index": 0}'},
+    },
+    "contents as span events": {
+        "gen_ai.content.prompt": {"gen_ai.prompt": '[{"role": "user", "content": "Which animal is quick?"}]'},
+        "gen_ai.content.completion": {"gen_ai.completion": '[{"content": "The brown fox, \\u00e9."}]'},
+    },
+    "details as a span event": {
+        "gen_ai.client.inference.operation.details": {
+            "gen_ai.input.messages": '[{"role": "user", "parts": [{"content": "Which animal is quick?"}]}]',
+            "gen_ai.output.messages": '[{"role": "assistant", "parts": [{"content": "The brown fox, é."}]}]',
+        },
+    },
+}
+"""What is in span events there."""
 
 
 def answered() -> list[SpanWithFields]:
     """Return a span of each instrumentor, of a project of their own."""
     return [
-        ended_span(9_000 + number, trace_id=9_000 + number, name=name, attributes=attributes, resource=_ANSWERS)
+        ended_span(
+            9_000 + number,
+            trace_id=9_000 + number,
+            name=name,
+            attributes=attributes,
+            events=[Event(event, said, START_NS) for event, said in _EVENTS.get(name, {}).items()],
+            resource=_ANSWERS,
+        )
         for number, (name, attributes) in enumerate(ANSWERS.items())
     ]
 
@@ -129,6 +213,11 @@ def corpus() -> tuple[list[SpanWithFields], list[Patch]]:
                 Resource({"service.name": chance.choice(TEXTS)} if number % 2 else {})
             ),
             instrumentation_scope=InstrumentationScope(chance.choice(TEXTS), chance.choice(TEXTS) or None),
+            events=[
+                Event(event, {chance.choice(("content", "message", "other")): chance.choice(_MESSAGES)}, start_ns)
+                for event in ("gen_ai.user.message", "gen_ai.choice", "gen_ai.choice", "exception")
+                if chance.random() < 0.3
+            ],
             fields=_fields(chance, number),
         )
         spans.append(span)

@@ -4,13 +4,15 @@ The one reading of these attributes: a record shows it, and a filter looks for i
 holds for spans that were stored long ago. What was said by a field (`input.value`, an update) stands over it.
 
 Sources: OpenTelemetry semantic conventions for generative AI 1.37; OpenInference semantic conventions, "LLM Spans";
-OpenLLMetry, `opentelemetry.semconv_ai`; what the SDKs of Langfuse 5, LangWatch and MLflow set on a span.
+OpenLLMetry, `opentelemetry.semconv_ai`; what the SDKs of Langfuse 5, LangWatch, MLflow and Logfire set on a span. From
+documentation: Vercel's AI SDK, "Telemetry, collected data"; semantic conventions 1.26 to 1.36, whose messages are span
+events; Pydantic AI, Google ADK, Genkit, Haystack, Braintrust and LangSmith on their export by OpenTelemetry.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import orjson
@@ -19,7 +21,9 @@ from otel_metadata.model.merge import Json, json_text
 from otel_metadata.model.value import CAPTURE_LIMITS, clean
 
 __all__ = [
+    "ASKS_A_MODEL",
     "CONTENTS",
+    "EVENTS",
     "INPUT",
     "KINDS",
     "MARKED",
@@ -39,11 +43,20 @@ class Spelling(NamedTuple):
     Attributes:
         names: Attributes that say all of it; the first that is there and not empty counts.
         stems: Where none is: what attributes begin with that say one message or part each; they end as in `CONTENTS`.
+        events: Where none of these is: the names of span events that say one message each.
+        texts: The attributes of such an event that may hold the message; the first that is there and not empty counts.
     """
 
     names: tuple[str, ...]
     stems: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
+
+_TEXTS: Final = (
+    *("gen_ai.event.content", "content", "message", "message.content", "gen_ai.prompt", "gen_ai.completion"),
+    *("text", "tool_calls"),
+)
 
 INPUT: Final = Spelling(
     (
@@ -54,8 +67,35 @@ INPUT: Final = Spelling(
         "langfuse.observation.input",
         "langwatch.input",
         "mlflow.spanInputs",
+        "ai.prompt.messages",
+        "ai.prompt",
+        "ai.toolCall.args",
+        "ai.value",
+        "ai.values",
+        "pydantic_ai.all_messages",
+        "all_messages_events",
+        "tool_arguments",
+        "gcp.vertex.agent.llm_request",
+        "gcp.vertex.agent.tool_call_args",
+        "genkit:input",
+        "haystack.component.input",
+        "braintrust.input_json",
+        "braintrust.input",
+        "gen_ai.content.prompt",
+        "llm.prompts",
+        "events",
+        "request_data",
     ),
-    ("gen_ai.prompt.", "llm.input_messages.", "llm.prompts."),
+    ("gen_ai.prompt.", "llm.input_messages.", "llm.prompts.", "embedding.embeddings."),
+    (
+        "gen_ai.client.inference.operation.details",
+        "gen_ai.system.message",
+        "gen_ai.user.message",
+        "gen_ai.assistant.message",
+        "gen_ai.tool.message",
+        "gen_ai.content.prompt",
+    ),
+    ("gen_ai.input.messages", *_TEXTS),
 )
 OUTPUT: Final = Spelling(
     (
@@ -66,8 +106,29 @@ OUTPUT: Final = Spelling(
         "langfuse.observation.output",
         "langwatch.output",
         "mlflow.spanOutputs",
+        "ai.response.text",
+        "ai.response.object",
+        "ai.response.toolCalls",
+        "ai.result.text",
+        "ai.result.object",
+        "ai.result.toolCalls",
+        "ai.toolCall.result",
+        "final_result",
+        "tool_response",
+        "gcp.vertex.agent.llm_response",
+        "gcp.vertex.agent.tool_response",
+        "genkit:output",
+        "haystack.component.output",
+        "braintrust.output_json",
+        "braintrust.output",
+        "gen_ai.content.completion",
+        "llm.responses",
+        "events",
+        "response_data",
     ),
-    ("gen_ai.completion.", "llm.output_messages.", "llm.completions."),
+    ("gen_ai.completion.", "llm.output_messages.", "llm.completions.", "llm.choices.", "retrieval.documents."),
+    ("gen_ai.client.inference.operation.details", "gen_ai.choice", "gen_ai.content.completion"),
+    ("gen_ai.output.messages", *_TEXTS),
 )
 MODEL: Final = Spelling(
     (
@@ -77,6 +138,8 @@ MODEL: Final = Spelling(
         "embedding.model_name",
         "reranker.model_name",
         "langfuse.observation.model.name",
+        "mlflow.llm.model",
+        "ai.model.id",
     )
 )
 
@@ -129,49 +192,93 @@ KINDS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
             "rag": "RETRIEVER",
             "guardrail": "GUARDRAIL",
             "evaluation": "EVALUATOR",
+            "workflow": "CHAIN",
+            "component": "CHAIN",
+            "module": "CHAIN",
+            "task": "CHAIN",
         },
     ),
     (
-        "mlflow.spanType",  # as JSON
+        "mlflow.spanType",
         {
-            '"llm"': "LLM",
-            '"chat_model"': "LLM",
-            '"agent"': "AGENT",
-            '"tool"': "TOOL",
-            '"chain"': "CHAIN",
-            '"retriever"': "RETRIEVER",
-            '"embedding"': "EMBEDDING",
-            '"reranker"': "RERANKER",
+            spelled: kind
+            for word, kind in {
+                "llm": "LLM",
+                "chat_model": "LLM",
+                "agent": "AGENT",
+                "tool": "TOOL",
+                "chain": "CHAIN",
+                "workflow": "CHAIN",
+                "task": "CHAIN",
+                "retriever": "RETRIEVER",
+                "embedding": "EMBEDDING",
+                "reranker": "RERANKER",
+                "guardrail": "GUARDRAIL",
+                "evaluator": "EVALUATOR",
+            }.items()
+            for spelled in (f'"{word}"', word)  # MLflow writes it as JSON
         },
+    ),
+    (
+        "ai.operationId",
+        {
+            # The first of each is the whole call with its tools, the second one call of the model.
+            **dict.fromkeys(("ai.generatetext", "ai.streamtext", "ai.generateobject", "ai.streamobject"), "AGENT"),
+            **dict.fromkeys(("ai.generatetext.dogenerate", "ai.streamtext.dostream"), "LLM"),
+            **dict.fromkeys(("ai.generateobject.dogenerate", "ai.streamobject.dostream"), "LLM"),
+            **dict.fromkeys(("ai.embed", "ai.embedmany"), "CHAIN"),
+            **dict.fromkeys(("ai.embed.doembed", "ai.embedmany.doembed"), "EMBEDDING"),
+            **dict.fromkeys(("ai.rerank", "ai.rerank.dorerank"), "RERANKER"),
+            "ai.toolcall": "TOOL",
+        },
+    ),
+    (
+        "langsmith.span.kind",
+        {"llm": "LLM", "tool": "TOOL", "chain": "CHAIN", "retriever": "RETRIEVER", "embedding": "EMBEDDING"},
     ),
 )
 """Attributes that say the kind of a span where `SPAN_KIND` does not, and what their words mean; in lower case."""
 
+ASKS_A_MODEL: Final = "gen_ai.request.model"
+"""A span that has it, and says its kind nowhere else, is that of a call of a language model."""
+
 MARKED: Final = re.compile(
-    "gen_ai[.]|llm[.]|traceloop[.]|langfuse[.]|langwatch[.]|mlflow[.]|openinference[.]|[.]model_name"
+    r"gen_ai[.]|llm[.]|\bai[.]|traceloop[.]|langfuse[.]|langwatch[.]|mlflow[.]|openinference[.]|[.]model_name"
+    r"|request_data|response_data|all_messages|final_result|tool_arguments|tool_response|gcp[.]vertex|genkit:"
+    r"|haystack[.]|braintrust[.]|langsmith[.]|embedding[.]|retrieval[.]"
 )
 """Found in the names of attributes, or their JSON text, when one of them may be among those named here."""
+
+EVENTS: Final = "gen_ai."
+"""The same of events."""
 
 _NUMBERS: Final = re.compile("[0-9]+")
 
 
-def value_of(spelling: Spelling, attributes: Mapping[str, Json], parts: Mapping[str, Json]) -> Json:
+def value_of(
+    spelling: Spelling,
+    attributes: Mapping[str, Json],
+    parts: Mapping[str, Json],
+    events: Iterable[Mapping[str, Json]] = (),
+) -> Json:
     """Return what attributes say: a text, an object or list where the text is one in JSON; None where they say nothing.
 
     Args:
         spelling: Which of the three.
         attributes: Of the span, as they are now.
         parts: Attributes that came with the span: messages that have an attribute each are read from them alone.
+        events: Of the span.
     """
     for name in spelling.names:
         raw = attributes.get(name)
         if raw is not None and raw != "":
             return _value(raw)
     found = [name for name in parts if name.startswith(spelling.stems) and name.endswith(CONTENTS)]
-    if not found:
-        return None
     found.sort(key=lambda name: ([int(digits) for digits in _NUMBERS.findall(name)], name))
-    return "\n".join(text for name in found if (text := _text(parts[name]))) or None
+    if texts := [text for name in found if (text := _text(parts[name]))]:
+        return "\n".join(texts)
+    messages = [message for event in events if (message := _message(spelling, event)) is not None]
+    return messages[0] if len(messages) == 1 else "\n".join(map(_text, messages)) or None
 
 
 def kind_of(attributes: Mapping[str, Json]) -> str | None:
@@ -183,7 +290,7 @@ def kind_of(attributes: Mapping[str, Json]) -> str | None:
         said = attributes.get(name)
         if isinstance(said, str) and (kind := words.get(said.lower())) is not None:
             return kind
-    return None
+    return "LLM" if attributes.get(ASKS_A_MODEL) else None
 
 
 def text_of(value: Json) -> Json:
@@ -200,6 +307,14 @@ def _value(raw: Json) -> Json:
         return clean(orjson.loads(raw), [], "", CAPTURE_LIMITS)
     except orjson.JSONDecodeError:
         return raw
+
+
+def _message(spelling: Spelling, event: Mapping[str, Json]) -> Json:
+    attributes = event.get("attributes")
+    if event.get("name") not in spelling.events or not isinstance(attributes, dict):
+        return None
+    raws = (attributes.get(name) for name in spelling.texts)
+    return next((_value(raw) for raw in raws if raw is not None and raw != ""), None)
 
 
 def _text(raw: Json) -> str:

@@ -240,12 +240,13 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
 
     # One look at all names: most spans are no instrumentor's, and a page has hundreds.
     is_marked = bool(attributes) and instrumented.MARKED.search(" ".join(attributes)) is not None
+    events = tuple(event for event in span.events if f"{event.get('name')}".startswith(instrumented.EVENTS))
 
     def own(kind: Kind, spelling: instrumented.Spelling) -> Json:
         said = many("span", kind)
         if said:
             return said[""]
-        return instrumented.value_of(spelling, attributes, span.attributes) if is_marked else None
+        return instrumented.value_of(spelling, attributes, span.attributes, events) if is_marked or events else None
 
     status = one("status", "span")
     name = one("name", "span")

@@ -20,13 +20,24 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from otel_metadata.dialects.canonical import JSON, JSON_NAMES, VERSIONS, read, tags_attribute
 from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
 from otel_metadata.model.evaluation import annotation_key
-from otel_metadata.model.instrumented import CONTENTS, INPUT, KINDS, MODEL, OUTPUT, SPAN_KIND, Spelling
+from otel_metadata.model.instrumented import (
+    ASKS_A_MODEL,
+    CONTENTS,
+    INPUT,
+    KINDS,
+    MODEL,
+    OUTPUT,
+    SPAN_KIND,
+    Spelling,
+)
 from otel_metadata.model.merge import Level, json_text
 from otel_metadata.model.record import PROJECT_NAMES
 from otel_metadata.store.clickhouse_rows import EXACT, INVERTED, NUMBER, ROW, TEXT_PARTS, is_text
 from otel_metadata.store.clickhouse_schema import DELETED, FIELDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from otel_metadata.model.record import SpanQuery
 
 __all__ = ["END", "GRAVES", "TRACE_REACH_NS", "Sql", "end_key", "live", "select_keys"]
@@ -356,9 +367,10 @@ class _Select:
 
     def _of_instrumentor(self, spelling: Spelling) -> str:
         """Return the text that `model.instrumented.value_of` is compared as, "" for nothing."""
-        first = f"arrayFirst(one -> one != '', [{', '.join(map(self._attribute_text, spelling.names))}])"
+        first = f"arrayFirst(one -> one != '', {self._attribute_texts(spelling.names)})"
         is_more = "(startsWith(one, '[') OR startsWith(one, '{')) AND isValidJSON(one)"
-        whole = _with(first, f"if({is_more}, JSONExtractRaw(one), one)")
+        as_json = f"if({is_more}, JSONExtractRaw(one), one)"
+        whole = _with(first, as_json)
         if not spelling.stems:
             return whole
         starts = " OR ".join(f"startsWith(name, {_quoted(stem)})" for stem in spelling.stems)
@@ -367,22 +379,36 @@ class _Select:
         numbers = "arrayMap(one -> toUInt64OrZero(one), extractAll(name, '[0-9]+'))"
         in_order = f"arraySort(name -> ({numbers}, name), {names})"
         parts = f"arrayFilter(one -> one != '', arrayMap(name -> {_ATTRIBUTES}[name], {in_order}))"
-        return f"ifNull(coalesce(nullIf({whole}, ''), arrayStringConcat({parts}, '\\n')), '')"
+        texts = ", ".join(f"attributes[{_quoted(text)}]" for text in spelling.texts)
+        message = (
+            f"if(name IN ({', '.join(map(_quoted, spelling.events))}), arrayFirst(one -> one != '', [{texts}]), '')"
+        )
+        messages = f"arrayMap((name, attributes) -> {message}, t.`Events.Name`, t.`Events.Attributes`)"
+        said = f"arrayMap(one -> {as_json}, arrayFilter(one -> one != '', {messages}))"
+        told = [f"nullIf(arrayStringConcat({lines}, '\\n'), '')" for lines in (parts, said)]
+        return f"ifNull(coalesce(nullIf({whole}, ''), {', '.join(told)}), '')"
 
     def _kind(self) -> str:
         """Return what `model.instrumented.kind_of` says, or NULL."""
-        kinds = [f"nullIf(upperUTF8({self._attribute_text(SPAN_KIND)}), '')"]
-        for name, words in KINDS:
-            said, known = (self._bind(list(some), "Array(String)") for some in (words, words.values()))
-            kinds.append(f"nullIf(transform(lowerUTF8({self._attribute_text(name)}), {said}, {known}, ''), '')")
+        names = [SPAN_KIND, *(name for name, _ in KINDS), ASKS_A_MODEL]
+        said = self._name(self._attribute_texts(names))
+        kinds = [f"nullIf(upperUTF8({said}[1]), '')"]
+        for number, (_, words) in enumerate(KINDS, 2):
+            spelled, known = (self._bind(list(some), "Array(String)") for some in (words, words.values()))
+            kinds.append(f"nullIf(transform(lowerUTF8({said}[{number}]), {spelled}, {known}, ''), '')")
+        kinds.append(f"if({said}[{len(names)}] = '', NULL, 'LLM')")
         return f"coalesce({', '.join(kinds)})"
 
-    def _attribute_text(self, name: str) -> str:
-        """Return an attribute as it is now: a text as it is, other values as JSON, "" for nothing."""
+    def _attribute_texts(self, names: Sequence[str]) -> str:
+        """Return an array with each attribute as it is now: a text as it is, other values as JSON, "" for nothing."""
+        wanted = self._bind(list(names), "Array(String)")
+        which = f"f.Kind = 'attribute' AND has({wanted}, f.Key)"
+        late = self._column("span", which, f"groupArrayIf((f.Key, f.Field), {which})")
         json = _json_of("field")
         text = f"if(JSONType({json}) = 'String', JSONExtractString({json}), {json})"
-        field = self._single("span", "attribute", name)
-        return _with(field, f"if(field = '', {_ATTRIBUTES}[{self._bind(name, 'String')}], {text})", "field")
+        field = f"arrayReduce('max', arrayMap(one -> one.2, arrayFilter(one -> one.1 = name, {late})))"
+        now = f"if(field = '', {_ATTRIBUTES}[name], {text})"
+        return f"arrayMap(name -> {_with(field, now, 'field')}, {wanted})"
 
     def _own_attribute(self, name: str) -> str:
         """Return the JSON of an attribute as it is now, "" for nothing."""
@@ -432,12 +458,14 @@ class _Select:
         return self._field(level, f"f.Kind = '{kind}' AND f.Key = {self._bind(key, 'String')}")
 
     def _field(self, level: Level, which: str, aggregate: str | None = None) -> str:
-        """Return the column of the table of fields that has what *which* selects."""
+        """Return the column of the table of fields that has the text of what *which* selects, "" for nothing."""
+        return _or_nothing(self._column(level, which, aggregate or f"maxIf(f.Field, {which})"))
+
+    def _column(self, level: Level, which: str, aggregate: str) -> str:
         columns = self._fields[level]
-        sql = aggregate or f"maxIf(f.Field, {which})"
-        alias = columns.setdefault(sql, f"{level[0]}f{len(columns)}")
+        alias = columns.setdefault(aggregate, f"{level[0]}f{len(columns)}")
         self._fields_wanted[level].append(f"({which})")
-        return _or_nothing(f"{level[0]}f.{alias}")
+        return f"{level[0]}f.{alias}"
 
     # What a Collector's row says
 

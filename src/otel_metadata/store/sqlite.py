@@ -516,7 +516,7 @@ class SqliteStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         prepare(connection, self.path, _LAYOUT)
-        connection.create_function(sqlite_filter.FUNCTION, 3, sqlite_filter.of_instrumentor, deterministic=True)
+        connection.create_function(sqlite_filter.FUNCTION, 4, sqlite_filter.of_instrumentor, deterministic=True)
         # With WAL, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
         # 16 MiB, and only as much as is used: with the 2 MiB of SQLite a large store reads back what it wrote (a fifth

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
-from otel_metadata.model.instrumented import INPUT, MARKED, OUTPUT, kind_of, value_of
+from otel_metadata.model.instrumented import EVENTS, INPUT, MARKED, OUTPUT, kind_of, value_of
 from otel_metadata.model.merge import FieldName, Json, Version, json_text
 from otel_metadata.model.record import Position, SpanQuery, project_of
 from otel_metadata.store import sqlite_query, table
@@ -119,12 +119,13 @@ def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
             shown.setdefault(column, {})[key] = value
         del entry[5]
     # Most spans are no concern of an instrumentor's, and a look is quicker than to read them.
-    said = orjson.loads(attributes) if MARKED.search(attributes) is not None else None
+    messages = orjson.loads(events) if EVENTS in events else ()
+    said = orjson.loads(attributes) if messages or MARKED.search(attributes) is not None else None
     if said is not None:
         for column, spelling in _OF_INSTRUMENTOR:
             if column not in shown:
                 shown[column], shown[column.removesuffix("value") + "mime_type"] = text_and_mime_type(
-                    value_of(spelling, said, said)
+                    value_of(spelling, said, said, messages)
                 )
     get = shown.get
     metadata, trace_metadata = get("attributes.metadata"), get("trace.metadata")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import orjson
 
 from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
-from otel_metadata.model.instrumented import INPUT, MARKED, MODEL, OUTPUT, kind_of, text_of, value_of
+from otel_metadata.model.instrumented import EVENTS, INPUT, MARKED, MODEL, OUTPUT, kind_of, text_of, value_of
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.record import PROJECT_NAMES
 
@@ -178,24 +178,26 @@ def _of_instrumentor(kind: str) -> Sql:
         "(SELECT json_group_object(f.key, json(f.value)) FROM fields AS f WHERE f.trace_id = s.trace_id "
         "AND f.span_id = s.span_id AND f.level = 'span' AND f.kind = 'attribute')"
     )
-    return Sql(f"{FUNCTION}(?, s.attributes, {late})", (kind,))
+    return Sql(f"{FUNCTION}(?, s.attributes, {late}, s.events)", (kind,))
 
 
-def of_instrumentor(kind: str, attributes: str, late: str) -> str | None:
+def of_instrumentor(kind: str, attributes: str, late: str, events: str) -> str | None:
     """Return what the attributes of an instrumentor say of a span, as a filter compares it: SQL's `FUNCTION`.
 
     Args:
         kind: `input`, `output`, `span_kind` or `model`.
         attributes: Of the span, the JSON text of an object.
         late: Those that an update has set, likewise.
+        events: Of the span, the JSON text of a list.
     """
-    if MARKED.search(attributes) is None and MARKED.search(late) is None:
+    if MARKED.search(attributes) is None and MARKED.search(late) is None and EVENTS not in events:
         return None
     parts = orjson.loads(attributes)
     now = parts if late == "{}" else {**parts, **orjson.loads(late)}
     if kind == "span_kind":
         return kind_of(now)
-    found = text_of(value_of(_SPELLINGS[kind], now, parts))
+    messages = orjson.loads(events) if EVENTS in events else ()
+    found = text_of(value_of(_SPELLINGS[kind], now, parts, messages))
     return found if found is None or isinstance(found, str) else json_text(found)
 
 
