@@ -28,9 +28,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from packaging.version import Version
+from tests.llm_stub import LlmStub
 
 import otel_metadata as om
-from otel_metadata.cli.llm_stub import LlmStub
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.late.settings import OutboxSettings
 

@@ -14,11 +14,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags
 from tests.exporters.vendors.mlflow import MlflowDouble
+from tests.llm_stub import LlmStub
 from tests.servers.mlflow_server import MlflowServer, running
 
 import otel_metadata as om
 from otel_metadata.backends.mlflow import destination
-from otel_metadata.cli.llm_stub import LlmStub
 from otel_metadata.dialects.mlflow import trace_tag
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.late.settings import OutboxSettings

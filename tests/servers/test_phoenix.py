@@ -16,11 +16,11 @@ from openinference.instrumentation.openai import OpenAIInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags
 from tests.exporters.vendors.phoenix import PhoenixDouble
+from tests.llm_stub import DEFAULT_TEXT, LlmStub
 from tests.servers.servers import PHOENIX_BIN, Phoenix, eventually
 
 import otel_metadata as om
 from otel_metadata.backends import phoenix as backend
-from otel_metadata.cli.llm_stub import DEFAULT_TEXT, LlmStub
 from otel_metadata.exporters.phoenix import PhoenixPatchExporter
 from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats

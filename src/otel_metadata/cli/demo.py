@@ -24,7 +24,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from otel_metadata.cli.llm_stub import LlmStub
+from otel_metadata.cli.demo_model import demo_model
 from otel_metadata.cli.shell import failures, say
 from otel_metadata.cli.shown import trace_trees
 from otel_metadata.client import Client
@@ -128,7 +128,7 @@ class _Application:
         instrumentor = OpenAIInstrumentor()
         instrumentor.instrument(tracer_provider=provider)
         try:
-            with LlmStub() as stub, openai.OpenAI(base_url=f"{stub.url}/v1", api_key="none", max_retries=0) as client:
+            with demo_model() as url, openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
                 self._client = client
                 with using_metadata({"tenant": "acme"}, session_id="s-1"):
                     reference, plain, streamed = self._answer("Why is the sky blue?")

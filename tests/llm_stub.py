@@ -1,4 +1,4 @@
-"""Own a loopback HTTP/1.1 server that answers like OpenAI's API, for demonstrations and tests without a network.
+"""Own a loopback HTTP/1.1 server that answers like OpenAI's API, for tests without a network.
 
 It owns the shapes of the answers, the server-sent events and the ways to misbehave on request.
 It does not own what is asserted about the calls, knows nothing of spans, imports nothing of this package, and is no

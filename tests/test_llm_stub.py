@@ -14,8 +14,7 @@ from urllib.request import urlopen
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
-
-from otel_metadata.cli.llm_stub import Knobs, LlmStub, RecordedRequest
+from tests.llm_stub import Knobs, LlmStub, RecordedRequest
 
 # Longer than any test: a wait of this length that ends was ended by something else than the clock.
 HOURS_MILLIS = 9 * 3_600_000
@@ -479,7 +478,7 @@ def test_the_stub_imports_nothing_of_the_package() -> None:
     import ast
     from pathlib import Path
 
-    from otel_metadata.cli import llm_stub
+    from tests import llm_stub
 
     tree = ast.parse(Path(llm_stub.__file__).read_text(encoding="utf-8"))
     imported = {
