@@ -369,7 +369,9 @@ def test_a_package_can_add_a_destination(tmp_path, provider, monkeypatch, given)
 def test_a_package_that_makes_something_else_is_named(tmp_path, provider, monkeypatch):
     """An entry point that returns no Destination is an error that names it."""
     install_plugin(tmp_path, monkeypatch, "def make(text): return 42")
-    with pytest.raises(ConfigurationError, match=r"entry point my_destination:make is 'int'; expected a Destination"):
+    with pytest.raises(
+        ConfigurationError, match=r"entry point my_destination:make is of type int; expected a Destination"
+    ):
         om.configure("mine", tracer_provider=provider)
 
 
@@ -388,11 +390,16 @@ def test_a_package_that_makes_something_else_is_named(tmp_path, provider, monkey
         (["nowhere://user:secret@host"], {}, {}, r"destination is 'nowhere://\*\*\*@host'; expected"),
         (["http://user:secret@host"], {}, {}, r"endpoint is 'http://\*\*\*@host/v1/traces'; expected"),
         (["otlp"], {}, {"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}, r"OTEL_EXPORTER_OTLP_TIMEOUT is '10s'; expected"),
-        ([42], {}, {}, r"configure is 'int'; expected a Destination, or a name or URL as text"),
+        ([42], {}, {}, r"configure\(destinations\) is of type int; expected a Destination, or a name or URL as text"),
         (["sqlite://spans.db"], {}, {}, r"store is 'sqlite://spans.db'; expected sqlite:///relative.db"),
         (["sqlite:///"], {}, {}, r"store is 'sqlite:///'; expected"),
         (["sqlite"], {}, {}, r"store is 'sqlite'; expected"),
-        (["console"], {"mask": "secret"}, {}, r"configure\(mask=\) is 'str'; expected a function of \(path, value\)"),
+        (
+            ["console"],
+            {"mask": "secret"},
+            {},
+            r"configure\(mask=\) is of type str; expected a function of \(path, value\)",
+        ),
         (["console"], {"spool": "/tmp"}, {}, r"configure\(spool=\) is '/tmp'; expected a path of a file, not of a"),
         (["console"], {"tracer_provider": 3}, {}, r"configure\(tracer_provider=\) is 'int'; expected an opentelemetry"),
         (

@@ -50,7 +50,8 @@ class ConfigurationError(OtelMetadataError, ValueError):
 
     Attributes:
         setting: What was set, as the user knows it: an argument, an environment variable, a destination.
-        got: The value that was given. Never a secret: callers pass credentials as `"***"`.
+        got: The value that was given, or its type where that is what is wrong. Never a secret: callers pass
+            credentials as `"***"`.
         expected: What would have been right, and what to do.
     """
 
@@ -59,7 +60,8 @@ class ConfigurationError(OtelMetadataError, ValueError):
         self.setting = setting
         self.got = got
         self.expected = expected
-        super().__init__(f"{setting} is {got!r}; expected {expected}.")
+        shown = repr(got) if not isinstance(got, type) else "None" if got is type(None) else f"of type {got.__name__}"
+        super().__init__(f"{setting} is {shown}; expected {expected}.")
 
 
 @final

@@ -296,13 +296,11 @@ def configure(
         ConfigurationError: A destination, setting or provider cannot be used. Nothing was changed.
     """
     if on_dead_letter is not None and not callable(on_dead_letter):
-        raise ConfigurationError(
-            "configure(on_dead_letter=)", type(on_dead_letter).__name__, "a function of one dead letter"
-        )
+        raise ConfigurationError("configure(on_dead_letter=)", type(on_dead_letter), "a function of one dead letter")
     if mask is not None and not callable(mask):
-        raise ConfigurationError("configure(mask=)", type(mask).__name__, "a function of (path, value)")
+        raise ConfigurationError("configure(mask=)", type(mask), "a function of (path, value)")
     if outbox is not None and not isinstance(outbox, OutboxSettings):
-        raise ConfigurationError("configure(outbox=)", type(outbox).__name__, "an OutboxSettings")
+        raise ConfigurationError("configure(outbox=)", type(outbox), "an OutboxSettings")
     if not isinstance(set_global, bool):
         raise ConfigurationError("configure(set_global=)", set_global, "True or False")
     # All that can be wrong is looked at before the first pipeline is shut down.
@@ -590,7 +588,7 @@ def open_spool(given: str | SpoolSettings | None) -> Spool | None:
     from otel_metadata.late.spool import Spool, SpoolSettings  # `import otel_metadata` loads no sqlite3
 
     if not isinstance(chosen, str | SpoolSettings):
-        raise ConfigurationError("configure(spool=)", type(chosen).__name__, "a path as text, or SpoolSettings")
+        raise ConfigurationError("configure(spool=)", type(chosen), "a path as text, or SpoolSettings")
     if isinstance(chosen, SpoolSettings):
         return Spool(chosen)
     quota = os.environ.get(SPOOL_QUOTA, "").strip()
@@ -664,7 +662,11 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
     if isinstance(given, Destination):
         return given
     if not isinstance(given, str):
-        raise ConfigurationError("configure", type(given).__name__, "a Destination, or a name or URL as text")
+        raise ConfigurationError(
+            "configure(destinations)",
+            type(given),
+            "a Destination, or a name or URL as text; of several, each as an argument of its own",
+        )
     given = given.strip()
     scheme = given.partition("://")[0].lower()
     if scheme in _STORE_SCHEMES:
@@ -681,7 +683,7 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
         if entry_point.name.lower() == scheme:
             made = entry_point.load()(given)
             if not isinstance(made, Destination):
-                raise ConfigurationError(f"entry point {entry_point.value}", type(made).__name__, "a Destination")
+                raise ConfigurationError(f"entry point {entry_point.value}", type(made), "a Destination")
             return made
     raise ConfigurationError(
         "destination",

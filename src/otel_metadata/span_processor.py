@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry.sdk.trace import SpanProcessor
 
+from otel_metadata.arguments import checked
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.late.outbox import Outbox
 from otel_metadata.late.process_end import call_at_process_end, watch_process_end
@@ -79,6 +80,7 @@ class MetadataSpanProcessor(SpanProcessor):
     the application or waits for the network, but `force_flush` and `shutdown`, which wait up to their timeout.
     """
 
+    @checked
     def __init__(
         self,
         *destinations: Destination,

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_metadata._version import __version__
+from otel_metadata.arguments import checked
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
 from otel_metadata.late.destination import Destination
@@ -40,6 +41,7 @@ __all__ = ["InMemoryPatchExporter", "InMemoryPipeline", "ManualClock", "Recordin
 class ManualClock:
     """A clock that stands still until a test moves it: the fake of the clock seam."""
 
+    @checked
     def __init__(self, wall_ns: int = 1_700_000_000_000_000_000) -> None:
         """Start at *wall_ns*, monotonic time at zero."""
         self._condition = threading.Condition()
@@ -80,6 +82,7 @@ class RecordingSpanExporter(SpanExporter):
         answer: Called before each batch; its result is the answer, and it may raise or wait.
     """
 
+    @checked
     def __init__(self, answer: Callable[[], SpanExportResult] | None = None) -> None:
         """Answer each batch by *answer*, or with success."""
         self.spans: list[ReadableSpan] = []
@@ -108,6 +111,7 @@ class InMemoryPipeline:
         clock: The clock of its outbox.
     """
 
+    @checked
     def __init__(self, *destinations: Destination, outbox: OutboxSettings | None = None) -> None:
         """Set it up, and let `observe` and `start_span` use it until `close`.
 

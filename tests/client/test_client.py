@@ -94,7 +94,7 @@ class TestGet:
     )
     def test_what_is_no_span_id_is_refused(self, client: om.Client, span_id: object) -> None:
         """16 hex digits and nothing else; the error is a ValueError that says so."""
-        with pytest.raises(InvalidSpanRefError, match="expected 16 hex digits") as error:
+        with pytest.raises(InvalidSpanRefError, match="expected a span id of 16 hex digits") as error:
             client.spans.get(span_id)  # type: ignore[arg-type]
 
         assert isinstance(error.value, ValueError)
@@ -320,7 +320,9 @@ class TestDelete:
     @pytest.mark.parametrize("span_ids", [None, 5])
     def test_what_is_no_list_is_refused(self, client: om.Client, span_ids: Any) -> None:
         """With an exception of ours, as every argument."""
-        with pytest.raises(ConfigurationError, match=r"^delete\(span_ids=\) is '\w+'; expected a list of span ids"):
+        with pytest.raises(
+            ConfigurationError, match=r"^delete\(span_ids=\) is (None|of type \w+); expected a list of span ids"
+        ):
             client.spans.delete(span_ids)
 
     def test_nothing_is_deleted_for_no_ids(self, client: om.Client) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from otel_metadata.arguments import checked
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.errors import ConfigurationError
@@ -31,6 +32,7 @@ both have to say the same."""
 REGIONS: Final = ("ca-central-1a", "eu-west-1a", "us-central-1a", "us-east-1b")
 
 
+@checked
 def destination(
     *,
     api_key: str | None = None,

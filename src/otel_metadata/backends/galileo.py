@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from otel_metadata.arguments import checked
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.galileo import GalileoDialect
 from otel_metadata.exporters.altered_spans import AlteredSpans
@@ -23,6 +24,7 @@ _LOG_STREAM: Final = "default"
 """As the vendor's SDK has it."""
 
 
+@checked
 def destination(
     *,
     api_key: str | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from otel_metadata.arguments import checked
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.langfuse import LangfuseDialect
 from otel_metadata.errors import ConfigurationError
@@ -23,6 +24,7 @@ _ENVIRONMENT: Final = "LANGFUSE_TRACING_ENVIRONMENT"
 _DEFAULT_URL: Final = "https://cloud.langfuse.com"
 
 
+@checked
 def destination(
     *,
     public_key: str | None = None,

@@ -6,6 +6,7 @@ import re
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
+from otel_metadata.arguments import checked
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.langwatch import LangWatchDialect
 from otel_metadata.exporters.http import with_path
@@ -27,6 +28,7 @@ DEFAULT_ENDPOINT: Final = "https://app.langwatch.ai"
 _NEEDS_PROJECT: Final = re.compile(r"ik-lw-.*|sk-lw-[0-9A-Za-z]{16}_[0-9A-Za-z]{48}")
 
 
+@checked
 def destination(
     *,
     api_key: str | None = None,

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
+from otel_metadata.arguments import checked
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.mlflow import MlflowDialect
 from otel_metadata.errors import ConfigurationError
@@ -32,6 +33,7 @@ _TOKEN: Final = "MLFLOW_TRACKING_TOKEN"  # noqa: S105 # as above
 _WORKSPACE: Final = "MLFLOW_WORKSPACE"
 
 
+@checked
 def destination(
     *,
     tracking_uri: str | None = None,

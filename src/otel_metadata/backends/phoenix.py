@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from otel_metadata.arguments import checked
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.errors import ConfigurationError
@@ -36,6 +37,7 @@ _HEADERS: Final = "PHOENIX_CLIENT_HEADERS"
 _AUTHORIZATION: Final = "authorization"
 
 
+@checked
 def destination(
     *,
     endpoint: str | None = None,

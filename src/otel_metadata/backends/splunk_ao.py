@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from otel_metadata.arguments import checked
 from otel_metadata.backends import from_environment
 from otel_metadata.dialects.splunk_ao import SplunkAoDialect
 from otel_metadata.errors import ConfigurationError
@@ -58,6 +59,7 @@ class _Place(NamedTuple):
     api_key: str
 
 
+@checked
 def destination(
     *,
     api_key: str | None = None,

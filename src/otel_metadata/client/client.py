@@ -31,6 +31,7 @@ from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.late.destination import Destination
 from otel_metadata.live import settings
+from otel_metadata.live.misuse import said
 from otel_metadata.live.values import span_values
 from otel_metadata.model.merge import Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
@@ -87,6 +88,14 @@ class Client:
         Raises:
             ConfigurationError: It names neither, or what a destination needs is not there.
         """
+        if not isinstance(url_or_destination, str | Destination):
+            raise ConfigurationError(
+                "Client(url_or_destination)",
+                type(url_or_destination),
+                "a Destination, or a text such as sqlite:///file.db, clickhouse://host:8123/database or langfuse",
+            )
+        if not isinstance(create, bool):
+            raise ConfigurationError("Client(create=)", type(create), "True or False")
         # What was made here is closed here.
         self._own_store: SpanStore | None = None
         self._own_destination: Destination | None = None
@@ -120,6 +129,13 @@ class Client:
                 REPORTER.tell(
                     f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}."
                 )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """Say where a method of `spans` is."""
+            hint = f": expected client.spans.{name}" if not name.startswith("_") and hasattr(Spans, name) else ""
+            raise AttributeError(f"Client has no attribute {name!r}{hint}")
 
     def __enter__(self) -> Client:
         """Return the client itself."""
@@ -463,7 +479,7 @@ class Spans:
         self._check_place(project=project, space=space)
         named = [span_ids] if isinstance(span_ids, str | SpanRef) else span_ids
         if not isinstance(named, Iterable):
-            raise ConfigurationError("delete(span_ids=)", type(span_ids).__name__, "a list of span ids")
+            raise ConfigurationError("delete(span_ids=)", type(span_ids), "a list of span ids")
         refs = [read_name(span_id)[:2] for span_id in named]
         found = self._store.find([span_id for trace_id, span_id in refs if trace_id is None])
         keys = [
@@ -553,6 +569,7 @@ class Spans:
             status,
             status_message,
         )
+        said("spans.update", notes)
         rows = replace(Rows.of([named]), documents={0: values}, notes=notes)
         return self._updates.apply_all(rows)
 
@@ -793,7 +810,9 @@ class Spans:
             StoreError: Nothing was changed.
         """
         evaluations = (
-            evaluation_rows(read_frame(evals_dataframe), validate=validate) if evals_dataframe is not None else None
+            evaluation_rows(read_frame(evals_dataframe, "evals_dataframe"), validate=validate)
+            if evals_dataframe is not None
+            else None
         )
         if not isinstance(project_name, str | None):
             raise ConfigurationError("project_name", project_name, "the name of a project, a text")

@@ -32,6 +32,7 @@ import orjson
 from otel_metadata.client.frames import Frame
 from otel_metadata.client.report import MAX_NOTES
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
+from otel_metadata.live.targets import resolve
 from otel_metadata.live.values import Values, annotation_values, evaluation_values, span_values
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
@@ -303,6 +304,10 @@ def metadata_rows(frame: Frame, patch_document_column_name: str = PATCH_DOCUMENT
     Raises:
         ConfigurationError: No column names the spans, or none says anything of them.
     """
+    if not isinstance(patch_document_column_name, str):
+        raise ConfigurationError(
+            "patch_document_column_name", type(patch_document_column_name), "the name of a column, a text"
+        )
     rows = identities(frame)
     if not frame.height:
         return rows
@@ -392,7 +397,7 @@ def record_rows(records: Iterable[object]) -> Rows:
         ConfigurationError: Too many, or one that cannot be read: it names the record, and nothing may be set.
     """
     if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
-        raise ConfigurationError("annotate(annotations=)", type(records).__name__, "a list of records")
+        raise ConfigurationError("annotate(annotations=)", type(records), "a list of records")
     listed = list(records)
     if len(listed) > MAX_RECORDS:
         raise ConfigurationError("annotate(annotations=)", f"{len(listed)} records", f"at most {MAX_RECORDS} in a call")
@@ -403,7 +408,7 @@ def record_rows(records: Iterable[object]) -> Rows:
         named = _record_id(_part_of(record, "record_id"), where)
         given = _part_of(record, "values")
         if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-            raise ConfigurationError(f"{where}.values", type(given).__name__, "a list of at least one annotation")
+            raise ConfigurationError(f"{where}.values", type(given), "a list of at least one annotation")
         values: Values = {}
         for at, one in enumerate(given):
             values |= _annotation(one, f"{where}.values[{at}]", rows.notes)
@@ -420,11 +425,11 @@ def _annotation(given: object, where: str, notes: list[str]) -> Values:
             continue
         value, expected = _read_part(part, cell)
         if expected:
-            raise ConfigurationError(f"{where}.{part}", type(cell).__name__, expected)
+            raise ConfigurationError(f"{where}.{part}", type(cell), expected)
         parts[part] = value
     name = _part_of(given, "name")
     if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{where}.name", name if name == "" else type(name).__name__, "a text, not empty")
+        raise ConfigurationError(f"{where}.name", name if name == "" else type(name), "a text, not empty")
     if parts.keys().isdisjoint(_ANNOTATION.contents):
         raise ConfigurationError(where, "an annotation without contents", "a label, a score or a text")
     return _verdict(_ANNOTATION, "span", name, parts, notes)
@@ -451,15 +456,21 @@ def read_name(given: object) -> _Name:
     Raises:
         InvalidSpanRefError: It names none.
     """
-    ref = given
-    if isinstance(given, str):
+    if isinstance(given, SpanRef):
+        ref = given
+    elif isinstance(given, str):
         if (span_id := read_span_id(given)) is not None:
             return None, span_id, {}
         if given.count("-") < 3 and ":" not in given:
-            raise InvalidSpanRefError(given, "16 hex digits, not all 0")
+            raise InvalidSpanRefError(given, "a span id of 16 hex digits, not all 0")
         ref = SpanRef.from_text(given)
-    if not isinstance(ref, SpanRef):
-        raise InvalidSpanRefError(given, "16 hex digits, a SpanRef, or a traceparent")
+    else:
+        found = resolve(given)
+        if found is None:
+            raise InvalidSpanRefError(
+                given, "a span id of 16 hex digits, a SpanRef, a traceparent, or an object that names a span"
+            )
+        ref, _ = found
     if ref.is_backend_only:
         return None, str(ref), ref.backend_ids
     return ref.trace_id_hex, ref.span_id_hex, ref.backend_ids

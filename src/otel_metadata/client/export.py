@@ -22,7 +22,7 @@ import orjson
 
 from otel_metadata.client.flat import data_frame, flat
 from otel_metadata.environment import absolute_path
-from otel_metadata.errors import FileError
+from otel_metadata.errors import ConfigurationError, FileError
 from otel_metadata.model.times import time_text
 from otel_metadata.store import table
 
@@ -64,6 +64,8 @@ def export_to_file(
         FileError: The file cannot be written; what was there is as it was.
         StoreError: The store cannot be read; what was there is as it was.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigurationError("path", type(path), "a path as text or os.PathLike")
     table.schema()  # a missing package is told before a file is made
     count = 0
     with (
@@ -86,6 +88,8 @@ def export_to_stream(batches: Iterable[pa.RecordBatch], stream: BinaryIO, *, pro
         OSError: It cannot be written.
         StoreError: The store cannot be read.
     """
+    if not hasattr(stream, "writelines"):
+        raise ConfigurationError("path", type(stream), "a path as text or os.PathLike, or an open binary file")
     count = 0
     with _shown(progress) as advance:
         for batch in batches:

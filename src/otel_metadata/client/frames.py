@@ -91,12 +91,13 @@ class Frame:
         return ", ".join(shown) + (f" and {more} more" if more else "") if shown else "none"
 
 
-def read_frame(given: object) -> Frame:
+def read_frame(given: object, argument: str = "dataframe") -> Frame:
     """Return *given* as columns; nothing is converted yet.
 
     Args:
         given: A DataFrame of pandas (named levels of its index count as columns) or polars, a pyarrow Table, anything
             with `__arrow_c_stream__`, or a list of dicts.
+        argument: What the caller knows it as.
 
     Raises:
         ConfigurationError: It is none of these.
@@ -112,8 +113,8 @@ def read_frame(given: object) -> Frame:
     if isinstance(given, list | tuple) and all(isinstance(row, Mapping) for row in given):
         return _of_dicts(given)
     raise ConfigurationError(
-        "frame",
-        type(given).__name__,
+        argument,
+        type(given),
         "a DataFrame of pandas or polars, a pyarrow Table, anything with __arrow_c_stream__, or a list of dicts",
     )
 
@@ -160,7 +161,7 @@ def _of_arrow(given: object) -> Frame:
     try:
         table: Any = pyarrow.table(given)
     except (pyarrow.ArrowException, TypeError, ValueError) as error:
-        raise ConfigurationError("frame", type(given).__name__, f"an Arrow table of columns ({error})") from error
+        raise ConfigurationError("dataframe", type(given), f"an Arrow table of columns ({error})") from error
 
     return Frame(table.column_names, table.num_rows, lambda position: _arrow_cells(table.column(position)))
 

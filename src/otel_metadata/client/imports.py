@@ -175,7 +175,7 @@ def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int,
     if not isinstance(path, str | os.PathLike) and not hasattr(path, "peek"):
         raise ConfigurationError(
             "import_file(path=)",
-            type(path).__name__,
+            type(path),
             "a path, or a file that is open for reading bytes: open(..., 'rb')",
         )
     name = os.fsdecode(path) if isinstance(path, str | os.PathLike) else f"{getattr(path, 'name', 'file')}"

@@ -94,7 +94,7 @@ def page_query(
         InvalidSpanRefError: The trace id has another form.
         FilterError: The filter cannot be understood.
     """
-    if isinstance(limit, bool) or not hasattr(limit, "__index__") or limit < 1:
+    if isinstance(limit, bool) or not hasattr(type(limit), "__index__") or limit < 1:
         raise ConfigurationError("limit", limit, "a whole number, 1 or more")
     asked = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
     after, first_ns = _read_cursor(cursor) if cursor is not None else (None, None)

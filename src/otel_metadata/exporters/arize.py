@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
+from otel_metadata.arguments import checked
 from otel_metadata.exporters.arize_rows import SPAN_ID, Plan, Row, plan
 from otel_metadata.exporters.arize_sdk import EXTRA, ArizeClient, Calls, NoClientError
 from otel_metadata.exporters.rest import OUT_OF_TIME, Budget
@@ -107,6 +108,7 @@ class ArizePatchExporter:
     # Nothing that is sent has the id of the trace.
     found_by: Final = frozenset({"span_id"})
 
+    @checked
     def __init__(
         self, connect: Callable[[], ArizeClient], *, space_id: str, project: str, clock: Clock = _CLOCK
     ) -> None:

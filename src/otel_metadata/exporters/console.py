@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TextIO, final
 
+from otel_metadata.arguments import checked
 from otel_metadata.foreign_text import visible
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected
@@ -27,6 +28,7 @@ class ConsolePatchExporter:
     reports_missing: bool = False
     convergence: Convergence = "none"
 
+    @checked
     def __init__(self, out: TextIO | None = None) -> None:
         """Print to *out*, or to whatever standard output is at the time."""
         self._out: Final = out

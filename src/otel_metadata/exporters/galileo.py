@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 from urllib.parse import quote
 
+from otel_metadata.arguments import checked
 from otel_metadata.dialects.galileo import uuid4
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.notes import words_for
@@ -119,6 +120,7 @@ class GalileoPatchExporter:
     reports_missing: bool = True
     convergence: Convergence = "ordered"
 
+    @checked
     def __init__(
         self,
         url: str,

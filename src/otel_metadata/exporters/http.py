@@ -563,6 +563,8 @@ def _kind(error: Exception) -> FailureKind:
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:
     """Return headers by lower-case name, if they can be sent: a line end in a value would begin another header."""
     for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ConfigurationError("headers", {"***": "***"}, "texts as names and values")
         if _HEADER_NAME.fullmatch(name) is None or _HEADER_VALUE.fullmatch(value) is None:
             raise ConfigurationError(
                 "headers",

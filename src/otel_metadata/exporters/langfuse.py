@@ -26,6 +26,7 @@ from urllib.parse import urlencode
 
 from opentelemetry.sdk.resources import Resource
 
+from otel_metadata.arguments import checked
 from otel_metadata.dialects.langfuse import TRACE_TAGS
 from otel_metadata.exporters.http import Reply, outcome_of, with_path
 from otel_metadata.exporters.langfuse_bodies import (
@@ -119,6 +120,7 @@ class LangfusePatchExporter:
     # Of one process and server the latest version stands; another process writes a score of its own.
     convergence: Convergence = "none"
 
+    @checked
     def __init__(
         self,
         url: str,

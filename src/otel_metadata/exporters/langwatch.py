@@ -25,6 +25,7 @@ import orjson
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 
+from otel_metadata.arguments import checked
 from otel_metadata.dialects.langwatch import LangWatchDialect, as_labels, as_text
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.http import with_path
@@ -100,6 +101,7 @@ class LangWatchPatchExporter:
     reports_missing: bool = False
     convergence: Convergence = "add_only"
 
+    @checked
     def __init__(
         self,
         url: str,

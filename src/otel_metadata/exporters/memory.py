@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, final
 
+from otel_metadata.arguments import checked
 from otel_metadata.model.outcome import Delivered, Outcome
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class InMemoryPatchExporter:
         is_shut_down: Whether `shutdown` was called.
     """
 
+    @checked
     def __init__(
         self,
         answer: Callable[[Patch], Outcome] | None = None,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
+from otel_metadata.arguments import checked
 from otel_metadata.dialects.mlflow import MAX_NAME_CHARACTERS, text_of, trace_tag
 from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
@@ -90,6 +91,7 @@ class MlflowPatchExporter:
     reports_missing: bool = True
     convergence: Convergence = "ordered"
 
+    @checked
     def __init__(
         self,
         url: str,

@@ -19,6 +19,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from otel_metadata._version import __version__
+from otel_metadata.arguments import checked
 from otel_metadata.dialects.patch_span import PATCH_SCOPE, attributes_of
 from otel_metadata.exporters.otlp_events import evaluation_records, evaluations, events_request
 from otel_metadata.exporters.rest import Budget
@@ -108,6 +109,7 @@ class OtlpPatchExporter:
     reports_missing: bool = False
     convergence: Convergence = "none"
 
+    @checked
     def __init__(
         self,
         span_exporter: SpanExporter | SpanSender,

@@ -18,6 +18,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from otel_metadata.arguments import checked
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters import otlp_environment
 from otel_metadata.exporters.http import HttpClient, Reply, outcome_of
@@ -111,6 +112,7 @@ class OtlpHttpSender(OtlpSender):
         endpoint: Where spans go, without its query.
     """
 
+    @checked
     def __init__(
         self,
         endpoint: str | None = None,
@@ -156,6 +158,7 @@ class OtlpHttpEvents:
     What is not given comes from `OTEL_EXPORTER_OTLP_LOGS_<NAME>`, else from `OTEL_EXPORTER_OTLP_<NAME>`, as for spans.
     """
 
+    @checked
     def __init__(self, endpoint: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:
         """Read the environment; connect later. The arguments are those of `OtlpHttpSender`."""
         self._address = _Address("logs", endpoint, headers, None, None)

@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
 
+from otel_metadata.arguments import checked
 from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient
 from otel_metadata.model.evaluation import Annotation, Evaluation
@@ -87,6 +88,7 @@ class PhoenixPatchExporter:
     # An annotation of a span names nothing else.
     found_by: Final = frozenset({"span_id"})
 
+    @checked
     def __init__(
         self,
         url: str,

@@ -130,7 +130,7 @@ def asked_for(given: bool | str | None) -> Proxies:
             {scheme: _proxy(f"{one.upper()}_PROXY", found[one]) for scheme, one in named.items() if one}, direct
         )
     if not isinstance(given, str):
-        raise ConfigurationError(setting, type(given).__name__, f"True, False, or {_EXPECTED}")
+        raise ConfigurationError(setting, type(given), f"True, False, or {_EXPECTED}")
     if "://" not in given:
         raise ConfigurationError(setting, shown_url(given), f"true, false, or {_EXPECTED}")
     one = _proxy(setting, given.strip())

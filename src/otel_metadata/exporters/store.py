@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from otel_metadata.arguments import checked
 from otel_metadata.errors import StoreAccessError, StoreError
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Retry
 from otel_metadata.reporting import REPORTER
@@ -24,6 +25,7 @@ __all__ = ["StorePatchExporter", "StoreSpanExporter"]
 class StoreSpanExporter(SpanExporter):
     """Writes ended spans, with their exact fields, into a store."""
 
+    @checked
     def __init__(self, store: SpanStore) -> None:
         """Write into *store*, which is closed by the patch exporter beside it."""
         self.store = store
@@ -57,6 +59,7 @@ class StorePatchExporter:
     reports_missing: bool = False
     convergence: Convergence = "versioned"
 
+    @checked
     def __init__(self, store: SpanStore, name: str = "store") -> None:
         """Write into *store*, which is closed at shutdown."""
         self.name = name

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
+from otel_metadata.arguments import checked
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.console import ConsolePatchExporter
 from otel_metadata.exporters.otlp import OtlpPatchExporter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["wrap_exporter"]
 
 
+@checked
 def wrap_exporter(
     exporter: SpanExporter,
     patch_exporter: PatchExporter | None = None,
@@ -53,7 +55,7 @@ def wrap_exporter(
             "wrap_exporter(exporter)", f"the class {exporter.__name__}", f"an exporter: {exporter.__name__}(...)"
         )
     if not callable(getattr(exporter, "export", None)):
-        raise ConfigurationError("wrap_exporter(exporter)", type(exporter).__name__, "an OpenTelemetry SpanExporter")
+        raise ConfigurationError("wrap_exporter(exporter)", type(exporter), "an OpenTelemetry SpanExporter")
     kind = type(exporter)
     is_console = isinstance(exporter, ConsoleSpanExporter)
     if name is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, final
 
+from otel_metadata.arguments import check_fields
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import our_share, span_attribute_limit
 from otel_metadata.errors import ConfigurationError
@@ -52,9 +53,9 @@ class Destination:
         Raises:
             ConfigurationError: A part is missing or of the wrong kind.
         """
-        where = f"Destination({self.name!r})"
         if not isinstance(self.name, str) or not self.name:
             raise ConfigurationError("Destination(name=)", self.name, "a short text, for example 'langfuse'")
+        where = f"Destination({self.name!r})"
         for part in ("span_exporter", "patch_exporter"):
             given = getattr(self, part)
             if isinstance(given, type):
@@ -68,10 +69,11 @@ class Destination:
         if not isinstance(self.patch_exporter, PatchExporter):
             raise ConfigurationError(
                 f"{where}.patch_exporter",
-                type(self.patch_exporter).__name__,
+                type(self.patch_exporter),
                 "an object with export, force_flush, shutdown, name, max_batch, grace_millis, reports_missing and "
                 "convergence (otel_metadata.seams.PatchExporter)",
             )
+        check_fields(self)
         if self.hold_millis < 0:
             raise ConfigurationError(f"{where}.hold_millis", self.hold_millis, "milliseconds, 0 or more")
         dialect: object = self.dialect

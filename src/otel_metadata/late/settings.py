@@ -6,9 +6,12 @@ import os
 from dataclasses import dataclass
 from typing import final
 
+from otel_metadata.arguments import check_fields
 from otel_metadata.errors import ConfigurationError
 
 __all__ = ["OutboxSettings"]
+
+_AT_LEAST_ONE = ("max_queue_size", "max_export_batch_size")
 
 
 @final
@@ -45,6 +48,18 @@ class OutboxSettings:
     failed_span_millis: int = 120_000
     max_age_millis: int = 86_400_000
     pause_millis: int = 60_000
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigurationError: One is no whole number, is negative, or is 0 where something has to have room.
+        """
+        check_fields(self)
+        for name in self.__slots__:
+            value, least = getattr(self, name), 1 if name in _AT_LEAST_ONE else 0
+            if value < least:
+                raise ConfigurationError(f"OutboxSettings({name}=)", value, f"{least} or more")
 
     @classmethod
     def from_environment(cls) -> OutboxSettings:

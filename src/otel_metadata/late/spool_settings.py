@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
+from otel_metadata.arguments import check_fields
 from otel_metadata.environment import absolute_path
 from otel_metadata.errors import ConfigurationError
 
@@ -44,6 +45,7 @@ class SpoolSettings:
             raise ConfigurationError(
                 "spool path", self.path, "a path of a file, for example otel_metadata_spool/spool.db"
             )
+        check_fields(self)
         object.__setattr__(self, "path", absolute_path("spool path", self.path))
         if self.durability not in DURABILITIES:
             raise ConfigurationError("spool durability", self.durability, "'process' or 'power'")

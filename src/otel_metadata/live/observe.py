@@ -158,7 +158,7 @@ def _checked(*, ignore_arguments: Iterable[str], **given: object) -> tuple[str, 
     for argument, value in given.items():
         is_right, what = expected[argument]
         if (value is not None or argument == "kind") and not is_right(value):
-            raise ConfigurationError(f"observe({argument}=)", type(value).__name__, what)
+            raise ConfigurationError(f"observe({argument}=)", type(value), what)
     names = (
         None
         if isinstance(ignore_arguments, str) or not isinstance(ignore_arguments, Iterable)
@@ -251,7 +251,7 @@ def _observe(func: Any, *, options: _Options) -> Any:
     if not callable(func) and not isinstance(func, classmethod | staticmethod):
         raise ConfigurationError(
             "observe",
-            type(func).__name__,
+            type(func),
             "a function, method, callable object or class; arguments by name, as in @observe(name=...)",
         )
     manager = inside_context_manager(func, lambda generator: _observe(generator, options=options))

@@ -163,7 +163,7 @@ def using_metadata(
     """
     # By its type: to ask the object itself for its class may run code of the application's.
     if issubclass(type(metadata), type | FunctionType | BuiltinFunctionType | MethodType):
-        raise ConfigurationError("using_metadata", type(metadata).__name__, "@using_metadata({...}), with metadata")
+        raise ConfigurationError("using_metadata", type(metadata), "@using_metadata({...}), with metadata")
     values: Values = {}
     try:
         notes = unknown_arguments(using_metadata, _unknown, _misplaced) if _unknown or _misplaced else []

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, final
 
+from otel_metadata.arguments import checked
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.credentials import MASKED, folded
 from otel_metadata.model.merge import Json
@@ -75,6 +76,7 @@ class Masking:
         {'API-Key': '<masked>', 'note': 'used <masked>'}
     """
 
+    @checked
     def __init__(self, *, keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
         """Compile the rules.
 
@@ -82,13 +84,14 @@ class Masking:
             ConfigurationError: One text was given where a list of texts is expected.
             re.error: A pattern is not a regular expression.
         """
-        for setting, given in (("Masking(keys=)", keys), ("Masking(patterns=)", patterns)):
-            if isinstance(given, str):
-                # Its letters would be taken for rules, and nothing that was meant would be masked.
-                raise ConfigurationError(setting, given, "a list of texts")
+        # Read once: either may be an iterator. The letters of one text would be rules, and mask nothing meant.
+        rules = [tuple(given) for given in (keys, patterns)]
+        for name, given, rule in zip(("keys", "patterns"), (keys, patterns), rules, strict=True):
+            if isinstance(given, str) or not all(isinstance(one, str | re.Pattern) for one in rule):
+                raise ConfigurationError(f"Masking({name}=)", given, "a list of texts")
         # A key of separators alone is nothing without them.
-        self._keys = frozenset(folded(key) for key in keys) - {""}
-        self._patterns = [re.compile(pattern) for pattern in patterns]
+        self._keys = frozenset(folded(key) for key in rules[0]) - {""}
+        self._patterns = [re.compile(pattern) for pattern in rules[1]]
 
     def __call__(self, path: str, value: Json) -> Json:
         """Return *value* with what the rules name replaced by `MASKED`."""

@@ -67,10 +67,15 @@ class SpanRef:
         Raises:
             InvalidSpanRefError: An id is negative or too wide.
         """
+        # By the exact type first: one reference is made for each update of a current span.
+        if type(self.trace_id) is not int and not isinstance(self.trace_id, int):
+            raise InvalidSpanRefError(self.trace_id, "trace_id, an integer; SpanRef.from_text() reads a text")
+        if type(self.span_id) is not int and not isinstance(self.span_id, int):
+            raise InvalidSpanRefError(self.span_id, "span_id, an integer; SpanRef.from_text() reads a text")
         if not 0 <= self.trace_id <= _MAX_TRACE_ID:
-            raise InvalidSpanRefError(self.trace_id, "a trace id of at most 128 bits, not negative")
+            raise InvalidSpanRefError(self.trace_id, "a trace_id of at most 128 bits, not negative")
         if not 0 <= self.span_id <= _MAX_SPAN_ID:
-            raise InvalidSpanRefError(self.span_id, "a span id of at most 64 bits, not negative")
+            raise InvalidSpanRefError(self.span_id, "a span_id of at most 64 bits, not negative")
 
     @classmethod
     def from_traceparent(cls, text: str) -> SpanRef:
@@ -134,7 +139,13 @@ class SpanRef:
 
     @classmethod
     def from_span_context(cls, context: SpanContext) -> SpanRef:
-        """Take the ids and the sampled flag of an OpenTelemetry `SpanContext`."""
+        """Take the ids and the sampled flag of an OpenTelemetry `SpanContext`.
+
+        Raises:
+            InvalidSpanRefError: It is none.
+        """
+        if not hasattr(context, "trace_flags"):
+            raise InvalidSpanRefError(context, "context, an OpenTelemetry SpanContext: span.get_span_context()")
         return cls(context.trace_id, context.span_id, context.trace_flags.sampled)
 
     def to_traceparent(self) -> str:
@@ -161,10 +172,14 @@ class SpanRef:
 
     def with_backend_id(self, backend: str, identifier: str) -> SpanRef:
         """Return a copy that also carries the id that *backend* knows this span by, for example Galileo's uuid."""
+        if not isinstance(backend, str):
+            raise InvalidSpanRefError(backend, "backend, the name of a backend, such as galileo")
         return self.with_backend_ids({backend: str(identifier)})
 
     def with_backend_ids(self, identifiers: Mapping[str, str]) -> SpanRef:
         """Return a copy that also carries *identifiers*, by backend; itself when there are none."""
+        if not isinstance(identifiers, Mapping):
+            raise InvalidSpanRefError(identifiers, "identifiers, a mapping of backend names to ids")
         if not identifiers:
             return self
         return replace(self, backend_ids=MappingProxyType({**self.backend_ids, **identifiers}))

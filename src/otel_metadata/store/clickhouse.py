@@ -20,6 +20,7 @@ from contextlib import closing
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, final
 
+from otel_metadata.arguments import checked
 from otel_metadata.dialects.canonical import JSON_NAMES, VERSIONS, read
 from otel_metadata.errors import StoreError
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Version, merge_into
@@ -97,6 +98,7 @@ class ClickHouseStore:
     Any thread, any number of processes.
     """
 
+    @checked
     def __init__(
         self,
         url: str,

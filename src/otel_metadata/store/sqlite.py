@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import orjson
 
+from otel_metadata.arguments import checked
 from otel_metadata.environment import absolute_path
 from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
@@ -184,6 +185,7 @@ class SqliteStore:
     with mode 0600 when it is first written.
     """
 
+    @checked
     def __init__(
         self,
         path: str | Path,

@@ -1,0 +1,147 @@
+"""What public constructors and functions are called with: an argument of the wrong type is refused by its name.
+
+What is expected is read from the annotations, so that it is written once. An argument whose annotation names anything
+that is not in the tables below is left to the function itself.
+
+Functions that run inside an application's requests must not raise; theirs are looked at in `live.misuse`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
+
+from otel_metadata.errors import ConfigurationError
+
+__all__ = ["check_fields", "checked"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+_Kind: TypeAlias = tuple[Callable[[Any], bool], str]
+
+
+def _is_whole(value: object) -> bool:
+    return hasattr(type(value), "__index__") and not isinstance(value, bool)
+
+
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "str": (lambda value: isinstance(value, str), "a text"),
+    "bytes": (lambda value: isinstance(value, bytes), "bytes"),
+    "int": (_is_whole, "a whole number"),
+    "float": (lambda value: _is_whole(value) or isinstance(value, float), "a number"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "None": (lambda value: value is None, "None"),
+    "Mapping": (lambda value: isinstance(value, Mapping), "a mapping"),
+    "Callable": (callable, "a function"),
+    "Collection": (lambda value: isinstance(value, Iterable) and not isinstance(value, str), "a list"),
+    "Iterable": (lambda value: isinstance(value, Iterable), "a list"),
+    "Path": (lambda value: hasattr(type(value), "__fspath__"), "a path"),
+    "os.PathLike": (lambda value: hasattr(type(value), "__fspath__"), "a path"),
+    "TextIO": (lambda value: _has(value, "write"), "an open text file"),
+    # By what they can do: they are the application's own.
+    "Clock": (lambda value: _has(value, "wall_ns", "monotonic_ns"), "an object with wall_ns and monotonic_ns"),
+    "SpanStore": (lambda value: _has(value, "query", "patch"), "a store"),
+    "SpanExporter": (lambda value: _has(value, "export", "shutdown"), "an OpenTelemetry SpanExporter"),
+    "EventSender": (lambda value: _has(value, "send"), "an object with send()"),
+}
+
+_CLASSES: Final[Mapping[str, str]] = {
+    "Destination": "otel_metadata.late.destination",
+    "OutboxSettings": "otel_metadata.late.settings",
+    "Resource": "opentelemetry.sdk.resources",
+    "Spool": "otel_metadata.late.spool",
+    "SpoolSettings": "otel_metadata.late.spool_settings",
+}
+"""Where a class is: whoever has an instance of it has loaded its module, and nothing is loaded here."""
+
+
+def _has(value: object, *names: str) -> bool:
+    return not isinstance(value, type) and all(hasattr(value, name) for name in names)
+
+
+def checked(func: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Refuse arguments of *func* whose type is not that of their annotation.
+
+    Raises:
+        ConfigurationError: From each call with such an argument, before anything is done.
+    """
+    where = _shown_name(func)
+    parameters = inspect.signature(func).parameters
+    several = next((name for name, one in parameters.items() if one.kind is one.VAR_POSITIONAL), None)
+    kinds = {name: found for name in parameters if (found := _kinds(func.__annotations__.get(name)))}
+    positional = tuple(name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD)
+
+    @functools.wraps(func)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        for name, value in (*zip(positional, args), *kwargs.items()):  # noqa: B905 # what is too much is Python's to say
+            if name in kinds:
+                _check(f"{where}({name}=)", name, value, kinds[name])
+        if several in kinds:
+            for value in args[len(positional) :]:
+                _check(f"{where}({several})", several, value, kinds[several])
+        return func(*args, **kwargs)
+
+    return call
+
+
+def check_fields(given: Any) -> None:  # noqa: ANN401 # a dataclass of any kind
+    """Refuse fields of a dataclass whose type is not that of their annotation.
+
+    Raises:
+        ConfigurationError: One is of another type.
+    """
+    kind = type(given)
+    for name, annotation in kind.__annotations__.items():
+        kinds = _kinds(annotation)
+        if kinds:
+            _check(f"{kind.__name__}({name}=)", name, getattr(given, name), kinds)
+
+
+def _check(setting: str, name: str, value: object, kinds: tuple[_Kind, ...]) -> None:
+    if any(is_right(value) for is_right, _ in kinds):
+        return
+    words = [word for _, word in kinds]
+    if name.endswith("_millis"):
+        words[0] = "a whole number of milliseconds"
+    raise ConfigurationError(setting, type(value), f"{', '.join(words[:-1])} or {words[-1]}" if words[1:] else words[0])
+
+
+def _kinds(annotation: object) -> tuple[_Kind, ...]:
+    """Return what an annotation allows; nothing where a part of it is not known here."""
+    if not isinstance(annotation, str):
+        return ()
+    found: list[_Kind] = []
+    while "[" in annotation:  # from the inside out
+        shorter = re.sub(r"\[[^\[\]]*\]", "", annotation)
+        if shorter == annotation:
+            return ()
+        annotation = shorter
+    for part in annotation.split("|"):
+        name = part.strip()
+        if name in _KINDS:
+            found.append(_KINDS[name])
+        elif name in _CLASSES:
+            found.append((functools.partial(_is_instance, name), f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"))
+        else:
+            return ()
+    return tuple(found)
+
+
+def _is_instance(name: str, value: object) -> bool:
+    kind = getattr(sys.modules.get(_CLASSES[name]), name, None)
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
+def _shown_name(func: Callable[..., object]) -> str:
+    """Return the name of a function as its caller writes it."""
+    owner, _, name = func.__qualname__.rpartition(".")
+    if name == "__init__":
+        return owner
+    if func.__module__.startswith("otel_metadata.backends."):
+        return f"{func.__module__.removeprefix('otel_metadata.')}.{name}"
+    return name
