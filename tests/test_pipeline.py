@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult
 
 import otel_metadata as om
 from otel_metadata import pipeline
@@ -542,10 +542,108 @@ def test_several_destinations_all_get_everything(here, provider):
 
 
 def test_two_destinations_of_one_kind_have_names_that_differ(here, provider):
-    """The second store, console or endpoint that is given as text has a number in its name."""
-    pipeline = om.configure("sqlite:///a.db", "sqlite:///b.db", "console", "console", tracer_provider=provider)
+    """The second store or endpoint that is given as text has a number in its name."""
+    places = ("sqlite:///a.db", "sqlite:///b.db", "http://127.0.0.1:1", "http://127.0.0.1:2")
+    made = pipeline.make_destinations(*places)
 
-    assert [one.name for one in pipeline.destinations] == ["sqlite", "sqlite-2", "console", "console-2"]
+    assert [one.name for one in made] == ["sqlite", "sqlite-2", "otlp", "otlp-2"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("sqlite:///a.db", "sqlite:///a.db"),
+        ("sqlite:///a.db", " SQLITE:///./a.db "),
+        ("sqlite:///a.db", "sqlite:///folder/../a.db"),
+        ("sqlite:///a.db", "sqlite:///link.db"),
+        ("sqlite:///a.db", "sqlite:///{here}/a.db"),
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/"),
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+        ("http://127.0.0.1:4318", "HTTP://LOCALHOST:4318"),
+        ("http://127.0.0.1:4318", "otlp"),
+        ("http://backend", "http://backend:80"),
+        ("console", "console"),
+        ("langfuse", "langfuse"),
+        ("langfuse", "http://127.0.0.1:1/api/public/otel/v1/traces"),
+        ("clickhouse://host:8123/otel", "clickhouse://user:password@host/otel"),
+    ],
+)
+def test_one_place_is_given_once(here, monkeypatch, one, other):
+    """Each span would be sent there twice: refused, however the place is spelled, in code or in the variable."""
+    (here / "folder").mkdir()
+    (here / "link.db").symlink_to(here / "a.db")
+    for name, value in {"PUBLIC_KEY": "pk", "SECRET_KEY": "sk", "BASE_URL": "http://127.0.0.1:1"}.items():
+        monkeypatch.setenv(f"LANGFUSE_{name}", value)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    if "langfuse" in one and "http" in other:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic cGs6c2s=")
+    if "clickhouse" in one:
+        pytest.importorskip("clickhouse_connect")
+    other = other.replace("{here}", str(here))
+
+    with pytest.raises(
+        ConfigurationError, match=r"^configure\(destinations\) is \[.*expected each place once"
+    ) as caught:
+        pipeline.make_destinations(one, other)
+    assert "password" not in str(caught.value)
+
+    monkeypatch.setenv("OTEL_PYTHON_METADATA_DESTINATIONS", f"{one},{other}")
+    with pytest.raises(ConfigurationError, match=r"^OTEL_PYTHON_METADATA_DESTINATIONS is "):
+        om.configure()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("sqlite:///a.db", "sqlite:///b.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4319"),
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/other/v1/traces"),
+        ("http://127.0.0.1:4318?tenant=a", "http://127.0.0.1:4318?tenant=b"),
+        ("console", "sqlite:///a.db"),
+    ],
+)
+def test_two_places_are_two(here, one, other):
+    """Another file, port, path or query is another place."""
+    assert len(pipeline.make_destinations(one, other)) == 2
+
+
+def test_one_destination_is_given_once(provider):
+    """The same object twice, or one beside the text of its place."""
+    destination = memory()
+    with pytest.raises(ConfigurationError, match="each place once"):
+        om.configure(destination, destination, tracer_provider=provider)
+    with pytest.raises(ConfigurationError, match="each place once"):
+        om.configure("console", om.wrap_exporter(ConsoleSpanExporter(), name="mine"), tracer_provider=provider)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:///a.db,console",
+        "sqlite:///a.db, console",
+        "console,sqlite:///a.db",
+        "sqlite:///a.db;sqlite:///b.db",
+        "http://127.0.0.1:4318,otlp",
+        "console,langfuse",
+        "sqlite:///a.db,http://user:secret@host",
+    ],
+)
+def test_several_destinations_in_one_text_are_refused(here, text):
+    """Only the environment variable is a list; the error shows the call. No file of that name is made."""
+    for call in (om.configure, om.Client):
+        with pytest.raises(ConfigurationError, match=r"expected one destination in each text: configure\('") as caught:
+            call(text)
+        assert "secret" not in str(caught.value)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a,b.db", "a;b.db", "a, console.db", "spans,.db"])
+def test_a_file_may_have_a_comma_in_its_name(here, name):
+    """What follows the comma names no destination."""
+    (made,) = pipeline.make_destinations(f"sqlite:///{name}")
+
+    assert made.patch_exporter.store.path == str(here / name)
 
 
 def test_a_second_configure_takes_over(provider):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import flag
 from otel_metadata.errors import ConfigurationError, MissingExtraError, shown_url
 from otel_metadata.exporters import proxy as http_proxy
+from otel_metadata.joining.places import address_of, is_same
 from otel_metadata.joining.providers import found_provider, place_in, resource_of
 from otel_metadata.joining.sharing import SharedPlace
 from otel_metadata.late import metrics
@@ -569,11 +571,43 @@ def make_destinations(*given: str | Destination, resource: Resource | None = Non
         ConfigurationError: One cannot be used, or two have one name.
     """
     whose = resource if resource is not None else Resource.create()
-    made = _renamed([_destination(one, whose) for one in given or _from_environment()], given)
+    texts = given or tuple(_from_environment())
+    destinations = [_destination(one, whose) for one in texts]
+    _refuse_twice(texts, destinations, whose, "configure(destinations)" if given else DESTINATIONS)
+    made = _renamed(destinations, given)
     names = [destination.name for destination in made]
     if len(set(names)) != len(names):
-        raise ConfigurationError("configure", names, "destinations of different names: Destination(name=...)")
+        raise ConfigurationError(
+            "configure(destinations)", names, "destinations of different names: Destination(name=...)"
+        )
     return made
+
+
+def _refuse_twice(
+    given: Sequence[str | Destination], made: Sequence[Destination], resource: Resource, setting: str
+) -> None:
+    """Refuse two destinations that send to one place, however it was spelled; two objects may mean it.
+
+    Raises:
+        ConfigurationError: Each span would be sent there twice.
+    """
+    for (one, first), (other, second) in itertools.combinations(zip(given, made, strict=True), 2):
+        if isinstance(one, Destination) and isinstance(other, Destination) and one is not other:
+            continue
+        if first.spans and second.spans and (first is second or _is_same_place(first, second, resource)):
+            shown = [shown_url(text) if isinstance(text, str) else text.name for text in (one, other)]
+            raise ConfigurationError(
+                setting, shown, "each place once: both are the same, and would get each span twice"
+            )
+
+
+def _is_same_place(one: Destination, other: Destination, resource: Resource) -> bool:
+    stores = [getattr(destination.patch_exporter, "store", None) for destination in (one, other)]
+    if any(store is not None for store in stores):
+        places = [getattr(store, "place", None) for store in stores]
+        return places[0] is not None and places[0] == places[1]
+    addresses = [address_of(destination.span_exporter, resource) for destination in (one, other)]
+    return addresses[0] is not None and addresses[1] is not None and is_same(addresses[0], addresses[1])
 
 
 def open_spool(given: str | SpoolSettings | None) -> Spool | None:
@@ -612,6 +646,8 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
         ConfigurationError: It names none.
         MissingExtraError: The client of ClickHouse is not installed.
     """
+    if isinstance(url, str):
+        _refuse_list(url, "store")
     scheme, separator, rest = url.strip().partition("://") if isinstance(url, str) else ("", "", "")
     scheme = scheme.lower()  # RFC 3986, 3.1
     if scheme in _CLICKHOUSE and separator:
@@ -668,14 +704,14 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
             "a Destination, or a name or URL as text; of several, each as an argument of its own",
         )
     given = given.strip()
+    _refuse_list(given, "configure(destinations)")
     scheme = given.partition("://")[0].lower()
     if scheme in _STORE_SCHEMES:
         return _store_destination("clickhouse" if scheme in _CLICKHOUSE else scheme, open_store(given))
     if scheme in {"http", "https"}:
         return _otlp_destination(given, resource)
-    named: Mapping[str, Callable[[Resource], Destination]] = {"otlp": _otlp_from_environment, "console": _console}
-    if given in named:
-        return named[given](resource)
+    if given in _NAMED:
+        return _NAMED[given](resource)
     if given in backends.NAMES:
         vendor: Destination = import_module(f"otel_metadata.backends.{given}").destination(resource=resource)
         return vendor
@@ -689,8 +725,25 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
         "destination",
         shown_url(given),
         f"a Destination, sqlite:///file.db, {_CLICKHOUSE_URL}, an http:// or https:// OTLP endpoint, or one of "
-        + ", ".join(sorted([*named, *backends.NAMES])),
+        + ", ".join(sorted([*_NAMED, *backends.NAMES])),
     )
+
+
+def _refuse_list(text: str, setting: str) -> None:
+    """Refuse several destinations in one text; of a file whose name has a comma, the rest names none.
+
+    Raises:
+        ConfigurationError: Each part is a destination.
+    """
+    parts = [part.strip() for part in re.split("[,;]", text) if part.strip()]
+    known = {*_NAMED, *backends.NAMES, *(one.name.lower() for one in entry_points(group=ENTRY_POINT_GROUP))}
+    if len(parts) > 1 and all("://" in part or part in known for part in parts):
+        raise ConfigurationError(
+            setting,
+            ",".join(map(shown_url, parts)),
+            f"one destination in each text: configure({', '.join(repr(shown_url(part)) for part in parts)}); only in "
+            f"{DESTINATIONS} are they separated by commas",
+        )
 
 
 def _renamed(made: list[Destination], given: Sequence[str | Destination]) -> tuple[Destination, ...]:
@@ -762,3 +815,6 @@ def _console(_resource: Resource) -> Destination:
     from otel_metadata.exporters.console import ConsolePatchExporter  # loaded on use
 
     return Destination("console", ConsoleSpanExporter(), ConsolePatchExporter())
+
+
+_NAMED: Final[Mapping[str, Callable[[Resource], Destination]]] = {"otlp": _otlp_from_environment, "console": _console}

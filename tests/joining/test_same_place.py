@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.joining.receiver import Receiver
 
 import otel_metadata as om
+from otel_metadata.exporters.otlp_http import OtlpHttpSender
 
 LONG = {"schedule_delay_millis": 60_000}
 
@@ -419,7 +420,9 @@ def test_two_destinations_of_one_address_are_said(provider, receiver, caplog, or
     """Both send by the application's exporter; configured with one of them, each span leaves once again."""
     if order == "before":
         provider.add_span_processor(BatchSpanProcessor(http(receiver)))
-    om.configure(receiver.url, receiver.url.replace("127.0.0.1", "localhost"), tracer_provider=provider, adopt=True)
+    other = receiver.url.replace("127.0.0.1", "localhost")
+    destinations = [om.wrap_exporter(OtlpHttpSender(f"{url}/v1/traces"), name=url) for url in (receiver.url, other)]
+    om.configure(*destinations, tracer_provider=provider, adopt=True)
     if order == "after":
         provider.add_span_processor(BatchSpanProcessor(http(receiver)))
     with provider.get_tracer("application").start_as_current_span("twice"):
@@ -429,8 +432,8 @@ def test_two_destinations_of_one_address_are_said(provider, receiver, caplog, or
     lines = [(record.levelname, record.getMessage()) for record in caplog.records if "leaves twice" in record.message]
     ((level, line),) = lines
     assert level == "WARNING"
-    assert line.startswith("otlp-2: ")
-    assert "and so does otlp:" in line
+    assert line.startswith(f"{other}: ")
+    assert f"and so does {receiver.url}:" in line
 
     caplog.clear()
     om.configure(receiver.url, tracer_provider=provider, adopt=True)

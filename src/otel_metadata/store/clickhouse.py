@@ -78,6 +78,9 @@ _WITHIN: Final = (
 _T = TypeVar("_T")
 
 
+_LOCAL: Final = ("127.0.0.1", "::1")
+
+
 class _Key(NamedTuple):
     """A row that a question found: where it is in the order of spans, and the version of its writing, or ""."""
 
@@ -123,6 +126,8 @@ class ClickHouseStore:
         """
         address = Address.from_url(url)
         self.address = address._replace(cluster=cluster) if cluster is not None else address
+        host = "localhost" if address.host in _LOCAL else address.host
+        self.place: Final = (host, address.port, address.database, address.table)
         self._spans = f"`{address.table}`"
         self._is_made = not create
         self._connection = Connection(self.address, timeout_millis)

@@ -203,6 +203,7 @@ class SqliteStore:
             clock: Time; None for the system's.
         """
         self.path = str(path) if str(path) == _MEMORY else absolute_path("store", str(path))
+        self.place: Final = None if self.path == _MEMORY else os.path.realpath(self.path)
         self._create = create
         self._busy_timeout_millis = bounded_millis(busy_timeout_millis, 10_000)
         self._clock = clock or SystemClock()
