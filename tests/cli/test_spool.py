@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import otel_metadata as om
 from otel_metadata.cli.app import app
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.model.outcome import DeliveryError, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, Rejected, Retry
 from otel_metadata.testing import RecordingSpanExporter
 
 CONFLICT = Rejected(DeliveryError("type_conflict", "metadata.a is a number there"))
@@ -134,6 +134,55 @@ def test_drain_sends_what_is_left(spool, tmp_path):
     code, lines, _ = call("drain", "--spool", spool, "--to", url)
     assert (code, lines) == (0, ["sqlite: 3 taken over, 3 delivered, 0 given up, 0 left in the spool."])
     assert [one["kind"] for one in listed(spool)] == ["dead_letter"] * 3
+
+
+def test_drain_says_what_it_gave_up_and_what_is_left_and_why(spool, tmp_path, monkeypatch):
+    """Per destination: what was sent, what was given up and what stays, each with what the backend said."""
+
+    def answer(patch):
+        return {4: CONFLICT, 5: DOWN}.get(patch.target.span_id)
+
+    def made(*_, **__):
+        return (
+            om.Destination(
+                "sqlite", RecordingSpanExporter(), InMemoryPatchExporter(lambda p: answer(p) or Delivered())
+            ),
+        )
+
+    monkeypatch.setattr("otel_metadata.cli.spool.make_destinations", made)
+    code, lines, _ = call("drain", "--spool", spool, "--to", "sqlite:///unused.db", "--timeout-seconds", "1")
+
+    assert code == 1
+    assert lines[0] == "sqlite: 3 taken over, 1 delivered, 1 given up, 1 left in the spool."
+    assert lines[1] == "  given up: 1 dead letter: type_conflict: metadata.a is a number there"
+    assert re.fullmatch(r"  left: 1 update and 0 held spans, the oldest of \d+ (s|min) ago", lines[2])
+    assert lines[3:] == ["  not sent: 1 span or patch: connection_failure: down"]
+
+
+def test_drain_says_what_waits_for_a_destination_that_was_not_named(spool, tmp_path):
+    """A spool whose destination has another name: nothing is sent, and the command says which one is missing."""
+    code, lines, _ = call("drain", "--spool", spool, "--to", "console")
+
+    assert lines == [
+        "console: 0 taken over, 0 delivered, 0 given up, 0 left in the spool.",
+        "sqlite: 3 updates and 0 held spans left; expected a destination of this name (--to), or a process that has "
+        "one.",
+    ]
+    assert code == 0
+
+
+def test_drain_shows_hostile_names_and_answers_on_one_line(hostile_spool, monkeypatch):
+    """What a backend said may be anything."""
+    evil = Retry(DeliveryError("connection_failure", EVIL))
+
+    def made(*_, **__):
+        return (om.Destination(EVIL, RecordingSpanExporter(), InMemoryPatchExporter(lambda _: evil)),)
+
+    monkeypatch.setattr("otel_metadata.cli.spool.make_destinations", made)
+    _, lines, _ = call("drain", "--spool", hostile_spool, "--to", "x", "--timeout-seconds", "1")
+
+    assert len(lines) == 3
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202e]", "".join(lines))
 
 
 def test_what_was_retried_is_drained_with_its_values(spool, tmp_path):

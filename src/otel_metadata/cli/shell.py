@@ -127,9 +127,9 @@ def in_ascii(text: str) -> str:
     return _NOT_PLAIN.sub(lambda found: "".join(f"\\u{unit:04x}" for unit in _utf16(found[0])), text)
 
 
-def one_or_many(count: int, noun: str) -> str:
+def one_or_many(count: int, noun: str, several: str = "") -> str:
     """Return a count with its noun: `1 span`, `2 spans`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def _utf16(char: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from otel_metadata.cli.shell import fail, print_json, speaks_json
+from otel_metadata.cli.shell import fail, one_or_many, print_json, speaks_json
 from otel_metadata.errors import OtelMetadataError
 from otel_metadata.foreign_text import visible
 from otel_metadata.late import dead_letters
@@ -23,7 +24,10 @@ from otel_metadata.seams import SystemClock
 from otel_metadata.span_processor import MetadataSpanProcessor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from otel_metadata.model.merge import Json
+    from otel_metadata.model.outcome import DeliveryError
     from otel_metadata.model.span_ref import SpanRef
 
 __all__ = ["spool_app"]
@@ -31,6 +35,9 @@ __all__ = ["spool_app"]
 spool_app = typer.Typer(help="What waits on disk, and what was given up.", no_args_is_help=True)
 
 _CLOCK = SystemClock()
+
+_MAX_REASONS = 5
+"""Different reasons that are shown for one destination."""
 
 _Path = Annotated[
     str, typer.Option("--spool", envvar=SPOOL, help="The spool file that applications were configured with.")
@@ -141,10 +148,11 @@ def drain(
     timeout_seconds: Annotated[int, typer.Option(min=1, help="Give up after so long.")] = 60,
 ) -> None:
     """Send what dead processes have left, then stop. What a living process leases is left to it."""
+    given_up: list[DeadLetter] = []
     try:
         made = make_destinations(*(destinations or ()))
         spool = Spool(SpoolSettings(_existing(path)))
-        processor = MetadataSpanProcessor(*made, spool=spool)
+        processor = MetadataSpanProcessor(*made, spool=spool, on_dead_letter=given_up.append)
     except OtelMetadataError as error:
         fail(f"{error}")
     until_ns = _CLOCK.monotonic_ns() + timeout_seconds * 1_000_000_000
@@ -155,8 +163,11 @@ def drain(
         # What failed is tried again by the worker, in its own time.
         time.sleep(0.2)  # a command that waits
         left_millis = (until_ns - _CLOCK.monotonic_ns()) // 1_000_000
+    last_errors = {outbox.destination.name: _counted(outbox.last_errors()) for outbox in processor.outboxes}
     processor.shutdown(max(left_millis, 1_000))
     is_clean = True
+    with _opened(path) as closed:
+        rest = {one.destination: one for one in dead_letters.waiting(closed)}
     for name, stats in processor.stats().destinations.items():
         lost = sum(stats.lost.values())
         is_clean = is_clean and not lost and not stats.handed_over
@@ -164,7 +175,32 @@ def drain(
             f"{visible(name)}: {stats.adopted} taken over, {stats.delivered} delivered, {lost} given up, "
             f"{stats.handed_over} left in the spool."
         )
+        if stats.spans_exported or stats.spans_failed:
+            typer.echo(f"  spans: {stats.spans_exported} sent, {stats.spans_failed} failed")
+        for why, count in _counted(one.error for one in given_up if one.destination == name):
+            typer.echo(f"  given up: {one_or_many(count, 'dead letter')}: {why}")
+        left = rest.pop(name, None)
+        if left is not None:
+            typer.echo(f"  left: {_amount(left)}, the oldest of {_age(_CLOCK.wall_ns() - left.oldest_ns)} ago")
+            for why, count in last_errors[name]:
+                typer.echo(f"  not sent: {one_or_many(count, 'span or patch', 'spans and patches')}: {why}")
+            if not last_errors[name]:
+                typer.echo("  not sent: there was no time, or a living process has them; see --timeout-seconds")
+    for name, left in rest.items():
+        typer.echo(
+            f"{visible(name) or '(damaged)'}: {_amount(left)} left; expected a destination of this name (--to), or a "
+            "process that has one."
+        )
     raise typer.Exit(0 if is_clean else 1)
+
+
+def _counted(errors: Iterable[DeliveryError]) -> list[tuple[str, int]]:
+    """Return what was said, the most frequent first, and how often."""
+    return Counter(f"{one.type}: {visible(one.message)}" for one in errors).most_common(_MAX_REASONS)
+
+
+def _amount(left: dead_letters.Waiting) -> str:
+    return f"{one_or_many(left.updates, 'update')} and {one_or_many(left.spans, 'held span')}"
 
 
 class _opened:  # noqa: N801 # used like a function, as contextlib's own

@@ -62,7 +62,7 @@ from otel_metadata.late.spans import SpanQueue
 from otel_metadata.late.stats import Counters, DestinationStats
 from otel_metadata.late.weight import weigh_fields, weigh_span
 from otel_metadata.model.merge import Field, FieldName, Fields
-from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.receipt import LossReason, Route, Routed
 from otel_metadata.model.recent import RecentMap
@@ -970,6 +970,13 @@ class Outbox:
         if item.joined:
             are_kept = bool(item.rows) and self.lane.keeps(item.rows or ()) and not item.unspooled
             self._patches.settled.gone(item.key, item.joined, None if are_kept else reason, item.error)
+
+    def last_errors(self) -> list[DeliveryError]:
+        """Return what was said at the last try of each patch and span that waits, where one was tried."""
+        with self._lock:
+            patches, spans = self._patches.all(), self._spans.all()
+        said = (*(one.error for one in patches), *(one.error for one in spans))
+        return [error for error in said if error is not None]
 
     def stats(self, count_live: Callable[[], int]) -> DestinationStats:
         """Return the counts of this moment. Called without the lock.
