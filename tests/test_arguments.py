@@ -99,7 +99,9 @@ KEYS = {
     "LANGWATCH_API_KEY": "sk-lw-k",
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
     "SPLUNK_AO_API_KEY": "k",
+    "MLFLOW_EXPERIMENT_ID": "1",
     "SPLUNK_AO_PROJECT": "p",
+    "SPLUNK_AO_CONSOLE_URL": "http://127.0.0.1:1",
 }
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -52,6 +52,63 @@ def test_the_example_of_the_dataframes_page_prints_what_the_page_says(tmp_path: 
     assert run(program, tmp_path) == blocks(ROOT / "docs" / "dataframes.md", "text")[0]
 
 
+# Blocks that need what is not here: a server of ClickHouse, packages of vendors, which `make test-backends` has.
+NOT_RUN = ("clickhouse://", "from phoenix", "from langfuse import", 'configure("arize")')
+
+COMPLETE = [
+    (page, number)
+    for page in [ROOT / "README.md", *DOCS]
+    for number, block in enumerate(blocks(page, "python"))
+    if re.search("^(import|from) otel_metadata", block, re.MULTILINE) and not any(one in block for one in NOT_RUN)
+]
+
+# What each vendor needs; nothing listens there, so that nothing leaves the machine.
+NOWHERE = "http://127.0.0.1:9"
+VENDORS = {
+    "ARIZE_API_KEY": "k",
+    "ARIZE_SPACE_ID": "s",
+    "ARIZE_COLLECTOR_ENDPOINT": NOWHERE,
+    "GALILEO_API_KEY": "k",
+    "GALILEO_PROJECT": "p",
+    "GALILEO_API_URL": NOWHERE,
+    "LANGFUSE_PUBLIC_KEY": "pk",
+    "LANGFUSE_SECRET_KEY": "sk",
+    "LANGFUSE_BASE_URL": NOWHERE,
+    "LANGWATCH_API_KEY": "sk-lw-k",
+    "LANGWATCH_ENDPOINT": NOWHERE,
+    "MLFLOW_TRACKING_URI": NOWHERE,
+    "MLFLOW_EXPERIMENT_ID": "1",
+    "PHOENIX_COLLECTOR_ENDPOINT": NOWHERE,
+    "SPLUNK_AO_API_KEY": "k",
+    "SPLUNK_AO_PROJECT": "p",
+    "SPLUNK_AO_API_URL": NOWHERE,
+    "SPLUNK_AO_CONSOLE_URL": NOWHERE,
+}
+
+
+@pytest.mark.parametrize(("page", "number"), COMPLETE, ids=[f"{page.stem}-{number}" for page, number in COMPLETE])
+def test_a_block_that_imports_the_library_runs_as_it_is_copied(
+    page: Path, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a store with one span, and with the variables of each vendor."""
+    for name, value in VENDORS.items():
+        monkeypatch.setenv(name, value)
+    with otel_metadata.Client(f"sqlite:///{tmp_path}/spans.db", create=True) as client:
+        times = {"start_time": "2026-01-31T00:00:00Z", "end_time": "2026-01-31T00:00:01Z"}
+        ids = {"context.trace_id": "0af7651916cd43dd8448eb211c80319c", "context.span_id": "b7ad6b7169203331"}
+        client.spans.log([{**ids, "name": "answer", **times}])
+    program = tmp_path / "block.py"
+    program.write_text(blocks(page, "python")[number])
+    run(program, tmp_path)
+
+
+def test_the_blocks_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
+    """The second block goes on with what the first has made."""
+    program = tmp_path / "readme.py"
+    program.write_text("".join(blocks(ROOT / "README.md", "python")))
+    run(program, tmp_path)
+
+
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.stem)
 def test_an_example_runs_offline(example: Path, tmp_path: Path) -> None:
     """Every example ends well in an empty directory without a network."""

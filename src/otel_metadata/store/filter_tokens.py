@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias, final
 from otel_metadata.errors import FilterError
 from otel_metadata.model.condition import Scalar
 
-__all__ = ["MAX_BYTES", "Token", "TokenKind", "tokens_of"]
+__all__ = ["MAX_BYTES", "OPERATORS", "Token", "TokenKind", "tokens_of"]
 
 MAX_BYTES: Final = 4_096
 """Of a filter, in UTF-8."""
@@ -69,6 +69,9 @@ _INSTEAD: Final = {
     "'": "a closing ' (inside of a text it is written twice)",
     '"': 'single quotes around a text; double ones are for keys, after their level: metadata."user-id"',
 }
+
+OPERATORS: Final = "=, !=, <, <=, >, >=, AND, OR, NOT, IN, LIKE, BETWEEN and IS NULL"
+"""Every operator, for a message."""
 
 
 @final
@@ -183,4 +186,4 @@ def _refused(text: str, place: int, tokens: list[Token]) -> FilterError:
         )
     if mark in "0123456789+-":
         return FilterError(text, place, f"`{mark}`", "a number such as 12, -0.5 or 1e6: there is no arithmetic")
-    return FilterError(text, place, ascii(mark), "names, literals, operators and parentheses only")
+    return FilterError(text, place, ascii(mark), f"names, literals, parentheses, and the operators {OPERATORS}")

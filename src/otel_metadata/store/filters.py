@@ -36,7 +36,7 @@ from otel_metadata.model.condition import (
 from otel_metadata.model.merge import Level
 from otel_metadata.model.times import nanoseconds
 from otel_metadata.store.filter_names import TAGS, UnknownNameError, subject_of
-from otel_metadata.store.filter_tokens import Token, tokens_of
+from otel_metadata.store.filter_tokens import OPERATORS, Token, tokens_of
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -163,10 +163,10 @@ class _Parser:
         if not isinstance(last, _Operand):
             return
         if token.kind == "(" and isinstance(last.value, Subject | _Tags):
-            self._fail(token.start, "`(` after a name", "an operator, or IN before a list")
+            self._fail(token.start, "`(` after a name", f"an operator, or IN before a list; they are {OPERATORS}")
         if token.kind == "literal" and token.text[0] in "+-":
             self._fail(token.start, f"`{token.text[0]}`", "a comparison or the end: there is no arithmetic")
-        self._fail(token.start, f"`{token.text}`", "an operator, AND, OR or the end before it")
+        self._fail(token.start, f"`{token.text}`", f"an operator before it, or the end; they are {OPERATORS}")
 
     def _group(self, start: int, items: list[_Item], end: int) -> Condition | tuple[Token, ...]:
         """Return what stands between two parentheses: literals with commas, or a condition."""
