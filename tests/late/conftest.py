@@ -18,6 +18,7 @@ from otel_metadata.live import values as values_module
 from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.encoding import Encoded
 from otel_metadata.model.merge import Fields, Json, merge
+from otel_metadata.model.weight import SHARED_NAMES
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
 SCHEDULE = 5_000
@@ -180,10 +181,11 @@ def scene() -> Scene:
 @pytest.fixture
 def unknown_keys():
     """No key is known yet; other tests may have used up the room for them."""
-    kept = dict(values_module.KNOWN_METADATA_KEYS), dict(values_module._known_keys)
-    values_module.KNOWN_METADATA_KEYS.clear()
-    values_module._known_keys.clear()
+    mappings = (values_module.KNOWN_METADATA_KEYS, values_module._known_keys, SHARED_NAMES)
+    kept = [dict(mapping) for mapping in mappings]
+    for mapping in mappings:
+        mapping.clear()
     yield
-    for mapping, before in zip((values_module.KNOWN_METADATA_KEYS, values_module._known_keys), kept, strict=True):
+    for mapping, before in zip(mappings, kept, strict=True):
         mapping.clear()
         mapping.update(before)

@@ -8,7 +8,7 @@ from tests.late.conftest import SaysNothing
 
 import otel_metadata as om
 from otel_metadata.late.outbox import MAX_RECENT
-from otel_metadata.late.weight import PATCH_BYTES, weigh_fields
+from otel_metadata.late.weight import JOINED_BYTES, PATCH_BYTES, weigh_fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, Retry
 
 KIB = 1024
@@ -162,9 +162,14 @@ def test_spans_that_left_are_forgotten_in_the_end(scene):
 # --- what is weighed is what is held ---------------------------------------------------------------------------------
 
 
+def weigh_joined(fields):
+    """Weigh what was joined to a span anew."""
+    return JOINED_BYTES + weigh_fields(fields) if fields else 0
+
+
 def held_bytes(outbox):
     """Weigh everything in the outbox anew."""
-    spans = sum(item.weight() + weigh_fields(item.joined or {}) for item in outbox._spans.all())
+    spans = sum(item.weight() + weigh_joined(item.joined) for item in outbox._spans.all())
     return spans + sum(PATCH_BYTES + weigh_fields(pending.fields) for pending in outbox._patches.all())
 
 

@@ -6,20 +6,24 @@ import gc
 import random
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.trace import Link, SpanContext
 
 import otel_metadata as om
 from otel_metadata.late.weight import weigh_span
-from otel_metadata.live import settings
+from otel_metadata.live import settings, values
+from otel_metadata.live.registry import REGISTRY
 from otel_metadata.model.merge import Json
 from otel_metadata.model.weight import weigh_value
 
 FACTOR = 1.5
 SHAPES = 1_000
+HISTORIES = 6
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -157,6 +161,58 @@ def test_patches_weigh_what_they_take(make_scene, make):
     before = scene.stats.buffered_bytes
     _, true = taken(lambda: update(range(50, 250)))
     assert is_near(scene.stats.buffered_bytes - before, true), (first.keys(), scene.stats.buffered_bytes - before, true)
+
+
+def history(seed: int) -> list[dict[str, object]]:
+    """Draw the metadata of the updates of one span; each call returns new objects."""
+    draw = random.Random(seed)
+    updates = []
+    for _ in range(draw.choice((1, 1, 2, 5, 20, 40))):
+        kind, key = draw.randrange(4), "key" * draw.choice((1, 1, 3, 10))
+        metadata: dict[str, object] = {}
+        for _ in range(draw.choice((1, 1, 2, 5, 8, 30, 100))):
+            value = (draw.randrange(1 << 40), str(draw.random()) * 3, scalar(draw), shape(draw, 2))[kind]
+            metadata[f"{key}{draw.randrange(200)}"] = value
+        updates.append(metadata)
+    return updates
+
+
+@pytest.mark.parametrize("room", [4_096, 0], ids=["keys are kept", "no room for keys"])
+@pytest.mark.parametrize("when", ["live", "in flight", "late"])
+def test_any_history_of_a_span_weighs_what_it_takes(make_scene, unknown_keys, monkeypatch, when, room):
+    """Whatever is set on a span, how often and under how many keys: what is counted is within 1.5 of what it takes."""
+    monkeypatch.setattr(values, "MAX_KNOWN_KEYS", room)
+    monkeypatch.setattr(settings, "in_force", replace(settings.in_force, max_bytes=1 << 40))
+    scene = make_scene(max_bytes=1 << 40, max_queue_size=1_000, max_patches=10_000)
+    wrong = []
+    for seed in range(HISTORIES):
+        spans = [scene.tracer.start_span("span") for _ in range(6)]
+        refs = [om.SpanRef(1 << 90 | seed, 1 + number) for number in range(6)]
+        if when == "in flight":
+            refs = [om.SpanRef(*span.get_span_context()[:2]) for span in spans]
+            for span in spans:
+                span.end()
+            scene.outbox.weigh_waiting()
+
+        def update(numbers, seed=seed, spans=spans, refs=refs):
+            for number in numbers:
+                for metadata in history(seed):
+                    if when == "live":
+                        with trace.use_span(spans[number]):
+                            assert om.update_current_span(metadata=metadata)
+                    else:
+                        assert om.update_span(refs[number], metadata=metadata)
+            scene.outbox.weigh_waiting()
+
+        update(range(2))
+        before = REGISTRY.bytes + scene.stats.buffered_bytes
+        _, true = taken(lambda update=update: update(range(2, 6)))
+        counted = REGISTRY.bytes + scene.stats.buffered_bytes - before
+        if not is_near(counted, true):
+            wrong.append((seed, counted, true))
+        for span in spans:
+            span.end()
+    assert wrong == []
 
 
 SPANS = {

@@ -12,8 +12,10 @@ from opentelemetry import trace
 from tests.late.conftest import Scene
 
 import otel_metadata as om
-from otel_metadata.live import settings
+from otel_metadata.live import settings, values
 from otel_metadata.live.registry import MAX_LOG, REGISTRY
+from otel_metadata.live.values import MAX_KNOWN_KEYS
+from otel_metadata.model.weight import SHARED_NAMES
 
 KIB = 1_024
 
@@ -62,7 +64,7 @@ def test_frequent_updates_are_bounded_too(live, value):
     """The bound holds for the path of a few native values as well, whatever is set."""
     span, receipts = opened(live), []
     for n in range(700):
-        receipts.append(update(span, metadata={f"key{n % 400}": value}))
+        receipts.append(update(span, metadata={f"key{n % 600}": value}))
         assert REGISTRY.bytes <= 64 * KIB
     assert not all(receipts)
     assert live.lost == {"buffer_full": sum(not receipt for receipt in receipts)}
@@ -158,6 +160,13 @@ LIVE = {
     "one small": lambda n: [{f"k{n % 7}": n + 1_000}],
     "five small": lambda n: [{f"k{i}": n + 1_000 + i for i in range(5)}],
     "many updates": lambda n: [{f"k{i}": n + 1_000 + i} for i in range(MAX_LOG)],
+    "many keys": lambda n: [{f"k{i}": n + 1_000 + i for i in range(200)}],
+    "many keys, many updates": lambda n: [{f"k{i}": n + 1_000 + i} for i in range(90)],
+    "a large container beside many keys": lambda n: [
+        {f"k{i}": n for i in range(90)},
+        {"rows": [{"id": n * i + 1_000, "name": f"{n} {i}"} for i in range(100)]},
+    ],
+    "a container again and again": lambda n: [{"k": [[n + i, m] for m in range(90)]} for i in range(5)],
     "text": lambda n: [{"k": f"{n}" * 900}],
     "list of texts": lambda n: [{"k": [f"{n}" * 900]}],
     "container of texts": lambda n: [{"k": {"a": f"{n}" * 900}}],
@@ -167,12 +176,20 @@ LIVE = {
 }
 
 
+@pytest.mark.parametrize("room", [MAX_KNOWN_KEYS, 0], ids=["keys are kept", "no room for keys"])
 @pytest.mark.parametrize("make", LIVE.values(), ids=LIVE)
-def test_what_is_live_weighs_what_it_takes(monkeypatch, make):
-    """The bytes that are counted for live spans are within 1.5 of what their updates take."""
+def test_what_is_live_weighs_what_it_takes(monkeypatch, make, room):
+    """The bytes that are counted for live spans are within 1.5 of what their updates take.
+
+    Also once a process has seen so many keys that no more are kept: then each field has a name of its own.
+    """
+    for known in (values._known_keys, values.KNOWN_METADATA_KEYS, SHARED_NAMES):
+        for name in known.copy():
+            monkeypatch.delitem(known, name)
+    monkeypatch.setattr(values, "MAX_KNOWN_KEYS", room)
     scene = Scene()
     monkeypatch.setattr(settings, "in_force", replace(settings.in_force, max_bytes=1 << 40))
-    spans = [opened(scene) for _ in range(220)]
+    spans = [opened(scene) for _ in range(50)]
 
     def run(numbers):
         for n in numbers:
@@ -185,7 +202,7 @@ def test_what_is_live_weighs_what_it_takes(monkeypatch, make):
     tracemalloc.start()
     try:
         first = tracemalloc.get_traced_memory()[0]
-        run(range(20, 220))
+        run(range(20, 50))
         gc.collect()
         true = tracemalloc.get_traced_memory()[0] - first
     finally:

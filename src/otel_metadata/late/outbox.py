@@ -68,6 +68,7 @@ from otel_metadata.model.receipt import LossReason, Route, Routed
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.span_ref import SpanKey, SpanRef
 from otel_metadata.model.update_outcome import DestinationOutcome
+from otel_metadata.model.weight import SHARED_NAMES
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import takes
 
@@ -187,7 +188,11 @@ class _Moment(NamedTuple):
 
 def _fields_of(version: Version, metadata: dict[str, Json]) -> dict[FieldName, Field]:
     """Return the fields of a plain update."""
-    return {("span", "metadata", key): (value, version) for key, value in metadata.items()}
+    fields: dict[FieldName, Field] = {}
+    for key, value in metadata.items():
+        name: FieldName = ("span", "metadata", key)
+        fields[SHARED_NAMES.get(name, name)] = (value, version)
+    return fields
 
 
 @final

@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.late.circuit import Circuit
-from otel_metadata.late.weight import ROW_BYTES, merge_weighed, weigh_common
+from otel_metadata.late.weight import JOINED_BYTES, ROW_BYTES, merge_weighed, weigh_common
 from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
 
 if TYPE_CHECKING:
@@ -96,16 +96,18 @@ class SpanQueue:
 
     def has_room_for(self, item: QueuedSpan, fields: Fields, size: int) -> bool:
         """Whether *fields*, which weigh *size*, fit, also when what they replace is taken off."""
-        after, bound, held = self.bytes + size, self._settings.max_bytes, item.joined
+        bound, held = self._settings.max_bytes, item.joined
+        after = self.bytes + size + (0 if held else JOINED_BYTES)
         return after <= bound or (held is not None and after - weigh_common(held, fields) <= bound)
 
     def join(self, item: QueuedSpan, target: SpanRef, fields: Fields, updates: int, size: int, row: Row | None) -> None:
         """Join fields to a span that waits, and the ids that its name brings."""
         if target.backend_ids:
             item.backend_ids = {**item.backend_ids, **target.backend_ids}
+        growth = 0 if item.joined else JOINED_BYTES
         if item.joined is None:
             item.joined = {}
-        growth = merge_weighed(item.joined, fields, size)
+        growth += merge_weighed(item.joined, fields, size)
         # No call from here on, so that an exception from outside comes before all of it or after: see `Outbox._admit`.
         item.joined_updates += updates
         if row is None:

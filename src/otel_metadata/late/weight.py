@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from otel_metadata.model.merge import Fields
-from otel_metadata.model.weight import FIELD_BYTES, merge_weighed, weigh_common, weigh_fields, weigh_values
+from otel_metadata.model.weight import merge_weighed, weigh_common, weigh_fields, weigh_name, weigh_values
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["PATCH_BYTES", "ROW_BYTES", "merge_weighed", "weigh_common", "weigh_fields", "weigh_span"]
+__all__ = ["JOINED_BYTES", "PATCH_BYTES", "ROW_BYTES", "merge_weighed", "weigh_common", "weigh_fields", "weigh_span"]
 
 ROW_BYTES: Final = 100
 """What a row of the spool takes in memory, written or not: of one field that is set again and again only these grow."""
 
 PATCH_BYTES: Final = 760
 """A patch that waits, without fields: its target, its times, and its places in our maps."""
+
+JOINED_BYTES: Final = 240
+"""What the first field that is joined to a span adds, beside the field."""
 
 # Measured with tracemalloc: a span without attributes, its context, and its place in our maps; an attribute without its
 # value, whose key is the application's; an event, a link, and what their first attribute adds.
@@ -47,6 +50,6 @@ def weigh_span(span: ReadableSpan, *more: object, fields: Fields = _NO_FIELDS) -
             size += _HOLDER_BYTES + _ATTRIBUTE_BYTES * len(attributes)
             values += attributes.values()
     for name, (value, _) in fields.items():
-        size += FIELD_BYTES + len(name[2])
+        size += weigh_name(name)
         values.append(value)
     return size + weigh_values(values, as_is=True)

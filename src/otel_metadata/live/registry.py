@@ -40,11 +40,9 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from opentelemetry import trace
 
-from otel_metadata.dialects.canonical import is_native
 from otel_metadata.interrupts import pass_on
-from otel_metadata.model.merge import json_text
 from otel_metadata.model.recent import RecentMap
-from otel_metadata.model.weight import FIELD_BYTES, weigh_value
+from otel_metadata.model.weight import SHARED_NAMES, weigh_name, weigh_value
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -75,7 +73,6 @@ __all__ = [
     "LiveSpan",
     "Router",
     "is_locked_here",
-    "weigh_shown",
 ]
 
 LOCK: threading.RLock = threading.RLock()
@@ -105,49 +102,34 @@ MAX_LOG: Final = 32
 # An attribute that lists something is set whole each time, so that a list without end makes every update dearer.
 MAX_SHOWN: Final = 128
 
-SIDECAR_BYTES: Final = 400
+SIDECAR_BYTES: Final = 480
 """What a span takes on which anything was set, beside its fields; measured with `tracemalloc`."""
 
-ATTRIBUTE_BYTES: Final = 100
-"""What the attribute takes that shows a field on the span, beside its text."""
+ATTRIBUTE_BYTES: Final = 60
+"""What the attribute takes that shows a field on the span, without a value of its own."""
 
-LOGGED_BYTES: Final = 350
+LOGGED_BYTES: Final = 310
 """What an entry of the log takes."""
 
-LOGGED_KEY_BYTES: Final = 60
+LOGGED_KEY_BYTES: Final = 110
 """What each key of it takes, without a text, and its attribute."""
-
-# The text of a small container is taken as a quarter of it.
-_SMALL_BYTES: Final = 1_000
 
 _NO_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-def weigh_shown(name: FieldName, value: Json) -> int:
-    """Return the bytes of a field of a live span: the value, and the text that shows it on the span."""
-    weight = weigh_value(value)
-    size = FIELD_BYTES + ATTRIBUTE_BYTES + len(name[2]) + weight
-    if type(value) is not dict and type(value) is not list:
-        return size
-    if weight < _SMALL_BYTES:
-        size += weight // 4
-    elif is_native(value):
-        size += 8 * len(value)
-    else:
-        # Encoded once, the texts in it keep their UTF-8 form.
-        text = json_text(value)
-        size += sys.getsizeof(text) + (0 if text.isascii() else len(text.encode()))
-    return size
-
-
-def _weigh_change(name: FieldName, value: Json, held: Json) -> int:
+def _weigh_change(value: Json, held: Json) -> int:
     """Return by how much a field grows of which a plain value replaces another."""
     if type(value) is type(held):
         if type(value) is not str:
             return 0  # but for small integers, which are shared
         if held.isascii():  # type: ignore[union-attr] # it is of the type that was just tested
             return len(value) - len(held)  # type: ignore[arg-type] # as there
-    return weigh_shown(name, value) - weigh_shown(name, held)
+    return weigh_value(value) - weigh_value(held)
+
+
+def _weigh_fresh(name: FieldName, value: Json) -> int:
+    """Return the bytes of a field that is new, and of its attribute: what is logged was shown."""
+    return weigh_name(name) + ATTRIBUTE_BYTES + weigh_value(value)
 
 
 class Inbox(Protocol):
@@ -227,6 +209,7 @@ class LiveSpan(weakref.ref["Span"]):
         updates: How many update calls it holds.
         ended: The ended span, once it has ended.
         attribute_names: The attributes that we set on the span; None before the first.
+        shown_bytes: What those take whose value is their own: a JSON text, a copy of a list.
         json_names: Those among them whose text is JSON.
         shown_tags: The tags that the span shows, by level, with their first versions; at most MAX_SHOWN of each.
         captures: The captures that watch it.
@@ -245,6 +228,7 @@ class LiveSpan(weakref.ref["Span"]):
     updates: int = 0
     ended: ReadableSpan | None = None
     attribute_names: set[str] | None = None
+    shown_bytes: dict[str, int] | None = None
     json_names: list[str] | None = None
     shown_tags: dict[Level, dict[str, Version]] | None = None
     captures: tuple[CapturedSpan, ...] = ()
@@ -268,12 +252,13 @@ class LiveSpan(weakref.ref["Span"]):
                 growth = -LOGGED_BYTES - LOGGED_KEY_BYTES * len(metadata)
                 for key, value in metadata.items():
                     name: FieldName = ("span", "metadata", key)
+                    name = SHARED_NAMES.get(name, name)
                     held = fields.get(name)
                     if is_weighed and type(value) is str:
                         growth -= len(value)
                     if held is None or held[1] < version:
                         if is_weighed:
-                            growth += _weigh_change(name, value, held[0]) if held else weigh_shown(name, value)
+                            growth += _weigh_change(value, held[0]) if held else _weigh_fresh(name, value)
                         fields[name] = (value, version)
                 if log and log[0] is first:
                     self.grow(growth)

@@ -5,6 +5,7 @@ This module decides where an update goes first. What an outbox then makes of it 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from opentelemetry.trace import Status, StatusCode
@@ -38,7 +39,6 @@ from otel_metadata.live.registry import (
     SIDECAR_BYTES,
     LiveSpan,
     Router,
-    weigh_shown,
 )
 from otel_metadata.live.values import KNOWN_METADATA_KEYS, loggable, masked, masked_value
 from otel_metadata.model.encoding import is_error_status
@@ -47,7 +47,7 @@ from otel_metadata.model.snapshot import Snapshot, encoded, value_of
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import is_clean_scalar
-from otel_metadata.model.weight import FIELD_BYTES
+from otel_metadata.model.weight import FIELD_BYTES, weigh_name, weigh_value
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ MAX_PLAIN_KEYS: Final = 8
 
 MAX_PLAIN_CHARS: Final = 256
 """Length of a text in one."""
+
+# A list becomes a tuple on the span.
+_COPY_BYTES: Final = sys.getsizeof(())
 
 _FULL: Final = Routed("dropped", "buffer_full")
 
@@ -249,12 +252,12 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: boo
         values: What to set.
         are_shared: Whether they are held elsewhere in any case, by a Context: then they take no room here.
     """
-    size = (FIELD_BYTES + ATTRIBUTE_BYTES) * len(values) if are_shared else _weigh(values)
+    size, shown = (FIELD_BYTES * len(values), 0) if are_shared else _weigh(values)
     with LOCK:
         if not entry.is_open:
             return
         growth = _growth(entry, values, size)
-        has_room = are_shared or REGISTRY.bytes + growth <= settings.in_force.max_bytes
+        has_room = are_shared or REGISTRY.bytes + growth + shown <= settings.in_force.max_bytes
         if has_room:
             _merge(entry, values)
             entry.grow(growth)
@@ -264,11 +267,14 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: boo
         REPORTER.tell("live_full", "Values of a span were dropped: live spans have no room for more.")
 
 
-def _weigh(values: Values) -> int:
-    size = 0
+def _weigh(values: Values) -> tuple[int, int]:
+    """Return the bytes of fields, and how many at most the attributes take that show them; see `_count_shown`."""
+    size = shown = 0
     for name, value in values.items():
-        size += weigh_shown(name, value)
-    return size
+        weight = weigh_value(value)
+        size += weigh_name(name) + weight
+        shown += ATTRIBUTE_BYTES + (weight if type(value) is dict or type(value) is list else 0)
+    return size, shown
 
 
 def _growth(entry: LiveSpan, values: Values, size: int) -> int:
@@ -277,7 +283,7 @@ def _growth(entry: LiveSpan, values: Values, size: int) -> int:
     if held:
         for name in values:
             if name in held:
-                size -= weigh_shown(name, held[name][0])
+                size -= weigh_name(name) + weigh_value(held[name][0])
     return size
 
 
@@ -342,7 +348,6 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         used = entry.attribute_names = set()
     if not attributes or len(used) + len(attributes) > config.max_attributes:
         return None  # the general way counts exactly, and leaves out what has no room
-    used.update(attributes)
     with LOCK:
         if not entry.is_open or REGISTRY.bytes + size > config.max_bytes:
             return None
@@ -354,6 +359,7 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         if len(log) > MAX_LOG:
             _ = entry.fields  # reading merges
         entry.updates += 1
+    used.update(attributes)
     if span.is_recording():
         span.set_attributes(attributes)
     return Receipt(version, entry.names, (entry.key, tuple(given)))
@@ -432,13 +438,13 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
     span = entry()
     if span is None:
         return None
-    size = _weigh(values)
+    size, shown = _weigh(values)
     told = tuple(notes) if notes else ()
     with LOCK:
         if not entry.is_open:
             return None
         growth = _growth(entry, values, size)
-        if REGISTRY.bytes + growth > max(settings.in_force.max_bytes, REGISTRY.bytes):
+        if REGISTRY.bytes + growth + shown > max(settings.in_force.max_bytes, REGISTRY.bytes):
             for router in entry.routers:
                 router.overflowed()
             version = settings.VERSIONS.next()
@@ -457,9 +463,41 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
 
 def _show(span: Span, entry: LiveSpan, values: Values) -> None:
     """Spell values as canonical attributes on a live span, within our share of its attribute limit."""
+    before = len(entry.attribute_names or ())
     attributes = _within_budget(entry, _spelled(span, values, _tags_in(entry, values), entry))
     if attributes:
         span.set_attributes(attributes)
+        _count_shown(entry, attributes, values, before)
+
+
+def _count_shown(entry: LiveSpan, attributes: Mapping[str, AttributeValue], values: Values, before: int) -> None:
+    """Count what attributes take on the span, beside the values that they share with the sidecar.
+
+    Args:
+        entry: The span.
+        attributes: What was set.
+        values: The fields that they show.
+        before: How many attributes of ours the span had.
+    """
+    held = {id(value) for value in values.values()}
+    sizes: dict[str, int] = {}
+    for name, value in attributes.items():
+        if type(value) is list:
+            sizes[name] = _COPY_BYTES + 8 * len(value)
+        elif type(value) is str and id(value) not in held:
+            # Once a container was encoded, the texts in it keep their UTF-8 form.
+            sizes[name] = sys.getsizeof(value) + (0 if value.isascii() else len(value.encode()))
+    with LOCK:
+        growth = (len(entry.attribute_names or ()) - before) * ATTRIBUTE_BYTES
+        shown = entry.shown_bytes
+        if shown is None:
+            shown = entry.shown_bytes = {}
+        for name in attributes:
+            size = sizes.get(name, 0)
+            if size or name in shown:
+                growth += size - shown.get(name, 0)
+                shown[name] = size
+        entry.grow(growth)
 
 
 _Group: TypeAlias = "tuple[dict[str, AttributeValue], list[str]]"

@@ -32,6 +32,7 @@ from otel_metadata.model.masking import KEY_PATH, MASK_FAILED, Masking, parts_of
 from otel_metadata.model.merge import FieldName, Json, Kind, Level, json_text
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, clean, clean_key, is_clean_scalar, is_opaque
+from otel_metadata.model.weight import SHARED_NAMES
 
 __all__ = [
     "KNOWN_METADATA_KEYS",
@@ -315,7 +316,7 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
                 spelled[name[2]] = clean(value, notes, f"attribute.{name[2]}", CAPTURE_LIMITS)
                 continue
             if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
-                known[key] = name
+                known[key] = SHARED_NAMES[name] = name
                 if kind == "metadata" and level == "span" and not is_credential(key):
                     KNOWN_METADATA_KEYS[key] = f"metadata.{key}"
         values[name] = value if is_clean_scalar(value) else clean(value, notes, f"{kind}.{name[2]}")
