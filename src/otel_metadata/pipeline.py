@@ -37,7 +37,7 @@ from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.late.stats import DestinationStats, PipelineStats
 from otel_metadata.live import ended_provider, routing, settings
 from otel_metadata.live.misuse import kind_of, misfit, said
-from otel_metadata.live.registry import LOCK, REGISTRY, is_locked_here
+from otel_metadata.live.registry import LOCK, REGISTRY
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.update_outcome import DestinationOutcome, UpdateOutcome
 from otel_metadata.reporting import REPORTER, after_fork_in_child
@@ -375,7 +375,7 @@ def _chosen(name: str, given: object, variable: str, *, default: bool) -> bool:
 def _must_not_wait() -> bool:
     """Whether this thread was interrupted with a lock of ours: see `MetadataSpanProcessor.must_not_wait`."""
     processors = _added() if _pipeline is None else (_pipeline.processor, *_added())
-    return is_locked_here() or any(processor.must_not_wait for processor in processors)
+    return LOCK.is_held_by_current_thread() or any(processor.must_not_wait for processor in processors)
 
 
 def _is_free() -> bool:

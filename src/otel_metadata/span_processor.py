@@ -7,7 +7,6 @@ the registry as they start, sets context metadata on them, and puts them into ea
 from __future__ import annotations
 
 import random
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -32,8 +31,9 @@ from otel_metadata.live import settings as live_settings
 from otel_metadata.live import using as _using  # noqa: F401 # see above
 from otel_metadata.live.captured import CapturedSpan, is_llm_span
 from otel_metadata.live.context import bound_in
-from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan, is_locked_here
+from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan
 from otel_metadata.live.values import masked
+from otel_metadata.locks import ReentrantLock
 from otel_metadata.model.receipt import LOSS_REASONS, Routed
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.update_outcome import DestinationOutcome
@@ -133,7 +133,7 @@ class MetadataSpanProcessor(SpanProcessor):
         self._late_routes = MappingProxyType({name: Routed("late") for name in self.names})
         self._refused: dict[str, int] = {}
         self._is_shut_down = False
-        self._ending = threading.RLock()
+        self._ending = ReentrantLock()
         self._is_ended = False
         after_fork_in_child(self._after_fork)
         routing.add_router(self)
@@ -266,7 +266,7 @@ class MetadataSpanProcessor(SpanProcessor):
         The workers may need it: a finalizer or signal handler that waits for them would wait in vain.
         """
         spool = self._spool
-        return is_locked_here() or (spool is not None and spool._lock._is_owned())  # type: ignore[attr-defined] # as there
+        return LOCK.is_held_by_current_thread() or (spool is not None and spool.is_locked_by_current_thread)
 
     def look(self) -> None:
         """Look whether exporters of the application that share a place with a destination were added. Never raises."""
@@ -373,7 +373,7 @@ class MetadataSpanProcessor(SpanProcessor):
     def _after_fork(self) -> None:
         self._refused = {}
         # Another thread may be ending it at the fork: that is the parent's business.
-        self._ending = threading.RLock()
+        self._ending = ReentrantLock()
         self._is_ended = self._is_shut_down
 
     def _make_sure(self, entry: LiveSpan, span: ReadableSpan) -> None:
@@ -434,7 +434,7 @@ def _shut_down_all() -> None:
 def _must_go_on() -> bool:
     """Whether another thread that shuts every processor down would wait for this one."""
     processors = list(_processors)
-    return any(one.must_not_wait or one._ending._is_owned() for one in processors)  # type: ignore[attr-defined] # as above
+    return any(one.must_not_wait or one._ending.is_held_by_current_thread() for one in processors)
 
 
 call_at_process_end(_shut_down_all, _must_go_on)

@@ -281,7 +281,7 @@ def test_the_lock_of_the_spool_is_given_back_wherever_an_interrupt_comes(tmp_pat
         was_interrupted = interrupt.during(
             lambda: om.update_span(om.SpanRef(0xABC, next(numbers)), metadata={"k": 1}, tags=["t"])
         )
-        assert not application.spool._lock._is_owned(), interrupt.number
+        assert not application.spool.is_locked_by_current_thread, interrupt.number
         return was_interrupted
 
     every_place(attempt)

@@ -20,6 +20,7 @@ from otel_metadata.late.frames import PlainUpdate, SpooledUpdate
 from otel_metadata.late.journal import journal_numbers
 from otel_metadata.late.owners import Owners
 from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.locks import ReentrantLock
 from otel_metadata.testing import ManualClock
 
 DISK_FULL = """
@@ -250,7 +251,7 @@ def test_an_interrupt_while_waiting_for_the_lock_does_not_keep_it(open_spool):
     thread.start()
     thread.join()
     assert results == [True]
-    spool._lock = threading.RLock()
+    spool._lock = ReentrantLock()
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------

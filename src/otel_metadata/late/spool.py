@@ -54,6 +54,7 @@ from otel_metadata.late.slots import INSERT, MAX_ROWS, Slot
 from otel_metadata.late.spool_file import TROUBLE, SpoolFile, check_place, is_busy, is_damage
 from otel_metadata.late.spool_settings import DURABILITIES, Durability, SpoolSettings
 from otel_metadata.late.weight import weigh_fields
+from otel_metadata.locks import ReentrantLock
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock
 
@@ -120,7 +121,7 @@ class Spool:
         self._tell_news()
 
     def _start_afresh(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = ReentrantLock()
         self._slots = LeasedSlots(self._file, self.settings, self._tell_later)
         self._queue: deque[tuple[SpoolLane, Row, bool]] = deque()
         self._queued_bytes = 0
@@ -139,13 +140,18 @@ class Spool:
     def _alone(self, seconds: float = -1) -> Iterator[bool]:
         """Hold the lock; False where this thread holds it already, or it was not free in time."""
         lock = self._lock
-        if lock._is_owned():  # type: ignore[attr-defined] # what threading.Condition asks it as well
+        if lock.is_held_by_current_thread():
             yield False
             return
         try:
             yield lock.acquire(timeout=seconds)
         finally:
             _release(lock)
+
+    @property
+    def is_locked_by_current_thread(self) -> bool:
+        """Whether the calling thread is in the middle of a call of the spool."""
+        return self._lock.is_held_by_current_thread()
 
     def _tell_later(self, reason: str, text: str) -> None:
         """Note what is to be logged once the lock is given back."""
@@ -154,7 +160,7 @@ class Spool:
     def _tell_news(self) -> None:
         """Log what was noted; called without the lock, for a logging handler is the application's code."""
         news = self._news
-        while news and not self._lock._is_owned():  # type: ignore[attr-defined] # as in _alone
+        while news and not self.is_locked_by_current_thread:
             try:
                 reason, text = news.popleft()
             except IndexError:  # another thread has told it
@@ -217,7 +223,7 @@ class Spool:
         """Write what is queued. Any thread; returns at once while nothing can be written."""
         lock = self._lock
         while self._queue and not (self._is_broken or self._is_full or self._is_closed):
-            if lock._is_owned():  # type: ignore[attr-defined] # as in _alone, which costs a microsecond more
+            if lock.is_held_by_current_thread():  # not _alone, which costs more
                 return  # the write that was interrupted here takes the row along
             try:
                 if not lock.acquire(timeout=_PATIENCE_SECONDS):
@@ -766,7 +772,7 @@ class SpoolLane:
         return missing
 
 
-def _release(lock: threading.RLock) -> None:
+def _release(lock: ReentrantLock) -> None:
     """Give the lock back if this thread has it; it did not have it before.
 
     Neither remembered nor asked: an interrupt may come between taking the lock and remembering it, and after the

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -41,6 +40,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 from opentelemetry import trace
 
 from otel_metadata.interrupts import pass_on
+from otel_metadata.locks import ReentrantLock
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.weight import SHARED_NAMES, weigh_name, weigh_value
 from otel_metadata.reporting import REPORTER
@@ -72,22 +72,16 @@ __all__ = [
     "LiveRegistry",
     "LiveSpan",
     "Router",
-    "is_locked_here",
 ]
 
-LOCK: threading.RLock = threading.RLock()
-"""Guards the in-memory state of the process: the registry and the outboxes."""
+LOCK: Final = ReentrantLock()
+"""Guards the in-memory state of the process: the registry and the outboxes.
 
+A call that finds it held by its own thread is that of a finalizer or signal handler that has interrupted one of our own
+calls. It must wait for no other thread, for that one may need the lock.
+"""
 
-def is_locked_here() -> bool:
-    """Whether the calling thread holds `LOCK`: a finalizer or signal handler that has interrupted one of our own calls.
-
-    Such a call must wait for no other thread, for that one may need the lock.
-    """
-    return bool(LOCK._is_owned())  # type: ignore[attr-defined] # what `threading.Condition` asks, of every kind of lock
-
-
-REPORTER.hold_back_while(is_locked_here)
+REPORTER.hold_back_while(LOCK.is_held_by_current_thread)
 
 # How many traces are remembered after their local root ended, for `update_trace`; about 150 bytes each.
 MAX_ROOTS: Final = 8_192
