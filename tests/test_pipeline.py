@@ -401,7 +401,12 @@ def test_a_package_that_makes_something_else_is_named(tmp_path, provider, monkey
             r"configure\(mask=\) is of type str; expected a function of \(path, value\)",
         ),
         (["console"], {"spool": "/tmp"}, {}, r"configure\(spool=\) is '/tmp'; expected a path of a file, not of a"),
-        (["console"], {"tracer_provider": 3}, {}, r"configure\(tracer_provider=\) is 'int'; expected an opentelemetry"),
+        (
+            ["console"],
+            {"tracer_provider": 3},
+            {},
+            r"configure\(tracer_provider=\) is of type int; expected an opentelemetry",
+        ),
         (
             ["otlp"],
             {},
@@ -437,6 +442,23 @@ def test_what_cannot_be_used_is_named_and_changes_nothing(
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "remedy"),
+    [
+        ("OTEL_PYTHON_METADATA_DESTINATION", "did you mean OTEL_PYTHON_METADATA_DESTINATIONS?"),
+        ("OTEL_PYTHON_METADATA_MASK_CREDENTIAL", "did you mean OTEL_PYTHON_METADATA_MASK_CREDENTIALS?"),
+        ("OTEL_PYTHON_METADATA_XYZ", "expected one of OTEL_PYTHON_METADATA_DESTINATIONS, OTEL_PYTHON_METADATA_SPOOL,"),
+    ],
+)
+def test_a_variable_that_is_misspelled_is_told(provider, monkeypatch, caplog, variable, remedy):
+    """It changes nothing, and a log line names the one that may have been meant; never what it says."""
+    monkeypatch.setenv(variable, "secret")
+    om.configure(memory(), tracer_provider=provider)
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "otel_metadata"]
+    assert line.startswith(f"The environment variable {variable} has no effect; {remedy}")
+    assert "secret" not in line
 
 
 def test_the_outbox_is_what_opentelemetrys_variables_say(provider, monkeypatch):

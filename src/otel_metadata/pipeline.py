@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -70,6 +71,8 @@ __all__ = [
 ]
 
 DEFAULT_DESTINATION: Final = "sqlite:///otel_metadata.db"
+
+_PREFIX: Final = "OTEL_PYTHON_METADATA_"
 
 DESTINATIONS: Final = "OTEL_PYTHON_METADATA_DESTINATIONS"
 
@@ -305,6 +308,7 @@ def configure(
         raise ConfigurationError("configure(outbox=)", type(outbox), "an OutboxSettings")
     if not isinstance(set_global, bool):
         raise ConfigurationError("configure(set_global=)", set_global, "True or False")
+    _tell_misspelled()
     # All that can be wrong is looked at before the first pipeline is shut down.
     adopts = _chosen("adopt", adopt, ADOPT, default=False)
     is_captured = _chosen("capture", capture, settings.CAPTURE, default=True)
@@ -345,6 +349,18 @@ def configure(
         elif opened is not None:
             opened.close()
         raise
+
+
+def _tell_misspelled() -> None:
+    """Log environment variables that look like one of ours, and are none."""
+    known = [one.name.removeprefix(_PREFIX) for one in VARIABLES if one.name.startswith(_PREFIX)]
+    for name in list(os.environ):
+        rest = name.removeprefix(_PREFIX)
+        if rest != name and rest not in known:
+            close = get_close_matches(rest, known, 1)
+            every = ", ".join(f"{_PREFIX}{one}" for one in known)
+            remedy = f"did you mean {_PREFIX}{close[0]}?" if close else f"expected one of {every}."
+            REPORTER.tell(f"variable:{name}", f"The environment variable {name} has no effect; {remedy}")
 
 
 def _provider(

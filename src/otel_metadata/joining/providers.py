@@ -68,8 +68,8 @@ def found_provider(given: object | None) -> tuple[TracerProvider, bool]:
         return real, False
     setting = "the global tracer provider" if given is None else "configure(tracer_provider=)"
     kind = type(provider)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    raise ConfigurationError(setting, f"{module}{kind.__qualname__}", _EXPECTED)
+    got = kind if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    raise ConfigurationError(setting, got, _EXPECTED)
 
 
 def _takes_processors(provider: object) -> bool:
