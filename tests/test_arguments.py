@@ -191,7 +191,7 @@ NAMED = [
     ),
     (
         lambda: om.MetadataSpanProcessor("console"),
-        "MetadataSpanProcessor(destinations) is of type str; expected a Destination",
+        "MetadataSpanProcessor(destinations) is of type str; expected a Destination, such as wrap_exporter(",
     ),
     (
         lambda: om.MetadataSpanProcessor(destination(), settings=5),

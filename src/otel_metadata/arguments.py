@@ -108,7 +108,10 @@ def _check(setting: str, name: str, value: object, kinds: tuple[_Kind, ...]) -> 
     words = [word for _, word in kinds]
     if name.endswith("_millis"):
         words[0] = "a whole number of milliseconds"
-    raise ConfigurationError(setting, type(value), f"{', '.join(words[:-1])} or {words[-1]}" if words[1:] else words[0])
+    expected = f"{', '.join(words[:-1])} or {words[-1]}" if words[1:] else words[0]
+    if isinstance(value, str) and words == ["a Destination"]:
+        expected += ", such as wrap_exporter(exporter) makes; names and URLs are for configure()"
+    raise ConfigurationError(setting, type(value), expected)
 
 
 def _kinds(annotation: object) -> tuple[_Kind, ...]:

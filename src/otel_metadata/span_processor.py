@@ -108,7 +108,7 @@ class MetadataSpanProcessor(SpanProcessor):
         self.names = tuple(destination.name for destination in destinations)
         if not destinations or len(set(self.names)) != len(self.names):
             raise ConfigurationError(
-                "MetadataSpanProcessor", list(self.names), "at least one destination, names that differ"
+                "MetadataSpanProcessor(destinations)", list(self.names), "at least one destination, names that differ"
             )
         self._clock = clock or SystemClock()
         self._spool = spool
