@@ -30,7 +30,7 @@ _LOGGER: Final = logging.getLogger("otel_metadata")
 
 REPEAT_AFTER_NS: Final = 60 * 1_000_000_000
 
-# How long a line waits for another thread that decides about one, which takes it microseconds; unless that thread has
+# How long a line waits for another thread that decides about one, which is soon over; unless that thread has
 # ended in the middle of it, as daemon threads do when the interpreter exits.
 _PATIENCE_SECONDS: Final = 0.5
 

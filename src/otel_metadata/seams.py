@@ -154,7 +154,7 @@ class SpanStore(Protocol):
     def patch_rows(self, rows: Iterable[tuple[str, str, Fields]]) -> None:
         """Merge fields of spans, each (trace id, span id, fields) with ids in hex digits; as `patch` otherwise.
 
-        For many at once: objects for the ids of each cost as much as half of the writing.
+        For many at once: to make objects for the ids of each would take much of the time of the write.
 
         Raises:
             StoreError: Nothing was written.

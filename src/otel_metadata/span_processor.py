@@ -173,7 +173,7 @@ class MetadataSpanProcessor(SpanProcessor):
         """Put an ended span into every outbox, with its sidecar, in one step with closing it."""
         entry: LiveSpan | None = None
         try:
-            # A SpanContext is a tuple, its ids first; its two properties would cost four times this.
+            # A SpanContext is a tuple, its ids first; its two properties would cost more.
             key = span.context[:2]
             entries = REGISTRY.entries
             entry = entries.get(key)

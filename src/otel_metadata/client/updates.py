@@ -50,12 +50,11 @@ __all__ = ["MAX_TRIES", "PART_FIELDS", "PART_SPANS", "DestinationUpdates", "Stor
 
 PART_FIELDS: Final = 150_000
 """Fields in one transaction of a store, about 50,000 rows of three columns. Each part writes the pages of the indexes
-that it touches anew: with a fifth of it the embedded store takes a fifth longer. Another process's write waits for less
-than a second, and may wait for ten: counted in rows, a frame of 50 columns would make it fail."""
+that it touches anew, so smaller parts take longer in all. Another process's write waits meanwhile, and may wait for ten
+seconds: counted in rows, a frame of 50 columns would make it fail."""
 
 PART_SPANS: Final = 5_000
-"""Spans that are deleted in one transaction, for the same reason: of 50,000 with twenty fields each another process's
-write waited four seconds."""
+"""Spans that are deleted in one transaction, for the same reason: each may have many fields."""
 
 _FIND_ROWS: Final = 1_000
 
@@ -127,8 +126,8 @@ class StoreUpdates:
                     trace = f" of trace {rows.trace_ids[row]}" if span_ids[row] in found else ""
                     rows.reject(row, "segment_not_found", f": span {span_ids[row]}{trace} is not in {self._store}.")
         versions = list(draw(self._versions, len(placed)))
-        # In the order in which they lie in a store: a frame in any other is written a third quicker. One after the
-        # other, for the garbage collector's sake again.
+        # In the order of the store, because rows in any other order are written more slowly. One after the other,
+        # for the garbage collector's sake again.
         self._store.patch_rows(
             (trace_id, span_ids[placed[at]], fields)
             for trace_id in sorted(by_trace)

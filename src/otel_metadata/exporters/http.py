@@ -7,7 +7,7 @@ address that the user did not name. It decides nothing: it returns a `Reply` or 
 
 Whatever the peer does, a request is bounded: in bytes by `MAX_BODY_BYTES`, before and after decompression, and in time
 by one deadline, which each wait on the socket is given what is left of. Only the lookup of a name is as slow as the
-system's resolver. The import costs as much as urllib3's; `import otel_metadata` does not do it.
+system's resolver. The import loads urllib3, which `import otel_metadata` does not.
 """
 
 from __future__ import annotations

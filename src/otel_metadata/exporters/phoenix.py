@@ -45,7 +45,7 @@ _NOTE: Final = "note"
 """The name that Phoenix keeps for notes: an annotation of this name is refused."""
 
 _MAX_ROWS: Final = 500
-"""Rows in one request. A thousand took 1.2 s with SQLite, 3.3 s with PostgreSQL."""
+"""Rows in one request: few enough for the server to answer soon."""
 
 _What: TypeAlias = Literal["annotations", "notes"]
 
@@ -81,7 +81,7 @@ class PhoenixPatchExporter:
 
     name: str = "phoenix"
     max_batch: int = 200
-    # A span can be asked for 0.2 s after its export was acknowledged, later under load: then it is tried again.
+    # A span can be asked for some time after its export was acknowledged, later under load: then it is tried again.
     grace_millis: int = 1_000
     reports_missing: bool = True
     convergence: Convergence = "ordered"

@@ -87,7 +87,7 @@ __all__ = ["MAX_RECENT", "Outbox", "PatchBatch", "SpanBatch"]
 _MILLI: Final = 1_000_000
 
 MAX_RECENT: Final = 16_384
-"""Spans whose end in this destination is remembered at least; about 260 bytes each."""
+"""Spans whose end in this destination is remembered at least."""
 
 
 # Log lines that wait to be told; the reporter tells one a minute of each kind, so a few are enough.
@@ -119,7 +119,7 @@ _NO_FIELDS: Final[Fields] = {}
 _IN_FLIGHT: Final = Routed("in_flight")
 _LATE: Final = Routed("late")
 
-# Entries that one hold of the lock deals with where there may be many: about a tenth of a millisecond.
+# Entries that one hold of the lock deals with where there may be many: the application's threads wait meanwhile.
 _PORTION: Final = 64
 
 # So often `stats` counts without the lock before it counts with it.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_TARGETS", "Settled", "covers", "notes_about"]
 
 MAX_TARGETS: Final = 10_000
-"""Targets that are remembered at least, unless they have many fields; about 200 bytes a field."""
+"""Targets that are remembered at least, unless they have many fields."""
 
 _MAX_FIELDS: Final = 50_000
 _MAX_NOTES: Final = 20

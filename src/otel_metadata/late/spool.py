@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DURABILITIES", "Durability", "Spool", "SpoolLane", "SpoolSettings"]
 
-# Rows in one transaction: the caller who shares it waits for all of them (about 3 us each).
+# Rows in one transaction: the caller who shares it waits for all of them.
 _GROUP: Final = 128
 _ERASE_GROUP: Final = 200
 
@@ -281,7 +281,7 @@ class Spool:
             self._weigh(len(body))
             return
         connection = self._file.connection or self._file.connected()
-        try:  # without `when_free`, which costs a microsecond, for nearly every call of the application
+        try:  # without the price of `when_free`, for nearly every call of the application
             connection.execute(INSERT, (row_id, body))
         except sqlite3.OperationalError as error:
             if not is_busy(error):

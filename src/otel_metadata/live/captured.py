@@ -2,7 +2,7 @@
 
 An LLM span that an instrumentor opens is often never the current span, and often ends long after the call returned.
 A capture keeps its name from the moment it starts, so that it can be updated at any time.
-It keeps ids, never spans (a span object is 2.8 kB and holds what the application thought was gone).
+It keeps ids, never spans (a span object is large, and holds what the application thought was gone).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Theory of operation. A span enters when a `MetadataSpanProcessor` sees it start 
 is here and open, an update is merged into its *sidecar*: the versioned fields, exact, beside the span. Attributes are
 set on the span as well, for everybody else who reads it, but what our destinations get is the sidecar.
 
-One lock decides. `LOCK` guards every sidecar and every outbox of the process; it is held for microseconds and never
-while foreign code runs (no span method, no exporter, no callback). Starting and ending a span take no lock at all:
+One lock decides. `LOCK` guards every sidecar and every outbox of the process; it is held briefly and never while
+foreign code runs (no span method, no exporter, no callback). Starting and ending a span take no lock at all:
 
     start   the entry is put into `entries` (one atomic store)
     end     the entry is appended to the inbox of each outbox (atomic), then taken out of `entries`
@@ -83,7 +83,7 @@ calls. It must wait for no other thread, for that one may need the lock.
 
 REPORTER.hold_back_while(LOCK.is_held_by_current_thread)
 
-# How many traces are remembered after their local root ended, for `update_trace`; about 150 bytes each.
+# How many traces are remembered after their local root ended, for `update_trace`.
 MAX_ROOTS: Final = 8_192
 
 

@@ -159,7 +159,8 @@ def route(
 ) -> Receipt:
     """Take one update to where it can still go, and say where that is.
 
-    Any thread; does not block beyond microseconds, and does not call foreign code but the span's own setters.
+    Any thread. Waits briefly for `LOCK`, and for the disk where there is a spool; calls no foreign code but the span's
+    own setters.
 
     Args:
         key: The span, or the trace alone.
@@ -322,8 +323,8 @@ def set_captured(span: Span, given: Snapshot | UnsetType, result: Snapshot | Uns
 def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt | None:
     """Do what `set_live` does, for the most frequent update: a few keys seen before, with native values, no mask.
 
-    The same steps in one loop, because this call is what applications make on every request; measured at a third of a
-    span, the general way at two fifths. None when anything is out of the ordinary: nothing was set then.
+    The same steps in one loop, because this call is what applications make on every request. None when anything is
+    out of the ordinary: nothing was set then.
     """
     config = settings.in_force
     if type(metadata) is not dict or entry.json_names or config.mask is not None:
@@ -368,8 +369,8 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
 def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     """Do what `route` does, for the most frequent late update: a few keys seen before, clean values, no mask.
 
-    Only its version is drawn here; the worker makes fields of it and merges them. A program that patches 100,000 spans
-    pays a seventh of what the general way costs. None when anything is out of the ordinary: nothing was taken then.
+    Only its version is drawn here; the worker makes fields of it and merges them. A program that patches many spans
+    pays much less than by the general way. None when anything is out of the ordinary: nothing was taken then.
     """
     router = _only_router
     if (

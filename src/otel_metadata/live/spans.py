@@ -48,7 +48,7 @@ __all__ = [
 ENDED_BY: Final = "otel_metadata.ended_by"
 """The attribute that tells an early end from an error: `cancelled`, `closed`, `interrupted` or `exit`."""
 
-_SAMPLED: Final = 0x01  # TraceFlags.SAMPLED as a plain number: half the price to compare with
+_SAMPLED: Final = 0x01  # TraceFlags.SAMPLED as a plain number: quicker to compare with
 
 # In the order in which they count when several ended one span together.
 _EARLY_ENDS: Final[tuple[tuple[type[BaseException], str], ...]] = (

@@ -1,7 +1,7 @@
 """The stack trace of an exception that leaves many spans, one around the other, at a cost that grows with its length.
 
-OpenTelemetry formats the whole traceback for each span that an exception leaves, and Python 3.12 takes 40 µs for a
-frame: an exception that left 500 calls of an observed function took 16 s. Up to `_MAX_FRAMES` it is done so here, too.
+OpenTelemetry formats the whole traceback for each span that an exception leaves, which is slow where it leaves hundreds
+of observed functions. Up to `_MAX_FRAMES` it is done so here, too.
 Beyond, a span adds the frames that are new since the span inside to the text of that one, and what is longer than twice
 `_HALF` loses its middle, which the spans inside have. The first span that sees an exception always has all of it.
 

@@ -16,7 +16,7 @@ class RecentMap(Generic[_K, _V]):
 
     Two generations: when the young one is full it becomes the old one, and the old one is dropped whole. Each operation
     is one or two dict operations, without a lock. (A plain dict with its first key popped again and again is quadratic:
-    `next(iter(d))` walks over the places of all that were popped before; measured at 9 µs with 16,384 keys.)
+    `next(iter(d))` walks over the places of all that were popped before.)
     """
 
     __slots__ = ("_old", "_size", "_young")

@@ -107,7 +107,7 @@ _LAYOUT: Final = Layout(
 _WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
 
 # Placeholders are plain `?`; a value that is used twice is bound twice. Python 3.12.0 to 3.12.3 warn about `?1` with a
-# sequence (python/cpython#117995), and named placeholders with a dict for each row take a seventh longer.
+# sequence (python/cpython#117995), and named placeholders with a dict for each row take longer.
 
 # Fields that came before their span learn when it started.
 _SET_START: Final = "UPDATE fields SET start_ns = ? WHERE trace_id = ? AND span_id = ? AND start_ns IS NOT ?"
@@ -522,8 +522,8 @@ class SqliteStore:
         connection.create_function(sqlite_filter.FUNCTION, 4, sqlite_filter.of_instrumentor, deterministic=True)
         # With WAL, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # 16 MiB, and only as much as is used: with the 2 MiB of SQLite a large store reads back what it wrote (a fifth
-        # of the time of a write).
+        # 16 MiB, and only as much as is used: with the 2 MiB of SQLite a large store reads back
+        # what it wrote.
         connection.execute("PRAGMA cache_size = -16384")
         # The log is folded in when it has 16 MiB instead of 4: pages that are written again and again meanwhile, those
         # of an index above all, are copied once.

@@ -51,8 +51,8 @@ _COLUMNS: Final = (
     " WHERE f.trace_id = s.trace_id AND f.span_id IN (s.span_id, ''))"
 )
 
-# Kinds whose fields are shown one beside the other: a row of nothing else is made without its record, three times as
-# quickly. Of the others, which lie over something or are ordered by version, `model.record.assemble` knows.
+# Kinds whose fields are shown one beside the other: a row of nothing else is made without its record, which is
+# quicker. Of the others, which lie over something or are ordered by version, `model.record.assemble` knows.
 _SINGLE: Final = frozenset({"input", "output"})
 _OF_INSTRUMENTOR: Final = (("attributes.input.value", INPUT), ("attributes.output.value", OUTPUT))
 _PLAIN: Final = {name: column for name, column in SHOWN_IN.items() if name[1] in {"metadata", *_SINGLE}}
@@ -86,7 +86,7 @@ def batches(read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredS
 
 def _page(connection: sqlite3.Connection, page: SpanQuery) -> list[_Row]:
     selection = sqlite_query.select(page, _COLUMNS, count=sqlite_query.counting(connection))
-    # A trace's fields are far from its spans in the file: with SQLite's 2 MB a page takes a third longer.
+    # A trace's fields are far from its spans in the file: with SQLite's 2 MB a page takes longer.
     connection.execute("PRAGMA cache_size = -32000")
     rows, chars = [], 0
     for row in connection.execute(selection.sql, selection.values):

@@ -39,7 +39,7 @@ INDEXED: Final = (
     f" AND length(value) <= {_MAX_INDEXED}"
 )
 """The WHERE of the index `fields_by_value`: SQLite uses it only where a question has the same words. It is asked of
-each field that is written, and an IN would take a fifth of the time of an update (SQLite 3.40)."""
+each field that is written, and an IN would take long there."""
 
 LABELLED: Final = "kind = 'evaluation' AND json_type(value, '$.label') = 'text'"
 """The WHERE of the index `fields_by_label`, likewise."""
@@ -49,7 +49,7 @@ _INDEXED_OF_F, _LABELLED_OF_F = (
 )
 
 _RARE: Final = 1_000
-"""Fields are counted up to here, in a millisecond; between values that are more frequent the first one leads."""
+"""Fields are counted up to here, which is quick; between values that are more frequent the first one leads."""
 
 Count: TypeAlias = "Callable[[Sql], int]"
 """Answers a SELECT of one number."""
