@@ -22,7 +22,6 @@ HEAVY = {
     "otel_metadata.server",
     "otel_metadata.store",
     "pandas",
-    "sqlglot",
     "urllib3",
     "opentelemetry.sdk",
 }

@@ -162,7 +162,7 @@ def _read_cursor(cursor: str) -> tuple[Position, int | None]:
 def _condition(text: str | None) -> Condition | None:
     if text is None:
         return None
-    from otel_metadata.store import filters  # sqlglot is loaded on use
+    from otel_metadata.store import filters  # Loaded on use: its patterns take milliseconds to compile.
 
     return filters.parse(text)
 

@@ -1,7 +1,7 @@
 """The words of a filter: its text cut into names, literals, operators and parentheses, each with its place.
 
-Ours rather than sqlglot's: there `metadata.a.0` is a number beside a name, comments vanish, `GROUP BY` is one word, and
-which words are keys of metadata would change with its version. Every character that is not understood is refused here.
+Not those of an SQL library: there `metadata.a.0` is a number beside a name, comments vanish, `GROUP BY` is one word,
+and which words are keys of metadata changes with the release. Every character that is not understood is refused here.
 """
 
 from __future__ import annotations

@@ -3,18 +3,16 @@
 This module decides which texts are filters. It does not decide what a name stands for (`store.filter_names`), what is
 a word (`store.filter_tokens`), nor what a condition means (`model.condition`).
 
-Each parenthesis is parsed by itself, the innermost first, and what is in it is one operand of what is around it.
-sqlglot therefore sees text of ours only: operands by number, operators and the words of the language, without literal,
-key or parenthesis. It knows which word binds what; the nodes that it returns are checked against those allowed here,
-with every argument that they carry, because its releases differ (`x NOT LIKE y` is a `Not` in 25 and a flag of `Like`
-in 30). Parsed whole, 32 levels would take 700 frames of Python's stack, which an application may not have left.
+Each parenthesis is parsed by itself, the innermost first, and its content is one operand of the text around it. Open
+parentheses and unfinished operations are kept in lists, because recursion would need frames of Python's stack that the
+application may not have left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, cast, final
+from typing import Final, NoReturn, TypeAlias, cast, final
 
 from otel_metadata.errors import FilterError
 from otel_metadata.model.condition import (
@@ -38,9 +36,6 @@ from otel_metadata.model.times import nanoseconds
 from otel_metadata.store.filter_names import TAGS, UnknownNameError, subject_of
 from otel_metadata.store.filter_tokens import OPERATORS, Token, tokens_of
 
-if TYPE_CHECKING:
-    from sqlglot import exp
-
 __all__ = ["MAX_LEVELS", "parse"]
 
 MAX_LEVELS: Final = 32
@@ -48,7 +43,10 @@ MAX_LEVELS: Final = 32
 
 _MIRRORED: Final[Mapping[Operator, Operator]] = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
-_NEGATE: Final = frozenset({"negate"})
+# NOT before an operand reaches as far as the next AND or OR.
+_LOOSE_TO_TIGHT: Final = ("", "OR", "AND", "NOT", "= !=", "< <= > >=", "IS IN LIKE BETWEEN")
+_PRECEDENCE: Final = {word: level for level, words in enumerate(_LOOSE_TO_TIGHT) for word in words.split(" ")}
+_AFTER_NOT: Final = frozenset({"IN", "LIKE", "BETWEEN"})
 _ANY: Final = frozenset({"metadata", "attribute", "resource", "input", "output"})
 # What is stored in one case only: a literal in the other one would find nothing, without a word.
 _CASE: Final[Mapping[SubjectKind, Callable[[str], str]]] = {
@@ -84,6 +82,19 @@ class _Operand:
 
 
 _Item: TypeAlias = Token | _Operand
+
+
+@final
+@dataclass(slots=True)
+class _Operation:
+    word: str
+    sides: list[_Side]
+    is_negated: bool = False
+
+
+_Side: TypeAlias = _Operand | _Operation
+
+_MISSING: Final = _Operand(0, "", ())
 
 
 def parse(text: str) -> Condition:
@@ -189,15 +200,15 @@ class _Parser:
 
     def _tree(self, start: int, items: list[_Item], end: int) -> Condition:
         """Return the condition of items without parentheses and lists."""
-        self._check_words(items, end)
-        condition = self._map(self._sqlglot(items), items)
+        words = ["" if isinstance(item, _Operand) else item.text for item in items]
+        self._check_words(words, items, end)
+        condition = self._condition_of(self._bind([*words, ""], items))
         if _levels(condition) > MAX_LEVELS:
             self._fail(start, "an expression that is nested too deeply", f"at most {MAX_LEVELS} levels of AND, OR, NOT")
         return condition
 
-    def _check_words(self, items: list[_Item], end: int) -> None:
-        """Check what sqlglot's releases disagree about, and what it would report at another place than a reader."""
-        words = ["" if isinstance(item, _Operand) else item.text for item in items]
+    def _check_words(self, words: list[str], items: list[_Item], end: int) -> None:
+        """Check that operands and operators take turns, and that IS, NULL and NOT have their words beside them."""
         is_open = True  # An operand has to follow.
         for index, (word, item) in enumerate(zip(words, items, strict=True)):
             before, after = words[max(0, index - 2) : index], words[index + 1 : index + 3]
@@ -223,101 +234,84 @@ class _Parser:
         if is_open:
             self._fail(end, "the end", f"a name, a literal or a condition after `{words[-1]}`")
 
-    def _sqlglot(self, items: list[_Item]) -> exp.Expression:
-        from sqlglot import parse_one
-        from sqlglot.errors import ParseError
+    def _bind(self, words: list[str], items: list[_Item]) -> _Side:
+        """Return the items as one operation, with the precedence of SQL.
 
-        # One item a line: the line of an error is the item.
-        lines = [f"_{index}" if isinstance(item, _Operand) else item.text for index, item in enumerate(items)]
-        try:
-            return cast("exp.Expression", parse_one("\n".join(lines)))
-        except ParseError as error:
-            index = min(int(error.errors[0].get("line") or 1), len(items)) - 1
-            item = items[index]
-            raise FilterError(self._text, item.start, _shortened(f"`{item.text}`"), _ONE_FORM) from None
+        Each operation waits in a list for its last operand until a word follows that binds no tighter. The result may
+        have no form of the language, such as `a = 1 = 2`; `_condition_of` refuses those.
+        """
+        operands = [*(item if isinstance(item, _Operand) else _MISSING for item in items), _MISSING]
+        waiting: list[_Operation] = []
+        side: _Side = _MISSING
+        index, is_open = 0, True
+        while True:
+            word = words[index]
+            is_negated = word == "NOT" and words[index + 1] in _AFTER_NOT
+            if is_open and word == "NOT" and not (waiting and waiting[-1].word == "IN"):
+                waiting.append(_Operation("NOT", []))
+                index += 1
+            elif is_open:
+                side, is_open = operands[index], False
+                index += side is not _MISSING
+            elif waiting and _PRECEDENCE[waiting[-1].word] >= _PRECEDENCE[words[index + is_negated]]:
+                operation = waiting.pop()
+                if side is not _MISSING or operation.word != "IN":  # In `x IN NOT y` the NOT is left over.
+                    operation.sides.append(side)
+                if operation.word == "BETWEEN" and len(operation.sides) == 2:  # Only the lower bound is read.
+                    waiting.append(operation)
+                    index, is_open = index + (word == "AND"), True
+                elif _MISSING in (operation.sides[0], operation.sides[-1]):
+                    self._refuse(items[min(index, len(items) - 1)])
+                else:
+                    side = operation
+            elif word == "IS":
+                is_negated = words[index + 1] == "NOT"
+                side = _Operation("IS", [side], is_negated)
+                index += 2 + is_negated
+            elif is_negated or word not in {"", "NOT"}:
+                word = words[index + is_negated]
+                if not (word in {"AND", "OR"} and isinstance(side, _Operation) and side.word == word):
+                    side = _Operation(word, [side], is_negated)
+                waiting.append(side)
+                index, is_open = index + 1 + is_negated, True
+            elif index == len(items):
+                return side
+            else:
+                # Only NULL can have an operand right after it; the message points behind that, if anything follows.
+                self._refuse(items[min(index + (not word), len(items) - 1)])
 
-    def _map(self, node: exp.Expression, items: list[_Item]) -> Condition:
-        """Return the condition of a node; chains of AND and OR, which lean to the left, are followed by a loop."""
-        from sqlglot import exp
+    def _condition_of(self, side: _Side) -> Condition:
+        """Return the condition of an operation; of several errors, the last part of AND and OR tells its own."""
+        if isinstance(side, _Operand):
+            if not _is_condition(side):
+                self._fail(side.start, f"`{side.text}` by itself", f"a condition: {_FORMS}")
+            return cast("Condition", side.value)
+        if side.word in {"AND", "OR"}:
+            parts = [self._condition_of(part) for part in reversed(side.sides)]
+            return _joined(And if side.word == "AND" else Or, parts[::-1])
+        if side.word == "NOT":
+            return Not(self._condition_of(side.sides[0]))
+        for part in side.sides:
+            if isinstance(part, _Operation):
+                self._refuse(part)
+        condition = self._predicate(side.word, *cast("list[_Operand]", side.sides))
+        return Not(condition) if side.is_negated else condition
 
-        if isinstance(node, exp.And | exp.Or):
-            return self._chain(node, items)
-        if isinstance(node, exp.Not):
-            return Not(self._map(self._arguments(node, items, "this")[0], items))
-        if isinstance(node, exp.Column | exp.Identifier):
-            operand = self._operand(node, items)
-            if not _is_condition(operand):
-                self._fail(operand.start, f"`{operand.text}` by itself", f"a condition: {_FORMS}")
-            return cast("Condition", operand.value)
-        condition = self._predicate(node, items)
-        return Not(condition) if node.args.get("negate") else condition
+    def _predicate(self, word: str, left: _Operand, *right: _Operand) -> Condition:
+        if word == "IS":
+            return IsNull(self._subject(left))
+        if word == "IN":
+            return self._membership(left, *right)
+        if word == "LIKE":
+            return Like(self._subject(left), self._pattern(left, *right))
+        if word == "BETWEEN":
+            return self._range(left, *right)
+        return self._comparison(left, cast("Operator", word), *right)
 
-    def _chain(self, node: exp.And | exp.Or, items: list[_Item]) -> Condition:
-        kind, parts = type(node), []
-        rest: exp.Expression = node
-        while isinstance(rest, kind):
-            rest, right = self._arguments(rest, items, "this", "expression")
-            parts.append(self._map(right, items))
-        parts.append(self._map(rest, items))
-        return _joined(And if kind.__name__ == "And" else Or, parts[::-1])
-
-    def _predicate(self, node: exp.Expression, items: list[_Item]) -> Condition:
-        from sqlglot import exp
-
-        operators: dict[type[exp.Expression], Operator] = {
-            exp.EQ: "=",
-            exp.NEQ: "!=",
-            exp.LT: "<",
-            exp.LTE: "<=",
-            exp.GT: ">",
-            exp.GTE: ">=",
-        }
-        if type(node) in operators:
-            left, right = self._operands(node, items, "this", "expression")
-            return self._comparison(left, operators[type(node)], right)
-        if isinstance(node, exp.In):
-            left, right = self._operands(node, items, "this", "field")
-            return self._membership(left, right)
-        if isinstance(node, exp.Like):
-            left, right = self._operands(node, items, "this", "expression")
-            return Like(self._subject(left), self._pattern(left, right))
-        if isinstance(node, exp.Between):
-            left, low, high = self._operands(node, items, "this", "low", "high")
-            return self._range(left, low, high)
-        if not isinstance(node, exp.Is):
-            self._unexpected(node, items)
-        operand, null = self._arguments(node, items, "this", "expression", may_have=_NEGATE)
-        if not isinstance(null, exp.Null):
-            self._unexpected(node, items)
-        return IsNull(self._subject(self._operand(operand, items)))
-
-    # What sqlglot returned, checked.
-
-    def _arguments(
-        self, node: exp.Expression, items: list[_Item], *names: str, may_have: frozenset[str] = frozenset()
-    ) -> list[exp.Expression]:
-        """Return the arguments of a node, which must have these and no other."""
-        given = {name for name, value in node.args.items() if value}
-        if given - may_have != set(names):
-            self._unexpected(node, items)
-        return [node.args[name] for name in names]
-
-    def _operands(self, node: exp.Expression, items: list[_Item], *names: str) -> list[_Operand]:
-        arguments = self._arguments(node, items, *names, may_have=_NEGATE)
-        return [self._operand(argument, items) for argument in arguments]
-
-    def _operand(self, node: exp.Expression, items: list[_Item]) -> _Operand:
-        from sqlglot import exp
-
-        if not isinstance(node, exp.Column | exp.Identifier):
-            self._unexpected(node, items)
-        return _numbered(node.name, items)
-
-    def _unexpected(self, node: exp.Expression, items: list[_Item]) -> NoReturn:
-        from sqlglot import exp
-
-        last = max((_numbered(part.name, items) for part in node.find_all(exp.Identifier)), key=lambda item: item.start)
-        self._fail(last.start, f"`{last.text}`", _ONE_FORM)
+    def _refuse(self, item: _Item | _Operation) -> NoReturn:
+        while isinstance(item, _Operation):
+            item = item.sides[-1]
+        self._fail(item.start, f"`{item.text}`", _ONE_FORM)
 
     # What stands on the two sides of an operator.
 
@@ -412,10 +406,6 @@ class _Parser:
 def _shortened(found: str) -> str:
     # The place is shown below the message: its beginning is enough.
     return found if len(found) <= 80 else f"{found[:79]}…"
-
-
-def _numbered(name: str, items: list[_Item]) -> _Operand:
-    return cast("_Operand", items[int(name[1:])])
 
 
 def _is_condition(item: _Item) -> bool:
