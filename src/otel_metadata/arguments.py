@@ -73,7 +73,12 @@ def checked(func: Callable[_P, _T]) -> Callable[_P, _T]:
     where = _shown_name(func)
     parameters = inspect.signature(func).parameters
     several = next((name for name, one in parameters.items() if one.kind is one.VAR_POSITIONAL), None)
-    kinds = {name: found for name in parameters if (found := _kinds(func.__annotations__.get(name)))}
+    kinds = {
+        name: found
+        for name in parameters
+        # A timeout of any kind and size is bounded where it is used: see `seams.bounded_millis`.
+        if not name.endswith("timeout_millis") and (found := _kinds(func.__annotations__.get(name)))
+    }
     positional = tuple(name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD)
 
     @functools.wraps(func)
