@@ -7,6 +7,7 @@ the registry as they start, sets context metadata on them, and puts them into ea
 from __future__ import annotations
 
 import random
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -133,6 +134,7 @@ class MetadataSpanProcessor(SpanProcessor):
         self._late_routes = MappingProxyType({name: Routed("late") for name in self.names})
         self._refused: dict[str, int] = {}
         self._is_shut_down = False
+        self._begun_by = 0
         self._ending = ReentrantLock()
         self._is_ended = False
         after_fork_in_child(self._after_fork)
@@ -231,13 +233,17 @@ class MetadataSpanProcessor(SpanProcessor):
         self._is_shut_down = True
         # Another thread, or a call that this one has interrupted, may have begun and not be done with it. Twice does
         # no harm: each step changes nothing the second time.
-        if not all(worker.is_stopping for worker in self.workers):
-            routing.remove_router(self)
-            REGISTRY.drop(self)
-            # Each worker's thread sends, then closes its own exporters: one that hangs delays no other.
-            for worker in self.workers:
-                worker.begin_stop(deadline_ns)
-                worker.wake()
+        if all(worker.is_stopping for worker in self.workers):
+            return deadline_ns
+        if self._begun_by == threading.get_ident() and self.must_not_wait:
+            return deadline_ns  # inside a begin, with the lock: what that one puts into its place now leaves as well
+        self._begun_by = threading.get_ident()
+        routing.remove_router(self)
+        REGISTRY.drop(self)
+        # Each worker's thread sends, then closes its own exporters: one that hangs delays no other.
+        for worker in self.workers:
+            worker.begin_stop(deadline_ns)
+            worker.wake()
         return deadline_ns
 
     def _end(self, deadline_ns: int) -> None:
