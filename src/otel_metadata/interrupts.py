@@ -39,6 +39,9 @@ def is_from_a_signal_handler(error: BaseException) -> bool:
     Its frame is in the traceback.
     """
     traceback = error.__traceback__
+    # The first frame is of who caught it, and most failures have no other.
+    if traceback is None or traceback.tb_next is None:
+        return False
     handlers = {code for number in signal.valid_signals() if (code := _code_of(signal.getsignal(number))) is not None}
     while handlers and traceback is not None:
         if traceback.tb_frame.f_code in handlers:

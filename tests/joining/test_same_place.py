@@ -10,6 +10,7 @@ import threading
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import (
     ConcurrentMultiSpanProcessor,
     SpanProcessor,
@@ -22,6 +23,7 @@ from tests.joining.receiver import Receiver
 
 import otel_metadata as om
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.joining import places
 
 LONG = {"schedule_delay_millis": 60_000}
 
@@ -631,6 +633,15 @@ class Strange(SpanExporter):
 
     def shutdown(self):
         pass
+
+
+def test_few_objects_are_asked_for_an_address(receiver, monkeypatch):
+    """An application waits for `configure`: a client that is not there is not looked into."""
+    asked = []
+    held_by = places._held_by
+    monkeypatch.setattr(places, "_held_by", lambda holder: asked.append(holder) or held_by(holder))
+    assert places.address_of(http(receiver), Resource.create({})) is not None
+    assert len(asked) < 10
 
 
 def test_an_exporter_that_cannot_be_read_is_somewhere_else(provider, receiver):

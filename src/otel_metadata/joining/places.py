@@ -151,7 +151,8 @@ def _headers(holder: object, depth: int) -> Iterator[tuple[str, str]]:
                 yield str(pair[0]).lower(), _text(pair[1])
     if depth:
         for name in ("_client", "client", "_transport", "_session"):
-            yield from _headers(held.get(name), depth - 1)
+            if name in held:
+                yield from _headers(held[name], depth - 1)
 
 
 def _text(value: object) -> str:
