@@ -116,6 +116,8 @@ def _check(setting: str, name: str, value: object, kinds: tuple[_Kind, ...]) -> 
     expected = f"{', '.join(words[:-1])} or {words[-1]}" if words[1:] else words[0]
     if isinstance(value, str) and words == ["a Destination"]:
         expected += ", such as wrap_exporter(exporter) makes; names and URLs are for configure()"
+    if isinstance(value, type):
+        raise ConfigurationError(setting, f"the class {value.__name__}", f"{expected}: {value.__name__}(...)")
     raise ConfigurationError(setting, type(value), expected)
 
 

@@ -83,7 +83,7 @@ def test_a_patch_exporter_a_name_and_a_dialect(provider):
 
 def test_what_is_no_exporter_is_refused():
     """The error says what was got."""
-    with pytest.raises(ConfigurationError, match="'int'; expected an OpenTelemetry SpanExporter"):
+    with pytest.raises(ConfigurationError, match="of type int; expected an OpenTelemetry SpanExporter"):
         om.wrap_exporter(5)
 
 

@@ -8,7 +8,6 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from otel_metadata.arguments import checked
-from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.console import ConsolePatchExporter
 from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.joining.providers import resource_of
@@ -50,12 +49,6 @@ def wrap_exporter(
     Raises:
         ConfigurationError: One of these cannot be used.
     """
-    if isinstance(exporter, type):
-        raise ConfigurationError(
-            "wrap_exporter(exporter)", f"the class {exporter.__name__}", f"an exporter: {exporter.__name__}(...)"
-        )
-    if not callable(getattr(exporter, "export", None)):
-        raise ConfigurationError("wrap_exporter(exporter)", type(exporter), "an OpenTelemetry SpanExporter")
     kind = type(exporter)
     is_console = isinstance(exporter, ConsoleSpanExporter)
     if name is None:
