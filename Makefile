@@ -43,7 +43,7 @@ heading = @printf '\n== %s\n'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test coverage test-in-process test-others test-openai-v2 check fix bench stress test-ends \
-  $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-workers test-clickhouse wheel-test constraints clean
+  test-others-and-openai-v2 $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-workers test-clickhouse wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -53,25 +53,28 @@ demo: .venv/.installed ## watch metadata reach spans live, in flight and late; w
 
 test: .venv/.installed .venv-openai-v2/.installed ## run all tests; two runs at once, a few minutes
 	@printf '\nTwo runs at once; what each prints comes when it ends, after a few minutes.\n'
-	@$(AT_ONCE) test-in-process test-others
+	@$(AT_ONCE) test-in-process test-others-and-openai-v2
 
 # Watching every branch doubles what the tests take.
 coverage: .venv/.installed ## run all tests with branch coverage
 	@$(BIN)/coverage erase
-	@$(AT_ONCE) RUN="$(BIN)/coverage run" test-in-process test-others; status=$$?; \
+	@$(AT_ONCE) RUN="$(BIN)/coverage run" test-in-process test-others-and-openai-v2; status=$$?; \
 	  $(BIN)/coverage combine --quiet; $(BIN)/coverage report; exit $$status
 
 RUN := $(BIN)/python
+WITH :=
 # By what they take: these are half of all.
 IN_PROCESS := tests/live tests/late tests/stress
 
 test-in-process: .venv/.installed
-	$(heading) "tests of what runs in the application: live, late, and under stress"
+	$(heading) "tests of what runs in the application: live, late, and under stress$(WITH)"
 	@$(RUN) -m pytest $(IN_PROCESS)
 
 test-others: .venv/.installed
-	$(heading) "all other tests"
+	$(heading) "all other tests$(WITH)"
 	@$(RUN) -m pytest tests $(IN_PROCESS:%=--ignore=%)
+
+test-others-and-openai-v2: test-others
 	@$(MAKE) --no-print-directory test-openai-v2
 
 test-openai-v2: .venv-openai-v2/.installed ## run the instrumentor tests against opentelemetry-instrumentation-openai-v2
@@ -108,19 +111,18 @@ stress: .venv/.installed ## kill, starve, fork and damage it, and count what is 
 	  if [ -n "$$failed" ]; then printf '\nstress: not as promised:%s\n' "$$failed"; exit 1; fi
 
 test-ends: | $(UV) ## run the tests with Python 3.10, 3.12 and 3.13, with the oldest and the newest OpenTelemetry
-	@$(AT_ONCE) $(PYTHONS:%=test-%-if-there)
+	@status=0; for one in $(PYTHONS); do \
+	  $(MAKE) --no-print-directory "test-$$one-if-there" || status=1; done; exit $$status
 
 $(PYTHONS:%=test-%-if-there): test-%-if-there: | $(UV)
 	@if python=$$($(call find_python,$(PYTHON_$*))); then $(MAKE) --no-print-directory test-$*; \
 	  else printf '\n== tests, $*\nNOT RUN: Python $(PYTHON_$*) is not on this machine.\n'; fi
 
-test-oldest: .venv-oldest/.installed
-	$(heading) "tests, oldest end: Python $(PYTHON_oldest), OpenTelemetry 1.30, every floor of pyproject.toml"
-	@OTEL_METADATA_TEST_INSTRUMENTORS=openinference .venv-oldest/bin/python -m pytest tests
-
-test-between test-newest: test-%: .venv-%/.installed
-	$(heading) "tests, $*: Python $(PYTHON_$*), everything as in constraints.txt"
-	@.venv-$*/bin/python -m pytest tests
+# The first: OpenTelemetry 1.30, every floor of pyproject.toml. The others: everything as in constraints.txt.
+# `make test` has tried more examples of each property.
+test-oldest: export OTEL_METADATA_TEST_INSTRUMENTORS := openinference
+$(PYTHONS:%=test-%): test-%: .venv-%/.installed
+	@HYPOTHESIS_PROFILE=brief $(AT_ONCE) RUN=".venv-$*/bin/python" WITH=", Python $(PYTHON_$*)" test-in-process test-others
 
 test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%=.venv-%/.installed) ## run what needs a vendor's own SDK or server, or a framework; on loopback
 	@status=0; for sdk in $(JUDGES); do \

@@ -23,6 +23,7 @@ from otel_metadata.span_processor import MetadataSpanProcessor
 
 # Examples run beside other work on a small machine, so none has a deadline of its own.
 hypothesis.settings.register_profile("fast", max_examples=50, stateful_step_count=40, deadline=None)
+hypothesis.settings.register_profile("brief", max_examples=15, stateful_step_count=30, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_step_count=80, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
