@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given
 from tests.strategies import json_values
@@ -14,6 +15,7 @@ from otel_metadata.model.credentials import (
     without_credentials_under,
 )
 from otel_metadata.model.merge import Json
+from otel_metadata.model.snapshot import snapshot
 
 SECRET = (
     *("password", "Password", "db_password", "userPassword", "password2", "passwd", "pwd", "passphrase"),
@@ -218,3 +220,73 @@ def test_a_value_without_credentials_is_itself(value: Json) -> None:
 
     assert without_credentials(once) is once
     assert once is value or MASKED in repr(once)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"required": ["password", "address_2"]},
+        {"required": ["api_key", "v2"], "type": "object", "properties": {"api_key": {"type": "string"}}},
+        {"enum": ["password", "oauth2"]},
+        {"propertyOrdering": ["token", "line1"]},
+        {"columns": ["password", "address_2"]},
+        ["secret", "user_id_10"],
+    ],
+    ids=range(6),
+)
+def test_a_list_of_names_is_kept(value: Json) -> None:
+    """A schema lists what it requires; elsewhere a name ends with an underscore and a number."""
+    assert without_credentials(value) is value
+
+
+def test_what_stands_under_such_a_name_is_masked_all_the_same() -> None:
+    """The list and the value, in one object."""
+    value: Json = {"required": ["password", "address_2"], "password": "hunter2", "items": ["password", "hunter2"]}
+
+    assert without_credentials(value) == {
+        "required": ["password", "address_2"],
+        "password": MASKED,
+        "items": ["password", MASKED],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Authorization: Bearer hunter2", "Authorization: Bearer <masked>"),
+        ("curl -H 'authorization: bearer hunter2' http://h/", "curl -H 'authorization: bearer <masked>' http://h/"),
+        ('{"Authorization": "Basic hunter2"}', '{"Authorization": "Basic <masked>"}'),
+        ('{\\"Authorization\\": \\"Bearer hunter2\\"}', '{\\"Authorization\\": \\"Bearer <masked>\\"}'),
+        ("PROXY-AUTHORIZATION=Token hunter2;", "PROXY-AUTHORIZATION=Token <masked>"),
+        ("/callback?code=1&access_token=hunter2#x", "/callback?code=1&access_token=<masked>#x"),
+        ("?api_key=hunter2", "?api_key=<masked>"),
+        ("user=a&password=hunter2&next=/", "user=a&password=<masked>&next=/"),
+    ],
+)
+def test_what_a_text_says_by_its_form_is_masked(text: str, kept: str) -> None:
+    """By itself, and in the middle of a longer one."""
+    assert masked_text(text) == kept
+    assert masked_text(f"Ask: {text}") == f"Ask: {kept}"
+    assert snapshot({"question": [text]}, [], "input", masks_credentials=True) == (
+        orjson.dumps({"question": [kept]}).decode(),
+    )
+    assert snapshot(text, [], "input", masks_credentials=True) == kept
+    assert snapshot({"question": [text]}, [], "input", masks_credentials=False) == (
+        orjson.dumps({"question": [text]}).decode(),
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The authorization was refused.",
+        "Authorization: see below",
+        "authorization = required",
+        "Is x = 5? And a & b = c?",
+        "/search?q=token&page=2",
+        "What is a bearer token? bearer abc",
+    ],
+)
+def test_a_text_that_only_speaks_of_one_is_kept(text: str) -> None:
+    """No scheme, or no value."""
+    assert masked_text(text) is text or masked_text(text) == text

@@ -1,7 +1,8 @@
 """Credentials are replaced by default, wherever their key or their place in a URL tells them.
 
 This module decides which keys name a secret. It looks at names, not at values: a key without a telling name, and a
-secret in the middle of a text, are the business of a mask of the application's own (`masking`).
+secret in the middle of a text that is neither in a URL nor behind `Authorization`, are the business of a mask of the
+application's own (`masking`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "is_named_secret",
     "masked_query",
     "masked_text",
+    "may_tell_a_secret",
     "names_a_secret",
     "without_credentials",
     "without_credentials_under",
@@ -128,9 +130,9 @@ VALUES_BESIDE: Final = ("value", "Value")
 _MAX_NAME: Final = 64
 _MAX_SPACES: Final = 1
 _PAIR: Final = 2
-# Words beside each other, such as tags or the names of required arguments, but not `Bearer abc`.
+# Words beside each other, such as tags or the names of columns (`address_2`), but not `Bearer abc`.
 _WORDS_ALONE: Final = re.compile(
-    r"(?!(?:bearer|basic|digest|token|negotiate)\s)[^\W\d]+(?:[ -][^\W\d]+)*", re.IGNORECASE
+    r"(?!(?:bearer|basic|digest|token|negotiate)\s)[^\W\d]+(?:[ -][^\W\d]+)*(?:(?<=_)\d{1,2})?", re.IGNORECASE
 )
 
 # JSON Schema, as the arguments of tools are described.
@@ -142,6 +144,8 @@ _SCHEMA_KEYS: Final = _SCHEMA_TELLS.union(
     ("additionalProperties", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minimum", "maximum"),
     ("readOnly", "writeOnly", "deprecated", "$defs", "definitions", "not", "strict"),
 )
+# What they hold are names, or all of what may be said.
+_SCHEMA_LISTS: Final = frozenset({"required", "enum", "propertyOrdering"})
 _SCHEMA_TYPES: Final = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 
 # The password of a URL, up to the last @ of its authority. The bounds keep a hostile text from costing more than its
@@ -149,6 +153,12 @@ _SCHEMA_TYPES: Final = frozenset({"string", "number", "integer", "boolean", "obj
 _URL_PASSWORD: Final = re.compile(r"(://[^\s/?#:@\"'<>]{0,256}:)[^\s/?#\"'<>]{1,1024}(?=@)")
 # With HTTP, a user without a password is a token; with others, such as `ssh://git@host`, it is a user.
 _URL_TOKEN: Final = re.compile(r"(https?://)[\w.~%+=$!*-]{1,1024}(?=:?@|:x-oauth-basic@)", re.IGNORECASE)
+# The scheme tells that a token follows. A quote may be escaped, for the text may be JSON.
+_AUTHORIZATION: Final = re.compile(
+    r"(authorization(?:\\{0,3}[\"'])?\s{0,4}[:=]\s{0,4}(?:\\{0,3}[\"'])?(?:bearer|basic|token|digest|apikey)\s{1,4})"
+    r"[^\s\"'\\<>]{1,8192}",
+    re.IGNORECASE,
+)
 _URL_QUERY: Final = re.compile(r"([?&#])([\w.~%;\[\]-]{1,64})=[^&\s\"'<>#]+")
 
 
@@ -219,11 +229,26 @@ def _is_gone(value: object) -> bool:
     return isinstance(value, str) and _GONE.fullmatch(value) is not None
 
 
+def may_tell_a_secret(text: str) -> bool:
+    """Whether `masked_text` has to look at a text: a quick question that rules most of them out."""
+    return (
+        "://" in text
+        or ("=" in text and ("?" in text or "&" in text))
+        or "uthorization" in text
+        or "UTHORIZATION" in text
+    )
+
+
 def masked_text(text: str) -> str:
-    """Return a text with the passwords, tokens and secret parameters of its URLs replaced."""
-    if "://" not in text:
+    """Return a text with what is written in it as a secret replaced.
+
+    That is the passwords, tokens and secret parameters of URLs, and what follows `Authorization: Bearer` and the like.
+    """
+    if not may_tell_a_secret(text):
         return text
-    if "@" in text:
+    if "uthorization" in text or "UTHORIZATION" in text:
+        text = _AUTHORIZATION.sub(rf"\g<1>{MASKED}", text)
+    if "@" in text and "://" in text:
         text = _URL_TOKEN.sub(rf"\g<1>{MASKED}", _URL_PASSWORD.sub(_masked_password, text))
     return masked_query(text)
 
@@ -273,6 +298,8 @@ def without_credentials(value: Json) -> Json:
         for key, item in value.items():
             if name is not None and key in VALUES_BESIDE:
                 kept = without_credentials_under(name, item)
+            elif key in _SCHEMA_LISTS and type(item) is list and all(type(one) is str for one in item):
+                kept = item
             elif is_credential(key) and not _is_of_a_model(key, item, value):
                 kept = without_credentials_under(key, item)
             else:

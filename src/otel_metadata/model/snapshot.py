@@ -20,7 +20,8 @@ from otel_metadata.interrupts import pass_on
 from otel_metadata.model.credentials import (
     is_credential,
     is_named_secret,
-    masked_query,
+    masked_text,
+    may_tell_a_secret,
     names_a_secret,
     without_credentials,
 )
@@ -69,11 +70,11 @@ def snapshot(value: object, notes: list[str], path: str, *, masks_credentials: b
         try:
             if _is_plain([value], _fit_keys[masks_credentials], masks_credentials=masks_credentials):
                 text = orjson.dumps(value, option=_EXACT_TYPES)
-                if len(text) <= _MAX_CHARS and not (_has_nul(text) or (masks_credentials and _tells_url(text))):
+                if len(text) <= _MAX_CHARS and not (_has_nul(text) or (masks_credentials and _tells_a_secret(text))):
                     return (text.decode(),)
         except Exception as error:  # noqa: BLE001 # the careful way takes what orjson refuses, and what others change
             pass_on(error)
-    elif is_clean_scalar(value) and not (kind is str and "://" in value):  # type: ignore[operator] # the exact type was just tested
+    elif is_clean_scalar(value) and not (kind is str and may_tell_a_secret(value)):  # type: ignore[arg-type] # the exact type was just tested
         return encoded(value)  # type: ignore[arg-type] # is_clean_scalar has decided
     cleaned = clean(value, notes, path, CAPTURE_LIMITS)
     return encoded(without_credentials(cleaned) if masks_credentials else cleaned)
@@ -175,8 +176,8 @@ def _has_nul(text: bytes) -> bool:
     return b"\\" in text and b"\\u0000" in text
 
 
-def _tells_url(text: bytes) -> bool:
-    """Whether there may be a secret in a URL: a `://` not far before an `@`, which is what is rare, or a parameter."""
+def _tells_a_secret(text: bytes) -> bool:
+    """Whether there may be a secret: in a URL a `://` not far before an `@`, which is what is rare, or a parameter."""
     at = text.find(b"@")
     for _ in range(_MAX_LOOKS):
         if at < 0:
@@ -184,10 +185,13 @@ def _tells_url(text: bytes) -> bool:
         if text.rfind(b"://", max(at - _MAX_URL_USER, 0), at) >= 0:
             return True
         at = text.find(b"@", at + 1)
+    if at >= 0 and b"://" in text:
+        return True
     # What is one letter is found quickest.
-    if (at < 0 and b"=" not in text) or b"://" not in text:
+    has_query = b"=" in text and (b"?" in text or b"&" in text or b"://" in text)
+    if not (has_query or b"uthorization" in text or b"UTHORIZATION" in text):
         return False
-    return at >= 0 or masked_query(shown := text.decode()) != shown
+    return masked_text(shown := text.decode()) != shown
 
 
 def _is_fit(key: object, fit: set[str], *, masks: bool) -> bool:
