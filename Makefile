@@ -170,7 +170,7 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	  $(COMPILE) --universal --python-version 3.11 pyproject.toml --group build --group test --group "$$group" --extra cli \
 	  --output-file "constraints-$$group.txt" || exit 1; done
 	$(heading) "constraints-mlflow.txt"
-	@echo 'mlflow==3.17.2' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
+	@printf 'mlflow==3.17.2\norjson\nwrapt\n' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
 	$(heading) "constraints-phoenix.txt"
 	@echo 'arize-phoenix>=20.26' | $(COMPILE) --universal --python-version 3.11 - --output-file constraints-phoenix.txt
 	$(heading) "constraints-clickhouse.txt"
@@ -216,11 +216,12 @@ $(GROUPS_APART:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constra
 	  --build-constraint "constraints-$*.txt" --editable '.[cli]' --group test --group "$*"
 	@touch $@
 
-# A server of its own, which the tests start and end; it shares no package with .venv.
+# A server of its own, which the tests start and end, and an application that uses MLflow and otel-metadata; it shares
+# no package with .venv.
 .venv-mlflow/.installed: constraints-mlflow.txt | $(UV)
 	$(heading) "environment .venv-mlflow: installing (once)"
 	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-mlflow
-	@$(UV_INSTALL) --python .venv-mlflow --constraint constraints-mlflow.txt mlflow
+	@$(UV_INSTALL) --python .venv-mlflow --constraint constraints-mlflow.txt mlflow orjson wrapt
 	@touch $@
 
 # Phoenix needs Python 3.11; nothing of ours is in there.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -15,7 +19,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags
 from tests.exporters.vendors.mlflow import MlflowDouble
 from tests.llm_stub import LlmStub
-from tests.servers.mlflow_server import MlflowServer, running
+from tests.servers.mlflow_server import PYTHON, MlflowServer, running
 
 import otel_metadata as om
 from otel_metadata.backends.mlflow import destination
@@ -29,6 +33,8 @@ from otel_metadata.model.patch import Patch
 DOCUMENT: dict[str, Json] = {"s": "x", "n": 0, "f": 0.5, "b": False, "none": None, "o": {"a": [1]}, "l": ["a", "b"]}
 AS_TEXT = {"s": "x", "n": "0", "f": "0.5", "b": "false", "none": "null", "o": '{"a":[1]}', "l": '["a","b"]'}
 QUESTION = [{"role": "user", "content": "What is the answer?"}]
+
+REMOTE = "0af7651916cd43dd8448eb211c80319c"
 
 _numbers = itertools.count(1)
 
@@ -406,3 +412,31 @@ def _span(trace_id: int) -> Any:
         start_time=1_700_000_000_000_000_000,
         end_time=1_700_000_000_000_000_001,
     )
+
+
+@pytest.mark.parametrize("order", ["mlflow first", "ours first", "adopt"])
+def test_what_mlflow_itself_sends_leaves_once(server, order):
+    """With MLflow's processor on the global provider; it drops spans whose parent is elsewhere, so those are ours."""
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": server.url,
+        "MLFLOW_EXPERIMENT_ID": server.experiment(f"experiment {next(_numbers)}"),
+        "MLFLOW_USE_DEFAULT_TRACER_PROVIDER": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": str(Path(om.__file__).parents[1]),
+    }
+    run = subprocess.run(
+        [PYTHON, Path(__file__).with_name("mlflow_application.py"), order],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    said = json.loads(run.stdout.splitlines()[-1])
+
+    assert said["sent"] == {"of another process": 1}
+    assert set(server.spans(said["trace"])) == {"request", "ask", "inner"}
+    assert set(server.spans(REMOTE)) == {"of another process"}
+    assert [one["assessment_name"] for one in server.trace(said["trace"])["assessments"]] == ["otel_metadata"]
+    assert run.stderr.count("the application exports to the same place") == 1

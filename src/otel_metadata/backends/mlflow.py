@@ -23,10 +23,13 @@ from otel_metadata.late.destination import Destination
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource  # noqa: TID251 # a name in a signature; nothing is loaded
 
-__all__ = ["destination"]
+__all__ = ["EXPERIMENT", "TRACES", "destination", "request_headers"]
+
+TRACES: Final = "/v1/traces"
+"""The path for OTLP."""
 
 _URI: Final = "MLFLOW_TRACKING_URI"
-_EXPERIMENT: Final = "MLFLOW_EXPERIMENT_ID"
+EXPERIMENT: Final = "MLFLOW_EXPERIMENT_ID"
 _USERNAME: Final = "MLFLOW_TRACKING_USERNAME"
 _PASSWORD: Final = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105 # the name of a variable
 _TOKEN: Final = "MLFLOW_TRACKING_TOKEN"  # noqa: S105 # as above
@@ -70,12 +73,12 @@ def destination(
         raise ConfigurationError(_URI, uri.partition("://")[0], expected)
     experiment = from_environment(
         experiment_id,
-        _EXPERIMENT,
+        EXPERIMENT,
         expected="the id of an experiment, as the address of its page shows it; MLflow takes no spans by a name",
     )
     headers = _headers(username, password, token, workspace)
     try:
-        sender = OtlpHttpSender(with_path(uri, "/v1/traces"), headers={**headers, "x-mlflow-experiment-id": experiment})
+        sender = OtlpHttpSender(with_path(uri, TRACES), headers=_of_experiment(headers, experiment))
         patches = MlflowPatchExporter(
             uri, headers=headers, expectations=expectations, name=name, experiment_id=experiment
         )
@@ -84,6 +87,15 @@ def destination(
             raise
         raise ConfigurationError(_URI, error.got, error.expected) from None
     return Destination(name, AlteredSpans(sender, readable), patches, MlflowDialect(), hold_millis=hold_millis)
+
+
+def request_headers(experiment: str) -> dict[str, str]:
+    """Return what a request about spans of an experiment has, as MLflow's own variables say."""
+    return _of_experiment(_headers(None, None, None, None), experiment)
+
+
+def _of_experiment(headers: dict[str, str], experiment: str) -> dict[str, str]:
+    return {**headers, "x-mlflow-experiment-id": experiment}
 
 
 def _headers(username: str | None, password: str | None, token: str | None, workspace: str | None) -> dict[str, str]:

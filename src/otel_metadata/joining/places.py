@@ -7,6 +7,7 @@ that is sent under two names, what only describes the sender).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
@@ -17,6 +18,7 @@ from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, SynchronousMul
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SimpleSpanProcessor
 
 from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
+from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.otlp_sender import OtlpSender
 from otel_metadata.interrupts import pass_on
 from otel_metadata.joining.providers import Place, real_provider
@@ -39,6 +41,9 @@ _DESCRIPTIVE: Final = re.compile(
     r"|x-langfuse-(ingestion-version|public-key)|.*sdk-.*"
 )
 _TAIL_SAMPLING: Final = re.compile("tail_?sampl", re.IGNORECASE)
+_MLFLOW: Final = "mlflow.tracing."
+_MLFLOWS: Final = "mlflow.traceRequestId"
+"""On a span that MLflow's processor has registered; its exporter drops the others."""
 _LOCAL: Final = {"127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 # names for this machine, nothing is bound
 _PORTS: Final = {"http": 80, "https": 443}
 _OTLP_PORTS: Final = {"grpc": 4317, "http": 4318}
@@ -77,6 +82,7 @@ class FoundExporter(NamedTuple):
         name: The name of that attribute.
         takes_all: Whether every sampled span that ends is the application's to export; else a filter may come before
             it.
+        mark: The attribute of the spans that it takes, where it takes no others.
     """
 
     exporter: SpanExporter
@@ -84,6 +90,7 @@ class FoundExporter(NamedTuple):
     holder: Any
     name: str
     takes_all: bool
+    mark: str | None = None
 
 
 def is_same(one: Address, other: Address) -> bool:
@@ -131,6 +138,8 @@ def _where(exporter: object) -> tuple[str, Mapping[str, str]] | None:
     held = _held_by(exporter)
     if isinstance(exporter, ConsoleSpanExporter):
         return f"stream://{id(held.get('out'))}", {}
+    if _is_of_mlflow(exporter):
+        return _where_mlflow_sends(held.get("_client"))
     endpoint = held.get("_endpoint")
     if not isinstance(endpoint, str) or not endpoint:
         return None
@@ -138,6 +147,22 @@ def _where(exporter: object) -> tuple[str, Mapping[str, str]] | None:
     if is_grpc and "://" not in endpoint:
         endpoint = f"grpc://{endpoint}"
     return endpoint, dict(_headers(exporter, _MAX_DEPTH))
+
+
+def _is_of_mlflow(exporter: object) -> bool:
+    return any(part.__module__.startswith(_MLFLOW) for part in type(exporter).__mro__)
+
+
+def _where_mlflow_sends(client: object) -> tuple[str, Mapping[str, str]] | None:
+    """Return where OTLP goes that comes to the same as MLflow's own client does; None for a file or database."""
+    uri = _held_by(client).get("tracking_uri")
+    if not isinstance(uri, str):
+        return None
+    from otel_metadata.backends import mlflow  # only where there is MLflow
+
+    # Its client reads these variables for each request, and `set_experiment` writes the last one.
+    experiment = os.environ.get(mlflow.EXPERIMENT, "") or "0"
+    return with_path(uri, mlflow.TRACES), mlflow.request_headers(experiment)
 
 
 def _headers(holder: object, depth: int) -> Iterator[tuple[str, str]]:
@@ -249,7 +274,10 @@ def _exporters_of(processor: object, *, is_direct: bool, depth: int, is_tail_sam
             if _is_exporter(value) and not any(value is one for one in seen):
                 seen.append(value)
                 exporter = cast("SpanExporter", value)
-                if is_tail_sampled:
+                if _is_of_mlflow(exporter):
+                    # Its answer is no result of an export, so no destination can send by it.
+                    yield FoundExporter(exporter, processor, None, "", takes_all=False, mark=_MLFLOWS)
+                elif is_tail_sampled:
                     yield FoundExporter(exporter, processor, None, "", takes_all=True)
                 else:
                     yield FoundExporter(exporter, processor, holder, name, takes_all)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedPlace"]
 
+_SOME: Final = "Its exporter sends the spans that it gets; this destination sends the others and later updates"
 _ALL: Final = "Its exporter sends the spans; this destination sends later updates"
 
 # More spans than wait in queues of the usual size.
@@ -220,6 +221,7 @@ class SharedPlace:
         self._adopted: _Tap | None = None
         self._lent: _TappedExporter | None = None
         self._takes_all = False
+        self._marks: set[str] = set()
         self.is_doubled = False
         self._claimed: RecentMap[SpanKey, bool] = RecentMap(_MAX_REMEMBERED)
         self._handed: dict[SpanKey, ReadableSpan] = {}
@@ -299,10 +301,13 @@ class SharedPlace:
                         "span leaves twice. Name the place once in configure()."
                     )
                 return f"{who}; this destination sends its spans through that exporter."
-            if not found.takes_all and found.holder is not None:
+            if found.mark is not None:
+                self._marks.add(found.mark)
+                rest = _SOME
+            elif not found.takes_all and found.holder is not None:
                 self._taps.append(_tap_of(found))
                 self._taps[-1].owner = self
-                rest = "Its exporter sends the spans that it gets; this destination sends the others and later updates"
+                rest = _SOME
             else:
                 self._takes_all = True
                 rest = _ALL
@@ -313,7 +318,7 @@ class SharedPlace:
             rest = _ALL
         remedy = (
             "Its exporter cannot be adopted."
-            if self._adopts
+            if self._adopts or found.holder is None
             else "configure(..., adopt=True) makes this destination send all spans through that exporter, with updates "
             "merged into them."
         )
@@ -366,7 +371,8 @@ class SharedPlace:
         handed = self._handed.pop(key, None)
         if handed is not None:
             return handed
-        if self._takes_all or any(tap.handed.pop(key) for tap in self._taps):
+        marked = bool(self._marks) and not self._marks.isdisjoint(span.attributes or ())
+        if marked or self._takes_all or any(tap.handed.pop(key) for tap in self._taps):
             return None
         self._claimed[key] = True
         return span
