@@ -418,32 +418,51 @@ def test_a_destination_without_an_address_has_nothing_to_adopt(provider, caplog,
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_two_destinations_of_one_address_are_said(provider, receiver, caplog, order):
-    """Both send by the application's exporter; configured with one of them, each span leaves once again."""
+@pytest.mark.parametrize("kind", [BatchSpanProcessor, Filtering, FilteringSimple])
+def test_of_two_destinations_of_one_address_the_first_sends_spans(provider, receiver, caplog, kind, adopt, order):
+    """Each span leaves once, with what was said of it; the second sends what comes late."""
     if order == "before":
-        provider.add_span_processor(BatchSpanProcessor(http(receiver)))
+        provider.add_span_processor(kind(http(receiver)))
     other = receiver.url.replace("127.0.0.1", "localhost")
     destinations = [om.wrap_exporter(OtlpHttpSender(f"{url}/v1/traces"), name=url) for url in (receiver.url, other)]
-    om.configure(*destinations, tracer_provider=provider, adopt=True)
+    om.configure(*destinations, tracer_provider=provider, adopt=adopt)
     if order == "after":
-        provider.add_span_processor(BatchSpanProcessor(http(receiver)))
-    with provider.get_tracer("application").start_as_current_span("twice"):
-        pass
+        provider.add_span_processor(kind(http(receiver)))
+    span = work(provider)
+    assert provider.force_flush()
     assert om.flush()
-    assert receiver.names == ["twice", "twice"]
-    lines = [(record.levelname, record.getMessage()) for record in caplog.records if "leaves twice" in record.message]
-    ((level, line),) = lines
-    assert level == "WARNING"
-    assert line.startswith(f"{other}: ")
-    assert f"and so does {receiver.url}:" in line
+    assert om.update_span(span, metadata={"late": 3})
+    assert om.flush()
+    assert receiver.names == ["health", "ours", "request"]
+    late = [value for patch in receiver.patches for name, value in patch.items() if name == "metadata.late"]
+    assert late == [3, 3]
+    warned = [record for record in caplog.records if "shares it already" in record.getMessage()]
+    assert [record.levelname for record in warned] == ["WARNING"]
+    assert warned[0].getMessage().startswith(f"{other}: ")
+    assert f"the destination {receiver.url} shares it already" in warned[0].getMessage()
 
     caplog.clear()
-    om.configure(receiver.url, tracer_provider=provider, adopt=True)
+    om.configure(receiver.url, tracer_provider=provider, adopt=adopt)
     with provider.get_tracer("application").start_as_current_span("once"):
         pass
+    assert provider.force_flush()
     assert om.flush()
     assert receiver.names.count("once") == 1
-    assert "leaves twice" not in caplog.text
+    assert "shares it already" not in caplog.text
+
+
+def test_one_exporter_in_two_destinations_is_closed_once(provider, adopt):
+    """The first sends by it, the second keeps nothing of it."""
+    exporter = Closing()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    om.configure(
+        om.wrap_exporter(exporter), om.wrap_exporter(exporter, name="again"), tracer_provider=provider, adopt=adopt
+    )
+    work(provider)
+    provider.shutdown()
+    om.shutdown()
+    assert sorted(span.name for span in exporter.get_finished_spans()) == ["health", "ours", "request"]
+    assert exporter.closed == 1
 
 
 def test_nothing_to_adopt_is_said(provider, receiver, caplog):

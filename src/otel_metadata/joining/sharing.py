@@ -198,7 +198,6 @@ class SharedPlace:
         exporter: The application's exporter, where it was adopted.
         processor: Our processor, and
         outbox: the destination's outbox in it; set before spans come.
-        is_doubled: Whether another destination of the same processor sends its spans by the same exporter.
     """
 
     def __init__(self, destination: Destination, provider: TracerProvider, *, adopts: bool) -> None:
@@ -222,7 +221,6 @@ class SharedPlace:
         self._lent: _TappedExporter | None = None
         self._takes_all = False
         self._marks: set[str] = set()
-        self.is_doubled = False
         self._claimed: RecentMap[SpanKey, bool] = RecentMap(_MAX_REMEMBERED)
         self._handed: dict[SpanKey, ReadableSpan] = {}
         after_fork_in_child(self._after_fork)
@@ -237,8 +235,8 @@ class SharedPlace:
 
     @property
     def is_as_asked(self) -> bool:
-        """Whether the exporter was adopted, by this destination alone."""
-        return self.exporter is not None and not self.is_doubled
+        """Whether the exporter was adopted."""
+        return self.exporter is not None
 
     @property
     def has_address(self) -> bool:
@@ -292,14 +290,16 @@ class SharedPlace:
         """Share the place with one exporter; return what is to be said of it."""
         self._found.append(found)
         who = f"the application exports to the same place ({type(found.processor).__name__})"
+        before = self._before_us(found)
+        if before is not None:
+            self._takes_all = True
+            return (
+                f"{who}, and the destination {before} shares it already: this one sends later updates alone. Name the "
+                "place once in configure()."
+            )
         try:
             if self._adopts and self.exporter is None and found.holder is not None:
-                other = self._adopt(found)
-                if other is not None:
-                    return (
-                        f"{who}; this destination sends its spans through that exporter, and so does {other}: each "
-                        "span leaves twice. Name the place once in configure()."
-                    )
+                self._adopt(found)
                 return f"{who}; this destination sends its spans through that exporter."
             if found.mark is not None:
                 self._marks.add(found.mark)
@@ -330,10 +330,21 @@ class SharedPlace:
             self._lent = _tapped_exporter(found)
             self._lent.lent_to = self
 
-    def _adopt(self, found: FoundExporter) -> str | None:
-        """Let the exporter export for the destination; return the name of another one for which it does so already."""
+    def _before_us(self, found: FoundExporter) -> str | None:
+        """Return the name of another destination of our processor that decides about what this exporter gets."""
+        for outbox in self.processor.outboxes if self.processor is not None else ():
+            other = outbox.shared
+            if (
+                isinstance(other, SharedPlace)
+                and other is not self
+                and any(one.processor is found.processor for one in other._found)
+            ):
+                return outbox.destination.name
+        return None
+
+    def _adopt(self, found: FoundExporter) -> None:
+        """Let the exporter export for the destination."""
         tap = _tap_of(found)
-        before = tap.owner
         tapped = _tapped_exporter(found)
         _flush_both(found.processor, tap)
         self._taps.append(tap)
@@ -342,10 +353,6 @@ class SharedPlace:
         tapped.lent_to = self
         self._lent = tapped
         self.exporter = _Lent(tapped, self._destination.span_exporter)
-        if before is None or before is self or before.processor is not self.processor or before.exporter is None:
-            return None
-        self.is_doubled = True
-        return before._destination.name
 
     # --- who sends a span, under the lock ---------------------------------------------------------------------------
 
