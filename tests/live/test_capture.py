@@ -487,3 +487,17 @@ class TestTooMuch:
 def test_capture_is_on_by_default():
     """Without any setting, input and output are captured."""
     assert live_settings.LiveSettings().capture
+
+
+@pytest.mark.parametrize("text", ["Authorization: Bearer hunter2", "AUTHORIZATION: BASIC hunter2", "/x?token=hunter2"])
+def test_a_secret_in_a_text_is_masked_on_every_way(scene, text):
+    """As an argument by itself or inside another, and as the result."""
+
+    @om.observe
+    def echo(*given: object) -> object:
+        return given[0]
+
+    for given in (text, [text], {"a": {"b": text}}):
+        echo(given)
+    scene.deliver()
+    assert "hunter2" not in repr(scene.pipeline.records())

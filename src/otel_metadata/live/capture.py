@@ -139,7 +139,8 @@ class Arguments:
         if self._is_plain and len(bound) <= _FEW and all(map(is_clean_scalar, bound.values())):
             # The usual call: what `snapshot` would find as well, in less time.
             text = orjson.dumps(bound)
-            if b"@" not in text and b"=" not in text:  # as the URLs have that tell a secret
+            # As URLs and headers have that tell a secret.
+            if b"@" not in text and b"=" not in text and b"uthorization" not in text and b"UTHORIZATION" not in text:
                 return (text.decode(),)
         return _processed("input", self._process, bound)
 
@@ -159,6 +160,8 @@ def output_value(process: Callable[[Any], object] | None, result: object, missin
         and is_clean_scalar(result)
         and "@" not in result
         and "=" not in result
+        and "uthorization" not in result
+        and "UTHORIZATION" not in result
     ):
         return result
     return _processed("output", process, result, missing)
