@@ -315,6 +315,22 @@ def test_the_span_leaves_as_the_processor_handed_it_over(provider, receiver, ord
     assert (attributes["secret"], attributes["metadata.after"]) == ("[scrubbed]", 1)
 
 
+def test_so_it_does_when_the_outbox_has_taken_it_in_before(provider, receiver):
+    """What waits there is exchanged for what is handed over."""
+
+    class Asking(SpanProcessor):
+        def on_end(self, span):
+            om.stats()  # takes in what has ended
+
+    om.configure(receiver.url, tracer_provider=provider, adopt=True)
+    provider.add_span_processor(Asking())
+    provider.add_span_processor(Scrubbing(BatchSpanProcessor(http(receiver), **LONG)))
+    with provider.get_tracer("application").start_as_current_span("request", attributes={"secret": "key"}):
+        pass
+    assert om.flush()
+    assert receiver.attributes("request")["secret"] == "[scrubbed]"
+
+
 @pytest.mark.parametrize("make", [KINDS["batch"], KINDS["filtering"], KINDS["simple"]])
 def test_the_exporter_of_the_application_exports(provider, receiver, make):
     """Its headers are on every request with spans; the late ones are the destination's own."""

@@ -359,6 +359,8 @@ class SharedPlace:
     def takes(self, tap: _Tap, key: SpanKey, span: ReadableSpan) -> bool:
         """Whether a span that is handed over at *tap* leaves by our outbox, and goes no further."""
         if key in self._claimed:
+            if tap is self._adopted and self.outbox is not None:
+                self.outbox.exchange(key, span)  # it has come in meanwhile, and leaves as it is handed over
             return True
         if tap is not self._adopted:
             return False
