@@ -16,7 +16,7 @@ import orjson
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import settings
 from otel_metadata.live.values import loggable
-from otel_metadata.model.credentials import NAMES_BESIDE, VALUES_BESIDE, is_credential
+from otel_metadata.model.credentials import NAMES_BESIDE, VALUES_BESIDE, is_credential, may_authorize
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.snapshot import Snapshot, snapshot
 from otel_metadata.model.value import CAPTURE_LIMITS, clean, is_clean_scalar, is_cut
@@ -140,7 +140,7 @@ class Arguments:
             # The usual call: what `snapshot` would find as well, in less time.
             text = orjson.dumps(bound)
             # As URLs and headers have that tell a secret.
-            if b"@" not in text and b"=" not in text and b"uthorization" not in text and b"UTHORIZATION" not in text:
+            if b"@" not in text and b"=" not in text and not may_authorize(text.decode()):
                 return (text.decode(),)
         return _processed("input", self._process, bound)
 
@@ -160,8 +160,7 @@ def output_value(process: Callable[[Any], object] | None, result: object, missin
         and is_clean_scalar(result)
         and "@" not in result
         and "=" not in result
-        and "uthorization" not in result
-        and "UTHORIZATION" not in result
+        and not may_authorize(result)
     ):
         return result
     return _processed("output", process, result, missing)

@@ -10,6 +10,7 @@ another thread changes a list or dict meanwhile, orjson 3 reads freed memory and
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from math import isfinite
 from typing import Any, Final, TypeAlias, cast
@@ -53,6 +54,8 @@ _MAX_LOOKS: Final = 32
 
 # Keys that were found fit, with credentials masked and not: the keys of an application are few, and come again.
 _fit_keys: Final[tuple[set[str], set[str]]] = (set(), set())
+# As in `credentials`, for the JSON text.
+_PATH_QUERY: Final = re.compile(rb"\?[\w.~%;\[\]-]{1,64}=")
 MAX_FIT_KEYS: Final = 4_096
 
 
@@ -188,8 +191,9 @@ def _tells_a_secret(text: bytes) -> bool:
     if at >= 0 and b"://" in text:
         return True
     # What is one letter is found quickest.
-    has_query = b"=" in text and (b"?" in text or b"&" in text or b"://" in text)
-    if not (has_query or b"uthorization" in text or b"UTHORIZATION" in text):
+    has_query = b"=" in text and (b"://" in text or (b"?" in text and _PATH_QUERY.search(text) is not None))
+    has_header = (b"z" in text and b"uthorization" in text) or (b"Z" in text and b"UTHORIZATION" in text)
+    if not (has_query or has_header):
         return False
     return masked_text(shown := text.decode()) != shown
 
