@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from otel_metadata.late.spool import Spool
     from otel_metadata.live.captured import CaptureSpans
     from otel_metadata.model.dead_letter import DeadLetter
-    from otel_metadata.model.merge import Field, FieldName, Fields, Json, Version
+    from otel_metadata.model.merge import Field, FieldName, Json, Version
     from otel_metadata.model.receipt import Receipt, Refusal, Route
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.seams import Clock
@@ -64,9 +64,6 @@ _SAMPLED: Final = 0x01
 
 def _masks_credentials() -> bool:
     return live_settings.in_force.masks_credentials
-
-
-_NO_FIELDS: Final[Fields] = {}
 
 
 @final
@@ -326,7 +323,7 @@ class MetadataSpanProcessor(SpanProcessor):
     def abandoned(self, entry: LiveSpan) -> None:
         """Count the updates of a span that was collected without being ended."""
         for outbox in self.outboxes:
-            outbox.lose_live(entry.key, entry.fields or _NO_FIELDS, entry.updates)
+            outbox.lose_live(entry)
 
     def overflowed(self) -> None:
         """Count an update for which live spans have no room."""

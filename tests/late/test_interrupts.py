@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -30,6 +31,7 @@ from otel_metadata.model.outcome import DeliveryError, Retry
 from otel_metadata.reporting import REPORTER
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
+ABANDONED = {"target_not_exported": 1}
 NEVER = OutboxSettings(schedule_delay_millis=3_600_000)
 
 # CPython 3.10 also runs handlers between a function's end and what follows it.
@@ -101,13 +103,12 @@ def every_place(attempt, how=None):
 
 
 class Application:
-    def __init__(self, folder=None):
+    def __init__(self, folder=None, **options):
         self.patches, self.spans = InMemoryPatchExporter(), RecordingSpanExporter()
         self.spool = Spool(SpoolSettings(f"{folder}/spool/spool.db")) if folder is not None else None
         self.processor = om.MetadataSpanProcessor(
             om.Destination("memory", self.spans, self.patches),
-            settings=NEVER,
-            spool=self.spool,
+            **{"settings": NEVER, "spool": self.spool, **options},
         )
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(self.processor)
@@ -197,6 +198,81 @@ def test_a_time_limit_of_the_application_is_never_caught(call, monkeypatch):
         signal.signal(signal.SIGUSR1, before)
         application.processor.shutdown(3_000)
     assert REPORTER.internal_errors == 0
+
+
+@pytest.mark.parametrize("where", ["spans", "patches", "flush of patches", "dialect"])
+def test_a_time_limit_of_a_flush_that_does_the_work_itself_is_never_caught(where):
+    """Where no thread can be started, who flushes sends: a limit there is the application's, and all is sent again."""
+    before = signal.signal(signal.SIGUSR1, raise_time_limit)
+    application = Application(start_workers=False)
+    limits = [lambda: signal.raise_signal(signal.SIGUSR1)]
+
+    def limited(call):
+        def once(*given, **options):
+            if limits:
+                limits.pop()()
+            return call(*given, **options)
+
+        return once
+
+    destination = application.processor.outboxes[0].destination
+    owner, name = {
+        "spans": (application.spans, "export"),
+        "patches": (application.patches, "export"),
+        "flush of patches": (application.patches, "force_flush"),
+        "dialect": (destination.spelling, "encode"),
+    }[where]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, name, limited(getattr(owner, name)), raising=True)
+        try:
+            with application.tracer.start_as_current_span("one"):
+                om.update_current_span(metadata={"live": 1})
+            assert om.update_span(om.SpanRef(0xABC, 1), metadata={"late": 1})
+            with pytest.raises(TimeLimitError):
+                application.processor.force_flush(3_000)
+            assert {"live", "late"} <= set(application.received())
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+    stats = application.processor.stats().destinations["memory"]
+    assert (stats.is_balanced, stats.lost) == (True, {})
+
+
+def test_updates_of_an_abandoned_span_are_counted_once_whatever_interrupts():
+    """The collector only notes the span; who counts its updates may be interrupted at any place, and counts again."""
+
+    def attempt(interrupt):
+        application = Application(start_workers=False)
+        span = application.tracer.start_span("forgotten")
+        assert om.update_span(span, metadata={"a": 1})
+        del span
+        gc.collect()
+        was_interrupted = interrupt.during(application.processor.stats)
+        stats = application.processor.stats().destinations["memory"]
+        assert (stats.is_balanced, stats.accepted, stats.lost) == (True, 1, {"target_not_exported": 1}), (
+            interrupt.number
+        )
+        application.processor.shutdown(0)
+        return was_interrupted
+
+    every_place(attempt)
+
+
+def test_an_evicted_span_is_counted_whatever_interrupts():
+    """What has no room is counted before it is taken out: its updates are lost once, or still wait."""
+
+    def attempt(interrupt):
+        application = Application(start_workers=False, settings=replace(NEVER, max_queue_size=2))
+        for number in range(4):
+            with application.tracer.start_as_current_span("span"):
+                om.update_current_span(metadata={"a": number})
+        was_interrupted = interrupt.during(application.processor.stats)
+        stats = application.processor.stats().destinations["memory"]
+        assert (stats.is_balanced, stats.accepted) == (True, 4), interrupt.number
+        assert 1 <= stats.lost["target_not_exported"] <= 2, interrupt.number
+        application.processor.shutdown(0)
+        return was_interrupted
+
+    every_place(attempt)
 
 
 @pytest.mark.parametrize("room", range(1, 40))

@@ -347,12 +347,13 @@ class Outbox:
     def arrive_late(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
         """Take a plain update that `takes_plain`; the caller holds the lock. It is coalesced later, by the worker."""
         if self._spilled:
-            self._counters.accepted += 1
             if self.lane.spill(PlainUpdate(target, version, metadata)):
                 self._spilled += 1
             else:
                 self._patches.settled.gone(target.key, _fields_of(version, metadata), "spool_full")
-                self._lost("spool_full", 1)
+                self._tell_lost("spool_full")
+                self._counters.lose("spool_full", 1)
+            self._counters.accepted += 1
             return
         late = self._late
         row = self.lane.put(PlainUpdate(target, version, metadata)) if self._is_durable else None
@@ -888,15 +889,19 @@ class Outbox:
     def refuse_live(self) -> None:
         """Count an update for which live spans have no room."""
         with self._lock:
+            self._tell_lost("buffer_full")
+            self._counters.lose("buffer_full", 1)
             self._counters.accepted += 1
-            self._lost("buffer_full", 1)
 
-    def lose_live(self, key: SpanKey, fields: Fields, updates: int) -> None:
-        """Count the live updates of a span that will never end here."""
+    def lose_live(self, entry: EndedSpan) -> None:
+        """Count the live updates of a span that will never end here, once."""
         with self._lock:
-            self._patches.settled.gone(key, fields, "target_not_exported")
-            self._counters.accepted += updates
-            self._counters.lose("target_not_exported", updates)
+            if self in entry.lost_in:
+                return
+            self._patches.settled.gone(entry.key, entry.fields or _NO_FIELDS, "target_not_exported")
+            self._counters.lose("target_not_exported", entry.updates)
+            self._counters.accepted += entry.updates  # no call from here on: see `_admit`
+            entry.lost_in += (self,)
 
     def outcome(self, key: SpanKey, names: Sequence[FieldName], version: Version, route: Route) -> DestinationOutcome:
         """Return what became of an update.
@@ -1071,10 +1076,10 @@ class Outbox:
                     if not self._is_given_up_on(error):
                         raise
                     is_lost = True
-                del inbox[place]
-                self._counters.accepted += ended.updates
                 if is_lost:
                     self._counters.lose("target_not_exported", ended.updates)
+                del inbox[place]
+                self._counters.accepted += ended.updates
             finally:
                 self._placing = place
             limit = None if limit is None else limit - 1
@@ -1103,10 +1108,10 @@ class Outbox:
                     if not self._is_given_up_on(error):
                         raise
                     is_lost = True
-                del late[place]
-                self._counters.accepted += 1
                 if is_lost:
                     self._counters.lose("internal_error", 1)
+                del late[place]
+                self._counters.accepted += 1
             finally:
                 self._placing_late = place
             limit = None if limit is None else limit - 1
@@ -1179,10 +1184,14 @@ class Outbox:
 
     def _evict(self) -> None:
         """Drop what there is no room for, and all that was said of it."""
-        for item in self._spans.evict():
+        spans = self._spans
+        spans.weigh_for_room()
+        while (item := spans.to_be_evicted()) is not None:
             key = item.key
-            self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", item.updates + item.joined_updates)
+            del spans.waiting[key]  # no call from here on: see `_admit`
+            spans.bytes -= item.size
+            self._counters.spans_evicted += 1
             self.lane.settle(item.all_rows())
             self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None, outcome=_EVICTED)
             self._takes_plain = self._spills_plain = False
@@ -1296,9 +1305,13 @@ class Outbox:
         self._inbox_bound = max(min(2 * room, self.settings.max_queue_size), least)
 
     def _lost(self, reason: LossReason, updates: int) -> Routed:
-        self._counters.lose(reason, updates)
+        routed = Routed("dropped", reason)
+        self._tell_lost(reason)
+        self._counters.lose(reason, updates)  # the last call: see `_admit`
+        return routed
+
+    def _tell_lost(self, reason: LossReason) -> None:
         self._tell(reason, f"an update was lost ({reason}).")
-        return Routed("dropped", reason)
 
     def _tell(self, reason: str, message: str, level: int = logging.WARNING) -> None:
         name = self.destination.name

@@ -33,6 +33,7 @@ class EndedSpan(Protocol):
     fields: dict[FieldName, Field] | None
     captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None
     updates: int
+    lost_in: tuple[object, ...]
     ended: ReadableSpan | None
     backend_ids: Mapping[str, str]
 

@@ -153,18 +153,19 @@ class SpanQueue:
         """Whether there are too many, or they weigh too much."""
         return len(self.waiting) > self._settings.max_queue_size or self.bytes > self._settings.max_bytes
 
-    def evict(self) -> list[QueuedSpan]:
-        """Drop the oldest until the bounds hold; never the latest: it is not to blame for what others weigh."""
+    def weigh_for_room(self) -> None:
+        """Weigh what nobody has weighed, where there are too many bytes: to drop it would free nothing."""
         if self.bytes > self._settings.max_bytes:
-            # Dropping what nobody has weighed would free nothing.
             for item in self.take_unweighed():
                 self.weigh(item)
-        evicted: list[QueuedSpan] = []
-        while len(self.waiting) > 1 and self.is_over:
-            _, item = self.waiting.popitem(last=False)
-            self.bytes -= item.size
-            evicted.append(item)
-        return evicted
+
+    def to_be_evicted(self) -> QueuedSpan | None:
+        """Return the oldest while the bounds do not hold; never the latest: it is not to blame for what others weigh.
+
+        The caller counts it as lost before it takes it out: an exception from outside may come between.
+        """
+        first = self._oldest() if self.is_over and len(self.waiting) > 1 else None
+        return self.waiting[first] if first is not None else None
 
     # --- out --------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, final
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace.export import SpanExportResult
 
+from otel_metadata.interrupts import is_from_a_signal_handler
 from otel_metadata.late.flush import FlushTicket
 from otel_metadata.late.in_flight import merged, settled_fields
 from otel_metadata.late.outbox import Outbox, PatchBatch, SpanBatch
@@ -207,6 +208,7 @@ class Worker:
             try:
                 self._on_dead_letter(letter)
             except Exception as error:  # noqa: BLE001 # the application's
+                _pass_a_limit_on(error)
                 REPORTER.tell("on_dead_letter", f"on_dead_letter raised {type(error).__name__}")
 
     def _load(self) -> bool:
@@ -345,13 +347,16 @@ class Worker:
         self._ident = 0  # the next thread may get the same
 
     def _export(self, batch: SpanBatch) -> None:
+        outcome: Outcome | None
         try:
             outgoing, remainders = self._merged(batch)
         except BaseException as error:  # noqa: BLE001 # what was claimed is answered, whatever happens
-            self.outbox.spans_answered(batch, _OURS, [{} for _ in batch.items], "internal_error")
+            outcome = None if is_from_a_signal_handler(error) else _OURS
+            self.outbox.spans_answered(batch, outcome, [{} for _ in batch.items], "internal_error")
+            _pass_a_limit_on(error)
             REPORTER.failed("export", error)
             return
-        outcome: Outcome | None = None
+        outcome = None
         try:
             outcome = self._hand_over(outgoing) if outgoing else Delivered()
             if any(item.is_elsewhere and remainder for item, remainder in zip(batch.items, remainders, strict=True)):
@@ -375,6 +380,7 @@ class Worker:
             try:
                 span, remainder = merged(ended, fields, destination.spelling, is_local_root=item.is_local_root)
             except Exception as error:  # noqa: BLE001 # a dialect may be somebody else's; its span leaves as it ended
+                _pass_a_limit_on(error)
                 REPORTER.tell(
                     f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}"
                 )
@@ -404,6 +410,7 @@ class Worker:
                 return Delivered()
             return Retry(DeliveryError("connection_failure", "the span exporter failed; its log line says why"))
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            _pass_a_limit_on(error)
             REPORTER.tell(
                 f"span_export:{destination.name}",
                 f"{destination.name}: the span exporter raised {type(error).__name__}; its spans are tried again.",
@@ -433,6 +440,7 @@ class Worker:
             answers = destination.patch_exporter.export(given, timeout_millis=timeout_millis)
             outcomes = [_sound(answer) for answer in islice(answers, len(patches))]
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            _pass_a_limit_on(error)
             REPORTER.tell(
                 f"patch_export:{destination.name}",
                 f"{destination.name}: the patch exporter raised {type(error).__name__}.",
@@ -441,6 +449,7 @@ class Worker:
             try:
                 destination.patch_exporter.force_flush(timeout_millis)
             except BaseException as error:  # noqa: BLE001 # a foreign exporter
+                _pass_a_limit_on(error)
                 REPORTER.tell(
                     f"patch_flush:{destination.name}",
                     f"{destination.name}: the patch exporter raised {type(error).__name__} in its flush.",
@@ -487,6 +496,15 @@ class _Finish:
             # in the spool is sent again by whoever takes it over.
             worker.outbox.lane.tend()
             worker.tell()
+
+
+def _pass_a_limit_on(error: BaseException) -> None:
+    """Raise again what a signal handler raised: without a thread the caller of a flush does the work, with its limit.
+
+    No other exception passes: an exporter's own KeyboardInterrupt is its failure.
+    """
+    if is_from_a_signal_handler(error):
+        raise error
 
 
 def _survive(error: BaseException) -> None:

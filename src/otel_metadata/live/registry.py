@@ -31,8 +31,8 @@ If you add a field to `LiveSpan`, remember that one is made for every span that 
 from __future__ import annotations
 
 import os
-import sys
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final
@@ -201,6 +201,7 @@ class LiveSpan(weakref.ref["Span"]):
         captured: Captured input and output, `UNSET` for what was not: fields of the span as of its end. They are not in
             `fields`, for to decode them there would keep `LOCK` for long; who takes the ended span does.
         updates: How many update calls it holds.
+        lost_in: The outboxes that have counted them as lost, for it will never end.
         ended: The ended span, once it has ended.
         attribute_names: The attributes that we set on the span; None before the first.
         shown_bytes: What those take whose value is their own: a JSON text, a copy of a list.
@@ -220,6 +221,7 @@ class LiveSpan(weakref.ref["Span"]):
     size: int = 0
     captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None = None
     updates: int = 0
+    lost_in: tuple[object, ...] = ()
     ended: ReadableSpan | None = None
     attribute_names: set[str] | None = None
     shown_bytes: dict[str, int] | None = None
@@ -314,6 +316,8 @@ class LiveRegistry:
         self.inherited: frozenset[SpanKey] = frozenset()
         self.bytes = 0
         self._roots: RecentMap[int, SpanKey] = RecentMap(MAX_ROOTS)
+        self._gone: deque[weakref.ref[Span]] = deque()
+        self._bury_later = self._gone.append
 
     def begin(
         self,
@@ -339,7 +343,9 @@ class LiveRegistry:
             known.names += router.names
             known.outboxes += router.outboxes
             return None
-        entry = LiveSpan(span, self._collected)
+        if self._gone:
+            self.bury()
+        entry = LiveSpan(span, self._bury_later)
         entry.key = key
         entry.routers = (router,)
         entry.names = router.names
@@ -386,6 +392,7 @@ class LiveRegistry:
         A span that has just ended is not among them: it is in the outboxes already.
         """
         dropped: list[LiveSpan] = []
+        self.bury()
         with LOCK:
             for entry in [one for one in list(self.entries.values()) if router in one.routers and one.ended is None]:
                 dropped.append(entry)
@@ -403,6 +410,7 @@ class LiveRegistry:
 
     def live_updates(self, router: Router) -> int:
         """Return how many updates wait on spans of *router* that have not ended."""
+        self.bury()
         with LOCK:
             return sum(
                 entry.updates for entry in list(self.entries.values()) if entry.is_open and router in entry.routers
@@ -416,17 +424,23 @@ class LiveRegistry:
             entry.size = 0
         self.entries = {}
 
-    def _collected(self, weak: weakref.ref[Span]) -> None:
-        # Called by the collector, on any thread: a span of the application that nobody ended.
-        if not isinstance(weak, LiveSpan) or self.entries.get(weak.key) is not weak:
-            return
-        if sys.is_finalizing():
-            return  # a daemon thread may have ended in the middle of its work, with the lock
-        with LOCK:
-            if weak.ended is None and self.entries.pop(weak.key, None) is weak:
-                weak.close()
-                for router in weak.routers:
-                    router.abandoned(weak)
+    def bury(self) -> None:
+        """Count what was set on spans of the application that nobody ended, and that were collected.
+
+        The collector calls no Python of ours: what a signal handler raised in it would reach nobody.
+        """
+        gone = self._gone
+        while gone:
+            with LOCK:
+                weak = gone[0] if gone else None
+                if isinstance(weak, LiveSpan) and weak.ended is None and self.entries.get(weak.key) is weak:
+                    weak.close()
+                    for router in weak.routers:
+                        router.abandoned(weak)
+                    weak.updates = 0
+                    self.entries.pop(weak.key, None)
+                if gone and gone[0] is weak:
+                    gone.popleft()
 
 
 REGISTRY: Final = LiveRegistry()

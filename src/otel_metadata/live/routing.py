@@ -91,6 +91,9 @@ MAX_PLAIN_CHARS: Final = 256
 # A list becomes a tuple on the span.
 _COPY_BYTES: Final = sys.getsizeof(())
 
+# A text that is no longer is taken as a part of `ATTRIBUTE_BYTES`; most are the names of types, which are shared.
+_SHORT: Final = 20
+
 _FULL: Final = Routed("dropped", "buffer_full")
 
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
@@ -439,6 +442,7 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
     span = entry()
     if span is None:
         return None
+    REGISTRY.bury()  # their room is free
     size, shown = _weigh(values)
     told = tuple(notes) if notes else ()
     with LOCK:
@@ -480,24 +484,26 @@ def _count_shown(entry: LiveSpan, attributes: Mapping[str, AttributeValue], valu
         values: The fields that they show.
         before: How many attributes of ours the span had.
     """
-    held = {id(value) for value in values.values()}
+    growth = (len(entry.attribute_names or ()) - before) * ATTRIBUTE_BYTES
     sizes: dict[str, int] = {}
     for name, value in attributes.items():
         if type(value) is list:
             sizes[name] = _COPY_BYTES + 8 * len(value)
-        elif type(value) is str and id(value) not in held:
+        elif type(value) is str and len(value) > _SHORT and not any(value is one for one in values.values()):
             # Once a container was encoded, the texts in it keep their UTF-8 form.
             sizes[name] = sys.getsizeof(value) + (0 if value.isascii() else len(value.encode()))
+    shown = entry.shown_bytes
+    if not (growth or sizes or shown):
+        return
     with LOCK:
-        growth = (len(entry.attribute_names or ()) - before) * ATTRIBUTE_BYTES
-        shown = entry.shown_bytes
-        if shown is None:
-            shown = entry.shown_bytes = {}
-        for name in attributes:
-            size = sizes.get(name, 0)
-            if size or name in shown:
-                growth += size - shown.get(name, 0)
-                shown[name] = size
+        if sizes or shown:
+            if shown is None:
+                shown = entry.shown_bytes = {}
+            for name in attributes:
+                size = sizes.get(name, 0)
+                if size or name in shown:
+                    growth += size - shown.get(name, 0)
+                    shown[name] = size
         entry.grow(growth)
 
 
