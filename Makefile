@@ -64,10 +64,10 @@ coverage: .venv/.installed ## run all tests with branch coverage
 RUN := $(BIN)/python
 WITH :=
 # By what they take: these are half of all.
-IN_PROCESS := tests/live tests/late tests/stress
+IN_PROCESS := tests/live tests/delivery tests/spool tests/stress
 
 test-in-process: .venv/.installed
-	$(heading) "tests of what runs in the application: live, late, and under stress$(WITH)"
+	$(heading) "tests of what runs in the application: live, after the end, and under stress$(WITH)"
 	@$(RUN) -m pytest $(IN_PROCESS)
 
 test-others: .venv/.installed

@@ -30,8 +30,8 @@ from otel_metadata.client import Client
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.record import SpanQuery, StoredSpan
 from otel_metadata.store import table
-from otel_metadata.store.sqlite import SqliteStore
-from otel_metadata.store.sqlite_query import COLUMNS
+from otel_metadata.store.sqlite.query import COLUMNS
+from otel_metadata.store.sqlite.store import SqliteStore
 
 START_NS = 1_760_000_000_000_000_000
 BATCH = 10_000

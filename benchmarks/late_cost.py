@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Tracer
 
 import otel_metadata as om
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.spool.spool import Spool, SpoolSettings
 
 ROUNDS = 15
 CALLS = 2_000

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.live import settings
+from otel_metadata.live import live_settings as settings
 
 ROUNDS = 15
 CALLS = 2_000

@@ -26,8 +26,8 @@ from otel_metadata.model.merge import Field, FieldName
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.store import filters
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.filter import language as filters
+from otel_metadata.store.sqlite.store import SqliteStore
 
 BATCH = 10_000
 START_NS = 1_760_000_000_000_000_000

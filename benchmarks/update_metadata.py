@@ -21,8 +21,8 @@ import pandas as pd
 
 import otel_metadata as om
 from otel_metadata.model.record import StoredSpan
-from otel_metadata.store import sqlite
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite import store as sqlite
+from otel_metadata.store.sqlite.store import SqliteStore
 
 ROUNDS = 3
 AIM = 50_000

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from stress.processes import Child, say
 
 import otel_metadata as om
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
-from otel_metadata.late.journal import journaled_rows
-from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.pipeline import Pipeline
+from otel_metadata.spool.journal import journaled_rows
 
 KEYS = ("score", "label", "reviewed", "customer")
 

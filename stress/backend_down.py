@@ -30,7 +30,7 @@ from stress.processes import Child, say
 from stress.table import Row, is_long, percentile, show
 
 import otel_metadata as om
-from otel_metadata.late.settings import OutboxSettings
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 
 RATE = 2_000
 BURST = 10

@@ -37,9 +37,9 @@ from stress.table import Row, is_long, show
 import otel_metadata as om
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.journal import journaled_rows
-from otel_metadata.late.spool import Durability, Spool, SpoolSettings
 from otel_metadata.reporting import REPORTER
+from otel_metadata.spool.journal import journaled_rows
+from otel_metadata.spool.spool import Durability, Spool, SpoolSettings
 from otel_metadata.testing import ManualClock
 
 RECORDS = 24

@@ -36,8 +36,8 @@ from stress.processes import Child, say
 from stress.table import Row, show
 
 import otel_metadata as om
-from otel_metadata.late.journal import Journal
-from otel_metadata.late.spool import Spool, SpoolSettings
+from otel_metadata.spool.journal import Journal
+from otel_metadata.spool.spool import Spool, SpoolSettings
 
 SUFFIXES = ("", "-wal", "-shm", "-journal", "-owners")
 CALLS = ("pwrite64", "write", "writev", "ftruncate", "fallocate", "fdatasync", "fsync", "unlink", "rename")

@@ -26,7 +26,7 @@ from stress.processes import Child, say
 from stress.table import Row, show
 
 import otel_metadata as om
-from otel_metadata.late.settings import OutboxSettings
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 
 NEVER_BY_ITSELF = OutboxSettings(schedule_delay_millis=3_600_000)
 """Nothing is sent without a flush: so a child that kills itself has sent nothing, and what it left arrives once."""

@@ -27,7 +27,7 @@ from stress.backend import FAULTS, Backend
 from stress.ledger import Findings, Ledger, unversioned
 from stress.table import Row, show
 
-from otel_metadata.late.journal import journaled_rows
+from otel_metadata.spool.journal import journaled_rows
 
 
 class Outcome:

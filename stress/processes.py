@@ -17,7 +17,7 @@ _CONTEXT.set_forkserver_preload(
     [
         "opentelemetry.exporter.otlp.proto.common.trace_encoder",
         "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
-        "otel_metadata.late.spool",
+        "otel_metadata.spool.spool",
         "stress.application",
     ]
 )

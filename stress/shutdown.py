@@ -20,7 +20,7 @@ from stress.processes import Child, say
 from stress.table import Row, show
 
 import otel_metadata as om
-from otel_metadata.late.settings import OutboxSettings
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 
 
 def application(url: str, spool: str, updates: int, is_under_way: bool, timeout_millis: int) -> None:

@@ -27,7 +27,7 @@ from stress.processes import Child, say
 from stress.table import Row, is_long, show
 
 import otel_metadata as om
-from otel_metadata.late.settings import OutboxSettings
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 
 SETTINGS = OutboxSettings(schedule_delay_millis=100, export_timeout_millis=400, pause_millis=500, spool_window=500)
 MOODS: tuple[dict[Mode, int] | None, ...] = (

@@ -14,8 +14,7 @@ import hypothesis
 import pytest
 
 from otel_metadata import instrumentor, pipeline
-from otel_metadata.live import ended_provider, routing
-from otel_metadata.live import settings as live_settings
+from otel_metadata.live import ended_provider, live_settings, routing
 from otel_metadata.live.registry import MAX_ROOTS, REGISTRY
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER

@@ -13,21 +13,21 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import otel_metadata as om
 from otel_metadata import backends
 from otel_metadata.arguments import checked
+from otel_metadata.backends.langfuse.patches import LangfusePatchExporter
+from otel_metadata.backends.langwatch.patches import LangWatchPatchExporter
+from otel_metadata.backends.mlflow.patches import MlflowPatchExporter
+from otel_metadata.backends.phoenix.patches import PhoenixPatchExporter
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.errors import ConfigurationError, OtelMetadataError
 from otel_metadata.exporters.console import ConsolePatchExporter
-from otel_metadata.exporters.langfuse import LangfusePatchExporter
-from otel_metadata.exporters.langwatch import LangWatchPatchExporter
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.exporters.mlflow import MlflowPatchExporter
 from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender
-from otel_metadata.exporters.phoenix import PhoenixPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
-from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.late.spool_settings import SpoolSettings
 from otel_metadata.model.masking import Masking
-from otel_metadata.store.clickhouse import ClickHouseStore
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.spool.spool_settings import SpoolSettings
+from otel_metadata.store.clickhouse.store import ClickHouseStore
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import InMemoryPipeline, ManualClock, RecordingSpanExporter
 
 

@@ -24,10 +24,10 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult
 
 import otel_metadata as om
 from otel_metadata import pipeline
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.errors import ConfigurationError, MissingExtraError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.live import settings as live_settings
+from otel_metadata.live import live_settings
 from otel_metadata.model.masking import Masking
 from otel_metadata.testing import RecordingSpanExporter
 

@@ -8,9 +8,9 @@ import pytest
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.live import settings as live_settings
+from otel_metadata.live import live_settings
 from otel_metadata.model.outcome import DeliveryError, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.seams import Clock, PatchExporter

@@ -16,15 +16,15 @@ from tests.exporters.loopback import Loopback, reply
 from tests.store.contract import ended_span
 
 import otel_metadata as om
+from otel_metadata.backends.arize.sdk import Calls
 from otel_metadata.exporters import otlp_environment
-from otel_metadata.exporters.arize_sdk import Calls
 from otel_metadata.exporters.http import HttpClient, Reply
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.exporters.rest import Budget
 from otel_metadata.model.outcome import Delivered
 from otel_metadata.seams import MAX_TIMEOUT_MILLIS, SystemClock, bounded_millis
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import RecordingSpanExporter
 
 LONG: list[Any] = [

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from otel_metadata._version import __version__
     from otel_metadata.client import Client
+    from otel_metadata.delivery.destination import Destination
     from otel_metadata.joining.wrapping import wrap_exporter
-    from otel_metadata.late.destination import Destination
-    from otel_metadata.live.captured import capture_spans
+    from otel_metadata.live.capture_spans import capture_spans
     from otel_metadata.live.current import (
         annotate_current_span,
         annotate_span,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         update_trace,
     )
     from otel_metadata.live.observe import observe
-    from otel_metadata.live.spans import SpanHandle, start_span
+    from otel_metadata.live.opened_spans import SpanHandle, start_span
     from otel_metadata.live.using import using_metadata
     from otel_metadata.model.receipt import Receipt
     from otel_metadata.model.span_ref import SpanRef
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "UNSET": "model.unset",
     "Client": "client",
-    "Destination": "late.destination",
+    "Destination": "delivery.destination",
     "MetadataSpanProcessor": "span_processor",
     "Receipt": "model.receipt",
-    "SpanHandle": "live.spans",
+    "SpanHandle": "live.opened_spans",
     "SpanRef": "model.span_ref",
     "__version__": "_version",
     "annotate_current_span": "live.current",
     "annotate_span": "live.current",
-    "capture_spans": "live.captured",
+    "capture_spans": "live.capture_spans",
     "configure": "pipeline",
     "current_span_ref": "live.current",
     "flush": "pipeline",
@@ -55,7 +55,7 @@ _HOMES = {
     "score_current_span": "live.current",
     "score_span": "live.current",
     "shutdown": "pipeline",
-    "start_span": "live.spans",
+    "start_span": "live.opened_spans",
     "stats": "pipeline",
     "update_current_span": "live.current",
     "update_current_trace": "live.current",

@@ -51,11 +51,11 @@ _KINDS: Final[Mapping[str, _Kind]] = {
 }
 
 _CLASSES: Final[Mapping[str, str]] = {
-    "Destination": "otel_metadata.late.destination",
-    "OutboxSettings": "otel_metadata.late.settings",
+    "Destination": "otel_metadata.delivery.destination",
+    "OutboxSettings": "otel_metadata.delivery.outbox_settings",
     "Resource": "opentelemetry.sdk.resources",
-    "Spool": "otel_metadata.late.spool",
-    "SpoolSettings": "otel_metadata.late.spool_settings",
+    "Spool": "otel_metadata.spool.spool",
+    "SpoolSettings": "otel_metadata.spool.spool_settings",
 }
 """Where a class is: whoever has an instance of it has loaded its module, and nothing is loaded here."""
 

@@ -25,6 +25,10 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_metadata import backends
 from otel_metadata._version import __version__
+from otel_metadata.delivery import metrics
+from otel_metadata.delivery.destination import Destination
+from otel_metadata.delivery.outbox_settings import OutboxSettings
+from otel_metadata.delivery.stats import DestinationStats, PipelineStats
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.environment import flag
 from otel_metadata.errors import ConfigurationError, MissingExtraError, shown_url
@@ -32,11 +36,8 @@ from otel_metadata.exporters import proxy as http_proxy
 from otel_metadata.joining.places import address_of, is_same
 from otel_metadata.joining.providers import found_provider, place_in, resource_of
 from otel_metadata.joining.sharing import SharedPlace
-from otel_metadata.late import metrics
-from otel_metadata.late.destination import Destination
-from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.late.stats import DestinationStats, PipelineStats
-from otel_metadata.live import ended_provider, routing, settings
+from otel_metadata.live import ended_provider, routing
+from otel_metadata.live import live_settings as settings
 from otel_metadata.live.misuse import kind_of, misfit, said
 from otel_metadata.live.registry import LOCK, REGISTRY
 from otel_metadata.model.receipt import Receipt
@@ -52,10 +53,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from otel_metadata.exporters.otlp import EventSender
-    from otel_metadata.late.spool import Spool, SpoolSettings
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.masking import Mask
     from otel_metadata.seams import SpanStore
+    from otel_metadata.spool.spool import Spool, SpoolSettings
 
 __all__ = [
     "VARIABLES",
@@ -290,7 +291,7 @@ def configure(
         capture: Whether observed functions capture input and output; None for `OTEL_PYTHON_METADATA_CAPTURE`.
         outbox: Bounds and times; None for `OTEL_BSP_*`.
         spool: A file for updates that must survive the process, in a directory of its own, shared by any number of
-            processes: its path, or `late.spool.SpoolSettings`. None for `OTEL_PYTHON_METADATA_SPOOL`, else none.
+            processes: its path, or `spool.spool.SpoolSettings`. None for `OTEL_PYTHON_METADATA_SPOOL`, else none.
         on_dead_letter: Called with each patch that is given up (`model.dead_letter.DeadLetter`): on a thread of ours,
             or on the one that flushes or shuts down.
         proxy: The HTTP proxy that everything goes through: True for the one that `HTTP_PROXY`, `HTTPS_PROXY` and
@@ -635,7 +636,7 @@ def open_spool(given: str | SpoolSettings | None) -> Spool | None:
     chosen = given if given is not None else os.environ.get(SPOOL, "").strip() or None
     if chosen is None:
         return None
-    from otel_metadata.late.spool import Spool, SpoolSettings  # `import otel_metadata` loads no sqlite3
+    from otel_metadata.spool.spool import Spool, SpoolSettings  # `import otel_metadata` loads no sqlite3
 
     if not isinstance(chosen, str | SpoolSettings):
         raise ConfigurationError("configure(spool=)", type(chosen), "a path as text, or SpoolSettings")
@@ -669,11 +670,11 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
     if scheme in _CLICKHOUSE and separator:
         if find_spec("clickhouse_connect") is None:
             raise MissingExtraError("clickhouse-connect", "clickhouse")
-        from otel_metadata.store.clickhouse import ClickHouseStore  # loaded on use
+        from otel_metadata.store.clickhouse.store import ClickHouseStore  # loaded on use
 
         return ClickHouseStore(url, create=create)
     if scheme == "sqlite" and separator and rest.startswith("/") and len(rest) > 1:
-        from otel_metadata.store.sqlite import SqliteStore  # `import otel_metadata` loads no sqlite3
+        from otel_metadata.store.sqlite.store import SqliteStore  # `import otel_metadata` loads no sqlite3
 
         return SqliteStore(rest[1:], create=create)
     raise ConfigurationError(

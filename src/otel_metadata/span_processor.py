@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING, Final, final
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_metadata.arguments import checked
+from otel_metadata.delivery.outbox import Outbox
+from otel_metadata.delivery.outbox_settings import OutboxSettings
+from otel_metadata.delivery.process_end import call_at_process_end, watch_process_end
+from otel_metadata.delivery.stats import PipelineStats
+from otel_metadata.delivery.worker import Worker
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.late.outbox import Outbox
-from otel_metadata.late.process_end import call_at_process_end, watch_process_end
-from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.late.stats import PipelineStats
-from otel_metadata.late.worker import Worker
 
 # The public calls live in these; they are loaded with the processor and not at their first use, because an import that
 # is under way on another thread at a fork is never finished in the child, which then waits for it for ever.
 from otel_metadata.live import current as _current  # noqa: F401 # see above
-from otel_metadata.live import ended_provider, routing
+from otel_metadata.live import ended_provider, live_settings, routing
 from otel_metadata.live import observe as _observe  # noqa: F401 # see above
-from otel_metadata.live import settings as live_settings
 from otel_metadata.live import using as _using  # noqa: F401 # see above
-from otel_metadata.live.captured import CapturedSpan, is_llm_span
+from otel_metadata.live.capture_spans import CapturedSpan, is_llm_span
 from otel_metadata.live.context import bound_in
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan
 from otel_metadata.live.values import masked
@@ -45,14 +44,14 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
-    from otel_metadata.late.destination import Destination
-    from otel_metadata.late.spool import Spool
-    from otel_metadata.live.captured import CaptureSpans
+    from otel_metadata.delivery.destination import Destination
+    from otel_metadata.live.capture_spans import CaptureSpans
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.merge import Field, FieldName, Json, Version
     from otel_metadata.model.receipt import Receipt, Refusal, Route
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.seams import Clock
+    from otel_metadata.spool.spool import Spool
 
 __all__ = ["MetadataSpanProcessor"]
 
@@ -359,7 +358,7 @@ class MetadataSpanProcessor(SpanProcessor):
         return found
 
     def stats(self) -> PipelineStats:
-        """Return what became of every update so far: see `late.stats`."""
+        """Return what became of every update so far: see `delivery.stats`."""
         return PipelineStats(
             destinations={
                 outbox.destination.name: outbox.stats(lambda: REGISTRY.live_updates(self)) for outbox in self.outboxes

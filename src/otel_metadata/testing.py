@@ -18,21 +18,21 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_metadata._version import __version__
 from otel_metadata.arguments import checked
+from otel_metadata.delivery.destination import Destination
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
-from otel_metadata.late.destination import Destination
-from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.live import settings as live_settings
+from otel_metadata.live import live_settings
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.span_processor import MetadataSpanProcessor
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from otel_metadata.late.stats import PipelineStats
+    from otel_metadata.delivery.stats import PipelineStats
 
 __all__ = ["InMemoryPatchExporter", "InMemoryPipeline", "ManualClock", "RecordingSpanExporter"]
 

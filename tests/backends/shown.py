@@ -15,20 +15,20 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from tests.backends.vendors import arize as arize_double
+from tests.backends.vendors import galileo as galileo_double
+from tests.backends.vendors import langfuse as langfuse_double
+from tests.backends.vendors import langfuse_v3, otlp, phoenix
+from tests.backends.vendors import langwatch as langwatch_double
+from tests.backends.vendors import mlflow as mlflow_double
+from tests.backends.vendors import splunk_ao as splunk_ao_double
+from tests.backends.vendors.case import Case
 from tests.dialects.columns import galileo, langfuse, langwatch, mlflow, splunk_ao
 from tests.dialects.test_golden import Span
-from tests.exporters.vendors import arize as arize_double
-from tests.exporters.vendors import galileo as galileo_double
-from tests.exporters.vendors import langfuse as langfuse_double
-from tests.exporters.vendors import langfuse_v3, otlp, phoenix
-from tests.exporters.vendors import langwatch as langwatch_double
-from tests.exporters.vendors import mlflow as mlflow_double
-from tests.exporters.vendors import splunk_ao as splunk_ao_double
-from tests.exporters.vendors.case import Case
 
+from otel_metadata.backends.arize.patches import ArizePatchExporter
 from otel_metadata.dialects.openinference import OpenInferenceDialect
 from otel_metadata.dialects.otel import OtelDialect
-from otel_metadata.exporters.arize import ArizePatchExporter
 from otel_metadata.exporters.otlp_events import EVENT_NAME
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields, Json, json_text

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from tests.exporters.vendors.langfuse import PUBLIC_KEY, LangfuseDouble
-from tests.exporters.vendors.phoenix import PhoenixDouble
-from tests.exporters.vendors.server import KEY
+from tests.backends.vendors.langfuse import PUBLIC_KEY, LangfuseDouble
+from tests.backends.vendors.phoenix import PhoenixDouble
+from tests.backends.vendors.server import KEY
 
 import otel_metadata as om
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.late.settings import OutboxSettings
 
 
 @pytest.fixture

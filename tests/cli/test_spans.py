@@ -28,7 +28,7 @@ from otel_metadata.errors import StoreError
 from otel_metadata.foreign_text import visible
 from otel_metadata.model.evaluation import Source
 from otel_metadata.seams import SystemClock
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 
 MAIN = [sys.executable, "-c", "from otel_metadata.cli import main; main()"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from tests.clickhouse.engine import Engine
 from tests.store.contract import END_NS, START_NS, TRACE
 
-from otel_metadata.store.clickhouse_schema import create_statements
+from otel_metadata.store.clickhouse.schema import create_statements
 
 
 def make_tables(engine: Engine, database: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.clickhouse.engine import Engine
 from tests.store.contract import OpenStore
 
-from otel_metadata.store.clickhouse import ClickHouseStore
+from otel_metadata.store.clickhouse.store import ClickHouseStore
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from tests.clickhouse.engine import Engine
 from tests.store.contract import StoreContract
 from tests.store.contract_filters import FilterContract, corpus
 
-from otel_metadata.store.clickhouse import ClickHouseStore
+from otel_metadata.store.clickhouse.store import ClickHouseStore
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from otel_metadata.model.merge import FieldName, json_text
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.store import clickhouse
-from otel_metadata.store.clickhouse import ClickHouseStore
+from otel_metadata.store.clickhouse import store as clickhouse
+from otel_metadata.store.clickhouse.store import ClickHouseStore
 
 FILTERS = 300
 SPANS = 60

@@ -31,7 +31,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.store import table
-from otel_metadata.store.clickhouse import ClickHouseStore
+from otel_metadata.store.clickhouse.store import ClickHouseStore
 
 PROCESSES = 4
 THREADS = 4
@@ -336,7 +336,7 @@ class TestManyWriters:
         program = (
             "import sys\n"
             "from tests.store.contract import ended_span, patches_of\n"
-            "from otel_metadata.store.clickhouse import ClickHouseStore\n"
+            "from otel_metadata.store.clickhouse.store import ClickHouseStore\n"
             "store = ClickHouseStore(sys.argv[1])\n"
             "store.write([ended_span()])\n"
             f"for patch in patches_of(int(sys.argv[2]), {PATCHES}): store.patch([patch])\n"

@@ -8,7 +8,7 @@ import pytest
 from tests.store.contract import ended_span
 
 from otel_metadata.client.client import Spans
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import ManualClock
 
 FIRST, SECOND, THIRD, UNKNOWN = (f"{number:016x}" for number in (1, 2, 3, 99))

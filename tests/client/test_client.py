@@ -32,8 +32,8 @@ from otel_metadata.errors import (
 )
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
-from otel_metadata.late.spool import Spool, SpoolSettings
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.spool.spool import Spool, SpoolSettings
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import InMemoryPipeline, ManualClock
 
 SPAN = f"{1:016x}"

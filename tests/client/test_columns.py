@@ -24,7 +24,7 @@ from otel_metadata.client.columns import (
     metadata_rows,
     record_rows,
 )
-from otel_metadata.client.frames import Frame, read_frame
+from otel_metadata.client.dataframes import Frame, read_frame
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live.values import Values
 from otel_metadata.model.evaluation import annotation_key

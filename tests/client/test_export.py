@@ -29,7 +29,7 @@ from otel_metadata.errors import FileError, FilterError, MissingExtraError, Stor
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.times import time_text
 from otel_metadata.store import table
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 
 FORMATS = {"parquet": export.parquet, "jsonl": export.jsonl, "csv": export.csv}
 

@@ -42,7 +42,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.store import table
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 
 SPAN_ID = f"{1:016x}"
 TRACE_ID = f"{TRACE:032x}"

@@ -17,11 +17,11 @@ import otel_metadata as om
 from otel_metadata.client import UpdateReport
 from otel_metadata.client.client import Spans
 from otel_metadata.errors import ConfigurationError, StoreError
-from otel_metadata.live import settings as live_settings
+from otel_metadata.live import live_settings
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.masking import Masking
 from otel_metadata.model.record import SpanQuery, StoredSpan
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 
 SPAN = f"{0xA:016x}"
 TRACE_ID = trace_hex(TRACE)

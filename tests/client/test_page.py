@@ -23,7 +23,7 @@ from otel_metadata.model.merge import Fields, Json
 from otel_metadata.model.record import SpanRecord, assemble
 from otel_metadata.model.times import time_ns, time_text
 from otel_metadata.store.rows import row_of
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.store.table import readable
 
 V = (START_NS, 1)

@@ -13,7 +13,7 @@ from tests.store.contract import ended_span, metadata, trace_hex
 
 import otel_metadata as om
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError, SpanNotFoundError
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 
 SPAN = f"{1:016x}"
 

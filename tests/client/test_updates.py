@@ -20,11 +20,11 @@ import otel_metadata as om
 from otel_metadata.client import AnnotateRecordInput, AnnotationInput, UpdateReport, updates
 from otel_metadata.client.client import Spans
 from otel_metadata.client.columns import metadata_rows
-from otel_metadata.client.frames import read_frame
+from otel_metadata.client.dataframes import read_frame
 from otel_metadata.client.updates import MAX_TRIES, MAX_WAIT_NS, StoreUpdates
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.live import settings as live_settings
+from otel_metadata.live import live_settings
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.masking import Masking
 from otel_metadata.model.merge import Fields, Json
@@ -33,7 +33,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import VersionSource
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import ManualClock
 
 FIRST, SECOND, THIRD, UNKNOWN = (f"{number:016x}" for number in (1, 2, 3, 99))

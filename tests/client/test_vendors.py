@@ -9,21 +9,21 @@ from typing import Any
 import pandas as pd
 import pytest
 from opentelemetry.sdk.resources import Resource
-from tests.exporters.vendors.arize import PROJECT as ARIZE_PROJECT
-from tests.exporters.vendors.arize import SPACE, ArizeSpans
-from tests.exporters.vendors.galileo import LOG_STREAM, PROJECT, Galileo, Stored
-from tests.exporters.vendors.phoenix import PhoenixDouble
-from tests.exporters.vendors.server import KEY
+from tests.backends.vendors.arize import PROJECT as ARIZE_PROJECT
+from tests.backends.vendors.arize import SPACE, ArizeSpans
+from tests.backends.vendors.galileo import LOG_STREAM, PROJECT, Galileo, Stored
+from tests.backends.vendors.phoenix import PhoenixDouble
+from tests.backends.vendors.server import KEY
 
 import otel_metadata as om
 from otel_metadata.backends import phoenix
+from otel_metadata.backends.arize.patches import ArizePatchExporter
+from otel_metadata.backends.galileo.patches import GalileoPatchExporter
+from otel_metadata.backends.phoenix.patches import PhoenixPatchExporter
 from otel_metadata.client import AnnotateRecordInput, AnnotationInput
 from otel_metadata.client.client import Spans
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
-from otel_metadata.exporters.arize import ArizePatchExporter
-from otel_metadata.exporters.galileo import GalileoPatchExporter
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.exporters.phoenix import PhoenixPatchExporter
 from otel_metadata.model.span_ref import SpanRef
 
 SPAN, OTHER, TRACE = "61dbffb32f20ddb6", "00000000000000ab", "0af7651916cd43dd8448eb211c80319c"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.backends.vendors.phoenix import flattened
 from tests.dialects.test_golden import Span
-from tests.exporters.vendors.phoenix import flattened
 from tests.strategies import json_values, keys
 
 from otel_metadata.dialects.openinference import OpenInferenceDialect

@@ -12,11 +12,11 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 from tests.exporters.loopback import Loopback, reply
 
+from otel_metadata.backends.galileo.spans import routed
+from otel_metadata.backends.mlflow.spans import quoted, readable
+from otel_metadata.backends.phoenix.spans import storable
 from otel_metadata.exporters.altered_spans import AlteredSpans, altered
-from otel_metadata.exporters.galileo_spans import routed
-from otel_metadata.exporters.mlflow_spans import quoted, readable
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
-from otel_metadata.exporters.phoenix_spans import storable
 from otel_metadata.model.outcome import Delivered
 
 CONTEXT = SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.exporters.vendors import arize, galileo, langfuse, langfuse_v3, langwatch, mlflow, phoenix
-from tests.exporters.vendors.case import Case
+from tests.backends.vendors import arize, galileo, langfuse, langfuse_v3, langwatch, mlflow, phoenix
+from tests.backends.vendors.case import Case
 
-from otel_metadata.exporters.arize import ArizePatchExporter
+from otel_metadata.backends.arize.patches import ArizePatchExporter
 from otel_metadata.model.merge import FieldName, Fields, Json
 from otel_metadata.model.outcome import Delivered, NotKept, Outcome
 from otel_metadata.model.patch import Patch

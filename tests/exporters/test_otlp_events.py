@@ -6,8 +6,8 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
+from tests.backends.vendors.server import Double, Response
 from tests.exporters.loopback import Loopback, never, then_closed
-from tests.exporters.vendors.server import Double, Response
 
 from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender

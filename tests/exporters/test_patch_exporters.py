@@ -23,7 +23,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import PatchExporter
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import RecordingSpanExporter
 
 

@@ -18,18 +18,18 @@ import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from tests.backends.vendors.phoenix import PhoenixDouble
+from tests.backends.vendors.server import KEY
 from tests.exporters.loopback import Loopback, dripping, never, reply, then_closed
 from tests.exporters.test_http import CERTIFICATE, tls_server
-from tests.exporters.vendors.phoenix import PhoenixDouble
-from tests.exporters.vendors.server import KEY
 
 import otel_metadata as om
 from otel_metadata.backends import phoenix
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters import proxy
 from otel_metadata.exporters.http import Failure, HttpClient, Reply, outcome_of
 from otel_metadata.exporters.otlp_grpc import OtlpGrpcSender
-from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.model.outcome import Delivered, Pause, Retry
 
 PASSWORD = "pa:ss/wo@rd%äöü"

@@ -31,8 +31,8 @@ from packaging.version import Version
 from tests.llm_stub import LlmStub
 
 import otel_metadata as om
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.late.settings import OutboxSettings
 
 # OpenLLMetry remembers answers of the Responses API by their id, for the whole process; ids must not come twice.
 _first_numbers = itertools.count(1, 1000)

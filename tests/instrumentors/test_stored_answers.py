@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otel_metadata.model.record import SpanQuery
-from otel_metadata.store import filters
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.filter import language as filters
+from otel_metadata.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from tests.instrumentors.conftest import Scene

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from galileo.otel import GalileoSpanProcessor
 from opentelemetry.sdk.trace import TracerProvider
-from tests.exporters.vendors.galileo import Galileo
-from tests.exporters.vendors.server import KEY
+from tests.backends.vendors.galileo import Galileo
+from tests.backends.vendors.server import KEY
 
 from otel_metadata.backends.galileo import destination
 from otel_metadata.joining.places import address_of, exporters_on, is_same

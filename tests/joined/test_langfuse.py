@@ -11,8 +11,8 @@ import langfuse
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
-from tests.exporters.vendors.langfuse import PUBLIC_KEY, LangfuseDouble
-from tests.exporters.vendors.server import KEY
+from tests.backends.vendors.langfuse import PUBLIC_KEY, LangfuseDouble
+from tests.backends.vendors.server import KEY
 from tests.joining.receiver import spans_of
 
 import otel_metadata as om

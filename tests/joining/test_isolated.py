@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from tests.joining.receiver import Receiver
 
 import otel_metadata as om
-from otel_metadata.dialects.langfuse import LangfuseDialect
+from otel_metadata.backends.langfuse.dialect import LangfuseDialect
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.testing import RecordingSpanExporter
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from otel_metadata import Destination
-from otel_metadata.live import settings as live_settings
+from otel_metadata.live import live_settings
 from otel_metadata.reporting import REPORTER
 from otel_metadata.testing import InMemoryPatchExporter, InMemoryPipeline, RecordingSpanExporter
 

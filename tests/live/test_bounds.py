@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 from opentelemetry import trace
-from tests.late.conftest import Scene
+from tests.delivery.conftest import Scene
 
 import otel_metadata as om
-from otel_metadata.live import settings, values
+from otel_metadata.live import live_settings as settings
+from otel_metadata.live import values
 from otel_metadata.live.registry import MAX_LOG, REGISTRY
 from otel_metadata.live.values import MAX_KNOWN_KEYS
 from otel_metadata.model.weight import SHARED_NAMES

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.exporters.vendors.arize import PROJECT, SPACE
-from tests.exporters.vendors.server import KEY
+from tests.backends.vendors.arize import PROJECT, SPACE
+from tests.backends.vendors.server import KEY
 
 from otel_metadata.model.outcome import Delivered
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
-from tests.exporters.vendors.galileo import LOG_STREAM, PROJECT, Galileo, Stored, identifier
-from tests.exporters.vendors.server import KEY, Request
+from tests.backends.vendors.galileo import LOG_STREAM, PROJECT, Galileo, Stored, identifier
+from tests.backends.vendors.server import KEY, Request
 
 from otel_metadata.backends.galileo import destination
-from otel_metadata.exporters.galileo import GalileoPatchExporter
+from otel_metadata.backends.galileo.patches import GalileoPatchExporter
 from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef

@@ -16,14 +16,14 @@ from langfuse.span_filter import is_default_export_span
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tests.exporters.vendors.langfuse import PUBLIC_KEY, LangfuseDouble, exporter
-from tests.exporters.vendors.server import KEY, Request
+from tests.backends.vendors.langfuse import PUBLIC_KEY, LangfuseDouble, exporter
+from tests.backends.vendors.server import KEY, Request
 
 import otel_metadata as om
 from otel_metadata.backends.langfuse import destination
-from otel_metadata.exporters.langfuse import LangfusePatchExporter
-from otel_metadata.late.in_flight import merged
-from otel_metadata.live.settings import SCOPE_NAME
+from otel_metadata.backends.langfuse.patches import LangfusePatchExporter
+from otel_metadata.delivery.in_flight import merged
+from otel_metadata.live.live_settings import SCOPE_NAME
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch

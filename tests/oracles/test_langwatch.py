@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from tests.exporters.vendors.langwatch import LangWatch, exporter
-from tests.exporters.vendors.server import KEY, Request
+from tests.backends.vendors.langwatch import LangWatch, exporter
+from tests.backends.vendors.server import KEY, Request
 
 import otel_metadata as om
 from otel_metadata.backends.langwatch import destination

@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.exporters.vendors.phoenix import PhoenixDouble
-from tests.exporters.vendors.server import KEY, Request
+from tests.backends.vendors.phoenix import PhoenixDouble
+from tests.backends.vendors.server import KEY, Request
 from tests.servers.servers import PHOENIX_BIN
 
-from otel_metadata.exporters.phoenix import PhoenixPatchExporter
+from otel_metadata.backends.phoenix.patches import PhoenixPatchExporter
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch

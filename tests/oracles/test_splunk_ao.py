@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
-from tests.exporters.vendors.galileo import LOG_STREAM, PROJECT, Stored, identifier
-from tests.exporters.vendors.server import KEY, Request
-from tests.exporters.vendors.splunk_ao import SplunkAo
+from tests.backends.vendors.galileo import LOG_STREAM, PROJECT, Stored, identifier
+from tests.backends.vendors.server import KEY, Request
+from tests.backends.vendors.splunk_ao import SplunkAo
 
 from otel_metadata.backends.splunk_ao import destination
 from otel_metadata.model.outcome import Delivered

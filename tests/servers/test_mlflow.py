@@ -17,15 +17,15 @@ from openinference.instrumentation.openai import OpenAIInstrumentor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags
-from tests.exporters.vendors.mlflow import MlflowDouble
+from tests.backends.vendors.mlflow import MlflowDouble
 from tests.llm_stub import LlmStub
 from tests.servers.mlflow_server import PYTHON, MlflowServer, running
 
 import otel_metadata as om
 from otel_metadata.backends.mlflow import destination
-from otel_metadata.dialects.mlflow import trace_tag
+from otel_metadata.backends.mlflow.dialect import trace_tag
+from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
-from otel_metadata.late.settings import OutboxSettings
 from otel_metadata.model.merge import Json
 from otel_metadata.model.outcome import Delivered, Pause, Rejected
 from otel_metadata.model.patch import Patch

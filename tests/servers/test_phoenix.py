@@ -15,15 +15,15 @@ import pytest
 from openinference.instrumentation.openai import OpenAIInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags
-from tests.exporters.vendors.phoenix import PhoenixDouble
+from tests.backends.vendors.phoenix import PhoenixDouble
 from tests.llm_stub import DEFAULT_TEXT, LlmStub
 from tests.servers.servers import PHOENIX_BIN, Phoenix, eventually
 
 import otel_metadata as om
 from otel_metadata.backends import phoenix as backend
-from otel_metadata.exporters.phoenix import PhoenixPatchExporter
-from otel_metadata.late.settings import OutboxSettings
-from otel_metadata.late.stats import DestinationStats
+from otel_metadata.backends.phoenix.patches import PhoenixPatchExporter
+from otel_metadata.delivery.outbox_settings import OutboxSettings
+from otel_metadata.delivery.stats import DestinationStats
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.outcome import Outcome

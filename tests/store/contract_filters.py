@@ -28,7 +28,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import SpanStore
-from otel_metadata.store import filters
+from otel_metadata.store.filter import language as filters
 
 SPANS = 150
 FILTERS = 1_000

@@ -8,7 +8,7 @@ from tests.store.evaluator import holds
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.record import StoredSpan, assemble
-from otel_metadata.store.filters import parse
+from otel_metadata.store.filter.language import parse
 
 FIELDS: Fields = {
     ("span", "metadata", "n"): (5, (1, 1)),

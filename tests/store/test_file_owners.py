@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from otel_metadata.errors import ConfigurationError, StoreFormatError
-from otel_metadata.late.spool_file import check_place
-from otel_metadata.late.spool_settings import SpoolSettings
-from otel_metadata.store.sqlite import SqliteStore
-from otel_metadata.store.sqlite_file import create_private_file, placed_by_another
+from otel_metadata.spool.file import check_place
+from otel_metadata.spool.spool_settings import SpoolSettings
+from otel_metadata.store.sqlite.file import create_private_file, placed_by_another
+from otel_metadata.store.sqlite.store import SqliteStore
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only the superuser can give files to other users"

@@ -3,13 +3,13 @@
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
+from otel_metadata.delivery.in_flight import merged
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.errors import StoreError
-from otel_metadata.late.in_flight import merged
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 
 
 def stored(attributes):

@@ -17,9 +17,10 @@ from otel_metadata.errors import MissingExtraError
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields, json_text
 from otel_metadata.model.record import Position, SpanQuery, StoredSpan, assemble
-from otel_metadata.store import sqlite_export, table
+from otel_metadata.store import table
 from otel_metadata.store.rows import row_of
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite import export as sqlite_export
+from otel_metadata.store.sqlite.store import SqliteStore
 
 V = (START_NS, 1)
 WRITER = f"{1:016x}"

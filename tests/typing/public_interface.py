@@ -17,13 +17,13 @@ from typing_extensions import assert_type
 import otel_metadata as om
 from otel_metadata.client.client import DeleteReport
 from otel_metadata.client.page import Page
+from otel_metadata.delivery.stats import PipelineStats
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.console import ConsolePatchExporter
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.exporters.store import StorePatchExporter
-from otel_metadata.late.stats import PipelineStats
-from otel_metadata.live.captured import CapturedSpan, CaptureSpans
+from otel_metadata.live.capture_spans import CapturedSpan, CaptureSpans
 from otel_metadata.live.using import UsingMetadata
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.masking import Masking
@@ -33,7 +33,7 @@ from otel_metadata.model.record import SpanRecord
 from otel_metadata.model.update_outcome import UpdateOutcome
 from otel_metadata.pipeline import Pipeline
 from otel_metadata.seams import Clock, Dialect, PatchExporter, SpanStore, SystemClock
-from otel_metadata.store.sqlite import SqliteStore
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import ManualClock
 
 # observe: the decorated callable has exactly the type it had.

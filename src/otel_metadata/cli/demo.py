@@ -29,7 +29,7 @@ from otel_metadata.cli.shell import failures, say
 from otel_metadata.cli.shown import trace_trees
 from otel_metadata.client import Client
 from otel_metadata.foreign_text import visible
-from otel_metadata.live.captured import capture_spans
+from otel_metadata.live.capture_spans import capture_spans
 from otel_metadata.live.current import (
     current_span_ref,
     score_span,
@@ -38,13 +38,13 @@ from otel_metadata.live.current import (
     update_span,
 )
 from otel_metadata.live.observe import observe
-from otel_metadata.live.spans import start_span
+from otel_metadata.live.opened_spans import start_span
 from otel_metadata.live.using import using_metadata
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.record import SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import configure, flush, shutdown, stats
-from otel_metadata.store.sqlite_file import create_private_file
+from otel_metadata.store.sqlite.file import create_private_file
 
 __all__ = ["run"]
 

@@ -22,15 +22,15 @@ from otel_metadata.client.columns import (
     read_name,
     record_rows,
 )
-from otel_metadata.client.frames import read_frame
+from otel_metadata.client.dataframes import read_frame
 from otel_metadata.client.page import Page
 from otel_metadata.client.queries import cursor_behind, page_query, query_of
 from otel_metadata.client.report import UpdateReport, tell
 from otel_metadata.client.span_rows import span_rows
 from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
+from otel_metadata.delivery.destination import Destination
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
-from otel_metadata.late.destination import Destination
-from otel_metadata.live import settings
+from otel_metadata.live import live_settings as settings
 from otel_metadata.live.misuse import said
 from otel_metadata.live.values import span_values
 from otel_metadata.model.merge import Level
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from otel_metadata.client.frames import Frame
+    from otel_metadata.client.dataframes import Frame
     from otel_metadata.client.imports import ImportReport
     from otel_metadata.client.queries import Time
     from otel_metadata.live.values import StatusLike

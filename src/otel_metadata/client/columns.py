@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast, final, get_args
 
 import orjson
 
-from otel_metadata.client.frames import Frame
+from otel_metadata.client.dataframes import Frame
 from otel_metadata.client.report import MAX_NOTES
 from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
 from otel_metadata.live.targets import resolve

@@ -162,7 +162,9 @@ def _read_cursor(cursor: str) -> tuple[Position, int | None]:
 def _condition(text: str | None) -> Condition | None:
     if text is None:
         return None
-    from otel_metadata.store import filters  # Loaded on use: its patterns take milliseconds to compile.
+    from otel_metadata.store.filter import (
+        language as filters,  # Loaded on use: its patterns take milliseconds to compile.
+    )
 
     return filters.parse(text)
 

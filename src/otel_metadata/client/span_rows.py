@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
 from otel_metadata.client.columns import SPAN_ID, TRACE_ID, Rows, identities, read_object, read_span_id
-from otel_metadata.client.frames import Frame
+from otel_metadata.client.dataframes import Frame
 from otel_metadata.client.queries import EXPECTED_TIME, wall_ns
 from otel_metadata.dialects.canonical import read
 from otel_metadata.errors import ConfigurationError

@@ -20,12 +20,12 @@ from opentelemetry import context as otel_context
 
 from otel_metadata.client.columns import TRACE_ID, TRACEPARENT, Rows
 from otel_metadata.client.report import MAX_NOTES, UpdateReport, span_error
+from otel_metadata.delivery.backoff import backoff_ns
+from otel_metadata.delivery.verdict import NO_ANSWER
+from otel_metadata.delivery.worker import suppressed
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.interrupts import pass_on
-from otel_metadata.late.backoff import backoff_ns
-from otel_metadata.late.verdict import NO_ANSWER
-from otel_metadata.late.worker import suppressed
-from otel_metadata.live import settings
+from otel_metadata.live import live_settings as settings
 from otel_metadata.live.registry import LOCK
 from otel_metadata.live.values import masked, without_credentials_in
 from otel_metadata.model.merge import Fields, merge
@@ -40,7 +40,7 @@ from otel_metadata.seams import SystemClock, takes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from otel_metadata.late.destination import Destination
+    from otel_metadata.delivery.destination import Destination
     from otel_metadata.model.merge import FieldName, Json, Version
     from otel_metadata.model.record import StoredKey, StoredSpan
     from otel_metadata.model.unset import UnsetType

@@ -119,10 +119,10 @@ def address_of(exporter: object, resource: Resource) -> Address | None:
     is_phoenix = False
     for one in _chain(exporter):
         is_phoenix = is_phoenix or any(
-            part.__module__.startswith(("phoenix.", "otel_metadata.exporters.phoenix")) for part in type(one).__mro__
+            part.__module__.startswith(("phoenix.", "otel_metadata.backends.phoenix.")) for part in type(one).__mro__
         )
         if isinstance(one, AlteredSpans):
-            is_phoenix = is_phoenix or one.alter.__module__.endswith(".phoenix_spans")
+            is_phoenix = is_phoenix or one.alter.__module__.endswith(".phoenix.spans")
             if isinstance(one.alter, OnResource):
                 resource = one.alter.of(resource)
         where = _where(one)

@@ -36,8 +36,8 @@ from otel_metadata.reporting import REPORTER, after_fork_in_child
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
-    from otel_metadata.late.destination import Destination
-    from otel_metadata.late.outbox import Outbox
+    from otel_metadata.delivery.destination import Destination
+    from otel_metadata.delivery.outbox import Outbox
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.span_processor import MetadataSpanProcessor
 

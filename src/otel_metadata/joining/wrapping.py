@@ -8,10 +8,10 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from otel_metadata.arguments import checked
+from otel_metadata.delivery.destination import Destination
 from otel_metadata.exporters.console import ConsolePatchExporter
 from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.joining.providers import resource_of
-from otel_metadata.late.destination import Destination
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource

@@ -19,7 +19,7 @@ from opentelemetry.context import Context
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from otel_metadata.live.captured import CaptureSpans
+    from otel_metadata.live.capture_spans import CaptureSpans
     from otel_metadata.live.values import Values
 
 __all__ = ["Bound", "ContextScope", "bound_in", "detach", "with_bound"]

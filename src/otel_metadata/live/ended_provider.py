@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from opentelemetry.trace import Tracer
 
-from otel_metadata.live import settings
+from otel_metadata.live import live_settings as settings
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:

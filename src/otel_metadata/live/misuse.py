@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar, final
 
-from otel_metadata.live import settings
+from otel_metadata.live import live_settings as settings
 from otel_metadata.model.contents import type_name
 from otel_metadata.reporting import REPORTER
 

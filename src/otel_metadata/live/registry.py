@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
     from opentelemetry.trace import Span, SpanContext
 
-    from otel_metadata.live.captured import CapturedSpan
+    from otel_metadata.live.capture_spans import CapturedSpan
     from otel_metadata.model.merge import Field, FieldName, Json, Level, Version
     from otel_metadata.model.receipt import Refusal, Routed
     from otel_metadata.model.snapshot import Snapshot

@@ -24,7 +24,8 @@ from otel_metadata.dialects.canonical import (
     texts,
     to_attributes,
 )
-from otel_metadata.live import ended_provider, settings
+from otel_metadata.live import ended_provider
+from otel_metadata.live import live_settings as settings
 from otel_metadata.live.misuse import Misfit
 from otel_metadata.live.registry import (
     ATTRIBUTE_BYTES,

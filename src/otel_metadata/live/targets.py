@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from opentelemetry.trace import Span, SpanContext, TraceFlags
 
 from otel_metadata.interrupts import pass_on
-from otel_metadata.live.captured import CapturedSpan
+from otel_metadata.live.capture_spans import CapturedSpan
 from otel_metadata.model.span_ref import SpanRef, trace_of
 
 if TYPE_CHECKING:
-    from otel_metadata.live.spans import SpanHandle
+    from otel_metadata.live.opened_spans import SpanHandle
 
 __all__ = ["HasIds", "HasSpanContext", "HasTraceAndOwnId", "Target", "resolve"]
 

@@ -17,7 +17,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.live import generators, streams
 from otel_metadata.live.context import ContextScope, with_bound
 from otel_metadata.live.misuse import unknown_arguments
-from otel_metadata.live.spans import set_values
+from otel_metadata.live.opened_spans import set_values
 from otel_metadata.live.values import Values, span_values, tell
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.reporting import REPORTER

@@ -18,7 +18,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from otel_metadata.dialects.canonical import is_field, read
 from otel_metadata.interrupts import pass_on
-from otel_metadata.live import settings
+from otel_metadata.live import live_settings as settings
 from otel_metadata.live.misuse import Misfit, kind_of, misfit, said, shown
 from otel_metadata.model.credentials import (
     HEADERS,

@@ -1,7 +1,7 @@
 """What a filter asks of a span: a tree of comparisons, parsed and checked.
 
-This module decides what can be asked. It does not decide how a filter is written (`store.filters`), nor how a store
-finds the answer (one SQL generator for each).
+This module decides what can be asked. It does not decide how a filter is written (`store.filter.language`), nor how a
+store finds the answer (one SQL generator for each).
 
 A condition is true, false or neither, as in SQL: a value that is missing, null, or of another type than the literal it
 is compared with makes a comparison *neither*. `Not` of neither is neither; `And` is false when one part is, else

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from otel_metadata.dialects.galileo import GalileoDialect
+from otel_metadata.backends.galileo.dialect import GalileoDialect
 
 DIALECT = GalileoDialect()
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tests.dialects.facts import PATCH
 
-from otel_metadata.dialects.langfuse import LangfuseDialect
+from otel_metadata.backends.langfuse.dialect import LangfuseDialect
 
 DIALECT: Final = LangfuseDialect()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.dialects.facts import PATCH
 
-from otel_metadata.dialects.langwatch import LangWatchDialect
+from otel_metadata.backends.langwatch.dialect import LangWatchDialect
 
 DIALECT = LangWatchDialect()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.dialects.facts import PATCH
 
-from otel_metadata.dialects.mlflow import MlflowDialect
+from otel_metadata.backends.mlflow.dialect import MlflowDialect
 
 DIALECT = MlflowDialect()
 

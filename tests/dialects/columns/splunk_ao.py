@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from otel_metadata.dialects.splunk_ao import SplunkAoDialect
+from otel_metadata.backends.splunk_ao.dialect import SplunkAoDialect
 
 DIALECT = SplunkAoDialect()
 

@@ -17,11 +17,11 @@ from typing import Any
 
 import pandas as pd
 from pyarrow import flight
-from tests.exporters.vendors.arize import PROJECT, SPACE, Arize, ArizeSpans
-from tests.exporters.vendors.server import KEY
+from tests.backends.vendors.arize import PROJECT, SPACE, Arize, ArizeSpans
+from tests.backends.vendors.server import KEY
 
-from otel_metadata.exporters.arize import ArizePatchExporter
-from otel_metadata.exporters.arize_sdk import connect
+from otel_metadata.backends.arize.patches import ArizePatchExporter
+from otel_metadata.backends.arize.sdk import connect
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.patch import Patch

@@ -1,0 +1,116 @@
+"""Arize AX: spans by OTLP over HTTP, patches through Arize's own SDK (extra `arize`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from otel_metadata.arguments import checked
+from otel_metadata.backends import from_environment
+from otel_metadata.backends.arize.patches import ArizePatchExporter
+from otel_metadata.backends.arize.sdk import EXTRA, connect
+from otel_metadata.delivery.destination import Destination
+from otel_metadata.dialects.openinference import OpenInferenceDialect
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
+from otel_metadata.exporters.http import split_url, with_path
+from otel_metadata.exporters.otlp_http import OtlpHttpSender
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource  # a name in a signature; nothing is loaded
+
+    from otel_metadata.backends.arize.sdk import ArizeClient
+
+__all__ = ["destination"]
+
+PROJECT_NAME: Final = "openinference.project.name"
+"""Without it on the resource Arize has nowhere to show a span, and patches name the project that the span is in: so
+both have to say the same."""
+
+REGIONS: Final = ("ca-central-1a", "eu-west-1a", "us-central-1a", "us-east-1b")
+
+
+@checked
+def destination(
+    *,
+    api_key: str | None = None,
+    space_id: str | None = None,
+    project: str | None = None,
+    region: str | None = None,
+    endpoint: str | None = None,
+    client: Callable[[], ArizeClient] | None = None,
+    name: str = "arize",
+    hold_millis: int = 0,
+    resource: Resource | None = None,
+) -> Destination:
+    """Return Arize as a destination; what is not given comes from the variables of `arize-otel` and the SDK.
+
+    Args:
+        api_key: `ARIZE_API_KEY`.
+        space_id: `ARIZE_SPACE_ID`: the id in base64 that Arize shows.
+        project: `ARIZE_PROJECT_NAME`, else the one that the resource names, else `default`. Spans leave as those of
+            this project, and patches are looked for in it.
+        region: `ARIZE_REGION`: one of `REGIONS`; none for the United States.
+        endpoint: `ARIZE_COLLECTOR_ENDPOINT`, for spans; `/v1/traces` is added where it ends before. Else the host that
+            `ARIZE_BASE_DOMAIN` or the region says. Patches go where the SDK's own variables say (`ARIZE_FLIGHT_HOST`,
+            …).
+        client: Makes what the patches are sent with, on a thread of ours: for an SDK that is set up otherwise. None for
+            the SDK as its own variables say.
+        name: Of the destination.
+        hold_millis: How long an ended span is kept so that what comes soon after still leaves with it.
+        resource: Of the application's spans.
+
+    Raises:
+        ConfigurationError: A key or id is missing, or something cannot be used, or the extra is not installed.
+    """
+    key = from_environment(api_key or None, "ARIZE_API_KEY", expected="an API key of Arize (Settings, API Keys)")
+    space = from_environment(space_id or None, "ARIZE_SPACE_ID", expected="the id of a space of Arize (Settings)")
+    named = resource.attributes.get(PROJECT_NAME) if resource is not None else None
+    chosen = from_environment(
+        project or None,
+        "ARIZE_PROJECT_NAME",
+        default=named if isinstance(named, str) and named else "default",
+        expected="the name of a project",
+    )
+    where = from_environment(region, "ARIZE_REGION", default="")
+    if where and where not in REGIONS:
+        raise ConfigurationError(
+            "ARIZE_REGION" if region is None else "destination(region=)", where, f"one of {', '.join(REGIONS)}"
+        )
+    if client is None and not _has_sdk():
+        raise ConfigurationError("the package arize", "missing", f"Arize's SDK; install it: pip install '{EXTRA}'")
+    headers = {
+        "authorization": key,
+        "arize-space-id": space,
+        "arize-interface": "otel",
+        # The older names, which arize-otel still sends beside the others.
+        "api_key": key,
+        "space_id": space,
+    }
+    return Destination(
+        name,
+        AlteredSpans(
+            OtlpHttpSender(_traces_url(endpoint, where), headers=headers),
+            OnResource({PROJECT_NAME: chosen}, overrides=True),
+        ),
+        ArizePatchExporter(client or connect(key, where or None), space_id=space, project=chosen),
+        OpenInferenceDialect(scalars=True),
+        hold_millis=hold_millis,
+    )
+
+
+def _has_sdk() -> bool:
+    """Whether it can be imported, told without its import, which takes a second."""
+    spec = importlib.util.find_spec("arize")
+    # arize-otel alone leaves a namespace of this name.
+    return spec is not None and spec.origin is not None
+
+
+def _traces_url(endpoint: str | None, region: str) -> str:
+    """Return where spans go over HTTP: Arize answers 200 on other paths too, and keeps nothing."""
+    domain = os.environ.get("ARIZE_BASE_DOMAIN", "").strip() or (f"{region}.arize.com" if region else "arize.com")
+    url = from_environment(endpoint, "ARIZE_COLLECTOR_ENDPOINT", default=f"https://otlp.{domain}")
+    path = split_url(url)[0].partition("://")[2].partition("/")[2]
+    return with_path(url, "/v1/traces" if not path else "/traces" if f"/{path}".endswith("/v1") else "")

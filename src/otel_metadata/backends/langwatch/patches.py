@@ -1,0 +1,514 @@
+"""Patches for LangWatch: what is about the trace goes by its API, what is about a span rides on a span beside it.
+
+`PATCH /api/traces/{id}/metadata` answers 200 and then folds the values into the trace as if a span had brought them:
+the first value of a key stands, labels are a union, nothing is removed, and what the fold cannot read is lost. A 200
+therefore says no more than that the request arrived. What can be known beforehand is decided here (`flattened`,
+`packed`), and the note of each key says that an earlier value may stand: an override is never claimed.
+
+No stored span can be changed. What is about a span leaves as an OTLP span of its own, child of the target, at the
+target's end; LangWatch folds its metadata into the trace too, again where the trace has no such key. With
+`strategy="otlp_span"` the trace's fields ride on it as well: that keeps objects, and neither renames a trace that has
+no span yet nor makes it last until now, as the synthetic span of the PATCH does.
+
+An evaluation goes to `/api/collector` under an id of its target and name; a person's verdict to `/api/events/track`
+under an id of the update, or, where it has a text and a score, to `/api/annotations`, where ours is looked for first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final, get_args
+
+import orjson
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+
+from otel_metadata.arguments import checked
+from otel_metadata.backends.langwatch.dialect import LangWatchDialect, as_labels, as_text
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.http import with_path
+from otel_metadata.exporters.notes import words_for
+from otel_metadata.exporters.otlp import synthetic_span
+from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
+from otel_metadata.model.evaluation import Annotation, Evaluation
+from otel_metadata.model.merge import Field, FieldName, Fields, Json, Version
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.patch import Patch, patch_id
+
+if TYPE_CHECKING:
+    from otel_metadata.seams import Convergence
+
+__all__ = ["OTLP_PATH", "LangWatchPatchExporter", "Strategy", "flattened", "packed", "utf16_units"]
+
+Strategy: TypeAlias = Literal["patch", "otlp_span"]
+"""How late fields of a trace travel: by `PATCH`, or on a span of their own beside the target."""
+
+OTLP_PATH: Final = "/api/otel/v1/traces"
+
+# Of the server's own check (trace metadata update schema, 2026-08-22); `String.length` counts UTF-16 code units.
+MAX_VALUE_UNITS: Final = 4_096
+MAX_METADATA_UNITS: Final = 32_768
+
+THUMBS: Final = "thumbs_up_down"
+"""The name of an annotation that is LangWatch's own event for feedback, whose score, the vote, is from -1 to 1."""
+
+_ADDED: Final = "an earlier value of the trace may stand"
+_OTHER_SHAPE: Final = Retry(
+    DeliveryError("connection_failure", "the answer to a success is none of LangWatch's; check the endpoint")
+)
+_RESERVED: Final = {"user_id": "user_id", "session_id": "thread_id"}
+_ID_KEYS: Final = frozenset({"user_id", "thread_id", "customer_id"})
+_ON_A_SPAN: Final = frozenset({"metadata", "attribute", "user_id", "session_id", "tag"})
+_DIALECT: Final = LangWatchDialect()
+
+_Part: TypeAlias = Callable[[Budget], Outcome]
+
+
+class _Said(NamedTuple):
+    """What became of one field.
+
+    Attributes:
+        shown: Words for the field.
+        how: What became of it.
+        is_whole: Whether all of it is somewhere.
+    """
+
+    shown: str
+    how: str
+    is_whole: bool = True
+
+    @property
+    def note(self) -> str:
+        note = f"{self.shown}: {self.how}"
+        return note if self.is_whole else NotKept(note)
+
+
+@final
+class LangWatchPatchExporter:
+    """Sends patches to LangWatch; see the module for what travels how.
+
+    Attributes:
+        strategy: See `Strategy`.
+    """
+
+    max_batch: int = 100
+    # Spans are acknowledged before they are folded. A value that is folded before its trace's own beats them.
+    grace_millis: int = 1_000
+    # Any trace id is taken: an unknown one makes a new trace.
+    reports_missing: bool = False
+    convergence: Convergence = "add_only"
+
+    @checked
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        strategy: Strategy = "patch",
+        resource: Resource | None = None,
+        name: str = "langwatch",
+        project: str | None = None,
+    ) -> None:
+        """Connect later.
+
+        Args:
+            url: LangWatch's address, without a path of its API.
+            headers: Where the key is.
+            strategy: See `Strategy`.
+            resource: Of the spans that carry patches; by default the one that the environment describes.
+            name: For people.
+            project: The id of the key's project; None where it is not known.
+
+        Raises:
+            ConfigurationError: One of these cannot be used.
+        """
+        if strategy not in get_args(Strategy):
+            raise ConfigurationError("strategy", strategy, "'patch' or 'otlp_span'")
+        self.name = name
+        self.strategy = strategy
+        self.place: Final[Mapping[str, str]] = {"project": project} if project else {}
+        self._client = RestClient(url, headers=headers)
+        self._spans = OtlpHttpSender(with_path(url, OTLP_PATH), headers=dict(headers or {}))
+        self._resource = resource or Resource.create()
+
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
+        """Send each patch, part by part; one that went in part is sent whole again, which changes nothing."""
+        budget = Budget(timeout_millis)
+        return one_by_one(patches, lambda patch: self._send(patch, budget), budget)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """Close both connections."""
+        self._client.close()
+        self._spans.shutdown()
+
+    def _send(self, patch: Patch, budget: Budget) -> Outcome:
+        notes: list[str] = []
+        refused: list[DeliveryError] = []
+        is_sent = False
+        for part in self._parts(patch, refused):
+            outcome = part(budget)
+            if isinstance(outcome, Retry | Pause):
+                return outcome
+            if isinstance(outcome, Rejected):
+                refused.append(outcome.error)
+            else:
+                is_sent = True
+                notes += outcome.notes
+        if not is_sent:
+            return Rejected(refused[0])
+        return Delivered((*dict.fromkeys(notes), *(NotKept(error.message) for error in refused)))
+
+    def _parts(self, patch: Patch, refused: list[DeliveryError]) -> Iterator[_Part]:
+        """Yield what to send, and note in *refused* what cannot be sent."""
+        by_way: dict[str, dict[FieldName, Field]] = {}
+        for name, field in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
+            by_way.setdefault(self._way(name, patch), {})[name] = field
+        refused += (_unsupported(_shown(name), "LangWatch changes no stored span") for name in by_way.get("", {}))
+        trace = by_way.get("trace", {})
+        if trace:
+            values, said = flattened(trace, refused)
+            for metadata in packed(values, refused):
+                yield partial(self._patched, patch, metadata, said)
+        if "span" in by_way:
+            yield partial(self._beside, patch, by_way["span"])
+        evaluations = [(name, *field) for name, field in by_way.get("evaluation", {}).items()]
+        judged = [item for item in evaluations if _is_verdict(item[0], item[1], refused)]
+        if judged:
+            yield partial(self._evaluated, patch, judged)
+        for name, (value, version) in by_way.get("annotation", {}).items():
+            note = Annotation.from_json(value)
+            is_comment = note.text and note.score is not None and note.name != THUMBS
+            send = self._annotated if is_comment else self._tracked
+            yield partial(send, patch, note, _stable_id(patch, name, patch_id(version)), version)
+
+    def _way(self, name: FieldName, patch: Patch) -> str:
+        level, kind, _ = name
+        if kind in {"evaluation", "annotation"}:
+            return kind
+        if kind not in _ON_A_SPAN or (level == "span" and not patch.target.is_valid):
+            return ""
+        # A span without a parent would become the root of its trace.
+        rides = level == "span" or (self.strategy == "otlp_span" and patch.target.is_valid)
+        return "span" if rides else "trace"
+
+    def _patched(self, patch: Patch, metadata: dict[str, Json], said: Mapping[str, _Said], budget: Budget) -> Outcome:
+        trace_id = patch.target.trace_id_hex
+        path = f"/api/traces/{path_segment(trace_id)}/metadata"
+        refused: list[NotKept] = []
+        answer = self._client.call("PATCH", path, {"metadata": metadata}, budget=budget)
+        named = _named_fields(answer) & metadata.keys()
+        if named:
+            # It takes all or nothing, and says which it cannot take.
+            refused = [NotKept(f"{said[key].shown}: LangWatch refused the value") for key in sorted(named)]
+            metadata = {key: value for key, value in metadata.items() if key not in named}
+            if not metadata:
+                return Rejected(DeliveryError("patch_failure", "; ".join(dict.fromkeys(refused))))
+            answer = self._client.call("PATCH", path, {"metadata": metadata}, budget=budget)
+        if answer.outcome is not None:
+            return _about(answer.outcome, (said[key] for key in metadata))
+        if not isinstance(answer.body, dict) or answer.body.get("traceId") != trace_id:
+            return _OTHER_SHAPE
+        return Delivered((*dict.fromkeys(said[key].note for key in metadata), *dict.fromkeys(refused)))
+
+    def _beside(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
+        span = _update_span(Patch(patch.target, fields, patch.window_ns), self._resource)
+        outcome = self._spans.send([span], timeout_millis=budget.left_millis)
+        said = list(dict.fromkeys(_beside_note(name, value) for name, (value, _) in fields.items()))
+        if isinstance(outcome, Delivered):
+            if outcome.rejected:
+                # One span was sent, so what was rejected is that one.
+                return Rejected(
+                    DeliveryError("backend_rejection", "LangWatch rejected the span that carries the patch")
+                )
+            return _delivered(said)
+        return _about(outcome, said)
+
+    def _evaluated(
+        self, patch: Patch, evaluations: Sequence[tuple[FieldName, Json, Version]], budget: Budget
+    ) -> Outcome:
+        body: dict[str, Json] = {
+            "trace_id": patch.target.trace_id_hex,
+            "spans": [],
+            "evaluations": [_evaluation(patch, *one) for one in evaluations],
+        }
+        said = [
+            _Said(
+                _shown(name),
+                "kept on the trace; LangWatch has no source and no metadata of an evaluation",
+                is_whole=not Evaluation.from_json(name[2], value).metadata,
+            )
+            for name, value, _ in evaluations
+        ]
+        answer = self._client.call("POST", "/api/collector", body, budget=budget)
+        return _message(answer, said)
+
+    def _tracked(self, patch: Patch, note: Annotation, event_id: str, version: Version, budget: Budget) -> Outcome:
+        is_thumb = note.name == THUMBS
+        metrics: dict[str, Json] = {}
+        if note.score is not None:
+            metrics["vote" if is_thumb else "score"] = note.score
+        details: dict[str, Json] = {"label": note.label, "annotator": note.annotator}
+        details["feedback" if is_thumb else "text"] = note.text
+        body: dict[str, Json] = {
+            "trace_id": patch.target.trace_id_hex,
+            "event_type": note.name,
+            "event_id": event_id,
+            "metrics": metrics,
+            "event_details": {key: value for key, value in details.items() if value is not None},
+            "timestamp": version[0] // 1_000_000,
+        }
+        said = _Said(f"annotation {note.name!r}", "kept as an event of the trace; an earlier one of this name stays")
+        return _message(self._client.call("POST", "/api/events/track", body, budget=budget), [said])
+
+    def _annotated(self, patch: Patch, note: Annotation, event_id: str, version: Version, budget: Budget) -> Outcome:
+        """Write a note under its first line, which is what ours is found by: LangWatch takes no id for one.
+
+        Comments have permissions of their own, and a key that lacks them may do all else: then the note is an event. So
+        it is where the trace has too many comments to find ours among them.
+        """
+        outcome = self._commented(patch, note, budget)
+        return outcome or self._tracked(patch, note, event_id, version, budget)
+
+    def _commented(self, patch: Patch, note: Annotation, budget: Budget) -> Outcome | None:
+        """Write a note as a comment; return None where it cannot be one."""
+        path = f"/api/annotations/trace/{path_segment(patch.target.trace_id_hex)}"
+        how = "kept on the trace as a comment; of the score only whether it is above 0"
+        said = [_Said(f"annotation {note.name!r}", how, is_whole=False)]
+        answer = self._client.call("GET", path, budget=budget)
+        if answer.status == 403:
+            return None
+        if answer.outcome is not None:
+            return _about(answer.outcome, said)
+        if answer.body is None and answer.text:
+            return None
+        rows = answer.body.get("data") if isinstance(answer.body, dict) else None
+        if not isinstance(rows, list):
+            return _OTHER_SHAPE
+        head, body = _comment(note)
+        ours = [row for row in rows if isinstance(row, dict) and _is_ours(row, head)]
+        if any(body.items() <= row.items() for row in ours):
+            return _delivered(said)
+        identifier = ours[0].get("id") if ours else None
+        if isinstance(identifier, str):
+            answer = self._client.call("PATCH", f"/api/annotations/{path_segment(identifier)}", body, budget=budget)
+        else:
+            answer = self._client.call("POST", path, body, budget=budget)
+        if answer.status == 403:
+            return None
+        if answer.outcome is not None:
+            return _about(answer.outcome, said)
+        is_stored = isinstance(answer.body, dict) and isinstance(answer.body.get("data"), dict)
+        return _delivered(said) if is_stored else _OTHER_SHAPE
+
+
+def utf16_units(text: str) -> int:
+    """Return the length of *text* as JavaScript counts it."""
+    return len(text.encode("utf-16-le")) // 2
+
+
+def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, Json], dict[str, _Said]]:
+    """Return fields of a trace as metadata that LangWatch can keep, and what became of which field for each key.
+
+    Everything is text in the end: a number or bool is sent as text, for LangWatch reads a number as a double and loses
+    a zero; a null is the text `null`. Objects, lists, and texts that are JSON ones are lost whole, so their parts are
+    sent under dotted keys.
+
+    Args:
+        fields: Those of the trace.
+        refused: Gets an error for each that cannot be kept.
+    """
+    values: dict[str, Json] = {}
+    said: dict[str, _Said] = {}
+    labels: list[str] = []
+    for name, (value, _) in sorted(fields.items(), key=lambda item: (item[0][1] in _RESERVED, item[1][1])):
+        kind, key, shown = name[1], name[2], _shown(name)
+        if kind == "tag" or (kind, key) == ("metadata", "labels"):
+            labels += [key] if kind == "tag" else as_labels(value)
+            said.setdefault("labels", _Said(shown, "added to the labels of the trace; none is removed"))
+            continue
+        key = _RESERVED.get(kind, key)
+        if key in _ID_KEYS and (value in ("", None) or isinstance(value, list | dict)):
+            refused.append(_unsupported(shown, "LangWatch takes a text that is not empty"))
+            continue
+        for path, leaf in _leaves(key, value).items():
+            if isinstance(leaf, dict | list):
+                refused.append(_unsupported(shown, "LangWatch keeps no empty object or list"))
+                continue
+            text = as_text(leaf)
+            if utf16_units(text) > MAX_VALUE_UNITS:
+                message = f"{shown}: longer than the {MAX_VALUE_UNITS} UTF-16 units that LangWatch takes for a value"
+                refused.append(DeliveryError("too_large", message))
+                continue
+            if path in values:
+                refused.append(_unsupported(said[path].shown, f"{shown} has its place"))
+            values[path] = text
+            how = "added" if path == key else "added in parts, under dotted keys"
+            said[path] = _Said(shown, f"{how}{'' if isinstance(value, str) else ', as text'}; {_ADDED}")
+    if any(labels):
+        values["labels"] = [*dict.fromkeys(filter(None, labels))]
+    elif "labels" in said:
+        refused.append(_unsupported(said["labels"].shown, "LangWatch removes no label"))
+    return values, said
+
+
+def packed(values: Mapping[str, Json], refused: list[DeliveryError]) -> Iterator[dict[str, Json]]:
+    """Yield *values* in objects, each as large as LangWatch takes one; what is too large alone goes to *refused*."""
+    pack: dict[str, Json] = {}
+    room = MAX_METADATA_UNITS
+    for key, value in values.items():
+        # Its two braces: they are those of the whole for the first, and one of them is a comma for the others.
+        units = utf16_units(orjson.dumps({key: value}).decode())
+        if units > MAX_METADATA_UNITS:
+            message = f"{key}: longer than the {MAX_METADATA_UNITS} UTF-16 units that LangWatch takes at once"
+            refused.append(DeliveryError("too_large", message))
+            continue
+        if pack and units - 1 > room:
+            yield pack
+            pack, room = {}, MAX_METADATA_UNITS
+        room -= units - bool(pack)
+        pack[key] = value
+    if pack:
+        yield pack
+
+
+def _leaves(path: str, value: Json) -> dict[str, Json]:
+    """Return what is in *value* by dotted path: scalars, and objects and lists that are empty."""
+    if isinstance(value, str):
+        value = _as_the_server_reads(value)
+    if not value or not isinstance(value, dict | list):
+        return {path: value}
+    items: Iterable[tuple[object, Json]] = value.items() if isinstance(value, dict) else enumerate(value)
+    leaves: dict[str, Json] = {}
+    for key, item in items:
+        leaves.update(_leaves(f"{path}.{key}", item))
+    return leaves
+
+
+def _as_the_server_reads(text: str) -> Json:
+    trimmed = text.strip()
+    if trimmed[:1] + trimmed[-1:] not in ("{}", "[]"):
+        return text
+    try:
+        found: Json = orjson.loads(trimmed)
+    except orjson.JSONDecodeError:
+        return text
+    return found
+
+
+def _shown(name: FieldName) -> str:
+    """Return what a note calls a field; the tags of a trace are its labels, which share one note."""
+    level, kind, _ = name
+    return words_for((level, kind, "")) + "s" if kind == "tag" else words_for(name)
+
+
+def _beside_note(name: FieldName, value: Json) -> _Said:
+    as_text = ", as text" if name[1] != "tag" and not isinstance(value, str) else ""
+    return _Said(_shown(name), f"kept on a span of its own beside the target{as_text}; {_ADDED}")
+
+
+def _unsupported(shown: str, why: str) -> DeliveryError:
+    return DeliveryError("unsupported", f"{shown}: unsupported; {why}")
+
+
+def _delivered(said: Iterable[_Said]) -> Delivered:
+    return Delivered(tuple(one.note for one in said))
+
+
+def _about(outcome: Outcome, said: Iterable[_Said]) -> Outcome:
+    """Name the fields in a rejection, which may become a note beside what was delivered."""
+    if not isinstance(outcome, Rejected):
+        return outcome
+    shown = ", ".join(dict.fromkeys(one.shown for one in said))
+    return Rejected(DeliveryError(outcome.error.type, f"{shown}: {outcome.error.message}"))
+
+
+def _message(answer: RestAnswer, said: Sequence[_Said]) -> Outcome:
+    if answer.outcome is not None:
+        return _about(answer.outcome, said)
+    is_ours = isinstance(answer.body, dict) and isinstance(answer.body.get("message"), str)
+    return _delivered(said) if is_ours else _OTHER_SHAPE
+
+
+def _named_fields(answer: RestAnswer) -> set[str]:
+    """Return the metadata keys that a 422 names."""
+    fields = answer.body.get("fields") if answer.status == 422 and isinstance(answer.body, dict) else None
+    return (
+        {one.removeprefix("metadata.") for one in fields if isinstance(one, str)} if isinstance(fields, list) else set()
+    )
+
+
+def _update_span(patch: Patch, resource: Resource) -> ReadableSpan:
+    """Return the synthetic span of *patch* in LangWatch's spelling."""
+    span = synthetic_span(patch, resource)
+    encoded = _DIALECT.encode(span, patch.fields, is_local_root=True)
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=encoded.attributes,
+        links=span.links,
+        kind=span.kind,
+        status=span.status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
+
+
+def _stable_id(patch: Patch, name: FieldName, *more: str) -> str:
+    """Return 32 hex digits that follow from what a verdict is on; one on a trace, whichever span of it was named."""
+    target = patch.target
+    span_id = target.span_id_hex if name[0] == "span" else ""
+    return sha256("\0".join([target.trace_id_hex, span_id, *name, *more]).encode()).hexdigest()[:32]
+
+
+def _is_verdict(name: FieldName, value: Json, refused: list[DeliveryError]) -> bool:
+    judged = Evaluation.from_json(name[2], value)
+    if judged.score is not None or judged.label is not None:
+        return True
+    refused.append(_unsupported(_shown(name), "LangWatch takes no evaluation without a score or a label"))
+    return False
+
+
+def _evaluation(patch: Patch, name: FieldName, value: Json, version: Version) -> Json:
+    judged = Evaluation.from_json(name[2], value)
+    at_millis = version[0] // 1_000_000
+    given: dict[str, Json] = {
+        # Of target and name alone: LangWatch keeps one evaluation of an id.
+        "evaluation_id": f"eval_{_stable_id(patch, name)}",
+        "name": judged.name,
+        "score": judged.score,
+        "label": judged.label,
+        "details": judged.explanation,
+        "span_id": patch.target.span_id_hex if name[0] == "span" and patch.target.is_valid else None,
+    }
+    # It must have 13 digits. It also tells a verdict that returns to what it once was from one that was sent twice.
+    if len(str(at_millis)) == 13:
+        given["timestamps"] = {"started_at": at_millis, "finished_at": at_millis}
+    return {"status": "processed", **{key: part for key, part in given.items() if part is not None}}
+
+
+def _comment(note: Annotation) -> tuple[str, dict[str, Json]]:
+    """Return the first line, which says whose note on what it is, and the body of the request."""
+    head = (
+        " ".join(f"{note.name}, by {note.annotator}:".split()) if note.annotator else f"{' '.join(note.name.split())}:"
+    )
+    said = [head, *([note.label] if note.label else []), note.text or ""]
+    body: dict[str, Json] = {"comment": "\n".join(said), "isThumbsUp": (note.score or 0) > 0}
+    if note.annotator and "@" in note.annotator:
+        body["email"] = note.annotator
+    return head, body
+
+
+def _is_ours(row: Mapping[str, Json], head: str) -> bool:
+    comment = row.get("comment")
+    # A comment of a person who is signed in has a user.
+    return isinstance(comment, str) and comment.partition("\n")[0] == head and not row.get("userId")

@@ -1,0 +1,114 @@
+"""MLflow: a tracking server of your own, with MLflow's own variables.
+
+What goes where is in `backends.mlflow.patches` and `backends.mlflow.dialect`; `docs/backends/mlflow.md` tells users.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final
+
+from otel_metadata.arguments import checked
+from otel_metadata.backends import from_environment
+from otel_metadata.backends.mlflow.dialect import MlflowDialect
+from otel_metadata.backends.mlflow.patches import MlflowPatchExporter
+from otel_metadata.backends.mlflow.spans import readable
+from otel_metadata.delivery.destination import Destination
+from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.altered_spans import AlteredSpans
+from otel_metadata.exporters.http import with_path
+from otel_metadata.exporters.otlp_http import OtlpHttpSender
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource  # a name in a signature; nothing is loaded
+
+__all__ = ["EXPERIMENT", "TRACES", "destination", "request_headers"]
+
+TRACES: Final = "/v1/traces"
+"""The path for OTLP."""
+
+_URI: Final = "MLFLOW_TRACKING_URI"
+EXPERIMENT: Final = "MLFLOW_EXPERIMENT_ID"
+_USERNAME: Final = "MLFLOW_TRACKING_USERNAME"
+_PASSWORD: Final = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105 # the name of a variable
+_TOKEN: Final = "MLFLOW_TRACKING_TOKEN"  # noqa: S105 # as above
+_WORKSPACE: Final = "MLFLOW_WORKSPACE"
+
+
+@checked
+def destination(
+    *,
+    tracking_uri: str | None = None,
+    experiment_id: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    workspace: str | None = None,
+    expectations: Collection[str] = (),
+    name: str = "mlflow",
+    hold_millis: int = 0,
+    resource: Resource | None = None,
+) -> Destination:
+    """Return a destination for an MLflow tracking server; what is not given comes from MLflow's own variables.
+
+    Args:
+        tracking_uri: `http` or `https`; else `MLFLOW_TRACKING_URI`.
+        experiment_id: The experiment's id, not its name; else `MLFLOW_EXPERIMENT_ID`.
+        username: With `password`, for basic authentication; else `MLFLOW_TRACKING_USERNAME`.
+        password: Else `MLFLOW_TRACKING_PASSWORD`.
+        token: Sent as a bearer token where there is no user with a password; else `MLFLOW_TRACKING_TOKEN`.
+        workspace: Where the server has workspaces; else `MLFLOW_WORKSPACE`.
+        expectations: Names of evaluations and annotations that say what the answer should have been.
+        name: Of the destination.
+        hold_millis: See `Destination`: within this time an update still reaches the span itself.
+        resource: Not used: no patch of MLflow's is a span.
+
+    Raises:
+        ConfigurationError: Something is missing or cannot be used; it names the variable.
+    """
+    uri = from_environment(tracking_uri, _URI, expected="the http or https address of an MLflow server")
+    if not uri.lower().startswith(("http://", "https://")):
+        expected = "an address that begins with http:// or https://; spans go to a server, not into a file or database"
+        raise ConfigurationError(_URI, uri.partition("://")[0], expected)
+    experiment = from_environment(
+        experiment_id,
+        EXPERIMENT,
+        expected="the id of an experiment, as the address of its page shows it; MLflow takes no spans by a name",
+    )
+    headers = _headers(username, password, token, workspace)
+    try:
+        sender = OtlpHttpSender(with_path(uri, TRACES), headers=_of_experiment(headers, experiment))
+        patches = MlflowPatchExporter(
+            uri, headers=headers, expectations=expectations, name=name, experiment_id=experiment
+        )
+    except ConfigurationError as error:
+        if error.setting not in {"endpoint", "url"}:
+            raise
+        raise ConfigurationError(_URI, error.got, error.expected) from None
+    return Destination(name, AlteredSpans(sender, readable), patches, MlflowDialect(), hold_millis=hold_millis)
+
+
+def request_headers(experiment: str) -> dict[str, str]:
+    """Return what a request about spans of an experiment has, as MLflow's own variables say."""
+    return _of_experiment(_headers(None, None, None, None), experiment)
+
+
+def _of_experiment(headers: dict[str, str], experiment: str) -> dict[str, str]:
+    return {**headers, "x-mlflow-experiment-id": experiment}
+
+
+def _headers(username: str | None, password: str | None, token: str | None, workspace: str | None) -> dict[str, str]:
+    """Return the headers of every request: a user with a password goes before a token, as with MLflow's own client."""
+    user = from_environment(username, _USERNAME, default="")
+    secret = from_environment(password, _PASSWORD, default="")
+    bearer = from_environment(token, _TOKEN, default="")
+    space = from_environment(workspace, _WORKSPACE, default="")
+    headers: dict[str, str] = {}
+    if user and secret:
+        headers["authorization"] = f"Basic {b64encode(f'{user}:{secret}'.encode()).decode()}"
+    elif bearer:
+        headers["authorization"] = f"Bearer {bearer}"
+    if space:
+        headers["x-mlflow-workspace"] = space
+    return headers

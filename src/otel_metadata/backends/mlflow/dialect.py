@@ -1,0 +1,139 @@
+"""The `mlflow` dialect: trace facts as trace tags on the root, span metadata as one JSON text, verdicts as a patch.
+
+MLflow reads a text that looks like JSON into structure, so `metadata` keeps every null and every integer. It takes the
+tags of a trace from `mlflow.traceTag.<key>` on the span without a parent and from no other, skips a key that it does
+not allow, cuts a long value, and refuses the whole batch for a session of 251 characters: all with no word, but for the
+last. So whatever does not fit leaves as a patch, which can say so (measured with MLflow 3.17.2). That a text comes back
+as the text that it was is the business of `backends.mlflow.spans`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, tags_attribute, to_attributes
+from otel_metadata.dialects.openinference import METADATA, as_object
+from otel_metadata.dialects.spelling import encoded, of_kind, own_tags
+from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text
+
+if TYPE_CHECKING:
+    from otel_metadata.model.encoding import Encoded, SpanView
+    from otel_metadata.model.outcome import ErrorType
+
+__all__ = ["MAX_NAME_CHARACTERS", "MAX_TAG_CHARACTERS", "MlflowDialect", "TraceTag", "text_of", "trace_tag"]
+
+MAX_TAG_CHARACTERS: Final = 4096
+"""Of the value of a trace tag. Characters, not bytes; what is longer is cut with a success for an answer."""
+
+MAX_NAME_CHARACTERS: Final = 250
+"""Of the key of a tag, of a user and a session on a span, and of the name and the author of an assessment."""
+
+_TAG_PREFIX: Final = "mlflow.traceTag."
+_RESERVED_PREFIX: Final = "mlflow."
+_TAG_KEY: Final = re.compile(r"[\w./: -]+")
+_TAG_OF_KIND: Final = {"name": "mlflow.traceName", "user_id": "user.id", "session_id": "session.id"}
+_VERDICTS: Final = frozenset({"evaluation", "annotation"})
+_WHO: Final = frozenset({"user_id", "session_id"})
+
+
+class TraceTag(NamedTuple):
+    """The trace tag that holds a field of the trace.
+
+    Attributes:
+        key: Its key.
+        text: Its value.
+        fault: Why MLflow does not take it, as the type of an error and a reason; None where it does.
+    """
+
+    key: str
+    text: str
+    fault: tuple[ErrorType, str] | None
+
+
+def text_of(value: Json) -> str:
+    """Return a text as it is, and anything else as JSON: where MLflow holds nothing but text."""
+    return value if isinstance(value, str) else json_text(value)
+
+
+def trace_tag(name: FieldName, value: Json) -> TraceTag | None:
+    """Return the tag for a field of the trace; None where no tag holds its kind.
+
+    Each tag of ours is a tag `tag.<text>` of MLflow's, as those have a key each: so two of them are united, and none is
+    in the way of metadata with that key.
+    """
+    _, kind, key = name
+    if kind in {"metadata", "tag"}:
+        tag = key if kind == "metadata" else f"tag.{key}"
+    elif kind in _TAG_OF_KIND and isinstance(value, str):
+        tag = _TAG_OF_KIND[kind]
+    else:
+        return None
+    text = text_of(value)
+    fault: tuple[ErrorType, str] | None = None
+    if kind == "metadata" and key.startswith(_RESERVED_PREFIX):
+        fault = "unsupported", f"keys that begin with {_RESERVED_PREFIX} are MLflow's own"
+    elif not _is_tag_key(tag):
+        fault = (
+            "unsupported",
+            (
+                f"MLflow takes keys of letters, digits, blanks and _-.:/ that read as a clean path, at most "
+                f"{MAX_NAME_CHARACTERS} characters"
+            ),
+        )
+    elif len(text) > MAX_TAG_CHARACTERS:
+        fault = "too_large", f"MLflow cuts a trace tag after {MAX_TAG_CHARACTERS} characters"
+    return TraceTag(tag, text, fault)
+
+
+@final
+class MlflowDialect:
+    """Trace tags on the root, metadata as one JSON text, the rest in canonical spelling, verdicts as a patch."""
+
+    def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
+        """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
+        spelled: dict[str, Json] = {}
+        remainder: dict[FieldName, Field] = {}
+        for name, field in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):
+            parts = _spelled(name, field[0], is_root=is_local_root and span.parent is None)
+            if parts is None:
+                remainder[name] = field
+            else:
+                spelled.update(parts)
+        attributes, _ = to_attributes(spelled)
+        metadata = of_kind(fields, "span", "metadata")
+        if metadata:
+            attributes[METADATA] = json_text({**as_object((span.attributes or {}).get(METADATA)), **metadata})
+        if any(name[:2] == ("span", "tag") for name in fields):
+            attributes[tags_attribute("span")] = own_tags(span, fields, "span")
+        result = encoded(span, fields, attributes, remainder)
+        # As a canonical attribute it would still be there, cut or refused.
+        unfit = {one for name, (value, _) in remainder.items() if name[1] in _WHO for one in spell(name, value)}
+        unfit -= attributes.keys()
+        return replace(result, attributes={key: one for key, one in result.attributes.items() if key not in unfit})
+
+
+def _spelled(name: FieldName, value: Json, *, is_root: bool) -> dict[str, Json] | None:
+    """Return one field as attributes; none where it is spelled with others, None for what leaves as a patch."""
+    level, kind, _ = name
+    if kind in _VERDICTS or name in NOT_ATTRIBUTES:
+        return None
+    if kind in _WHO:
+        # Any span of the trace may say who; the first that says it wins.
+        fits = isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS
+        return spell(name, value) if fits else None
+    if level == "span":
+        return {} if kind in {"metadata", "tag"} else spell(name, value)
+    tag = trace_tag(name, value)
+    if not is_root or (tag is not None and tag.fault is not None):
+        return None
+    # The input and output of a trace are no tags: they stay on its root.
+    return spell(name, value) if tag is None else {f"{_TAG_PREFIX}{tag.key}": tag.text}
+
+
+def _is_tag_key(key: str) -> bool:
+    # As MLflow checks it (utils/validation.py, _validate_tag_name), but for a line end, which it lets pass at the end.
+    is_clean_path = posixpath.normpath(key) == key and key != "." and not key.startswith(("..", "/"))
+    return len(key) <= MAX_NAME_CHARACTERS and _TAG_KEY.fullmatch(key) is not None and is_clean_path

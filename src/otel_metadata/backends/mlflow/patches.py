@@ -1,0 +1,334 @@
+"""Patches for MLflow: facts of the trace as trace tags, verdicts as assessments, metadata of a span in one of its own.
+
+MLflow changes no stored span: one that is sent again replaces the old one whole. It keeps late facts in two places.
+A *trace tag* is a text under a key. An *assessment* is a feedback or an expectation about a trace or a span, with one
+value and metadata of texts. So all that is said late of a span itself goes into the metadata of one assessment,
+`otel_metadata`, whose keys MLflow merges by itself.
+
+MLflow lets the sender choose the id of an assessment, and ours follow from the target and the field: what is sent again
+finds what is there. It answers 500 for that, 400 for the tag of a trace that it does not know, and 200 where it cut a
+text or stopped reading at what is no text; hence the checks before and after (measured with MLflow 3.17.2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+from otel_metadata.arguments import checked
+from otel_metadata.backends.mlflow.dialect import MAX_NAME_CHARACTERS, text_of, trace_tag
+from otel_metadata.exporters.notes import words_for
+from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
+from otel_metadata.model.evaluation import Annotation, Evaluation
+from otel_metadata.model.merge import Field, FieldName, Json
+from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, NotKept, Outcome, Rejected, Retry
+
+if TYPE_CHECKING:
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.seams import Convergence
+
+__all__ = ["SPAN_ASSESSMENT", "MlflowPatchExporter"]
+
+SPAN_ASSESSMENT: Final = "otel_metadata"
+"""The name of the assessment whose metadata holds what was said of its span after the span was stored."""
+
+_SOURCES: Final = {"code": "CODE", "llm": "LLM_JUDGE", "human": "HUMAN"}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_UNKNOWN_TRACE: Final = Rejected(DeliveryError("segment_not_found", "MLflow does not know the trace, or not yet"))
+_NOT_MLFLOW: Final = Retry(
+    DeliveryError("connection_failure", "the answer to a success is none of MLflow; check the endpoint")
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    """A trace tag to set."""
+
+    subject: str
+    key: str
+    text: str
+    notes: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Assessment:
+    """An assessment to create; where it is there already, its metadata is merged, or it is replaced whole."""
+
+    subject: str
+    body: Mapping[str, Json]
+    metadata: Mapping[str, str]
+    is_merged: bool
+    notes: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return str(self.body["assessment_id"])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """A field that is not sent."""
+
+    type: ErrorType
+    message: str
+
+
+_Step: TypeAlias = _Tag | _Assessment | _Fault
+
+
+@final
+class MlflowPatchExporter:
+    """Sends patches to an MLflow tracking server, one request for each tag and each assessment."""
+
+    max_batch: int = 64
+    grace_millis: int = 0  # MLflow answers when the spans can be read
+    reports_missing: bool = True
+    convergence: Convergence = "ordered"
+
+    @checked
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        expectations: Collection[str] = (),
+        name: str = "mlflow",
+        experiment_id: str | None = None,
+    ) -> None:
+        """Connect later.
+
+        Args:
+            url: Of the tracking server.
+            headers: Credentials.
+            expectations: Names of evaluations and annotations that say what the answer should have been: they become
+                expectations, all others feedback.
+            name: For people.
+            experiment_id: Of the spans, which is a project elsewhere; None where it is not known.
+
+        Raises:
+            ConfigurationError: The URL or a header cannot be used.
+        """
+        self.name = name
+        self.place: Final[Mapping[str, str]] = {"project": experiment_id} if experiment_id else {}
+        self._rest = RestClient(url, headers=headers)
+        self._expectations = frozenset(expectations)
+
+    def __repr__(self) -> str:
+        """Return the address, without what may be secret."""
+        return f"<MlflowPatchExporter {self._rest.shown_url}>"
+
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
+        """Send *patches* one after the other."""
+        budget = Budget(timeout_millis)
+        return one_by_one(patches, lambda patch: self._deliver(patch, budget), budget)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """Close the connection."""
+        self._rest.close()
+
+    def _deliver(self, patch: Patch, budget: Budget) -> Outcome:
+        """Send all of one patch; a field that MLflow refuses does not keep the others back."""
+        path = f"/api/3.0/mlflow/traces/{path_segment(f'tr-{patch.target.trace_id_hex}')}"
+        is_any_delivered = False
+        notes: list[str] = []
+        faults: list[_Fault] = []
+        for step in _steps(patch, self._expectations):
+            if isinstance(step, _Fault):
+                faults.append(step)
+                continue
+            outcome = self._set_tag(path, step, budget) if isinstance(step, _Tag) else self._put(path, step, budget)
+            if isinstance(outcome, Delivered):
+                is_any_delivered = True
+                notes.extend(outcome.notes)
+            elif isinstance(outcome, Rejected) and outcome.error.type != "segment_not_found":
+                faults.append(_Fault(outcome.error.type, f"{step.subject}: {outcome.error.message}"))
+            else:
+                return outcome
+        said = [NotKept(fault.message) for fault in faults]
+        if faults and not is_any_delivered:
+            return Rejected(DeliveryError(faults[0].type, "; ".join(said)))
+        return Delivered((*notes, *said))
+
+    def _set_tag(self, path: str, tag: _Tag, budget: Budget) -> Outcome:
+        answer = self._rest.call("PATCH", f"{path}/tags", {"key": tag.key, "value": tag.text}, budget=budget)
+        failure = _failure(answer)
+        if failure is not None:
+            return failure
+        return Delivered(tag.notes) if isinstance(answer.body, dict) else _NOT_MLFLOW
+
+    def _put(self, path: str, assessment: _Assessment, budget: Budget) -> Outcome:
+        """Create an assessment; if it is there, merge or replace it."""
+        everything = f"{path}/assessments"
+        one = f"{everything}/{path_segment(assessment.id)}"
+        # A reader that stumbles over the metadata ignores what follows, so it comes last.
+        new: dict[str, Json] = {"assessment": {**assessment.body, "metadata": dict(assessment.metadata)}}
+        answer = self._rest.call("POST", everything, new, budget=budget)
+        if _exists(answer) and assessment.is_merged:
+            change: dict[str, Json] = {
+                "assessment": {
+                    **{key: assessment.body[key] for key in ("assessment_id", "trace_id")},
+                    "metadata": dict(assessment.metadata),
+                },
+                "update_mask": "metadata",
+            }
+            answer = self._rest.call("PATCH", one, change, budget=budget)
+        elif _exists(answer):
+            # A change would leave the former's metadata, rationale and source in place.
+            answer = self._rest.call("DELETE", one, budget=budget)
+            if answer.outcome is None:
+                answer = self._rest.call("POST", everything, new, budget=budget)
+        return _failure(answer) or _judged(answer.body, assessment)
+
+
+def _failure(answer: RestAnswer) -> Outcome | None:
+    """Return what an answer that is no success means; None for a success."""
+    is_unknown = answer.status == 404 and _error_code(answer) == "RESOURCE_DOES_NOT_EXIST"
+    # In the words of SQLite, PostgreSQL and MySQL.
+    if is_unknown or (answer.status == 400 and "foreign key constraint" in answer.text.lower()):
+        return _UNKNOWN_TRACE
+    return answer.outcome
+
+
+def _exists(answer: RestAnswer) -> bool:
+    """Whether a create failed because the id is there already."""
+    return answer.status == 500 and _error_code(answer) == "INTERNAL_ERROR" and "constraint violation" in answer.text
+
+
+def _error_code(answer: RestAnswer) -> Json:
+    return answer.body.get("error_code") if isinstance(answer.body, dict) else None
+
+
+def _judged(body: Json, sent: _Assessment) -> Outcome:
+    """Return what the stored assessment, which is the answer, says: MLflow drops what it cannot read, with 200."""
+    stored = body.get("assessment") if isinstance(body, dict) else None
+    if not isinstance(stored, dict):
+        return _NOT_MLFLOW
+    notes = list(sent.notes)
+    if stored.get("assessment_id") != sent.id:
+        notes.append(f"{sent.subject}: stored under an id of the backend's own; sent again, it would be there twice")
+    found = stored.get("metadata")
+    kept: Mapping[str, Json] = found if isinstance(found, dict) else {}
+    lost = (key for key, text in sent.metadata.items() if kept.get(key) != text)
+    notes += [NotKept(f"{sent.subject}: {key!r} was not kept") for key in lost]
+    return Delivered(tuple(notes))
+
+
+def _steps(patch: Patch, expectations: Collection[str]) -> Iterator[_Step]:
+    """Yield what has to be done for a patch, lowest version first; what concerns the span itself is one step."""
+    held: dict[FieldName, Field] = {}
+    for name, field in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
+        level, kind, _ = name
+        if level == "span" and not patch.target.span_id:
+            yield _Fault("unsupported", f"{words_for(name, field[0])}: a trace alone was named, and no span of it")
+        elif kind in {"evaluation", "annotation"}:
+            yield _verdict(patch, name, field, expectations)
+        elif level == "span":
+            held[name] = field
+        else:
+            yield _tag(name, field[0])
+    if held:
+        yield _of_the_span(patch, held)
+
+
+def _tag(name: FieldName, value: Json) -> _Tag | _Fault:
+    subject = words_for(name, value)
+    tag = trace_tag(name, value)
+    if tag is None:
+        return _Fault("unsupported", f"{subject}: MLflow takes it with the spans alone")
+    if tag.fault is not None:
+        return _Fault(tag.fault[0], f"{subject}: not sent, as {tag.fault[1]}")
+    notes = []
+    if name[1] in {"tag", "user_id", "session_id"}:
+        notes.append(f"{subject}: kept as the trace tag {tag.key!r}")
+    elif not isinstance(value, str):
+        notes.append(f"{subject}: kept as JSON text, as a trace tag is a text")
+    return _Tag(subject, tag.key, tag.text, tuple(notes))
+
+
+def _of_the_span(patch: Patch, held: Mapping[FieldName, Field]) -> _Assessment:
+    metadata = {_held_key(name): text_of(value) for name, (value, _) in held.items()}
+    notes = tuple(
+        f"{words_for(name, value)}: kept as text in the assessment {SPAN_ASSESSMENT!r}; MLflow changes no stored span"
+        for name, (value, _) in held.items()
+    )
+    body: dict[str, Json] = {
+        **_head(patch, ("span", "metadata", ""), min(version for _, version in held.values())[0]),
+        "assessment_name": SPAN_ASSESSMENT,
+        "source": {"source_type": "CODE", "source_id": SPAN_ASSESSMENT},
+        "feedback": {"value": None},
+        "rationale": "What was said of the span after it was stored.",
+    }
+    return _Assessment(f"assessment {SPAN_ASSESSMENT!r}", body, metadata, is_merged=True, notes=notes)
+
+
+def _held_key(name: FieldName) -> str:
+    _, kind, key = name
+    if kind == "metadata":
+        return key
+    return f"{kind}.{key}" if key else f"otel_metadata.{kind}"
+
+
+def _verdict(patch: Patch, name: FieldName, field: Field, expectations: Collection[str]) -> _Assessment | _Fault:
+    """Return an evaluation or annotation as an assessment: what MLflow has no place for goes into its metadata."""
+    value, version = field
+    subject = words_for(name, value)
+    metadata: Mapping[str, Json] = {}
+    parts: dict[str, Json]
+    if name[1] == "evaluation":
+        verdict = Evaluation.from_json(name[2], value)
+        title, source, author, text = verdict.name, _SOURCES[verdict.source], SPAN_ASSESSMENT, "explanation"
+        parts = {"score": verdict.score, "label": verdict.label, text: verdict.explanation}
+        metadata = verdict.metadata or {}
+    else:
+        note = Annotation.from_json(value)
+        title, source, author, text = note.name, "HUMAN", note.annotator or "default", "text"
+        parts = {"score": note.score, "label": note.label, text: note.text}
+    if max(len(title), len(author)) > MAX_NAME_CHARACTERS:
+        limit = f"{MAX_NAME_CHARACTERS} characters for a name and {MAX_NAME_CHARACTERS} for an annotator"
+        return _Fault("too_large", f"{subject}: not sent, as MLflow has {limit}")
+    given = {word: part for word, part in parts.items() if part is not None}
+    is_expectation = title in expectations
+    # An expectation has no rationale.
+    rationale = None if is_expectation else given.pop(text, None)
+    main = next(iter(given), None)
+    if main is None and is_expectation:
+        return _Fault("unsupported", f"{subject}: MLflow has no expectation without a value")
+    body: dict[str, Json] = {
+        **_head(patch, name, version[0]),
+        "assessment_name": title,
+        "source": {"source_type": source, "source_id": author},
+        "expectation" if is_expectation else "feedback": {"value": given.pop(main) if main is not None else None},
+    }
+    if rationale is not None:
+        body["rationale"] = rationale
+    notes = [f"{subject}: its {word} is kept in the assessment's metadata" for word in given]
+    notes += [f"{subject}: {key!r} is kept as JSON text" for key, item in metadata.items() if not isinstance(item, str)]
+    texts = {key: text_of(item) for key, item in metadata.items()}
+    texts |= {f"otel_metadata.{word}": text_of(part) for word, part in given.items()}
+    return _Assessment(subject, body, texts, is_merged=False, notes=tuple(notes))
+
+
+def _head(patch: Patch, name: FieldName, at_ns: int) -> dict[str, Json]:
+    """Return what names an assessment, the same each time: id, target, and the time of the update."""
+    target = patch.target
+    span_id = target.span_id_hex if name[0] == "span" else ""
+    seed = "\0".join((target.trace_id_hex, span_id, name[1], name[2]))
+    at = (_EPOCH + timedelta(microseconds=at_ns // 1000)).isoformat()
+    head: dict[str, Json] = {
+        # 35 of the 50 characters of MLflow's column.
+        "assessment_id": f"om-{hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()}",
+        "trace_id": f"tr-{target.trace_id_hex}",
+        "create_time": at,
+        "last_update_time": at,
+    }
+    return {**head, "span_id": span_id} if span_id else head

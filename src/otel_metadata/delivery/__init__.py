@@ -1,0 +1,1 @@
+"""After a span has ended: outboxes, workers, back-off, counts."""

@@ -1,0 +1,154 @@
+"""What flushes wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, final
+
+from otel_metadata.model.span_ref import SpanKey
+
+if TYPE_CHECKING:
+    from otel_metadata.delivery.waiting_patches import Answered
+
+__all__ = ["FlushTicket", "Flushes"]
+
+
+@final
+class FlushTicket:
+    """What one flush waits for: everything that waited when it was asked for, tried at least once.
+
+    Attributes:
+        keys: What is still to be tried.
+        deadline_ns: When nobody waits any more; monotonic. What cannot be tried before is not waited for.
+        behind: Those among them of which a patch is being sent and another waits behind it, or their span.
+        wants_spooled: Whether rows of the spool that nobody has loaded are waited for as well.
+        is_filling: Whether `keys` is not complete yet.
+        is_clean: Whether all that was tried so far arrived.
+    """
+
+    __slots__ = ("_dropped", "behind", "deadline_ns", "done", "is_clean", "is_filling", "keys", "wants_spooled")
+
+    def __init__(self, deadline_ns: int, done: Callable[[], None]) -> None:
+        """Call *done* when `keys` is complete and runs empty."""
+        self.keys: set[SpanKey] = set()
+        self.deadline_ns = deadline_ns
+        self.behind: set[SpanKey] = set()
+        self.wants_spooled = False
+        self.is_filling = True
+        self.is_clean = True
+        self.done = done
+        self._dropped: set[SpanKey] = set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is waited for."""
+        return not self.keys and not self.wants_spooled and not self.is_filling
+
+    def keep_only(self, keys: set[SpanKey]) -> None:
+        """Wait for *keys* alone. A set of many keys is freed with the ticket, not here, under the lock."""
+        self._dropped, self.keys = self.keys, keys
+
+    def tried(self, key: SpanKey, *, is_clean: bool) -> None:
+        """Note the answer to what went first: what waits behind it, if anything does, is still to be tried."""
+        if key in self.keys:
+            self.is_clean = self.is_clean and is_clean
+            if key in self.behind:
+                self.behind.discard(key)
+            else:
+                self.keys.discard(key)
+
+    def forget(self, key: SpanKey, *, is_clean: bool) -> None:
+        """Note that nothing of *key* is left to be tried."""
+        self.behind.discard(key)
+        self.tried(key, is_clean=is_clean)
+
+    def give_up_on(self, key: SpanKey) -> None:
+        """Note that *key* was tried in vain: neither it nor what waits behind it is waited for."""
+        if key in self.keys:
+            self.is_clean = False
+            self.behind.discard(key)
+            self.keys.discard(key)
+
+    def read_no_more(self) -> None:
+        """Note that rows of the spool that nobody has loaded are not waited for any more, if there are any."""
+        if self.wants_spooled:
+            self.wants_spooled = self.is_clean = False
+
+    def give_up(self) -> None:
+        """Wait for nothing more: the destination does not answer."""
+        self.is_clean = self.is_clean and not self.keys and not self.wants_spooled
+        self.keys.clear()
+        self.behind.clear()
+        self.wants_spooled = False
+
+
+@final
+class Flushes:
+    """The tickets of the flushes that go on; called under the outbox's lock, which a call may enter again."""
+
+    def __init__(self) -> None:
+        """None goes on."""
+        self._tickets: list[FlushTicket] = []
+
+    def __bool__(self) -> bool:
+        """Whether somebody waits for a flush."""
+        return bool(self._tickets)
+
+    def __iter__(self) -> Iterator[FlushTicket]:
+        """Yield each ticket."""
+        yield from list(self._tickets)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a flush waits for *key*."""
+        return any(key in ticket.keys for ticket in self._tickets)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether one of them waits for a span or patch that was here when it was asked for."""
+        return any(ticket.keys for ticket in self._tickets)
+
+    def sample(self) -> Iterator[SpanKey]:
+        """Yield what they wait for; whoever has seen enough stops."""
+        for ticket in self:
+            yield from list(ticket.keys)
+
+    def add(self, ticket: FlushTicket) -> None:
+        """Let one more go on."""
+        self._tickets.append(ticket)
+
+    def drop(self, ticket: FlushTicket) -> None:
+        """Forget one that nobody waits for any more."""
+        with suppress(ValueError):
+            self._tickets.remove(ticket)
+
+    def answered(self, answers: Iterable[Answered]) -> None:
+        """Note for all what became of patches."""
+        for key, is_clean, is_last in answers:
+            for ticket in self._tickets:
+                if is_last:
+                    ticket.forget(key, is_clean=is_clean)
+                else:
+                    ticket.tried(key, is_clean=is_clean)
+
+    def forget(self, key: SpanKey, *, is_clean: bool) -> None:
+        """Note for all that nothing of *key* is left to be tried."""
+        for ticket in self._tickets:
+            ticket.forget(key, is_clean=is_clean)
+
+    def give_up_on(self, keys: Iterable[SpanKey]) -> None:
+        """Note for all that *keys* were tried in vain."""
+        for key in keys:
+            for ticket in self._tickets:
+                ticket.give_up_on(key)
+
+    def end_those_that_are_over(self) -> None:
+        """Tell who waits for a flush that is over."""
+        for ticket in self:
+            if not ticket.is_over:
+                continue
+            try:
+                self._tickets.remove(ticket)
+            except ValueError:  # a shutdown that interrupted us here has told it
+                continue
+            ticket.done()

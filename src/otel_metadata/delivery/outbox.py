@@ -1,0 +1,1333 @@
+"""A destination's own queue of ended spans and waiting patches.
+
+Theory of operation. For one destination a span is, after its end, in one of these states, and an update for it does
+what the state says:
+
+    arrived     in `_inbox`, put there without a lock; admitted to the queue before anything is decided
+    queued      in `_spans.waiting`: the update is joined to it and leaves with it; but where the backend does not
+                compare versions it must not overtake a patch of the span that waits, and is merged into that
+    exporting   in `_spans.exporting`: the update becomes a patch that waits for the answer
+    retrying    in `_spans.waiting` again, after an export that failed: the update becomes a patch that waits for the
+                answer. Nothing is joined any more: the backend may have the span as it was sent, and may keep that
+    exported    in `_recent`: the patch may go after the backend's grace
+    failed      in `_recent`: it is not tried again; what was joined becomes a patch with a deadline, for the backend
+                may have the span after all; what was set live shares the span's fate
+    evicted     in `_recent`: it never left; its updates are lost (`target_not_exported`), and counted
+    unseen      nowhere here (another process, or long ago): the patch goes after the remote grace
+
+Which spans leave when is `delivery.waiting_spans`, which patches go when is `delivery.waiting_patches`; here is what
+the two have to do with each other, with the application, with the spool, and with who flushes.
+
+The spool. With one (`lane`), a row is put for every update that is not live and for every span that is held, and it is
+written before the call of the application returns (`Lane.sync`, by the caller, after the lock). What is in memory is a
+window: when it is full, updates are *spilled*, they are on disk only, and so are all that follow until those were
+loaded, so that the order stays. What follows its span as a patch is older than those, and is spilled only where there
+is no room for it. A row is settled when its update is.
+
+Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never
+calls foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock,
+then `*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together. A
+log line ends in a handler of the application's, so what is to be told waits in `_news` for `tell_news`.
+
+Balance: each update that was accepted, or adopted from another process's rows, is counted once in exactly one of
+delivered, waiting, handed over (to the spool, at the end), lost. A patch carries the number of updates that are in it;
+a span that leaves with a remainder settles only the updates that are not in the remainder.
+
+Bytes: `SpanQueue.bytes` and `PatchQueue.bytes` are what is held, the handles of rows among it, apart from spans that
+are not weighed yet: a field that replaces another counts only for the difference. Each has a bound of its own, so that
+patches push out no spans.
+
+If you add a place where updates wait, add it to `stats` and to `give_up`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import reduce
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from otel_metadata.delivery.flush import Flushes, FlushTicket
+from otel_metadata.delivery.in_flight import span_without_credentials
+from otel_metadata.delivery.queued import EndedSpan, QueuedSpan
+from otel_metadata.delivery.settled import covers, notes_about
+from otel_metadata.delivery.shared_place import THEIRS, SharedPlace
+from otel_metadata.delivery.stats import Counters, DestinationStats
+from otel_metadata.delivery.waiting_patches import PatchQueue, Pending, unsettled
+from otel_metadata.delivery.waiting_spans import SpanQueue
+from otel_metadata.model.merge import Field, FieldName, Fields
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.queue_weight import weigh_fields, weigh_span
+from otel_metadata.model.receipt import LossReason, Route, Routed
+from otel_metadata.model.recent import RecentMap
+from otel_metadata.model.span_ref import SpanKey, SpanRef
+from otel_metadata.model.update_outcome import DestinationOutcome
+from otel_metadata.model.weight import SHARED_NAMES
+from otel_metadata.reporting import REPORTER
+from otel_metadata.seams import takes
+from otel_metadata.spool.frames import PlainUpdate, SpooledSpan, SpooledUpdate
+from otel_metadata.spool.partition import NoLane
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_metadata.delivery.destination import Destination
+    from otel_metadata.delivery.outbox_settings import OutboxSettings
+    from otel_metadata.model.dead_letter import DeadLetter
+    from otel_metadata.model.merge import Json, Version
+    from otel_metadata.seams import Clock
+    from otel_metadata.spool.partition import Lane, Loaded, Row
+
+__all__ = ["MAX_RECENT", "Outbox", "PatchBatch", "SpanBatch"]
+
+_MILLI: Final = 1_000_000
+
+MAX_RECENT: Final = 16_384
+"""Spans whose end in this destination is remembered at least."""
+
+
+# Log lines that wait to be told; the reporter tells one a minute of each kind, so a few are enough.
+_MAX_NEWS: Final = 1_024
+
+# Ended spans that wait to be admitted before the worker is woken for it. Until then they are not weighed, so when spans
+# turn out to be large there are fewer of them: together an eighth of the room in bytes.
+_INBOX_ROOM: Final = 1_024
+_MIN_INBOX_ROOM: Final = 16
+
+# While the worker does not come, one in so many spans is weighed as it arrives: enough to see that they got larger.
+_SAMPLE_EVERY: Final = 64
+
+# Plain late updates that wait to be coalesced: the worker is woken for the first number; beyond the second the
+# application's thread helps, for the worker hangs. Each is a few short values, 4 kB at most; an outbox that has no room
+# for twice as many takes none.
+_LATE_ROOM: Final = 1_024
+_LATE_BOUND: Final = 4_096
+_LATE_BYTES: Final = 2 * 4_096 * _LATE_BOUND
+
+# A call of the application that decides something takes so many of them in, no more: the rest is the worker's.
+_LATE_HELP: Final = 64
+
+# Rows that are read from the spool at a time.
+_LOAD: Final = 200
+
+_NO_FIELDS: Final[Fields] = {}
+
+_IN_FLIGHT: Final = Routed("in_flight")
+_LATE: Final = Routed("late")
+
+# Entries that one hold of the lock deals with where there may be many: the application's threads wait meanwhile.
+_PORTION: Final = 64
+
+# So often `stats` counts without the lock before it counts with it.
+_TRIES_WITHOUT_LOCK: Final = 3
+
+_UPDATES: Final = attrgetter("updates")
+_CREATED_NS: Final = attrgetter("created_ns")
+
+# So often placing the first of an inbox may fail before it is given up: an exception from outside (a signal handler's)
+# may interrupt it any number of times, a failure of our own would stop everything behind it.
+_MAX_FAILURES: Final = 16
+
+
+def _portions(keys: Sequence[SpanKey]) -> Iterator[Sequence[SpanKey]]:
+    return (keys[first : first + _PORTION] for first in range(0, len(keys), _PORTION))
+
+
+_DELIVERED: Final = DestinationOutcome("delivered")
+_EVICTED: Final = DestinationOutcome("lost", "target_not_exported")
+_UNKNOWN: Final = DestinationOutcome("unknown")
+
+
+def _nobody() -> None:
+    """Wake nobody: an outbox without a worker."""
+
+
+class _Recent(NamedTuple):
+    """How a span left this outbox.
+
+    Attributes:
+        state: exported, failed or evicted; given up for what a shutdown left.
+        at_ns: When; monotonic.
+        window_ns: Its start and end.
+        moved: The fields that it could not say, which followed as a patch.
+        outcome: What became of what was set on it live.
+    """
+
+    state: str
+    at_ns: int
+    window_ns: tuple[int, int] | None
+    moved: tuple[FieldName, ...] = ()
+    outcome: DestinationOutcome = _DELIVERED
+
+
+class SpanBatch(NamedTuple):
+    """Spans to export; answered by `Outbox.spans_answered`."""
+
+    items: Sequence[QueuedSpan]
+
+
+class PatchBatch(NamedTuple):
+    """Patches to send; answered by `Outbox.patches_answered`."""
+
+    patches: Sequence[Patch]
+
+
+class _Moment(NamedTuple):
+    """What `stats` counts: references, taken under the lock in one step."""
+
+    live: int
+    counts: tuple[object, ...]
+    spilled: int
+    patches: Sequence[Pending]
+    spans: Sequence[QueuedSpan]
+
+
+def _fields_of(version: Version, metadata: dict[str, Json]) -> dict[FieldName, Field]:
+    """Return the fields of a plain update."""
+    fields: dict[FieldName, Field] = {}
+    for key, value in metadata.items():
+        name: FieldName = ("span", "metadata", key)
+        fields[SHARED_NAMES.get(name, name)] = (value, version)
+    return fields
+
+
+@final
+class Outbox:
+    """One destination's ended spans and waiting patches: see the module's theory of operation."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        settings: OutboxSettings,
+        clock: Clock,
+        lock: AbstractContextManager[object],
+        chance: Callable[[], float],
+        lane: Lane | None = None,
+        masks_credentials: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            destination: Whose outbox it is.
+            settings: Bounds and times.
+            clock: Time.
+            lock: The process's one re-entrant lock.
+            chance: Uniform in [0, 1), for the jitter of the back-off.
+            lane: The destination's part of the spool; None for memory only.
+            masks_credentials: Whether attributes of spans that name a secret are masked; asked for each span.
+        """
+        self.destination = destination
+        self._masks_credentials = masks_credentials
+        self.settings = settings
+        self.lane = lane if lane is not None else NoLane(destination.name)
+        self._clock = clock
+        self._monotonic_ns = clock.monotonic_ns  # looked up once, for the path of a late update
+        self._lock = lock
+        self._chance = chance
+        self._wait_ns = max(destination.hold_millis, settings.schedule_delay_millis) * _MILLI
+        self._grace_ns = destination.patch_exporter.grace_millis * _MILLI
+        self._is_durable = self.lane.is_durable
+        self._holds_on_disk = destination.hold_millis > 0 and self._is_durable
+        self.wake: Callable[[], None] = _nobody
+        self.shared: SharedPlace | None = None
+        self.reset()
+        # Small until the first spans were weighed.
+        self._inbox_room = self._inbox_bound = min(_MIN_INBOX_ROOM, self._spans.pressure_at)
+        self._average_size = 0.0
+
+    def reset(self) -> None:
+        """Forget everything and count from zero: in a forked child the parent keeps what waits."""
+        self._counters = Counters()
+        self._spans = SpanQueue(self.settings, self._chance, is_holding=self.destination.hold_millis > 0)
+        self._recent: RecentMap[SpanKey, _Recent] = RecentMap(MAX_RECENT)
+        self._patches = PatchQueue(
+            self.destination.patch_exporter,
+            self.settings,
+            self._clock,
+            self._chance,
+            self._counters,
+            self.lane,
+            self._spans.__contains__,
+            self._tell,
+        )
+        self._flushes = Flushes()
+        self._inbox: deque[EndedSpan] = deque()
+        self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
+        self._news: deque[tuple[str, str, int]] = deque(maxlen=_MAX_NEWS)
+        # How many at the front of each inbox are being placed by calls that this one may have interrupted.
+        self._placing = self._placing_late = 0
+        self._attempted: EndedSpan | None = None
+        self._failures = 0
+        # Updates that are on disk only, and the lowest version that can be among them.
+        self._spilled = 0
+        self._spilled_from: Version = (0, 0)
+        self._is_disk_left = False
+        self._is_closed = self._is_given_up = False
+        self._lost_before: tuple[int, dict[LossReason, int]] = (0, {})
+        # Whether nothing but the spool decides about a late update.
+        self._spills_plain = True
+        self._takes_plain = self._is_roomy = (
+            self.settings.max_bytes >= _LATE_BYTES and self.settings.max_patches >= 2 * _LATE_BOUND
+        )
+
+    def look(self) -> None:
+        """Look whether the application exports to the same place, which it may do from now on."""
+        if self.shared is None:
+            return
+        with self._lock:
+            said = self.shared.look()
+            if said is not None:
+                # An adoption is what was asked for.
+                self._tell("shared", said, logging.INFO if self.shared.is_as_asked else logging.WARNING)
+
+    def exchange(self, key: SpanKey, span: ReadableSpan) -> bool:
+        """Let an ended span leave as *span*, where it has not left; False when it leaves elsewhere, or never came."""
+        with self._lock:
+            self._admit()
+            item = self._spans.waiting.get(key)
+            if item is not None and not item.is_elsewhere:
+                item.span = span
+                return True
+            item = self._spans.exporting.get(key)
+            return item is not None and not item.is_elsewhere
+
+    # --- the application's thread -----------------------------------------------------------------------------------
+
+    def arrive(self, ended: EndedSpan) -> None:
+        """Take a span that has ended. No lock: it waits in the inbox until somebody decides something."""
+        inbox = self._inbox
+        inbox.append(ended)
+        waiting = len(inbox)
+        if waiting > self._inbox_room:
+            self.wake()
+            is_sample = waiting % _SAMPLE_EVERY == 0 or not self._average_size
+            if is_sample or waiting > self._inbox_bound:
+                self._keep_bounds(ended, is_sample=is_sample)
+
+    def arrive_surely(self, ended: EndedSpan) -> None:
+        """Take a span unless it has arrived: a call of `arrive` was interrupted, nobody knows where."""
+        with self._lock:
+            self._admit()
+            if ended.key not in self._spans and ended.key not in self._recent:
+                self._inbox.append(ended)
+
+    def _keep_bounds(self, ended: EndedSpan, *, is_sample: bool) -> None:
+        """Do on the application's thread what must not wait for a worker that is busy, or hangs in an exporter."""
+        with self._lock:
+            if is_sample and ended.ended is not None:
+                self._learn(weigh_span(ended.ended))
+            if len(self._inbox) > self._inbox_bound:
+                self._admit(limit=2, weigh=True)  # two for one, so that no single call pays for all
+        self.tell_news()
+
+    def takes_plain(self, key: SpanKey) -> bool:
+        """Whether a plain update of this span is certainly a late patch with room; the caller holds the lock."""
+        has_room = self._takes_plain or (self._spilled > 0 and self._spills_plain and self.lane.has_room)
+        return has_room and not self._inbox and key not in self._spans.waiting
+
+    def take_plain(self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]) -> bool:
+        """Do both, for an application with one destination; without a spool, and with room, by no other call."""
+        late = self._late
+        if (
+            self._takes_plain
+            and not (self._is_durable or self._inbox or len(late) >= _LATE_ROOM - 1)
+            and key not in self._spans.waiting
+        ):
+            late.append((self._monotonic_ns(), target, version, metadata, None))
+            return True
+        if not self.takes_plain(key):
+            return False
+        self.arrive_late(target, version, metadata)
+        return True
+
+    def arrive_late(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
+        """Take a plain update that `takes_plain`; the caller holds the lock. It is coalesced later, by the worker."""
+        if self._spilled:
+            if self.lane.spill(PlainUpdate(target, version, metadata)):
+                self._spilled += 1
+            else:
+                self._patches.settled.gone(target.key, _fields_of(version, metadata), "spool_full")
+                self._tell_lost("spool_full")
+                self._counters.lose("spool_full", 1)
+            self._counters.accepted += 1
+            return
+        late = self._late
+        row = self.lane.put(PlainUpdate(target, version, metadata)) if self._is_durable else None
+        late.append((self._clock.monotonic_ns(), target, version, metadata, row))
+        waiting = len(late)
+        if waiting >= _LATE_ROOM:
+            if waiting % _LATE_ROOM == 0:
+                self.wake()
+            if waiting > _LATE_BOUND:
+                self._admit_late(limit=2)
+
+    def submit(self, target: SpanRef, fields: Fields) -> Routed:
+        """Take one update for a span that is not live: join it, or make a patch of it.
+
+        With a spool it is queued to be written: the caller calls `lane.sync()` once it has left the lock.
+        """
+        key = target.key
+        with self._lock:
+            self._admit()
+            self._admit_late(limit=_LATE_HELP)
+            if self._is_closed:
+                return Routed("dropped", "after_shutdown")
+            if not key[0] and not takes(self.destination.patch_exporter, target):
+                self._tell(
+                    "unknown_trace",
+                    "an update was refused: it finds no span by a backend's id alone; expected a SpanRef with the ids "
+                    "of OpenTelemetry.",
+                )
+                return Routed("dropped", "invalid_target")
+            # Placed first, counted after: an exception that interrupts us here reaches the caller, who has no receipt.
+            routed = self._submit(target, key, fields)
+            self._counters.accepted += 1
+            return routed
+
+    def _submit(self, target: SpanRef, key: SpanKey, fields: Fields) -> Routed:
+        size = weigh_fields(fields)
+        item = self._spans.open(key)
+        if item is not None:
+            if self._spans.has_room_for(item, fields, size):
+                self._spans.join(item, target, fields, 1, size, self._put_joined(item, target, fields))
+                return _IN_FLIGHT
+            if not self._is_durable:
+                return self._lost("buffer_full", 1)
+            item.is_shut = self._patches.is_ordered  # what comes next must not overtake it
+        recent = self._recent.get(key)
+        if recent is not None and recent.state == "evicted":
+            return self._lost("target_not_exported", 1)
+        return self._submit_late(target, fields, size, recent)
+
+    def _submit_late(self, target: SpanRef, fields: Fields, size: int, recent: _Recent | None) -> Routed:
+        window = recent.window_ns if recent is not None else None
+        # Once one was spilled, all that follow are, until those were loaded: so versions of a target ascend.
+        if self._spilled or not self._patches.room_for(target.key, fields, size):
+            if self._spill(self._entry(target, fields, 1, window)):
+                return _LATE
+            if not self._has_room_beyond(target.key, fields, size):
+                return self._lost(self._no_room, 1)
+        row = self.lane.put(self._entry(target, fields, 1, window)) if self._is_durable else None
+        return self._add_late(target, fields, size, recent, (row,) if row is not None else ())
+
+    def _spill(self, entry: SpooledUpdate) -> bool:
+        """Leave to the disk alone what has no room in memory; False without a spool, or without room there."""
+        if not self.lane.spill(entry):
+            return False
+        lowest = min(version for _, version in entry.fields.values())
+        self._spilled_from = min(self._spilled_from, lowest) if self._spilled else lowest
+        self._spilled += entry.updates
+        self._takes_plain = False
+        return True
+
+    def _has_room_beyond(self, key: SpanKey, fields: Fields, size: int) -> bool:
+        """Whether memory takes what a full disk does not: with a spool no less is kept than without one."""
+        return self._is_durable and self._patches.room_for(key, fields, size, beyond_window=True)
+
+    @property
+    def _no_room(self) -> LossReason:
+        return "spool_full" if self._is_durable else "buffer_full"
+
+    def _add_late(
+        self,
+        target: SpanRef,
+        fields: Fields,
+        size: int,
+        recent: _Recent | None,
+        rows: tuple[Row, ...],
+        *,
+        age_ns: int = 0,
+    ) -> Routed:
+        earliest, due, deadline = self._times(target.key, recent, self._clock.monotonic_ns() - age_ns)
+        window = recent.window_ns if recent is not None else None
+        self._patches.add(
+            target,
+            fields,
+            1,
+            size,
+            rows,
+            earliest_ns=earliest,
+            due_ns=due,
+            deadline_ns=deadline,
+            age_ns=age_ns,
+            window_ns=window,
+        )
+        return _LATE
+
+    def _put_joined(self, item: QueuedSpan, target: SpanRef, fields: Fields) -> Row | None:
+        if not self._is_durable:
+            return None
+        self._put_held(item)
+        return self.lane.put(self._entry(target, fields, 1, item.window_ns))
+
+    def _put_held(self, item: QueuedSpan) -> None:
+        """Let the spool have a span that is held: before its first update, which would be of no use without it."""
+        if self._holds_on_disk and item.row is None and not item.is_elsewhere:
+            span = self.without_credentials(item.span)
+            item.row = self.lane.put(item.entry(span, self.destination.name, self._clock.wall_ns()))
+
+    def without_credentials(self, span: ReadableSpan) -> ReadableSpan:
+        """Return an ended span as it may leave the process."""
+        return span_without_credentials(span, masks_credentials=self._masks_credentials())
+
+    def _entry(self, target: SpanRef, fields: Fields, updates: int, window_ns: tuple[int, int] | None) -> SpooledUpdate:
+        return SpooledUpdate(0, self.destination.name, target, fields, updates, self._clock.wall_ns(), window_ns)
+
+    def knows(self, key: SpanKey) -> bool:
+        """Whether the span waits here or left lately."""
+        with self._lock:
+            self._admit()
+            self._admit_late()
+            return key in self._spans or key in self._recent or key in self._patches
+
+    def _times(self, key: SpanKey, recent: _Recent | None, now: int) -> tuple[int, int, int | None]:
+        """Return when a new patch may go at the earliest, when it is due, and until when it is tried."""
+        settings = self.settings
+        if recent is not None:
+            earliest = max(recent.at_ns + self._grace_ns, now)
+            deadline = now + settings.failed_span_millis * _MILLI if recent.state == "failed" else None
+        elif key in self._spans:
+            earliest, deadline = now, None
+        else:
+            earliest, deadline = now + self.destination.remote_grace_ns, None
+        return earliest, max(earliest, now + settings.schedule_delay_millis * _MILLI), deadline
+
+    # --- the worker -------------------------------------------------------------------------------------------------
+
+    def weigh_waiting(self) -> None:
+        """Admit what arrived, weigh the spans among it, and let the spool have those that are held."""
+        while True:
+            self._take_in()
+            with self._lock:
+                self._admit()
+                self._admit_late()
+                items = self._spans.take_unweighed()
+                if self._holds_on_disk:
+                    for item in items:
+                        if self._spans.waiting.get(item.key) is item:
+                            self._put_held(item)
+            if not items:
+                return
+            sizes = [item.weight() for item in items]
+            with self._lock:
+                self._learn(max(sizes))
+                for item, size in zip(items, sizes, strict=True):
+                    self._spans.note_size(item, size)
+
+    def wanted_rows(self) -> int:
+        """Return how many rows of the spool there is room for now; 0 when none wait there."""
+        with self._lock:
+            # What was spilled and is not there any more is found out by asking.
+            if self._is_closed or not (self.lane.has_more or self._spilled):
+                return 0
+            patches, spans = self._patches, self._spans
+            rooms = (self.settings.spool_window - len(patches), self.settings.max_queue_size - len(spans.waiting))
+            is_roomy = self._is_worth_reading(rooms[0], patches.bytes) and self._is_worth_reading(rooms[1], spans.bytes)
+            return min(*rooms, _LOAD) if is_roomy else 0
+
+    def _is_worth_reading(self, room: int, taken: int) -> bool:
+        """Whether rows are read for so much room: in portions, and not where half of the bytes are taken already.
+
+        More would push out spans that nobody has to lose: those on disk wait there.
+        """
+        settings = self.settings
+        least = max(min(settings.spool_window, settings.max_queue_size), 1)
+        return room * 2 >= least and taken * 2 < settings.max_bytes
+
+    def admit_rows(self, rows: Sequence[Loaded], damaged: int) -> None:
+        """Take rows of the spool into memory.
+
+        Args:
+            rows: What `Lane.load` returned.
+            damaged: What `Lane.lost` returned.
+        """
+        with self._lock:
+            self._counters.adopted += damaged
+            if damaged:
+                self._lost("spool_damaged", damaged)
+            if self._is_given_up:
+                return  # a shutdown did not wait for them to be read: they stay with the spool
+            for row, content, is_adopted, updates, _ in rows:
+                if is_adopted:
+                    self._counters.adopted += updates
+                else:
+                    self._spilled -= updates
+                    self._note_read(content)
+                if isinstance(content, PlainUpdate):
+                    self._admit_update(row, content.spooled(self.destination.name))
+                elif isinstance(content, SpooledSpan):
+                    self._admit_span(row, content)
+                elif isinstance(content, SpooledUpdate):
+                    self._admit_update(row, content)
+                else:
+                    self.lane.settle((row,))
+                    self._lost("spool_damaged", updates)
+            if not self.lane.has_more:
+                if self._spilled > 0 and not rows:
+                    # The spool has nothing more of what was spilled: its file was damaged.
+                    self._lost("spool_damaged", self._spilled)
+                    self._spilled = 0
+                for ticket in self._flushes:
+                    ticket.wants_spooled = ticket.wants_spooled and self._spilled > 0
+            self._check_flushes()
+
+    def _admit_span(self, row: Row, content: SpooledSpan) -> None:
+        now = self._clock.monotonic_ns()
+        held_ns = max(self._clock.wall_ns() - content.accepted_ns, 0)
+        item = QueuedSpan.of_row(row, content, now + max(self._wait_ns - held_ns, 0))
+        item.is_elsewhere = not self.destination.spans
+        for ticket in self._flushes:
+            if ticket.wants_spooled:
+                ticket.keys.add(item.key)
+        self._enqueue(item)
+
+    def _admit_update(self, row: Row, content: SpooledUpdate) -> None:
+        key = content.target.key
+        self._patches.settled.wait_again(key, content.fields)
+        size = weigh_fields(content.fields)
+        item = self._spans.open(key)
+        if item is not None:
+            self._spans.join(item, content.target, content.fields, content.updates, size, row)
+            return
+        now = self._clock.monotonic_ns()
+        recent = self._recent.get(key)
+        earliest, due, deadline = self._times(key, recent, now)
+        self._patches.add(
+            content.target,
+            content.fields,
+            content.updates,
+            size,
+            (row,),
+            earliest_ns=earliest,
+            due_ns=due,
+            deadline_ns=deadline,
+            age_ns=max(self._clock.wall_ns() - content.accepted_ns, 0),
+            window_ns=content.window_ns,
+        )
+        pending = self._patches.get(key)
+        for ticket in self._flushes:
+            if ticket.wants_spooled and pending is not None:
+                ticket.keys.add(key)
+                self._hurry(ticket, key, pending, now)
+
+    def claim_spans(self) -> SpanBatch | None:
+        """Take the spans whose time has come out of the queue, with what was joined to them; None for none."""
+        with self._lock:
+            self._admit()
+            now = self._clock.monotonic_ns()
+            batch = self._spans.claim(now, self._flushes)
+            return SpanBatch(batch) if batch else None
+
+    def spans_answered(
+        self,
+        batch: SpanBatch,
+        outcome: Outcome | None,
+        remainders: Sequence[Fields],
+        reason: LossReason = "target_not_exported",
+    ) -> None:
+        """Settle a batch: what left is delivered, what could not be said follows as a patch, what failed is told.
+
+        Args:
+            batch: What `claim_spans` returned.
+            outcome: What the span exporter said of it; None when it raised, or there was nothing to be sent.
+            remainders: For each span the fields that its dialect could not say.
+            reason: As what the live updates of spans that failed are lost.
+        """
+        with self._lock:
+            self._admit_late()
+            now = self._clock.monotonic_ns()
+            is_exported = isinstance(outcome, Delivered)
+            spans, company = self._spans, len(batch.items)
+            spans.judge(outcome, company, now)
+            spans.circuit.keep_apart(self._patches.circuit, now)
+            self._tell_of_spans(outcome)
+            again: list[QueuedSpan] = []
+            for item, remainder in zip(batch.items, remainders, strict=True):
+                if not spans.take_back(item):
+                    continue  # given up meanwhile, at a shutdown that could not wait
+                if not is_exported and spans.may_go_again(item, outcome, company, now, is_closing=self._is_closed):
+                    again.append(item)
+                    continue
+                spans.gone(item)
+                if isinstance(outcome, Delivered):
+                    end = DestinationOutcome("delivered", notes=outcome.notes) if outcome.notes else _DELIVERED
+                    self._recent[item.key] = _Recent("exported", now, item.window_ns, tuple(remainder), end)
+                    self._counters.spans_exported += 1
+                    self._settle_exported(item, remainder, now)
+                else:
+                    end = DestinationOutcome("lost", reason, outcome.error if outcome is not None else None)
+                    self._recent[item.key] = _Recent("failed", now, item.window_ns, outcome=end)
+                    self._counters.spans_failed += 1
+                    self._settle_failed(item, reason, now)
+                self._release(item.key, now, is_exported)
+            if again:
+                spans.go_again(again, outcome, now)
+                self._counters.spans_retried += len(again)
+            self._give_up_in_flushes(again, outcome)
+            if again and spans.is_over:
+                self._evict()
+            self._check_flushes()
+
+    def _tell_of_spans(self, outcome: Outcome | None) -> None:
+        if isinstance(outcome, Delivered) and outcome.notes:
+            self._counters.notes += len(outcome.notes)
+            self._tell("span_notes", f"{outcome.notes[0]}")
+        elif isinstance(outcome, Rejected):
+            self._tell("spans_rejected", f"spans were refused ({outcome.error.type}: {outcome.error.message}).")
+        elif isinstance(outcome, Pause):
+            self._tell("spans_paused", f"spans wait ({outcome.error.type}: {outcome.error.message}).")
+        elif isinstance(outcome, Retry):
+            self._tell(
+                "spans_retried", f"spans wait, and are tried again ({outcome.error.type}: {outcome.error.message})."
+            )
+
+    def _give_up_in_flushes(self, again: Sequence[QueuedSpan], outcome: Outcome | None) -> None:
+        """Let flushes wait for spans no longer: each is tried once, and what was refused in company once more alone.
+
+        Of a destination that is dead nothing more is asked, also while the outbox closes and little is tried again.
+        """
+        if isinstance(outcome, Rejected):
+            return
+        tried = list(self._spans.waiting) if self._spans.circuit.is_dead else [item.key for item in again]
+        self._flushes.give_up_on(tried)
+
+    def claim_patches(self) -> PatchBatch | None:
+        """Take the patches whose time has come, at most the exporter's `max_batch`; None when there are none."""
+        with self._lock:
+            self._admit_late()
+            patches = self._patches.claim(self._window_of, self._flushes)
+            return PatchBatch(patches) if patches else None
+
+    def _window_of(self, key: SpanKey) -> tuple[int, int] | None:
+        recent = self._recent.get(key)
+        return recent.window_ns if recent is not None else None
+
+    def patches_answered(self, batch: PatchBatch, outcomes: Sequence[Outcome | None]) -> None:
+        """Settle each patch by its outcome; one without an outcome is tried again."""
+        with self._lock:
+            self._admit_late()
+            self._flushes.answered(self._patches.answered(batch.patches, outcomes))
+            self._patches.circuit.keep_apart(self._spans.circuit, self._clock.monotonic_ns())
+            is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
+            for ticket in self._flushes:
+                if is_paused or self._patches.circuit.is_dead:
+                    self._drop_all_patches(ticket)
+                    ticket.read_no_more()
+            self._check_flushes()
+
+    def take_letter(self) -> DeadLetter | None:
+        """Return a dead letter, to be shown to the application without the lock; None when all were."""
+        with self._lock:
+            return self._patches.take_letter()
+
+    def next_due_ns(self) -> int | None:
+        """Return the monotonic time of the next work that is known now; None when nothing waits."""
+        with self._lock:
+            times = (self._spans.next_due_ns(self._flushes), self._patches.next_due_ns(self._flushes))
+            return min((time for time in times if time is not None), default=None)
+
+    # --- flush, shutdown, counts ------------------------------------------------------------------------------------
+
+    def request_flush(self, done: Callable[[], None], deadline_ns: int) -> FlushTicket:
+        """Make everything that waits due as soon as its backend may take it, and tell when all of it was tried once.
+
+        Patches that cannot be tried by the deadline, or that wait out a pause, are not waited for: then it is unclean.
+
+        Args:
+            done: Called under the lock, once.
+            deadline_ns: Until when somebody waits; monotonic.
+        """
+        ticket = FlushTicket(deadline_ns, done)
+        self._take_in()
+        try:
+            with self._lock:
+                self._admit()
+                self._admit_late()
+                ticket.keys.update(self._spans.waiting, self._spans.exporting)
+                if self.shared is not None and self.shared.is_shared:
+                    ticket.keys.add(THEIRS)
+                ticket.wants_spooled = not self._is_closed and (self.lane.has_more or self._spilled > 0)
+                self._flushes.add(ticket)
+                keys = self._patches.keys()
+            # There may be a hundred thousand: others get the lock in between.
+            for portion in _portions(keys):
+                with self._lock:
+                    self._wait_for(ticket, portion)
+            with self._lock:
+                ticket.is_filling = False
+                self._check_flushes()
+        except BaseException:
+            self._flushes.drop(ticket)  # a signal handler's: nobody waits for this flush
+            raise
+        return ticket
+
+    def _wait_for(self, ticket: FlushTicket, keys: Iterable[SpanKey]) -> None:
+        """Let a flush wait for the patches of *keys* that are still here."""
+        now = self._clock.monotonic_ns()
+        for key in keys:
+            if not self._patches.holds(key):
+                continue
+            ticket.keys.add(key)
+            if self._patches.is_behind(key):
+                ticket.behind.add(key)
+            pending = self._patches.get(key)
+            if pending is not None:
+                self._hurry(ticket, key, pending, now)
+
+    def _hurry(self, ticket: FlushTicket, key: SpanKey, pending: Pending, now: int) -> None:
+        """Let a waiting patch go for a flush as soon as it may, or take it off the flush."""
+        if self._is_hopeless(pending, ticket, now):
+            self._drop_patches(ticket, (key,))
+        else:
+            self._patches.make_due(key, pending, pending.earliest_ns)
+
+    @property
+    def wants_theirs(self) -> bool:
+        """Whether a flush waits for the application's processors that export to the same place."""
+        return THEIRS in self._flushes
+
+    def theirs_answered(self, *, is_clean: bool) -> None:
+        """Note that they were flushed."""
+        with self._lock:
+            self._flushes.forget(THEIRS, is_clean=is_clean)
+            self._check_flushes()
+
+    @property
+    def is_flushing(self) -> bool:
+        """Whether somebody waits for a flush."""
+        return bool(self._flushes)
+
+    def drop_ticket(self, ticket: FlushTicket) -> None:
+        """Forget a flush that nobody waits for any more."""
+        with self._lock:
+            self._flushes.drop(ticket)
+
+    def tell_news(self) -> None:
+        """Log what was decided. Called without the lock: a logging handler is the application's code."""
+        news = self._news
+        while news:
+            try:
+                reason, message, level = news.popleft()
+            except IndexError:  # another thread has told it
+                return
+            REPORTER.tell(reason, message, level=level)
+
+    def close(self) -> None:
+        """Take nothing more, and wait for no span of another process any more: there is no later."""
+        self._take_in()
+        with self._lock:
+            self._admit()
+            self._admit_late()
+            if not self._is_closed:
+                self._lost_before = self._lost_so_far()
+            self._is_closed = True
+            self._takes_plain = self._spills_plain = False
+            keys = self._patches.keys()
+        for portion in _portions(keys):
+            with self._lock:
+                now = self._clock.monotonic_ns()
+                for key in portion:
+                    pending = self._patches.get(key)
+                    # After a try, its time is what the backend asked for; after its span's export, the backend's grace.
+                    if pending is not None and not pending.attempts and key not in self._recent:
+                        pending.earliest_ns = now
+                        self._patches.make_due(key, pending, now)
+
+    def _lost_so_far(self) -> tuple[int, dict[LossReason, int]]:
+        counters = self._counters
+        return counters.spans_failed + counters.spans_evicted, counters.lost.copy()
+
+    def give_up(self, reason: LossReason) -> tuple[int, int, Sequence[LossReason]]:
+        """Leave what the spool has to it, and count the rest as lost.
+
+        Returns:
+            How many spans and updates were lost since `close`, by this and before it, and why the updates were.
+        """
+        with self._lock:
+            self._admit()
+            self._admit_late()
+            self._is_given_up = True
+            counters = self._counters
+            kept_spans = 0
+            for item in self._spans.all():
+                kept = self._left_to_the_spool(item)
+                counters.handed_over += kept
+                counters.lose(reason, item.updates + item.joined_updates - kept)
+                is_kept = item.row is not None and self.lane.keeps((item.row,))
+                kept_spans += is_kept
+                self._note_given_up(item, reason, is_kept=is_kept)
+            counters.spans_evicted += len(self._spans.waiting)
+            counters.spans_failed += len(self._spans.exporting)
+            self._patches.clear(reason)
+            unwritten = min(self.lane.unkept, self._spilled)
+            self._is_disk_left = self._spilled > 0 and not unwritten
+            counters.lose(reason, unwritten)
+            counters.handed_over += self._spilled - unwritten
+            self._spilled = 0
+            self._spans.clear()
+            for ticket in self._flushes:
+                ticket.give_up()
+            self._check_flushes()
+            spans_before, before = self._lost_before
+            spans, lost = self._lost_so_far()
+            since = {one: count - before.get(one, 0) for one, count in lost.items() if count > before.get(one, 0)}
+            return spans - spans_before - kept_spans, sum(since.values()), list(since)
+
+    def _left_to_the_spool(self, item: QueuedSpan) -> int:
+        """Return how many updates of a span are in rows that another process will find."""
+        kept = 0
+        if item.row is not None and self.lane.keeps((item.row,)):
+            kept += item.updates
+        if item.rows and self.lane.keeps(item.rows):
+            kept += item.joined_updates - item.unspooled
+        return kept
+
+    def refuse_live(self) -> None:
+        """Count an update for which live spans have no room."""
+        with self._lock:
+            self._tell_lost("buffer_full")
+            self._counters.lose("buffer_full", 1)
+            self._counters.accepted += 1
+
+    def lose_live(self, entry: EndedSpan) -> None:
+        """Count the live updates of a span that will never end here, once."""
+        with self._lock:
+            if self in entry.lost_in:
+                return
+            self._patches.settled.gone(entry.key, entry.fields or _NO_FIELDS, "target_not_exported")
+            self._counters.lose("target_not_exported", entry.updates)
+            self._counters.accepted += entry.updates  # no call from here on: see `_admit`
+            entry.lost_in += (self,)
+
+    def outcome(self, key: SpanKey, names: Sequence[FieldName], version: Version, route: Route) -> DestinationOutcome:
+        """Return what became of an update.
+
+        Args:
+            key: Its span or trace.
+            names: The fields that it sets.
+            version: Their version.
+            route: Where it went when it was taken.
+        """
+        self._take_in()
+        with self._lock:
+            self._admit()
+            self._admit_late()
+            if route == "late":
+                return self._of_patch(key, names, version)
+            lost = self._patches.settled.gone_at(key, names, version)
+            if lost is not None:
+                return lost
+            item = self._spans.waiting.get(key)
+            if item is not None:
+                return DestinationOutcome("retrying" if item.attempts else "in_flight", error=item.error)
+            if key in self._spans.exporting:
+                return DestinationOutcome("sending")
+            recent = self._recent.get(key)
+            if recent is None or (recent.state == "failed" and route == "in_flight"):
+                return self._of_patch(key, names, version)
+            if recent.state != "exported":
+                return recent.outcome
+            moved = [name for name in names if name in recent.moved]
+            stayed = [name for name in names if name not in recent.moved]
+            if not stayed:
+                return self._of_patch(key, moved, version)
+            notes = [note for name in stayed for note in notes_about(name, recent.outcome.notes, names)]
+            said = DestinationOutcome("delivered", notes=tuple(dict.fromkeys(notes))) if notes else _DELIVERED
+            return said.joined(self._of_patch(key, moved, version)) if moved else said
+
+    def _of_patch(self, key: SpanKey, names: Sequence[FieldName], version: Version) -> DestinationOutcome:
+        """Return what became of fields that leave, or left, as a patch."""
+        parts = [self._of_field(key, name, version) for name in names]
+        return reduce(DestinationOutcome.joined, parts) if parts else _UNKNOWN
+
+    def _of_field(self, key: SpanKey, name: FieldName, version: Version) -> DestinationOutcome:
+        patches = self._patches
+        settled = patches.settled.of_field(key, name, version)
+        if settled is not None:
+            return settled
+        for pending, state in ((patches.being_sent(key), "sending"), (patches.get(key), "late")):
+            held = pending.fields.get(name) if pending is not None else None
+            if pending is None or held is None or not covers(name, held[1], version):
+                continue
+            if state == "sending" and pending.sent is not None and name in pending.sent:
+                return DestinationOutcome("sending", error=pending.error)
+            return DestinationOutcome("retrying" if pending.attempts else "late", error=pending.error)
+        if version >= self._spilled_from:
+            if self._spilled > 0:
+                return DestinationOutcome("late")
+            if self._is_disk_left:
+                return DestinationOutcome("handed_over")
+        return _UNKNOWN
+
+    def _note_read(self, content: object) -> None:
+        """Note how far what was spilled has been read back: versions ascend."""
+        if isinstance(content, PlainUpdate):
+            ns, writer = content.version
+        elif isinstance(content, SpooledUpdate) and content.fields:
+            ns, writer = max(version for _, version in content.fields.values())
+        else:
+            return
+        self._spilled_from = max(self._spilled_from, (ns, writer + 1))
+
+    def _note_given_up(self, item: QueuedSpan, reason: LossReason, *, is_kept: bool) -> None:
+        """Note what became of a span that a shutdown leaves, and of what was joined to it."""
+        end = DestinationOutcome("handed_over") if is_kept else DestinationOutcome("lost", reason, item.error)
+        self._recent[item.key] = _Recent("failed", self._clock.monotonic_ns(), item.window_ns, outcome=end)
+        if item.joined:
+            are_kept = bool(item.rows) and self.lane.keeps(item.rows or ()) and not item.unspooled
+            self._patches.settled.gone(item.key, item.joined, None if are_kept else reason, item.error)
+
+    def last_errors(self) -> list[DeliveryError]:
+        """Return what was said at the last try of each patch and span that waits, where one was tried."""
+        with self._lock:
+            patches, spans = self._patches.all(), self._spans.all()
+        said = (*(one.error for one in patches), *(one.error for one in spans))
+        return [error for error in said if error is not None]
+
+    def stats(self, count_live: Callable[[], int]) -> DestinationStats:
+        """Return the counts of this moment. Called without the lock.
+
+        Args:
+            count_live: Returns the updates on spans that have not ended; they are not in the outbox yet.
+        """
+        self._take_in()
+        for _ in range(_TRIES_WITHOUT_LOCK):
+            with self._lock:
+                moment = self._moment(count_live)
+            # There may be a hundred thousand patches; where something moved meanwhile, they are counted again.
+            found = self._stats(moment)
+            with self._lock:
+                if (self._counters.all(), self._spilled) == (moment.counts, moment.spilled):
+                    return found
+        with self._lock:
+            return self._stats(self._moment(count_live))
+
+    def _moment(self, count_live: Callable[[], int]) -> _Moment:
+        while True:
+            self._admit()
+            self._admit_late()
+            counts = self._counters.all()
+            moment = _Moment(count_live(), counts, self._spilled, self._patches.all(), self._spans.all())
+            # A finalizer or signal handler that updates a span may have come between.
+            if self._counters.all() == counts:
+                return moment
+
+    def _stats(self, moment: _Moment) -> DestinationStats:
+        live, _, spilled, patches, spans = moment
+        counters = self._counters
+        oldest_ns = min(map(_CREATED_NS, patches), default=None)
+        now = self._clock.monotonic_ns()
+        return DestinationStats(
+            accepted=counters.accepted + live,
+            adopted=counters.adopted,
+            delivered=counters.delivered,
+            live=live,
+            in_flight=sum(item.updates + item.joined_updates for item in spans),
+            late=sum(map(_UPDATES, patches)) + spilled,
+            handed_over=counters.handed_over,
+            retried=counters.retried,
+            lost=counters.lost.copy(),
+            spans_queued=len(spans),
+            spans_exported=counters.spans_exported,
+            spans_retried=counters.spans_retried,
+            spans_failed=counters.spans_failed,
+            spans_evicted=counters.spans_evicted,
+            buffered_bytes=self._spans.bytes + self._patches.bytes,
+            spool_bytes=self.lane.bytes,
+            unspooled=self.lane.unwritten,
+            oldest_millis=(now - oldest_ns) // _MILLI if oldest_ns is not None else 0,
+            notes=counters.notes,
+        )
+
+    # --- decisions, under the lock ----------------------------------------------------------------------------------
+
+    def _take_in(self) -> None:
+        """Admit most of what arrived, in portions: called without the lock, which others get in between."""
+        for _ in range(max(len(self._inbox), len(self._late)) // _PORTION):
+            with self._lock:
+                self._admit(limit=_PORTION)
+                self._admit_late(limit=_PORTION)
+
+    # An exception may interrupt any call on the application's thread: Ctrl-C, a signal handler that raises, too deep a
+    # recursion. Therefore what waits is placed first and then taken out of its inbox, and to place it once more does
+    # no harm. CPython runs signal handlers where a function is called, so what follows the last call is done as one.
+
+    def _admit(self, limit: int | None = None, *, weigh: bool = False) -> None:
+        """Take the inbox into the queue and close the sidecars: what comes now is joined."""
+        inbox = self._inbox
+        if inbox:
+            self.look()
+        while limit != 0:
+            # A finalizer's call leaves to the one that it interrupted what that one is placing.
+            place = self._placing
+            self._placing = place + 1
+            try:
+                if len(inbox) <= place:
+                    return
+                ended = inbox[place]
+                try:
+                    is_lost = self._put(ended, weigh=weigh)
+                    self._failures = 0
+                except BaseException as error:
+                    if not self._is_given_up_on(error):
+                        raise
+                    is_lost = True
+                if is_lost:
+                    self._counters.lose("target_not_exported", ended.updates)
+                del inbox[place]
+                self._counters.accepted += ended.updates
+            finally:
+                self._placing = place
+            limit = None if limit is None else limit - 1
+
+    def _admit_late(self, limit: int | None = None) -> None:
+        """Coalesce the plain updates that arrived."""
+        late = self._late
+        while limit != 0:
+            place = self._placing_late
+            self._placing_late = place + 1
+            try:
+                if len(late) <= place:
+                    break
+                at_ns, target, version, metadata, row = late[place]
+                is_lost = False
+                try:
+                    fields = _fields_of(version, metadata)
+                    recent = self._recent.get(target.key)
+                    # Its schedule counts from the call.
+                    age_ns = self._clock.monotonic_ns() - at_ns
+                    rows = (row,) if row is not None else ()
+                    size = weigh_fields(fields)
+                    self._failures = 0
+                    self._add_late(target, fields, size, recent, rows, age_ns=age_ns)
+                except BaseException as error:
+                    if not self._is_given_up_on(error):
+                        raise
+                    is_lost = True
+                if is_lost:
+                    self._counters.lose("internal_error", 1)
+                del late[place]
+                self._counters.accepted += 1
+            finally:
+                self._placing_late = place
+            limit = None if limit is None else limit - 1
+        room = self.settings.spool_window if self._is_durable else self.settings.max_patches // 2
+        self._takes_plain = (
+            self._is_roomy
+            and not self._is_closed
+            and not self._spilled
+            and not self._counters.spans_evicted
+            and len(self._patches) < room
+            and self._patches.bytes * 2 < self.settings.max_bytes
+        )
+
+    def _is_given_up_on(self, error: BaseException) -> bool:
+        """Whether what could not be placed, again and again, is counted as lost: else nothing behind it ever leaves."""
+        self._failures += 1
+        if self._failures < _MAX_FAILURES:
+            return False
+        self._failures = 0
+        self._tell("internal_error", f"an update was lost: placing it raised {type(error).__name__}.")
+        return True
+
+    def _put(self, ended: EndedSpan, *, weigh: bool) -> bool:
+        """Place a span that has ended; return whether its updates are lost."""
+        ended.close()
+        if ended.ended is None or self._is_closed:
+            self._patches.settled.gone(ended.key, ended.fields or _NO_FIELDS, "target_not_exported")
+            return True
+        key = ended.key
+        is_again, self._attempted = self._attempted is ended, ended
+        if is_again and (key in self._spans or key in self._recent):
+            return False  # the call that was interrupted has placed it
+        span = ended.ended if self.shared is None else self.shared.claim(key, ended.ended)
+        item = QueuedSpan(
+            key,
+            span if span is not None else ended.ended,
+            ended.fields or _NO_FIELDS,
+            ended.updates,
+            ended.is_local_root,
+            self._clock.monotonic_ns() + self._wait_ns,
+            ended.backend_ids,
+            ended.captured,
+        )
+        item.is_elsewhere = span is None or not self.destination.spans
+        self._enqueue(item, weigh=weigh)
+        return False
+
+    def _enqueue(self, item: QueuedSpan, *, weigh: bool = True) -> None:
+        spans = self._spans
+        item.is_shut = item.is_elsewhere or (self._patches.is_ordered and self._patches.holds(item.key))
+        is_flushed = item.key in self._flushes
+        if is_flushed:
+            # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.
+            item.due_ns = self._clock.monotonic_ns()
+        before = spans.put(item, is_first=is_flushed)
+        if before is not None:
+            # An id generator of the application's own repeated itself: one of the two spans can stay.
+            self._counters.spans_evicted += 1
+            self._counters.lose("target_not_exported", before.updates + before.joined_updates)
+            self._patches.settled.gone(item.key, before.all_fields(), "target_not_exported")
+            self.lane.settle(before.all_rows())
+        # While the worker hangs in an exporter, those that nobody has weighed must not become many.
+        if weigh or spans.unweighed >= self._inbox_room:
+            spans.weigh(item)
+            self._put_held(item)
+        else:
+            spans.weigh_later(item)
+        if spans.is_over:
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drop what there is no room for, and all that was said of it."""
+        spans = self._spans
+        spans.weigh_for_room()
+        while (item := spans.to_be_evicted()) is not None:
+            key = item.key
+            self._counters.lose("target_not_exported", item.updates + item.joined_updates)
+            del spans.waiting[key]  # no call from here on: see `_admit`
+            spans.bytes -= item.size
+            self._counters.spans_evicted += 1
+            self.lane.settle(item.all_rows())
+            self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None, outcome=_EVICTED)
+            self._takes_plain = self._spills_plain = False
+            self._patches.drop(key, "target_not_exported")
+            self._flushes.forget(key, is_clean=False)
+            self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")
+        self._check_flushes()
+
+    def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int) -> None:
+        updates = item.updates + item.joined_updates
+        if not remainder:
+            self._counters.delivered += updates
+            self.lane.settle(item.all_rows())
+            return
+        # One update has one version: as many updates are unsettled as the remainder has versions.
+        moved = unsettled(remainder, updates)
+        self._counters.delivered += updates - moved
+        self._follow(item, remainder, moved, now)
+
+    def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int) -> None:
+        self._counters.lose(reason, item.updates)
+        if not item.joined:
+            self.lane.settle(item.all_rows())
+            return
+        deadline = now + self.settings.failed_span_millis * _MILLI
+        self._follow(item, item.joined, item.joined_updates, now, deadline_ns=deadline)
+
+    def _follow(
+        self, item: QueuedSpan, fields: Fields, updates: int, now: int, *, deadline_ns: int | None = None
+    ) -> None:
+        """Let what has not left with a span follow it as a patch, after the backend's grace and within the bounds."""
+        size = weigh_fields(fields)
+        entry = self._entry(item.ref, fields, updates, item.window_ns)
+        # The span's rows are erased only after what takes their place is written: see Lane.
+        has_room = self._patches.room_for(item.key, fields, size)
+        if not has_room and ((is_spilled := self._spill(entry)) or not self._has_room_beyond(item.key, fields, size)):
+            if not is_spilled:
+                self._patches.settled.gone(item.key, fields, self._no_room)
+                self._lost(self._no_room, updates)
+            self.lane.settle(item.all_rows())
+            for ticket in self._flushes:
+                ticket.is_clean = ticket.is_clean and item.key not in ticket.keys
+            return
+        row = self.lane.put(entry)
+        earliest = now + self._grace_ns
+        self._patches.add(
+            item.ref,
+            fields,
+            updates,
+            size,
+            (row,) if row is not None else item.all_rows(),
+            earliest_ns=earliest,
+            due_ns=earliest,
+            deadline_ns=deadline_ns,
+            window_ns=item.window_ns,
+        )
+        if row is not None:
+            self.lane.settle(item.all_rows())
+
+    def _release(self, key: SpanKey, now: int, is_exported: bool) -> None:
+        """Let the patch that waited for the answer go, if there is one."""
+        pending = self._patches.get(key)
+        if pending is None:
+            self._flushes.forget(key, is_clean=is_exported)
+            return
+        pending.earliest_ns = max(pending.earliest_ns, now + self._grace_ns)
+        if not is_exported:
+            pending.deadline_ns = now + self.settings.failed_span_millis * _MILLI
+        for ticket in self._flushes:
+            if key in ticket.keys:
+                ticket.is_clean = ticket.is_clean and is_exported
+                if self._is_hopeless(pending, ticket, now):
+                    ticket.forget(key, is_clean=False)
+        is_flushed = key in self._flushes
+        pending.due_ns = pending.earliest_ns if is_flushed else max(pending.due_ns, pending.earliest_ns)
+        self._patches.schedule(key, pending)
+
+    def _is_hopeless(self, pending: Pending, ticket: FlushTicket, now: int) -> bool:
+        """Whether a flush need not wait for it: it may not go in time, or waits out a pause.
+
+        What was never tried does go to a paused destination, once: a flush is a probe.
+        """
+        is_waiting_out = pending.attempts > 0 and pending.earliest_ns > now and self._patches.circuit.is_open(now)
+        return pending.earliest_ns > ticket.deadline_ns or is_waiting_out
+
+    def _drop_patches(self, ticket: FlushTicket, keys: Iterable[SpanKey]) -> None:
+        """Take waiting patches that will not go now off a flush; not a span or patch that goes before one of them."""
+        for key in keys:
+            ticket.is_clean = False
+            ticket.behind.discard(key)
+            if not self._patches.is_blocked(key):
+                ticket.keys.discard(key)
+
+    def _drop_all_patches(self, ticket: FlushTicket) -> None:
+        """Do what `_drop_patches` does for every patch that waits, at the price of those that are kept."""
+        spans = self._spans
+        first = [THEIRS, *self._patches.sending(), *spans.exporting, *spans.waiting]
+        kept = {key for key in first if key in ticket.keys}
+        if len(kept) < len(ticket.keys) or any(key in self._patches for key in kept):
+            ticket.is_clean = False
+        ticket.behind = {key for key in list(ticket.behind) if key not in self._patches}
+        ticket.keep_only(kept)
+
+    def _learn(self, size: int) -> None:
+        """Adapt the room of the inbox to the size of the spans that come."""
+        self._average_size += (size - self._average_size) / (4 if self._average_size else 1)
+        room = int(self.settings.max_bytes / 8 / self._average_size)
+        least = min(_MIN_INBOX_ROOM, self._spans.pressure_at)
+        self._inbox_room = max(min(room, _INBOX_ROOM, self._spans.pressure_at), least)
+        # Far above the room: a burst that the queue could hold must not be admitted on the application's thread.
+        self._inbox_bound = max(min(2 * room, self.settings.max_queue_size), least)
+
+    def _lost(self, reason: LossReason, updates: int) -> Routed:
+        routed = Routed("dropped", reason)
+        self._tell_lost(reason)
+        self._counters.lose(reason, updates)  # the last call: see `_admit`
+        return routed
+
+    def _tell_lost(self, reason: LossReason) -> None:
+        self._tell(reason, f"an update was lost ({reason}).")
+
+    def _tell(self, reason: str, message: str, level: int = logging.WARNING) -> None:
+        name = self.destination.name
+        self._news.append((f"{reason}:{name}", f"{name}: {message}", level))
+
+    def _check_flushes(self) -> None:
+        room = self.settings.spool_window - len(self._patches)
+        for ticket in self._flushes:
+            if not ticket.keys and not self._is_worth_reading(room, self._patches.bytes):
+                ticket.read_no_more()  # the window is full of what may not go now
+        self._flushes.end_those_that_are_over()
+
+    def __repr__(self) -> str:
+        """A status line."""
+        return (
+            f"<Outbox {self.destination.name} queued={len(self._spans.waiting)} "
+            f"exporting={len(self._spans.exporting)} "
+            f"patches={len(self._patches) + len(self._late)} spilled={self._spilled}>"
+        )

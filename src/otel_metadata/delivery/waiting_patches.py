@@ -1,0 +1,570 @@
+"""The patches that wait for one destination: which may go now, and what follows from an answer.
+
+Theory of operation. A target has at most one patch that waits (`_pending`, later updates are merged into it) and one
+that is being sent (`_sending`): one request in flight for each target, versions ascending. `_due` is a heap of (when,
+key) over `_pending`; an entry that no longer matches its patch is skipped.
+
+A target is *blocked* while its span waits or is being exported here, and while an earlier patch of it is being sent:
+then its patch cannot be claimed, and whoever ends that schedules it.
+
+The *circuit* is about the destination as a whole. When a batch came back without a single verdict (every patch is to be
+tried again because the backend could not be reached), the destination is left alone for the back-off, at least a
+second, and then asked with one patch. `Pause` does the same for `pause_millis`. A flush asks at once, and ends when two
+batches in a row failed.
+
+A batch that could not be answered at all is halved, down to one patch, so that a patch on which the exporter chokes
+comes to be alone; the same for one that is too large. Then its fields are halved, lowest versions first.
+
+Everything here is called under the outbox's lock. Nothing calls foreign code. If you add a way for a patch to leave,
+settle its rows of the spool there (`lane.settle` or `lane.bury`), and count its updates.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, final
+
+from otel_metadata.delivery.circuit import Circuit
+from otel_metadata.delivery.settled import MAX_TARGETS, Settled
+from otel_metadata.delivery.verdict import Again, Arrived, GivenUp, Tried, verdict
+from otel_metadata.model.dead_letter import DeadLetter
+from otel_metadata.model.merge import Fields
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.queue_weight import PATCH_BYTES, ROW_BYTES, merge_weighed, weigh_common, weigh_fields
+
+if TYPE_CHECKING:
+    from otel_metadata.delivery.flush import Flushes
+    from otel_metadata.delivery.outbox_settings import OutboxSettings
+    from otel_metadata.delivery.stats import Counters
+    from otel_metadata.model.merge import Field, FieldName, Version
+    from otel_metadata.model.receipt import LossReason
+    from otel_metadata.model.span_ref import SpanKey, SpanRef
+    from otel_metadata.seams import Clock, PatchExporter
+    from otel_metadata.spool.partition import Lane, Row
+
+__all__ = ["Answered", "PatchQueue", "Pending", "unsettled"]
+
+_MILLI: Final = 1_000_000
+
+NO_VERSION: Final = (0, 0)
+
+_MAX_TOLD_NOTES: Final = 100
+
+
+def unsettled(remainder: Fields, updates: int) -> int:
+    """Return how many of *updates* are still open while *remainder* is: one update has one version."""
+    return min(len({version for _, version in remainder.values()}), updates)
+
+
+@final
+class Pending:
+    """A patch that waits: everything for one target, coalesced.
+
+    Attributes:
+        target: The span or trace.
+        fields: What it sets.
+        updates: How many update calls are in it.
+        size: Estimated bytes.
+        rows: What the spool has of it.
+        unspooled: How many of `updates` are in no row.
+        created_ns: When the oldest of them was accepted; monotonic.
+        earliest_ns: When it may go: a grace, or what the backend asked for. A flush obeys it.
+        due_ns: When it goes.
+        deadline_ns: Until when it is tried, because its span failed for good; None for as long as `max_age_millis`.
+        missing_ns: When the backend first said that it does not know the span.
+        attempts: How often it was tried.
+        error: What the last try said.
+        company: At most so many patches in its batch.
+        max_fields: At most so many fields in one request.
+        window_ns: Start and end of the span, where they are known.
+    """
+
+    __slots__ = (
+        "attempts",
+        "company",
+        "created_ns",
+        "deadline_ns",
+        "due_ns",
+        "earliest_ns",
+        "error",
+        "fields",
+        "max_fields",
+        "missing_ns",
+        "rows",
+        "sent",
+        "size",
+        "target",
+        "unspooled",
+        "updates",
+        "window_ns",
+    )
+
+    def __init__(self, target: SpanRef, now_ns: int) -> None:
+        """Start empty."""
+        self.target = target
+        self.fields: dict[FieldName, Field] = {}
+        self.sent: Fields | None = None
+        self.updates = self.unspooled = self.size = self.attempts = 0
+        self.rows: list[Row] = []
+        self.created_ns = self.earliest_ns = self.due_ns = now_ns
+        self.deadline_ns: int | None = None
+        self.missing_ns: int | None = None
+        self.error: DeliveryError | None = None
+        self.company: int | None = None
+        self.max_fields: int | None = None
+        self.window_ns: tuple[int, int] | None = None
+
+    def take(self, target: SpanRef, fields: Fields, updates: int, size: int, rows: Sequence[Row]) -> int:
+        """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
+        self.target = self.target.with_backend_ids(target.backend_ids)
+        # To merge once more does no harm, to count does; what counts follows the last call: see `Outbox._admit`.
+        growth = merge_weighed(self.fields, fields, size) + ROW_BYTES * len(rows)
+        if not self.size:
+            growth += PATCH_BYTES
+        self.rows += rows
+        self.updates += updates
+        self.size += growth
+        if not rows:
+            self.unspooled += updates
+        return growth
+
+    def portion(self) -> Fields:
+        """Return what goes in the next request: all of it, or the fields of the lowest versions."""
+        if self.max_fields is None or self.max_fields >= len(self.fields):
+            return self.fields
+        ordered = sorted(self.fields.copy().items(), key=lambda item: (item[1][1], item[0]))
+        return dict(ordered[: self.max_fields])
+
+
+class Answered(NamedTuple):
+    """What became of one patch of a batch: for who waits for a flush.
+
+    Attributes:
+        key: The target.
+        is_clean: Whether it arrived.
+        is_last: Whether nothing else of this target waits behind it: another patch, or a span that came meanwhile.
+    """
+
+    key: SpanKey
+    is_clean: bool
+    is_last: bool
+
+
+@final
+class PatchQueue:
+    """Waiting patches of one destination: see the module's theory of operation.
+
+    Attributes:
+        circuit: Whether the destination is asked now.
+        is_ordered: Whether what comes last stands there, whatever its version.
+        settled: What became of the fields of recent patches.
+        bytes: Estimated size of what is held.
+    """
+
+    def __init__(
+        self,
+        exporter: PatchExporter,
+        settings: OutboxSettings,
+        clock: Clock,
+        chance: Callable[[], float],
+        counters: Counters,
+        lane: Lane,
+        is_span_here: Callable[[SpanKey], bool],
+        tell: Callable[[str, str, int], None],
+    ) -> None:
+        """Start empty.
+
+        Args:
+            exporter: The destination's, for its `max_batch` and `convergence`.
+            settings: Bounds and times.
+            clock: Time.
+            chance: Uniform in [0, 1), for the jitter of the back-off.
+            counters: The outbox's.
+            lane: The destination's part of the spool.
+            is_span_here: Whether a span waits or is being exported here.
+            tell: Called with a reason, a sentence for the log, and its level.
+        """
+        self._exporter = exporter
+        self._settings = settings
+        self._clock = clock
+        self._chance = chance
+        self._counters = counters
+        self._lane = lane
+        self._is_span_here = is_span_here
+        self._tell = tell
+        # With a spool, what exceeds the window is on disk alone.
+        self._max_targets = (
+            min(settings.spool_window, settings.max_patches) if lane.is_durable else settings.max_patches
+        )
+        self._pending: dict[SpanKey, Pending] = {}
+        self._sending: dict[SpanKey, Pending] = {}
+        self._due: list[tuple[int, SpanKey]] = []
+        self.circuit = Circuit(settings.pause_millis, chance)
+        self.settled = Settled()
+        self._letters: deque[DeadLetter] = deque()
+        self._told_notes: set[str] = set()
+        self.is_ordered = exporter.convergence == "ordered"
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        """How many targets have a patch that waits or is being sent."""
+        return len(self._pending) + len(self._sending)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the target has a patch that waits."""
+        return key in self._pending
+
+    def get(self, key: SpanKey) -> Pending | None:
+        """Return the patch that waits for *key*."""
+        return self._pending.get(key)
+
+    def being_sent(self, key: SpanKey) -> Pending | None:
+        """Return the patch of *key* that is being sent."""
+        return self._sending.get(key)
+
+    def holds(self, key: SpanKey) -> bool:
+        """Whether a patch of *key* waits or is being sent."""
+        return key in self._pending or key in self._sending
+
+    def all(self) -> list[Pending]:
+        """Return every patch that waits or is being sent."""
+        return [*self._pending.values(), *self._sending.values()]
+
+    def keys(self) -> list[SpanKey]:
+        """Return the targets of `all`; one that is in both comes twice."""
+        return [*self._pending, *self._sending]
+
+    def is_behind(self, key: SpanKey) -> bool:
+        """Whether a patch of *key* is being sent and another waits, or the span."""
+        return key in self._sending and (key in self._pending or self._is_span_here(key))
+
+    def sending(self) -> list[SpanKey]:
+        """Return the targets of the patches that are being sent."""
+        return list(self._sending)
+
+    def take_letter(self) -> DeadLetter | None:
+        """Return the next dead letter that was not returned yet; None when there are no more."""
+        return self._letters.popleft() if self._letters else None
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        target: SpanRef,
+        fields: Fields,
+        updates: int,
+        size: int,
+        rows: Sequence[Row],
+        *,
+        earliest_ns: int,
+        due_ns: int,
+        deadline_ns: int | None = None,
+        age_ns: int = 0,
+        window_ns: tuple[int, int] | None = None,
+    ) -> None:
+        """Let more fields of *target* wait; the first decide when they may go."""
+        key = target.key
+        now = self._clock.monotonic_ns()
+        said = self.settled.versions(key) if self.is_ordered else None
+        if said:
+            fields = _without_stale(fields, said)
+            size = weigh_fields(fields)
+            if not fields:  # merged into what the backend has, they change nothing
+                self._counters.delivered += updates
+                self._lane.settle(rows)
+                return
+        pending = self._pending.get(key)
+        if pending is None:
+            fresh = Pending(target, now)
+            fresh.earliest_ns, fresh.due_ns = earliest_ns, due_ns
+            # Whole before it is seen: a shutdown that interrupts us here makes due what it finds.
+            pending = self._pending.setdefault(key, fresh)
+        if not pending.updates:  # new, or the call that made it was interrupted before it was done
+            self.schedule(key, pending)
+        pending.created_ns = min(pending.created_ns, now - age_ns)
+        if deadline_ns is not None:
+            pending.deadline_ns = deadline_ns
+        if window_ns is not None:
+            pending.window_ns = window_ns
+        self.bytes += pending.take(target, fields, updates, size, rows)
+
+    def room_for(self, key: SpanKey, fields: Fields, size: int, *, beyond_window: bool = False) -> bool:
+        """Whether there is room in memory, also when what *fields* replaces is taken off.
+
+        Args:
+            key: The target.
+            fields: What would be added.
+            size: What it weighs.
+            beyond_window: The spool takes nothing: as much room as there is without one.
+        """
+        held = self._pending.get(key)
+        bound = self._settings.max_bytes
+        most = self._settings.max_patches if beyond_window else self._max_targets
+        if held is None and len(self._pending) + len(self._sending) >= most:
+            return False
+        after = self.bytes + size + (PATCH_BYTES if held is None else 0)
+        return after <= bound or (held is not None and after - weigh_common(held.fields, fields) <= bound)
+
+    def schedule(self, key: SpanKey, pending: Pending) -> None:
+        """Enter it into the heap, unless it is blocked: then whoever unblocks it does."""
+        if not self.is_blocked(key):
+            heapq.heappush(self._due, (pending.due_ns, key))
+
+    def make_due(self, key: SpanKey, pending: Pending, due_ns: int) -> None:
+        """Let it go at *due_ns*, if it is not scheduled for it yet.
+
+        The heap first: an entry that no patch agrees with is skipped, a patch without an entry would wait for ever.
+        """
+        if pending.due_ns != due_ns:
+            if not self.is_blocked(key):
+                heapq.heappush(self._due, (due_ns, key))
+            pending.due_ns = due_ns
+
+    def is_blocked(self, key: SpanKey) -> bool:
+        """Whether something of the same target goes first."""
+        return key in self._sending or self._is_span_here(key)
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def next_due_ns(self, flushes: Flushes) -> int | None:
+        """Return when the next patch may be claimed; None when none waits unblocked."""
+        if not self._due:
+            return None
+        first = max(self._due[0][0], self.circuit.until_ns)
+        now = self._clock.monotonic_ns()
+        if first <= now or not self.circuit.is_open(now):
+            return first
+        for key in flushes.sample():
+            pending = self._pending.get(key)
+            if pending is not None and not self.is_blocked(key):
+                first = min(first, pending.due_ns)
+                if first <= now:
+                    break
+        return first
+
+    def claim(self, window_of: Callable[[SpanKey], tuple[int, int] | None], flushed: Flushes) -> list[Patch]:
+        """Take the patches whose time has come, at most the exporter's `max_batch`, one where it must be found out.
+
+        Args:
+            window_of: Start and end of a span, where they are known.
+            flushed: Those for which a flush waits may go also while the destination is left alone.
+        """
+        now = self._clock.monotonic_ns()
+        is_open = self.circuit.is_open(now)
+        if is_open and not flushed.is_waiting:
+            return []
+        room = max(self._exporter.max_batch, 1) if not self.circuit.failures else 1
+        patches: list[Patch] = []
+        passed_over: list[tuple[int, SpanKey]] = []
+        while self._due and self._due[0][0] <= now and len(patches) < room:
+            due_ns, key = self._due[0]
+            pending = self._pending.get(key)
+            if pending is None or pending.due_ns != due_ns or self.is_blocked(key):
+                heapq.heappop(self._due)
+                continue
+            if is_open and key not in flushed:
+                passed_over.append(heapq.heappop(self._due))
+                continue
+            if pending.company is not None and len(patches) >= pending.company:
+                break
+            heapq.heappop(self._due)
+            room = min(room, pending.company or room)
+            self._sending[key] = pending
+            del self._pending[key]
+            pending.sent = pending.portion()
+            patches.append(Patch(pending.target, pending.sent, pending.window_ns or window_of(key)))
+        for entry in passed_over:
+            heapq.heappush(self._due, entry)
+        return patches
+
+    def answered(self, patches: Sequence[Patch], outcomes: Sequence[Outcome | None]) -> list[Answered]:
+        """Settle each patch by its outcome; one that goes on at once, in smaller pieces, has no answer yet."""
+        now = self._clock.monotonic_ns()
+        answers: list[Answered] = []
+        for index, patch in enumerate(patches):
+            key = patch.target.key
+            pending = self._sending.pop(key, None)
+            if pending is None:
+                continue  # given up meanwhile, at a shutdown that could not wait
+            pending.attempts += 1
+            outcome = outcomes[index] if index < len(outcomes) else None
+            try:
+                is_clean = self._settle(pending, outcome, len(patches), now)
+            except BaseException:
+                self._put_back(pending)  # it is sent once more: that does no harm, to lose it does
+                raise
+            waiting = self._pending.get(key)
+            if waiting is not None:
+                self.schedule(key, waiting)
+            if is_clean is not None:
+                is_last = (waiting is None or waiting is pending) and not self._is_span_here(key)
+                answers.append(Answered(key, is_clean, is_last))
+        self._judge_destination(outcomes, len(patches), now)
+        return answers
+
+    def _judge_destination(self, outcomes: Sequence[Outcome | None], sent: int, now: int) -> None:
+        pauses = [outcome for outcome in outcomes if isinstance(outcome, Pause)]
+        if pauses:
+            self.circuit.paused(now)
+            error = pauses[0].error
+            self._tell("paused", f"paused ({error.type}: {error.message}); updates are kept.", logging.WARNING)
+        elif any(isinstance(outcome, Delivered | Rejected) for outcome in outcomes):
+            self.circuit.answered()
+        else:
+            first = next((outcome for outcome in outcomes if isinstance(outcome, Retry)), None)
+            if first is not None and not self.circuit.failures:
+                why = f"{first.error.type}: {first.error.message}"
+                self._tell("retried", f"updates wait, and are tried again ({why}).", logging.WARNING)
+            asked = [outcome.after_millis or 0 for outcome in outcomes if isinstance(outcome, Retry)]
+            # Only where all were asked to wait: a limit of one target is not the destination's.
+            self.circuit.failed(now, min(asked) if len(asked) == sent else None)
+
+    def _settle(self, pending: Pending, outcome: Outcome | None, company: int, now: int) -> bool | None:
+        """Settle one patch; return whether it arrived, None when it, or a part of it, goes on at once."""
+        if isinstance(outcome, Rejected) and outcome.error.type == "segment_not_found" and pending.missing_ns is None:
+            pending.missing_ns = now
+        sent = pending.sent if pending.sent is not None else pending.fields
+        tried = Tried(
+            attempts=pending.attempts,
+            age_ns=now - pending.created_ns,
+            overdue=pending.deadline_ns is not None and now >= pending.deadline_ns,
+            has_deadline=pending.deadline_ns is not None,
+            missing_ns=now - pending.missing_ns if pending.missing_ns is not None else 0,
+            company=company,
+            fields=len(sent),
+        )
+        decided = verdict(outcome, tried, self._settings, self._chance())
+        if isinstance(decided, Arrived):
+            self._counters.notes += len(decided.notes)
+            self._tell_notes(decided.notes)
+            self.settled.arrived(pending.target.key, sent, decided.notes)
+            return None if self._part_is_gone(pending, sent, None, now) else True
+        if isinstance(decided, GivenUp):
+            return None if self._part_is_gone(pending, sent, decided, now) else False
+        self._again(pending, decided, now)
+        return None if decided.at_once else False
+
+    def _tell_notes(self, notes: Sequence[str]) -> None:
+        """Say each note once: of what a backend does to every patch, a line a minute would be noise."""
+        for note in notes:
+            if note not in self._told_notes and len(self._told_notes) < _MAX_TOLD_NOTES:
+                self._told_notes.add(note)
+                level = logging.WARNING if isinstance(note, NotKept) else logging.INFO
+                self._tell(f"note:{note}", f"delivered, but: {note}.", level)
+
+    def _part_is_gone(self, pending: Pending, sent: Fields, given_up: GivenUp | None, now: int) -> bool:
+        """Settle what was sent; where that was a part, the rest goes on: return whether it does."""
+        rest = {name: field for name, field in pending.fields.items() if name not in sent}
+        moved = unsettled(rest, pending.updates)
+        if given_up is not None:
+            # An update of which a part is given up is lost, whatever becomes of its other fields; it counts once.
+            moved = max(moved - len(_versions(sent) & _versions(rest)), 0)
+        self._count(pending.updates - moved, given_up.reason if given_up is not None else None)
+        if given_up is not None:
+            self._bury(pending, sent, pending.updates - moved, given_up, keep_rows=bool(rest))
+        if not rest:
+            self.bytes -= pending.size
+            if given_up is None:
+                self._lane.settle(pending.rows)
+            return False
+        pending.fields, pending.updates = rest, moved
+        pending.unspooled = min(pending.unspooled, moved)
+        size = PATCH_BYTES + weigh_fields(rest) + ROW_BYTES * len(pending.rows)
+        self.bytes += size - pending.size
+        pending.size = size
+        pending.due_ns = pending.earliest_ns = now
+        self._put_back(pending)
+        return True
+
+    def _count(self, updates: int, reason: LossReason | None) -> None:
+        if reason is None:
+            self._counters.delivered += updates
+        else:
+            self._counters.lose(reason, updates)
+
+    def _bury(self, pending: Pending, fields: Fields, updates: int, given_up: GivenUp, *, keep_rows: bool) -> None:
+        error = given_up.error
+        wall_ns = self._clock.wall_ns()
+        letter = DeadLetter(
+            id=0,
+            destination=self._lane.destination,
+            target=pending.target,
+            fields=fields,
+            updates=updates,
+            reason=given_up.reason,
+            error=error,
+            tries=pending.attempts,
+            accepted_ns=wall_ns - (self._clock.monotonic_ns() - pending.created_ns),
+            died_ns=wall_ns,
+        )
+        self.settled.gone(pending.target.key, fields, given_up.reason, error)
+        self._lane.bury([] if keep_rows else pending.rows, letter)
+        self._letters.append(letter)
+        why = f"a patch for {pending.target} was given up ({given_up.reason}): {error.message}"
+        self._tell(given_up.reason, why, logging.WARNING)
+
+    def _again(self, pending: Pending, again: Again, now: int) -> None:
+        self._counters.retried += 1
+        pending.error = again.error
+        pending.due_ns = now + again.wait_ns
+        # A flush need not wait for the back-off, but for what the backend asked for.
+        pending.earliest_ns = pending.due_ns if again.asked else now
+        if again.company is not None:
+            pending.company = again.company
+        if again.max_fields is not None:
+            pending.max_fields = again.max_fields
+        self._put_back(pending)
+
+    def _put_back(self, pending: Pending) -> None:
+        key = pending.target.key
+        pending.sent = None
+        newer = self._pending.get(key)
+        # In its place before it is read, so that what a finalizer adds meanwhile is added here.
+        self._pending[key] = pending
+        if newer is not None and newer is not pending:
+            # Updates that came while this one was being sent: they wait with it now.
+            size = newer.size - PATCH_BYTES - ROW_BYTES * len(newer.rows)
+            growth = pending.take(newer.target, newer.fields, newer.updates, size, newer.rows)
+            if newer.rows:
+                pending.unspooled += newer.unspooled
+            self.bytes += growth - newer.size
+        self.schedule(key, pending)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def drop(self, key: SpanKey, reason: LossReason) -> None:
+        """Count the patch that waits for a span that can never arrive as lost, and bury it."""
+        pending = self._pending.pop(key, None)
+        if pending is not None:
+            self._counters.lose(reason, pending.updates)
+            self.bytes -= pending.size
+            error = DeliveryError("segment_not_found", "its span was dropped here before it was exported")
+            self._bury(pending, pending.fields, pending.updates, GivenUp(reason, error), keep_rows=False)
+
+    def clear(self, reason: LossReason) -> None:
+        """Leave what the spool has to it, and count the rest as lost."""
+        left = self.all()
+        for pending in left[-MAX_TARGETS:]:
+            is_kept = self._lane.keeps(pending.rows) and not pending.unspooled
+            self.settled.gone(pending.target.key, pending.fields, None if is_kept else reason, pending.error)
+        for pending in left:
+            kept = pending.updates - pending.unspooled if self._lane.keeps(pending.rows) else 0
+            self._counters.handed_over += kept
+            self._counters.lose(reason, pending.updates - kept)
+        self._pending.clear()
+        self._sending.clear()
+        self._due.clear()
+        self.bytes = 0
+
+
+def _versions(fields: Fields) -> set[Version]:
+    return {version for _, version in fields.values()}
+
+
+def _without_stale(fields: Fields, said: Mapping[FieldName, Version]) -> Fields:
+    """Leave out what a later value stands over that the backend already has and would not compare with."""
+    return {name: field for name, field in fields.items() if name[1] == "tag" or said.get(name, NO_VERSION) < field[1]}

@@ -1,0 +1,539 @@
+"""The thread that empties one outbox: a thin shell around the outbox's decisions.
+
+It claims, calls the destination's exporters, and reports what they said. One piece of work is one `step`, which tests
+call by hand. Exporters run with instrumentation suppressed, so that the HTTP calls of our own patches open no spans.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry import context as otel_context
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from otel_metadata.delivery.flush import FlushTicket
+from otel_metadata.delivery.in_flight import merged, settled_fields
+from otel_metadata.delivery.outbox import Outbox, PatchBatch, SpanBatch
+from otel_metadata.interrupts import is_from_a_signal_handler
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.reporting import REPORTER, after_fork_in_child
+from otel_metadata.seams import SpanSender
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_metadata.model.dead_letter import DeadLetter
+    from otel_metadata.model.merge import Fields, Json
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.model.receipt import LossReason
+    from otel_metadata.seams import Clock
+
+__all__ = ["Worker"]
+
+_OURS: Final = Rejected(DeliveryError("patch_failure", "a failure of our own, which was logged"))
+
+# The worker looks after its outbox at least this often, so that putting the first span into an empty outbox needs no
+# wake-up on the application's thread.
+_IDLE_NS: Final = 1_000_000_000
+
+# Rows that are read from the spool at a time take at most such a part of the room in bytes: see `Outbox.wanted_rows`.
+_PORTION: Final = 8
+
+
+# How long a join that cannot succeed keeps a shutdown from seeing that the thread is over.
+_SLICE_SECONDS: Final = 0.02
+
+
+def suppressed() -> Context:
+    """Return a Context in which instrumentation is switched off, by the key of today and by those of older versions."""
+    context = otel_context.Context()
+    for key in (
+        getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", None),
+        getattr(otel_context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", None),
+        "suppress_instrumentation",
+        "suppress_http_instrumentation",
+    ):
+        if key is not None:
+            context = otel_context.set_value(key, True, context)
+    return context
+
+
+@final
+class _Event(threading.Event):
+    """An event whose methods may be interrupted by a finalizer or signal handler that calls them as well.
+
+    Inside `set` and `wait` the standard library's holds a lock that is not re-entrant: such a call would wait for
+    itself. Here a lock is the state, held while the event is not set, and each step is atomic. One thread waits for it.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        super().__init__()
+        self._unset = lock
+        self._unset.acquire()
+
+    def is_set(self) -> bool:
+        return not self._unset.locked()
+
+    def set(self) -> None:
+        try:
+            self._unset.release()
+        except RuntimeError:  # it is set
+            pass
+
+    def clear(self) -> None:
+        self._unset.acquire(blocking=False)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        is_set = self._unset.acquire(timeout=-1 if timeout is None else timeout)
+        if is_set:
+            self.set()
+        return is_set
+
+
+@final
+class _Thread(threading.Thread):
+    """A thread that may end after gevent has patched the standard library.
+
+    `gunicorn --preload` with gevent workers patches after the fork, when this thread runs already. By its new number it
+    is not found in Python's table of threads, which would print a traceback.
+    """
+
+    def _delete(self) -> None:
+        with suppress(KeyError):
+            super()._delete()  # type: ignore[misc] # of every Python so far, not in its stubs
+
+
+@final
+class Worker:
+    """Empties one outbox, on a daemon thread that is started beforehand.
+
+    Python 3.12 refuses new threads while the interpreter shuts down, so the thread that sends the last patches is the
+    one that was there all along. Where none can be started any more, who flushes or shuts down does the work.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        clock: Clock,
+        *,
+        start: bool = True,
+        on_dead_letter: Callable[[DeadLetter], None] | None = None,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            outbox: What to empty.
+            clock: Time.
+            start: False for a test that calls `step` by hand.
+            on_dead_letter: Called with each patch that is given up.
+        """
+        self.outbox = outbox
+        self._clock = clock
+        self._on_dead_letter = on_dead_letter
+        self._with_thread = start
+        self._is_closing = False
+        # Our own exporters change nothing of what they are handed.
+        self._is_ours = type(outbox.destination.patch_exporter).__module__.startswith("otel_metadata.")
+        self._suppressed = suppressed()
+        self._idle_ns = min(_IDLE_NS, outbox.settings.schedule_delay_millis * 1_000_000)
+        self._begin()
+        outbox.wake = self.wake
+        after_fork_in_child(self._after_fork)
+
+    def _begin(self) -> None:
+        # Locks of the kind of the thread: gevent may come between, and its own do not wake from one thread to another.
+        # It numbers threads otherwise, too.
+        self._new_lock = threading.Lock
+        self._awake = _Event(self._new_lock())
+        self._is_stopped = False
+        self._is_closed = False
+        self._is_over = False
+        self._waiting: set[_Event] = set()
+        self._stop_ticket: FlushTicket | None = None
+        self._stop_by_ns = 0
+        self._spans_were_last = False
+        self._thread: threading.Thread | None = None
+        self._get_ident = threading.get_ident
+        self._ident = 0
+        if self._with_thread:
+            name = self.outbox.destination.name
+            self._thread = _Thread(target=self._run, name=f"otel_metadata:{name}", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                REPORTER.tell(f"thread:{name}", f"{name}: {error}; updates are sent by flush() and shutdown() only.")
+
+    def _after_fork(self) -> None:
+        # The thread did not come along, and what waits belongs to the parent.
+        self.outbox.reset()
+        if self._is_closing:
+            self.outbox.close()
+            return
+        self._begin()
+
+    def wake(self) -> None:
+        """Make the worker look now."""
+        if not self._awake.is_set():
+            self._awake.set()
+
+    def step(self) -> bool:
+        """Do one piece of work: export one batch of spans, or send one batch of patches; False when none was due."""
+        self.outbox.weigh_waiting()
+        self.outbox.lane.sync()  # spans that are held
+        self.outbox.lane.tend()
+        self.tell()
+        if self.outbox.wants_theirs:
+            self.outbox.theirs_answered(is_clean=self._flush_theirs())
+            return True
+        if self._load():
+            return True
+        # In turns: spans that keep arriving must not keep the patches waiting.
+        if self._spans_were_last:
+            return self._send_due() or self._export_due()
+        return self._export_due() or self._send_due()
+
+    def tell(self) -> None:
+        """Say what was decided: log lines, and dead letters to who asked for them. Without the lock: foreign code."""
+        self.outbox.tell_news()
+        while (letter := self.outbox.take_letter()) is not None:
+            if self._on_dead_letter is None:
+                continue
+            try:
+                self._on_dead_letter(letter)
+            except Exception as error:  # noqa: BLE001 # the application's
+                _pass_a_limit_on(error)
+                REPORTER.tell("on_dead_letter", f"on_dead_letter raised {type(error).__name__}")
+
+    def _load(self) -> bool:
+        """Read rows of the spool for which there is room; False when there was nothing to read."""
+        outbox = self.outbox
+        wanted = outbox.wanted_rows()
+        damaged = outbox.lane.lost()
+        if not wanted and not damaged:
+            return False
+        rows = outbox.lane.load(wanted, max(outbox.settings.max_bytes // _PORTION, 1)) if wanted else ()
+        outbox.admit_rows(rows, damaged)
+        return bool(rows)
+
+    def _export_due(self) -> bool:
+        spans = self.outbox.claim_spans()
+        if spans is None:
+            return False
+        self._spans_were_last = True
+        self._export(spans)
+        return True
+
+    def _send_due(self) -> bool:
+        patches = self.outbox.claim_patches()
+        if patches is None:
+            return False
+        self._spans_were_last = False
+        self._send(patches)
+        return True
+
+    def flush(self, deadline_ns: int) -> bool:
+        """Wait until everything that waits now was tried once, or until the deadline; True when all of it arrived."""
+        finish = self.begin_flush(deadline_ns)
+        return finish()
+
+    def begin_flush(self, deadline_ns: int) -> _Finish:
+        """Ask for a flush without waiting; the result waits until the deadline."""
+        event = _Event(self._new_lock())
+        ticket = self.outbox.request_flush(event.set, deadline_ns)
+        self._waiting.add(event)
+        self.wake()
+        return _Finish(self, ticket, event)
+
+    def begin_stop(self, deadline_ns: int) -> None:
+        """Take nothing more, try what waits once, then close the destination's exporters, without waiting for it."""
+        if self.is_stopping:
+            return
+        self._is_closing = True
+        self._stop_by_ns = self._stop_by_ns or deadline_ns
+        self.outbox.close()
+        self._stop_ticket = self.outbox.request_flush(self._end, self._stop_by_ns)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `begin_stop` has done all that it does."""
+        return self._stop_ticket is not None
+
+    def stop(self) -> None:
+        """Wait for what `begin_stop` asked for, until its deadline; a hanging exporter is left behind."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            # No thread (a test, or an interpreter that has lost it): the caller does the work.
+            while not self._is_stopped and self._clock.monotonic_ns() < self._stop_by_ns and self.step():
+                pass
+            self._close_exporters()
+            self.outbox.lane.tend()
+        elif not self.runs_here:
+            self._join(thread)
+        self._end()
+        if self._stop_ticket is not None:
+            self.outbox.drop_ticket(self._stop_ticket)
+        self.tell()
+
+    def _join(self, thread: threading.Thread) -> None:
+        """Wait for the thread until the deadline of `begin_stop`."""
+        until = time.monotonic() + max(self._stop_by_ns - self._clock.monotonic_ns(), 0) / 1e9
+        # In slices: a signal handler that shuts down may have interrupted a join of this thread. The lock that a thread
+        # gives back at its end is then held further down on this stack, and a second join would wait for it in vain.
+        while not self._is_over and (left := until - time.monotonic()) > 0 and thread.is_alive():
+            thread.join(min(left, _SLICE_SECONDS))
+
+    def _end(self) -> None:
+        """Let the thread end after its piece of work."""
+        self._is_stopped = True
+        self.wake()
+
+    def _close_exporters(self) -> None:
+        """Close the destination's exporters, once: the last step, on the thread that has called them all along."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        destination = self.outbox.destination
+        remaining = max((self._stop_by_ns - self._clock.monotonic_ns()) // 1_000_000, 0)
+        try:
+            destination.patch_exporter.shutdown(remaining)
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
+        try:
+            if self.outbox.shared is not None:
+                self.outbox.shared.close()
+            elif destination.span_exporter is not None:
+                destination.span_exporter.shutdown()
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether the calling thread is this worker's: it must not wait for itself."""
+        return self._get_ident() == self._ident
+
+    @property
+    def has_thread(self) -> bool:
+        """Whether a thread does the steps; else the caller of flush does."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _run(self) -> None:
+        self._ident = self._get_ident()
+        otel_context.attach(self._suppressed)
+        while not self._is_stopped:
+            try:
+                if self.step():
+                    continue
+            except BaseException as error:  # noqa: BLE001 # the thread must go on; the failure is counted and told
+                _survive(error)
+            due_ns = self.outbox.next_due_ns()
+            wait_ns = self._idle_ns
+            if due_ns is not None:
+                wait_ns = min(max(due_ns - self._clock.monotonic_ns(), 0), wait_ns)
+            self._clock.wait(self._awake, wait_ns)
+            self._awake.clear()
+        self._close_exporters()
+        # A shutdown in a signal handler does not wait for the call that it interrupts. That may be a flush, and then
+        # nobody is left to do what it waits for.
+        self._is_over = True
+        for event in list(self._waiting):
+            event.set()
+        self._ident = 0  # the next thread may get the same
+
+    def _export(self, batch: SpanBatch) -> None:
+        outcome: Outcome | None
+        try:
+            outgoing, remainders = self._merged(batch)
+        except BaseException as error:  # noqa: BLE001 # what was claimed is answered, whatever happens
+            outcome = None if is_from_a_signal_handler(error) else _OURS
+            self.outbox.spans_answered(batch, outcome, [{} for _ in batch.items], "internal_error")
+            _pass_a_limit_on(error)
+            REPORTER.failed("export", error)
+            return
+        outcome = None
+        try:
+            outcome = self._hand_over(outgoing) if outgoing else Delivered()
+            if any(item.is_elsewhere and remainder for item, remainder in zip(batch.items, remainders, strict=True)):
+                self._flush_theirs()  # a patch goes after its span
+        finally:
+            self.outbox.spans_answered(batch, outcome, remainders)
+
+    def _flush_theirs(self) -> bool:
+        """Let the application's processors that export to the same place send what waits in them."""
+        shared = self.outbox.shared
+        return shared is None or shared.flush(self.outbox.settings.export_timeout_millis)
+
+    def _merged(self, batch: SpanBatch) -> tuple[list[ReadableSpan], list[Fields]]:
+        """Return the spans that leave here, as they leave, and for each of the batch the fields that follow it."""
+        destination = self.outbox.destination
+        outgoing: list[ReadableSpan] = []
+        remainders: list[Fields] = []
+        for item in batch.items:
+            fields = settled_fields(item.span, item.all_fields())
+            ended = self.outbox.without_credentials(item.span)
+            try:
+                span, remainder = merged(ended, fields, destination.spelling, is_local_root=item.is_local_root)
+            except Exception as error:  # noqa: BLE001 # a dialect may be somebody else's; its span leaves as it ended
+                _pass_a_limit_on(error)
+                REPORTER.tell(
+                    f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}"
+                )
+                span, remainder = ended, item.all_fields()
+            if item.is_elsewhere:
+                # The span leaves by other means, with what was set on it live; what came after its end is not on it.
+                end_ns = item.span.end_time or 0
+                remainder = {**remainder, **{name: field for name, field in fields.items() if field[1][0] > end_ns}}
+            else:
+                outgoing.append(span)
+            remainders.append(remainder)
+        return outgoing, remainders
+
+    def _hand_over(self, outgoing: list[ReadableSpan]) -> Outcome | None:
+        """Give spans to the span exporter; return what it said of them, None when it raised."""
+        destination = self.outbox.destination
+        shared = self.outbox.shared
+        exporter = (shared.exporter if shared is not None else None) or destination.span_exporter
+        if exporter is None:
+            return Delivered()
+        token = otel_context.attach(self._suppressed)
+        try:
+            if isinstance(exporter, SpanSender):
+                timeout_millis = self.outbox.settings.export_timeout_millis
+                return _sound(exporter.send(outgoing, timeout_millis=timeout_millis))
+            if exporter.export(outgoing) is SpanExportResult.SUCCESS:
+                return Delivered()
+            return Retry(DeliveryError("connection_failure", "the span exporter failed; its log line says why"))
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            _pass_a_limit_on(error)
+            REPORTER.tell(
+                f"span_export:{destination.name}",
+                f"{destination.name}: the span exporter raised {type(error).__name__}; its spans are tried again.",
+            )
+            return None
+        finally:
+            otel_context.detach(token)
+
+    def _send(self, batch: PatchBatch) -> None:
+        outcomes: Sequence[Outcome | None] = ()
+        token = otel_context.attach(self._suppressed)
+        try:
+            outcomes = self._deliver(batch.patches)
+        finally:
+            # What was claimed is answered, whatever happens: also where a handler of the application's log raises.
+            self.outbox.patches_answered(batch, outcomes)
+            otel_context.detach(token)
+        self.tell()
+
+    def _deliver(self, patches: Sequence[Patch]) -> Sequence[Outcome | None]:
+        """Give patches to the patch exporter; return what it said of each."""
+        destination = self.outbox.destination
+        timeout_millis = self.outbox.settings.export_timeout_millis
+        outcomes: Sequence[Outcome | None] = ()
+        try:
+            given = patches if self._is_ours else [_copied(patch) for patch in patches]
+            answers = destination.patch_exporter.export(given, timeout_millis=timeout_millis)
+            outcomes = [_sound(answer) for answer in islice(answers, len(patches))]
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
+            _pass_a_limit_on(error)
+            REPORTER.tell(
+                f"patch_export:{destination.name}",
+                f"{destination.name}: the patch exporter raised {type(error).__name__}.",
+            )
+        if self.outbox.is_flushing:
+            try:
+                destination.patch_exporter.force_flush(timeout_millis)
+            except BaseException as error:  # noqa: BLE001 # a foreign exporter
+                _pass_a_limit_on(error)
+                REPORTER.tell(
+                    f"patch_flush:{destination.name}",
+                    f"{destination.name}: the patch exporter raised {type(error).__name__} in its flush.",
+                )
+        return outcomes
+
+    def give_up(self, reason: LossReason) -> None:
+        """Leave what waits to the spool, count the rest as lost, and say so: at an exit nobody reads the counts."""
+        self.outbox.lane.sync()
+        spans, updates, reasons = self.outbox.give_up(reason)
+        if spans or updates:
+            name = self.outbox.destination.name
+            why = f" ({', '.join(reasons)})" if reasons else ""
+            REPORTER.tell(f"{reason}:{name}", f"{name}: {spans} spans and {updates} updates are lost{why}.")
+
+
+@final
+class _Finish:
+    """The waiting half of a flush."""
+
+    def __init__(self, worker: Worker, ticket: FlushTicket, event: threading.Event) -> None:
+        self._worker = worker
+        self._ticket = ticket
+        self._event = event
+
+    def __call__(self) -> bool:
+        worker = self._worker
+        deadline_ns = self._ticket.deadline_ns
+        clock = worker._clock  # of this module
+        try:
+            if worker.runs_here:
+                return False
+            if not worker.has_thread and not worker._is_over:
+                # No thread (a test, or an interpreter that has lost it): the caller does the work.
+                while not self._event.is_set() and clock.monotonic_ns() < deadline_ns and worker.step():
+                    pass
+            elif not worker._is_over:
+                clock.wait(self._event, deadline_ns - clock.monotonic_ns())
+            return self._ticket.is_over and self._ticket.is_clean
+        finally:
+            worker._waiting.discard(self._event)
+            worker.outbox.drop_ticket(self._ticket)
+            # What arrived is erased before the caller goes on: its next step may be os._exit, and what a child leaves
+            # in the spool is sent again by whoever takes it over.
+            worker.outbox.lane.tend()
+            worker.tell()
+
+
+def _pass_a_limit_on(error: BaseException) -> None:
+    """Raise again what a signal handler raised: without a thread the caller of a flush does the work, with its limit.
+
+    No other exception passes: an exporter's own KeyboardInterrupt is its failure.
+    """
+    if is_from_a_signal_handler(error):
+        raise error
+
+
+def _survive(error: BaseException) -> None:
+    """Count and tell a failure on a thread that must go on, also where telling it fails."""
+    try:
+        REPORTER.failed("worker", error)
+    except BaseException:  # noqa: BLE001, S110 # a log handler that raises SystemExit; there is nobody left to tell
+        pass
+
+
+def _copied(patch: Patch) -> Patch:
+    """Return a patch that shares nothing with ours that can be changed: it goes to code of others."""
+    fields = {name: (_copy(value), version) for name, (value, version) in patch.fields.items()}
+    return replace(patch, fields=fields)
+
+
+def _copy(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _sound(answer: object) -> Outcome:
+    """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code."""
+    if isinstance(answer, Delivered):
+        notes = answer.notes
+        return answer if isinstance(notes, tuple | list) and all(isinstance(one, str) for one in notes) else Delivered()
+    if isinstance(answer, Retry | Pause | Rejected) and isinstance(answer.error, DeliveryError):
+        after_millis = answer.after_millis if isinstance(answer, Retry) else None
+        if after_millis is None or isinstance(after_millis, int):
+            return answer
+    return Retry(DeliveryError("connection_failure", "the exporter answered with something else than an outcome"))

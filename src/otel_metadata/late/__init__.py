@@ -1,1 +1,0 @@
-"""After the end: outboxes, workers, back-off, counts."""

@@ -1,0 +1,351 @@
+"""The connection to ClickHouse: its URL, a client for each thread, our own timeouts, and what its errors mean.
+
+clickhouse-connect is the extra `clickhouse`, loaded when a connection is first needed.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import orjson
+import urllib3
+
+from otel_metadata.errors import (
+    ConfigurationError,
+    MissingExtraError,
+    OtelMetadataError,
+    StoreAccessError,
+    StoreError,
+)
+from otel_metadata.reporting import after_fork_in_child
+from otel_metadata.seams import bounded_millis
+from otel_metadata.store.clickhouse.pool import (
+    MAX_HELD_BYTES,
+    MAX_LINE_BYTES,
+    MAX_PAGE_BYTES,
+    BoundedPool,
+    TooLargeError,
+    lines,
+    weight,
+)
+from otel_metadata.store.clickhouse.schema import SPANS, checked_name
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+__all__ = ["NO_TABLE", "Address", "AnswerTooLargeError", "Connection"]
+
+EXPECTED: Final = "clickhouse://user:password@host:8123/database, with ?cluster=, &secure= or &table= if needed"
+
+_OPTIONS: Final = ("cluster", "secure", "table")
+_PORTS: Final = {False: 8123, True: 8443}
+
+NO_TABLE: Final = 60
+"""ClickHouse's code of UNKNOWN_TABLE."""
+
+_RUN_DDL: Final = (
+    "make the tables with the SQL in docs/clickhouse.md, with Client(..., create=True) or `otel-metadata import`, or "
+    "let a user with the right CREATE write first"
+)
+
+# What to do, by code. Names and numbers: ClickHouse, src/Common/ErrorCodes.cpp.
+_NO_ACCESS: Final[Mapping[int, tuple[str, str]]] = {
+    NO_TABLE: ("UNKNOWN_TABLE", _RUN_DDL),
+    81: ("UNKNOWN_DATABASE", "make it with CREATE DATABASE, or name another one in the URL"),
+    16: ("NO_SUCH_COLUMN_IN_TABLE", f"the table is not as docs/clickhouse.md has it; {_RUN_DDL}"),
+    47: ("UNKNOWN_IDENTIFIER", f"a table is not as docs/clickhouse.md has it; {_RUN_DDL}"),
+    164: ("READONLY", "the user may only read; give it INSERT on the tables, or another user in the URL"),
+    192: ("UNKNOWN_USER", "check the user in the URL"),
+    193: ("WRONG_PASSWORD", "check user and password in the URL"),
+    194: ("REQUIRED_PASSWORD", "put the password into the URL"),
+    497: ("ACCESS_DENIED", f"give the user SELECT and INSERT on the tables (and ALTER DELETE to delete); {_RUN_DDL}"),
+    516: ("AUTHENTICATION_FAILED", "check user and password in the URL"),
+}
+_TRIED_AGAIN: Final[Mapping[int, tuple[str, str]]] = {
+    159: ("TIMEOUT_EXCEEDED", "ask for less, or raise max_execution_time of the user"),
+    160: ("TOO_SLOW", "ask for less, or raise the limits of the user"),
+    202: ("TOO_MANY_SIMULTANEOUS_QUERIES", "it is tried again later"),
+    209: ("SOCKET_TIMEOUT", "it is tried again later"),
+    210: ("NETWORK_ERROR", "it is tried again later"),
+    241: ("MEMORY_LIMIT_EXCEEDED", "ask for less, or raise max_memory_usage of the user"),
+    242: ("TABLE_IS_READ_ONLY", "the replica has lost its keeper; it is tried again later"),
+    252: ("TOO_MANY_PARTS", "write less often and more at once: raise OTEL_BSP_SCHEDULE_DELAY"),
+    26: ("CANNOT_PARSE_QUOTED_STRING", "a value could not be sent; report it with the version of clickhouse-connect"),
+    53: ("TYPE_MISMATCH", "a column has another type than in docs/clickhouse.md"),
+    62: ("SYNTAX_ERROR", "the server is older than what is supported (24.3)"),
+    46: ("UNKNOWN_FUNCTION", "the server is older than what is supported (24.3)"),
+}
+
+_CODE: Final = re.compile(r"[Cc]ode:? *(\d{1,9})")
+
+# After the rows that were sent before it: a mark, and then the text of the error.
+_LINES_OF_AN_ERROR: Final = 10
+
+# What reading an answer raises that is none of ClickHouse's, in the client or here.
+_NOT_UNDERSTOOD: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+_left_to_the_parent: Final[list[urllib3.PoolManager]] = []
+
+
+class AnswerTooLargeError(StoreError):
+    """The rows of an answer are more than are held at once."""
+
+
+@final
+class Address(NamedTuple):
+    """Where a store is, from its URL. Its text has neither user nor password.
+
+    Attributes:
+        host: A name or an address.
+        port: By default 8123, with TLS 8443.
+        database: `default` when the URL names none.
+        user: `default` when the URL names none.
+        password: "" when the URL has none.
+        is_secure: Whether TLS is spoken.
+        cluster: The cluster on which tables are made, or None.
+        table: The span table.
+    """
+
+    host: str
+    port: int
+    database: str
+    user: str
+    password: str
+    is_secure: bool
+    cluster: str | None
+    table: str
+
+    @classmethod
+    def from_url(cls, url: str) -> Address:
+        """Read `clickhouse://…`, or `clickhouses://…` for TLS.
+
+        Raises:
+            ConfigurationError: It has another form.
+        """
+        shown = f"{url.partition('://')[0]}://***"
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise ConfigurationError("store", shown, EXPECTED) from None
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        unknown = [name for name in options if name not in _OPTIONS]
+        if parts.scheme not in ("clickhouse", "clickhouses") or not host or unknown or parts.fragment:
+            raise ConfigurationError("store", f"{shown}?{'='.join(unknown)}" if unknown else shown, EXPECTED)
+        secure = options.get("secure", "").lower()
+        if secure not in ("", "true", "false", "1", "0"):
+            raise ConfigurationError("secure of a clickhouse:// URL", secure, "true or false")
+        is_secure = parts.scheme == "clickhouses" or secure in ("true", "1")
+        cluster = options.get("cluster")
+        return cls(
+            host=host,
+            port=port or _PORTS[is_secure],
+            database=checked_name("database", unquote(parts.path.strip("/")) or "default"),
+            user=unquote(parts.username or "") or "default",
+            password=unquote(parts.password or ""),
+            is_secure=is_secure,
+            cluster=checked_name("cluster", cluster) if cluster else None,
+            table=checked_name("table", options.get("table") or SPANS),
+        )
+
+    def __str__(self) -> str:
+        """As it may be shown."""
+        return f"clickhouse{'s' if self.is_secure else ''}://{self.host}:{self.port}/{self.database}"
+
+    def __repr__(self) -> str:
+        """As it may be shown."""
+        return str(self)
+
+
+@final
+class Connection:
+    """Clients for one address, one for each thread; any thread. A forked child makes its own."""
+
+    def __init__(self, address: Address, timeout_millis: int) -> None:
+        """Connect when it is first used.
+
+        Args:
+            address: Where.
+            timeout_millis: How long a server may take to answer.
+        """
+        self.address = address
+        self._timeout_millis = max(bounded_millis(timeout_millis, 10_000), 1)
+        self._local = threading.local()
+        self._pool = BoundedPool()
+        after_fork_in_child(self._start_afresh)
+
+    @contextmanager
+    def client(self, timeout_millis: int | None = None) -> Iterator[Client]:
+        """Give this thread's client, and turn what goes wrong into a `StoreError`.
+
+        Args:
+            timeout_millis: How long the server may take to answer, where that is less than usual.
+
+        Raises:
+            StoreAccessError: It does not let us: rights, password, tables.
+            StoreError: Anything else that went wrong.
+        """
+        millis = min(bounded_millis(timeout_millis, self._timeout_millis), self._timeout_millis)
+        try:
+            self._pool.wait_at_most(millis, for_all=timeout_millis is not None)
+            client = getattr(self._local, "client", None)
+            if client is None:
+                client = self._local.client = self._connect()
+            yield client
+        except OtelMetadataError:
+            raise
+        except Exception as error:
+            told = self._told(error)
+            if told is None:
+                raise
+            raise told from None  # its text is the server's
+
+    def run(self, client: Client, sql: str, values: Mapping[str, Any]) -> list[Sequence[Any]]:
+        """Return the rows of a SELECT.
+
+        Whole numbers of 64 bits may be text, as older servers write them.
+
+        Raises:
+            AnswerTooLargeError: They are more than are held at once; ask for fewer.
+        """
+        try:
+            return list(self._rows(client, sql, values, max_line_bytes=MAX_PAGE_BYTES, max_bytes=MAX_PAGE_BYTES))
+        except TooLargeError:
+            raise AnswerTooLargeError(
+                f"{self.address} answers with more than {MAX_PAGE_BYTES:,} bytes at once; expected less. "
+                "If it is one span, delete it with ClickHouse's own client."
+            ) from None
+
+    def stream(self, client: Client, sql: str, values: Mapping[str, Any]) -> Generator[Sequence[Any]]:
+        """Yield the rows of a SELECT as they come, any number of short ones; they end where whoever reads them ends."""
+        return self._rows(client, sql, values, max_line_bytes=MAX_LINE_BYTES, max_bytes=None)
+
+    def _rows(
+        self, client: Client, sql: str, values: Mapping[str, Any], *, max_line_bytes: int, max_bytes: int | None
+    ) -> Generator[Sequence[Any]]:
+        # In lines of JSON, which take no more room than they have bytes. Of the binary format the client takes the
+        # number of rows from the answer and makes room for them first.
+        response = client.raw_stream(
+            sql,
+            parameters=dict(values),
+            fmt="JSONCompactEachRow",
+            # What goes wrong in the middle is then an error from the beginning.
+            settings={"wait_end_of_query": 1} if max_bytes is not None else None,
+        )
+        found = lines(response, max_line_bytes=max_line_bytes, max_bytes=max_bytes)
+        held = 0
+        for line in found:
+            if max_bytes is not None:
+                held += weight(line)
+                if held > MAX_HELD_BYTES:
+                    found.close()
+                    raise TooLargeError
+            try:
+                row = orjson.loads(line.decode("utf-8", "replace"))
+            except ValueError:
+                row = None
+            if not isinstance(row, list):
+                said = _CODE.search(" ".join(map(repr, [line, *islice(found, _LINES_OF_AN_ERROR)])))
+                raise self._of_code(int(said[1]) if said else None, "no row")
+            yield row
+
+    def close(self) -> None:
+        """Close idle connections. A request of another thread goes on until its timeout; a later one opens again."""
+        self._pool.clear()
+        self._local = threading.local()
+
+    def _start_afresh(self) -> None:
+        # Its sockets are the parent's: left open, unused.
+        _left_to_the_parent.append(self._pool)
+        self._local = threading.local()
+        self._pool = BoundedPool()
+
+    def _connect(self) -> Client:
+        try:
+            client_class = _client_class()
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(error.name or "clickhouse_connect", "clickhouse") from None
+        address = self.address
+        return client_class(  # type: ignore[no-any-return, unused-ignore] # as above
+            interface="https" if address.is_secure else "http",
+            host=address.host,
+            port=address.port,
+            username=address.user,
+            password=address.password,
+            database=address.database,
+            # It asks for headers of progress in this time; what holds is the pool's.
+            send_receive_timeout=max(self._timeout_millis // 1000, 1),
+            # The outbox decides about another try, and a server refuses two queries at once in one session.
+            query_retries=0,
+            autogenerate_session_id=False,
+            # Values in the body: what stands in a URL stands in access logs, and its length is limited on the way.
+            form_encode_query_params=True,
+            # Of our own: no proxy of the environment, no redirects, and bounded.
+            pool_mgr=self._pool,
+            client_name="otel-metadata",
+        )
+
+    def _told(self, error: Exception) -> StoreError | None:
+        """Return what an error of the client means, without the server's text: it may have values in it."""
+        from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
+
+        if isinstance(error, OverflowError | UnicodeEncodeError | DataError):
+            return StoreError(
+                f"{self.address}: a value cannot be sent ({type(error).__name__}); expected 64-bit times."
+            )
+        if isinstance(error, urllib3.exceptions.HTTPError):
+            return self._unreachable(error)
+        if isinstance(error, _NOT_UNDERSTOOD):
+            return self._unreachable(error)
+        if not isinstance(error, ClickHouseError):
+            return None
+        return self._of_code(_code(error), type(error).__name__)
+
+    def _of_code(self, code: int | None, name: str) -> StoreError:
+        if code is not None and code in _NO_ACCESS:
+            name, what = _NO_ACCESS[code]
+            return StoreAccessError(f"{self.address} refuses (error {code}, {name}); expected to be let in: {what}.")
+        if code is not None:
+            name, what = _TRIED_AGAIN.get(code, ("see ClickHouse's list of error codes", "look into the server's log"))
+            return StoreError(f"{self.address} answers with error {code} ({name}); {what}.")
+        return self._no_answer(name)
+
+    def _unreachable(self, error: Exception) -> StoreError:
+        return self._no_answer(type(error).__name__)
+
+    def _no_answer(self, name: str) -> StoreError:
+        return StoreError(
+            f"{self.address} does not answer ({name}); expected ClickHouse's HTTP interface there, "
+            "within the time that was given."
+        )
+
+
+def _client_class() -> Any:  # of an extra
+    """Return the client of clickhouse-connect, which asks for the server's settings in JSON too; see `_rows`."""
+    from clickhouse_connect.driver.httpclient import HttpClient
+    from clickhouse_connect.driver.query import QueryResult
+
+    class JsonClient(HttpClient):  # type: ignore[misc, unused-ignore] # the package need not be there
+        def _query_with_context(self, context: Any) -> Any:
+            data = self.raw_query(context.final_query, fmt="JSONCompactEachRowWithNames")
+            names, *rows = map(orjson.loads, data.decode("utf-8", "replace").rstrip("\n").split("\n"))
+            if not all(isinstance(line, list) for line in (names, *rows)):
+                raise TypeError("no row")
+            return QueryResult(rows, column_names=tuple(names))
+
+    return JsonClient
+
+
+def _code(error: Exception) -> int | None:
+    """Return ClickHouse's code of an error; older clients have it in their text alone."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int):
+        return code
+    found = _CODE.search(str(error))
+    return int(found[1]) if found else None

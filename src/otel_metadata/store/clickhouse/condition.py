@@ -1,0 +1,617 @@
+"""A question about stored spans as SQL of ClickHouse; every value is bound.
+
+What `model.record.assemble` decides in Python is said here in SQL: which field lies over which column, which of two
+levels counts, and what is shown as text. A value of another type than the literal reads as NULL, so that ClickHouse's
+own three-valued logic is the one of `model.condition`.
+
+A value has up to three sources. Each gives a text as `clickhouse_schema` has it, 32 hex digits of a version and then
+JSON, or "" for nothing; the greatest of them is the value that stands:
+
+- `sf`, `tf`: the table of fields, a row for each span or trace and a column for each field that is asked for;
+- the row itself, where a Collector wrote it: its canonical attributes, each with the version that
+  `otel_metadata.versions` says, else that of the span's end;
+- `tm`: the same of all rows of the trace, for what is said of the trace.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from otel_metadata.dialects.canonical import JSON, JSON_NAMES, VERSIONS, read, tags_attribute
+from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
+from otel_metadata.model.evaluation import annotation_key
+from otel_metadata.model.instrumented import (
+    ASKS_A_MODEL,
+    CONTENTS,
+    INPUT,
+    KINDS,
+    MODEL,
+    OUTPUT,
+    SPAN_KIND,
+    Spelling,
+)
+from otel_metadata.model.merge import Level, json_text
+from otel_metadata.model.record import PROJECT_NAMES
+from otel_metadata.store.clickhouse.rows import EXACT, INVERTED, NUMBER, ROW, TEXT_PARTS, is_text
+from otel_metadata.store.clickhouse.schema import DELETED, FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_metadata.model.record import SpanQuery
+
+__all__ = ["END", "GRAVES", "TRACE_REACH_NS", "Sql", "end_key", "live", "select_keys"]
+
+TRACE_REACH_NS: Final = 86_400_000_000_000
+"""How far from a span, in nanoseconds, the other rows of its trace are looked for: one day."""
+
+
+class Sql(NamedTuple):
+    """SQL and its values, by the names under which it has them."""
+
+    sql: str
+    values: dict[str, Any]
+
+
+GRAVES: Final = f"(SELECT TraceId, SpanId, max(Version) AS Version FROM `{DELETED}` GROUP BY TraceId, SpanId)"
+"""The tombstones, one for each span or trace."""
+
+_GRAVES_OF_TRACES: Final = (
+    f"(SELECT TraceId, max(Version) AS Version FROM `{DELETED}` WHERE SpanId = '' GROUP BY TraceId)"
+)
+
+# A user's profile may let joins give NULL for what is not there (`join_use_nulls`).
+_GRAVE: Final = "ifNull(g.Version, '')"
+
+_NULL: Final = "CAST(NULL, 'Nullable(UInt8)')"
+_ATTRIBUTES: Final = "t.SpanAttributes"
+_RESOURCE: Final = "t.ResourceAttributes"
+_IS_OURS: Final = f"mapContains({_ATTRIBUTES}, '{ROW}')"
+_START: Final = "toUnixTimestamp64Nano(t.Timestamp)"
+_LATENCY: Final = "reinterpretAsInt64(toUInt64(t.Duration))"
+END: Final = f"({_START} + {_LATENCY})"
+"""The end of the row `t`, in nanoseconds."""
+_KIND: Final = "replaceOne(upper(t.SpanKind), 'SPAN_KIND_', '')"
+_STATUS: Final = "replaceOne(upper(t.StatusCode), 'STATUS_CODE_', '')"
+
+_TEXT_COLUMNS: Final = {
+    "trace_id": "t.TraceId",
+    "span_id": "t.SpanId",
+    "parent_id": "nullIf(t.ParentSpanId, '')",
+    "kind": f"if({_KIND} IN ('', 'UNSPECIFIED'), 'INTERNAL', {_KIND})",
+    "scope_name": "t.ScopeName",
+    "scope_version": "nullIf(t.ScopeVersion, '')",
+}
+_NUMBER_COLUMNS: Final = {"start_time": _START, "end_time": END, "latency_ms": f"({_LATENCY} / 1000000.)"}
+
+_PARTS_OF: Final = {
+    "evaluation": ("label", "score", "explanation", "source", "metadata"),
+    "annotation": ("label", "score", "text", "annotator"),
+}
+_STEM: Final = {"evaluation": "eval", "annotation": "annotation"}
+
+
+def end_key() -> str:
+    """Return SQL of the version, as 32 hex digits, of what the row `t` says by itself."""
+    return f"concat(leftPad(lower(hex(toUInt64({END}))), 16, '0'), '0000000000000000')"
+
+
+def live() -> str:
+    """Return SQL of whether the row `t` is newer than the tombstone `g` of its span, if it has one."""
+    return f"{end_key()} > {_GRAVE}"
+
+
+_ONE_BY_ONE: Final = f"JSONExtractArrayRaw({_ATTRIBUTES}['{VERSIONS}'])"
+_NAME: Final = "concat(JSONExtractString(one, 1), ' ', JSONExtractString(one, 2), ' ', JSONExtractString(one, 3))"
+_DIGITS: Final = "concat(leftPad(lower(hex(JSONExtractUInt(one, 4))), 16, '0'), JSONExtractString(one, 5))"
+_SAID: Final = f"mapFromArrays(arrayMap(one -> {_NAME}, {_ONE_BY_ONE}), arrayMap(one -> {_DIGITS}, {_ONE_BY_ONE}))"
+
+
+def _with_versions(of: Level) -> str:
+    """Return what a WITH has, by which the versions of rows are read: those that they name, and that of their end."""
+    return f"{_SAID} AS said_by_{of}, {end_key()} AS end_of_{of}"
+
+
+class _Value(NamedTuple):
+    """SQL of a value. json: JSON text, "" for nothing. text, number: the value, or NULL."""
+
+    form: Literal["json", "text", "number"]
+    sql: str
+
+
+def select_keys(query: SpanQuery, spans: str, limit: int | None = None) -> Sql:
+    """Return the SELECT of the rows that answer *query*, newest start first.
+
+    Each as start in nanoseconds, trace id, span id, and the version of its writing, or "" for a Collector's. A span
+    that was written more than once may be among them by a row that no longer stands.
+
+    Args:
+        query: Its `limit` is not looked at.
+        spans: The span table.
+        limit: At most this many rows; None for all.
+    """
+    return _Select(query, spans).keys(limit)
+
+
+class _Select:
+    """One SELECT while it is put together."""
+
+    def __init__(self, query: SpanQuery, spans: str) -> None:
+        self._query = query
+        self._spans = f"`{spans}` AS t"
+        self._values: dict[str, Any] = {}
+        self._named: dict[str, str] = {}  # SQL by the alias under which WITH has it
+        self._fields: dict[Level, dict[str, str]] = {"span": {}, "trace": {}}  # alias by aggregate
+        self._fields_wanted: dict[Level, list[str]] = {"span": [], "trace": []}
+        self._rows: dict[str, str] = {}  # alias by text of the rows of a trace
+
+    def keys(self, limit: int | None) -> Sql:
+        wanted = self._query.condition
+        holds = self._holds(wanted) if wanted is not None else None
+        project = self._query.project
+        of_project = f"{self._project()} = {self._bind(project, 'String')}" if project is not None else None
+        where = [*self._window(), live(), *(one for one in (of_project, holds) if one is not None)]
+        named = ", ".join([_with_versions("span"), *(f"{sql} AS {alias}" for alias, sql in self._named.items())])
+        sql = (
+            f"WITH {named} SELECT {_START} AS start, t.TraceId AS trace_id, t.SpanId AS span_id, "
+            f"{_ATTRIBUTES}['{ROW}'] AS written FROM {self._spans} "
+            f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId"
+            f"{self._joins()} WHERE {' AND '.join(f'({one})' for one in where)} "
+            "ORDER BY t.Timestamp DESC, t.TraceId DESC, t.SpanId DESC"
+        )
+        return Sql(sql if limit is None else f"{sql} LIMIT {limit:d}", self._values)
+
+    def _bind(self, value: object, kind: str) -> str:
+        name = f"v{len(self._values)}"
+        self._values[name] = value
+        return f"{{{name}:{kind}}}"
+
+    def _name(self, sql: str) -> str:
+        """Return a short name for SQL that is needed more than once."""
+        alias = f"j{len(self._named)}"
+        self._named[alias] = sql
+        return alias
+
+    def _window(self, reach_ns: int = 0) -> list[str]:
+        """Return what holds of the rows `t` that are looked at, by their own columns alone."""
+        query, where = self._query, []
+
+        def time(at_ns: int) -> str:
+            return f"fromUnixTimestamp64Nano({self._bind(at_ns, 'Int64')})"
+
+        if query.trace_id is not None:
+            where.append(f"t.TraceId = {self._bind(query.trace_id, 'String')}")
+        if query.start_ns is not None:
+            where.append(f"t.Timestamp >= {time(query.start_ns - reach_ns)}")
+        if query.end_ns is not None:
+            where.append(f"t.Timestamp < {time(query.end_ns + reach_ns)}")
+        if query.after is not None:
+            start_ns, *ids = query.after
+            at = time(start_ns + reach_ns)
+            where.append(f"t.Timestamp <= {at}")  # by itself, so that partitions are left out
+            if not reach_ns:
+                trace_id, span_id = (self._bind(one, "String") for one in ids)
+                where.append(f"t.Timestamp < {at} OR (t.TraceId, t.SpanId) < ({trace_id}, {span_id})")
+        if query.span_id is not None and not reach_ns:
+            where.append(f"t.SpanId = {self._bind(query.span_id, 'String')}")
+        return where
+
+    def _asked_about(self, columns: str) -> str:
+        where = self._window()
+        return f"(SELECT {columns} FROM {self._spans}" + (
+            f" WHERE {' AND '.join(f'({one})' for one in where)})" if where else ")"
+        )
+
+    def _joins(self) -> str:
+        sql = ""
+        if self._fields["span"]:
+            sql += f" LEFT ANY JOIN {self._of_fields('span')} AS sf ON t.TraceId = sf.TraceId AND t.SpanId = sf.SpanId"
+        if self._fields["trace"]:
+            sql += f" LEFT ANY JOIN {self._of_fields('trace')} AS tf ON t.TraceId = tf.TraceId"
+        if self._rows:
+            sql += f" LEFT ANY JOIN {self._of_rows()} AS tm ON t.TraceId = tm.TraceId"
+        return sql
+
+    def _of_fields(self, level: Level) -> str:
+        # Of a tag the digits of the version are inverted (see `clickhouse_schema`).
+        digits, inverted = (f"'{one}'" for one in INVERTED)
+        version = "substring(f.Field, 1, 32)"
+        is_newer = (
+            f"{_GRAVE} = '' OR if(f.Kind = 'tag', {version} < translate({_GRAVE}, {digits}, {inverted}), "
+            f"{version} > {_GRAVE})"
+        )
+        ids = "f.TraceId, f.SpanId" if level == "span" else "f.TraceId"
+        columns = ", ".join(f"{sql} AS {alias}" for sql, alias in self._fields[level].items())
+        asked = self._asked_about(ids.replace("f.", "t."))
+        return (
+            f"(SELECT {', '.join(f'{one} AS {one[2:]}' for one in ids.split(', '))}, {columns} FROM `{FIELDS}` AS f "
+            f"LEFT ANY JOIN {GRAVES} AS g ON f.TraceId = g.TraceId AND f.SpanId = g.SpanId "
+            f"WHERE f.Level = '{level}' AND f.SpanId {'!=' if level == 'span' else '='} '' "
+            f"AND ({' OR '.join(self._fields_wanted[level])}) AND ({is_newer}) AND ({ids}) IN {asked} GROUP BY {ids})"
+        )
+
+    def _of_rows(self) -> str:
+        is_newer = "substring({0}, 1, 32) > ifNull(h.Version, '')"
+        columns = ", ".join(
+            f"max(if({is_newer.format(sql)}, {sql}, '')) AS {alias}" for sql, alias in self._rows.items()
+        )
+        asked = self._asked_about("t.TraceId")
+        where = [*self._window(TRACE_REACH_NS), f"NOT {_IS_OURS}", live(), f"t.TraceId IN {asked}"]
+        return (
+            f"(WITH {_with_versions('trace')} SELECT t.TraceId AS TraceId, {columns} FROM {self._spans} "
+            f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
+            f"LEFT ANY JOIN {_GRAVES_OF_TRACES} AS h ON t.TraceId = h.TraceId "
+            f"WHERE {' AND '.join(f'({one})' for one in where)} GROUP BY t.TraceId)"
+        )
+
+    # What holds
+
+    def _holds(self, wanted: Condition) -> str:
+        """Return SQL that is 1, 0 or NULL."""
+        match wanted:
+            case And(parts):
+                return " AND ".join(f"({self._holds(part)})" for part in parts)
+            case Or(parts):
+                return " OR ".join(f"({self._holds(part)})" for part in parts)
+            case Not(part):
+                return f"NOT ({self._holds(part)})"
+            case Compare(subject, op, value):
+                return self._compared(self._read(subject), op, value)
+            case In(subject, options):
+                return self._in(self._read(subject), options)
+            case Between(subject, low, high):
+                found = self._read(subject)
+                return f"({self._compared(found, '>=', low)}) AND ({self._compared(found, '<=', high)})"
+            case Like(subject, pattern):
+                text = _text_of(self._read(subject))
+                # ClickHouse knows an escape character, a filter does not.
+                escaped = self._bind(pattern.replace("\\", "\\\\"), "String")
+                return _NULL if text is None else f"{text} LIKE {escaped}"
+            case IsNull(subject):
+                found = self._read(subject)
+                return f"JSONType({found.sql}) = 'Null'" if found.form == "json" else f"isNull({found.sql})"
+            case HasTag(level, tag):
+                return self._has_tag(level, tag)
+
+    def _compared(self, found: _Value, op: str, value: object) -> str:
+        if isinstance(value, bool):
+            if found.form != "json":
+                return _NULL
+            return f"if(JSONType({found.sql}) = 'Bool', JSONExtractBool({found.sql}) {op} {value:d}, NULL)"
+        if isinstance(value, str):
+            text = _text_of(found)
+            return _NULL if text is None else f"{text} {op} {self._bind(value, 'String')}"
+        bound = self._bind(value, "Int64" if isinstance(value, int) else "Float64")
+        if found.form == "number":
+            return f"{found.sql} {op} {bound}"
+        if found.form == "text":
+            return _NULL
+        json = found.sql
+        # ClickHouse compares integers with floats exactly, so an integer must not become one first.
+        return (
+            f"multiIf(JSONType({json}) = 'Int64', JSONExtractInt({json}) {op} {bound}, "
+            f"JSONType({json}) IN ('UInt64', 'Double'), JSONExtractFloat({json}) {op} {bound}, NULL)"
+        )
+
+    def _in(self, found: _Value, options: tuple[object, ...]) -> str:
+        if isinstance(options[0], str):
+            text = _text_of(found)
+            if text is None:
+                return _NULL
+            return f"if(isNull({text}), NULL, has({self._bind(list(options), 'Array(String)')}, assumeNotNull({text})))"
+        return " OR ".join(f"({self._compared(found, '=', option)})" for option in options)
+
+    def _has_tag(self, level: Level, tag: str) -> str:
+        field = self._field(level, f"f.Kind = 'tag' AND f.Key = {self._bind(tag, 'String')}")
+        name = tags_attribute(level)
+        listed = f"{_ATTRIBUTES}['{name}']"
+        tags = f"if(startsWith({listed}, '['), JSONExtract({listed}, 'Array(String)'), [{listed}])"
+        is_listed = f"mapContains({_ATTRIBUTES}, '{name}') AND has({tags}, {self._bind(tag, 'String')})"
+        said = f"if({is_listed}, concat({self._version(level, 'tag', tag)}, 'true'), '')"
+        return f"{field} != '' OR {self._said(level, said)} != ''"
+
+    # What is compared
+
+    def _read(self, subject: Subject) -> _Value:
+        kind = subject.kind
+        if kind in _TEXT_COLUMNS:
+            return _Value("text", _TEXT_COLUMNS[kind])
+        if kind in _NUMBER_COLUMNS:
+            return _Value("number", _NUMBER_COLUMNS[kind])
+        if kind == "project":
+            return _Value("text", self._project())
+        form, sql = self._by_kind(subject)
+        return _Value(form, self._name(sql))
+
+    def _by_kind(self, subject: Subject) -> _Value:
+        level, kind, key = subject.level, subject.kind, subject.key
+        if kind == "resource":
+            return _Value("json", self._entry(_RESOURCE, key))
+        if kind == "attribute":
+            return _Value("json", self._own_attribute(key))
+        if kind in ("evaluation", "annotation"):
+            return _Value("json", self._verdict(subject))
+        if kind in ("user_id", "session_id"):
+            of_span = self._name(_greatest(self._single("span", kind), self._said_by_name("span", kind)))
+            of_trace = self._name(_greatest(self._single("trace", kind), self._said_by_name("trace", kind)))
+            # What was said last; of equal versions, of the trace.
+            of_trace_stands = f"substring({of_trace}, 1, 32) >= substring({of_span}, 1, 32)"
+            return self._shown(f"if({of_trace_stands}, {of_trace}, {of_span})")
+        if kind == "name" and level == "span":
+            own = "toString(t.SpanName)"
+            json = self._name(_json_of(self._or_own(kind, own)))
+            return _Value("text", f"if(JSONType({json}) = 'String', JSONExtractString({json}), {own})")
+        if kind == "status":
+            return _Value("json", self._status())
+        if kind == "status_message":
+            shown = self._shown(self._or_own(kind, "t.StatusMessage")).sql
+            return _Value("text", f"coalesce(nullIf({shown}, ''), nullIf(t.StatusMessage, ''))")
+        if kind == "span_kind":
+            return _Value("text", self._kind())
+        if kind == "model":
+            return _Value("text", f"nullIf({self._of_instrumentor(MODEL)}, '')")
+        stands = _greatest(self._single(level, kind, key), self._said_by_name(level, kind, key))
+        if kind in ("input", "output"):
+            return _Value("json", self._input_or_output(level, kind, stands))
+        return self._shown(stands) if kind == "name" else _Value("json", _json_of(stands))
+
+    def _input_or_output(self, level: Level, kind: str, stands: str) -> str:
+        """Return the JSON of an input or output: an object or list as a text, which is its JSON text."""
+        instead = "''"
+        if level == "span":
+            said = self._of_instrumentor(INPUT if kind == "input" else OUTPUT)
+            instead = _with(said, "if(one = '', '', toJSONString(one))")
+        json = _json_of("field")
+        shown = f"if(JSONType({json}) IN ('Array', 'Object'), toJSONString(JSONExtractRaw({json})), {json})"
+        return _with(stands, f"if(field = '', {instead}, {shown})", "field")
+
+    def _of_instrumentor(self, spelling: Spelling) -> str:
+        """Return the text that `model.instrumented.value_of` is compared as, "" for nothing."""
+        first = f"arrayFirst(one -> one != '', {self._attribute_texts(spelling.names)})"
+        is_more = "(startsWith(one, '[') OR startsWith(one, '{')) AND isValidJSON(one)"
+        as_json = f"if({is_more}, JSONExtractRaw(one), one)"
+        whole = _with(first, as_json)
+        if not spelling.stems:
+            return whole
+        starts = " OR ".join(f"startsWith(name, {_quoted(stem)})" for stem in spelling.stems)
+        ends = " OR ".join(f"endsWith(name, {_quoted(end)})" for end in CONTENTS)
+        names = f"arrayFilter(name -> ({starts}) AND ({ends}), mapKeys({_ATTRIBUTES}))"
+        numbers = "arrayMap(one -> toUInt64OrZero(one), extractAll(name, '[0-9]+'))"
+        in_order = f"arraySort(name -> ({numbers}, name), {names})"
+        parts = f"arrayFilter(one -> one != '', arrayMap(name -> {_ATTRIBUTES}[name], {in_order}))"
+        texts = ", ".join(f"attributes[{_quoted(text)}]" for text in spelling.texts)
+        message = (
+            f"if(name IN ({', '.join(map(_quoted, spelling.events))}), arrayFirst(one -> one != '', [{texts}]), '')"
+        )
+        messages = f"arrayMap((name, attributes) -> {message}, t.`Events.Name`, t.`Events.Attributes`)"
+        said = f"arrayMap(one -> {as_json}, arrayFilter(one -> one != '', {messages}))"
+        told = [f"nullIf(arrayStringConcat({lines}, '\\n'), '')" for lines in (parts, said)]
+        return f"ifNull(coalesce(nullIf({whole}, ''), {', '.join(told)}), '')"
+
+    def _kind(self) -> str:
+        """Return what `model.instrumented.kind_of` says, or NULL."""
+        names = [SPAN_KIND, *(name for name, _ in KINDS), ASKS_A_MODEL]
+        said = self._name(self._attribute_texts(names))
+        kinds = [f"nullIf(upperUTF8({said}[1]), '')"]
+        for number, (_, words) in enumerate(KINDS, 2):
+            spelled, known = (self._bind(list(some), "Array(String)") for some in (words, words.values()))
+            kinds.append(f"nullIf(transform(lowerUTF8({said}[{number}]), {spelled}, {known}, ''), '')")
+        kinds.append(f"if({said}[{len(names)}] = '', NULL, 'LLM')")
+        return f"coalesce({', '.join(kinds)})"
+
+    def _attribute_texts(self, names: Sequence[str]) -> str:
+        """Return an array with each attribute as it is now: a text as it is, other values as JSON, "" for nothing."""
+        wanted = self._bind(list(names), "Array(String)")
+        which = f"f.Kind = 'attribute' AND has({wanted}, f.Key)"
+        late = self._column("span", which, f"groupArrayIf((f.Key, f.Field), {which})")
+        json = _json_of("field")
+        text = f"if(JSONType({json}) = 'String', JSONExtractString({json}), {json})"
+        field = f"arrayReduce('max', arrayMap(one -> one.2, arrayFilter(one -> one.1 = name, {late})))"
+        now = f"if(field = '', {_ATTRIBUTES}[name], {text})"
+        return f"arrayMap(name -> {_with(field, now, 'field')}, {wanted})"
+
+    def _own_attribute(self, name: str) -> str:
+        """Return the JSON of an attribute as it is now, "" for nothing."""
+        field = self._name(self._single("span", "attribute", name))
+        return f"if({field} != '', {_json_of(field)}, {self._attribute(name)})"
+
+    def _shown(self, field: str) -> _Value:
+        """Return what a record shows of a field as text: a text as it is, null as nothing, others as JSON."""
+        json = self._name(_json_of(field))
+        return _Value(
+            "text",
+            f"multiIf(JSONType({json}) = 'String', JSONExtractString({json}), JSONType({json}) = 'Null', NULL, {json})",
+        )
+
+    def _status(self) -> str:
+        own = f"if({_STATUS} IN ('', 'UNSPECIFIED'), 'UNSET', {_STATUS})"
+        json = self._name(_json_of(self._or_own("status", f"lower({own})")))
+        return (
+            f"multiIf(JSONType({json}) = 'String', toJSONString(upperUTF8(JSONExtractString({json}))), "
+            f"JSONType({json}) = 'Int64', {json}, toJSONString({own}))"
+        )
+
+    def _verdict(self, subject: Subject) -> str:
+        level, kind, name, part = subject.level, subject.kind, subject.key, subject.part
+        if kind == "evaluation":
+            field = self._single(level, kind, name)
+        else:
+            # Under its bare name, or with any annotator: of several the latest, of equal versions the greater key.
+            key = self._bind(annotation_key(name, None), "String")
+            pair = self._bind(_pair(name), "String")
+            which = f"f.Kind = 'annotation' AND (f.Key = {key} OR startsWith(f.Key, {pair}))"
+            by = "(substring(f.Field, 1, 32), f.Key, f.Field)"
+            field = self._field(level, which, f"argMaxIf(f.Field, {by}, {which})")
+        field = self._name(field)
+        of_field = (
+            f"if({field} = '', '', {_with_version_of(field, f'JSONExtractRaw({_json_of(field)}, {_quoted(part)})')})"
+        )
+        stem = f"{'trace.' if level == 'trace' else ''}{_STEM[kind]}.{name}."
+        every = ", ".join(self._bind(stem + one, "String") for one in _PARTS_OF[kind])
+        any_part = f"hasAny(mapKeys({_ATTRIBUTES}), [{every}])"
+        said = f"if({any_part}, concat({self._version(level, kind, name)}, {self._canonical(stem + part)}), '')"
+        stands = self._name(_json_of(_greatest(of_field, self._said(level, said))))
+        allowed = "'String'" if part in TEXT_PARTS else "'Int64', 'UInt64', 'Double'"
+        return f"if(JSONType({stands}) IN ({allowed}), {stands}, '')"
+
+    def _single(self, level: Level, kind: str, key: str = "") -> str:
+        return self._field(level, f"f.Kind = '{kind}' AND f.Key = {self._bind(key, 'String')}")
+
+    def _field(self, level: Level, which: str, aggregate: str | None = None) -> str:
+        """Return the column of the table of fields that has the text of what *which* selects, "" for nothing."""
+        return _or_nothing(self._column(level, which, aggregate or f"maxIf(f.Field, {which})"))
+
+    def _column(self, level: Level, which: str, aggregate: str) -> str:
+        columns = self._fields[level]
+        alias = columns.setdefault(aggregate, f"{level[0]}f{len(columns)}")
+        self._fields_wanted[level].append(f"({which})")
+        return f"{level[0]}f.{alias}"
+
+    # What a Collector's row says
+
+    def _said_by_name(self, level: Level, kind: str, key: str = "") -> str:
+        """Return the text of a field that is one attribute of the row, or of a row of the trace."""
+        prefix = "trace." if level == "trace" else ""
+        if kind == "metadata":
+            name = f"{prefix}metadata.{key}"
+            json = self._canonical(name)
+            if level == "span":
+                # OpenInference has one object; a key of its own is the more exact.
+                whole, in_whole = f"{_ATTRIBUTES}['metadata']", self._bind(key, "String")
+                is_own = f"mapContains({_ATTRIBUTES}, {self._bind(name, 'String')})"
+                in_object = f"JSONHas({whole}, {in_whole}), JSONExtractRaw({whole}, {in_whole})"
+                json = f"multiIf({is_own}, {json}, {in_object}, '')"
+        elif kind in ("input", "output"):
+            stem = f"{prefix}{kind}"
+            text = f"{_ATTRIBUTES}['{stem}.value']"
+            is_json = f"{_ATTRIBUTES}['{stem}.mime_type'] = '{JSON}' AND isValidJSON({text})"
+            json = f"if(mapContains({_ATTRIBUTES}, '{stem}.value'), if({is_json}, {text}, toJSONString({text})), '')"
+        else:
+            name = {"user_id": "user.id", "session_id": "session.id", "name": "trace.name"}[kind]
+            json = f"if(mapContains({_ATTRIBUTES}, '{name}'), toJSONString({_ATTRIBUTES}['{name}']), '')"
+            if kind != "name":
+                # One attribute for both levels: it is said of the level with the later version, if any is named.
+                span = self._named_version(level, "span", kind, "")
+                trace = self._named_version(level, "trace", kind, "")
+                of_trace = f"({trace} != '' AND {trace} >= {span})"
+                json = f"if({of_trace if level == 'trace' else f'NOT {of_trace}'}, {json}, '')"
+        return self._said(level, f"if({json} = '', '', concat({self._version(level, kind, key)}, {json}))")
+
+    def _or_own(self, kind: str, own: str) -> str:
+        """Return the text of a field of the span, or what its row has in a column where it says its version."""
+        named = self._named_version("span", "span", kind, "")
+        said = f"if({named} = '' OR {own} = '', '', concat({named}, toJSONString({own})))"
+        return _greatest(self._single("span", kind), self._said("span", said))
+
+    def _version(self, level: Level, kind: str, key: str) -> str:
+        """Return the version of what the row says of a field, as 32 hex digits."""
+        named = self._named_version(level, level, kind, key)
+        return f"if({named} = '', end_of_{level}, {named})"
+
+    def _named_version(self, of: Level, level: Level, kind: str, key: str) -> str:
+        """Return the version that `otel_metadata.versions` of a row names for a field, or "".
+
+        Args:
+            of: Of which rows: that of the span, or those of the trace.
+            level: Of the field, like the others.
+            kind: The kind.
+            key: The key; of an annotation the name, whoever annotated.
+        """
+        if kind != "annotation":
+            return f"said_by_{of}[{self._bind(_name_of(level, kind, key), 'String')}]"
+        bare = self._bind(_name_of(level, kind, annotation_key(key, None)), "String")
+        pair = self._bind(_name_of(level, kind, _pair(key)), "String")
+        return f"mapValues(mapFilter((name, _) -> name = {bare} OR startsWith(name, {pair}), said_by_{of}))[1]"
+
+    def _said(self, level: Level, text: str) -> str:
+        """Return *text* of the row if a Collector wrote it; for the trace, the greatest of its rows."""
+        if level == "span":
+            return f"if({_IS_OURS}, '', {text})"
+        alias = self._rows.setdefault(text, f"m{len(self._rows)}")
+        return _or_nothing(f"tm.{alias}")
+
+    def _canonical(self, name: str) -> str:
+        """Return the JSON of a canonical attribute: JSON text where `otel_metadata.json` lists it, else by its form."""
+        bound = self._bind(name, "String")
+        text = f"{_ATTRIBUTES}[{bound}]"
+        return (
+            f"multiIf(NOT mapContains({_ATTRIBUTES}, {bound}), '', "
+            f"has(JSONExtract({_ATTRIBUTES}['{JSON_NAMES}'], 'Array(String)'), {bound}) AND isValidJSON({text}), "
+            f"{text}, "
+            f"{_typed(name, text)})"
+        )
+
+    def _attribute(self, key: str) -> str:
+        """Return the JSON of an attribute of the row that is shown as one."""
+        is_taken = key in read({key: ""}, (0, 0))[1]
+        of_collector = "''" if is_taken else self._canonical(key)
+        return f"if({_IS_OURS}, {self._entry(_ATTRIBUTES, key)}, {of_collector})"
+
+    def _entry(self, column: str, key: str) -> str:
+        """Return the JSON of an entry of a map: exact where that is kept, else by its form."""
+        bound = self._bind(key, "String")
+        exact, text = f"{column}['{EXACT}']", f"{column}[{bound}]"
+        plain = "0" if key in (EXACT, ROW) else f"mapContains({column}, {bound})"
+        return f"multiIf(JSONHas({exact}, {bound}), JSONExtractRaw({exact}, {bound}), {plain}, {_typed(key, text)}, '')"
+
+    def _project(self) -> str:
+        entries = [self._entry(_RESOURCE, name) for name in PROJECT_NAMES]
+        return f"coalesce({', '.join(_string(entry) for entry in entries)})"
+
+
+def _name_of(level: Level, kind: str, key: str) -> str:
+    """Return the name of a field as a key of `_SAID`."""
+    return f"{level} {kind} {key}"
+
+
+def _pair(name: str) -> str:
+    """Return how the key of an annotation begins that has an annotator."""
+    return json_text([name]).removesuffix("]") + ","
+
+
+def _typed(name: str, text: str) -> str:
+    """Return the JSON of a text in a map: `clickhouse_rows.typed` in SQL."""
+    if is_text(name):
+        return f"toJSONString({text})"
+    number = NUMBER.replace("\\", "\\\\")
+    return (
+        f"if({text} IN ('true', 'false') OR (startsWith({text}, '[') AND isValidJSON({text})) "
+        f"OR (match({text}, '{number}') AND JSONType({text}) IN ('Int64', 'Double')), {text}, toJSONString({text}))"
+    )
+
+
+def _text_of(found: _Value) -> str | None:
+    """Return SQL of the text, NULL where the value is of another type; None where it never is text."""
+    if found.form == "number":
+        return None
+    return found.sql if found.form == "text" else _string(found.sql)
+
+
+def _string(json: str) -> str:
+    return f"if(JSONType({json}) = 'String', JSONExtractString({json}), NULL)"
+
+
+def _or_nothing(joined: str) -> str:
+    return f"ifNull({joined}, '')"
+
+
+def _json_of(field: str) -> str:
+    return f"substring({field}, 33)"
+
+
+def _with_version_of(field: str, json: str) -> str:
+    return f"concat(substring({field}, 1, 32), {json})"
+
+
+def _with(value: str, expression: str, name: str = "one") -> str:
+    """Return an expression in which *name* is a value, written once: what is written twice is analysed twice."""
+    return f"arrayMap({name} -> {expression}, [{value}])[1]"
+
+
+def _greatest(*texts: str) -> str:
+    return f"greatest({', '.join(texts)})"
+
+
+def _quoted(word: str) -> str:
+    """Return a word of our own as a literal."""
+    return f"'{word}'"

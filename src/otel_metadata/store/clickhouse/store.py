@@ -1,0 +1,543 @@
+"""The store for those who outgrow a machine: ClickHouse, beside the OpenTelemetry Collector or without one.
+
+Spans are rows of the table that the Collector's ClickHouse exporter fills; fields are rows of a table of ours, joined
+when spans are read (`clickhouse_schema` has both). Every write is an insert and nothing is read before it, so any
+order, any repetition and any number of writers lead to the same state. A field may come before its span.
+
+One span may have several rows: a Collector that sent twice, a program that wrote it again. The row that stands is the
+one that was written last, which the table of fields knows; identical rows of a Collector are one.
+
+A write is two inserts, fields first. When the second fails, nothing shows: the fields wait for their span, and a second
+try finds them there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, final
+
+from otel_metadata.arguments import checked
+from otel_metadata.dialects.canonical import JSON_NAMES, VERSIONS, read
+from otel_metadata.errors import StoreError
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Version, merge_into
+from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
+from otel_metadata.reporting import after_fork_in_child
+from otel_metadata.seams import SystemClock, VersionSource
+from otel_metadata.store.clickhouse import condition as clickhouse_filter
+from otel_metadata.store.clickhouse.client import Address, AnswerTooLargeError, Connection
+from otel_metadata.store.clickhouse.condition import GRAVES, TRACE_REACH_NS
+from otel_metadata.store.clickhouse.rows import (
+    ROW,
+    ROW_KIND,
+    WRITE_COLUMNS,
+    WRITE_TYPES,
+    decode_field,
+    field_rows,
+    read_columns,
+    read_map,
+    row_of,
+    span_of,
+    version_text,
+)
+from otel_metadata.store.clickhouse.schema import DELETED, FIELDS, create_statements
+from otel_metadata.store.rows import row_of as row_of_span
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from clickhouse_connect.driver.client import Client
+    from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
+
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.seams import Clock
+
+__all__ = ["ClickHouseStore"]
+
+# A server takes an insert into at most 100 partitions (`max_partitions_per_insert_block`), and there is one for a day.
+_MAX_DAYS: Final = 90
+_DAY_NS: Final = 86_400_000_000_000
+
+# Ids in one question: as form fields they stay well under a server's 128 KiB (`http_max_field_value_size`).
+_MAX_IDS: Final = 2_000
+
+# Rows whose places in the order of spans are asked for at once.
+_MAX_KEYS: Final = 100_000
+
+_FIELD_COLUMNS: Final = ("TraceId", "SpanId", "Level", "Kind", "Key", "Field")
+_LOW: Final = "LowCardinality(String)"
+_FIELD_TYPES: Final = ("String", "String", _LOW, _LOW, "String", "String")
+_GRAVE_COLUMNS: Final = ("TraceId", "SpanId", "Version")
+
+_WITHIN: Final = (
+    "t.Timestamp >= fromUnixTimestamp64Nano({first:Int64}) AND t.Timestamp <= fromUnixTimestamp64Nano({last:Int64})"
+)
+
+_T = TypeVar("_T")
+
+
+_LOCAL: Final = ("127.0.0.1", "::1")
+
+
+class _Key(NamedTuple):
+    """A row that a question found: where it is in the order of spans, and the version of its writing, or ""."""
+
+    start_ns: int
+    trace_id: str
+    span_id: str
+    written: str
+
+
+_Ids: TypeAlias = "tuple[str, str]"  # trace id, span id
+_Found: TypeAlias = "tuple[StoredSpan, Fields]"
+
+
+@final
+class ClickHouseStore:
+    """Spans and fields in ClickHouse.
+
+    Any thread, any number of processes.
+    """
+
+    @checked
+    def __init__(
+        self,
+        url: str,
+        *,
+        cluster: str | None = None,
+        create: bool = True,
+        timeout_millis: int = 10_000,
+        clock: Clock | None = None,
+    ) -> None:
+        """Remember where it is; it is connected at the first use.
+
+        Args:
+            url: `clickhouse://user:password@host:8123/database`, `clickhouses://…` for TLS; `?cluster=`, `secure=`, and
+                `table=` for another span table than `otel_traces`.
+            cluster: Make tables on every replica of this cluster; None for what the URL says.
+            create: Make the tables where they are missing, at the first use.
+            timeout_millis: How long a server may take to answer.
+            clock: Time; None for the system's.
+
+        Raises:
+            ConfigurationError: The URL has another form.
+        """
+        address = Address.from_url(url)
+        self.address = address._replace(cluster=cluster) if cluster is not None else address
+        host = "localhost" if address.host in _LOCAL else address.host
+        self.place: Final = (host, address.port, address.database, address.table)
+        self._spans = f"`{address.table}`"
+        self._is_made = not create
+        self._connection = Connection(self.address, timeout_millis)
+        self._versions = VersionSource(clock or SystemClock())
+        self._lock = threading.Lock()
+        after_fork_in_child(self._renew_lock)
+
+    def write(self, spans: Iterable[ReadableSpan]) -> None:
+        """Store ended spans and merge their fields.
+
+        Raises:
+            StoreError: No span was written.
+        """
+        self.write_rows([row_of_span(span) for span in spans])
+
+    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]]) -> None:
+        """Store spans and merge their fields.
+
+        Raises:
+            StoreError: Spans of some days may be written, where they are of more than 90; of the others none.
+        """
+        rows = list(rows)
+        if not rows:
+            return
+        with self._lock:
+            written = self._versions.next()
+        fields = [row for span, found in rows for row in field_rows(span.trace_id, span.span_id, found)]
+        stands = version_text(written) + "null"
+        fields += [(span.trace_id, span.span_id, "span", ROW_KIND, "", stands) for span, _ in rows]
+        # Of one span twice in a batch the later stands.
+        spans = {(span.trace_id, span.span_id): span for span, _ in rows}
+        with self._opened() as client:
+            self._insert_fields(client, fields)
+            for some in _by_days(spans.values()):
+                client.insert(
+                    self.address.table,
+                    [row_of(span, written) for span in some],
+                    column_names=WRITE_COLUMNS,
+                    column_type_names=WRITE_TYPES,
+                )
+
+    def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
+        """Merge fields, whether or not their span is there yet, all or none.
+
+        Args:
+            patches: The targets and their fields.
+            timeout_millis: How long the server may take, where it is less than the store's own timeout.
+
+        Raises:
+            StoreError: Nothing was written, or the answer did not arrive; a second try does no harm.
+        """
+        self._patch(
+            ((patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches), timeout_millis
+        )
+
+    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]]) -> None:
+        """Merge fields of spans, each (trace id, span id, fields) with ids in hex digits; as `patch` otherwise.
+
+        Raises:
+            StoreError: As for `patch`.
+        """
+        self._patch(rows, None)
+
+    def query(self, query: SpanQuery) -> list[SpanRecord]:
+        """Return the records that *query* selects, newest start first.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        if query.limit is None:
+            return [assemble(*found) for found in self._all(query)]
+        records: list[SpanRecord] = []
+        after: Position | None = query.after
+        with self._opened() as client:
+            while (wanted := min(query.limit - len(records), _MAX_KEYS)) > 0:
+                keys = self._keys(client, query, after, wanted)
+                if keys and after is not None and Position(*keys[0][:3]) >= after:
+                    raise ValueError("rows that were there before")
+                records += [assemble(*found) for found in self._resolved(client, keys)]
+                # Fewer than asked for, and no row of them was one that no longer stands: there are no more.
+                if len(keys) < wanted:
+                    break
+                after = Position(*keys[-1][:3])
+        return records
+
+    def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
+        """Return where each of *span_ids* is stored: of several traces, that of the newest span.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        found: dict[str, StoredKey] = {}
+        with self._opened() as client:
+            for ids in _chunks(dict.fromkeys(span_ids)):
+                for key, end_ns in self._standing(client, "t.SpanId IN {ids:Array(String)}", {"ids": ids}):
+                    place = StoredKey(key.trace_id, key.start_ns, end_ns)
+                    held = found.get(key.span_id)
+                    if held is None or (held.start_ns, held.trace_id) < (place.start_ns, place.trace_id):
+                        found[key.span_id] = place
+        return found
+
+    def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
+        """Delete spans and all that was said of them; return those that were there.
+
+        They are gone for every reader with the first statement, which leaves the tombstones; the rows go with the next.
+
+        Raises:
+            StoreError: Nothing was deleted; or it says that rows are hidden but still there, and a second call with the
+                same ids removes them.
+        """
+        deleted: list[_Ids] = []
+        with self._opened() as client:
+            for some in _chunks(dict.fromkeys(keys)):
+                deleted += self._delete(client, some, version)
+        return deleted
+
+    def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
+        """Yield the spans that *query* selects, newest start first, as batches of `store.table`.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+            StoreError: It cannot be read.
+        """
+        from otel_metadata.store.table import arrow_row, batch  # needs the extra `dataframe`
+
+        found = islice(self._all(query), query.limit)
+        while rows := [arrow_row(*one) for one in islice(found, _MAX_IDS)]:
+            yield batch(rows)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._connection.close()
+
+    # Writing
+
+    def _patch(self, targets: Iterable[tuple[str, str, Fields]], timeout_millis: int | None) -> None:
+        rows = [row for target in targets for row in field_rows(*target)]
+        if rows:
+            with self._opened(timeout_millis) as client:
+                self._insert_fields(client, rows)
+
+    def _insert_fields(self, client: Client, rows: Sequence[Sequence[str]]) -> None:
+        client.insert(FIELDS, rows, column_names=_FIELD_COLUMNS, column_type_names=_FIELD_TYPES)
+
+    def _delete(self, client: Client, keys: Sequence[_Ids], version: Version) -> list[_Ids]:
+        wanted = set(keys)
+        values: dict[str, Any] = {"t": sorted({key[0] for key in keys}), "s": sorted({key[1] for key in keys})}
+        standing = self._standing(client, "t.TraceId IN {t:Array(String)} AND t.SpanId IN {s:Array(String)}", values)
+        there = {(key.trace_id, key.span_id) for key, _ in standing} & wanted
+        self._bury(client, there, version)
+        traces = sorted({trace_id for trace_id, _ in there})
+        left = self._standing(client, "t.TraceId IN {t:Array(String)}", {"t": traces}) if traces else []
+        empty = set(traces) - {key.trace_id for key, _ in left}
+        self._bury(client, ((trace_id, "") for trace_id in empty), version)
+        try:
+            self._remove(client, self.address.table, wanted)
+            self._remove(client, FIELDS, [*there, *((trace_id, "") for trace_id in empty)], version)
+        except Exception as error:
+            raise StoreError(
+                f"{self.address}: {len(there)} spans are deleted for every reader, but their rows are still there "
+                f"({type(error).__name__}); expected the right ALTER DELETE: delete the same ids again."
+            ) from error
+        return [key for key in keys if key in there]
+
+    def _bury(self, client: Client, keys: Iterable[_Ids], version: Version) -> None:
+        rows = [(*key, version_text(version)) for key in keys]
+        if rows:
+            client.insert(
+                DELETED, rows, column_names=_GRAVE_COLUMNS, column_type_names=("String",) * len(_GRAVE_COLUMNS)
+            )
+
+    def _remove(self, client: Client, table: str, keys: Collection[_Ids], version: Version | None = None) -> None:
+        """Remove rows; of fields those that are not newer than a version."""
+        if not keys:
+            return
+        on_cluster = f" ON CLUSTER `{self.address.cluster}`" if self.address.cluster else ""
+        values: dict[str, Any] = {"t": [key[0] for key in keys], "s": [key[1] for key in keys]}
+        where = "(TraceId, SpanId) IN arrayZip({t:Array(String)}, {s:Array(String)})"
+        if version is not None:
+            values |= {"of_tag": version_text(version, "tag"), "other": version_text(version)}
+            field = "substring(Field, 1, 32)"
+            where += f" AND if(Kind = 'tag', {field} >= {{of_tag:String}}, {field} <= {{other:String}})"
+        client.command(f"DELETE FROM `{table}`{on_cluster} WHERE {where}", parameters=values)
+
+    # Reading
+
+    def _keys(self, client: Client, query: SpanQuery, after: Position | None, limit: int) -> list[_Key]:
+        sql, values = clickhouse_filter.select_keys(_behind(query, after), self.address.table, limit)
+        return [_key(row) for row in self._connection.run(client, sql, values)]
+
+    def _all(self, query: SpanQuery) -> Iterator[_Found]:
+        """Yield all that *query* selects, without holding it: one question for the keys, whose answer is streamed."""
+        sql, values = clickhouse_filter.select_keys(query, self.address.table)
+        with self._opened() as client, closing(self._connection.stream(client, sql, values)) as found:
+            rows = (key for key, _ in groupby(map(_key, found)))
+            while keys := list(islice(rows, _MAX_IDS)):
+                yield from self._resolved(client, keys)
+
+    def _resolved(self, client: Client, keys: Sequence[_Key]) -> list[_Found]:
+        """Return the spans of rows that still stand, with their fields, in order and each once."""
+        found: list[_Found] = []
+        # Of a row that a Collector sent twice both are here, one after the other.
+        waiting = deque(_chunks(key for key, _ in groupby(keys)))
+        while waiting:
+            some = waiting.popleft()
+            try:
+                found += self._resolved_some(client, some)
+            except AnswerTooLargeError:
+                if len(some) == 1:
+                    raise
+                half = len(some) // 2
+                waiting.extendleft((some[half:], some[:half]))
+        return found
+
+    def _resolved_some(self, client: Client, keys: Sequence[_Key]) -> Iterator[_Found]:
+        about = _About(self._connection, client, self.address.table, keys)
+        spans, rows, fields = about.spans(), about.of_traces(), about.fields()
+        done: set[_Ids] = set()
+        for key in keys:
+            ids = (key.trace_id, key.span_id)
+            if ids in done or (ids, key.written) not in spans or about.written.get(ids, "") != key.written:
+                continue
+            done.add(ids)
+            span, said = spans[ids, key.written]
+            merged: dict[FieldName, Field] = {name: field for name, field in said.items() if name[0] == "span"}
+            merge_into(merged, rows[key.trace_id])
+            merge_into(merged, fields[ids])
+            merge_into(merged, fields[key.trace_id, ""])
+            yield span, merged
+
+    def _standing(self, client: Client, where: str, values: Mapping[str, Any]) -> list[tuple[_Key, int]]:
+        """Return the rows that stand, with their ends, once for each span: the newest start first."""
+        sql = (
+            f"SELECT toUnixTimestamp64Nano(t.Timestamp) AS start, t.TraceId, t.SpanId, t.SpanAttributes['{ROW}'], "
+            f"{clickhouse_filter.END} FROM {self._spans} AS t "
+            f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
+            f"WHERE {where} AND {clickhouse_filter.live()} ORDER BY start DESC"
+        )
+        rows = [(_key(row[:4]), int(row[4])) for row in self._connection.run(client, sql, values)]
+        standing: dict[_Ids, tuple[_Key, int]] = {}
+        for some in _chunks(rows):
+            about = _About(self._connection, client, self.address.table, [key for key, _ in some])
+            about.fields(kinds=(ROW_KIND,))
+            for key, end_ns in some:
+                if about.written.get((key.trace_id, key.span_id), "") == key.written:
+                    standing.setdefault((key.trace_id, key.span_id), (key, end_ns))
+        return list(standing.values())
+
+    def _opened(self, timeout_millis: int | None = None) -> Any:  # a context manager of the client
+        if not self._is_made:
+            with self._connection.client(timeout_millis) as client:
+                self._make_tables(client)
+            self._is_made = True
+        return self._connection.client(timeout_millis)
+
+    def _make_tables(self, client: Client) -> None:
+        """Make the tables that are missing: whoever has them needs no right to create."""
+        names = [self.address.table, FIELDS, DELETED]
+        there = {
+            row[0]
+            for row in self._connection.run(
+                client,
+                "SELECT name FROM system.tables WHERE database = currentDatabase() AND name IN {names:Array(String)}",
+                {"names": names},
+            )
+        }
+        for name, statement in zip(names, create_statements(self.address.table, self.address.cluster), strict=True):
+            if name not in there:
+                client.command(statement)
+
+    def _renew_lock(self) -> None:
+        # Another thread of the parent may have held it.
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        """A status line, without user and password."""
+        return f"<ClickHouseStore {self.address}>"
+
+    def __str__(self) -> str:
+        """As a user names it, without user and password."""
+        return f"{self.address}"
+
+
+class _About:
+    """What the tables say of the spans of some rows, read in one question each."""
+
+    def __init__(self, connection: Connection, client: Client, table: str, keys: Sequence[_Key]) -> None:
+        self._run: Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]] = lambda sql, values: connection.run(
+            client, sql, values
+        )
+        self._spans = f"`{table}` AS t"
+        self._traces = sorted({key.trace_id for key in keys})
+        self._ids = sorted({key.span_id for key in keys})
+        self._first, self._last = min(key.start_ns for key in keys), max(key.start_ns for key in keys)
+        self._graves: dict[_Ids, Version] | None = None
+        self.written: dict[_Ids, str] = {}
+
+    def spans(self) -> dict[tuple[_Ids, str], tuple[StoredSpan, Fields]]:
+        """Return the spans of the rows by their ids and the version of their writing."""
+        spans: dict[tuple[_Ids, str], tuple[StoredSpan, Fields]] = {}
+        sql = (
+            f"SELECT {read_columns('t')} FROM {self._spans} WHERE t.TraceId IN {{t:Array(String)}} "
+            f"AND t.SpanId IN {{s:Array(String)}} AND {_WITHIN}"
+        )
+        for row in self._run(sql, self._values(0)):
+            span, fields, written = span_of(row)
+            key = (span.trace_id, span.span_id), written
+            held = spans.get(key)
+            # Two rows of a Collector that differ: any one of them, but always the same one.
+            if held is None or repr(held) < repr((span, fields)):
+                spans[key] = span, fields
+        return spans
+
+    def of_traces(self) -> Mapping[str, Fields]:
+        """Return what rows of Collectors say of their traces, by trace id."""
+        sql = (
+            f"SELECT t.TraceId, t.SpanId, {clickhouse_filter.END}, "
+            "mapFilter((name, _) -> startsWith(name, 'trace.') OR name IN {n:Array(String)}, t.SpanAttributes) "
+            f"FROM {self._spans} WHERE t.TraceId IN {{t:Array(String)}} AND NOT mapContains(t.SpanAttributes, '{ROW}') "
+            f"AND arrayExists(name -> startsWith(name, 'trace.') OR name = '{VERSIONS}', mapKeys(t.SpanAttributes)) "
+            f"AND {_WITHIN}"
+        )
+        # User and session have one attribute for both levels; its version says for which.
+        names = [JSON_NAMES, VERSIONS, "user.id", "session.id"]
+        fields: dict[str, dict[FieldName, Field]] = defaultdict(dict)
+        for trace_id, span_id, end, texts in self._run(sql, {**self._values(TRACE_REACH_NS), "n": names}):
+            end_ns = int(end)
+            if not self._is_gone(trace_id, span_id, (end_ns, PLAIN_ATTRIBUTE_WRITER)):
+                said, _ = read(read_map(texts), (end_ns, PLAIN_ATTRIBUTE_WRITER))
+                of_trace = {name: field for name, field in said.items() if name[0] == "trace"}
+                merge_into(
+                    fields[trace_id],
+                    {name: one for name, one in of_trace.items() if not self._is_gone(trace_id, "", one[1])},
+                )
+        return fields
+
+    def fields(self, kinds: Sequence[str] = ()) -> dict[_Ids, dict[FieldName, Field]]:
+        """Return the fields of the spans and, under span id "", of their traces; and learn which rows stand."""
+        sql = (
+            f"SELECT TraceId, SpanId, Level, Kind, Key, max(Field) FROM `{FIELDS}` "
+            "WHERE TraceId IN {t:Array(String)} AND SpanId IN {s:Array(String)} "
+            f"{'AND Kind IN {k:Array(String)} ' if kinds else ''}GROUP BY TraceId, SpanId, Level, Kind, Key"
+        )
+        values = {"t": self._traces, "s": ["", *self._ids], **({"k": list(kinds)} if kinds else {})}
+        fields: dict[_Ids, dict[FieldName, Field]] = defaultdict(dict)
+        for trace_id, span_id, level, kind, key, text in self._run(sql, values):
+            if kind == ROW_KIND:
+                self.written[trace_id, span_id] = text[:32]
+                continue
+            value, version = decode_field(kind, text)
+            if not self._is_gone(trace_id, span_id, version):
+                fields[trace_id, span_id][level, kind, key] = value, version
+        return fields
+
+    def _is_gone(self, trace_id: str, span_id: str, version: Version) -> bool:
+        if self._graves is None:
+            sql = (
+                f"SELECT TraceId, SpanId, max(Version) FROM `{DELETED}` WHERE TraceId IN {{t:Array(String)}} "
+                "GROUP BY TraceId, SpanId"
+            )
+            self._graves = {
+                (row[0], row[1]): (int(row[2][:16], 16), int(row[2][16:], 16))
+                for row in self._run(sql, {"t": self._traces})
+            }
+        grave = self._graves.get((trace_id, span_id))
+        return grave is not None and version <= grave
+
+    def _values(self, reach_ns: int) -> dict[str, Any]:
+        return {
+            "t": self._traces,
+            "s": self._ids,
+            "first": self._first - reach_ns,
+            "last": self._last + reach_ns,
+        }
+
+
+def _key(row: Sequence[Any]) -> _Key:
+    start_ns, *ids = row
+    return _Key(int(start_ns), *ids)
+
+
+def _behind(query: SpanQuery, after: Position | None) -> SpanQuery:
+    return SpanQuery(
+        query.trace_id,
+        query.span_id,
+        query.limit,
+        query.project,
+        query.start_ns,
+        query.end_ns,
+        query.condition,
+        after,
+    )
+
+
+def _by_days(spans: Iterable[StoredSpan]) -> Iterator[list[StoredSpan]]:
+    """Yield the spans in groups of at most so many days that one insert takes them."""
+    group: list[StoredSpan] = []
+    days: set[int] = set()
+    for span in sorted(spans, key=lambda one: one.start_ns):
+        day = span.start_ns // _DAY_NS
+        if len(days) == _MAX_DAYS and day not in days:
+            yield group
+            group, days = [], set()
+        group.append(span)
+        days.add(day)
+    if group:
+        yield group
+
+
+def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:
+    rest = iter(items)
+    while some := list(islice(rest, _MAX_IDS)):
+        yield some

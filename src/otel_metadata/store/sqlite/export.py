@@ -1,0 +1,158 @@
+"""Stored spans as batches of the table of exports, read from SQLite a page at a time.
+
+A page is one short read: no transaction is held while its batch is used, so that the log file does not grow behind a
+slow reader. Pages follow the order of `Position`: each span comes once, also when it is written again meanwhile, and
+what starts after the first page was read does not come.
+
+SQLite gathers the fields of each span into one text, which spares Python an object for each of their cells. A driver
+that reads SQLite into Arrow (ADBC) would spare the rest, but brings an SQLite library of its own, and two of them in
+one process break each other's locks on a file. https://www.sqlite.org/howtocorrupt.html, section 2.2.1.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+
+from otel_metadata.model.instrumented import EVENTS, INPUT, MARKED, OUTPUT, kind_of, value_of
+from otel_metadata.model.merge import FieldName, Json, Version, json_text
+from otel_metadata.model.record import Position, SpanQuery, project_of
+from otel_metadata.store import table
+from otel_metadata.store.sqlite import query as sqlite_query
+from otel_metadata.store.table import SHOWN_IN, text_and_mime_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from otel_metadata.model.record import StoredSpan
+
+__all__ = ["batches"]
+
+_PAGE_ROWS: Final = 2_000
+_PAGE_CHARS: Final = 16_000_000
+"""A page ends with the row that reaches either; prompts are long."""
+
+_Row: TypeAlias = "tuple[Any, ...]"
+
+_Read: TypeAlias = "Callable[[Callable[[sqlite3.Connection], list[_Row]]], list[_Row]]"
+
+# Values are JSON text, and so are numbers; levels, kinds and writers need no escape.
+_FIELD: Final = (
+    """'["' || f.level || '","' || f.kind || '",' || json_quote(f.key) """
+    """|| ',' || f.ns || ',"' || f.writer || '",' || f.value || ']'"""
+)
+_COLUMNS: Final = (
+    ", ".join(f"s.{column}" for column in sqlite_query.COLUMNS.split(", "))
+    + f", (SELECT group_concat({_FIELD}) FROM fields AS f"
+    " WHERE f.trace_id = s.trace_id AND f.span_id IN (s.span_id, ''))"
+)
+
+# Kinds whose fields are shown one beside the other: a row of nothing else is made without its record, which is
+# quicker. Of the others, which lie over something or are ordered by version, `model.record.assemble` knows.
+_SINGLE: Final = frozenset({"input", "output"})
+_OF_INSTRUMENTOR: Final = (("attributes.input.value", INPUT), ("attributes.output.value", OUTPUT))
+_PLAIN: Final = {name: column for name, column in SHOWN_IN.items() if name[1] in {"metadata", *_SINGLE}}
+
+
+def batches(read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredSpan]) -> Iterator[pa.RecordBatch]:
+    """Yield what *query* selects, newest start first.
+
+    Args:
+        read: Calls a function with a connection and returns what it returns.
+        query: Which spans.
+        stored_span: Makes a span of a row of `sqlite_query.COLUMNS`.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        StoreError: The store cannot be read.
+    """
+    table.schema()  # a missing package is told before anything is read
+    after, left = query.after, query.limit
+    while left is None or left > 0:
+        count = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+        page = replace(query, after=after, limit=count)
+        rows = read(lambda connection: _page(connection, page))  # noqa: B023 # called at once
+        if not rows:
+            return
+        yield table.batch(_arrow_row(row, stored_span) for row in rows)
+        trace_id, span_id, start_ns = rows[-1][0], rows[-1][1], rows[-1][6]
+        after = Position(start_ns, trace_id, span_id)
+        left = None if left is None else left - len(rows)
+
+
+def _page(connection: sqlite3.Connection, page: SpanQuery) -> list[_Row]:
+    selection = sqlite_query.select(page, _COLUMNS, count=sqlite_query.counting(connection))
+    # A trace's fields are far from its spans in the file: with SQLite's 2 MB a page takes longer.
+    connection.execute("PRAGMA cache_size = -32000")
+    rows, chars = [], 0
+    for row in connection.execute(selection.sql, selection.values):
+        rows.append(row)
+        chars += len(row[10]) + len(row[11]) + len(row[-1] or "")
+        if chars > _PAGE_CHARS:
+            break
+    return rows
+
+
+def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
+    """Return the same as `table.arrow_row` of the span and its fields."""
+    (
+        trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message,
+        attributes, events, links, resource, scope_name, scope_version, gathered,
+    ) = row  # fmt: skip
+    entries = orjson.loads(f"[{gathered}]") if gathered is not None else []
+    for entry in entries:
+        if (entry[0], entry[1]) not in _PLAIN:
+            return table.arrow_row(stored_span(row[:-1]), _fields(entries))
+    shown: dict[str, Any] = {}
+    for entry in entries:
+        level, field_kind, key, _, _, value = entry
+        column = _PLAIN[level, field_kind]
+        if field_kind in _SINGLE:
+            shown[column], shown[column.removesuffix("value") + "mime_type"] = text_and_mime_type(value)
+            if value is None:
+                continue  # a null is not shown, so it stays with its version
+        else:
+            shown.setdefault(column, {})[key] = value
+        del entry[5]
+    # Most spans are no concern of an instrumentor's, and a look is quicker than to read them.
+    messages = orjson.loads(events) if EVENTS in events else ()
+    said = orjson.loads(attributes) if messages or MARKED.search(attributes) is not None else None
+    if said is not None:
+        for column, spelling in _OF_INSTRUMENTOR:
+            if column not in shown:
+                shown[column], shown[column.removesuffix("value") + "mime_type"] = text_and_mime_type(
+                    value_of(spelling, said, said, messages)
+                )
+    get = shown.get
+    metadata, trace_metadata = get("attributes.metadata"), get("trace.metadata")
+    return (
+        trace_id, span_id, trace_state or None, parent_id, name, kind,
+        kind_of(said) if said is not None else None, start_ns, end_ns, (end_ns - start_ns) / 1e6,
+        status_code, status_message, _project(resource), None, None,
+        get("attributes.input.value"), get("attributes.input.mime_type"),
+        get("attributes.output.value"), get("attributes.output.mime_type"),
+        json_text(metadata) if metadata else None, _something(attributes), None, None, None,
+        None, get("trace.input.value"), get("trace.input.mime_type"),
+        get("trace.output.value"), get("trace.output.mime_type"),
+        json_text(trace_metadata) if trace_metadata else None, None, None, None,
+        _something(events), _something(links), _something(resource), scope_name, scope_version,
+        None, orjson.dumps(entries).decode() if entries else None,
+    )  # fmt: skip
+
+
+def _fields(entries: list[list[Any]]) -> dict[FieldName, tuple[Json, Version]]:
+    return {(level, kind, key): (value, (ns, int(writer, 16))) for level, kind, key, ns, writer, value in entries}
+
+
+def _something(text: str) -> str | None:
+    return None if text in {"{}", "[]"} else text
+
+
+@lru_cache(maxsize=256)  # the spans of a process have the same resource
+def _project(resource: str) -> str | None:
+    return project_of(orjson.loads(resource))

@@ -1,0 +1,461 @@
+"""Exceptions from outside that interrupt our own calls: Ctrl-C, a signal handler that raises, a deep recursion.
+
+CPython runs a signal handler where a function is entered and where a function of C returns. A profile function is
+called at just these places, and what it raises goes the same way: so every place is tried, one after the other. Only
+the application's thread is interrupted, as Python does it; the workers are threads of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import inspect
+import itertools
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+import otel_metadata as om
+from otel_metadata import span_processor
+from otel_metadata.delivery.outbox_settings import OutboxSettings
+from otel_metadata.delivery.worker import _Thread
+from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.model.outcome import DeliveryError, Retry
+from otel_metadata.reporting import REPORTER
+from otel_metadata.spool.spool import Spool, SpoolSettings
+from otel_metadata.testing import ManualClock, RecordingSpanExporter
+
+ABANDONED = {"target_not_exported": 1}
+NEVER = OutboxSettings(schedule_delay_millis=3_600_000)
+
+# CPython 3.10 also runs handlers between a function's end and what follows it.
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="CPython 3.10 runs signal handlers anywhere")
+
+
+class InterruptError(BaseException):
+    """What a signal handler of the application raises."""
+
+
+class TimeLimitError(Exception):
+    """What the handler of a time limit raises: an ordinary exception, as Celery's is."""
+
+
+def raise_time_limit(number, frame):
+    raise TimeLimitError
+
+
+class InterruptedAt:
+    """Raises once, at one of the places where a signal handler may run in code of ours."""
+
+    folder = os.path.dirname(om.__file__)
+
+    def __init__(self, number, interrupt=None):
+        self.number = number
+        self.interrupt = interrupt or _raise_interrupt
+        self.came = 0
+
+    def __call__(self, frame, event, _):
+        code = frame.f_code
+        # What a generator raises that is closed half way, or a callback of the collector, reaches nobody.
+        is_heard = code.co_name not in {"<genexpr>", "_collected"}
+        if event in {"call", "c_return"} and code.co_filename.startswith(self.folder) and is_heard:
+            self.came += 1
+            if self.came == self.number:
+                self.interrupt()
+
+    def during(self, call):
+        """Call it; return whether it was interrupted."""
+        gc.disable()  # what a callback of the collector raises reaches nobody
+        hook = sys.unraisablehook
+        # Nor what a finalizer raises, of something that ends by itself just then.
+        unheard = []
+        sys.unraisablehook = unheard.append
+        sys.setprofile(self)
+        try:
+            # A span may stay current where the interrupt comes just as it becomes so.
+            contextvars.copy_context().run(call)
+        except (InterruptError, TimeLimitError):
+            return True
+        finally:
+            sys.setprofile(None)
+            sys.unraisablehook = hook
+            gc.enable()
+        return bool(unheard)
+
+
+def _raise_interrupt():
+    raise InterruptError
+
+
+def every_place(attempt, how=None):
+    """Make an attempt with an interrupt at the first place, at the second one, and so on until none is left."""
+    for number in itertools.count(1):
+        interrupt = InterruptedAt(number, how)
+        if not attempt(interrupt):
+            assert number > 1
+            return
+
+
+class Application:
+    def __init__(self, folder=None, **options):
+        self.patches, self.spans = InMemoryPatchExporter(), RecordingSpanExporter()
+        self.spool = Spool(SpoolSettings(f"{folder}/spool/spool.db")) if folder is not None else None
+        self.processor = om.MetadataSpanProcessor(
+            om.Destination("memory", self.spans, self.patches),
+            **{"settings": NEVER, "spool": self.spool, **options},
+        )
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(self.processor)
+        self.tracer = self.provider.get_tracer("application")
+
+    def received(self):
+        """Flush and shut down; return the metadata keys that the backend has, of spans and of patches."""
+        self.processor.force_flush(3_000)
+        self.processor.force_flush(3_000)
+        self.processor.shutdown(3_000)
+        on_spans = [name[2] for span in self.spans.spans for name in getattr(span, "fields", {})]
+        return sorted(on_spans + [key for patch in self.patches.patches for key in patch.metadata()])
+
+
+CALLS = {
+    "stats": lambda application: application.processor.stats(),
+    "flush": lambda application: application.processor.force_flush(3_000),
+    "update": lambda application: om.update_span(om.SpanRef(0xABC, 99), tags=["from within"]),
+    "span": lambda application: application.tracer.start_span("another").end(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_an_acknowledged_update_survives_an_interrupt_at_any_place(call):
+    """What waits is placed first and taken out of its inbox after: an exception in between loses nothing."""
+
+    def attempt(interrupt):
+        application = Application()
+        application.tracer.start_span("one").end()
+        with application.tracer.start_as_current_span("two"):
+            om.update_current_span(metadata={"live": 1})
+        for number in range(3):
+            assert om.update_span(om.SpanRef(0xABC, number + 1), metadata={f"k{number}": number})
+        assert om.update_span(om.SpanRef(0xABC, 1), metadata={"again": 1}, tags=["late"])
+        was_interrupted = interrupt.during(lambda: call(application))
+        found = application.received()
+        for key in ("k0", "k1", "k2", "again", "live"):
+            assert key in found, (interrupt.number, found)
+        assert [span.name for span in application.spans.spans if span.name in {"one", "two"}] == ["one", "two"]
+        lost = application.processor.stats().destinations["memory"].lost
+        assert lost == {}, interrupt.number
+        return was_interrupted
+
+    every_place(attempt)
+
+
+def observed(application, question):
+    return om.observe(tracer=application.tracer)(lambda question: [question])(question)
+
+
+def scored_block(application):
+    with om.start_span("block", metadata={"a": [1]}, tags=["t"], tracer=application.tracer) as span:
+        span.score("Correctness", score=1)
+    om.update_trace(span.ref, user_id="u-1")
+
+
+LIMITED = {
+    **CALLS,
+    "observe": lambda application: observed(application, {"a": {"b": [1, 2]}}),
+    "values": lambda _: om.update_span(om.SpanRef(0xABC, 98), metadata={"a": {"b": [1.5, None]}}, output={"c": [{}]}),
+    "block": lambda application: scored_block(application),
+    "using": lambda application: observed_within(application),
+}
+
+
+def observed_within(application):
+    with om.using_metadata({"a": 1}, tags=["x"]), om.capture_spans():
+        observed(application, "?")
+
+
+@pytest.mark.parametrize("call", LIMITED.values(), ids=LIMITED)
+def test_a_time_limit_of_the_application_is_never_caught(call, monkeypatch):
+    """An exception of a signal handler is no failure of ours, wherever it comes: it reaches the application."""
+    before = signal.signal(signal.SIGUSR1, raise_time_limit)
+    application = Application()
+    application.tracer.start_span("one").end()
+    monkeypatch.setattr(REPORTER, "reraise", False)
+
+    def attempt(interrupt):
+        was_interrupted = interrupt.during(lambda: call(application))
+        assert was_interrupted == (interrupt.came >= interrupt.number), interrupt.number
+        return was_interrupted
+
+    try:
+        every_place(attempt, lambda: signal.raise_signal(signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        application.processor.shutdown(3_000)
+    assert REPORTER.internal_errors == 0
+
+
+@pytest.mark.parametrize("where", ["spans", "patches", "flush of patches", "dialect"])
+def test_a_time_limit_of_a_flush_that_does_the_work_itself_is_never_caught(where):
+    """Where no thread can be started, who flushes sends: a limit there is the application's, and all is sent again."""
+    before = signal.signal(signal.SIGUSR1, raise_time_limit)
+    application = Application(start_workers=False)
+    limits = [lambda: signal.raise_signal(signal.SIGUSR1)]
+
+    def limited(call):
+        def once(*given, **options):
+            if limits:
+                limits.pop()()
+            return call(*given, **options)
+
+        return once
+
+    destination = application.processor.outboxes[0].destination
+    owner, name = {
+        "spans": (application.spans, "export"),
+        "patches": (application.patches, "export"),
+        "flush of patches": (application.patches, "force_flush"),
+        "dialect": (destination.spelling, "encode"),
+    }[where]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, name, limited(getattr(owner, name)), raising=True)
+        try:
+            with application.tracer.start_as_current_span("one"):
+                om.update_current_span(metadata={"live": 1})
+            assert om.update_span(om.SpanRef(0xABC, 1), metadata={"late": 1})
+            with pytest.raises(TimeLimitError):
+                application.processor.force_flush(3_000)
+            assert {"live", "late"} <= set(application.received())
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+    stats = application.processor.stats().destinations["memory"]
+    assert (stats.is_balanced, stats.lost) == (True, {})
+
+
+def test_updates_of_an_abandoned_span_are_counted_once_whatever_interrupts():
+    """The collector only notes the span; who counts its updates may be interrupted at any place, and counts again."""
+
+    def attempt(interrupt):
+        application = Application(start_workers=False)
+        span = application.tracer.start_span("forgotten")
+        assert om.update_span(span, metadata={"a": 1})
+        del span
+        gc.collect()
+        was_interrupted = interrupt.during(application.processor.stats)
+        stats = application.processor.stats().destinations["memory"]
+        assert (stats.is_balanced, stats.accepted, stats.lost) == (True, 1, {"target_not_exported": 1}), (
+            interrupt.number
+        )
+        application.processor.shutdown(0)
+        return was_interrupted
+
+    every_place(attempt)
+
+
+def test_an_evicted_span_is_counted_whatever_interrupts():
+    """What has no room is counted before it is taken out: its updates are lost once, or still wait."""
+
+    def attempt(interrupt):
+        application = Application(start_workers=False, settings=replace(NEVER, max_queue_size=2))
+        for number in range(4):
+            with application.tracer.start_as_current_span("span"):
+                om.update_current_span(metadata={"a": number})
+        was_interrupted = interrupt.during(application.processor.stats)
+        stats = application.processor.stats().destinations["memory"]
+        assert (stats.is_balanced, stats.accepted) == (True, 4), interrupt.number
+        assert 1 <= stats.lost["target_not_exported"] <= 2, interrupt.number
+        application.processor.shutdown(0)
+        return was_interrupted
+
+    every_place(attempt)
+
+
+@pytest.mark.parametrize("room", range(1, 40))
+def test_a_result_is_returned_where_nothing_else_has_room(room, monkeypatch):
+    """Near the recursion limit our own calls fail; the function has returned, and its result is what counts."""
+    application = Application()
+    monkeypatch.setattr(REPORTER, "reraise", False)
+    came = []
+
+    @om.observe(tracer=application.tracer)
+    def pay():
+        came.append(1)
+        return "paid"
+
+    def at(depth):
+        return pay() if not depth else at(depth - 1)
+
+    depth = sys.getrecursionlimit() - len(inspect.stack()) - room
+    try:
+        assert at(depth) == "paid"
+    except RecursionError:
+        assert not came  # the function itself had no room
+    finally:
+        application.processor.shutdown(3_000)
+
+
+@pytest.mark.parametrize("with_spool", [False, True], ids=["memory", "spool"])
+def test_a_shutdown_may_interrupt_a_shutdown_at_any_place(tmp_path, monkeypatch, with_spool):
+    """A handler of SIGTERM shuts down while the exit does: what waits leaves, and neither waits for the other."""
+    monkeypatch.setattr(InterruptedAt, "folder", "")  # the standard library's waiting as well
+    slices = []
+    join = _Thread.join
+    monkeypatch.setattr(_Thread, "join", lambda thread, timeout: (slices.append(timeout), join(thread, timeout)))
+
+    def attempt(interrupt):
+        application = Application(tmp_path / str(interrupt.number) if with_spool else None)
+        application.tracer.start_span("one").end()
+        for number in range(3):
+            om.update_span(om.SpanRef(0xABC, number + 1), metadata={f"k{number}": number})
+        slices.clear()
+        interrupt.during(lambda: application.processor.shutdown(60_000))
+        application.processor.shutdown(60_000)
+        assert sum(slices) < 30, interrupt.number  # else one waited in vain for its deadline
+        stats = application.processor.stats().destinations["memory"]
+        assert (stats.lost, stats.delivered, stats.waiting) == ({}, stats.accepted, 0), interrupt.number
+        assert [span.name for span in application.spans.spans] == ["one"], interrupt.number
+        return interrupt.came >= interrupt.number
+
+    every_place(attempt, lambda: [processor.shutdown(60_000) for processor in list(span_processor._processors)])
+
+
+def test_two_threads_that_shut_down_at_once_lose_nothing(monkeypatch):
+    """The second does not give up what the first has not yet asked the workers for."""
+    application = Application()
+    om.update_span(om.SpanRef(0xABC, 1), metadata={"k": 1})
+    begun, may_go_on = threading.Event(), threading.Event()
+    remove_router = span_processor.routing.remove_router
+
+    def remove_slowly(router):
+        remove_router(router)
+        if threading.current_thread() is first:
+            begun.set()
+            may_go_on.wait()
+
+    monkeypatch.setattr(span_processor.routing, "remove_router", remove_slowly)
+    first = threading.Thread(target=lambda: application.processor.shutdown(60_000))
+    first.start()
+    begun.wait()
+    application.processor.shutdown(60_000)
+    stats = application.processor.stats().destinations["memory"]
+    may_go_on.set()
+    first.join()
+    assert (stats.lost, stats.delivered) == ({}, 1)
+
+
+def test_the_lock_of_the_spool_is_given_back_wherever_an_interrupt_comes(tmp_path):
+    application = Application(tmp_path)
+    application.processor.force_flush(3_000)
+    numbers = itertools.count(1)
+
+    def attempt(interrupt):
+        was_interrupted = interrupt.during(
+            lambda: om.update_span(om.SpanRef(0xABC, next(numbers)), metadata={"k": 1}, tags=["t"])
+        )
+        assert not application.spool.is_locked_by_current_thread, interrupt.number
+        return was_interrupted
+
+    every_place(attempt)
+    assert om.update_span(om.SpanRef(0xABC, next(numbers)), metadata={"last": 1})
+    assert "last" in application.received()
+
+
+def test_a_finalizer_that_updates_a_span_breaks_no_flush():
+    """A copy of what is listed is made in one step: to list pairs may start the collector."""
+    patches = InMemoryPatchExporter(lambda patch: Retry(DeliveryError("connection_failure", "down")))
+    processor = om.MetadataSpanProcessor(
+        om.Destination("memory", None, patches, spans=False), settings=NEVER, clock=ManualClock(), start_workers=False
+    )
+    numbers = itertools.count(1)
+
+    class AtItsEnd:
+        def __init__(self):
+            self.cycle = self
+
+        def __del__(self):
+            om.update_span(om.SpanRef(2, next(numbers)), metadata={"k": 1}, tags=["t"])
+
+    for number in range(200):
+        om.update_span(om.SpanRef(1, number + 1), metadata={"k": 1})
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(30):
+            AtItsEnd()
+            processor.force_flush(10)
+            processor.stats()
+    finally:
+        gc.set_threshold(*before)
+    processor.shutdown(10)
+    assert REPORTER.internal_errors == 0
+
+
+def test_a_live_update_arrives_or_is_counted_wherever_a_time_limit_interrupts_the_end_of_its_span():
+    """The function has returned: its span is ended all the same, at nearly every place."""
+    before = signal.signal(signal.SIGUSR1, raise_time_limit)
+    application = Application()
+    delivered = []
+
+    def attempt(interrupt):
+        acknowledged = []
+
+        @om.observe(tracer=application.tracer)
+        def function(question):
+            acknowledged.append(om.update_current_span(metadata={"k": [1]}))
+            return [question]
+
+        was_interrupted = interrupt.during(lambda: function({"a": [1]}))
+        if was_interrupted and application.processor.stats().destinations["memory"].live:
+            gc.collect()  # a span that nobody could end
+        application.processor.force_flush(3_000)
+        stats = application.processor.stats().destinations["memory"]
+        assert stats.waiting == 0, interrupt.number
+        assert stats.accepted - len(delivered) >= sum(map(bool, acknowledged)), interrupt.number
+        delivered.extend([1] * (stats.accepted - len(delivered)))
+        return was_interrupted
+
+    try:
+        every_place(attempt, lambda: signal.raise_signal(signal.SIGUSR1))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        application.processor.shutdown(3_000)
+    stats = application.processor.stats().destinations["memory"]
+    assert stats.is_balanced
+    assert stats.lost.get("target_not_exported", 0) <= 4
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, ValueError])
+def test_a_callback_that_raises_costs_what_it_was_asked_about_and_nothing_else(error):
+    """A mask or hook that ends the program is a failure of it; the function's result is the application's."""
+    application = Application()
+
+    def fail(*_):
+        raise error
+
+    function = om.observe(tracer=application.tracer, process_input=fail, process_output=fail)(lambda question: "answer")
+    with om.capture_spans(match=fail):
+        assert function("?") == "answer"
+    application.processor.force_flush(3_000)
+    (span,) = application.spans.spans
+    assert span.attributes["output.value"] == f"<process_output raised {error.__name__}>"
+    application.processor.shutdown(3_000)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, asyncio.CancelledError])
+def test_what_comes_from_outside_passes_through_a_callback(error):
+    application = Application()
+
+    def fail(*_):
+        raise error
+
+    function = om.observe(tracer=application.tracer, process_output=fail)(lambda question: "answer")
+    with pytest.raises(error):
+        function("?")
+    application.processor.force_flush(3_000)
+    assert len(application.spans.spans) == 1
+    application.processor.shutdown(3_000)
