@@ -19,7 +19,7 @@ from otel_metadata.model.evaluation import Annotation, annotation_key
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.pipeline import VARIABLES
+from otel_metadata.settings import VARIABLES, VENDOR_VARIABLES
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted(ROOT.glob("docs/**/*.md"))
@@ -134,6 +134,21 @@ def test_the_configuration_page_lists_every_variable() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     rows = re.findall(r"^\| `(OTEL_[A-Z_]+)` \| `(.*?)` \| (.*?) \|$", page, re.MULTILINE)
     assert rows == [tuple(variable) for variable in VARIABLES]
+
+
+def test_the_configuration_page_lists_every_variable_of_a_vendor() -> None:
+    """The table of the page is the table of the code, and the table of the code has what a vendor's folder reads."""
+    page = (ROOT / "docs" / "configuration.md").read_text().partition("## Variables of the vendors")[2]
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \| (.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    assert rows == [
+        (one.name, vendor, one.default, one.meaning) for vendor, several in VENDOR_VARIABLES.items() for one in several
+    ]
+    assert tuple(VENDOR_VARIABLES) == backends.NAMES
+    for vendor, several in VENDOR_VARIABLES.items():
+        folder = ROOT / "src" / "otel_metadata" / "backends" / vendor
+        sources = "".join(path.read_text() for path in sorted(folder.glob("*.py")))
+        read = set(re.findall(rf'"({vendor.upper()}_[A-Z0-9_]+)"', sources)) - {"ARIZE_LOG_ENABLE"}  # that one is set
+        assert {one.name for one in several} == read, vendor
 
 
 def test_the_command_line_page_has_every_command() -> None:

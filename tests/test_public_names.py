@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,12 @@ from pathlib import Path
 import pytest
 
 import otel_metadata
+from otel_metadata import backends
 
 CONSTANTS = {"UNSET", "__version__"}
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/*.py"))]
 
 # What an application must not pay for with `import otel_metadata` alone.
 HEAVY = {
@@ -63,6 +69,32 @@ def test_every_name_exists_and_is_documented(name: str) -> None:
     value = getattr(otel_metadata, name)
 
     assert name in CONSTANTS or inspect.getdoc(value)
+
+
+PUBLIC = set(otel_metadata._PUBLIC_MODULES) | {f"backends.{name}" for name in backends.NAMES}
+
+
+@pytest.mark.parametrize("module", otel_metadata._PUBLIC_MODULES)
+def test_every_public_module_says_what_is_public_in_it(module: str) -> None:
+    """By its `__all__`; each of these names is there, and documented unless it is a value."""
+    loaded = importlib.import_module(f"otel_metadata.{module}")
+
+    assert loaded.__all__
+    assert inspect.getdoc(loaded)
+    for name in loaded.__all__:
+        value = getattr(loaded, name)
+        assert not (inspect.isclass(value) or inspect.isfunction(value)) or inspect.getdoc(value), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_people_read_uses_public_names_only(page: Path) -> None:
+    """README, documentation and examples import from the root and the public modules, and no name that is not there."""
+    found = re.findall(r"^\s*from otel_metadata(?:\.([a-z_.]+))? import ([\w, ]+)", page.read_text(), re.MULTILINE)
+
+    for module, names in found:
+        assert not module or module in PUBLIC, module
+        loaded = importlib.import_module(f"otel_metadata.{module}") if module else otel_metadata
+        assert {name.partition(" as ")[0].strip() for name in names.split(",")} <= set(loaded.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -1,7 +1,8 @@
 """Metadata on OpenTelemetry spans, whenever it arrives: live, in flight, and after the backend has stored them.
 
 The public names, nothing else. Each is loaded when it is first used, so that `import otel_metadata` costs an
-application next to nothing.
+application next to nothing. Public are also the modules in `_PUBLIC_MODULES`, with the names in their `__all__`.
+Everything else may change in any release.
 """
 
 from __future__ import annotations
@@ -34,6 +35,20 @@ if TYPE_CHECKING:
     from otel_metadata.model.unset import UNSET
     from otel_metadata.pipeline import configure, flush, outcome, shutdown, stats
     from otel_metadata.span_processor import MetadataSpanProcessor
+
+_PUBLIC_MODULES = (
+    "backends",
+    "client",
+    "errors",
+    "exporters.memory",
+    "exporters.store",
+    "masking",
+    "seams",
+    "settings",
+    "store.clickhouse",
+    "testing",
+)
+"""With the modules in them that `backends` names: one for each vendor."""
 
 _HOMES = {
     "UNSET": "model.unset",
