@@ -85,7 +85,9 @@ def update_current_span(
     """
     try:
         span = trace.get_current_span()
-        context = _context_of(span)
+        context = span.get_span_context()
+        if type(context) is not SpanContext:
+            context = _context_of(span)
         key = context[:2]
         # The common case first: a span that is in the registry is valid, sampled, and has somewhere to go.
         entry = REGISTRY.entries.get(key)

@@ -112,12 +112,9 @@ _NO_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def _weigh_change(value: Json, held: Json) -> int:
-    """Return by how much a field grows of which a plain value replaces another."""
-    if type(value) is type(held):
-        if type(value) is not str:
-            return 0  # but for small integers, which are shared
-        if held.isascii():  # type: ignore[union-attr] # it is of the type that was just tested
-            return len(value) - len(held)  # type: ignore[arg-type] # as there
+    """Return by how much a field grows of which a text or a value of another type replaces a value."""
+    if type(value) is str and type(held) is str and held.isascii():
+        return len(value) - len(held)
     return weigh_value(value) - weigh_value(held)
 
 
@@ -240,25 +237,33 @@ class LiveSpan(weakref.ref["Span"]):
             if fields is None:
                 fields = self._fields = {}
             is_weighed = self.is_open
+            growth = 0
             # One at a time, and only where the version is higher: an update made by a signal handler may come between.
             # Merged first and taken out after, for the handler may raise.
-            while log:
-                first = log[0]
-                version, metadata = first
-                growth = -LOGGED_BYTES - LOGGED_KEY_BYTES * len(metadata)
-                for key, value in metadata.items():
-                    name: FieldName = ("span", "metadata", key)
-                    name = SHARED_NAMES.get(name, name)
-                    held = fields.get(name)
-                    if is_weighed and type(value) is str:
-                        growth -= len(value)
-                    if held is None or held[1] < version:
-                        if is_weighed:
-                            growth += _weigh_change(value, held[0]) if held else _weigh_fresh(name, value)
-                        fields[name] = (value, version)
-                if log and log[0] is first:
+            try:
+                while log:
+                    first = log[0]
+                    version, metadata = first
+                    change = LOGGED_BYTES + LOGGED_KEY_BYTES * len(metadata)
+                    for key, value in metadata.items():
+                        name: FieldName = ("span", "metadata", key)
+                        name = SHARED_NAMES.get(name, name)
+                        held = fields.get(name)
+                        kind = type(value)
+                        if kind is str:
+                            change += len(value)  # type: ignore[arg-type] # the exact type was just tested
+                        if held is None or held[1] < version:
+                            if held is None:
+                                change -= _weigh_fresh(name, value)
+                            elif kind is str or kind is not type(held[0]):
+                                change -= _weigh_change(value, held[0])
+                            fields[name] = (value, version)
+                    if log and log[0] is first:
+                        growth -= change
+                        del log[0]
+            finally:
+                if is_weighed:
                     self.grow(growth)
-                    del log[0]
         return self._fields
 
     @fields.setter

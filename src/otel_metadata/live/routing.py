@@ -47,7 +47,7 @@ from otel_metadata.model.receipt import Receipt, Refusal, Routed
 from otel_metadata.model.snapshot import Snapshot, encoded, value_of
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
-from otel_metadata.model.value import is_clean_scalar
+from otel_metadata.model.value import METADATA_LIMITS, is_clean_scalar
 from otel_metadata.model.weight import FIELD_BYTES, weigh_name, weigh_value
 from otel_metadata.reporting import REPORTER
 
@@ -88,6 +88,8 @@ MAX_PLAIN_KEYS: Final = 8
 
 MAX_PLAIN_CHARS: Final = 256
 """Length of a text in one."""
+
+_MAX_TEXT_CHARS: Final = METADATA_LIMITS.text_chars
 
 # A list becomes a tuple on the span.
 _COPY_BYTES: Final = sys.getsizeof(())
@@ -338,12 +340,17 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
     size = LOGGED_BYTES
     for key, value in given.items():
         attribute = KNOWN_METADATA_KEYS.get(key) if type(key) is str else None
-        if attribute is None or value is None or not (type(value) is bool or is_clean_scalar(value)):
+        if attribute is None or value is None:
             return None
-        if type(value) is str:
-            if "://" in value:
-                return None  # it may hold a password
-            size += len(value)
+        # A text, the usual value, is told without a call. One with "://" may hold a password.
+        kind = type(value)
+        if kind is str:
+            length = len(value)
+            if length > _MAX_TEXT_CHARS or not value.isascii() or "\0" in value or "://" in value:
+                return None
+            size += length
+        elif kind is not bool and not is_clean_scalar(value):
+            return None
         attributes[attribute] = value
     size += LOGGED_KEY_BYTES * len(given)
     if not entry.size:
@@ -367,7 +374,7 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
     used.update(attributes)
     if span.is_recording():
         span.set_attributes(attributes)
-    return Receipt(version, entry.names, (entry.key, tuple(given)))
+    return Receipt(version, entry.names, (entry.key, given))
 
 
 def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
