@@ -387,12 +387,13 @@ class PatchQueue:
         answers: list[Answered] = []
         for index, patch in enumerate(patches):
             key = patch.target.key
-            pending = self._sending.pop(key, None)
+            pending = self._sending.get(key)
             if pending is None:
                 continue  # given up meanwhile, at a shutdown that could not wait
-            pending.attempts += 1
-            outcome = outcomes[index] if index < len(outcomes) else None
             try:
+                del self._sending[key]
+                pending.attempts += 1
+                outcome = outcomes[index] if index < len(outcomes) else None
                 is_clean = self._settle(pending, outcome, len(patches), now)
             except BaseException:
                 self._put_back(pending)  # it is sent once more: that does no harm, to lose it does
