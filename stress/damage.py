@@ -117,7 +117,7 @@ def on_full_disk(spool: str, limit: int | None, remount: list[str] | None, kills
             # The worker tries again, and erases.
             if number % 8 == 0:
                 scene.clock.advance(1_100)
-                scene.worker.outbox.lane.tend()
+                scene.worker.outbox.partition.tend()
         if kills:
             os.kill(os.getpid(), signal.SIGKILL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

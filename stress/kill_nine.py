@@ -52,7 +52,7 @@ def run(kills: int, seed: int, *, updates: int = 1_500) -> Outcome:
     with tempfile.TemporaryDirectory() as folder, Backend(seed=seed, modes=FAULTS) as backend:
         spool = str(Path(folder) / "spool" / "spool.db")
 
-        def lane(number: int) -> None:
+        def partition(number: int) -> None:
             chance = random.Random(seed * 2 + number)
             rounds = 0
             while True:
@@ -66,7 +66,7 @@ def run(kills: int, seed: int, *, updates: int = 1_500) -> Outcome:
                     outcome.kills += was_killed
                     outcome.ends += not was_killed
 
-        threads = [threading.Thread(target=lane, args=(number,)) for number in range(2)]
+        threads = [threading.Thread(target=partition, args=(number,)) for number in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:

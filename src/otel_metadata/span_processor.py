@@ -117,7 +117,7 @@ class MetadataSpanProcessor(SpanProcessor):
                 self._clock,
                 LOCK,
                 chance,
-                spool.lane(destination.name) if spool is not None else None,
+                spool.partition(destination.name) if spool is not None else None,
                 _masks_credentials,
             )
             for destination in destinations
@@ -312,7 +312,7 @@ class MetadataSpanProcessor(SpanProcessor):
         if self._spool is None:
             return
         for outbox in self.outboxes:
-            outbox.lane.sync()
+            outbox.partition.sync()
 
     def refused(self, reason: Refusal) -> None:
         """Count an update that was not accepted."""

@@ -22,7 +22,7 @@ from otel_metadata.model.weight import SHARED_NAMES
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
 SCHEDULE = 5_000
-"""Milliseconds that a span or patch waits for company."""
+"""Milliseconds that a span or patch waits for others to be sent with."""
 
 
 class Scene:

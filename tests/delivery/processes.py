@@ -226,7 +226,7 @@ class Application:
         for _ in range(rounds):
             while self.worker.step():
                 pass
-            if not self.stats.waiting and not self.processor.outboxes[0].lane.has_more:
+            if not self.stats.waiting and not self.processor.outboxes[0].partition.has_more:
                 return
             self.clock.advance(60_000)
 

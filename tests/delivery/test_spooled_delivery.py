@@ -147,7 +147,7 @@ def test_after_the_acknowledgement_nothing_is_left(path):
     first.worker.step()
     assert first.on_span(ref) == {"a": 1}
     first.die()
-    assert not Life(path).outbox.lane.has_more
+    assert not Life(path).outbox.partition.has_more
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -456,7 +456,7 @@ def test_rows_that_are_read_while_a_shutdown_gives_up_stay_with_the_spool(path):
     life = Life(path, spool_window=2, answer=lambda _: DOWN)
     for number in range(1, 4):
         om.update_span(life.unseen(number), metadata={"n": [number]})
-    rows = life.outbox.lane.load(10, 1 << 30)
+    rows = life.outbox.partition.load(10, 1 << 30)
     assert len(rows) == 1
     life.processor.shutdown()
     after = life.stats

@@ -13,14 +13,14 @@ from otel_metadata.model.outcome import Delivered, DeliveryError, Pause, Rejecte
 
 SETTINGS = OutboxSettings()
 MILLI = 1_000_000
-FRESH = Tried(attempts=1, age_ns=0, overdue=False, has_deadline=False, missing_ns=0, company=8, fields=6)
+FRESH = Tried(attempts=1, age_ns=0, overdue=False, has_deadline=False, missing_ns=0, batch_size=8, fields=6)
 OLD = replace(FRESH, age_ns=SETTINGS.max_age_millis * MILLI + 1)
 JUST = replace(FRESH, age_ns=SETTINGS.max_age_millis * MILLI)
 FAILED_SPAN = replace(FRESH, has_deadline=True)
 OVERDUE = replace(FRESH, has_deadline=True, overdue=True)
 LONG_MISSING = replace(FRESH, missing_ns=SETTINGS.visibility_millis * MILLI)
-ALONE = replace(FRESH, company=1)
-LAST_FIELD = replace(FRESH, company=1, fields=1)
+ALONE = replace(FRESH, batch_size=1)
+LAST_FIELD = replace(FRESH, batch_size=1, fields=1)
 
 DOWN = DeliveryError("connection_failure", "down")
 BUSY = DeliveryError("rate_limited", "busy")
@@ -45,17 +45,17 @@ ROWS = [
     ("retry, its span failed long ago", Retry(DOWN), OVERDUE, GivenUp("target_not_exported", DOWN)),
     ("pause", Pause(KEY), FRESH, Again(KEY, PAUSED, asked=True)),
     ("pause, too old", Pause(KEY), OLD, GivenUp("expired", KEY)),
-    ("no answer", None, FRESH, Again(NO_ANSWER.error, BACKOFF, company=4)),
-    ("no answer, alone", None, ALONE, Again(NO_ANSWER.error, BACKOFF, company=1)),
+    ("no answer", None, FRESH, Again(NO_ANSWER.error, BACKOFF, batch_size=4)),
+    ("no answer, alone", None, ALONE, Again(NO_ANSWER.error, BACKOFF, batch_size=1)),
     ("no answer, too old", None, OLD, GivenUp("expired", NO_ANSWER.error)),
     ("missing", Rejected(MISSING), FRESH, Again(MISSING, BACKOFF)),
     ("missing for long", Rejected(MISSING), LONG_MISSING, GivenUp("target_not_found", MISSING)),
     ("missing, its span failed", Rejected(MISSING), FAILED_SPAN, Again(MISSING, BACKOFF)),
     ("missing, its span failed long ago", Rejected(MISSING), OVERDUE, GivenUp("target_not_exported", MISSING)),
     ("missing, too old", Rejected(MISSING), OLD, GivenUp("expired", MISSING)),
-    ("too large, in company", Rejected(LARGE), FRESH, Again(LARGE, 0, at_once=True, company=4)),
-    ("too large, in company, too old", Rejected(LARGE), OLD, Again(LARGE, 0, at_once=True, company=4)),
-    ("too large, alone", Rejected(LARGE), ALONE, Again(LARGE, 0, at_once=True, company=1, max_fields=3)),
+    ("too large, in a batch", Rejected(LARGE), FRESH, Again(LARGE, 0, at_once=True, batch_size=4)),
+    ("too large, in a batch, too old", Rejected(LARGE), OLD, Again(LARGE, 0, at_once=True, batch_size=4)),
+    ("too large, alone", Rejected(LARGE), ALONE, Again(LARGE, 0, at_once=True, batch_size=1, max_fields=3)),
     ("too large, one field", Rejected(LARGE), LAST_FIELD, GivenUp("rejected", LARGE)),
     ("unsupported", Rejected(NEVER), FRESH, GivenUp("unsupported", NEVER)),
     ("refused", Rejected(BAD), FRESH, GivenUp("rejected", BAD)),

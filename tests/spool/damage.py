@@ -114,14 +114,14 @@ def lay_down(
     path = folder / "original" / "spool.db"
     durability: Durability = "process" if journaled else "power"
     spool = Spool(SpoolSettings(str(path), durability), clock=ManualClock())
-    lane = spool.lane("memory")
+    partition = spool.partition("memory")
     records: dict[int, dict[tuple[int, str], Any]] = {}
     kept = []
     for number in range(1, rows + 1):
         span_id = 1 if number % 3 == 0 else number
         value: Any = "x" * large if large and number == rows // 2 else number
         fields = {("span", "metadata", "k"): (value, (number, 1))}
-        row = lane.put(
+        row = partition.put(
             SpooledUpdate(0, "memory", om.SpanRef(7, span_id), fields, 1, 1_700_000_000_000_000_000 + number)
         )
         assert row is not None
@@ -130,7 +130,7 @@ def lay_down(
         records[row.id] = {(span_id, "k"): (number, value)}
     for row in kept[:erased]:
         del records[row.id]
-    lane.settle(kept[:erased])
+    partition.settle(kept[:erased])
     spool.tend()
     if copied_back:
         with spool.reading() as connection:

@@ -57,7 +57,7 @@ def open_spool(path):
 
 
 def put(spool: Spool, *numbers: int, destination: str = "memory"):
-    rows = [spool.lane(destination).put(row(number, destination=destination)) for number in numbers]
+    rows = [spool.partition(destination).put(row(number, destination=destination)) for number in numbers]
     spool.sync()
     return rows
 
@@ -70,7 +70,7 @@ def as_killed(spool: Spool, folder: Path) -> str:
 
 
 def numbers(spool: Spool, destination: str = "memory") -> list[int]:
-    return [one.content.target.span_id for one in spool.lane(destination).load(10_000, 1 << 30)]
+    return [one.content.target.span_id for one in spool.partition(destination).load(10_000, 1 << 30)]
 
 
 def statements(spool: Spool) -> list[str]:
@@ -198,7 +198,7 @@ class TestTheSpool:
         ran = statements(spool)
 
         rows = put(spool, 2, 3)
-        spool.lane("memory").settle(rows)
+        spool.partition("memory").settle(rows)
         while spool._doomed:
             spool._erase_group()
 
@@ -209,27 +209,27 @@ class TestTheSpool:
         """Those that were moved and those that were not are taken over in order, each once, and nothing is missed."""
         spool = open_spool()
         rows = put(spool, *range(1, 7))
-        spool._slots.move(spool.lane("memory").own, 3)
-        spool.lane("memory").settle([rows[1], rows[4]])
+        spool._slots.move(spool.partition("memory").own, 3)
+        spool.partition("memory").settle([rows[1], rows[4]])
         spool.tend()
 
         heir = open_spool(as_killed(spool, tmp_path / "killed"))
 
         assert numbers(heir) == [1, 3, 4, 6]
-        assert heir.lane("memory").lost() == 0
+        assert heir.partition("memory").lost() == 0
         assert {number for number in journal_numbers(heir.path) if read_journal(heir.path, number).rows} == set()
 
     def test_a_row_that_is_moved_and_still_in_the_journal_is_taken_over_once(self, open_spool, tmp_path):
         """A death between the transaction and the note that it is done."""
         spool = open_spool()
         put(spool, 1, 2)
-        spool.lane("memory").own.journal.moved = lambda _: None
-        spool._slots.move(spool.lane("memory").own)
+        spool.partition("memory").own.journal.moved = lambda _: None
+        spool._slots.move(spool.partition("memory").own)
 
         heir = open_spool(as_killed(spool, tmp_path / "killed"))
 
-        assert (numbers(heir), heir.lane("memory").lost()) == ([1, 2], 0)
-        del spool.lane("memory").own.journal.moved
+        assert (numbers(heir), heir.partition("memory").lost()) == ([1, 2], 0)
+        del spool.partition("memory").own.journal.moved
 
     def test_the_heir_need_not_have_the_destination(self, open_spool, tmp_path):
         """A process with another destination puts what it finds into the database, for whoever has it."""
@@ -243,7 +243,7 @@ class TestTheSpool:
         other.close()
 
         heir = open_spool(killed)
-        assert (numbers(heir), heir.lane("memory").lost()) == ([1, 2], 0)
+        assert (numbers(heir), heir.partition("memory").lost()) == ([1, 2], 0)
 
     def test_a_full_journal_costs_a_transaction(self, open_spool, tmp_path, monkeypatch):
         """What finds no room is written into the database at once; the order is that of the numbers, here and there."""
@@ -255,18 +255,18 @@ class TestTheSpool:
         assert all(one.is_written for one in rows)
         assert 0 < len(left(spool.path)) < 60
         heir = open_spool(as_killed(spool, tmp_path / "killed"))
-        assert (numbers(heir), heir.lane("memory").lost()) == (list(range(1, 61)), 0)
+        assert (numbers(heir), heir.partition("memory").lost()) == (list(range(1, 61)), 0)
 
     def test_what_was_spilled_is_read_back_from_the_journal(self, open_spool):
         """Rows that are on disk only come back in order, whether they were moved or not."""
         spool = open_spool()
-        lane = spool.lane("memory")
+        partition = spool.partition("memory")
         for number in range(1, 6):
-            lane.spill(row(number))
+            partition.spill(row(number))
             spool.sync()
 
         assert numbers(spool) == [1, 2, 3, 4, 5]
-        assert not lane.has_more
+        assert not partition.has_more
 
     def test_a_filling_journal_is_moved_by_the_worker(self, open_spool, monkeypatch):
         """Before it is full the rows are in the database, and the room is used again."""
@@ -282,7 +282,7 @@ class TestTheSpool:
         """Rows of a living process are counted once, wherever they are."""
         spool = open_spool()
         put(spool, 1, 2, 3)
-        spool._slots.move(spool.lane("memory").own, 2)
+        spool._slots.move(spool.partition("memory").own, 2)
         put(spool, 4)
 
         assert [(one.destination, one.updates, one.oldest_ns) for one in waiting(open_spool())] == [("memory", 4, 1)]
@@ -356,7 +356,7 @@ class TestTheSpool:
         assert spool.bytes > before
         spool._measure()
         held = spool.bytes
-        spool.lane("memory").own.journal.drop(FIRST + 2)
+        spool.partition("memory").own.journal.drop(FIRST + 2)
         spool._measure()
         assert spool.bytes < held
 

@@ -37,11 +37,11 @@ for index, limit in enumerate(limits):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
         spool = Spool(SpoolSettings(place), clock=clock)
-        lane = spool.lane("memory")
+        partition = spool.partition("memory")
         rows = []
         for number in range(1, 9):
             fields = {("span", "metadata", "k"): ("x" * 700, (number, 1))}
-            rows.append(lane.put(SpooledUpdate(0, "memory", om.SpanRef(7, number), fields, 1, number)))
+            rows.append(partition.put(SpooledUpdate(0, "memory", om.SpanRef(7, number), fields, 1, number)))
             spool.sync()
         written = sum(row.is_written for row in rows)
         assert written + spool.unwritten == 8, (limit, written, spool.unwritten)
@@ -54,9 +54,9 @@ for index, limit in enumerate(limits):
     assert spool.unwritten == 0 and all(row.is_written for row in rows), (limit, spool)
     spool.close()
     spool = Spool(SpoolSettings(place), clock=clock)
-    lane = spool.lane("memory")
-    found = [loaded.content.target.span_id for loaded in lane.load(100, 1 << 30)]
-    assert found == list(range(1, 9)) and lane.lost() == 0, (limit, found)
+    partition = spool.partition("memory")
+    found = [loaded.content.target.span_id for loaded in partition.load(100, 1 << 30)]
+    assert found == list(range(1, 9)) and partition.lost() == 0, (limit, found)
     spool.close()
 print("done")
 """
@@ -67,9 +67,9 @@ import otel_metadata as om
 from otel_metadata.spool.frames import SpooledUpdate
 from otel_metadata.spool.spool import Spool, SpoolSettings
 spool = Spool(SpoolSettings(sys.argv[1]))
-lane = spool.lane("memory")
+partition = spool.partition("memory")
 for number in range(int(sys.argv[2]), int(sys.argv[3])):
-    lane.put(SpooledUpdate(0, "memory", om.SpanRef(7, number), {}, 1, number))
+    partition.put(SpooledUpdate(0, "memory", om.SpanRef(7, number), {}, 1, number))
     spool.sync()
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -105,12 +105,12 @@ def update(number: int, text: str = "v") -> SpooledUpdate:
     )
 
 
-def numbers(lane, limit: int = 1_000) -> list[int]:
-    return [loaded.content.target.span_id for loaded in lane.load(limit, 1 << 30)]
+def numbers(partition, limit: int = 1_000) -> list[int]:
+    return [loaded.content.target.span_id for loaded in partition.load(limit, 1 << 30)]
 
 
 def put(spool: Spool, *ids: int):
-    rows = [spool.lane("memory").put(update(number)) for number in ids]
+    rows = [spool.partition("memory").put(update(number)) for number in ids]
     spool.sync()
     return rows
 
@@ -122,7 +122,7 @@ def test_what_was_synced_survives_a_kill(path, open_spool):
     """Rows of a process that was killed are read by the next, in order."""
     done = subprocess.run([sys.executable, "-c", PUTS, path, "1", "20"], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert numbers(open_spool().lane("memory")) == list(range(1, 20))
+    assert numbers(open_spool().partition("memory")) == list(range(1, 20))
 
 
 def test_two_processes_share_one_file(path, open_spool):
@@ -130,32 +130,32 @@ def test_two_processes_share_one_file(path, open_spool):
     spool = open_spool()
     put(spool, 100, 101)
     subprocess.run([sys.executable, "-c", PUTS, path, "1", "4"], check=False)
-    lane = spool.lane("memory")
+    partition = spool.partition("memory")
     spool._clock.advance(6_000)
     spool.tend()
-    assert lane.has_more
-    assert numbers(lane) == [1, 2, 3]
-    assert not lane.has_more
+    assert partition.has_more
+    assert numbers(partition) == [1, 2, 3]
+    assert not partition.has_more
 
 
 def test_what_was_settled_does_not_come_back(open_spool):
     """An erased row is not read by the next process, and its absence is no loss."""
     spool = open_spool()
     rows = put(spool, 1, 2, 3)
-    spool.lane("memory").settle([rows[1], rows[1]])
+    spool.partition("memory").settle([rows[1], rows[1]])
     spool.tend()
     spool.close()
-    lane = open_spool().lane("memory")
-    assert numbers(lane) == [1, 3]
-    assert lane.lost() == 0
+    partition = open_spool().partition("memory")
+    assert numbers(partition) == [1, 3]
+    assert partition.lost() == 0
 
 
 def test_a_thread_that_finds_the_queue_empty_finds_its_row_written(open_spool):
     """While one thread writes the row of another, it stays in the queue: that one does not return too early."""
     spool = open_spool()
     put(spool, 1)
-    lane = spool.lane("memory")
-    row = lane.put(update(2))
+    partition = spool.partition("memory")
+    row = partition.put(update(2))
     seen: list[int] = []
     writing, go_on = threading.Event(), threading.Event()
     write = spool._write_one
@@ -169,7 +169,7 @@ def test_a_thread_that_finds_the_queue_empty_finds_its_row_written(open_spool):
     first = threading.Thread(target=spool.sync)
     first.start()
     writing.wait()
-    second = threading.Thread(target=lambda: (lane.sync(), seen.append(row.is_written)))
+    second = threading.Thread(target=lambda: (partition.sync(), seen.append(row.is_written)))
     second.start()
     assert not seen
     go_on.set()
@@ -186,7 +186,7 @@ def test_an_update_from_inside_a_write_is_taken_along(open_spool, monkeypatch):
 
     def interrupted(*args):
         if not inner:
-            inner.append(spool.lane("memory").put(update(3)))
+            inner.append(spool.partition("memory").put(update(3)))
             spool.sync()
         write(*args)
 
@@ -214,15 +214,15 @@ def test_an_interrupted_write_is_done_again_under_the_same_number(open_spool, mo
         put(spool, 2)
     put(spool, 3)
     spool.close()
-    assert numbers(open_spool().lane("memory")) == [1, 2, 3]
+    assert numbers(open_spool().partition("memory")) == [1, 2, 3]
 
 
 def test_a_row_that_cannot_be_written_keeps_no_other_back(open_spool):
     """What is no JSON stays in memory; the rows beside it are written."""
     spool = open_spool()
-    lane = spool.lane("memory")
-    bad = lane.put(PlainUpdate(om.SpanRef(7, 1), (1, 1), {"k": object()}))  # type: ignore[dict-item] # on purpose
-    good = lane.put(update(2))
+    partition = spool.partition("memory")
+    bad = partition.put(PlainUpdate(om.SpanRef(7, 1), (1, 1), {"k": object()}))  # type: ignore[dict-item] # on purpose
+    good = partition.put(update(2))
     spool.sync()
     assert (bad.is_written, good.is_written, spool.unwritten) == (False, True, 0)
 
@@ -230,14 +230,14 @@ def test_a_row_that_cannot_be_written_keeps_no_other_back(open_spool):
 def test_a_row_that_is_written_while_somebody_looks_is_seen(open_spool, monkeypatch):
     """A spilled row that another thread writes between two looks is found in one of its two places."""
     spool = open_spool()
-    lane = spool.lane("memory")
-    lane.spill(update(1))
-    lane.sync()
-    assert numbers(lane) == [1]
-    lane.spill(update(2))
+    partition = spool.partition("memory")
+    partition.spill(update(1))
+    partition.sync()
+    assert numbers(partition) == [1]
+    partition.spill(update(2))
     look = spool.queued_spills
-    monkeypatch.setattr(spool, "queued_spills", lambda lane: spool.sync() or look(lane))
-    assert lane.has_more
+    monkeypatch.setattr(spool, "queued_spills", lambda partition: spool.sync() or look(partition))
+    assert partition.has_more
 
 
 def test_an_interrupt_while_waiting_for_the_lock_does_not_keep_it(open_spool):
@@ -390,7 +390,7 @@ def test_a_slot_that_could_not_be_leased_is_taken_over(path):
     """Another process writes just when a row needs a slot, and the first has rows of a dead one: they are not stuck."""
     clock = TickingClock()
     spool = Spool(SpoolSettings(path), clock=clock)
-    lane = spool.lane("memory")
+    partition = spool.partition("memory")
     subprocess.run([sys.executable, "-c", PUTS, path, "1", "4"], check=False)
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
@@ -403,7 +403,7 @@ def test_a_slot_that_could_not_be_leased_is_taken_over(path):
     spool.tend()
 
     assert row.is_written
-    assert numbers(lane) == [1, 2, 3]
+    assert numbers(partition) == [1, 2, 3]
     spool.close()
 
 
@@ -423,7 +423,7 @@ def test_a_writer_that_never_ends_is_waited_for_once(ticking, other_writer):
     assert spool.unwritten == 0
     spool.close()
     again = Spool(SpoolSettings(spool.path), clock=clock)
-    assert numbers(again.lane("memory")) == list(range(1, 7))
+    assert numbers(again.partition("memory")) == list(range(1, 7))
     again.close()
 
 
@@ -443,15 +443,15 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(tmp_path):
 def test_beyond_the_quota_rows_wait_in_memory(open_spool, clock):
     """Nothing more is written; erasing goes on, and makes room again."""
     spool = open_spool(quota_bytes=65_536)
-    lane = spool.lane("memory")
+    partition = spool.partition("memory")
     rows = []
     while not spool._is_full:
-        rows.append(lane.put(update(len(rows) + 1, "x" * 4_000)))
+        rows.append(partition.put(update(len(rows) + 1, "x" * 4_000)))
         spool.sync()
-    late = lane.put(update(1_000))
+    late = partition.put(update(1_000))
     spool.sync()
     assert (late.is_written, spool.unwritten) == (False, 1)
-    lane.settle(rows)
+    partition.settle(rows)
     clock.advance(2_000)
     spool.tend()
     assert (late.is_written, spool.unwritten) == (True, 0)
@@ -468,7 +468,7 @@ def test_a_file_that_was_removed_is_made_again(path, open_spool, clock):
     (row,) = put(spool, 2)
     assert row.is_written
     spool.close()
-    assert numbers(open_spool().lane("memory")) == [1, 2]
+    assert numbers(open_spool().partition("memory")) == [1, 2]
 
 
 @pytest.mark.parametrize("call", ["shared", "note"])
@@ -476,7 +476,7 @@ def test_leases_that_could_not_be_taken_again_are_taken_later(path, open_spool, 
     """Somebody deletes the files and there is no room for new ones: once there is, the slots are ours as before."""
     spool = open_spool()
     for name in ("memory", "other"):
-        spool.lane(name).put(update(1))
+        spool.partition(name).put(update(1))
         spool.sync()
     for name in os.listdir(os.path.dirname(path)):
         os.unlink(f"{os.path.dirname(path)}/{name}")
@@ -492,38 +492,38 @@ def test_leases_that_could_not_be_taken_again_are_taken_later(path, open_spool, 
     clock.advance(2_000)
     spool.tend()
     for name in ("memory", "other"):
-        spool.lane(name).put(update(2))
+        spool.partition(name).put(update(2))
         spool.sync()
 
     another = open_spool()
-    assert [numbers(another.lane(name)) for name in ("memory", "other")] == [[], []]
+    assert [numbers(another.partition(name)) for name in ("memory", "other")] == [[], []]
 
 
 def test_spilled_rows_come_back_in_order(open_spool):
     """What is on disk only is read from the front, in portions."""
     spool = open_spool()
-    lane = spool.lane("memory")
+    partition = spool.partition("memory")
     for number in range(1, 8):
-        assert lane.spill(update(number))
+        assert partition.spill(update(number))
         spool.sync()
-    assert [numbers(lane, 3), numbers(lane, 3), numbers(lane, 3)] == [[1, 2, 3], [4, 5, 6], [7]]
-    assert not lane.has_more
+    assert [numbers(partition, 3), numbers(partition, 3), numbers(partition, 3)] == [[1, 2, 3], [4, 5, 6], [7]]
+    assert not partition.has_more
 
 
 def test_spilled_rows_that_could_not_be_written_are_read_once(open_spool, clock):
     """While the quota is reached they are taken from memory; written later, they are not read again."""
     spool = open_spool(quota_bytes=65_536)
-    lane = spool.lane("memory")
-    lane.spill(update(1))
+    partition = spool.partition("memory")
+    partition.spill(update(1))
     spool.sync()
     spool._is_full = True
-    lane.spill(update(2))
+    partition.spill(update(2))
     spool.sync()
-    assert lane.unkept == 1
-    assert numbers(lane) == [1, 2]
+    assert partition.unkept == 1
+    assert numbers(partition) == [1, 2]
     clock.advance(2_000)
     spool.tend()
-    assert (spool.unwritten, lane.unkept, lane.has_more, numbers(lane)) == (0, 0, False, [])
+    assert (spool.unwritten, partition.unkept, partition.has_more, numbers(partition)) == (0, 0, False, [])
 
 
 def test_what_cannot_be_opened_for_writing_is_written_once_it_can(open_spool, path, clock):
@@ -545,13 +545,13 @@ def test_what_was_settled_meanwhile_is_not_written_afterwards(open_spool, clock)
     put(spool, 1)
     with spool.reading() as connection:
         connection.execute("PRAGMA query_only = ON")
-    lane = spool.lane("memory")
+    partition = spool.partition("memory")
     rows = put(spool, 2, 3, 4)
-    lane.settle(rows[:2])
+    partition.settle(rows[:2])
     clock.advance(2_000)
     spool.tend()
     spool.close()
-    assert numbers(open_spool().lane("memory")) == [1, 4]
+    assert numbers(open_spool().partition("memory")) == [1, 4]
 
 
 def test_another_process_s_new_file_is_followed(open_spool, clock, path):
@@ -579,7 +579,7 @@ def test_two_of_the_same_path_in_one_process_share_it(open_spool):
     one.close()
     two._clock.advance(6_000)
     two.tend()
-    assert numbers(two.lane("memory")) == [1]
+    assert numbers(two.partition("memory")) == [1]
     done = subprocess.run([sys.executable, "-c", PUTS, two.path, "5", "6"], check=False)
     assert done.returncode == -signal.SIGKILL
     with two.reading() as connection:

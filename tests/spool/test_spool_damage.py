@@ -117,7 +117,7 @@ def test_rows_of_other_destinations_outlive_the_first_write(tmp_path):
     for name in ("one", "two"):
         for number in range(1, 6):
             fields = {("span", "metadata", "k"): (number, (number, 1))}
-            spool.lane(name).put(SpooledUpdate(0, name, om.SpanRef(7, number), fields, 1, number))
+            spool.partition(name).put(SpooledUpdate(0, name, om.SpanRef(7, number), fields, 1, number))
             spool.sync()
     files = {suffix: path.with_name(f"spool.db{suffix}").read_bytes() for suffix in ("", "-wal", "-owners")}
     laid_down = damage.SpoolFiles(files, {})
@@ -126,11 +126,11 @@ def test_rows_of_other_destinations_outlive_the_first_write(tmp_path):
     hit = 32 + 4120 * (len(log) // 4120 // 2) + 24 + 200
     copy = laid_down.copied(tmp_path / "copy", log=damage.flipped(log, hit * 8))
     spool = Spool(SpoolSettings(str(copy)), clock=ManualClock())
-    one = spool.lane("one")
+    one = spool.partition("one")
     one.put(SpooledUpdate(0, "one", om.SpanRef(8, 1), {}, 1, 1))
     spool.sync()
     found = {
-        name: [loaded.content.target.span_id for loaded in spool.lane(name).load(100, 1 << 30)]
+        name: [loaded.content.target.span_id for loaded in spool.partition(name).load(100, 1 << 30)]
         for name in ("one", "two")
     }
     spool.close()

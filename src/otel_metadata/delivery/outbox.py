@@ -18,16 +18,17 @@ what the state says:
 Which spans leave when is `delivery.waiting_spans`, which patches go when is `delivery.waiting_patches`; here is what
 the two have to do with each other, with the application, with the spool, and with who flushes.
 
-The spool. With one (`lane`), a row is put for every update that is not live and for every span that is held, and it is
-written before the call of the application returns (`Lane.sync`, by the caller, after the lock). What is in memory is a
-window: when it is full, updates are *spilled*, they are on disk only, and so are all that follow until those were
-loaded, so that the order stays. What follows its span as a patch is older than those, and is spilled only where there
-is no room for it. A row is settled when its update is.
+The spool. With one (`partition`), a row is put for every update that is not live and for every span that is held, and
+it is written before the call of the application returns (`Partition.sync`, by the caller, after the lock). What is in
+memory is a window: when it is full, updates are *spilled*, they are on disk only, and so are all that follow until
+those were loaded, so that the order stays. What follows its span as a patch is older than those, and is spilled only
+where there is no room for it. A row is settled when its update is.
 
 Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never
 calls foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock,
 then `*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together. A
-log line ends in a handler of the application's, so what is to be told waits in `_news` for `tell_news`.
+log line ends in a handler of the application's, so what is to be told waits in `_pending_lines` for
+`log_pending_lines`.
 
 Balance: each update that was accepted, or adopted from another process's rows, is counted once in exactly one of
 delivered, waiting, handed over (to the spool, at the end), lost. A patch carries the number of updates that are in it;
@@ -70,7 +71,7 @@ from otel_metadata.model.weight import SHARED_NAMES
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import takes
 from otel_metadata.spool.frames import PlainUpdate, SpooledSpan, SpooledUpdate
-from otel_metadata.spool.partition import NoLane
+from otel_metadata.spool.partition import NoPartition
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.merge import Json, Version
     from otel_metadata.seams import Clock
-    from otel_metadata.spool.partition import Lane, Loaded, Row
+    from otel_metadata.spool.partition import Loaded, Partition, Row
 
 __all__ = ["MAX_RECENT", "Outbox", "PatchBatch", "SpanBatch"]
 
@@ -91,7 +92,7 @@ MAX_RECENT: Final = 16_384
 
 
 # Log lines that wait to be told; the reporter tells one a minute of each kind, so a few are enough.
-_MAX_NEWS: Final = 1_024
+_MAX_PENDING_LINES: Final = 1_024
 
 # Ended spans that wait to be admitted before the worker is woken for it. Until then they are not weighed, so when spans
 # turn out to be large there are fewer of them: together an eighth of the room in bytes.
@@ -206,7 +207,7 @@ class Outbox:
         clock: Clock,
         lock: AbstractContextManager[object],
         chance: Callable[[], float],
-        lane: Lane | None = None,
+        partition: Partition | None = None,
         masks_credentials: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start empty.
@@ -217,20 +218,20 @@ class Outbox:
             clock: Time.
             lock: The process's one re-entrant lock.
             chance: Uniform in [0, 1), for the jitter of the back-off.
-            lane: The destination's part of the spool; None for memory only.
+            partition: The destination's part of the spool; None for memory only.
             masks_credentials: Whether attributes of spans that name a secret are masked; asked for each span.
         """
         self.destination = destination
         self._masks_credentials = masks_credentials
         self.settings = settings
-        self.lane = lane if lane is not None else NoLane(destination.name)
+        self.partition = partition if partition is not None else NoPartition(destination.name)
         self._clock = clock
         self._monotonic_ns = clock.monotonic_ns  # looked up once, for the path of a late update
         self._lock = lock
         self._chance = chance
         self._wait_ns = max(destination.hold_millis, settings.schedule_delay_millis) * _MILLI
         self._grace_ns = destination.patch_exporter.grace_millis * _MILLI
-        self._is_durable = self.lane.is_durable
+        self._is_durable = self.partition.is_durable
         self._holds_on_disk = destination.hold_millis > 0 and self._is_durable
         self.wake: Callable[[], None] = _nobody
         self.shared: SharedPlace | None = None
@@ -250,14 +251,14 @@ class Outbox:
             self._clock,
             self._chance,
             self._counters,
-            self.lane,
+            self.partition,
             self._spans.__contains__,
             self._tell,
         )
         self._flushes = Flushes()
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
-        self._news: deque[tuple[str, str, int]] = deque(maxlen=_MAX_NEWS)
+        self._pending_lines: deque[tuple[str, str, int]] = deque(maxlen=_MAX_PENDING_LINES)
         # How many at the front of each inbox are being placed by calls that this one may have interrupted.
         self._placing = self._placing_late = 0
         self._attempted: EndedSpan | None = None
@@ -322,11 +323,11 @@ class Outbox:
                 self._learn(weigh_span(ended.ended))
             if len(self._inbox) > self._inbox_bound:
                 self._admit(limit=2, weigh=True)  # two for one, so that no single call pays for all
-        self.tell_news()
+        self.log_pending_lines()
 
     def takes_plain(self, key: SpanKey) -> bool:
         """Whether a plain update of this span is certainly a late patch with room; the caller holds the lock."""
-        has_room = self._takes_plain or (self._spilled > 0 and self._spills_plain and self.lane.has_room)
+        has_room = self._takes_plain or (self._spilled > 0 and self._spills_plain and self.partition.has_room)
         return has_room and not self._inbox and key not in self._spans.waiting
 
     def take_plain(self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]) -> bool:
@@ -347,7 +348,7 @@ class Outbox:
     def arrive_late(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
         """Take a plain update that `takes_plain`; the caller holds the lock. It is coalesced later, by the worker."""
         if self._spilled:
-            if self.lane.spill(PlainUpdate(target, version, metadata)):
+            if self.partition.spill(PlainUpdate(target, version, metadata)):
                 self._spilled += 1
             else:
                 self._patches.settled.gone(target.key, _fields_of(version, metadata), "spool_full")
@@ -356,7 +357,7 @@ class Outbox:
             self._counters.accepted += 1
             return
         late = self._late
-        row = self.lane.put(PlainUpdate(target, version, metadata)) if self._is_durable else None
+        row = self.partition.put(PlainUpdate(target, version, metadata)) if self._is_durable else None
         late.append((self._clock.monotonic_ns(), target, version, metadata, row))
         waiting = len(late)
         if waiting >= _LATE_ROOM:
@@ -368,7 +369,7 @@ class Outbox:
     def submit(self, target: SpanRef, fields: Fields) -> Routed:
         """Take one update for a span that is not live: join it, or make a patch of it.
 
-        With a spool it is queued to be written: the caller calls `lane.sync()` once it has left the lock.
+        With a spool it is queued to be written: the caller calls `partition.sync()` once it has left the lock.
         """
         key = target.key
         with self._lock:
@@ -411,12 +412,12 @@ class Outbox:
                 return _LATE
             if not self._has_room_beyond(target.key, fields, size):
                 return self._lost(self._no_room, 1)
-        row = self.lane.put(self._entry(target, fields, 1, window)) if self._is_durable else None
+        row = self.partition.put(self._entry(target, fields, 1, window)) if self._is_durable else None
         return self._add_late(target, fields, size, recent, (row,) if row is not None else ())
 
     def _spill(self, entry: SpooledUpdate) -> bool:
         """Leave to the disk alone what has no room in memory; False without a spool, or without room there."""
-        if not self.lane.spill(entry):
+        if not self.partition.spill(entry):
             return False
         lowest = min(version for _, version in entry.fields.values())
         self._spilled_from = min(self._spilled_from, lowest) if self._spilled else lowest
@@ -462,13 +463,13 @@ class Outbox:
         if not self._is_durable:
             return None
         self._put_held(item)
-        return self.lane.put(self._entry(target, fields, 1, item.window_ns))
+        return self.partition.put(self._entry(target, fields, 1, item.window_ns))
 
     def _put_held(self, item: QueuedSpan) -> None:
         """Let the spool have a span that is held: before its first update, which would be of no use without it."""
         if self._holds_on_disk and item.row is None and not item.is_elsewhere:
             span = self.without_credentials(item.span)
-            item.row = self.lane.put(item.entry(span, self.destination.name, self._clock.wall_ns()))
+            item.row = self.partition.put(item.entry(span, self.destination.name, self._clock.wall_ns()))
 
     def without_credentials(self, span: ReadableSpan) -> ReadableSpan:
         """Return an ended span as it may leave the process."""
@@ -522,7 +523,7 @@ class Outbox:
         """Return how many rows of the spool there is room for now; 0 when none wait there."""
         with self._lock:
             # What was spilled and is not there any more is found out by asking.
-            if self._is_closed or not (self.lane.has_more or self._spilled):
+            if self._is_closed or not (self.partition.has_more or self._spilled):
                 return 0
             patches, spans = self._patches, self._spans
             rooms = (self.settings.spool_window - len(patches), self.settings.max_queue_size - len(spans.waiting))
@@ -542,8 +543,8 @@ class Outbox:
         """Take rows of the spool into memory.
 
         Args:
-            rows: What `Lane.load` returned.
-            damaged: What `Lane.lost` returned.
+            rows: What `Partition.load` returned.
+            damaged: What `Partition.lost` returned.
         """
         with self._lock:
             self._counters.adopted += damaged
@@ -564,9 +565,9 @@ class Outbox:
                 elif isinstance(content, SpooledUpdate):
                     self._admit_update(row, content)
                 else:
-                    self.lane.settle((row,))
+                    self.partition.settle((row,))
                     self._lost("spool_damaged", updates)
-            if not self.lane.has_more:
+            if not self.partition.has_more:
                 if self._spilled > 0 and not rows:
                     # The spool has nothing more of what was spilled: its file was damaged.
                     self._lost("spool_damaged", self._spilled)
@@ -641,15 +642,15 @@ class Outbox:
             self._admit_late()
             now = self._clock.monotonic_ns()
             is_exported = isinstance(outcome, Delivered)
-            spans, company = self._spans, len(batch.items)
-            spans.judge(outcome, company, now)
+            spans, batch_size = self._spans, len(batch.items)
+            spans.judge(outcome, batch_size, now)
             spans.circuit.keep_apart(self._patches.circuit, now)
             self._tell_of_spans(outcome)
             again: list[QueuedSpan] = []
             for item, remainder in zip(batch.items, remainders, strict=True):
                 if not spans.take_back(item):
                     continue  # given up meanwhile, at a shutdown that could not wait
-                if not is_exported and spans.may_go_again(item, outcome, company, now, is_closing=self._is_closed):
+                if not is_exported and spans.may_go_again(item, outcome, batch_size, now, is_closing=self._is_closed):
                     again.append(item)
                     continue
                 spans.gone(item)
@@ -686,7 +687,7 @@ class Outbox:
             )
 
     def _give_up_in_flushes(self, again: Sequence[QueuedSpan], outcome: Outcome | None) -> None:
-        """Let flushes wait for spans no longer: each is tried once, and what was refused in company once more alone.
+        """Let flushes wait for spans no longer: each is tried once, and what was refused with others once more alone.
 
         Of a destination that is dead nothing more is asked, also while the outbox closes and little is tried again.
         """
@@ -750,7 +751,7 @@ class Outbox:
                 ticket.keys.update(self._spans.waiting, self._spans.exporting)
                 if self.shared is not None and self.shared.is_shared:
                     ticket.keys.add(THEIRS)
-                ticket.wants_spooled = not self._is_closed and (self.lane.has_more or self._spilled > 0)
+                ticket.wants_spooled = not self._is_closed and (self.partition.has_more or self._spilled > 0)
                 self._flushes.add(ticket)
                 keys = self._patches.keys()
             # There may be a hundred thousand: others get the lock in between.
@@ -806,12 +807,12 @@ class Outbox:
         with self._lock:
             self._flushes.drop(ticket)
 
-    def tell_news(self) -> None:
+    def log_pending_lines(self) -> None:
         """Log what was decided. Called without the lock: a logging handler is the application's code."""
-        news = self._news
-        while news:
+        lines = self._pending_lines
+        while lines:
             try:
-                reason, message, level = news.popleft()
+                reason, message, level = lines.popleft()
             except IndexError:  # another thread has told it
                 return
             REPORTER.tell(reason, message, level=level)
@@ -857,13 +858,13 @@ class Outbox:
                 kept = self._left_to_the_spool(item)
                 counters.handed_over += kept
                 counters.lose(reason, item.updates + item.joined_updates - kept)
-                is_kept = item.row is not None and self.lane.keeps((item.row,))
+                is_kept = item.row is not None and self.partition.keeps((item.row,))
                 kept_spans += is_kept
                 self._note_given_up(item, reason, is_kept=is_kept)
             counters.spans_evicted += len(self._spans.waiting)
             counters.spans_failed += len(self._spans.exporting)
             self._patches.clear(reason)
-            unwritten = min(self.lane.unkept, self._spilled)
+            unwritten = min(self.partition.unkept, self._spilled)
             self._is_disk_left = self._spilled > 0 and not unwritten
             counters.lose(reason, unwritten)
             counters.handed_over += self._spilled - unwritten
@@ -880,9 +881,9 @@ class Outbox:
     def _left_to_the_spool(self, item: QueuedSpan) -> int:
         """Return how many updates of a span are in rows that another process will find."""
         kept = 0
-        if item.row is not None and self.lane.keeps((item.row,)):
+        if item.row is not None and self.partition.keeps((item.row,)):
             kept += item.updates
-        if item.rows and self.lane.keeps(item.rows):
+        if item.rows and self.partition.keeps(item.rows):
             kept += item.joined_updates - item.unspooled
         return kept
 
@@ -978,7 +979,7 @@ class Outbox:
         end = DestinationOutcome("handed_over") if is_kept else DestinationOutcome("lost", reason, item.error)
         self._recent[item.key] = _Recent("failed", self._clock.monotonic_ns(), item.window_ns, outcome=end)
         if item.joined:
-            are_kept = bool(item.rows) and self.lane.keeps(item.rows or ()) and not item.unspooled
+            are_kept = bool(item.rows) and self.partition.keeps(item.rows or ()) and not item.unspooled
             self._patches.settled.gone(item.key, item.joined, None if are_kept else reason, item.error)
 
     def last_errors(self) -> list[DeliveryError]:
@@ -1037,8 +1038,8 @@ class Outbox:
             spans_failed=counters.spans_failed,
             spans_evicted=counters.spans_evicted,
             buffered_bytes=self._spans.bytes + self._patches.bytes,
-            spool_bytes=self.lane.bytes,
-            unspooled=self.lane.unwritten,
+            spool_bytes=self.partition.bytes,
+            unspooled=self.partition.unwritten,
             oldest_millis=(now - oldest_ns) // _MILLI if oldest_ns is not None else 0,
             notes=counters.notes,
         )
@@ -1172,7 +1173,7 @@ class Outbox:
             self._counters.spans_evicted += 1
             self._counters.lose("target_not_exported", before.updates + before.joined_updates)
             self._patches.settled.gone(item.key, before.all_fields(), "target_not_exported")
-            self.lane.settle(before.all_rows())
+            self.partition.settle(before.all_rows())
         # While the worker hangs in an exporter, those that nobody has weighed must not become many.
         if weigh or spans.unweighed >= self._inbox_room:
             spans.weigh(item)
@@ -1192,7 +1193,7 @@ class Outbox:
             del spans.waiting[key]  # no call from here on: see `_admit`
             spans.bytes -= item.size
             self._counters.spans_evicted += 1
-            self.lane.settle(item.all_rows())
+            self.partition.settle(item.all_rows())
             self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None, outcome=_EVICTED)
             self._takes_plain = self._spills_plain = False
             self._patches.drop(key, "target_not_exported")
@@ -1204,7 +1205,7 @@ class Outbox:
         updates = item.updates + item.joined_updates
         if not remainder:
             self._counters.delivered += updates
-            self.lane.settle(item.all_rows())
+            self.partition.settle(item.all_rows())
             return
         # One update has one version: as many updates are unsettled as the remainder has versions.
         moved = unsettled(remainder, updates)
@@ -1214,7 +1215,7 @@ class Outbox:
     def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int) -> None:
         self._counters.lose(reason, item.updates)
         if not item.joined:
-            self.lane.settle(item.all_rows())
+            self.partition.settle(item.all_rows())
             return
         deadline = now + self.settings.failed_span_millis * _MILLI
         self._follow(item, item.joined, item.joined_updates, now, deadline_ns=deadline)
@@ -1225,17 +1226,17 @@ class Outbox:
         """Let what has not left with a span follow it as a patch, after the backend's grace and within the bounds."""
         size = weigh_fields(fields)
         entry = self._entry(item.ref, fields, updates, item.window_ns)
-        # The span's rows are erased only after what takes their place is written: see Lane.
+        # The span's rows are erased only after what takes their place is written: see Partition.
         has_room = self._patches.room_for(item.key, fields, size)
         if not has_room and ((is_spilled := self._spill(entry)) or not self._has_room_beyond(item.key, fields, size)):
             if not is_spilled:
                 self._patches.settled.gone(item.key, fields, self._no_room)
                 self._lost(self._no_room, updates)
-            self.lane.settle(item.all_rows())
+            self.partition.settle(item.all_rows())
             for ticket in self._flushes:
                 ticket.is_clean = ticket.is_clean and item.key not in ticket.keys
             return
-        row = self.lane.put(entry)
+        row = self.partition.put(entry)
         earliest = now + self._grace_ns
         self._patches.add(
             item.ref,
@@ -1249,7 +1250,7 @@ class Outbox:
             window_ns=item.window_ns,
         )
         if row is not None:
-            self.lane.settle(item.all_rows())
+            self.partition.settle(item.all_rows())
 
     def _release(self, key: SpanKey, now: int, is_exported: bool) -> None:
         """Let the patch that waited for the answer go, if there is one."""
@@ -1315,7 +1316,7 @@ class Outbox:
 
     def _tell(self, reason: str, message: str, level: int = logging.WARNING) -> None:
         name = self.destination.name
-        self._news.append((f"{reason}:{name}", f"{name}: {message}", level))
+        self._pending_lines.append((f"{reason}:{name}", f"{name}: {message}", level))
 
     def _check_flushes(self) -> None:
         room = self.settings.spool_window - len(self._patches)

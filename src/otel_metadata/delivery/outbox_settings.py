@@ -22,7 +22,7 @@ class OutboxSettings:
     Attributes:
         max_queue_size: Ended spans that wait, at least 1 (`OTEL_BSP_MAX_QUEUE_SIZE`); when full the oldest is dropped.
         max_export_batch_size: Spans in one export (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
-        schedule_delay_millis: How long a span or patch waits for company (`OTEL_BSP_SCHEDULE_DELAY`).
+        schedule_delay_millis: How long a span or patch waits for others to be sent with (`OTEL_BSP_SCHEDULE_DELAY`).
         export_timeout_millis: What one export of patches may take (`OTEL_BSP_EXPORT_TIMEOUT`).
         max_patches: Targets with a waiting patch; beyond, an update is lost (`buffer_full`).
         max_bytes: Estimated size of the ended spans that wait or are being exported, and of the patches: each of the

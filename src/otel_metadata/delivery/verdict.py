@@ -7,7 +7,7 @@ The outcome is the exporter's; what is decided here is the delivery contract's a
 | `Delivered` | arrived |
 | `Retry`, `Pause`, no outcome | again after the back-off, or what the backend asked for |
 | `Rejected(segment_not_found)` | again while the span may still appear, then given up |
-| `Rejected(too_large)` | again at once with half the company; alone, with half its fields; one field: given up |
+| `Rejected(too_large)` | again at once, half as many together; alone, with half its fields; one field: given up |
 | `Rejected` otherwise | given up |
 
 Whatever keeps a patch waiting, it is given up once it is too old, or once its span is known to have failed for good and
@@ -45,7 +45,7 @@ class Tried:
         overdue: Whether its span failed for good and the deadline that follows has passed.
         has_deadline: Whether its span failed for good.
         missing_ns: Since the backend first said that it does not know the span; 0 the first time.
-        company: Patches in the batch.
+        batch_size: Number of patches that were sent in one request.
         fields: Fields that were sent.
     """
 
@@ -54,7 +54,7 @@ class Tried:
     overdue: bool
     has_deadline: bool
     missing_ns: int
-    company: int
+    batch_size: int
     fields: int
 
 
@@ -76,7 +76,7 @@ class Again:
         wait_ns: Until then.
         asked: Whether the backend asked for that wait: then a flush obeys it too.
         at_once: Whether it goes on in smaller pieces, as long as it takes: a flush or shutdown goes on with it.
-        company: At most so many patches in its next batch; None leaves it.
+        batch_size: At most so many patches in its next request; None leaves it.
         max_fields: At most so many of its fields; None leaves it.
     """
 
@@ -84,7 +84,7 @@ class Again:
     wait_ns: int
     asked: bool = False
     at_once: bool = False
-    company: int | None = None
+    batch_size: int | None = None
     max_fields: int | None = None
 
 
@@ -117,10 +117,10 @@ def verdict(outcome: Outcome | None, tried: Tried, settings: OutboxSettings, cha
     is_missing = False
     if isinstance(answer, Rejected):
         is_missing = error.type == "segment_not_found"
-        if error.type == "too_large" and tried.company > 1:
-            return Again(error, 0, at_once=True, company=tried.company // 2)
+        if error.type == "too_large" and tried.batch_size > 1:
+            return Again(error, 0, at_once=True, batch_size=tried.batch_size // 2)
         if error.type == "too_large" and tried.fields > 1:
-            return Again(error, 0, at_once=True, company=1, max_fields=tried.fields // 2)
+            return Again(error, 0, at_once=True, batch_size=1, max_fields=tried.fields // 2)
         if not is_missing or not _may_still_appear(tried, settings):
             return GivenUp(_reason(answer, tried), error)
     if tried.overdue:
@@ -134,7 +134,7 @@ def verdict(outcome: Outcome | None, tried: Tried, settings: OutboxSettings, cha
         error,
         backoff_ns(tried.attempts, after_millis, chance),
         asked=after_millis is not None,
-        company=max(tried.company // 2, 1) if outcome is None else None,
+        batch_size=max(tried.batch_size // 2, 1) if outcome is None else None,
     )
 
 

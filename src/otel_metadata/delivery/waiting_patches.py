@@ -16,7 +16,7 @@ A batch that could not be answered at all is halved, down to one patch, so that 
 comes to be alone; the same for one that is too large. Then its fields are halved, lowest versions first.
 
 Everything here is called under the outbox's lock. Nothing calls foreign code. If you add a way for a patch to leave,
-settle its rows of the spool there (`lane.settle` or `lane.bury`), and count its updates.
+settle its rows of the spool there (`partition.settle` or `partition.bury`), and count its updates.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.receipt import LossReason
     from otel_metadata.model.span_ref import SpanKey, SpanRef
     from otel_metadata.seams import Clock, PatchExporter
-    from otel_metadata.spool.partition import Lane, Row
+    from otel_metadata.spool.partition import Partition, Row
 
 __all__ = ["Answered", "PatchQueue", "Pending", "unsettled"]
 
@@ -78,14 +78,14 @@ class Pending:
         missing_ns: When the backend first said that it does not know the span.
         attempts: How often it was tried.
         error: What the last try said.
-        company: At most so many patches in its batch.
+        batch_size: At most so many patches in the request that it goes in.
         max_fields: At most so many fields in one request.
         window_ns: Start and end of the span, where they are known.
     """
 
     __slots__ = (
         "attempts",
-        "company",
+        "batch_size",
         "created_ns",
         "deadline_ns",
         "due_ns",
@@ -114,7 +114,7 @@ class Pending:
         self.deadline_ns: int | None = None
         self.missing_ns: int | None = None
         self.error: DeliveryError | None = None
-        self.company: int | None = None
+        self.batch_size: int | None = None
         self.max_fields: int | None = None
         self.window_ns: tuple[int, int] | None = None
 
@@ -172,7 +172,7 @@ class PatchQueue:
         clock: Clock,
         chance: Callable[[], float],
         counters: Counters,
-        lane: Lane,
+        partition: Partition,
         is_span_here: Callable[[SpanKey], bool],
         tell: Callable[[str, str, int], None],
     ) -> None:
@@ -184,7 +184,7 @@ class PatchQueue:
             clock: Time.
             chance: Uniform in [0, 1), for the jitter of the back-off.
             counters: The outbox's.
-            lane: The destination's part of the spool.
+            partition: The destination's part of the spool.
             is_span_here: Whether a span waits or is being exported here.
             tell: Called with a reason, a sentence for the log, and its level.
         """
@@ -193,12 +193,12 @@ class PatchQueue:
         self._clock = clock
         self._chance = chance
         self._counters = counters
-        self._lane = lane
+        self._partition = partition
         self._is_span_here = is_span_here
         self._tell = tell
         # With a spool, what exceeds the window is on disk alone.
         self._max_targets = (
-            min(settings.spool_window, settings.max_patches) if lane.is_durable else settings.max_patches
+            min(settings.spool_window, settings.max_patches) if partition.is_durable else settings.max_patches
         )
         self._pending: dict[SpanKey, Pending] = {}
         self._sending: dict[SpanKey, Pending] = {}
@@ -275,7 +275,7 @@ class PatchQueue:
             size = weigh_fields(fields)
             if not fields:  # merged into what the backend has, they change nothing
                 self._counters.delivered += updates
-                self._lane.settle(rows)
+                self._partition.settle(rows)
                 return
         pending = self._pending.get(key)
         if pending is None:
@@ -369,10 +369,10 @@ class PatchQueue:
             if is_open and key not in flushed:
                 passed_over.append(heapq.heappop(self._due))
                 continue
-            if pending.company is not None and len(patches) >= pending.company:
+            if pending.batch_size is not None and len(patches) >= pending.batch_size:
                 break
             heapq.heappop(self._due)
-            room = min(room, pending.company or room)
+            room = min(room, pending.batch_size or room)
             self._sending[key] = pending
             del self._pending[key]
             pending.sent = pending.portion()
@@ -424,7 +424,7 @@ class PatchQueue:
             # Only where all were asked to wait: a limit of one target is not the destination's.
             self.circuit.failed(now, min(asked) if len(asked) == sent else None)
 
-    def _settle(self, pending: Pending, outcome: Outcome | None, company: int, now: int) -> bool | None:
+    def _settle(self, pending: Pending, outcome: Outcome | None, batch_size: int, now: int) -> bool | None:
         """Settle one patch; return whether it arrived, None when it, or a part of it, goes on at once."""
         if isinstance(outcome, Rejected) and outcome.error.type == "segment_not_found" and pending.missing_ns is None:
             pending.missing_ns = now
@@ -435,7 +435,7 @@ class PatchQueue:
             overdue=pending.deadline_ns is not None and now >= pending.deadline_ns,
             has_deadline=pending.deadline_ns is not None,
             missing_ns=now - pending.missing_ns if pending.missing_ns is not None else 0,
-            company=company,
+            batch_size=batch_size,
             fields=len(sent),
         )
         decided = verdict(outcome, tried, self._settings, self._chance())
@@ -470,7 +470,7 @@ class PatchQueue:
         if not rest:
             self.bytes -= pending.size
             if given_up is None:
-                self._lane.settle(pending.rows)
+                self._partition.settle(pending.rows)
             return False
         pending.fields, pending.updates = rest, moved
         pending.unspooled = min(pending.unspooled, moved)
@@ -492,7 +492,7 @@ class PatchQueue:
         wall_ns = self._clock.wall_ns()
         letter = DeadLetter(
             id=0,
-            destination=self._lane.destination,
+            destination=self._partition.destination,
             target=pending.target,
             fields=fields,
             updates=updates,
@@ -503,7 +503,7 @@ class PatchQueue:
             died_ns=wall_ns,
         )
         self.settled.gone(pending.target.key, fields, given_up.reason, error)
-        self._lane.bury([] if keep_rows else pending.rows, letter)
+        self._partition.bury([] if keep_rows else pending.rows, letter)
         self._letters.append(letter)
         why = f"a patch for {pending.target} was given up ({given_up.reason}): {error.message}"
         self._tell(given_up.reason, why, logging.WARNING)
@@ -514,8 +514,8 @@ class PatchQueue:
         pending.due_ns = now + again.wait_ns
         # A flush need not wait for the back-off, but for what the backend asked for.
         pending.earliest_ns = pending.due_ns if again.asked else now
-        if again.company is not None:
-            pending.company = again.company
+        if again.batch_size is not None:
+            pending.batch_size = again.batch_size
         if again.max_fields is not None:
             pending.max_fields = again.max_fields
         self._put_back(pending)
@@ -550,10 +550,10 @@ class PatchQueue:
         """Leave what the spool has to it, and count the rest as lost."""
         left = self.all()
         for pending in left[-MAX_TARGETS:]:
-            is_kept = self._lane.keeps(pending.rows) and not pending.unspooled
+            is_kept = self._partition.keeps(pending.rows) and not pending.unspooled
             self.settled.gone(pending.target.key, pending.fields, None if is_kept else reason, pending.error)
         for pending in left:
-            kept = pending.updates - pending.unspooled if self._lane.keeps(pending.rows) else 0
+            kept = pending.updates - pending.unspooled if self._partition.keeps(pending.rows) else 0
             self._counters.handed_over += kept
             self._counters.lose(reason, pending.updates - kept)
         self._pending.clear()

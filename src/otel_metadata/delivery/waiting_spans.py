@@ -237,15 +237,15 @@ class SpanQueue:
         return True
 
     def may_go_again(
-        self, item: QueuedSpan, outcome: Outcome | None, company: int, now_ns: int, *, is_closing: bool
+        self, item: QueuedSpan, outcome: Outcome | None, batch_size: int, now_ns: int, *, is_closing: bool
     ) -> bool:
-        """Whether a span whose export failed is tried again: what is refused, only in smaller company."""
+        """Whether a span whose export failed is tried again: what is refused, only in a smaller batch."""
         retry_ns = self._settings.span_retry_millis * _MILLI
         # Not where another span of this id came meanwhile, from an id generator that repeated itself: one can stay.
         if not retry_ns or item.key in self.waiting:
             return False
         if isinstance(outcome, Rejected):
-            return company > 1  # at once, so also while the outbox closes
+            return batch_size > 1  # at once, so also while the outbox closes
         return not is_closing and (not item.attempts or now_ns - item.failed_ns < retry_ns)
 
     def go_again(self, items: Sequence[QueuedSpan], outcome: Outcome | None, now_ns: int) -> None:

@@ -186,8 +186,8 @@ class Worker:
     def step(self) -> bool:
         """Do one piece of work: export one batch of spans, or send one batch of patches; False when none was due."""
         self.outbox.weigh_waiting()
-        self.outbox.lane.sync()  # spans that are held
-        self.outbox.lane.tend()
+        self.outbox.partition.sync()  # spans that are held
+        self.outbox.partition.tend()
         self.tell()
         if self.outbox.wants_theirs:
             self.outbox.theirs_answered(is_clean=self._flush_theirs())
@@ -201,7 +201,7 @@ class Worker:
 
     def tell(self) -> None:
         """Say what was decided: log lines, and dead letters to who asked for them. Without the lock: foreign code."""
-        self.outbox.tell_news()
+        self.outbox.log_pending_lines()
         while (letter := self.outbox.take_letter()) is not None:
             if self._on_dead_letter is None:
                 continue
@@ -215,10 +215,10 @@ class Worker:
         """Read rows of the spool for which there is room; False when there was nothing to read."""
         outbox = self.outbox
         wanted = outbox.wanted_rows()
-        damaged = outbox.lane.lost()
+        damaged = outbox.partition.lost()
         if not wanted and not damaged:
             return False
-        rows = outbox.lane.load(wanted, max(outbox.settings.max_bytes // _PORTION, 1)) if wanted else ()
+        rows = outbox.partition.load(wanted, max(outbox.settings.max_bytes // _PORTION, 1)) if wanted else ()
         outbox.admit_rows(rows, damaged)
         return bool(rows)
 
@@ -273,7 +273,7 @@ class Worker:
             while not self._is_stopped and self._clock.monotonic_ns() < self._stop_by_ns and self.step():
                 pass
             self._close_exporters()
-            self.outbox.lane.tend()
+            self.outbox.partition.tend()
         elif not self.runs_here:
             self._join(thread)
         self._end()
@@ -458,7 +458,7 @@ class Worker:
 
     def give_up(self, reason: LossReason) -> None:
         """Leave what waits to the spool, count the rest as lost, and say so: at an exit nobody reads the counts."""
-        self.outbox.lane.sync()
+        self.outbox.partition.sync()
         spans, updates, reasons = self.outbox.give_up(reason)
         if spans or updates:
             name = self.outbox.destination.name
@@ -494,7 +494,7 @@ class _Finish:
             worker.outbox.drop_ticket(self._ticket)
             # What arrived is erased before the caller goes on: its next step may be os._exit, and what a child leaves
             # in the spool is sent again by whoever takes it over.
-            worker.outbox.lane.tend()
+            worker.outbox.partition.tend()
             worker.tell()
 
 

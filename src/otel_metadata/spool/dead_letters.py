@@ -102,7 +102,7 @@ def retry(spool: Spool, chosen: Iterable[DeadLetter], now_ns: int) -> int:
     done: list[DeadLetter] = []
     for letter in chosen:
         entry = SpooledUpdate(0, letter.destination, letter.target, letter.fields, letter.updates, now_ns)
-        if spool.lane(letter.destination).put(entry) is not None:
+        if spool.partition(letter.destination).put(entry) is not None:
             done.append(letter)
     spool.sync()
     if spool.unwritten:

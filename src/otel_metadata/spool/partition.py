@@ -2,7 +2,8 @@
 
 The seam between what is decided under the lock and what is written without it. No method here does I/O but `load` and
 `sync`: the others queue what is to be written, in order, and `sync` writes it, on the thread of the caller for what was
-put (before its call returns), on the worker's for the rest. `NoLane` is the lane of an outbox without a spool.
+put (before its call returns), on the worker's for the rest. `NoPartition` is the partition of an outbox without a
+spool.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.spool.frames import PlainUpdate, SpooledRow, SpooledSpan, SpooledUpdate
 
-__all__ = ["Lane", "Loaded", "NoLane", "Row"]
+__all__ = ["Loaded", "NoPartition", "Partition", "Row"]
 
 
 @final
@@ -57,7 +58,7 @@ class Loaded(NamedTuple):
     size: int = 0
 
 
-class Lane(Protocol):
+class Partition(Protocol):
     """What an outbox asks of the spool."""
 
     @property
@@ -133,8 +134,8 @@ class Lane(Protocol):
 
 
 @final
-class NoLane:
-    """The lane of an outbox that keeps everything in memory."""
+class NoPartition:
+    """The partition of an outbox that keeps everything in memory."""
 
     is_durable = False
     has_more = False

@@ -15,11 +15,11 @@ whoever finds the queue empty knows that its row is on disk, and a write that wa
 under the same numbers. Erasures, and everything that takes longer, are the workers' (`tend`); a row that is settled
 before it was moved is erased where it is.
 
-One re-entrant lock guards the file. Its holder calls no foreign code; log lines wait in `_news` until it is given back,
-for a logging handler may update a span. But Python itself may run a finalizer or a signal handler on the thread that
-holds it, and that may wait for the process's lock. So nobody waits for this lock for ever: a call that finds its own
-thread in the middle of a write, or waits for too long, leaves its row in the queue, and the write in the way takes it
-along (`sync` looks again once it has given the lock back).
+One re-entrant lock guards the file. Its holder calls no foreign code; log lines wait in `_pending_lines` until it is
+given back, for a logging handler may update a span. But Python itself may run a finalizer or a signal handler on the
+thread that holds it, and that may wait for the process's lock. So nobody waits for this lock for ever: a call that
+finds its own thread in the middle of a write, or waits for too long, leaves its row in the queue, and the write in the
+way takes it along (`sync` looks again once it has given the lock back).
 
 Failure. When a write fails (disk full, read-only, damaged, locked for too long), rows stay in the queue, in memory and
 bounded; callers do not try again, the worker does, once a second (`is_broken`). Beyond the quota the same (`is_full`),
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock
     from otel_metadata.spool.frames import SpooledSpan, SpooledUpdate
 
-__all__ = ["DURABILITIES", "Durability", "Spool", "SpoolLane", "SpoolSettings"]
+__all__ = ["DURABILITIES", "Durability", "Spool", "SpoolPartition", "SpoolSettings"]
 
 # Rows in one transaction: the caller who shares it waits for all of them.
 _GROUP: Final = 128
@@ -80,7 +80,7 @@ _MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
 _MAX_QUEUED: Final = 20_000
 
 _MAX_DEAD: Final = 10_000
-_MAX_NEWS: Final = 256
+_MAX_PENDING_LINES: Final = 256
 
 
 @final
@@ -101,8 +101,8 @@ class Spool:
         self.settings = settings
         self.path = settings.path
         self._clock = clock or SystemClock()
-        self._lanes: dict[str, SpoolLane] = {}
-        self._news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
+        self._partitions: dict[str, SpoolPartition] = {}
+        self._pending_lines: deque[tuple[str, str]] = deque(maxlen=_MAX_PENDING_LINES)
         self._file = SpoolFile(settings, self._clock, self._tell_later)
         self._start_afresh()
         check_place(settings)
@@ -118,12 +118,12 @@ class Spool:
                 if self._is_damaged:
                     self._recover()
         _spools.add(self)
-        self._tell_news()
+        self._log_pending_lines()
 
     def _start_afresh(self) -> None:
         self._lock = ReentrantLock()
         self._slots = LeasedSlots(self._file, self.settings, self._tell_later)
-        self._queue: deque[tuple[SpoolLane, Row, bool]] = deque()
+        self._queue: deque[tuple[SpoolPartition, Row, bool]] = deque()
         self._queued_bytes = 0
         self._doomed: deque[Row] = deque()
         self._letters: deque[DeadLetter] = deque()
@@ -155,31 +155,31 @@ class Spool:
 
     def _tell_later(self, reason: str, text: str) -> None:
         """Note what is to be logged once the lock is given back."""
-        self._news.append((reason, text))
+        self._pending_lines.append((reason, text))
 
-    def _tell_news(self) -> None:
+    def _log_pending_lines(self) -> None:
         """Log what was noted; called without the lock, for a logging handler is the application's code."""
-        news = self._news
-        while news and not self.is_locked_by_current_thread:
+        lines = self._pending_lines
+        while lines and not self.is_locked_by_current_thread:
             try:
-                reason, text = news.popleft()
+                reason, text = lines.popleft()
             except IndexError:  # another thread has told it
                 return
             REPORTER.tell(reason, text)
 
-    # --- lanes ------------------------------------------------------------------------------------------------------
+    # --- partitions -------------------------------------------------------------------------------------------------
 
-    def lane(self, destination: str) -> SpoolLane:
+    def partition(self, destination: str) -> SpoolPartition:
         """Return the part of one destination, and take over what dead processes have left for it."""
-        lane = self._lanes.get(destination)
-        if lane is None:
+        partition = self._partitions.get(destination)
+        if partition is None:
             with self._alone():
-                lane = self._lanes.setdefault(destination, SpoolLane(self, destination))
+                partition = self._partitions.setdefault(destination, SpoolPartition(self, destination))
                 if not self._is_broken and not self._is_closed:
                     self._guarded(self._adopt)
             self.sync()
-            self._tell_news()
-        return lane
+            self._log_pending_lines()
+        return partition
 
     @property
     def unwritten(self) -> int:
@@ -204,17 +204,17 @@ class Spool:
         """Whether rows stay in the queue for now."""
         return self._is_broken or self._is_full or not self._file.is_patient
 
-    def enqueue(self, lane: SpoolLane, row: Row, *, spilled: bool) -> None:
+    def enqueue(self, partition: SpoolPartition, row: Row, *, spilled: bool) -> None:
         """Queue a row to be written; the caller holds the process's lock, so that the order is that of the updates."""
         if self._is_stuck and row.entry is not None:
             self._queued_bytes += 200 + weigh_fields(row.entry.fields)
-        self._queue.append((lane, row, spilled))
+        self._queue.append((partition, row, spilled))
 
-    def queued_spills(self, lane: SpoolLane) -> int:
-        """Return how many updates of *lane* wait in the queue and are in no other place."""
+    def queued_spills(self, partition: SpoolPartition) -> int:
+        """Return how many updates of *partition* wait in the queue and are in no other place."""
         if not self._queue:
             return 0
-        entries = [row.entry for owner, row, spilled in list(self._queue) if spilled and owner is lane]
+        entries = [row.entry for owner, row, spilled in list(self._queue) if spilled and owner is partition]
         return sum(entry.updates for entry in entries if entry is not None)
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -235,8 +235,8 @@ class Spool:
                     lock.release()
                 except RuntimeError:
                     pass
-        if self._news:
-            self._tell_news()
+        if self._pending_lines:
+            self._log_pending_lines()
 
     def _write_queue(self) -> bool:
         """Write the queue; False when that failed. The caller holds the lock."""
@@ -258,20 +258,20 @@ class Spool:
         self._queued_bytes = 0
         return True
 
-    def _goes_into_journal(self, lane: SpoolLane, row: Row, spilled: bool) -> bool:
-        slot = lane.backlog if spilled else lane.own
+    def _goes_into_journal(self, partition: SpoolPartition, row: Row, spilled: bool) -> bool:
+        slot = partition.backlog if spilled else partition.own
         return slot is not None and slot.journal is not None and slot.journal.has_room
 
-    def _write_one(self, lane: SpoolLane, row: Row, spilled: bool) -> None:
+    def _write_one(self, partition: SpoolPartition, row: Row, spilled: bool) -> None:
         """Do what `_write_group` does, for the usual case: into the journal, where there is one with room."""
         if row.entry is None:
             return
-        slot = self._slot_for(lane, spilled=spilled)
+        slot = self._slot_for(partition, spilled=spilled)
         number = slot.puts + 1
         row_id = slot.first + number
-        body = _body(row, lane.destination, row_id)
+        body = _body(row, partition.destination, row_id)
         if isinstance(body, Exception):
-            self._refuse(lane, row, body, spilled=spilled)
+            self._refuse(partition, row, body, spilled=spilled)
             return
         journal = slot.journal
         if journal is not None and journal.append(row_id, body):
@@ -292,20 +292,20 @@ class Spool:
         row.entry = None
         self._count(slot, len(body))
 
-    def _write_group(self, group: Sequence[tuple[SpoolLane, Row, bool]]) -> None:
+    def _write_group(self, group: Sequence[tuple[SpoolPartition, Row, bool]]) -> None:
         connection = self._file.connection or self._file.connected()
         rows: list[tuple[Row, Slot, int]] = []
         data: list[tuple[int, bytes]] = []
         sizes: dict[Slot, int] = {}
         puts: dict[Slot, int] = {}
-        for lane, row, spilled in group:
+        for partition, row, spilled in group:
             if row.entry is None:
                 continue  # settled before it was written, or written before an interrupt
-            slot = self._slot_for(lane, spilled=spilled)
+            slot = self._slot_for(partition, spilled=spilled)
             number = puts.get(slot, slot.puts) + 1
-            body = _body(row, lane.destination, slot.first + number)
+            body = _body(row, partition.destination, slot.first + number)
             if isinstance(body, Exception):
-                self._refuse(lane, row, body, spilled=spilled)
+                self._refuse(partition, row, body, spilled=spilled)
                 continue
             puts[slot] = number
             rows.append((row, slot, number))
@@ -321,10 +321,10 @@ class Spool:
         for slot, size in sizes.items():
             self._count(slot, size)
 
-    def _slot_for(self, lane: SpoolLane, *, spilled: bool) -> Slot:
-        slot = lane.backlog if spilled else lane.own
+    def _slot_for(self, partition: SpoolPartition, *, spilled: bool) -> Slot:
+        slot = partition.backlog if spilled else partition.own
         if slot is None or slot.puts > MAX_ROWS - _GROUP:
-            slot = self._leased(lane, spilled=spilled)
+            slot = self._leased(partition, spilled=spilled)
         return slot
 
     def _count(self, slot: Slot, size: int) -> None:
@@ -342,21 +342,21 @@ class Spool:
         if self._size + self._written_since > self.settings.quota_bytes:
             self._is_full = True
 
-    def _refuse(self, lane: SpoolLane, row: Row, error: Exception, *, spilled: bool) -> None:
+    def _refuse(self, partition: SpoolPartition, row: Row, error: Exception, *, spilled: bool) -> None:
         """Leave a row that cannot be made into a frame to memory; one that is nowhere else is read back as damaged."""
         if spilled:
-            lane.unreadable += 1
+            partition.unreadable += 1
         row.entry = None  # last, so that it is in one of the two places at any moment
         self._tell_later("spool_frame", f"an update could not be spooled ({type(error).__name__}).")
 
-    def _leased(self, lane: SpoolLane, *, spilled: bool) -> Slot:
-        """Lease the slot for the first row of a lane."""
-        slot = self._slots.lease(lane.destination)
+    def _leased(self, partition: SpoolPartition, *, spilled: bool) -> Slot:
+        """Lease the slot for the first row of a partition."""
+        slot = self._slots.lease(partition.destination)
         if spilled:
-            lane.backlog = slot
-            lane.sources.append(slot)
+            partition.backlog = slot
+            partition.sources.append(slot)
         else:
-            lane.own = slot
+            partition.own = slot
         return slot
 
     def _fail(self, error: BaseException) -> None:
@@ -407,7 +407,7 @@ class Spool:
                     self._look_after(now)
             self._file.copy_log_back()
         self.sync()
-        self._tell_news()
+        self._log_pending_lines()
 
     def _move_filling(self) -> None:
         """Move rows from filling journals to the database, a group at a time: callers come in between."""
@@ -530,51 +530,51 @@ class Spool:
 
     def _lease_again(self) -> None:
         for lost in self._slots.lease_again():
-            for lane in self._lanes.values():
-                lane.forget(lost)
+            for partition in self._partitions.values():
+                partition.forget(lost)
 
     def _adopt(self) -> None:
         """Take over what dead processes have left for our destinations."""
-        for destination, slot in self._slots.adopt(self._lanes):
-            self._lanes[destination].sources.append(slot)
+        for destination, slot in self._slots.adopt(self._partitions):
+            self._partitions[destination].sources.append(slot)
 
     # --- reading back -----------------------------------------------------------------------------------------------
 
-    def load(self, lane: SpoolLane, limit: int, max_bytes: int) -> list[Loaded]:
-        """Read rows of *lane* that nobody has read yet, oldest first."""
+    def load(self, partition: SpoolPartition, limit: int, max_bytes: int) -> list[Loaded]:
+        """Read rows of *partition* that nobody has read yet, oldest first."""
         loaded: list[Loaded] = []
         with self._alone() as is_free:
             if not is_free or self._is_closed:
                 return loaded
-            for slot in list(lane.sources):
+            for slot in list(partition.sources):
                 room = max_bytes - sum(one.size for one in loaded)
                 if len(loaded) < limit and room > 0 and not slot.is_drained and not self._is_damaged:
-                    self._guarded(lambda slot=slot, room=room: self._read(lane, slot, limit, room, loaded))  # type: ignore[misc] # its defaults are the slot and the room
-            if len(loaded) < limit and all(slot.adopted or slot.is_drained for slot in lane.sources):
-                self._take_unwritten(lane, limit, loaded)
-            while lane.unreadable and len(loaded) < limit:
-                lane.unreadable -= 1
+                    self._guarded(lambda slot=slot, room=room: self._read(partition, slot, limit, room, loaded))  # type: ignore[misc] # its defaults are the slot and the room
+            if len(loaded) < limit and all(slot.adopted or slot.is_drained for slot in partition.sources):
+                self._take_unwritten(partition, limit, loaded)
+            while partition.unreadable and len(loaded) < limit:
+                partition.unreadable -= 1
                 loaded.append(Loaded(Row(None), None, is_adopted=False, updates=1))
         self.sync()
-        self._tell_news()
+        self._log_pending_lines()
         return loaded
 
-    def _read(self, lane: SpoolLane, slot: Slot, limit: int, room: int, loaded: list[Loaded]) -> None:
+    def _read(self, partition: SpoolPartition, slot: Slot, limit: int, room: int, loaded: list[Loaded]) -> None:
         # Nothing has to be written for it: a full disk must not keep a healthy backend waiting.
         rows, is_end = read_on(self._file.connected(), slot, limit - len(loaded), room)
         loaded.extend(rows)
         if is_end and slot.adopted:
             loaded.extend(read_hidden(self._file, slot))
-            self._end_of(lane, slot)
-        elif is_end and slot is not lane.backlog:
-            lane.sources.remove(slot)
+            self._end_of(partition, slot)
+        elif is_end and slot is not partition.backlog:
+            partition.sources.remove(slot)
 
-    def _end_of(self, lane: SpoolLane, slot: Slot) -> None:
+    def _end_of(self, partition: SpoolPartition, slot: Slot) -> None:
         """Say what is missing of an adopted slot, and give it back as soon as nothing is left of it."""
         missing = settle_missing(slot)
-        lane.sources.remove(slot)
+        partition.sources.remove(slot)
         if missing:
-            lane.missing += missing
+            partition.missing += missing
             self._tell_later(
                 "spool_damaged", f"{self.path}: {missing} updates could not be read any more and are lost."
             )
@@ -584,7 +584,7 @@ class Spool:
             # SQLite may not find such a row to erase it, so the file is looked at, and perhaps replaced.
             self._fail(sqlite3.DatabaseError("malformed: a row is not where its number says"))
 
-    def _take_unwritten(self, lane: SpoolLane, limit: int, loaded: list[Loaded]) -> None:
+    def _take_unwritten(self, partition: SpoolPartition, limit: int, loaded: list[Loaded]) -> None:
         """While nothing can be written, what was spilled waits in the queue: it is taken from there."""
         if not self._is_stuck:
             return
@@ -592,8 +592,8 @@ class Spool:
             if len(loaded) >= limit:
                 return
             entry = row.entry
-            if owner is lane and spilled and entry is not None:
-                self._queue[index] = (lane, row, False)
+            if owner is partition and spilled and entry is not None:
+                self._queue[index] = (partition, row, False)
                 loaded.append(Loaded(row, entry, is_adopted=False, updates=entry.updates))
 
     # --- the end ----------------------------------------------------------------------------------------------------
@@ -621,7 +621,7 @@ class Spool:
             self._file.disconnect()
             self._slots.give_back_all()
             self._file.close()
-        self._tell_news()
+        self._log_pending_lines()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -654,11 +654,11 @@ class Spool:
         """Leave everything to the parent."""
         was_closed = self._is_closed
         self._file.leave_to_the_parent()
-        self._news.clear()
+        self._pending_lines.clear()
         self._start_afresh()
         self._is_closed = was_closed
-        for lane in self._lanes.values():
-            lane.start_in_child()
+        for partition in self._partitions.values():
+            partition.start_in_child()
 
     def __repr__(self) -> str:
         """A status line."""
@@ -667,8 +667,8 @@ class Spool:
 
 
 @final
-class SpoolLane:
-    """A destination's part of a spool: see `spool.partition.Lane`."""
+class SpoolPartition:
+    """A destination's part of a spool: see `spool.partition.Partition`."""
 
     is_durable = True
 
