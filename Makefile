@@ -170,7 +170,7 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	  $(COMPILE) --universal --python-version 3.11 pyproject.toml --group build --group test --group "$$group" --extra cli \
 	  --output-file "constraints-$$group.txt" || exit 1; done
 	$(heading) "constraints-mlflow.txt"
-	@printf 'mlflow==3.17.2\norjson\nwrapt\n' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
+	@printf 'mlflow==3.17.2\nopentelemetry-exporter-otlp-proto-http\norjson\nwrapt\n' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
 	$(heading) "constraints-phoenix.txt"
 	@echo 'arize-phoenix>=20.26' | $(COMPILE) --universal --python-version 3.11 - --output-file constraints-phoenix.txt
 	$(heading) "constraints-clickhouse.txt"
@@ -221,7 +221,8 @@ $(GROUPS_APART:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constra
 .venv-mlflow/.installed: constraints-mlflow.txt | $(UV)
 	$(heading) "environment .venv-mlflow: installing (once)"
 	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-mlflow
-	@$(UV_INSTALL) --python .venv-mlflow --constraint constraints-mlflow.txt mlflow orjson wrapt
+	@$(UV_INSTALL) --python .venv-mlflow --constraint constraints-mlflow.txt \
+	  mlflow opentelemetry-exporter-otlp-proto-http orjson wrapt
 	@touch $@
 
 # Phoenix needs Python 3.11; nothing of ours is in there.

@@ -161,19 +161,17 @@ def test_langfuses_objects_are_targets(receiver, provider, client):
     assert receiver.said(b"Quality")
 
 
-def test_what_its_observations_say_is_found(receiver, provider, tmp_path):
+def test_what_its_observations_say_is_found(receiver, provider, client, tmp_path):
     """In a store beside it: input, output and kind under the names of a filter."""
     store = f"sqlite:///{tmp_path}/spans.db"
-    sdk = langfuse.Langfuse(tracer_provider=provider)
     om.configure(store, tracer_provider=provider)
-    with sdk.start_as_current_observation(
+    with client.start_as_current_observation(
         name="ask", as_type="generation", input={"q": "Which animal?"}, model="gpt-5"
     ) as generation:
         generation.update(output="The brown fox, é.")
     om.flush()
-    with om.Client(store) as client:
-        found = client.spans.list(
+    with om.Client(store) as stored:
+        found = stored.spans.list(
             filter="span_kind = 'LLM' AND model = 'gpt-5' AND input LIKE '%animal%' AND output = 'The brown fox, é.'"
         )
     assert [record.name for record in found.spans] == ["ask"]
-    sdk.shutdown()
