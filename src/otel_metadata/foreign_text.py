@@ -93,7 +93,7 @@ def _secrets(headers: Mapping[str, str], query: str) -> Iterator[str]:
 
 
 def _decoded(word: str) -> str:
-    """Return what a word says in base64, as user and password do; "" where it is none, or says no text."""
+    """Return what a word says in base64, as user and password do; "" where it is not base64, or not of a text."""
     try:
         text = base64.b64decode(word + "=" * (-len(word) % 4), validate=True).decode()
     except (binascii.Error, ValueError):

@@ -116,7 +116,7 @@ def key_values(pairs: list[str] | None, option: str) -> dict[str, Json]:
 
 
 def json_or_text(text: str) -> Json:
-    """Return the value of a JSON text, or the text itself where it is none."""
+    """Return the value of a JSON text, or the text itself where it is not JSON."""
     try:
         value: Json = _loads(text)
     except (ValueError, RecursionError):
@@ -145,7 +145,7 @@ def whole_number(text: str, option: str) -> int:
     """Read a number of things, 1 or more.
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: *text* is not a whole number of 1 or more.
     """
     if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII) or not int(text):
         raise typer.BadParameter(f"{ascii(text)[:100]} is no whole number of 1 or more.", param_hint=option)
@@ -156,7 +156,7 @@ def number(text: str | None, option: str) -> float | None:
     """Read a finite number.
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: *text* is not a finite number.
     """
     if text is None:
         return None

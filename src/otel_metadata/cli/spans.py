@@ -193,7 +193,7 @@ def patch(
     new_name: Annotated[str | None, typer.Option("--name", metavar="TEXT", help="A new name.")] = None,
     user_id: Annotated[str | None, typer.Option("--user", metavar="ID", help="The user behind it.")] = None,
     session_id: Annotated[str | None, typer.Option("--session", metavar="ID", help="Its session.")] = None,
-    input: Annotated[  # the word of the field
+    input: Annotated[  # shadows the builtin on purpose: it is the name of the field
         str | None, typer.Option("--input", metavar="VALUE", help="What went in: JSON where it is some, else text.")
     ] = None,
     output: Annotated[str | None, typer.Option("--output", metavar="VALUE", help="What came out, as --input.")] = None,

@@ -272,7 +272,7 @@ class Spans:
             space: Arize's; has no meaning here.
 
         Raises:
-            ConfigurationError: The limit is not positive; a time, the project or the cursor is none.
+            ConfigurationError: The limit is not positive; a time, the project or the cursor is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             InvalidSpanRefError: The trace id has another form.
             StoreError: The store cannot be read.
@@ -314,7 +314,7 @@ class Spans:
             space_id: Arize's; has no meaning here.
 
         Raises:
-            ConfigurationError: A time or the project is none.
+            ConfigurationError: A time or the project is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pandas or pyarrow is not installed.
             StoreError: The store cannot be read.
@@ -351,7 +351,7 @@ class Spans:
             space_id: Arize's; has no meaning here.
 
         Raises:
-            ConfigurationError: A time or the project is none.
+            ConfigurationError: A time or the project is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
             FileError: The file cannot be written; what was there is as it was.
@@ -385,7 +385,7 @@ class Spans:
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
 
         Raises:
-            ConfigurationError: A time or the project is none.
+            ConfigurationError: A time or the project is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
             FileError: The file cannot be written; what was there is as it was.
@@ -420,7 +420,7 @@ class Spans:
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
 
         Raises:
-            ConfigurationError: A time or the project is none.
+            ConfigurationError: A time or the project is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
             FileError: The file cannot be written; what was there is as it was.
@@ -517,7 +517,7 @@ class Spans:
         name: str | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
-        input: object = UNSET,  # the word of the field
+        input: object = UNSET,  # shadows the builtin on purpose: it is the name of the field
         output: object = UNSET,
         tags: Iterable[str] | None = None,
         status: StatusLike | None = None,
@@ -610,7 +610,7 @@ class Spans:
                 a patch document, or both; the document (a dict, or the JSON text of an object) is applied last and
                 wins. A cell that is missing changes nothing. Rows are applied in order. docs/dataframes.md has more.
             patch_document_column_name: The column of the patch document.
-            validate: Raise for a column that begins like one of these and is none; False leaves it out with a note.
+            validate: Raise for a column that begins like one of these but is not one; False leaves it out with a note.
             space_id: The space of the destination; another one is refused. A store has none.
             project_name: The project of the destination; another one is refused. A store finds spans of any project.
             model_id: Arize's older name of it.

@@ -337,7 +337,7 @@ def evaluation_rows(frame: Frame, *, validate: bool = True) -> Rows:
 
     Raises:
         ConfigurationError: No column names the spans, or none says anything of them; with *validate*, also where one
-            begins like an evaluation and is none (`eval.Correctness.lable`).
+            begins like an evaluation but is not one (`eval.Correctness.lable`).
     """
     return _verdict_rows(frame, _EVALUATION, validate)
 
@@ -477,7 +477,7 @@ def read_name(given: object) -> _Name:
 
 
 def read_span_id(cell: object) -> str | None:
-    """Return a span id in lower case; None for what is none."""
+    """Return a span id in lower case; None for an invalid one."""
     if isinstance(cell, str) and _SPAN_ID.fullmatch(cell) and cell != _NO_SPAN:
         return cell.lower()
     return None

@@ -100,7 +100,7 @@ def read_frame(given: object, argument: str = "dataframe") -> Frame:
         argument: What the caller knows it as.
 
     Raises:
-        ConfigurationError: It is none of these.
+        ConfigurationError: It is of another type.
         MissingExtraError: It is read by pyarrow, which is not installed.
     """
     # Whoever made a frame has loaded its package; we load neither.

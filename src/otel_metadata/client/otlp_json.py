@@ -92,7 +92,7 @@ def signal_of(request: Mapping[str, Any]) -> str | None:
 
 
 def format_of(found: Mapping[str, Any]) -> str | None:
-    """Return the name of a format of traces that is not read here, None for what is none of them."""
+    """Return the name of a format of traces that is not read here, None for every other text."""
     data = found.get("data")
     of_jaeger = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else found
     if "traceID" in of_jaeger and ("spans" in of_jaeger or "operationName" in of_jaeger):

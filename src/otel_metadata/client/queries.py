@@ -58,7 +58,7 @@ def query_of(
     """Return the question for all spans of a window.
 
     Raises:
-        ConfigurationError: A time is none, or the project no text.
+        ConfigurationError: A time is invalid, or the project is not a text.
         FilterError: The filter cannot be understood.
     """
     if not isinstance(project, str | None):
@@ -90,7 +90,7 @@ def page_query(
     The spans of one trace are looked for at any time.
 
     Raises:
-        ConfigurationError: A time, the limit, or the cursor is none.
+        ConfigurationError: A time, the limit, or the cursor is invalid.
         InvalidSpanRefError: The trace id has another form.
         FilterError: The filter cannot be understood.
     """
@@ -130,7 +130,7 @@ def to_ns(name: str, time: Time | None) -> int | None:
 
 
 def wall_ns(time: object) -> int | None:
-    """Return wall nanoseconds of a `Time`; None for what is none."""
+    """Return wall nanoseconds of a `Time`; None for an invalid one."""
     if isinstance(time, str):
         return nanoseconds(time.strip())
     # NaT is a datetime, which differs from itself.
@@ -173,7 +173,7 @@ def hex_id(text: object, digits: int) -> str:
     """Return an id in lower case.
 
     Raises:
-        InvalidSpanRefError: It is none.
+        InvalidSpanRefError: It names no span.
     """
     if not isinstance(text, str) or not re.fullmatch(rf"[0-9a-f]{{{digits}}}", text.lower(), re.ASCII):
         raise InvalidSpanRefError(text, f"{digits} hex digits")

@@ -72,9 +72,9 @@ class Circuit:
         self.until_ns = now_ns + self._pause_ns
 
     def keep_apart(self, other: Circuit, now_ns: int) -> None:
-        """Let a destination that answers neither be asked once a second for both together.
+        """While nothing answers, spans and patches share one probe per second.
 
-        One that answers the other is not held back for this one: it may have another address.
+        A destination that answers one of the two is not held back for the other, which may have another address.
         """
         if self.failures and (other.failures or not other._has_answered):
             other.until_ns = max(other.until_ns, now_ns + _MIN_NS)

@@ -331,7 +331,7 @@ class Outbox:
         return has_room and not self._inbox and key not in self._spans.waiting
 
     def take_plain(self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]) -> bool:
-        """Do both, for an application with one destination; without a spool, and with room, by no other call."""
+        """Fast path for one destination: check and append in one call."""
         late = self._late
         if (
             self._takes_plain
@@ -818,7 +818,7 @@ class Outbox:
             REPORTER.tell(reason, message, level=level)
 
     def close(self) -> None:
-        """Take nothing more, and wait for no span of another process any more: there is no later."""
+        """Stop accepting updates, and release patches that still wait for remote spans."""
         self._take_in()
         with self._lock:
             self._admit()

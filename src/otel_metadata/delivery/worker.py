@@ -468,7 +468,7 @@ class Worker:
 
 @final
 class _Finish:
-    """The waiting half of a flush."""
+    """Block until a started flush finishes."""
 
     def __init__(self, worker: Worker, ticket: FlushTicket, event: threading.Event) -> None:
         self._worker = worker

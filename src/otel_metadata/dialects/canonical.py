@@ -333,7 +333,7 @@ def _json(name: str, raw: object, json_names: Iterable[str]) -> Json:
 
 
 def _parsed(raw: object) -> Json:
-    """Return the JSON that a text says; the text itself when it is none."""
+    """Return the JSON that a text says; the text itself when it is not JSON."""
     if not isinstance(raw, str):
         return raw  # type: ignore[return-value] # an attribute value that is no text
     try:

@@ -53,7 +53,7 @@ def update_current_span(
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, object] | None = None,
     name: str | None = None,
-    input: object = UNSET,  # the word of the field
+    input: object = UNSET,  # shadows the builtin on purpose: it is the name of the field
     output: object = UNSET,
     tags: Iterable[str] | None = None,
     status: StatusLike | None = None,
@@ -118,7 +118,7 @@ def update_current_span(
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
         return _FAILED
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("update_current_span", error)
         return _FAILED
 
@@ -130,7 +130,7 @@ def update_current_trace(
     user_id: str | None = None,
     session_id: str | None = None,
     tags: Iterable[str] | None = None,
-    input: object = UNSET,  # the word of the field
+    input: object = UNSET,  # shadows the builtin on purpose: it is the name of the field
     output: object = UNSET,
     **_misplaced: NoReturn,
 ) -> Receipt:
@@ -171,7 +171,7 @@ def update_current_trace(
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
         return _FAILED
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("update_current_trace", error)
         return _FAILED
 
@@ -183,7 +183,7 @@ def update_span(
     metadata: Mapping[str, object] | None = None,
     attributes: Mapping[str, object] | None = None,
     name: str | None = None,
-    input: object = UNSET,  # the word of the field
+    input: object = UNSET,  # shadows the builtin on purpose: it is the name of the field
     output: object = UNSET,
     tags: Iterable[str] | None = None,
     status: StatusLike | None = None,
@@ -241,7 +241,7 @@ def update_span(
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
         return _FAILED
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("update_span", error)
         return _FAILED
 
@@ -255,7 +255,7 @@ def update_trace(
     user_id: str | None = None,
     session_id: str | None = None,
     tags: Iterable[str] | None = None,
-    input: object = UNSET,  # the word of the field
+    input: object = UNSET,  # shadows the builtin on purpose: it is the name of the field
     output: object = UNSET,
     **_misplaced: NoReturn,
 ) -> Receipt:
@@ -295,7 +295,7 @@ def update_trace(
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
         return _FAILED
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("update_trace", error)
         return _FAILED
 
@@ -437,7 +437,7 @@ def current_span_ref(*_unknown: NoReturn, **_misplaced: NoReturn) -> SpanRef:
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
         return INVALID_SPAN_REF
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("current_span_ref", error)
         return INVALID_SPAN_REF
 
@@ -512,7 +512,7 @@ def _verdict(call: _Call, target: object, level: Level, make: _MakeValues) -> Re
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
         return _FAILED
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("score or annotate", error)
         return _FAILED
 

@@ -183,14 +183,14 @@ class Router(Protocol):
 class LiveSpan(weakref.ref["Span"]):
     """A span that is live, and its sidecar: a weak reference to the span, for one that nobody ends must not stay.
 
-    Attributes without a value of their own stand in the class: one of these is made for every span that starts.
+    Attributes without a value of their own are in the class: one of these is made for every span that starts.
 
     Attributes:
         key: (trace id, span id).
         root_key: The local root of its trace in this process; itself when it is the root.
-        routers: Who saw it start.
+        routers: Processors that saw the span start.
         names: The names of the destinations that get it.
-        outboxes: Theirs.
+        outboxes: The outboxes of those processors.
         is_open: Whether the sidecar still takes fields; closed under `LOCK`.
         size: What `LiveRegistry.bytes` counts for it; 0 once it is closed.
         fields: The sidecar; None before the first field. Read under `LOCK`.

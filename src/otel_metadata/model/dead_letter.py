@@ -19,7 +19,7 @@ class DeadLetter:
     """A patch given up on.
 
     Attributes:
-        id: Its number in the spool; 0 where there is none, and then nobody keeps it but who is told of it.
+        id: Its number in the spool; 0 without a spool: only the callback sees the dead letter.
         destination: The destination's name.
         target: The span or trace that it is about.
         fields: What it would have set.

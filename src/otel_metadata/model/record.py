@@ -287,7 +287,7 @@ def _status_code(status: Json, stored: str) -> str | int:
 
 
 def _text(value: Json) -> str | None:
-    """Return a text; the JSON text of what is none: a number for a user id is common."""
+    """Return a text as it is, otherwise the JSON text of the value: a number for a user id is common."""
     return value if value is None or isinstance(value, str) else json_text(value)
 
 

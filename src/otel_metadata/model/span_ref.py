@@ -142,7 +142,7 @@ class SpanRef:
         """Take the ids and the sampled flag of an OpenTelemetry `SpanContext`.
 
         Raises:
-            InvalidSpanRefError: It is none.
+            InvalidSpanRefError: *context* is not a `SpanContext`.
         """
         if not hasattr(context, "trace_flags"):
             raise InvalidSpanRefError(context, "context, an OpenTelemetry SpanContext: span.get_span_context()")
@@ -263,7 +263,7 @@ def parse_trace_id(given: object) -> SpanRef:
     """Read a trace id as `trace_of` does.
 
     Raises:
-        InvalidSpanRefError: It is none.
+        InvalidSpanRefError: *given* is not a trace id.
     """
     ref = trace_of(given)
     if ref is None:

@@ -30,7 +30,7 @@ def time_ns(text: str) -> int:
     """Return the wall nanoseconds of a text of `time_text`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: *text* was not written by `time_text`.
     """
     match = _OURS.fullmatch(text)
     if match is None:

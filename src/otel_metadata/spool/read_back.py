@@ -3,7 +3,7 @@
 Theory of operation. A slot of our own is read as far as rows were put into it, in portions (`read_on`); their numbers
 follow each other, so one that is not there was lost. Of a slot that another process had, any number may be gone: the
 tally says how many rows there should be. Such a slot is read to the end of its numbers, each sound row once (`_take`),
-wherever it stands: a number that was hit leads elsewhere, and the frame says the right one. When rows are missing
+wherever it is: a corrupt row id is wrong, and the id inside the frame is authoritative. When rows are missing
 then, the bytes of the file are searched for them (`read_hidden`); what is not found is lost (`settle_missing`).
 
 Called by the holder of the spool's lock. When the file fails in between, all of it can be done again.

@@ -440,7 +440,7 @@ def _field(
     """Return one field of its entry.
 
     Raises:
-        ValueError: The row does not show it, or the entry is none (also TypeError, AttributeError).
+        ValueError: The row does not show it, or the entry is invalid (also TypeError, AttributeError).
     """
     if level not in _LEVELS or kind not in _KINDS or not isinstance(key, str) or (key != "" and kind in _SINGLE):
         raise ValueError(key)

@@ -50,7 +50,7 @@ _CONNECT_SECONDS: Final = 5.0
 
 
 class UnexpectedError(HTTPError):
-    """An answer is none that ClickHouse gives to us."""
+    """The answer does not come from ClickHouse, or not to our question."""
 
 
 @final

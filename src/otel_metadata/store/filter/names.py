@@ -63,7 +63,7 @@ _PATTERNS: Final = (
 LISTED: Final = ", ".join((*_NAMES, *TAGS, *_PATTERNS))
 """Every name that exists, for a message."""
 
-# A longer name is none that was misspelled.
+# A longer name is not a misspelled one.
 _MAX_HINTED: Final = 100
 
 # What comes before a key; by itself it is no name.
