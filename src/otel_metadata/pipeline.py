@@ -291,7 +291,7 @@ def configure(
         capture: Whether observed functions capture input and output; None for `OTEL_PYTHON_METADATA_CAPTURE`.
         outbox: Bounds and times; None for `OTEL_BSP_*`.
         spool: A file for updates that must survive the process, in a directory of its own, shared by any number of
-            processes: its path, or `spool.spool.SpoolSettings`. None for `OTEL_PYTHON_METADATA_SPOOL`, else none.
+            processes: its path, or `settings.SpoolSettings`. None for `OTEL_PYTHON_METADATA_SPOOL`, else none.
         on_dead_letter: Called with each patch that is given up (`model.dead_letter.DeadLetter`): on a thread of ours,
             or on the one that flushes or shuts down.
         proxy: The HTTP proxy that everything goes through: True for the one that `HTTP_PROXY`, `HTTPS_PROXY` and
@@ -353,7 +353,7 @@ def configure(
 
 
 def _tell_misspelled() -> None:
-    """Log environment variables that look like one of ours, and are none."""
+    """Log environment variables that begin like ours but do not exist."""
     known = [one.name.removeprefix(_PREFIX) for one in VARIABLES if one.name.startswith(_PREFIX)]
     for name in list(os.environ):
         rest = name.removeprefix(_PREFIX)
@@ -747,14 +747,16 @@ def _destination(given: str | Destination, resource: Resource) -> Destination:
 
 
 def _refuse_list(text: str, setting: str) -> None:
-    """Refuse several destinations in one text; of a file whose name has a comma, the rest names none.
+    """Refuse several destinations in one text. A file name with a comma passes: not every part is a destination.
 
     Raises:
         ConfigurationError: Each part is a destination.
     """
     parts = [part.strip() for part in re.split("[,;]", text) if part.strip()]
+    if len(parts) < 2:  # nearly always: the entry points of all packages need not be read
+        return
     known = {*_NAMED, *backends.NAMES, *(one.name.lower() for one in entry_points(group=ENTRY_POINT_GROUP))}
-    if len(parts) > 1 and all("://" in part or part in known for part in parts):
+    if all("://" in part or part in known for part in parts):
         raise ConfigurationError(
             setting,
             ",".join(map(shown_url, parts)),

@@ -9,6 +9,7 @@ import builtins
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, final, get_args
 
 from otel_metadata.client import export, imports, updates
@@ -42,7 +43,7 @@ from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock, VersionSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from io import BufferedReader
     from types import TracebackType
     from uuid import UUID
@@ -180,6 +181,14 @@ class Spans:
                 "Client", self._where.name, "a destination that keeps its spans in a store; this one takes updates only"
             )
         return self._where
+
+    def _apply(self, dataframe: object, read: Callable[[Frame], Rows], place: Mapping[str, object]) -> UpdateReport:
+        """Apply the rows of a frame, after *place* and its columns were compared with the destination."""
+        frame = read_frame(dataframe)
+        notes = self._check_place(frame, **place)
+        rows = read(frame)
+        rows.remember(notes)
+        return self._updates.apply(rows)
 
     def _check_place(self, frame: Frame | None = None, **given: object) -> builtins.list[str]:
         """Refuse a project or space that is not the destination's own: it would be sent elsewhere than was asked.
@@ -625,11 +634,9 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        frame = read_frame(dataframe)
-        notes = self._check_place(frame, project_name=project_name, model_id=model_id, space_id=space_id)
-        rows = metadata_rows(frame, patch_document_column_name, validate=validate)
-        rows.remember(notes)
-        return self._updates.apply(rows)
+        place = {"project_name": project_name, "model_id": model_id, "space_id": space_id}
+        read = partial(metadata_rows, patch_document_column_name=patch_document_column_name, validate=validate)
+        return self._apply(dataframe, read, place)
 
     def log_metadata(
         self,
@@ -701,11 +708,8 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        frame = read_frame(dataframe)
-        notes = self._check_place(frame, project_name=project_name, model_id=model_id, space_id=space_id)
-        rows = evaluation_rows(frame, validate=validate)
-        rows.remember(notes)
-        return self._updates.apply(rows)
+        place = {"project_name": project_name, "model_id": model_id, "space_id": space_id}
+        return self._apply(dataframe, partial(evaluation_rows, validate=validate), place)
 
     def update_annotations(
         self,
@@ -736,11 +740,8 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        frame = read_frame(dataframe)
-        notes = self._check_place(frame, project_name=project_name, model_id=model_id, space_id=space_id)
-        rows = annotation_rows(frame, validate=validate)
-        rows.remember(notes)
-        return self._updates.apply(rows)
+        place = {"project_name": project_name, "model_id": model_id, "space_id": space_id}
+        return self._apply(dataframe, partial(annotation_rows, validate=validate), place)
 
     def annotate(
         self,

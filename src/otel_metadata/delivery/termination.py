@@ -28,7 +28,7 @@ __all__ = ["watch_termination"]
 # What the handler writes when another handler has called it: no number of a signal.
 _ASKED: Final = b"\0"
 
-# The main thread stops here while the thread sends: longer than a shutdown takes.
+# How long the main thread stops while the other thread sends: longer than a shutdown takes.
 _PAUSE_SECONDS: Final = 6.0
 
 _watched_pid = 0
@@ -56,11 +56,10 @@ def watch_termination(end: Callable[[], object], must_go_on: Callable[[], bool],
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         if _watched_pid != os.getpid():
-            was_watched = _watched_pid != 0
             _must_go_on = must_go_on
-            _open_pipe(was_inherited=was_watched)
+            _open_pipe()
             threading.Thread(target=_hear, args=(_reading, end), name="otel_metadata:termination", daemon=True).start()
-            if not was_watched:
+            if not _watched_pid:  # nor in the process that this one was forked from
                 faulthandler.register(signal.SIGTERM, _writing, chain=False)
                 os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_after_fork_in_child)
             signal.signal(signal.SIGTERM, _on_sigterm)
@@ -70,13 +69,15 @@ def watch_termination(end: Callable[[], object], must_go_on: Callable[[], bool],
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _open_pipe(*, was_inherited: bool) -> None:
+def _open_pipe() -> None:
+    """Open a pipe of this process, in place of the one that it inherited."""
     global _reading, _writing  # of this process
-    inherited = (_reading, _writing) if was_inherited else ()
+    inherited = _reading, _writing
     _reading, _writing = os.pipe()
     os.set_blocking(_writing, False)
-    for descriptor in inherited:
-        os.close(descriptor)
+    if inherited != (-1, -1):
+        for descriptor in inherited:
+            os.close(descriptor)
 
 
 def _wake_up_with(descriptor: int, *, is_forked: bool) -> None:
@@ -110,11 +111,11 @@ def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
     except BlockingIOError:  # it is full: the thread hears of it anyway
         pass
     if not _must_go_on():
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(_PAUSE_SECONDS)  # the process ends meanwhile: the application was asked to stop
 
 
 def _block() -> None:
-    """Keep SIGTERM from a child until it has a pipe of its own: by that of its parent it would end its parent."""
+    """Keep SIGTERM from a child until it has a pipe of its own. Through the inherited pipe it would end its parent."""
     _masks_at_fork[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
