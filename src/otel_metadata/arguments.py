@@ -1,9 +1,9 @@
 """What public constructors and functions are called with: an argument of the wrong type is refused by its name.
 
-What is expected is read from the annotations, so that it is written once. An argument whose annotation names anything
+The expected types are read from the annotations, so each is written once. An argument whose annotation names a type
 that is not in the tables below is left to the function itself.
 
-Functions that run inside an application's requests must not raise; theirs are looked at in `live.misuse`.
+Functions that run inside an application's requests must not raise: `live.misuse` looks at their arguments.
 """
 
 from __future__ import annotations

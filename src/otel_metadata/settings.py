@@ -1,4 +1,4 @@
-"""What can be set beside the arguments of `configure`: bounds, the spool, and every environment variable that we read.
+"""Settings beside the arguments of `configure`: bounds, the spool, and every environment variable that is read.
 
 The table of variables is public, so that a program can list them; `docs/configuration.md` shows it.
 """

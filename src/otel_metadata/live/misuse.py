@@ -1,7 +1,7 @@
 """Calls that do not fit: what is done with an argument that is unknown, missing, or of the wrong type.
 
 Python would raise a `TypeError` in the middle of a request. So the functions that run there take every argument: what
-does not fit is left out and named, in the receipt and in a log line; the rest of the call holds. To type checkers
+does not fit is left out, and named in the receipt and in a log line. The other arguments take effect. To type checkers
 the parameters are `NoReturn`, and the required ones have no default, so that they report the call as before.
 """
 

@@ -1,13 +1,14 @@
 """The stack trace of an exception that leaves many spans, one around the other, at a cost that grows with its length.
 
-OpenTelemetry formats the whole traceback for each span that an exception leaves, which is slow where it leaves hundreds
-of observed functions. Up to `_MAX_FRAMES` it is done so here, too.
-Beyond, a span adds the frames that are new since the span inside to the text of that one, and what is longer than twice
-`_HALF` loses its middle, which the spans inside have. The first span that sees an exception always has all of it.
+OpenTelemetry formats the whole traceback for each span that an exception leaves. That is slow when an exception leaves
+hundreds of observed functions. Up to `_MAX_FRAMES` frames the text is OpenTelemetry's own. Beyond that, a span takes
+the text of the span inside it and adds the new frames. A text longer than twice `_HALF` loses its middle, which the
+spans inside have. The first span that an exception leaves always has all of it.
 
-An exception that is raised from the one that left the span inside, level by level, is the same to a reader, and here.
+A chain of exceptions, each raised from the one that left the span inside, is handled like one exception.
 
-Nothing is kept alive: what was last seen on a thread is known by ids, and by its type and message, for ids return.
+Nothing is kept alive. The exception that was last seen on a thread is known by its id, and by its type and message,
+because Python uses ids again.
 """
 
 from __future__ import annotations
