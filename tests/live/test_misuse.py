@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 from opentelemetry.trace import SpanKind
-from tests.strategies import Raises
+from tests.strategies import OfHostileMeta, Raises
 
 import otel_metadata as om
 from otel_metadata.errors import ConfigurationError
@@ -374,10 +374,11 @@ class TestOtherCalls:
         assert scene.record("span").metadata == {"a": 1}
         assert any("did you mean user_id?" in line for line in lines(caplog))
 
-    def test_using_metadata_without_parentheses_raises_where_it_is_written(self):
+    @pytest.mark.parametrize("get", [lambda: repr, lambda: OfHostileMeta, lambda: int, lambda: "".join, lambda: lines])
+    def test_using_metadata_without_parentheses_raises_where_it_is_written(self, get):
         """A decorator without its metadata is misuse at decoration."""
         with pytest.raises(ConfigurationError, match=r"@using_metadata\(\{\.\.\.\}\)"):
-            om.using_metadata(lambda: None)
+            om.using_metadata(get())
 
     def test_a_filter_that_cannot_be_called_is_none(self, scene, caplog):
         """capture_spans with a wrong filter captures every span, and says so."""
