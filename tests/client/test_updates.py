@@ -569,6 +569,26 @@ class TestDestination:
         assert report == UpdateReport(spans_updated=2)
         assert away.sent == [[1, 2], [2]]
 
+    @pytest.mark.parametrize("junk", [None, "delivered", Retry("no error")])  # type: ignore[arg-type] # the mistake that is meant
+    def test_an_answer_that_is_no_outcome_is_a_retry(self, junk: Any) -> None:
+        """As in a pipeline: the exporter may be anybody's."""
+        away = Away(answers(s1=[junk, Delivered()], s2=[junk]))
+
+        report = away.send(1, 2)
+
+        assert report.spans_updated == 1
+        assert [error["error_message"] for error in report.errors] == [
+            "[connection_failure] Row 1: the exporter answered with something else than an outcome"
+        ]
+
+    def test_a_row_is_not_sent_in_parts(self) -> None:
+        """It is applied whole or not at all, so one that is too large alone fails."""
+        away = Away(answers(s1=[LARGE]))
+
+        report = away.send(1, a=1, b=2, c=3)
+
+        assert (report.spans_failed, away.sent) == (1, [[1]])
+
     def test_closing_ends_the_wait(self) -> None:
         """What it waits for has failed, and nothing more is sent."""
         away = Away(answers(s1=[DOWN]))

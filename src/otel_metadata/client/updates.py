@@ -12,24 +12,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import context as otel_context
 
 from otel_metadata.client.columns import TRACE_ID, TRACEPARENT, Rows
 from otel_metadata.client.report import MAX_NOTES, UpdateReport, span_error
-from otel_metadata.delivery.backoff import backoff_ns
-from otel_metadata.delivery.verdict import NO_ANSWER
-from otel_metadata.delivery.worker import suppressed
+from otel_metadata.delivery.outbox_settings import OutboxSettings
+from otel_metadata.delivery.verdict import NO_ANSWER, Again, Arrived, Tried, Verdict, verdict
+from otel_metadata.delivery.worker import sound, suppressed
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import live_settings as settings
 from otel_metadata.live.registry import LOCK
 from otel_metadata.live.values import masked, without_credentials_in
 from otel_metadata.model.merge import Fields, merge
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Retry
+from otel_metadata.model.outcome import DeliveryError, Outcome, Pause, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanKey, SpanRef
@@ -65,6 +65,8 @@ MAX_WAIT_NS: Final = 60_000_000_000
 """The longest wait for another try; a destination that asks for more ends the call."""
 
 _TIMEOUT_MILLIS: Final = 30_000
+
+_SETTINGS: Final = OutboxSettings(visibility_millis=0)
 
 
 def report_of(rows: Rows) -> UpdateReport:
@@ -206,24 +208,6 @@ class _Sent:
 
 
 @final
-@dataclass(slots=True)
-class _Try:
-    """What one try of a batch leaves.
-
-    Attributes:
-        again: To be tried after a wait.
-        smaller: To be tried at once, in parts: too large together, or the exporter raised.
-        wait_ns: Before the next try.
-        pause: Why the destination as a whole cannot go on.
-    """
-
-    again: list[_Sent] = field(default_factory=list)
-    smaller: list[_Sent] = field(default_factory=list)
-    wait_ns: int = 0
-    pause: DeliveryError | None = None
-
-
-@final
 class DestinationUpdates:
     """Sends rows through the patch exporter of a destination. Any thread; one call at a time, others wait.
 
@@ -308,67 +292,70 @@ class DestinationUpdates:
 
     def _send(self, batch: Sequence[_Sent], rows: Rows) -> DeliveryError | None:
         """Send a batch, and what remains of it again; return why the whole call has to end, where it has to."""
-        due = [list(batch)]
-        again: list[_Sent] = []
-        attempt, wait_ns = 1, 0
-        while due:
-            group = due.pop(0)
-            tried = self._try(group, attempt, rows)
-            if tried.pause is not None:
-                for one in (*tried.again, *tried.smaller, *again, *(one for rest in due for one in rest)):
-                    one.problem = tried.pause
-                return tried.pause
-            again += tried.again
-            wait_ns = max(wait_ns, tried.wait_ns)
-            half = max(len(group) // 2, 1)
-            due += [tried.smaller[at : at + half] for at in range(0, len(tried.smaller), half)]
-            if due or not again:
-                continue
+        due, attempt = [batch], 1
+        while True:
+            again: list[_Sent] = []
+            wait_ns = 0
+            while due:
+                group = due.pop(0)
+                smaller: list[_Sent] = []
+                pause: DeliveryError | None = None
+                for one, outcome in zip(group, self._export(group), strict=True):
+                    decided = _verdict(outcome, attempt, len(group))
+                    one.problem = None if isinstance(decided, Arrived) else decided.error
+                    if isinstance(outcome, Pause):
+                        pause = outcome.error
+                    if isinstance(decided, Arrived):
+                        rows.remember(decided.notes)
+                    elif isinstance(decided, Again) and (decided.batch_size or len(group)) < len(group):
+                        smaller.append(one)  # at once: too large together, or one of them makes the exporter raise
+                    elif isinstance(decided, Again):
+                        again.append(one)
+                        wait_ns = max(wait_ns, decided.wait_ns)
+                if pause is not None:
+                    for one in (*again, *smaller, *chain.from_iterable(due)):
+                        one.problem = pause
+                    return pause
+                half = max(len(group) // 2, 1)
+                due += [smaller[at : at + half] for at in range(0, len(smaller), half)]
+            if not again:
+                return None
             too_long = wait_ns > MAX_WAIT_NS
             if attempt == MAX_TRIES or too_long or self._clock.wait(self._is_closing, wait_ns):
                 # When nothing of a batch arrives, what follows would only wait as long.
                 is_down = len(again) == len(batch) or too_long or self._is_closing.is_set()
                 return again[0].problem if is_down else None
-            due, again, attempt, wait_ns = [again], [], attempt + 1, 0
-        return None
+            due, attempt = [again], attempt + 1
 
-    def _try(self, group: Sequence[_Sent], attempt: int, rows: Rows) -> _Try:
-        """Send patches once."""
-        tried = _Try()
-        outcomes = self._export([one.patch for one in group])
-        if outcomes is None and len(group) > 1:
-            tried.smaller = list(group)  # it may choke on one of them
-            return tried
-        for one, outcome in zip(group, outcomes or [_RAISED], strict=True):
-            if isinstance(outcome, Delivered):
-                one.problem = None
-                rows.remember(outcome.notes)
-                continue
-            one.problem = outcome.error
-            if isinstance(outcome, Retry):
-                tried.again.append(one)
-                tried.wait_ns = max(tried.wait_ns, backoff_ns(attempt, outcome.after_millis, 1.0))
-            elif isinstance(outcome, Pause):
-                tried.again.append(one)
-                tried.pause = outcome.error
-            elif outcome.error.type == "too_large" and len(group) > 1:
-                tried.smaller.append(one)
-        return tried
-
-    def _export(self, patches: Sequence[Patch]) -> list[Outcome] | None:
-        """Return one outcome for each patch; None when the exporter raised."""
+    def _export(self, group: Sequence[_Sent]) -> list[Outcome | None]:
+        """Return one outcome for each patch; None for those of a batch with which the exporter raised."""
         token = otel_context.attach(self._suppressed)
         try:
-            answers = list(islice(self._exporter.export(patches, timeout_millis=_TIMEOUT_MILLIS), len(patches)))
+            answers = self._exporter.export([one.patch for one in group], timeout_millis=_TIMEOUT_MILLIS)
+            outcomes: list[Outcome | None] = [sound(answer) for answer in islice(answers, len(group))]
         except Exception as error:  # noqa: BLE001 # a foreign exporter
             pass_on(error)
             REPORTER.tell(
                 f"patch_export:{self._name}", f"{self._name}: the patch exporter raised {type(error).__name__}."
             )
-            return None
+            return [None] * len(group) if len(group) > 1 else [_RAISED]
         finally:
             otel_context.detach(token)
-        return [*answers, *[NO_ANSWER] * (len(patches) - len(answers))]
+        return [*outcomes, *[NO_ANSWER] * (len(group) - len(outcomes))]
+
+
+def _verdict(outcome: Outcome | None, attempt: int, batch_size: int) -> Verdict:
+    """Return what follows from a try, for a caller that waits: nobody is asked again for a span that is unknown."""
+    tried = Tried(
+        attempts=attempt,
+        age_ns=0,
+        overdue=False,
+        has_deadline=False,
+        missing_ns=0,
+        batch_size=batch_size,
+        fields=1,  # a row is applied whole or not at all
+    )
+    return verdict(outcome, tried, _SETTINGS, chance=1.0)
 
 
 def _ends_of_parts(weights: Iterable[int]) -> Iterator[int]:

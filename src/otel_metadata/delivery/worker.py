@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.receipt import LossReason
     from otel_metadata.seams import Clock
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "sound", "suppressed"]
 
 _OURS: Final = Rejected(DeliveryError("patch_failure", "a failure of our own, which was logged"))
 
@@ -405,7 +405,7 @@ class Worker:
         try:
             if isinstance(exporter, SpanSender):
                 timeout_millis = self.outbox.settings.export_timeout_millis
-                return _sound(exporter.send(outgoing, timeout_millis=timeout_millis))
+                return sound(exporter.send(outgoing, timeout_millis=timeout_millis))
             if exporter.export(outgoing) is SpanExportResult.SUCCESS:
                 return Delivered()
             return Retry(DeliveryError("connection_failure", "the span exporter failed; its log line says why"))
@@ -438,7 +438,7 @@ class Worker:
         try:
             given = patches if self._is_ours else [_copied(patch) for patch in patches]
             answers = destination.patch_exporter.export(given, timeout_millis=timeout_millis)
-            outcomes = [_sound(answer) for answer in islice(answers, len(patches))]
+            outcomes = [sound(answer) for answer in islice(answers, len(patches))]
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             _pass_a_limit_on(error)
             REPORTER.tell(
@@ -527,7 +527,7 @@ def _copy(value: Json) -> Json:
     return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def _sound(answer: object) -> Outcome:
+def sound(answer: object) -> Outcome:
     """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code."""
     if isinstance(answer, Delivered):
         notes = answer.notes
