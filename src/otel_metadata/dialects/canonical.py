@@ -34,6 +34,7 @@ __all__ = [
     "NOT_ATTRIBUTES",
     "TEXT",
     "VERSIONS",
+    "as_text",
     "is_field",
     "is_native",
     "native_name",
@@ -63,7 +64,7 @@ JSON: Final = "application/json"
 """The two values of `input.mime_type` and `output.mime_type`."""
 
 # Fields of which a span has one, by name: the attribute that holds the value.
-_SINGLE: Final[Mapping[tuple[str, str], str]] = {
+_SINGLE: Final[dict[tuple[Level, Kind], str]] = {
     ("span", "input"): "input.value",
     ("span", "output"): "output.value",
     ("trace", "input"): "trace.input.value",
@@ -134,6 +135,11 @@ def native_name(name: FieldName) -> str | None:
     return attribute
 
 
+def as_text(value: Json) -> str:
+    """Return a text as it is, and any other value as its JSON text."""
+    return value if isinstance(value, str) else json_text(value)
+
+
 def spell(name: FieldName, value: Json) -> dict[str, Json]:
     """Return one field as attributes whose values are still JSON; empty for tags and for parts of the span itself."""
     level, kind, key = name
@@ -145,8 +151,7 @@ def spell(name: FieldName, value: Json) -> dict[str, Json]:
         if kind not in _WITH_MIME_TYPE:
             return {single: value}
         mime_type = TEXT if isinstance(value, str) else JSON
-        text = value if isinstance(value, str) else json_text(value)
-        return {single: text, single.removesuffix("value") + "mime_type": mime_type}
+        return {single: as_text(value), single.removesuffix("value") + "mime_type": mime_type}
     if kind == "evaluation" and isinstance(value, dict):
         return {f"{_LEVEL_PREFIX[level]}eval.{key}.{part}": item for part, item in value.items()}
     if kind == "annotation" and isinstance(value, dict):
@@ -306,15 +311,9 @@ def _read_single(
     return True
 
 
-# `user.id` and `session.id` are spelled alike on both levels; on a span they are the span's.
+# Reversed: `user.id` and `session.id` are spelled alike on both levels, and are read as the span's.
 _SINGLE_NAMES: Final[Mapping[str, FieldName]] = {
-    "input.value": ("span", "input", ""),
-    "output.value": ("span", "output", ""),
-    "trace.input.value": ("trace", "input", ""),
-    "trace.output.value": ("trace", "output", ""),
-    "trace.name": ("trace", "name", ""),
-    "user.id": ("span", "user_id", ""),
-    "session.id": ("span", "session_id", ""),
+    attribute: (level, kind, "") for (level, kind), attribute in reversed(_SINGLE.items())
 }
 
 

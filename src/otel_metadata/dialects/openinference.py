@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
-from otel_metadata.dialects.canonical import JSON_NAMES, NOT_ATTRIBUTES, spell, tags_attribute, to_attributes
-from otel_metadata.dialects.spelling import encoded, of_kind, own_tags
+from otel_metadata.dialects.canonical import JSON_NAMES, spell, tags_attribute, to_attributes
+from otel_metadata.dialects.spelling import encoded, is_attribute, of_kind, own_tags
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level, json_text
 from otel_metadata.model.value import STORE_LIMITS, clean
 
@@ -27,7 +26,6 @@ METADATA: Final = "metadata"
 """The attribute that holds a span's metadata."""
 
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
-_VERDICTS: Final = frozenset({"evaluation", "annotation"})
 
 
 @final
@@ -53,7 +51,7 @@ class OpenInferenceDialect:
         remainder: dict[FieldName, Field] = {}
         for name, field in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):
             level, kind, _ = name
-            if kind in _VERDICTS or name in NOT_ATTRIBUTES or (level == "trace" and not is_local_root):
+            if not is_attribute(name) or (level == "trace" and not is_local_root):
                 remainder[name] = field
             elif kind != "tag" and (level, kind) != ("span", "metadata"):
                 spelled.update(spell(name, field[0]))
@@ -70,11 +68,10 @@ class OpenInferenceDialect:
         for level in _LEVELS:
             if any(name[:2] == (level, "tag") and name not in remainder for name in fields):
                 attributes[tags_attribute(level)] = own_tags(span, fields, level)
-        result = encoded(span, fields, attributes, remainder)
-        if not self._flattens:
-            return result
-        broken: list[FieldName] = [("span", "metadata", key) for key in ours if not _comes_back_whole(key, metadata)]
-        return replace(result, remainder={**result.remainder, **{name: fields[name] for name in broken}})
+        broken: list[FieldName] = [
+            ("span", "metadata", key) for key in ours if self._flattens and not _comes_back_whole(key, metadata)
+        ]
+        return encoded(span, fields, attributes, remainder, also=broken)
 
 
 def scalar(value: Json) -> Json:

@@ -1,14 +1,14 @@
-"""What the vendors' dialects have in common: a span's own attributes without our canonical ones, and its own parts.
+"""What all dialects share: which fields are no attributes, and how spelled fields are laid over the span's own.
 
-A vendor's dialect decides how fields are spelled and what is left over; laying that over the span is done here.
+A vendor's dialect decides how a field is spelled, and which fields cannot be said on the span.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
 
-from otel_metadata.dialects.canonical import JSON_NAMES, spelled_names, tags_attribute, texts
+from otel_metadata.dialects.canonical import JSON_NAMES, NOT_ATTRIBUTES, spelled_names, tags_attribute, texts
 from otel_metadata.model.encoding import Encoded
 from otel_metadata.model.merge import FieldName, Fields, Json, Level
 
@@ -17,20 +17,32 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.encoding import SpanStatus, SpanView
 
-__all__ = ["encoded", "of_kind", "own_tags"]
+__all__ = ["encoded", "is_attribute", "is_said_by_the_span", "name_of", "of_kind", "own_tags", "status_of"]
 
-_STATUS: FieldName = ("span", "status", "")
+_VERDICTS: Final = frozenset({"evaluation", "annotation"})
 
 
-def encoded(span: SpanView, fields: Fields, spelled: Mapping[str, AttributeValue], remainder: Fields) -> Encoded:
-    """Lay *spelled* over the span's own attributes, without the canonical spelling of what was said.
+def is_attribute(name: FieldName) -> bool:
+    """Whether vendors keep a field in attributes: not a verdict, which has an API, nor a part of the span itself."""
+    return name[1] not in _VERDICTS and name not in NOT_ATTRIBUTES
+
+
+def encoded(
+    span: SpanView,
+    fields: Fields,
+    spelled: Mapping[str, AttributeValue],
+    remainder: Fields,
+    also: Iterable[FieldName] = (),
+) -> Encoded:
+    """Lay *spelled* over the span's own attributes, and take away the canonical attributes that it replaces.
 
     Args:
         span: The ended span.
-        fields: All of them.
-        spelled: Those that the dialect could say, as attributes; it lists in `otel_metadata.json` which are JSON text.
-        remainder: Those that it could not; their canonical attributes stay. Name, status and status message are never
-            among them where they can be said on the span itself.
+        fields: All fields of the span.
+        spelled: The fields that the dialect can say, as attributes; `otel_metadata.json` lists those that are JSON.
+        remainder: The fields that it cannot say. Their canonical attributes stay. Name, status and status message may
+            be among them: those that the span itself can say are left out.
+        also: Names of fields that are said on the span and leave as a patch too.
     """
     own = dict(span.attributes or {})
     gone: set[str] = set()
@@ -45,8 +57,9 @@ def encoded(span: SpanView, fields: Fields, spelled: Mapping[str, AttributeValue
     listed = [*dict.fromkeys([*before, *texts(spelled.get(JSON_NAMES))])]
     if listed:
         own[JSON_NAMES] = listed
-    new_name, status = _name(fields), _status(fields)
-    return Encoded(own, name=new_name, status=status, remainder=_without_said(remainder, new_name, status))
+    left = {name: field for name, field in remainder.items() if not is_said_by_the_span(name, fields)}
+    left.update((name, fields[name]) for name in also)
+    return Encoded(own, name=name_of(fields), status=status_of(fields), remainder=left)
 
 
 def of_kind(fields: Fields, level: Level, kind: str) -> dict[str, Json]:
@@ -63,24 +76,25 @@ def own_tags(span: SpanView, fields: Fields, level: Level) -> list[str]:
     return [*dict.fromkeys([*texts(present), *of_kind(fields, level, "tag")])]
 
 
-def _without_said(remainder: Fields, name: str | None, status: SpanStatus | None) -> Fields:
-    said = set[FieldName]()
-    if name is not None:
-        said.add(("span", "name", ""))
-    if status is not None:
-        said.add(_STATUS)
-        if status[1] is not None:
-            said.add(("span", "status_message", ""))
-    return {one: field for one, field in remainder.items() if one not in said}
+def is_said_by_the_span(name: FieldName, fields: Fields) -> bool:
+    """Whether a field is a part of the span itself: a name that is text, a status, a message beside a status."""
+    if name not in NOT_ATTRIBUTES:
+        return False
+    if name[1] == "name":
+        return name_of(fields) is not None
+    status = status_of(fields)
+    return status is not None and (name[1] == "status" or status[1] is not None)
 
 
-def _name(fields: Fields) -> str | None:
+def name_of(fields: Fields) -> str | None:
+    """Return the name that *fields* give their span; None where they give none that is text."""
     value = fields.get(("span", "name", ""), (None, None))[0]
     return value if isinstance(value, str) else None
 
 
-def _status(fields: Fields) -> SpanStatus | None:
-    status = fields.get(_STATUS)
+def status_of(fields: Fields) -> SpanStatus | None:
+    """Return the status that *fields* give their span, with its message; None where they give none."""
+    status = fields.get(("span", "status", ""))
     if status is None:
         return None
     message = fields.get(("span", "status_message", ""), (None, None))[0]

@@ -1,13 +1,13 @@
-"""JSON requests to a backend's own API, and what each answer means: what the vendors' exporters have in common.
+"""JSON requests to a vendor's own API, and the patch exporter that all vendors with such an API extend.
 
-`exporters.http` sends and bounds; this module reads JSON, keeps one deadline for all requests of an export, and stops a
-batch at the first answer that is about the backend rather than about a patch.
+`exporters.http` sends one request and bounds it. This module reads and writes JSON, keeps one deadline for all requests
+of an export, and stops a batch at the first answer that is about the backend rather than about one patch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 from urllib.parse import quote
 
 import orjson
@@ -18,11 +18,19 @@ from otel_metadata.seams import SystemClock, bounded_millis
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
-    from otel_metadata.seams import Clock
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.seams import Clock, Convergence
 
-__all__ = ["OUT_OF_TIME", "Budget", "RestAnswer", "RestClient", "one_by_one", "path_segment"]
-
-T = TypeVar("T")
+__all__ = [
+    "OUT_OF_TIME",
+    "Budget",
+    "RestAnswer",
+    "RestClient",
+    "RestPatchExporter",
+    "member",
+    "not_from",
+    "path_segment",
+]
 
 OUT_OF_TIME: Final = Retry(DeliveryError("connection_failure", "the time for one export was over before its turn came"))
 
@@ -31,19 +39,23 @@ _CLOCK: Final = SystemClock()
 
 
 class RestAnswer(NamedTuple):
-    """What came back.
+    """The answer to one request.
 
     Attributes:
-        status: The status code; 0 when there was no whole answer.
-        body: The JSON of the body; None where there is none, or it is no JSON.
-        text: The body as text, for decisions. Never for a message: a server repeats values and keys.
-        outcome: What `exporters.http.ANSWERS` says of it; None for a success.
+        status: The status code; 0 without a complete answer.
+        body: The JSON of the body; None for an empty body, and for one that is not JSON.
+        text: The body as text, for decisions. It never goes into a message: servers repeat values and keys.
+        outcome: The outcome that `exporters.http.ANSWERS` has for this answer; None for a success.
     """
 
     status: int
     body: Json
     text: str
     outcome: Outcome | None
+
+    def member(self, name: str) -> Json:
+        """Return one member of the body; None where the body has no such member, or is not an object."""
+        return member(self.body, name)
 
 
 @final
@@ -139,21 +151,79 @@ def path_segment(text: str) -> str:
     return quote(text, safe="").replace(".", "%2E")
 
 
-def one_by_one(items: Iterable[T], send: Callable[[T], Outcome], budget: Budget) -> list[Outcome]:
-    """Send each by itself; once an answer is about the backend as a whole, the rest get it without being sent.
+def member(value: Json, name: str) -> Json:
+    """Return one member of a JSON object; None where it has no such member, or *value* is not an object."""
+    return value.get(name) if isinstance(value, dict) else None
 
-    Args:
-        items: What is sent, in order.
-        send: Sends one. It answers `Retry` or `Pause` only where another item would fare alike.
-        budget: When it is used up, the rest is to be tried again.
+
+def not_from(vendor: str) -> Retry:
+    """Return the outcome of a success that has another form than the vendor's: a proxy or another product answered."""
+    return Retry(
+        DeliveryError("connection_failure", f"the 2xx response does not come from {vendor}; check the endpoint")
+    )
+
+
+class RestPatchExporter:
+    """A patch exporter (`seams.PatchExporter`) for a vendor's own API; it sends one patch after the other.
+
+    A vendor's class extends it, says `max_batch`, and writes `send_one`.
+
+    Attributes:
+        place: The project that the patches go to, where it is known; `Client` compares it with what a caller names.
     """
-    outcomes: list[Outcome] = []
-    stop: Outcome | None = None
-    for item in items:
-        if stop is None and not budget.left_millis:
-            stop = OUT_OF_TIME
-        outcome = stop if stop is not None else send(item)
-        if isinstance(outcome, Pause | Retry):
-            stop = outcome
-        outcomes.append(outcome)
-    return outcomes
+
+    max_batch: int
+    grace_millis: int = 0
+    reports_missing: bool = True
+    convergence: Convergence = "ordered"
+
+    def __init__(self, url: str, *, headers: Mapping[str, str] | None, name: str, project: str | None = None) -> None:
+        """Connect later.
+
+        Args:
+            url: The address of the API.
+            headers: Sent with every request, the key among them.
+            name: The name of the exporter, for people.
+            project: The project that the patches go to; None where it is not known.
+
+        Raises:
+            ConfigurationError: The URL or a header cannot be used.
+        """
+        self.name = name
+        self.place: Mapping[str, str] = {"project": project} if project else {}
+        self._client: Final = RestClient(url, headers=headers)
+
+    def __repr__(self) -> str:
+        """Return the address, without what may be secret."""
+        return f"<{type(self).__name__} {self._client.shown_url}>"
+
+    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
+        """Send one patch after the other. An answer about the backend as a whole is the outcome of the rest too."""
+        budget = Budget(timeout_millis)
+        outcomes: list[Outcome] = []
+        stop: Outcome | None = None
+        for patch in patches:
+            if stop is None and not budget.left_millis:
+                stop = OUT_OF_TIME
+            outcome = stop if stop is not None else self.send_one(patch, budget)
+            if isinstance(outcome, Pause | Retry):
+                stop = outcome
+            outcomes.append(outcome)
+        return outcomes
+
+    def send_one(self, patch: Patch, budget: Budget) -> Outcome:
+        """Send one patch. `Retry` and `Pause` mean that every other patch would get the same answer.
+
+        Args:
+            patch: The patch.
+            budget: The time that is left for the whole batch.
+        """
+        raise NotImplementedError
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
+        """Nothing is buffered."""
+        return True
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """Close the connection, from any thread; a request that waits for its answer ends."""
+        self._client.close()

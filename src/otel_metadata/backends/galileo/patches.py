@@ -14,17 +14,17 @@ of OTLP tells. It is on the target (`SpanRef.with_backend_id("galileo", uuid)`),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 from urllib.parse import quote
 
 from otel_metadata.arguments import checked
 from otel_metadata.backends.galileo.dialect import uuid4
+from otel_metadata.dialects.canonical import as_text
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.notes import words_for
-from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
-from otel_metadata.model.merge import json_text
+from otel_metadata.exporters.rest import Budget, RestAnswer, RestPatchExporter, member, not_from, path_segment
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.span_ref import OF_TRACE, SpanRef
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.merge import FieldName, Json, Level
     from otel_metadata.model.patch import Patch
-    from otel_metadata.seams import Convergence
 
 __all__ = ["API_KEY_HEADER", "BACKEND", "MAX_TAGS", "MAX_TAG_CHARS", "GalileoPatchExporter", "Record", "Resolve"]
 
@@ -85,9 +84,7 @@ _NO_LIST: Final = Retry(
         "the list of projects is none, or too long to be read; set the id of the project instead of its name",
     )
 )
-_NOT_GALILEO: Final = Retry(
-    DeliveryError("connection_failure", "the answer to a success is not one of this API; check the endpoint")
-)
+_NOT_GALILEO: Final = not_from("this API")
 
 
 @dataclass(slots=True)
@@ -112,13 +109,10 @@ class _Body:
 
 
 @final
-class GalileoPatchExporter:
+class GalileoPatchExporter(RestPatchExporter):
     """Sends each patch as one request for its span and one for its trace, as far as it has fields of either."""
 
-    max_batch: int = 50
-    grace_millis: int = 0
-    reports_missing: bool = True
-    convergence: Convergence = "ordered"
+    max_batch = 50
 
     @checked
     def __init__(
@@ -152,7 +146,11 @@ class GalileoPatchExporter:
         Raises:
             ConfigurationError: The URL or an id cannot be used, or there is no project.
         """
-        self.name = name
+        self._project = project
+        self._project_id = checked_uuid("project_id", project_id)
+        if project is None and project_id is None:
+            raise ConfigurationError("project", None, "the name of a Galileo project, or project_id=")
+        super().__init__(url, headers={api_key_header: api_key}, name=name, project=project or self._project_id)
         self.found_by = frozenset({backend, backend + OF_TRACE})
         self._backend = backend
         self._unaddressed = Rejected(
@@ -162,21 +160,12 @@ class GalileoPatchExporter:
                 f"SpanRef.from_backend_id('{backend}', uuid), or give a function: resolve=",
             )
         )
-        self._project = project
-        self._project_id = checked_uuid("project_id", project_id)
         self._log_stream_id = checked_uuid("log_stream_id", log_stream_id)
-        if project is None and project_id is None:
-            raise ConfigurationError("project", None, "the name of a Galileo project, or project_id=")
         self._resolve = resolve
         self._metadata_as_tags = metadata_as_tags
-        self._client = RestClient(url, headers={api_key_header: api_key})
 
-    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
-        """Send the patches one after the other."""
-        budget = Budget(timeout_millis)
-        return one_by_one(patches, lambda patch: self._send(patch, budget), budget)
-
-    def _send(self, patch: Patch, budget: Budget) -> Outcome:
+    def send_one(self, patch: Patch, budget: Budget) -> Outcome:
+        """Send what the patch has for its span, then what it has for its trace."""
         requests: list[tuple[Record, str, _Body]] = []
         notes: dict[FieldName, str] = {}
         refusal = _NOTHING_TO_SAY
@@ -238,7 +227,7 @@ class GalileoPatchExporter:
             if name[0] != level:
                 continue
             if kind == "tag" or (kind == "metadata" and self._metadata_as_tags):
-                tag = name[2] if kind == "tag" else f"{name[2]}:{_text(value)}"
+                tag = name[2] if kind == "tag" else f"{name[2]}:{as_text(value)}"
                 if len(tag) > MAX_TAG_CHARS:
                     body.notes[name] = _TOO_LONG
                 elif len(tags) >= MAX_TAGS and tag not in tags:
@@ -251,7 +240,7 @@ class GalileoPatchExporter:
                 if value is None:
                     body.notes[name] = _NO_NULL
                     continue
-                body.values[kind], body.names[kind] = _text(value), [name]
+                body.values[kind], body.names[kind] = as_text(value), [name]
                 if not isinstance(value, str):
                     body.notes[name] = _AS_TEXT
             elif kind == "status" and (code := _status_code(value)) is not None:
@@ -278,11 +267,8 @@ class GalileoPatchExporter:
             return _MISSING
         if answer.outcome is not None:
             return answer.outcome
-        said = answer.body
-        if not isinstance(said, dict) or uuid4(said.get(f"{record}_id")) != identifier:
-            return _NOT_GALILEO
-        count = said.get("records_count")
-        if not isinstance(count, int):
+        count = answer.member("records_count")
+        if uuid4(answer.member(f"{record}_id")) != identifier or not isinstance(count, int):
             return _NOT_GALILEO
         return None if count else _MISSING
 
@@ -311,22 +297,9 @@ class GalileoPatchExporter:
         if not isinstance(answer.body, list):
             return _NO_LIST
         for project in answer.body:
-            if isinstance(project, dict) and project.get("name") == name:
-                self._project_id = uuid4(project.get("id"))
+            if member(project, "name") == name:
+                self._project_id = uuid4(member(project, "id"))
         return self._project_id or _NO_PROJECT
-
-    @property
-    def place(self) -> Mapping[str, str]:
-        """The project that it sends to."""
-        return {"project": self._project or self._project_id or ""}
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
-        """Nothing is buffered."""
-        return True
-
-    def shutdown(self, timeout_millis: int = 5_000) -> None:
-        """Close the connection."""
-        self._client.close()
 
 
 def checked_uuid(setting: str, given: str | None) -> str | None:
@@ -346,10 +319,6 @@ def _note(shown: str, what: str) -> str:
     return NotKept(note) if what in _NOT_KEPT else note
 
 
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else json_text(value)
-
-
 def _status_code(value: Json) -> int | None:
     if isinstance(value, str):
         return _STATUS_CODES.get(value)
@@ -358,7 +327,7 @@ def _status_code(value: Json) -> int | None:
 
 def _details(answer: RestAnswer) -> list[Mapping[str, Json]]:
     """Return what FastAPI says of each part of a request that it refuses."""
-    detail = answer.body.get("detail") if answer.status == 422 and isinstance(answer.body, dict) else None
+    detail = answer.member("detail") if answer.status == 422 else None
     return [one for one in detail if isinstance(one, dict)] if isinstance(detail, list) else []
 
 

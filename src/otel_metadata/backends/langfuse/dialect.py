@@ -9,12 +9,11 @@ leave as a patch, as does what is said of the trace on any other span.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
-from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, tags_attribute, texts, to_attributes
-from otel_metadata.dialects.spelling import encoded, of_kind, own_tags
-from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level, json_text
+from otel_metadata.dialects.canonical import as_text, spell, tags_attribute, texts, to_attributes
+from otel_metadata.dialects.spelling import encoded, is_attribute, of_kind, own_tags
+from otel_metadata.model.merge import Field, FieldName, Fields, Level, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +39,6 @@ _SINGLE: Final[Mapping[tuple[str, str], str]] = {
     ("trace", "output"): "langfuse.trace.output",
     ("trace", "name"): "langfuse.trace.name",
 }
-_VERDICTS: Final = frozenset({"evaluation", "annotation"})
 # Of the trace, and taken from any of its spans.
 _OF_ANY_SPAN: Final = frozenset({"user_id", "session_id", "tag"})
 
@@ -56,7 +54,7 @@ class LangfuseDialect:
             json_strings: Write text in metadata as JSON too, in quotes, so that `"123"` stays text. Only for servers
                 from 4.59 on: older ones show the quotes in filters.
         """
-        self._json_strings = json_strings
+        self._text = json_text if json_strings else as_text
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
         """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
@@ -72,7 +70,7 @@ class LangfuseDialect:
             elif kind == "tag":
                 tagged.add(level)
             elif (level, kind) in _SINGLE:
-                attributes[_SINGLE[level, kind]] = _text(field[0])
+                attributes[_SINGLE[level, kind]] = as_text(field[0])
             else:
                 attributes.update(to_attributes(spell(name, field[0]))[0])
         if "span" in tagged:
@@ -80,25 +78,15 @@ class LangfuseDialect:
         if "trace" in tagged:
             tags = [*texts((span.attributes or {}).get(TRACE_TAGS)), *own_tags(span, fields, "trace")]
             attributes[TRACE_TAGS] = list(dict.fromkeys(tags))
-        result = encoded(span, fields, attributes, remainder)
-        if not is_local_root or span.parent is not None:
-            return result
-        ours, traces = of_kind(fields, "span", "metadata"), of_kind(fields, "trace", "metadata")
-        hidden: list[FieldName] = [
-            ("span", "metadata", key) for key in ours.keys() & traces.keys() if ours[key] != traces[key]
-        ]
-        return replace(result, remainder={**result.remainder, **{name: fields[name] for name in hidden}})
-
-    def _text(self, value: Json) -> str:
-        return json_text(value) if self._json_strings else _text(value)
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else json_text(value)
+        hidden: list[FieldName] = []
+        if is_local_root and span.parent is None:
+            ours, traces = of_kind(fields, "span", "metadata"), of_kind(fields, "trace", "metadata")
+            hidden += (("span", "metadata", key) for key in ours if key in traces and ours[key] != traces[key])
+        return encoded(span, fields, attributes, remainder, also=hidden)
 
 
 def _can_be_said(name: FieldName, *, is_local_root: bool, is_root: bool) -> bool:
     level, kind, key = name
-    if kind in _VERDICTS or name in NOT_ATTRIBUTES or (kind == "metadata" and not key):
+    if not is_attribute(name) or (kind == "metadata" and not key):
         return False
     return level == "span" or (is_local_root and (is_root or kind in _OF_ANY_SPAN))

@@ -27,29 +27,14 @@ from urllib.parse import urlencode
 from opentelemetry.sdk.resources import Resource
 
 from otel_metadata.arguments import checked
-from otel_metadata.backends.langfuse.bodies import (
-    ADDED,
-    UPDATED,
-    Verdict,
-    environment_of,
-    grouped,
-    ids_of_trace,
-    iso,
-    labels_of,
-    metadata_of,
-    observation_update,
-    place_of,
-    size_of,
-    tags_of,
-    trace_update,
-)
+from otel_metadata.backends.langfuse import bodies
 from otel_metadata.backends.langfuse.dialect import TRACE_TAGS
 from otel_metadata.exporters.http import Reply, outcome_of, with_path
 from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
-from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
+from otel_metadata.exporters.rest import Budget, RestAnswer, RestPatchExporter, member, not_from, path_segment
 from otel_metadata.model.merge import Fields, Json, Level, json_text, latest_version, merge
-from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.recent import RecentMap
 
@@ -86,9 +71,7 @@ _REFUSED_SPAN: Final = Rejected(DeliveryError("backend_rejection", "Langfuse rej
 _NO_PARENT: Final = Rejected(
     DeliveryError("unsupported", "a bare trace id: a span without a parent would take the place of the trace")
 )
-_NOT_OURS: Final = Retry(
-    DeliveryError("connection_failure", "the answer to a success is none of Langfuse's; check the endpoint")
-)
+_NOT_LANGFUSE: Final = not_from("Langfuse")
 
 
 def request_headers(public_key: str, secret_key: str) -> dict[str, str]:
@@ -110,13 +93,12 @@ class _UpdatesRefusedError(Exception):
 
 
 @final
-class LangfusePatchExporter:
+class LangfusePatchExporter(RestPatchExporter):
     """Sends each patch as scores, comments and a span, or as updates where the server still takes them."""
 
-    max_batch: int = 50
-    grace_millis: int = 0
+    max_batch = 50
     # Scores and spans are taken for any id; only updates and comments tell an unknown one.
-    reports_missing: bool = False
+    reports_missing = False
     # Of one process and server the latest version stands; another process writes a score of its own.
     convergence: Convergence = "none"
 
@@ -144,32 +126,23 @@ class LangfusePatchExporter:
             ConfigurationError: The URL or a key cannot be used.
         """
         headers = request_headers(public_key, secret_key)
-        self.name = name
-        self._rest = RestClient(url, headers=headers)
+        super().__init__(url, headers=headers, name=name)
         self._spans = OtlpHttpSender(with_path(url, TRACES_PATH), headers=headers)
         self._resource = resource or Resource.create()
-        self._environment = environment_of(self._resource)
+        self._environment = bodies.environment_of(self._resource)
         self._takes_updates: bool | None = None
         self._wants_lists = False
         self._project: str | None = None
         self._kept: RecentMap[SpanKey, _Kept] = RecentMap(_REMEMBERED)
         self._tags: RecentMap[int, Fields] = RecentMap(_REMEMBERED)
 
-    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
-        """Send one patch after the other; each with the requests that its fields take."""
-        budget = Budget(timeout_millis)
-        return one_by_one(patches, lambda patch: self._deliver(patch, budget), budget)
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
-        """Nothing is buffered."""
-        return True
-
     def shutdown(self, timeout_millis: int = 5_000) -> None:
-        """Close the connections; from any thread."""
-        self._rest.close()
+        """Close both connections, from any thread."""
+        super().shutdown(timeout_millis)
         self._spans.shutdown()
 
-    def _deliver(self, patch: Patch, budget: Budget) -> Outcome:
+    def send_one(self, patch: Patch, budget: Budget) -> Outcome:
+        """Send a patch with as many requests as its fields take."""
         failed = self._ask_version(budget)
         if failed is not None:
             return failed
@@ -184,31 +157,31 @@ class LangfusePatchExporter:
         """Find out, once, whether the server takes updates; return what to do when it does not say."""
         if self._takes_updates is not None:
             return None
-        answer = self._rest.call("GET", "/api/public/health", budget=budget)
+        answer = self._client.call("GET", "/api/public/health", budget=budget)
         if isinstance(answer.outcome, Rejected):
             return Pause(answer.outcome.error)  # not about a patch: none was sent
         if answer.outcome is not None:
             return answer.outcome
-        version = answer.body.get("version") if isinstance(answer.body, dict) else None
+        version = answer.member("version")
         match = re.match(r"v?([0-9]{1,4})\.", version) if isinstance(version, str) else None
         if match is None:
-            return _NOT_OURS
+            return _NOT_LANGFUSE
         self._takes_updates = int(match[1]) < 4
         return None
 
     # --- Langfuse 4: beside the span ---------------------------------------------------------------------------------
 
     def _adding(self, patch: Patch, budget: Budget) -> _Parts:
-        groups = grouped(patch.fields, ADDED)
+        groups = bodies.grouped(patch.fields, bodies.ADDED)
         levels: tuple[Level, Level] = ("span", "trace")
         for level in levels:
             if level in groups:
-                yield labels_of(groups[level]), self._keep(patch, level, groups[level], budget)
+                yield bodies.labels_of(groups[level]), self._keep(patch, level, groups[level], budget)
         if "child" in groups:
-            yield labels_of(groups["child"]), self._add_span(patch, groups["child"], budget)
+            yield bodies.labels_of(groups["child"]), self._add_span(patch, groups["child"], budget)
         yield from self._verdicts(patch, groups.get("verdict", {}), budget)
         if "nowhere" in groups:
-            yield labels_of(groups["nowhere"]), _UNSUPPORTED
+            yield bodies.labels_of(groups["nowhere"]), _UNSUPPORTED
 
     def _keep(self, patch: Patch, level: Level, fields: Fields, budget: Budget) -> Outcome:
         """Put metadata on a score, together with what had come late before: of one target it is one score."""
@@ -216,41 +189,38 @@ class LangfusePatchExporter:
         new = _Kept(f"om-{patch.id}-{level}", patch.version[0], {})
         kept = self._kept.get(key) or new
         all_fields = merge(kept.fields, fields)
-        if size_of(all_fields, level) > _REMEMBERED_BYTES:
+        if bodies.size_of(all_fields, level) > _REMEMBERED_BYTES:
             # What is not remembered must not be written over: it is another score.
             kept, all_fields = new, dict(fields)
-        is_small = size_of(all_fields, level) <= _REMEMBERED_BYTES
+        is_small = bodies.size_of(all_fields, level) <= _REMEMBERED_BYTES
         score: dict[str, Json] = {
             "id": kept.id,
-            **place_of(patch.target, level),
+            **bodies.place_of(patch.target, level),
             "name": SCORE_NAME,
             "value": "patch",
             "dataType": "CATEGORICAL",
-            "metadata": metadata_of(all_fields, level),
-            "timestamp": iso(kept.at_ns),
+            "metadata": bodies.metadata_of(all_fields, level),
+            "timestamp": bodies.iso(kept.at_ns),
         }
-        outcome = self._score(score, labels_of(fields), budget)
+        labels = bodies.labels_of(fields)
+        outcome = self._score(score, labels, budget)
         if is_small:
             # After a failure the id alone: the next try may come with more fields, and is to replace what arrived.
             self._kept[key] = kept._replace(fields=all_fields) if isinstance(outcome, Delivered) else kept
-        if not isinstance(outcome, Delivered):
-            return outcome
-        notes = [f"{one}: kept on a score, for a stored span is never changed" for one in labels_of(fields)]
-        return Delivered(tuple(notes))
+        return _noted(outcome, [f"{one}: kept on a score, for a stored span is never changed" for one in labels])
 
     def _add_span(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
         """Say it on a span of its own: the newest that says something of the trace stands."""
         if not patch.target.is_valid:
             return _NO_PARENT
-        values, notes = ids_of_trace(fields)
+        values, notes = bodies.ids_of_trace(fields)
         trace_id = patch.target.trace_id
         tags = {name: field for name, field in fields.items() if name[1] == "tag"}
         if tags:
             tags = merge(self._tags.get(trace_id) or {}, tags)
-            values[TRACE_TAGS] = tags_of(tags, "trace")
-            notes += [
-                NotKept(f"{one}: tags that spans had before are not shown any more") for one in labels_of(fields, "tag")
-            ]
+            values[TRACE_TAGS] = bodies.tags_of(tags, "trace")
+            labels = bodies.labels_of(fields, "tag")
+            notes += [NotKept(f"{one}: tags that spans had before are not shown any more") for one in labels]
         if not values:
             return _UNSUPPORTED
         version = latest_version(fields)
@@ -268,7 +238,7 @@ class LangfusePatchExporter:
     # --- Langfuse 3: on the span -------------------------------------------------------------------------------------
 
     def _updating(self, patch: Patch, budget: Budget) -> _Parts:
-        groups = grouped(patch.fields, UPDATED)
+        groups = bodies.grouped(patch.fields, bodies.UPDATED)
         stored: dict[str, Json] = {}
         if not groups.keys().isdisjoint({"span", "trace"}):
             found = self._stored(patch.target, budget)
@@ -277,19 +247,19 @@ class LangfusePatchExporter:
                 return
             stored = found
         if "span" in groups and stored:
-            kind, body, notes = observation_update(patch.target, groups["span"], stored)
-            outcome = self._event(patch, kind, body, labels_of(groups["span"]), budget)
-            yield labels_of(groups["span"]), Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
+            kind, body, notes = bodies.observation_update(patch.target, groups["span"], stored)
+            labels = bodies.labels_of(groups["span"])
+            yield labels, _noted(self._event(patch, kind, body, labels, budget), notes)
         elif "span" in groups:
             # It is too large to be read, so it cannot be written whole.
             yield from self._adding(Patch(patch.target, groups["span"], patch.window_ns), budget)
         if "trace" in groups:
-            body, notes = trace_update(patch.target, groups["trace"], self._environment)
-            outcome = self._event(patch, "trace-create", body, labels_of(groups["trace"]), budget)
-            yield labels_of(groups["trace"]), Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
+            body, notes = bodies.trace_update(patch.target, groups["trace"], self._environment)
+            labels = bodies.labels_of(groups["trace"])
+            yield labels, _noted(self._event(patch, "trace-create", body, labels, budget), notes)
         yield from self._verdicts(patch, groups.get("verdict", {}), budget)
         if "nowhere" in groups:
-            yield labels_of(groups["nowhere"]), _UNSUPPORTED
+            yield bodies.labels_of(groups["nowhere"]), _UNSUPPORTED
 
     def _stored(self, target: SpanRef, budget: Budget) -> dict[str, Json] | Outcome:
         """Return the stored observation; an empty one for a trace alone, and where it is larger than what we read.
@@ -299,7 +269,7 @@ class LangfusePatchExporter:
         """
         span_id, trace_id = target.span_id_hex, target.trace_id_hex
         path = f"observations/{path_segment(span_id)}" if target.span_id else f"traces/{path_segment(trace_id)}"
-        answer = self._rest.call("GET", f"/api/public/{path}", budget=budget)
+        answer = self._client.call("GET", f"/api/public/{path}", budget=budget)
         if answer.status in {404, 405, 410}:
             self._takes_updates = None
             return self._ask_version(budget) or self._missing()
@@ -309,7 +279,7 @@ class LangfusePatchExporter:
             return {}
         found = answer.body
         if not isinstance(found, dict) or found.get("id") != span_id or not found.get("type"):
-            return _NOT_OURS
+            return _NOT_LANGFUSE
         return found if found.get("traceId") == trace_id else _NOT_FOUND
 
     def _missing(self) -> Outcome:
@@ -323,13 +293,13 @@ class LangfusePatchExporter:
         event: dict[str, Json] = {
             "id": event_id,
             "type": kind,
-            "timestamp": iso(patch.version[0]),
+            "timestamp": bodies.iso(patch.version[0]),
             "body": body,
         }
         batch: dict[str, Json] = {"batch": [event]}
         if len(json_text(batch).encode()) > MAX_EVENT_BYTES:
             return _too_large(labels, MAX_EVENT_BYTES)
-        answer = self._rest.call("POST", "/api/public/ingestion", batch, budget=budget)
+        answer = self._client.call("POST", "/api/public/ingestion", batch, budget=budget)
         if answer.outcome is not None:
             return answer.outcome
         return _judged_event(answer.body, event_id)
@@ -338,14 +308,14 @@ class LangfusePatchExporter:
 
     def _verdicts(self, patch: Patch, fields: Fields, budget: Budget) -> _Parts:
         for name, (value, version) in sorted(fields.items(), key=lambda one: one[1][1]):
-            labels = labels_of([name], value=value)
-            verdict = Verdict.read(name, value)
+            labels = bodies.labels_of([name], value=value)
+            verdict = bodies.Verdict.read(name, value)
             at_ns = patch.window_ns[1] if patch.window_ns is not None else version[0]
             if verdict.value is None:
                 yield labels, self._comment(patch.target, name[0], verdict, labels, budget)
                 continue
             notes = verdict.notes(labels[0])
-            place = place_of(patch.target, name[0])
+            place = bodies.place_of(patch.target, name[0])
             digest = hashlib.blake2b(json_text([*place.values(), *name]).encode(), digest_size=16)
             score: dict[str, Json] = {
                 "id": f"om-{digest.hexdigest()}",
@@ -355,12 +325,11 @@ class LangfusePatchExporter:
                 "dataType": verdict.data_type,
                 "metadata": dict(verdict.metadata),
                 # The same day each time: a score is replaced only where id, name and date are the same.
-                "timestamp": iso(at_ns),
+                "timestamp": bodies.iso(at_ns),
             }
             if verdict.text is not None:
                 score["comment"] = verdict.text
-            outcome = self._score(score, labels, budget)
-            yield labels, Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
+            yield labels, _noted(self._score(score, labels, budget), notes)
 
     def _score(self, score: dict[str, Json], labels: Sequence[str], budget: Budget) -> Outcome:
         """Create or replace one score; alone, or as a list of one where the server takes only lists."""
@@ -369,15 +338,15 @@ class LangfusePatchExporter:
         if len(json_text(score).encode()) > MAX_SCORE_BYTES:
             return _too_large(labels, MAX_SCORE_BYTES)
         if not self._wants_lists:
-            answer = self._rest.call("POST", "/api/public/scores", score, budget=budget)
+            answer = self._client.call("POST", "/api/public/scores", score, budget=budget)
             if answer.status != 400:
                 return _judged_score(answer)
-        answer = self._rest.call("POST", "/api/public/scores", [score], budget=budget)
+        answer = self._client.call("POST", "/api/public/scores", [score], budget=budget)
         self._wants_lists = self._wants_lists or answer.status in {202, 207}
         return _judged_score(answer)
 
     def _comment(
-        self, target: SpanRef, level: Level, verdict: Verdict, labels: Sequence[str], budget: Budget
+        self, target: SpanRef, level: Level, verdict: bodies.Verdict, labels: Sequence[str], budget: Budget
     ) -> Outcome:
         if verdict.text is None:
             return _UNSUPPORTED
@@ -385,19 +354,19 @@ class LangfusePatchExporter:
         if len(content) > MAX_COMMENT_CHARS:
             return _too_large(labels, MAX_COMMENT_CHARS, "characters")
         if self._project is None:
-            answer = self._rest.call("GET", "/api/public/projects", budget=budget)
-            projects = _member(answer.body, "data")
+            answer = self._client.call("GET", "/api/public/projects", budget=budget)
+            projects = answer.member("data")
             first = projects[0] if isinstance(projects, list) and projects else None
-            project = _member(first, "id")
+            project = member(first, "id")
             if not isinstance(project, str):
-                return answer.outcome or _NOT_OURS
+                return answer.outcome or _NOT_LANGFUSE
             self._project = project
         is_on_span = level == "span" and target.span_id != 0
         place = {
             "objectType": "OBSERVATION" if is_on_span else "TRACE",
             "objectId": target.span_id_hex if is_on_span else target.trace_id_hex,
         }
-        answer = self._rest.call("GET", f"/api/public/comments?{urlencode(place)}", budget=budget)
+        answer = self._client.call("GET", f"/api/public/comments?{urlencode(place)}", budget=budget)
         if answer.status == 404:
             return _NOT_FOUND
         if answer.outcome is not None:
@@ -406,17 +375,16 @@ class LangfusePatchExporter:
         is_by_a_model = verdict.metadata.get("otel_metadata.source") == "llm"
         if is_by_a_model or any(not key.startswith("otel_metadata.") for key in verdict.metadata):
             notes += [NotKept(f"{one}: unsupported: a comment has no source and no metadata") for one in labels]
-        there = _member(answer.body, "data")
-        if isinstance(there, list) and any(_member(one, "content") == content for one in there):
+        there = answer.member("data")
+        if isinstance(there, list) and any(member(one, "content") == content for one in there):
             return Delivered(tuple(notes))
         if not isinstance(there, list) and answer.body is not None:
-            return _NOT_OURS
+            return _NOT_LANGFUSE
         body: dict[str, Json] = {"projectId": self._project, **place, "content": content}
-        answer = self._rest.call("POST", "/api/public/comments", body, budget=budget)
+        answer = self._client.call("POST", "/api/public/comments", body, budget=budget)
         if answer.status == 404:
             return _NOT_FOUND
-        outcome = _judged(answer, isinstance(_member(answer.body, "id"), str))
-        return Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
+        return _noted(_judged(answer, isinstance(answer.member("id"), str)), notes)
 
 
 def _together(parts: Iterable[tuple[Iterable[str], Outcome]]) -> Outcome:
@@ -440,16 +408,21 @@ def _together(parts: Iterable[tuple[Iterable[str], Outcome]]) -> Outcome:
     return refused if refused is not None and not is_delivered else Delivered(tuple(notes))
 
 
+def _noted(outcome: Outcome, notes: Iterable[str]) -> Outcome:
+    """Return an outcome with *notes*, which say what became of what was delivered."""
+    return Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
+
+
 def _judged(answer: RestAnswer, is_right: bool) -> Outcome:
-    return answer.outcome or (Delivered() if is_right else _NOT_OURS)
+    return answer.outcome or (Delivered() if is_right else _NOT_LANGFUSE)
 
 
 def _judged_score(answer: RestAnswer) -> Outcome:
     """Return what an answer says of one score: 200 has its id, 202 a message, 207 how many were rejected."""
     if answer.outcome is None and answer.status == 207:
-        rejected = _member(answer.body, "rejected")
+        rejected = answer.member("rejected")
         return _REFUSED if rejected == 1 else _judged(answer, rejected == 0)
-    said = _member(answer.body, "message" if answer.status == 202 else "id")
+    said = answer.member("message" if answer.status == 202 else "id")
     return _judged(answer, isinstance(said, str))
 
 
@@ -460,28 +433,24 @@ def _judged_event(body: Json, event_id: str) -> Outcome:
         _UpdatesRefusedError: The server takes no such event, and never will.
     """
     for one in _list(body, "successes"):
-        if _member(one, "id") == event_id and _member(one, "status") in {200, 201}:
+        if member(one, "id") == event_id and member(one, "status") in {200, 201}:
             return Delivered()
     for one in _list(body, "errors"):
-        status = _member(one, "status")
-        if _member(one, "id") != event_id or not isinstance(status, int):
+        status = member(one, "status")
+        if member(one, "id") != event_id or not isinstance(status, int):
             continue
-        if status == 400 and "Event type not accepted" in str(_member(one, "message")):
+        if status == 400 and "Event type not accepted" in str(member(one, "message")):
             raise _UpdatesRefusedError
         if status in {401, 403, 408, 429} or status // 100 == 5:
-            return outcome_of(Reply(status), 0) or _NOT_OURS
+            return outcome_of(Reply(status), 0) or _NOT_LANGFUSE
         if status // 100 == 4:
             return _REFUSED
-    return _NOT_OURS
+    return _NOT_LANGFUSE
 
 
 def _list(body: Json, name: str) -> list[Json]:
-    found = _member(body, name)
+    found = member(body, name)
     return found if isinstance(found, list) else []
-
-
-def _member(body: Json, name: str) -> Json:
-    return body.get(name) if isinstance(body, dict) else None
 
 
 def _too_large(labels: Sequence[str], limit: int, unit: str = "bytes") -> Rejected:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, final
 
 import orjson
 
-from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, texts, to_attributes
-from otel_metadata.dialects.spelling import encoded, own_tags
+from otel_metadata.dialects.canonical import as_text, spell, texts, to_attributes
+from otel_metadata.dialects.spelling import encoded, is_attribute, own_tags
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level, json_text
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.encoding import Encoded, SpanView
 
-__all__ = ["IDS", "LABELS", "LangWatchDialect", "as_labels", "as_text"]
+__all__ = ["IDS", "LABELS", "LangWatchDialect", "as_labels"]
 
 METADATA: Final = "metadata"
 PARAMS: Final = "langwatch.params"
@@ -35,7 +35,6 @@ IDS: Final[Mapping[str, str]] = {"user_id": "langwatch.user.id", "session_id": "
 # In metadata these are the ids of the trace, and lost unless they are texts.
 _ID_KEYS: Final = frozenset({"user_id", "userId", "thread_id", "threadId", "customer_id", "customerId"})
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
-_VERDICTS: Final = frozenset({"evaluation", "annotation"})
 _IO: Final = frozenset({"input", "output"})
 _MAX_SAFE_INTEGER: Final = (1 << 53) - 1  # ECMA-262, Number.MAX_SAFE_INTEGER: beyond it LangWatch rounds
 
@@ -53,7 +52,7 @@ class LangWatchDialect:
         # The trace's after the span's: of a root's input and its trace's, LangWatch shows what is said last.
         for name, field in sorted(fields.items(), key=lambda item: (item[0][1] in _IO, item[1][1], item[0])):
             (level, kind, key), value = name, field[0]
-            if kind in _VERDICTS or name in NOT_ATTRIBUTES or (level == "trace" and not is_local_root):
+            if not is_attribute(name) or (level == "trace" and not is_local_root):
                 remainder[name] = field
             elif kind == "metadata":
                 is_hidden = is_local_root and level == "span" and ("trace", kind, key) in fields
@@ -79,13 +78,8 @@ class LangWatchDialect:
             # Beside them LangWatch does not look for labels in the metadata.
             also = as_labels({**own, **metadata}.get("labels", [])) if is_local_root else []
             tags = [tag for level in levels for tag in own_tags(span, fields, level)]
-            attributes[LABELS] = [*dict.fromkeys([*_own_labels(span), *also, *tags])]
+            attributes[LABELS] = [*dict.fromkeys([*texts(_own(span, LABELS)), *also, *tags])]
         return encoded(span, fields, attributes, remainder)
-
-
-def as_text(value: Json) -> str:
-    """Return *value* as LangWatch shows it: a text as it is, all else as JSON."""
-    return value if isinstance(value, str) else json_text(value)
 
 
 def as_labels(value: Json) -> list[str]:
@@ -105,20 +99,15 @@ def _typed(value: Json) -> dict[str, Json]:
     return {"type": "text" if isinstance(value, str) else "json", "value": value}
 
 
-def _own_object(span: SpanView, name: str) -> dict[str, Json]:
-    """Return the JSON object that the application, or LangWatch's SDK, has put there by itself."""
+def _own(span: SpanView, name: str) -> object:
+    """Return what the application, or LangWatch's SDK, has put there by itself, read as JSON where it is JSON."""
     raw = (span.attributes or {}).get(name)
     try:
-        found = orjson.loads(raw) if isinstance(raw, str) else None
+        return orjson.loads(raw) if isinstance(raw, str) else raw
     except orjson.JSONDecodeError:
-        found = None
+        return raw
+
+
+def _own_object(span: SpanView, name: str) -> dict[str, Json]:
+    found = _own(span, name)
     return found if isinstance(found, dict) else {}
-
-
-def _own_labels(span: SpanView) -> list[str]:
-    raw = (span.attributes or {}).get(LABELS)
-    try:
-        found: object = orjson.loads(raw) if isinstance(raw, str) else raw
-    except orjson.JSONDecodeError:
-        found = raw
-    return texts(found)

@@ -26,13 +26,15 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_metadata.arguments import checked
-from otel_metadata.backends.langwatch.dialect import LangWatchDialect, as_labels, as_text
+from otel_metadata.backends.langwatch.dialect import LangWatchDialect, as_labels
+from otel_metadata.dialects.canonical import as_text
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.exporters.altered_spans import altered
 from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.notes import words_for
 from otel_metadata.exporters.otlp import synthetic_span
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
-from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
+from otel_metadata.exporters.rest import Budget, RestAnswer, RestPatchExporter, not_from, path_segment
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, Version
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
@@ -56,9 +58,7 @@ THUMBS: Final = "thumbs_up_down"
 """The name of an annotation that is LangWatch's own event for feedback, whose score, the vote, is from -1 to 1."""
 
 _ADDED: Final = "an earlier value of the trace may stand"
-_OTHER_SHAPE: Final = Retry(
-    DeliveryError("connection_failure", "the answer to a success is none of LangWatch's; check the endpoint")
-)
+_NOT_LANGWATCH: Final = not_from("LangWatch")
 _RESERVED: Final = {"user_id": "user_id", "session_id": "thread_id"}
 _ID_KEYS: Final = frozenset({"user_id", "thread_id", "customer_id"})
 _ON_A_SPAN: Final = frozenset({"metadata", "attribute", "user_id", "session_id", "tag"})
@@ -87,18 +87,18 @@ class _Said(NamedTuple):
 
 
 @final
-class LangWatchPatchExporter:
+class LangWatchPatchExporter(RestPatchExporter):
     """Sends patches to LangWatch; see the module for what travels how.
 
     Attributes:
         strategy: See `Strategy`.
     """
 
-    max_batch: int = 100
+    max_batch = 100
     # Spans are acknowledged before they are folded. A value that is folded before its trace's own beats them.
-    grace_millis: int = 1_000
+    grace_millis = 1_000
     # Any trace id is taken: an unknown one makes a new trace.
-    reports_missing: bool = False
+    reports_missing = False
     convergence: Convergence = "add_only"
 
     @checked
@@ -127,28 +127,18 @@ class LangWatchPatchExporter:
         """
         if strategy not in get_args(Strategy):
             raise ConfigurationError("strategy", strategy, "'patch' or 'otlp_span'")
-        self.name = name
+        super().__init__(url, headers=headers, name=name, project=project)
         self.strategy = strategy
-        self.place: Final[Mapping[str, str]] = {"project": project} if project else {}
-        self._client = RestClient(url, headers=headers)
         self._spans = OtlpHttpSender(with_path(url, OTLP_PATH), headers=dict(headers or {}))
         self._resource = resource or Resource.create()
 
-    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
-        """Send each patch, part by part; one that went in part is sent whole again, which changes nothing."""
-        budget = Budget(timeout_millis)
-        return one_by_one(patches, lambda patch: self._send(patch, budget), budget)
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
-        """Nothing is buffered."""
-        return True
-
     def shutdown(self, timeout_millis: int = 5_000) -> None:
         """Close both connections."""
-        self._client.close()
+        super().shutdown(timeout_millis)
         self._spans.shutdown()
 
-    def _send(self, patch: Patch, budget: Budget) -> Outcome:
+    def send_one(self, patch: Patch, budget: Budget) -> Outcome:
+        """Send a patch in parts. One that arrived in part is sent whole again, which changes nothing."""
         notes: list[str] = []
         refused: list[DeliveryError] = []
         is_sent = False
@@ -213,8 +203,8 @@ class LangWatchPatchExporter:
             answer = self._client.call("PATCH", path, {"metadata": metadata}, budget=budget)
         if answer.outcome is not None:
             return _about(answer.outcome, (said[key] for key in metadata))
-        if not isinstance(answer.body, dict) or answer.body.get("traceId") != trace_id:
-            return _OTHER_SHAPE
+        if answer.member("traceId") != trace_id:
+            return _NOT_LANGWATCH
         return Delivered((*dict.fromkeys(said[key].note for key in metadata), *dict.fromkeys(refused)))
 
     def _beside(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
@@ -288,9 +278,9 @@ class LangWatchPatchExporter:
             return _about(answer.outcome, said)
         if answer.body is None and answer.text:
             return None
-        rows = answer.body.get("data") if isinstance(answer.body, dict) else None
+        rows = answer.member("data")
         if not isinstance(rows, list):
-            return _OTHER_SHAPE
+            return _NOT_LANGWATCH
         head, body = _comment(note)
         ours = [row for row in rows if isinstance(row, dict) and _is_ours(row, head)]
         if any(body.items() <= row.items() for row in ours):
@@ -304,8 +294,7 @@ class LangWatchPatchExporter:
             return None
         if answer.outcome is not None:
             return _about(answer.outcome, said)
-        is_stored = isinstance(answer.body, dict) and isinstance(answer.body.get("data"), dict)
-        return _delivered(said) if is_stored else _OTHER_SHAPE
+        return _delivered(said) if isinstance(answer.member("data"), dict) else _NOT_LANGWATCH
 
 
 def utf16_units(text: str) -> int:
@@ -432,35 +421,20 @@ def _about(outcome: Outcome, said: Iterable[_Said]) -> Outcome:
 def _message(answer: RestAnswer, said: Sequence[_Said]) -> Outcome:
     if answer.outcome is not None:
         return _about(answer.outcome, said)
-    is_ours = isinstance(answer.body, dict) and isinstance(answer.body.get("message"), str)
-    return _delivered(said) if is_ours else _OTHER_SHAPE
+    return _delivered(said) if isinstance(answer.member("message"), str) else _NOT_LANGWATCH
 
 
 def _named_fields(answer: RestAnswer) -> set[str]:
     """Return the metadata keys that a 422 names."""
-    fields = answer.body.get("fields") if answer.status == 422 and isinstance(answer.body, dict) else None
-    return (
-        {one.removeprefix("metadata.") for one in fields if isinstance(one, str)} if isinstance(fields, list) else set()
-    )
+    fields = answer.member("fields") if answer.status == 422 else None
+    named = fields if isinstance(fields, list) else []
+    return {one.removeprefix("metadata.") for one in named if isinstance(one, str)}
 
 
 def _update_span(patch: Patch, resource: Resource) -> ReadableSpan:
     """Return the synthetic span of *patch* in LangWatch's spelling."""
     span = synthetic_span(patch, resource)
-    encoded = _DIALECT.encode(span, patch.fields, is_local_root=True)
-    return ReadableSpan(
-        name=span.name,
-        context=span.context,
-        parent=span.parent,
-        resource=span.resource,
-        attributes=encoded.attributes,
-        links=span.links,
-        kind=span.kind,
-        status=span.status,
-        start_time=span.start_time,
-        end_time=span.end_time,
-        instrumentation_scope=span.instrumentation_scope,
-    )
+    return altered(span, attributes=_DIALECT.encode(span, patch.fields, is_local_root=True).attributes)
 
 
 def _stable_id(patch: Patch, name: FieldName, *more: str) -> str:

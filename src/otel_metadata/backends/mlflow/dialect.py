@@ -14,16 +14,16 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from otel_metadata.dialects.canonical import NOT_ATTRIBUTES, spell, tags_attribute, to_attributes
+from otel_metadata.dialects.canonical import as_text, spell, tags_attribute, to_attributes
 from otel_metadata.dialects.openinference import METADATA, as_object
-from otel_metadata.dialects.spelling import encoded, of_kind, own_tags
+from otel_metadata.dialects.spelling import encoded, is_attribute, of_kind, own_tags
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text
 
 if TYPE_CHECKING:
     from otel_metadata.model.encoding import Encoded, SpanView
     from otel_metadata.model.outcome import ErrorType
 
-__all__ = ["MAX_NAME_CHARACTERS", "MAX_TAG_CHARACTERS", "MlflowDialect", "TraceTag", "text_of", "trace_tag"]
+__all__ = ["MAX_NAME_CHARACTERS", "MAX_TAG_CHARACTERS", "MlflowDialect", "TraceTag", "trace_tag"]
 
 MAX_TAG_CHARACTERS: Final = 4096
 """Of the value of a trace tag. Characters, not bytes; what is longer is cut with a success for an answer."""
@@ -35,7 +35,6 @@ _TAG_PREFIX: Final = "mlflow.traceTag."
 _RESERVED_PREFIX: Final = "mlflow."
 _TAG_KEY: Final = re.compile(r"[\w./: -]+")
 _TAG_OF_KIND: Final = {"name": "mlflow.traceName", "user_id": "user.id", "session_id": "session.id"}
-_VERDICTS: Final = frozenset({"evaluation", "annotation"})
 _WHO: Final = frozenset({"user_id", "session_id"})
 
 
@@ -53,11 +52,6 @@ class TraceTag(NamedTuple):
     fault: tuple[ErrorType, str] | None
 
 
-def text_of(value: Json) -> str:
-    """Return a text as it is, and anything else as JSON: where MLflow holds nothing but text."""
-    return value if isinstance(value, str) else json_text(value)
-
-
 def trace_tag(name: FieldName, value: Json) -> TraceTag | None:
     """Return the tag for a field of the trace; None where no tag holds its kind.
 
@@ -71,18 +65,13 @@ def trace_tag(name: FieldName, value: Json) -> TraceTag | None:
         tag = _TAG_OF_KIND[kind]
     else:
         return None
-    text = text_of(value)
+    text = as_text(value)
     fault: tuple[ErrorType, str] | None = None
     if kind == "metadata" and key.startswith(_RESERVED_PREFIX):
         fault = "unsupported", f"keys that begin with {_RESERVED_PREFIX} are MLflow's own"
     elif not _is_tag_key(tag):
-        fault = (
-            "unsupported",
-            (
-                f"MLflow takes keys of letters, digits, blanks and _-.:/ that read as a clean path, at most "
-                f"{MAX_NAME_CHARACTERS} characters"
-            ),
-        )
+        letters = "letters, digits, blanks and _-.:/ that read as a clean path"
+        fault = "unsupported", f"MLflow takes keys of {letters}, at most {MAX_NAME_CHARACTERS} characters"
     elif len(text) > MAX_TAG_CHARACTERS:
         fault = "too_large", f"MLflow cuts a trace tag after {MAX_TAG_CHARACTERS} characters"
     return TraceTag(tag, text, fault)
@@ -118,7 +107,7 @@ class MlflowDialect:
 def _spelled(name: FieldName, value: Json, *, is_root: bool) -> dict[str, Json] | None:
     """Return one field as attributes; none where it is spelled with others, None for what leaves as a patch."""
     level, kind, _ = name
-    if kind in _VERDICTS or name in NOT_ATTRIBUTES:
+    if not is_attribute(name):
         return None
     if kind in _WHO:
         # Any span of the trace may say who; the first that says it wins.

@@ -13,22 +13,22 @@ text or stopped reading at what is no text; hence the checks before and after (m
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from otel_metadata.arguments import checked
-from otel_metadata.backends.mlflow.dialect import MAX_NAME_CHARACTERS, text_of, trace_tag
+from otel_metadata.backends.mlflow.dialect import MAX_NAME_CHARACTERS, trace_tag
+from otel_metadata.dialects.canonical import as_text
 from otel_metadata.exporters.notes import words_for
-from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, one_by_one, path_segment
+from otel_metadata.exporters.rest import Budget, RestAnswer, RestPatchExporter, member, not_from, path_segment
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Field, FieldName, Json
-from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, NotKept, Outcome, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, NotKept, Outcome, Rejected
 
 if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
-    from otel_metadata.seams import Convergence
 
 __all__ = ["SPAN_ASSESSMENT", "MlflowPatchExporter"]
 
@@ -38,9 +38,7 @@ SPAN_ASSESSMENT: Final = "otel_metadata"
 _SOURCES: Final = {"code": "CODE", "llm": "LLM_JUDGE", "human": "HUMAN"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _UNKNOWN_TRACE: Final = Rejected(DeliveryError("segment_not_found", "MLflow does not know the trace, or not yet"))
-_NOT_MLFLOW: Final = Retry(
-    DeliveryError("connection_failure", "the answer to a success is none of MLflow; check the endpoint")
-)
+_NOT_MLFLOW: Final = not_from("MLflow")
 
 
 @final
@@ -83,13 +81,11 @@ _Step: TypeAlias = _Tag | _Assessment | _Fault
 
 
 @final
-class MlflowPatchExporter:
+class MlflowPatchExporter(RestPatchExporter):
     """Sends patches to an MLflow tracking server, one request for each tag and each assessment."""
 
-    max_batch: int = 64
-    grace_millis: int = 0  # MLflow answers when the spans can be read
-    reports_missing: bool = True
-    convergence: Convergence = "ordered"
+    max_batch = 64
+    grace_millis = 0  # MLflow answers when the spans can be read
 
     @checked
     def __init__(
@@ -114,29 +110,10 @@ class MlflowPatchExporter:
         Raises:
             ConfigurationError: The URL or a header cannot be used.
         """
-        self.name = name
-        self.place: Final[Mapping[str, str]] = {"project": experiment_id} if experiment_id else {}
-        self._rest = RestClient(url, headers=headers)
+        super().__init__(url, headers=headers, name=name, project=experiment_id)
         self._expectations = frozenset(expectations)
 
-    def __repr__(self) -> str:
-        """Return the address, without what may be secret."""
-        return f"<MlflowPatchExporter {self._rest.shown_url}>"
-
-    def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
-        """Send *patches* one after the other."""
-        budget = Budget(timeout_millis)
-        return one_by_one(patches, lambda patch: self._deliver(patch, budget), budget)
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
-        """Nothing is buffered."""
-        return True
-
-    def shutdown(self, timeout_millis: int = 5_000) -> None:
-        """Close the connection."""
-        self._rest.close()
-
-    def _deliver(self, patch: Patch, budget: Budget) -> Outcome:
+    def send_one(self, patch: Patch, budget: Budget) -> Outcome:
         """Send all of one patch; a field that MLflow refuses does not keep the others back."""
         path = f"/api/3.0/mlflow/traces/{path_segment(f'tr-{patch.target.trace_id_hex}')}"
         is_any_delivered = False
@@ -160,7 +137,7 @@ class MlflowPatchExporter:
         return Delivered((*notes, *said))
 
     def _set_tag(self, path: str, tag: _Tag, budget: Budget) -> Outcome:
-        answer = self._rest.call("PATCH", f"{path}/tags", {"key": tag.key, "value": tag.text}, budget=budget)
+        answer = self._client.call("PATCH", f"{path}/tags", {"key": tag.key, "value": tag.text}, budget=budget)
         failure = _failure(answer)
         if failure is not None:
             return failure
@@ -172,7 +149,7 @@ class MlflowPatchExporter:
         one = f"{everything}/{path_segment(assessment.id)}"
         # A reader that stumbles over the metadata ignores what follows, so it comes last.
         new: dict[str, Json] = {"assessment": {**assessment.body, "metadata": dict(assessment.metadata)}}
-        answer = self._rest.call("POST", everything, new, budget=budget)
+        answer = self._client.call("POST", everything, new, budget=budget)
         if _exists(answer) and assessment.is_merged:
             change: dict[str, Json] = {
                 "assessment": {
@@ -181,18 +158,18 @@ class MlflowPatchExporter:
                 },
                 "update_mask": "metadata",
             }
-            answer = self._rest.call("PATCH", one, change, budget=budget)
+            answer = self._client.call("PATCH", one, change, budget=budget)
         elif _exists(answer):
             # A change would leave the former's metadata, rationale and source in place.
-            answer = self._rest.call("DELETE", one, budget=budget)
+            answer = self._client.call("DELETE", one, budget=budget)
             if answer.outcome is None:
-                answer = self._rest.call("POST", everything, new, budget=budget)
+                answer = self._client.call("POST", everything, new, budget=budget)
         return _failure(answer) or _judged(answer.body, assessment)
 
 
 def _failure(answer: RestAnswer) -> Outcome | None:
     """Return what an answer that is no success means; None for a success."""
-    is_unknown = answer.status == 404 and _error_code(answer) == "RESOURCE_DOES_NOT_EXIST"
+    is_unknown = answer.status == 404 and answer.member("error_code") == "RESOURCE_DOES_NOT_EXIST"
     # In the words of SQLite, PostgreSQL and MySQL.
     if is_unknown or (answer.status == 400 and "foreign key constraint" in answer.text.lower()):
         return _UNKNOWN_TRACE
@@ -201,24 +178,19 @@ def _failure(answer: RestAnswer) -> Outcome | None:
 
 def _exists(answer: RestAnswer) -> bool:
     """Whether a create failed because the id is there already."""
-    return answer.status == 500 and _error_code(answer) == "INTERNAL_ERROR" and "constraint violation" in answer.text
-
-
-def _error_code(answer: RestAnswer) -> Json:
-    return answer.body.get("error_code") if isinstance(answer.body, dict) else None
+    is_internal = answer.status == 500 and answer.member("error_code") == "INTERNAL_ERROR"
+    return is_internal and "constraint violation" in answer.text
 
 
 def _judged(body: Json, sent: _Assessment) -> Outcome:
     """Return what the stored assessment, which is the answer, says: MLflow drops what it cannot read, with 200."""
-    stored = body.get("assessment") if isinstance(body, dict) else None
+    stored = member(body, "assessment")
     if not isinstance(stored, dict):
         return _NOT_MLFLOW
     notes = list(sent.notes)
     if stored.get("assessment_id") != sent.id:
         notes.append(f"{sent.subject}: stored under an id of the backend's own; sent again, it would be there twice")
-    found = stored.get("metadata")
-    kept: Mapping[str, Json] = found if isinstance(found, dict) else {}
-    lost = (key for key, text in sent.metadata.items() if kept.get(key) != text)
+    lost = (key for key, text in sent.metadata.items() if member(stored.get("metadata"), key) != text)
     notes += [NotKept(f"{sent.subject}: {key!r} was not kept") for key in lost]
     return Delivered(tuple(notes))
 
@@ -256,7 +228,7 @@ def _tag(name: FieldName, value: Json) -> _Tag | _Fault:
 
 
 def _of_the_span(patch: Patch, held: Mapping[FieldName, Field]) -> _Assessment:
-    metadata = {_held_key(name): text_of(value) for name, (value, _) in held.items()}
+    metadata = {_held_key(name): as_text(value) for name, (value, _) in held.items()}
     notes = tuple(
         f"{words_for(name, value)}: kept as text in the assessment {SPAN_ASSESSMENT!r}; MLflow changes no stored span"
         for name, (value, _) in held.items()
@@ -313,8 +285,8 @@ def _verdict(patch: Patch, name: FieldName, field: Field, expectations: Collecti
         body["rationale"] = rationale
     notes = [f"{subject}: its {word} is kept in the assessment's metadata" for word in given]
     notes += [f"{subject}: {key!r} is kept as JSON text" for key, item in metadata.items() if not isinstance(item, str)]
-    texts = {key: text_of(item) for key, item in metadata.items()}
-    texts |= {f"otel_metadata.{word}": text_of(part) for word, part in given.items()}
+    texts = {key: as_text(item) for key, item in metadata.items()}
+    texts |= {f"otel_metadata.{word}": as_text(part) for word, part in given.items()}
     return _Assessment(subject, body, texts, is_merged=False, notes=tuple(notes))
 
 

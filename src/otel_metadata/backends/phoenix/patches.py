@@ -26,15 +26,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
 
 from otel_metadata.arguments import checked
+from otel_metadata.dialects.canonical import as_text
 from otel_metadata.exporters.notes import words_for
-from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient
+from otel_metadata.exporters.rest import Budget, RestAnswer, RestPatchExporter, member
 from otel_metadata.model.evaluation import Annotation, Evaluation
-from otel_metadata.model.merge import Json, Kind, Level, Version, json_text
+from otel_metadata.model.merge import Json, Kind, Level, Version
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 
 if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
-    from otel_metadata.seams import Convergence
 
 __all__ = ["ANNOTATION_NAME", "PhoenixPatchExporter"]
 
@@ -76,15 +76,12 @@ class _Row(NamedTuple):
 
 
 @final
-class PhoenixPatchExporter:
+class PhoenixPatchExporter(RestPatchExporter):
     """Upserts one annotation for each field of a patch."""
 
-    name: str = "phoenix"
-    max_batch: int = 200
+    max_batch = 200
     # A span can be asked for some time after its export was acknowledged, later under load: then it is tried again.
-    grace_millis: int = 1_000
-    reports_missing: bool = True
-    convergence: Convergence = "ordered"
+    grace_millis = 1_000
     # An annotation of a span names nothing else.
     found_by: Final = frozenset({"span_id"})
 
@@ -108,13 +105,7 @@ class PhoenixPatchExporter:
         Raises:
             ConfigurationError: The URL or a header cannot be used.
         """
-        self.name = name
-        self._rest = RestClient(url, headers=headers)
-        self.place: Final[Mapping[str, str]] = {"project": project} if project else {}
-
-    def __repr__(self) -> str:
-        """Return the address, without what may be secret."""
-        return f"<PhoenixPatchExporter {self._rest.shown_url}>"
+        super().__init__(url, headers=headers, name=name, project=project)
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
         """Send the fields of all patches together; what is unknown or refused keeps nothing else back."""
@@ -140,10 +131,10 @@ class PhoenixPatchExporter:
             return {}
         if what == "notes":
             path, data = f"/v1/{level}_notes", rows[0].body
-            answer = self._rest.call("POST", path, {"data": data}, budget=budget)
+            answer = self._client.call("POST", path, {"data": data}, budget=budget)
         else:
             path = f"/v1/{level}_annotations?sync=true"
-            answer = self._rest.call("POST", path, {"data": [row.body for row in rows]}, budget=budget)
+            answer = self._client.call("POST", path, {"data": [row.body for row in rows]}, budget=budget)
         unknown = _unknown(answer)
         known = [row for row in rows if row.target not in unknown]
         if len(known) < len(rows):
@@ -160,14 +151,6 @@ class PhoenixPatchExporter:
         if answer.outcome is not None:
             return _all(rows, answer.outcome)
         return {} if _confirms(answer, len(rows)) else _all(rows, _UNCONFIRMED)
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
-        """Nothing is buffered."""
-        return True
-
-    def shutdown(self, timeout_millis: int = 5_000) -> None:
-        """Close the connection; a request that waits for its answer ends."""
-        self._rest.close()
 
 
 def _requests(
@@ -217,10 +200,9 @@ def _body(level: Level, kind: Kind, key: str, value: Json, notes: list[str]) -> 
         parts = (said.label, said.score, said.text)
         return "annotations", _annotation(_free_name(said.name, shown, notes), identifier, "human", parts, about)
     name = ANNOTATION_NAME if kind == "metadata" else f"{ANNOTATION_NAME}.{kind}"
-    text = value if isinstance(value, str) else json_text(value)
     notes.append(f"{shown}: kept as an annotation of the {level} ({name}); Phoenix does not change what it has stored")
     word = key or kind
-    return "annotations", _annotation(name, word, "code", (word, None, text), {word: value})
+    return "annotations", _annotation(name, word, "code", (word, None, as_text(value)), {word: value})
 
 
 def _annotation(
@@ -256,9 +238,9 @@ def _unknown(answer: RestAnswer) -> set[str]:
 
 def _confirms(answer: RestAnswer, count: int) -> bool:
     """Whether a success has the id of everything that was written."""
-    data = answer.body.get("data") if isinstance(answer.body, dict) else None
+    data = answer.member("data")
     written = data if isinstance(data, list) else [data]
-    return len(written) == count and all(isinstance(one, dict) and one.get("id") for one in written)
+    return len(written) == count and all(member(one, "id") for one in written)
 
 
 def _all(rows: Sequence[_Row], outcome: Outcome) -> dict[int, Outcome]:

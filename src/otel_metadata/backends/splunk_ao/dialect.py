@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.backends.galileo.dialect import SESSION, GalileoDialect
-from otel_metadata.dialects.canonical import tags_attribute, texts
+from otel_metadata.dialects.canonical import as_text, tags_attribute, texts
 from otel_metadata.dialects.openinference import METADATA, as_object
 from otel_metadata.model.merge import json_text
 
@@ -37,9 +37,7 @@ class SplunkAoDialect:
         attributes = dict(said.attributes)
         metadata = {**as_object(attributes.get(_METADATA)), **as_object(attributes.pop(METADATA, None))}
         if metadata:
-            attributes[_METADATA] = json_text(
-                {key: value if isinstance(value, str) else json_text(value) for key, value in metadata.items()}
-            )
+            attributes[_METADATA] = json_text({key: as_text(value) for key, value in metadata.items()})
         tags = [*dict.fromkeys([*texts(attributes.get(_TAGS)), *texts(attributes.pop(_OURS, None))])]
         if tags:
             attributes[_TAGS] = tags
