@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from otel_metadata import instrumentor, pipeline
+from otel_metadata import instrumentor, pipeline, settings
 from otel_metadata.live import ended_provider, live_settings, routing
 from otel_metadata.live.registry import MAX_ROOTS, REGISTRY
 from otel_metadata.model.recent import RecentMap
@@ -53,7 +53,7 @@ def isolation() -> Iterator[None]:
             made.append(router)
 
     with pytest.MonkeyPatch.context() as patch:
-        for variable in [*(row.name for row in pipeline.VARIABLES), "OTEL_SDK_DISABLED"]:
+        for variable in [*(row.name for row in settings.VARIABLES), "OTEL_SDK_DISABLED"]:
             patch.delenv(variable, raising=False)
         patch.setattr(REPORTER, "reraise", True)
         patch.setattr(REPORTER, "internal_errors", 0)

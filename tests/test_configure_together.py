@@ -200,14 +200,14 @@ class TestASignalHandler:
         signal.signal(signal.SIGUSR1, before)
 
     @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-    @pytest.mark.parametrize("name", ["shut_down_before", "place_in", "use", "_put_in_force", "_share"])
+    @pytest.mark.parametrize("name", ["shut_down_before", "place_in", "use", "_put_in_force", "share_places"])
     @pytest.mark.parametrize("had_one", [False, True], ids=["first", "second"])
     def test_that_configures_stands(self, provider, interrupted, name, after, had_one):
         """Wherever it comes, the later call stands, the interrupted one is shut down, and a span leaves once."""
         first, outer = memory("first"), memory("outer")
         if had_one:
             om.configure(first, tracer_provider=provider)
-        owner = {"shut_down_before": pipeline._Turns, "use": pipeline.settings}.get(name, pipeline)
+        owner = {"shut_down_before": pipeline._Turns, "use": pipeline.live_settings}.get(name, pipeline)
         inner = interrupted(owner, name, after=after)
 
         om.configure(outer, tracer_provider=provider)

@@ -25,10 +25,12 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult
 import otel_metadata as om
 from otel_metadata import pipeline
 from otel_metadata.delivery.outbox_settings import OutboxSettings
+from otel_metadata.destination_factory import default_store, make_destinations
 from otel_metadata.errors import ConfigurationError, MissingExtraError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.live import live_settings
 from otel_metadata.model.masking import Masking
+from otel_metadata.settings import VARIABLES
 from otel_metadata.testing import RecordingSpanExporter
 
 
@@ -566,7 +568,7 @@ def test_several_destinations_all_get_everything(here, provider):
 def test_two_destinations_of_one_kind_have_names_that_differ(here, provider):
     """The second store or endpoint that is given as text has a number in its name."""
     places = ("sqlite:///a.db", "sqlite:///b.db", "http://127.0.0.1:1", "http://127.0.0.1:2")
-    made = pipeline.make_destinations(*places)
+    made = make_destinations(*places)
 
     assert [one.name for one in made] == ["sqlite", "sqlite-2", "otlp", "otlp-2"]
 
@@ -606,7 +608,7 @@ def test_one_place_is_given_once(here, monkeypatch, one, other):
     with pytest.raises(
         ConfigurationError, match=r"^configure\(destinations\) is \[.*expected each place once"
     ) as caught:
-        pipeline.make_destinations(one, other)
+        make_destinations(one, other)
     assert "password" not in str(caught.value)
 
     monkeypatch.setenv("OTEL_PYTHON_METADATA_DESTINATIONS", f"{one},{other}")
@@ -627,7 +629,7 @@ def test_one_place_is_given_once(here, monkeypatch, one, other):
 )
 def test_two_places_are_two(here, one, other):
     """Another file, port, path or query is another place."""
-    assert len(pipeline.make_destinations(one, other)) == 2
+    assert len(make_destinations(one, other)) == 2
 
 
 def test_one_destination_is_given_once(provider):
@@ -663,7 +665,7 @@ def test_several_destinations_in_one_text_are_refused(here, text):
 @pytest.mark.parametrize("name", ["a,b.db", "a;b.db", "a, console.db", "spans,.db"])
 def test_a_file_may_have_a_comma_in_its_name(here, name):
     """What follows the comma names no destination."""
-    (made,) = pipeline.make_destinations(f"sqlite:///{name}")
+    (made,) = make_destinations(f"sqlite:///{name}")
 
     assert made.patch_exporter.store.path == str(here / name)
 
@@ -892,9 +894,9 @@ def test_after_shutdown_everything_is_a_no(provider, caplog):
 
 def test_every_variable_has_a_row_of_its_own():
     """No variable is described twice, and each row says something."""
-    names = [row.name for row in pipeline.VARIABLES]
+    names = [row.name for row in VARIABLES]
     assert len(set(names)) == len(names)
-    assert all(row.default and row.meaning.endswith(".") for row in pipeline.VARIABLES)
+    assert all(row.default and row.meaning.endswith(".") for row in VARIABLES)
 
 
 # --- OTLP, end to end ------------------------------------------------------------------------------------------------
@@ -986,14 +988,14 @@ def test_the_default_store_is_where_configure_sends(monkeypatch, named, url):
     """Of the destinations of the environment the first one that is a store."""
     if named is not None:
         monkeypatch.setenv("OTEL_PYTHON_METADATA_DESTINATIONS", named)
-    assert pipeline.default_store() == url
+    assert default_store() == url
 
 
 def test_destinations_without_a_store_have_no_default_store(monkeypatch):
     """The error shows no password."""
     monkeypatch.setenv("OTEL_PYTHON_METADATA_DESTINATIONS", "console,http://user:secret@host")
     with pytest.raises(ConfigurationError, match=r"'console,http://\*\*\*@host'; expected a store among them"):
-        pipeline.default_store()
+        default_store()
 
 
 def test_a_wrong_outbox_leaves_the_pipeline_in_force_alone() -> None:

@@ -1,7 +1,7 @@
 """`configure`: the one place where all parts meet.
 
-It turns names and URLs into destinations, joins the application's tracer provider, and keeps the pipeline that `flush`,
-`shutdown` and `stats` are about. Every environment variable of ours is a row of `VARIABLES`.
+It makes the destinations, joins the application's tracer provider, and keeps the pipeline that `flush`, `shutdown`,
+`stats` and `outcome` are about.
 """
 
 from __future__ import annotations
@@ -9,35 +9,26 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from difflib import get_close_matches
-from importlib import import_module
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
 
-from otel_metadata import backends
+from otel_metadata import settings
 from otel_metadata._version import __version__
 from otel_metadata.delivery import metrics
-from otel_metadata.delivery.destination import Destination
 from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.delivery.stats import DestinationStats, PipelineStats
-from otel_metadata.dialects.otel import OtelDialect
+from otel_metadata.destination_factory import free_name, make_destinations
 from otel_metadata.environment import flag
-from otel_metadata.errors import ConfigurationError, MissingExtraError, shown_url
+from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters import proxy as http_proxy
-from otel_metadata.joining.places import address_of, is_same
 from otel_metadata.joining.providers import found_provider, place_in, resource_of
-from otel_metadata.joining.sharing import SharedPlace
-from otel_metadata.live import ended_provider, routing
-from otel_metadata.live import live_settings as settings
+from otel_metadata.joining.sharing import share_places
+from otel_metadata.live import ended_provider, live_settings, routing
 from otel_metadata.live.misuse import kind_of, misfit, said
 from otel_metadata.live.registry import LOCK, REGISTRY
 from otel_metadata.model.receipt import Receipt
@@ -50,84 +41,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SpanExporter
 
-    from otel_metadata.exporters.otlp import EventSender
+    from otel_metadata.delivery.destination import Destination
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.masking import Mask
-    from otel_metadata.seams import SpanStore
     from otel_metadata.spool.spool import Spool, SpoolSettings
 
-__all__ = [
-    "VARIABLES",
-    "Pipeline",
-    "configure",
-    "default_store",
-    "flush",
-    "names_store",
-    "open_store",
-    "outcome",
-    "shutdown",
-    "stats",
-]
-
-DEFAULT_DESTINATION: Final = "sqlite:///otel_metadata.db"
-
-_PREFIX: Final = "OTEL_PYTHON_METADATA_"
-
-DESTINATIONS: Final = "OTEL_PYTHON_METADATA_DESTINATIONS"
-
-ENTRY_POINT_GROUP: Final = "otel_metadata_destination"
-"""A package adds a destination by an entry point of this group: its name, or the scheme of its URLs, to a callable that
-takes the text given to `configure` and returns a `Destination`."""
-
-
-_CLICKHOUSE: Final = ("clickhouse", "clickhouses")
-_STORE_SCHEMES: Final = ("sqlite", *_CLICKHOUSE)
-_CLICKHOUSE_URL: Final = "clickhouse://host:8123/database"
-
-ADOPT: Final = "OTEL_PYTHON_METADATA_ADOPT"
-SPOOL: Final = "OTEL_PYTHON_METADATA_SPOOL"
-SPOOL_QUOTA: Final = "OTEL_PYTHON_METADATA_SPOOL_QUOTA_BYTES"
-SPOOL_DURABILITY: Final = "OTEL_PYTHON_METADATA_SPOOL_DURABILITY"
-
-
-class Variable(NamedTuple):
-    """An environment variable that we read.
-
-    Attributes:
-        name: Its name.
-        default: What holds without it, as text.
-        meaning: One sentence.
-    """
-
-    name: str
-    default: str
-    meaning: str
-
-
-VARIABLES: Final = (
-    Variable(DESTINATIONS, DEFAULT_DESTINATION, "Destinations of `configure()`, separated by commas."),
-    Variable(SPOOL, "none", "File for updates that must survive the process; none without it."),
-    Variable(SPOOL_QUOTA, "1073741824", "Bytes beyond which nothing more is written to the spool."),
-    Variable(SPOOL_DURABILITY, "process", "What a spooled update survives: `process`, or `power` (one fsync a write)."),
-    Variable(
-        http_proxy.PROXY,
-        "false",
-        "HTTP proxy of all destinations: `true` for `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`; or its URL.",
-    ),
-    Variable(settings.CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
-    Variable(ADOPT, "false", "Whether destinations send by an exporter of the application to the same place."),
-    Variable(settings.MASK_CREDENTIALS, "true", "Whether values of keys that name a secret are masked."),
-    Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
-    Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "Spans in one export."),
-    Variable("OTEL_BSP_SCHEDULE_DELAY", "5000", "Milliseconds that a span or patch waits for others to be sent with."),
-    Variable("OTEL_BSP_EXPORT_TIMEOUT", "30000", "Milliseconds that one export of patches may take."),
-    Variable("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "128", "Attributes of one span; ours are at most a quarter of them."),
-    Variable(
-        "OTEL_ATTRIBUTE_COUNT_LIMIT", "128", "The same, where `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT` does not say otherwise."
-    ),
-)
+__all__ = ["Pipeline", "configure", "flush", "outcome", "shutdown", "stats"]
 
 
 @final
@@ -196,7 +116,7 @@ class _Made(NamedTuple):
     """What a call of `configure` has made: the pipeline, the live settings, whether its provider becomes global."""
 
     pipeline: Pipeline
-    live: settings.LiveSettings
+    live: live_settings.LiveSettings
     becomes_global: bool
 
 
@@ -311,9 +231,9 @@ def configure(
         raise ConfigurationError("configure(set_global=)", set_global, "True or False")
     _tell_misspelled()
     # All that can be wrong is looked at before the first pipeline is shut down.
-    adopts = _chosen("adopt", adopt, ADOPT, default=False)
-    is_captured = _chosen("capture", capture, settings.CAPTURE, default=True)
-    are_masked = _chosen("mask_credentials", mask_credentials, settings.MASK_CREDENTIALS, default=True)
+    adopts = _chosen("adopt", adopt, settings.ADOPT, default=False)
+    is_captured = _chosen("capture", capture, live_settings.CAPTURE, default=True)
+    are_masked = _chosen("mask_credentials", mask_credentials, live_settings.MASK_CREDENTIALS, default=True)
     provider, becomes_global = _provider(tracer_provider, set_global=set_global)
     made = make_destinations(*destinations, resource=resource_of(provider))
     bounds = outbox or OutboxSettings.from_environment()
@@ -328,9 +248,11 @@ def configure(
             http_proxy.use(proxies)
             processor = MetadataSpanProcessor(*made, settings=bounds, spool=opened, on_dead_letter=on_dead_letter)
             metrics.observe(stats)
-            _share(processor, provider, adopts=adopts)
-            tracer = provider.get_tracer(settings.SCOPE_NAME, __version__)
-            live = settings.LiveSettings(mask=mask, masks_credentials=are_masked, capture=is_captured, tracer=tracer)
+            share_places(processor, provider, adopts=adopts)
+            tracer = provider.get_tracer(live_settings.SCOPE_NAME, __version__)
+            live = live_settings.LiveSettings(
+                mask=mask, masks_credentials=are_masked, capture=is_captured, tracer=tracer
+            )
             pipeline = Pipeline(processor, provider, made)
             _TURNS.made[number] = _Made(pipeline, live, becomes_global)
             while True:
@@ -354,13 +276,14 @@ def configure(
 
 def _tell_misspelled() -> None:
     """Log environment variables that begin like ours but do not exist."""
-    known = [one.name.removeprefix(_PREFIX) for one in VARIABLES if one.name.startswith(_PREFIX)]
+    prefix = settings.PREFIX
+    known = [one.name.removeprefix(prefix) for one in settings.VARIABLES if one.name.startswith(prefix)]
     for name in list(os.environ):
-        rest = name.removeprefix(_PREFIX)
+        rest = name.removeprefix(prefix)
         if rest != name and rest not in known:
             close = get_close_matches(rest, known, 1)
-            every = ", ".join(f"{_PREFIX}{one}" for one in known)
-            remedy = f"did you mean {_PREFIX}{close[0]}?" if close else f"expected one of {every}."
+            every = ", ".join(f"{prefix}{one}" for one in known)
+            remedy = f"did you mean {prefix}{close[0]}?" if close else f"expected one of {every}."
             REPORTER.tell(f"variable:{name}", f"The environment variable {name} has no effect; {remedy}")
 
 
@@ -406,30 +329,9 @@ def _put_in_force(made: _Made) -> None:
     place_in(made.pipeline.tracer_provider, made.pipeline.processor)
     if made.becomes_global and _is_free():
         trace.set_tracer_provider(made.pipeline.tracer_provider)
-    settings.use(made.live)
+    live_settings.use(made.live)
     with LOCK:
         _pipeline, _closed = made.pipeline, ()
-
-
-def _share(processor: MetadataSpanProcessor, provider: TracerProvider, *, adopts: bool) -> None:
-    """Look for exporters of the application that send to the places of *processor*, before it gets spans."""
-    for outbox in processor.outboxes:
-        if not outbox.destination.spans:
-            continue
-        shared = SharedPlace(outbox.destination, provider, adopts=adopts)
-        shared.processor, shared.outbox = processor, outbox
-        with LOCK:
-            said = shared.look()
-            outbox.shared = shared
-        name = outbox.destination.name
-        if said is not None:
-            REPORTER.tell(
-                f"shared:{name}", f"{name}: {said}", level=logging.INFO if shared.is_as_asked else logging.WARNING
-            )
-        elif adopts and shared.has_address:
-            REPORTER.tell(
-                f"adopt:{name}", f"{name}: adopt=True, and no exporter of the application sends there so far."
-            )
 
 
 def flush(timeout_millis: int = 30_000) -> bool:
@@ -494,7 +396,7 @@ def stats() -> PipelineStats:
     for processor in _processors():
         found = processor.stats()
         for name, counts in found.destinations.items():
-            destinations[_free_name(name, destinations)] = counts
+            destinations[free_name(name, destinations)] = counts
         # Each processor counts every refusal of the process since it was added.
         for reason, count in found.refused.items():
             refused[reason] = max(count, refused.get(reason, 0))
@@ -569,71 +471,13 @@ def _flush(processors: Sequence[MetadataSpanProcessor], timeout_millis: int) -> 
     return bool(answers) and all(answers) and not ended_provider.has_missed()
 
 
-def _free_name(name: str, taken: Collection[str]) -> str:
-    """Return *name*, with a number when it is taken."""
-    free, number = name, 2
-    while free in taken:
-        free, number = f"{name}-{number}", number + 1
-    return free
-
-
-def make_destinations(*given: str | Destination, resource: Resource | None = None) -> tuple[Destination, ...]:
-    """Return what names, URLs and the environment mean, as `configure` takes them.
-
-    Args:
-        given: As for `configure`.
-        resource: The resource of spans of our own; None for the one that the environment describes.
-
-    Raises:
-        ConfigurationError: One cannot be used, or two have one name.
-    """
-    whose = resource if resource is not None else Resource.create()
-    texts = given or tuple(_from_environment())
-    destinations = [_destination(one, whose) for one in texts]
-    _refuse_twice(texts, destinations, whose, "configure(destinations)" if given else DESTINATIONS)
-    made = _renamed(destinations, given)
-    names = [destination.name for destination in made]
-    if len(set(names)) != len(names):
-        raise ConfigurationError(
-            "configure(destinations)", names, "destinations of different names: Destination(name=...)"
-        )
-    return made
-
-
-def _refuse_twice(
-    given: Sequence[str | Destination], made: Sequence[Destination], resource: Resource, setting: str
-) -> None:
-    """Refuse two destinations that send to one place, however it was spelled; two objects may mean it.
-
-    Raises:
-        ConfigurationError: Each span would be sent there twice.
-    """
-    for (one, first), (other, second) in itertools.combinations(zip(given, made, strict=True), 2):
-        if isinstance(one, Destination) and isinstance(other, Destination) and one is not other:
-            continue
-        if first.spans and second.spans and (first is second or _is_same_place(first, second, resource)):
-            shown = [shown_url(text) if isinstance(text, str) else text.name for text in (one, other)]
-            raise ConfigurationError(
-                setting, shown, "each place once: both are the same, and would get each span twice"
-            )
-
-
-def _is_same_place(one: Destination, other: Destination, resource: Resource) -> bool:
-    stores = [getattr(destination.patch_exporter, "store", None) for destination in (one, other)]
-    if any(store is not None for store in stores):
-        places = [getattr(store, "place", None) for store in stores]
-        return places[0] is not None and places[0] == places[1]
-    addresses = [address_of(destination.span_exporter, resource) for destination in (one, other)]
-    return addresses[0] is not None and addresses[1] is not None and is_same(addresses[0], addresses[1])
-
-
 def open_spool(given: str | SpoolSettings | None) -> Spool | None:
     """Return the spool that was asked for, in code or by the environment; None for none.
 
     Raises:
         ConfigurationError: It cannot be used.
     """
-    chosen = given if given is not None else os.environ.get(SPOOL, "").strip() or None
+    chosen = given if given is not None else os.environ.get(settings.SPOOL, "").strip() or None
     if chosen is None:
         return None
     from otel_metadata.spool.spool import Spool, SpoolSettings  # `import otel_metadata` loads no sqlite3
@@ -642,198 +486,10 @@ def open_spool(given: str | SpoolSettings | None) -> Spool | None:
         raise ConfigurationError("configure(spool=)", type(chosen), "a path as text, or SpoolSettings")
     if isinstance(chosen, SpoolSettings):
         return Spool(chosen)
-    quota = os.environ.get(SPOOL_QUOTA, "").strip()
+    quota = os.environ.get(settings.SPOOL_QUOTA, "").strip()
     if quota and not quota.isdecimal():
-        raise ConfigurationError(SPOOL_QUOTA, quota, "a whole number of bytes, for example 1073741824")
-    durability = os.environ.get(SPOOL_DURABILITY, "").strip() or "process"
+        raise ConfigurationError(settings.SPOOL_QUOTA, quota, "a whole number of bytes, for example 1073741824")
+    durability = os.environ.get(settings.SPOOL_DURABILITY, "").strip() or "process"
     return Spool(
         SpoolSettings(chosen, durability, int(quota)) if quota else SpoolSettings(chosen, durability)  # type: ignore[arg-type] # checked there
     )
-
-
-def open_store(url: str, *, create: bool = True) -> SpanStore:
-    """Return the store that a URL names.
-
-    Args:
-        url: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`, or `"clickhouse://user:password@host:8123/database"`
-            (`clickhouses://` for TLS).
-        create: Make the file or the tables where there are none; False for who only reads.
-
-    Raises:
-        ConfigurationError: It names none.
-        MissingExtraError: The client of ClickHouse is not installed.
-    """
-    if isinstance(url, str):
-        _refuse_list(url, "store")
-    scheme, separator, rest = url.strip().partition("://") if isinstance(url, str) else ("", "", "")
-    scheme = scheme.lower()  # RFC 3986, 3.1
-    if scheme in _CLICKHOUSE and separator:
-        if find_spec("clickhouse_connect") is None:
-            raise MissingExtraError("clickhouse-connect", "clickhouse")
-        from otel_metadata.store.clickhouse.store import ClickHouseStore  # loaded on use
-
-        return ClickHouseStore(url, create=create)
-    if scheme == "sqlite" and separator and rest.startswith("/") and len(rest) > 1:
-        from otel_metadata.store.sqlite.store import SqliteStore  # `import otel_metadata` loads no sqlite3
-
-        return SqliteStore(rest[1:], create=create)
-    raise ConfigurationError(
-        "store",
-        shown_url(url) if isinstance(url, str) else url,
-        f"sqlite:///relative.db, sqlite:////absolute.db, or {_CLICKHOUSE_URL}",
-    )
-
-
-def names_store(text: str) -> bool:
-    """Whether a text given to `configure` is the URL of a store, rather than the name or URL of another destination."""
-    return text.strip().partition("://")[0].lower() in _STORE_SCHEMES
-
-
-def default_store() -> str:
-    """Return the URL of the store that `configure()` sends to: the first one that the environment names.
-
-    Raises:
-        ConfigurationError: The environment names destinations, and none of them is a store.
-    """
-    named = list(_from_environment())
-    for text in named:
-        if names_store(text):
-            return text
-    raise ConfigurationError(
-        DESTINATIONS,
-        ",".join(shown_url(text) for text in named),
-        "a store among them, such as sqlite:///spans.db; or name one (on the command line by --store)",
-    )
-
-
-def _from_environment() -> Iterable[str]:
-    text = os.environ.get(DESTINATIONS, "")
-    return [part.strip() for part in text.split(",") if part.strip()] or [DEFAULT_DESTINATION]
-
-
-def _destination(given: str | Destination, resource: Resource) -> Destination:
-    if isinstance(given, Destination):
-        return given
-    if not isinstance(given, str):
-        raise ConfigurationError(
-            "configure(destinations)",
-            type(given),
-            "a Destination, or a name or URL as text; of several, each as an argument of its own",
-        )
-    given = given.strip()
-    _refuse_list(given, "configure(destinations)")
-    scheme = given.partition("://")[0].lower()
-    if scheme in _STORE_SCHEMES:
-        return _store_destination("clickhouse" if scheme in _CLICKHOUSE else scheme, open_store(given))
-    if scheme in {"http", "https"}:
-        return _otlp_destination(given, resource)
-    if given in _NAMED:
-        return _NAMED[given](resource)
-    if given in backends.NAMES:
-        vendor: Destination = import_module(f"otel_metadata.backends.{given}").destination(resource=resource)
-        return vendor
-    for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        if entry_point.name.lower() == scheme:
-            made = entry_point.load()(given)
-            if not isinstance(made, Destination):
-                raise ConfigurationError(f"entry point {entry_point.value}", type(made), "a Destination")
-            return made
-    raise ConfigurationError(
-        "destination",
-        shown_url(given),
-        f"a Destination, sqlite:///file.db, {_CLICKHOUSE_URL}, an http:// or https:// OTLP endpoint, or one of "
-        + ", ".join(sorted([*_NAMED, *backends.NAMES])),
-    )
-
-
-def _refuse_list(text: str, setting: str) -> None:
-    """Refuse several destinations in one text. A file name with a comma passes: not every part is a destination.
-
-    Raises:
-        ConfigurationError: Each part is a destination.
-    """
-    parts = [part.strip() for part in re.split("[,;]", text) if part.strip()]
-    if len(parts) < 2:  # nearly always: the entry points of all packages need not be read
-        return
-    known = {*_NAMED, *backends.NAMES, *(one.name.lower() for one in entry_points(group=ENTRY_POINT_GROUP))}
-    if all("://" in part or part in known for part in parts):
-        raise ConfigurationError(
-            setting,
-            ",".join(map(shown_url, parts)),
-            f"one destination in each text: configure({', '.join(repr(shown_url(part)) for part in parts)}); only in "
-            f"{DESTINATIONS} are they separated by commas",
-        )
-
-
-def _renamed(made: list[Destination], given: Sequence[str | Destination]) -> tuple[Destination, ...]:
-    """Return destinations whose names differ: of two that were given as text, the second gets a number."""
-    names = {one.name for one in given if isinstance(one, Destination)}
-    result: list[Destination] = []
-    for destination in made:
-        named = destination
-        if not any(destination is one for one in given):
-            named = replace(destination, name=_free_name(destination.name, names))
-        names.add(named.name)
-        result.append(named)
-    return tuple(result)
-
-
-def _store_destination(name: str, store: SpanStore) -> Destination:
-    from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter  # loaded on use
-
-    # A store keeps fields as they are, so nothing has to fit onto the span.
-    dialect = OtelDialect(max_attributes=None, span_limit=None)
-    return Destination(name, StoreSpanExporter(store), StorePatchExporter(store, name), dialect)
-
-
-def _otlp_destination(url: str, resource: Resource) -> Destination:
-    from otel_metadata.exporters.http import split_url  # loaded on use
-    from otel_metadata.exporters.otlp_environment import wants_logs  # loaded on use
-    from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender  # loaded on use
-
-    address, query = split_url(url)
-    spans = address if "/" in address.partition("://")[2] else f"{address}/v1/traces"
-    # Of a path of another form it is not known where logs go.
-    logs = f"{spans.removesuffix('traces')}logs" if spans.endswith("/v1/traces") and wants_logs() else None
-    return _with_otlp(OtlpHttpSender(spans + query), OtlpHttpEvents(logs + query) if logs else None, resource)
-
-
-def _otlp_from_environment(resource: Resource) -> Destination:
-    from otel_metadata.exporters import otlp_environment  # loaded on use
-
-    name, text = otlp_environment.variable("traces", "PROTOCOL")
-    spans = _otlp_senders(name, text)[0]()
-    events: EventSender | None = None
-    if otlp_environment.wants_logs() and otlp_environment.has_logs_endpoint():
-        logs_name, logs_text = otlp_environment.variable("logs", "PROTOCOL")
-        events = _otlp_senders(logs_name, logs_text or text)[1]()
-    return _with_otlp(spans, events, resource)
-
-
-def _otlp_senders(variable: str, protocol: str) -> tuple[Callable[[], SpanExporter], Callable[[], EventSender]]:
-    if protocol == "grpc":
-        from otel_metadata.exporters.otlp_grpc import OtlpGrpcEvents, OtlpGrpcSender  # loaded on use
-
-        return OtlpGrpcSender, OtlpGrpcEvents
-    if protocol in {"", "http/protobuf"}:
-        from otel_metadata.exporters.otlp_http import OtlpHttpEvents, OtlpHttpSender  # loaded on use
-
-        return OtlpHttpSender, OtlpHttpEvents
-    raise ConfigurationError(variable, protocol, "grpc or http/protobuf")
-
-
-def _with_otlp(exporter: SpanExporter, events: EventSender | None, resource: Resource) -> Destination:
-    from otel_metadata.exporters.otlp import OtlpPatchExporter  # loaded on use
-
-    return Destination("otlp", exporter, OtlpPatchExporter(exporter, events=events, resource=resource))
-
-
-def _console(_resource: Resource) -> Destination:
-    from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # loaded on use
-
-    from otel_metadata.exporters.console import ConsolePatchExporter  # loaded on use
-
-    return Destination("console", ConsoleSpanExporter(), ConsolePatchExporter())
-
-
-_NAMED: Final[Mapping[str, Callable[[Resource], Destination]]] = {"otlp": _otlp_from_environment, "console": _console}

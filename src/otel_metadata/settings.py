@@ -7,13 +7,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_metadata.delivery.outbox_settings import OutboxSettings
-from otel_metadata.pipeline import VARIABLES, Variable
+from otel_metadata.exporters.proxy import PROXY
+from otel_metadata.live.live_settings import CAPTURE, MASK_CREDENTIALS
 from otel_metadata.spool.spool_settings import SpoolSettings
 
 __all__ = ["VARIABLES", "VENDOR_VARIABLES", "OutboxSettings", "SpoolSettings", "Variable"]
+
+DEFAULT_DESTINATION: Final = "sqlite:///otel_metadata.db"
+
+PREFIX: Final = "OTEL_PYTHON_METADATA_"
+"""The beginning of the names of our own variables."""
+
+DESTINATIONS: Final = "OTEL_PYTHON_METADATA_DESTINATIONS"
+ADOPT: Final = "OTEL_PYTHON_METADATA_ADOPT"
+SPOOL: Final = "OTEL_PYTHON_METADATA_SPOOL"
+SPOOL_QUOTA: Final = "OTEL_PYTHON_METADATA_SPOOL_QUOTA_BYTES"
+SPOOL_DURABILITY: Final = "OTEL_PYTHON_METADATA_SPOOL_DURABILITY"
+
+
+class Variable(NamedTuple):
+    """An environment variable that we read.
+
+    Attributes:
+        name: Its name.
+        default: What holds without it, as text.
+        meaning: One sentence.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
+VARIABLES: Final = (
+    Variable(DESTINATIONS, DEFAULT_DESTINATION, "Destinations of `configure()`, separated by commas."),
+    Variable(SPOOL, "none", "File for updates that must survive the process; none without it."),
+    Variable(SPOOL_QUOTA, "1073741824", "Bytes beyond which nothing more is written to the spool."),
+    Variable(SPOOL_DURABILITY, "process", "What a spooled update survives: `process`, or `power` (one fsync a write)."),
+    Variable(
+        PROXY,
+        "false",
+        "HTTP proxy of all destinations: `true` for `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`; or its URL.",
+    ),
+    Variable(CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
+    Variable(ADOPT, "false", "Whether destinations send by an exporter of the application to the same place."),
+    Variable(MASK_CREDENTIALS, "true", "Whether values of keys that name a secret are masked."),
+    Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
+    Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "Spans in one export."),
+    Variable("OTEL_BSP_SCHEDULE_DELAY", "5000", "Milliseconds that a span or patch waits for others to be sent with."),
+    Variable("OTEL_BSP_EXPORT_TIMEOUT", "30000", "Milliseconds that one export of patches may take."),
+    Variable("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "128", "Attributes of one span; ours are at most a quarter of them."),
+    Variable(
+        "OTEL_ATTRIBUTE_COUNT_LIMIT", "128", "The same, where `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT` does not say otherwise."
+    ),
+)
+
 
 VENDOR_VARIABLES: Final[Mapping[str, tuple[Variable, ...]]] = MappingProxyType(
     {

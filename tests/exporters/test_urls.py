@@ -15,13 +15,13 @@ from tests.backends.vendors.server import KEY, Double, Response
 import otel_metadata as om
 from otel_metadata.backends import galileo, langfuse, langwatch, mlflow, phoenix
 from otel_metadata.delivery.outbox_settings import OutboxSettings
+from otel_metadata.destination_factory import make_destinations
 from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.exporters.http import HttpClient, with_path
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
 from otel_metadata.model.outcome import Delivered
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.pipeline import make_destinations
 
 QUERY = f"?token={KEY}&x=%20"
 SCORED = {("span", "evaluation", "Correctness"): ({"score": 1.0}, (101, 7))}

@@ -31,11 +31,11 @@ from otel_metadata.cli.shell import fail, failures, in_ascii, one_or_many, print
 from otel_metadata.cli.shown import span_table, trace_trees
 from otel_metadata.client import Client
 from otel_metadata.client.page import record_to_dict
+from otel_metadata.destination_factory import default_store
 from otel_metadata.errors import FileError, MissingExtraError
 from otel_metadata.foreign_text import visible
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
-from otel_metadata.pipeline import default_store
 from otel_metadata.seams import SystemClock
 
 if TYPE_CHECKING:

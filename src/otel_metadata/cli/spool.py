@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from otel_metadata.cli.shell import fail, one_or_many, print_json, speaks_json
+from otel_metadata.destination_factory import make_destinations
 from otel_metadata.errors import OtelMetadataError
 from otel_metadata.foreign_text import visible
 from otel_metadata.model.dead_letter import DeadLetter
-from otel_metadata.pipeline import SPOOL, make_destinations
 from otel_metadata.seams import SystemClock
+from otel_metadata.settings import SPOOL
 from otel_metadata.span_processor import MetadataSpanProcessor
 from otel_metadata.spool import dead_letters
 from otel_metadata.spool.spool import Spool, SpoolSettings

@@ -30,6 +30,7 @@ from otel_metadata.client.report import UpdateReport, tell
 from otel_metadata.client.span_rows import span_rows
 from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
 from otel_metadata.delivery.destination import Destination
+from otel_metadata.destination_factory import make_destinations, names_store, open_store
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.live import live_settings as settings
 from otel_metadata.live.misuse import said
@@ -38,7 +39,6 @@ from otel_metadata.model.merge import Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef, parse_trace_id, trace_of
 from otel_metadata.model.unset import UNSET
-from otel_metadata.pipeline import make_destinations, names_store, open_store
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock, VersionSource
 

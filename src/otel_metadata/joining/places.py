@@ -93,8 +93,10 @@ class FoundExporter(NamedTuple):
     mark: str | None = None
 
 
-def is_same(one: Address, other: Address) -> bool:
-    """Whether both send to the same place."""
+def is_same(one: Address | None, other: Address | None) -> bool:
+    """Whether both send to the same place; False where one of them cannot be told."""
+    if one is None or other is None:
+        return False
     if (one.host, one.keys, one.project) != (other.host, other.keys, other.project):
         return False
     if one.kind == other.kind:

@@ -18,6 +18,7 @@ two processors hear of its end. What was claimed for us first goes no further wh
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.span_processor import MetadataSpanProcessor
 
-__all__ = ["SharedPlace"]
+__all__ = ["SharedPlace", "share_places"]
 
 _SOME: Final = "Its exporter sends the spans that it gets; this destination sends the others and later updates"
 _ALL: Final = "Its exporter sends the spans; this destination sends later updates"
@@ -284,7 +285,7 @@ class SharedPlace:
         except Exception as error:  # noqa: BLE001 # an exporter of somebody's, which may do anything when it is read
             pass_on(error)
             return False
-        return ours is not None and theirs is not None and is_same(ours, theirs)
+        return is_same(ours, theirs)
 
     def _share(self, found: FoundExporter) -> str:
         """Share the place with one exporter; return what is to be said of it."""
@@ -405,6 +406,27 @@ class SharedPlace:
             own.shutdown()
         if self._lent is not None:
             self._lent.give_back(self)
+
+
+def share_places(processor: MetadataSpanProcessor, provider: TracerProvider, *, adopts: bool) -> None:
+    """Find the exporters of the application that send where *processor* sends, before it gets spans."""
+    for outbox in processor.outboxes:
+        if not outbox.destination.spans:
+            continue
+        shared = SharedPlace(outbox.destination, provider, adopts=adopts)
+        shared.processor, shared.outbox = processor, outbox
+        with LOCK:
+            said = shared.look()
+            outbox.shared = shared
+        name = outbox.destination.name
+        if said is not None:
+            REPORTER.tell(
+                f"shared:{name}", f"{name}: {said}", level=logging.INFO if shared.is_as_asked else logging.WARNING
+            )
+        elif adopts and shared.has_address:
+            REPORTER.tell(
+                f"adopt:{name}", f"{name}: adopt=True, and no exporter of the application sends there so far."
+            )
 
 
 # --- taps -------------------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tests.store.contract import END_NS, START_NS
 from tests.strategies import json_values, keys, versions
 
+from otel_metadata.destination_factory import open_store
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.merge import Json, Version, json_text, merge
 from otel_metadata.model.record import StoredSpan
-from otel_metadata.pipeline import open_store
 from otel_metadata.store.clickhouse.client import Address
 from otel_metadata.store.clickhouse.rows import (
     EXACT,

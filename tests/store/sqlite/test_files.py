@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from tests.store.contract import ended_span, metadata, only
 
 import otel_metadata as om
+from otel_metadata.destination_factory import open_store
 from otel_metadata.environment import absolute_path
 from otel_metadata.errors import ConfigurationError, StoreError
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
@@ -25,7 +26,6 @@ from otel_metadata.model.outcome import Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.pipeline import open_store
 from otel_metadata.spool.spool_settings import SpoolSettings
 from otel_metadata.store.sqlite import store as sqlite_module
 from otel_metadata.store.sqlite.store import SqliteStore
