@@ -13,14 +13,15 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar, cast
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["check_fields", "checked"]
+__all__ = ["check_fields", "checked", "unpacks"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_Method = TypeVar("_Method", bound=Callable[..., object])
 
 _Kind: TypeAlias = tuple[Callable[[Any], bool], str]
 
@@ -105,6 +106,41 @@ def check_fields(given: Any) -> None:  # noqa: ANN401 # a dataclass of any kind
         kinds = _kinds(annotation)
         if kinds:
             _check(f"{kind.__name__}({name}=)", name, getattr(given, name), kinds)
+
+
+def unpacks(*kinds: type) -> Callable[[_Method], _Method]:
+    """Show the keys of TypedDicts, which a method takes as `**name: Unpack[...]`, as arguments of its own.
+
+    Type checkers and editors unpack them by themselves. `help` and `inspect.signature` do not, and Python would take
+    any other name as well.
+
+    Args:
+        kinds: What is unpacked, after the TypedDicts that it is made of. Each describes its keys in its docstring, and
+            the keys of the last one are None where they are not given.
+    """
+
+    def shown(func: _Method) -> _Method:
+        signature = inspect.signature(func)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        keys = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind.__forward_arg__)
+            for name, kind in kinds[-1].__annotations__.items()
+        ]
+        signature = signature.replace(parameters=[*own, *keys])
+
+        @functools.wraps(func)
+        def call(*args: object, **given: object) -> object:
+            for name in given:
+                if name not in signature.parameters:
+                    raise TypeError(f"{func.__qualname__}() got an unexpected keyword argument {name!r}")
+            return func(*args, **given)
+
+        described = "\n".join(inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2] for kind in kinds)
+        call.__doc__ = re.sub(r" *\*\*.*", lambda _: described, inspect.cleandoc(func.__doc__ or ""), count=1)
+        call.__signature__ = signature  # type: ignore[attr-defined] # inspect reads it, type checkers do not know it
+        return cast("_Method", call)
+
+    return shown
 
 
 def _check(setting: str, name: str, value: object, kinds: tuple[_Kind, ...]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import pydoc
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -559,3 +560,46 @@ class TestNoStore:
             monkeypatch.setattr(Path, "stat", refuse)
             with pytest.raises(StoreError, match=r"spans\.db: .*Permission denied; expected a file that can be read"):
                 client.spans.list()
+
+
+class TestArguments:
+    """What several methods have in common is written once, and each shows all of it."""
+
+    METHODS: ClassVar = {
+        "list": {"project", "start_time", "end_time", "filter", "limit", "cursor", "trace_id", "space"},
+        "export_to_df": {"progress", "project", "start_time", "end_time", "filter", "project_name", "space_id"},
+        "export_to_parquet": {
+            *("path", "progress", "project", "start_time", "end_time", "filter", "project_name", "space_id")
+        },
+        "export_to_jsonl": {"path", "progress", "project", "start_time", "end_time", "filter"},
+        "export_to_csv": {"path", "progress", "project", "start_time", "end_time", "filter"},
+        "delete": {"span_ids", "project", "space"},
+        "update_metadata": {
+            *("dataframe", "patch_document_column_name", "validate", "space_id", "project_name", "model_id")
+        },
+        "update_evaluations": {"dataframe", "validate", "space_id", "project_name", "model_id"},
+        "update_annotations": {"dataframe", "validate", "space_id", "project_name", "model_id"},
+        "annotate": {"annotations", "project", "space", "start_time", "end_time"},
+        "annotate_spans": {"annotations", "project", "space", "start_time", "end_time"},
+        "log": {"dataframe", "evals_dataframe", "project_name", "space_id", "validate"},
+        "log_metadata": {
+            *("dataframe", "project_name", "validate", "verbose", "patch_document_column_name", "space_id", "model_id")
+        },
+    }
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_help_shows_and_describes_every_argument(self, method: str) -> None:
+        """In the first line, and under "Args"."""
+        head, _, text = pydoc.render_doc(getattr(Spans, method), renderer=pydoc.plaintext).partition("Args:")
+        described = text.partition("Returns:")[0].partition("Raises:")[0]
+
+        for argument in self.METHODS[method]:
+            assert f"{argument}: '" in head
+            assert f"{argument}: " in described
+        assert "**" not in head + described
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_an_unknown_argument_is_pythons_own_error(self, store: SqliteStore, method: str) -> None:
+        """As of any function; nothing is taken for an argument of somebody else's."""
+        with pytest.raises(TypeError, match="got an unexpected keyword argument 'projekt'"):
+            getattr(Spans(store), method)([], projekt="p")

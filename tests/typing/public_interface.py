@@ -15,6 +15,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer
 from typing_extensions import assert_type
 
 import otel_metadata as om
+from otel_metadata.client import UpdateReport
 from otel_metadata.client.client import DeleteReport
 from otel_metadata.client.page import Page
 from otel_metadata.delivery.stats import PipelineStats
@@ -332,6 +333,16 @@ def records() -> None:
         assert_type(client.spans.list(limit=5), Page)
         assert_type(client.spans.list()[0], SpanRecord)
         assert_type(client.spans.delete(["00" * 8]), DeleteReport)
+        assert_type(client.spans.delete(["00" * 8], project="p", space="s"), DeleteReport)
+        assert_type(client.spans.list(filter="name = 'x'", space="s"), Page)
+        assert_type(client.spans.export_to_csv("spans.csv", project="p", start_time="2026-01-31", progress=False), int)
+        assert_type(client.spans.export_to_parquet("spans.parquet", project_name="p", space_id="s"), int)
+        assert_type(client.spans.update_metadata([], validate=False, project_name="p", space_id="s"), UpdateReport)
+        assert_type(client.spans.log_metadata([], "p", verbose=False, model_id="m"), UpdateReport)
+        assert_type(client.spans.annotate([], start_time="2026-01-31"), UpdateReport)
+        client.spans.export_to_csv("spans.csv", project=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+        client.spans.export_to_csv("x", space_id="s")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+        client.spans.delete([], project_name="p")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
         assert_type(span.metadata, Mapping[str, Json])
         assert_type(span.evaluations, Mapping[str, Evaluation])
         assert_type(span.evaluations["C"].score, float | None)

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, final, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, final, get_args
 
-from otel_metadata.client import export, imports, updates
+from otel_metadata.arguments import unpacks
+from otel_metadata.client import arize_names, export, imports, updates
 from otel_metadata.client.columns import (
     PATCH_DOCUMENT,
     AnnotateRecordInput,
@@ -25,8 +26,8 @@ from otel_metadata.client.columns import (
 )
 from otel_metadata.client.dataframes import read_frame
 from otel_metadata.client.page import Page
-from otel_metadata.client.queries import cursor_behind, page_query, query_of
-from otel_metadata.client.report import UpdateReport, tell
+from otel_metadata.client.queries import Window, cursor_behind, page_query, query_of
+from otel_metadata.client.report import UpdateReport
 from otel_metadata.client.span_rows import span_rows
 from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
 from otel_metadata.delivery.destination import Destination
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     import pyarrow as pa
+    from typing_extensions import Unpack
 
     from otel_metadata.client.dataframes import Frame
     from otel_metadata.client.imports import ImportReport
@@ -58,9 +60,6 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock, SpanStore
 
 __all__ = ["Client", "DeleteReport", "Spans"]
-
-_PLACES: Final = ("project", "project_name", "model_id", "space", "space_id")
-"""Columns that name a project or a space."""
 
 
 @final
@@ -185,48 +184,14 @@ class Spans:
     def _apply(self, dataframe: object, read: Callable[[Frame], Rows], place: Mapping[str, object]) -> UpdateReport:
         """Apply the rows of a frame, after *place* and its columns were compared with the destination."""
         frame = read_frame(dataframe)
-        notes = self._check_place(frame, **place)
+        notes = self._check_place(place, frame)
         rows = read(frame)
         rows.remember(notes)
         return self._updates.apply(rows)
 
-    def _check_place(self, frame: Frame | None = None, **given: object) -> builtins.list[str]:
-        """Refuse a project or space that is not the destination's own: it would be sent elsewhere than was asked.
-
-        Args:
-            frame: May have a column of the same names. `project` beside `start_time` is of a stored span, and says
-                where the span came from.
-            given: `project`, `project_name` or `model_id`; `space` or `space_id`. None is not given.
-
-        Returns:
-            A note for each one that cannot be compared.
-
-        Raises:
-            ConfigurationError: One of them differs.
-        """
-        if not isinstance(self._where, Destination):
-            return []
-        place: Mapping[str, str] = getattr(self._where.patch_exporter, "place", {})
-        said = [(f"{argument}=", argument, value) for argument, value in given.items() if value is not None]
-        for column in _PLACES if frame is not None else ():
-            if frame is not None and column in frame and not (column == "project" and "start_time" in frame):
-                cells = (cell for cell in frame.column(column) if cell is not UNSET and cell is not None)
-                names = dict.fromkeys(cell if isinstance(cell, str) else ascii(cell)[:100] for cell in cells)
-                said += [(f"column {column!r}", column, name) for name in names]
-        notes = []
-        for shown, argument, value in said:
-            own = place.get("space" if argument.startswith("space") else "project")
-            if own is None:
-                notes.append(f"{shown}: not compared; the credentials of {self._where.name} say where this went")
-            # Names and ids are told apart by case, as the vendors do; white space around them comes from files.
-            elif not isinstance(value, str) or value.strip() != own.strip():
-                raise ConfigurationError(
-                    shown,
-                    value,
-                    f"{own!r}, where this client sends to: leave it out, or make a client of a destination for the "
-                    f"other, for example Client(otel_metadata.backends.{self._where.name}.destination(...))",
-                )
-        return notes
+    def _check_place(self, given: Mapping[str, object], frame: Frame | None = None) -> builtins.list[str]:
+        """Refuse a project or space that is not the destination's own; a store has spans of any."""
+        return arize_names.check_place(self._where, given, frame) if isinstance(self._where, Destination) else []
 
     def close(self) -> None:
         """End the wait of an update that is under way; what it waits for has failed."""
@@ -251,6 +216,7 @@ class Spans:
             raise SpanNotFoundError(wanted, f"{self._store}")
         return found[0]
 
+    @unpacks(arize_names.Space)
     def list(
         self,
         *,
@@ -261,7 +227,7 @@ class Spans:
         limit: int = 100,
         cursor: str | None = None,
         trace_id: str | int | UUID | None = None,
-        space: str | None = None,
+        **_arize: Unpack[arize_names.Space],
     ) -> Page:
         """Return one page of spans, newest start first.
 
@@ -278,7 +244,7 @@ class Spans:
             limit: At most this many, at least 1.
             cursor: `next_cursor` of the page before, asked with the same arguments.
             trace_id: Only those of one trace, 32 hex digits.
-            space: Arize's; has no meaning here.
+            **_arize: See `Space`.
 
         Raises:
             ConfigurationError: The limit is not positive; a time, the project or the cursor is invalid.
@@ -300,27 +266,18 @@ class Spans:
         spans = tuple(found[:limit])
         return Page(spans, cursor_behind(spans[-1], query) if len(found) > limit else None)
 
+    @unpacks(Window, arize_names.ArizeWindow)
     def export_to_df(
         self,
         *,
-        project: str | None = None,
-        start_time: Time | None = None,
-        end_time: Time | None = None,
-        filter: str | None = None,
         progress: bool | None = None,
-        project_name: str | None = None,
-        space_id: str | None = None,
+        **window: Unpack[arize_names.ArizeWindow],
     ) -> pd.DataFrame:
         """Return all spans of a window as a DataFrame of pandas, with the columns of `Page.to_df`.
 
         Args:
-            project: As for `list`.
-            start_time: Only spans that started then or later; without it from the first.
-            end_time: Only spans that started before.
-            filter: What must hold; docs/filters.md has the language.
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
-            project_name: Arize's name for `project`.
-            space_id: Arize's; has no meaning here.
+            **window: See `ArizeWindow`.
 
         Raises:
             ConfigurationError: A time or the project is invalid.
@@ -328,20 +285,15 @@ class Spans:
             MissingExtraError: pandas or pyarrow is not installed.
             StoreError: The store cannot be read.
         """
-        batches = self._batches(project if project is not None else project_name, start_time, end_time, filter)
-        return export.export_to_df(batches, progress=progress)
+        return export.export_to_df(self._batches(arize_names.own(window)), progress=progress)
 
+    @unpacks(Window, arize_names.ArizeWindow)
     def export_to_parquet(
         self,
         path: str | os.PathLike[str],
         *,
-        project: str | None = None,
-        start_time: Time | None = None,
-        end_time: Time | None = None,
-        filter: str | None = None,
         progress: bool | None = None,
-        project_name: str | None = None,
-        space_id: str | None = None,
+        **window: Unpack[arize_names.ArizeWindow],
     ) -> int:
         """Write all spans of a window to a Parquet file, and return how many they are.
 
@@ -351,13 +303,8 @@ class Spans:
 
         Args:
             path: In a directory that exists.
-            project: As for `list`.
-            start_time: Only spans that started then or later; without it from the first.
-            end_time: Only spans that started before.
-            filter: What must hold; docs/filters.md has the language.
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
-            project_name: Arize's name for `project`.
-            space_id: Arize's; has no meaning here.
+            **window: See `ArizeWindow`.
 
         Raises:
             ConfigurationError: A time or the project is invalid.
@@ -366,18 +313,16 @@ class Spans:
             FileError: The file cannot be written; what was there is as it was.
             StoreError: The store cannot be read; what was there is as it was.
         """
-        batches = self._batches(project if project is not None else project_name, start_time, end_time, filter)
+        batches = self._batches(arize_names.own(window))
         return export.export_to_file(batches, path, export.parquet, progress=progress)
 
+    @unpacks(Window)
     def export_to_jsonl(
         self,
         path: str | os.PathLike[str] | BinaryIO,
         *,
-        project: str | None = None,
-        start_time: Time | None = None,
-        end_time: Time | None = None,
-        filter: str | None = None,
         progress: bool | None = None,
+        **window: Unpack[Window],
     ) -> int:
         """Write all spans of a window to a file of JSON Lines, and return how many they are.
 
@@ -387,11 +332,8 @@ class Spans:
         Args:
             path: In a directory that exists; or a binary file that is open, such as `sys.stdout.buffer`, which is
                 written as the spans come.
-            project: As for `list`.
-            start_time: Only spans that started then or later; without it from the first.
-            end_time: Only spans that started before.
-            filter: What must hold; docs/filters.md has the language.
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
+            **window: See `Window`.
 
         Raises:
             ConfigurationError: A time or the project is invalid.
@@ -400,20 +342,18 @@ class Spans:
             FileError: The file cannot be written; what was there is as it was.
             StoreError: The store cannot be read; what was there is as it was.
         """
-        batches = self._batches(project, start_time, end_time, filter)
+        batches = self._batches(window)
         if isinstance(path, str | os.PathLike):
             return export.export_to_file(batches, path, export.jsonl, progress=progress)
         return export.export_to_stream(batches, path, progress=progress)
 
+    @unpacks(Window)
     def export_to_csv(
         self,
         path: str | os.PathLike[str],
         *,
-        project: str | None = None,
-        start_time: Time | None = None,
-        end_time: Time | None = None,
-        filter: str | None = None,
         progress: bool | None = None,
+        **window: Unpack[Window],
     ) -> int:
         """Write all spans of a window to a CSV file, and return how many they are.
 
@@ -422,11 +362,8 @@ class Spans:
 
         Args:
             path: In a directory that exists.
-            project: As for `list`.
-            start_time: Only spans that started then or later; without it from the first.
-            end_time: Only spans that started before.
-            filter: What must hold; docs/filters.md has the language.
             progress: Show the count on standard error; None where that is a terminal and rich is installed.
+            **window: See `Window`.
 
         Raises:
             ConfigurationError: A time or the project is invalid.
@@ -435,14 +372,11 @@ class Spans:
             FileError: The file cannot be written; what was there is as it was.
             StoreError: The store cannot be read; what was there is as it was.
         """
-        batches = self._batches(project, start_time, end_time, filter)
+        batches = self._batches(window)
         return export.export_to_file(batches, path, export.csv, progress=progress)
 
-    def _batches(
-        self, project: str | None, start_time: Time | None, end_time: Time | None, filter: str | None
-    ) -> Iterator[pa.RecordBatch]:
-        query = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
-        return self._store.export(query)
+    def _batches(self, window: Window) -> Iterator[pa.RecordBatch]:
+        return self._store.export(query_of(**window))
 
     def import_file(self, path: str | os.PathLike[str] | BufferedReader) -> ImportReport:
         """Store the spans of a file; what cannot be read is told, the rest is imported. Twice is the same as once.
@@ -462,9 +396,8 @@ class Spans:
         """
         return imports.import_file(self._store, path)
 
-    def delete(
-        self, span_ids: Iterable[str | SpanRef], *, project: str | None = None, space: str | None = None
-    ) -> DeleteReport:
+    @unpacks(arize_names.ProjectAndSpace)
+    def delete(self, span_ids: Iterable[str | SpanRef], **place: Unpack[arize_names.ProjectAndSpace]) -> DeleteReport:
         """Delete spans and all that was said of them, for good; unknown ones are ignored.
 
         What comes later for a deleted span and is not newer than the deletion is refused. With the last span of a
@@ -472,8 +405,7 @@ class Spans:
 
         Args:
             span_ids: 16 hex digits each, a `SpanRef`, or a `traceparent`; of one id in several traces the newest span.
-            project: Arize's; has no meaning here, for ids are enough.
-            space: Arize's; has no meaning here.
+            **place: See `ProjectAndSpace`.
 
         Returns:
             What Arize's SDK 8.61 returns: `completed`, `deleted_span_ids`, `not_deleted_span_ids`. More than
@@ -485,7 +417,7 @@ class Spans:
             InvalidSpanRefError: An id has another form; nothing was deleted.
             StoreError: The store cannot be read or written; nothing was deleted.
         """
-        self._check_place(project=project, space=space)
+        self._check_place(place)
         named = [span_ids] if isinstance(span_ids, str | SpanRef) else span_ids
         if not isinstance(named, Iterable):
             raise ConfigurationError("delete(span_ids=)", type(span_ids), "a list of span ids")
@@ -601,15 +533,14 @@ class Spans:
             span_id = found[0].span_id
         return ref.trace_id_hex, span_id, ref.backend_ids
 
+    @unpacks(arize_names.Place)
     def update_metadata(
         self,
         dataframe: object,
         patch_document_column_name: str = PATCH_DOCUMENT,
         *,
         validate: bool = True,
-        space_id: str | None = None,
-        project_name: str | None = None,
-        model_id: str | None = None,
+        **place: Unpack[arize_names.Place],
     ) -> UpdateReport:
         """Merge metadata into many spans, at the first level: what is not named stays, None is stored as null.
 
@@ -620,9 +551,7 @@ class Spans:
                 wins. A cell that is missing changes nothing. Rows are applied in order. docs/dataframes.md has more.
             patch_document_column_name: The column of the patch document.
             validate: Raise for a column that begins like one of these but is not one; False leaves it out with a note.
-            space_id: The space of the destination; another one is refused. A store has none.
-            project_name: The project of the destination; another one is refused. A store finds spans of any project.
-            model_id: Arize's older name of it.
+            **place: See `Place`.
 
         Returns:
             How many rows were applied, and why each of the others was not: unknown span (`segment_not_found`), a patch
@@ -634,59 +563,18 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        place = {"project_name": project_name, "model_id": model_id, "space_id": space_id}
         read = partial(metadata_rows, patch_document_column_name=patch_document_column_name, validate=validate)
         return self._apply(dataframe, read, place)
 
-    def log_metadata(
-        self,
-        dataframe: object,
-        project_name: str | None = None,
-        *,
-        validate: bool = True,
-        verbose: bool = True,
-        patch_document_column_name: str = PATCH_DOCUMENT,
-        space_id: str | None = None,
-        model_id: str | None = None,
-    ) -> UpdateReport:
-        """Do as `update_metadata`: the name that Arize's client had before version 8.
+    log_metadata = arize_names.log_metadata
 
-        Args:
-            dataframe: As there.
-            project_name: As there.
-            validate: As there.
-            verbose: Log the report, and its first errors, at level INFO to the logger `otel_metadata`.
-            patch_document_column_name: As there.
-            space_id: As there.
-            model_id: As there.
-
-        Returns:
-            As there.
-
-        Raises:
-            ConfigurationError: As there.
-            StoreError: As there.
-        """
-        report = self.update_metadata(
-            dataframe,
-            patch_document_column_name,
-            validate=validate,
-            space_id=space_id,
-            project_name=project_name,
-            model_id=model_id,
-        )
-        if verbose:
-            tell(report)
-        return report
-
+    @unpacks(arize_names.Place)
     def update_evaluations(
         self,
         dataframe: object,
         *,
         validate: bool = True,
-        space_id: str | None = None,
-        project_name: str | None = None,
-        model_id: str | None = None,
+        **place: Unpack[arize_names.Place],
     ) -> UpdateReport:
         """Set evaluations on many spans; the same name again replaces the evaluation whole.
 
@@ -696,9 +584,7 @@ class Spans:
                 for the span's trace. Without any of them: `name`, `label`, `score`, `explanation`, one a row.
                 A row without label, score and explanation of a name sets nothing under it.
             validate: As for `update_metadata`: `eval.Correctness.lable` raises.
-            space_id: The space of the destination; another one is refused. A store has none.
-            project_name: The project of the destination; another one is refused. A store finds spans of any project.
-            model_id: Arize's older name of it.
+            **place: See `Place`.
 
         Returns:
             As `update_metadata`; a cell of a wrong type fails its row (`patch_failure`).
@@ -708,17 +594,15 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        place = {"project_name": project_name, "model_id": model_id, "space_id": space_id}
         return self._apply(dataframe, partial(evaluation_rows, validate=validate), place)
 
+    @unpacks(arize_names.Place)
     def update_annotations(
         self,
         dataframe: object,
         *,
         validate: bool = True,
-        space_id: str | None = None,
-        project_name: str | None = None,
-        model_id: str | None = None,
+        **place: Unpack[arize_names.Place],
     ) -> UpdateReport:
         """Set annotations on many spans; the same name by the same annotator again replaces the annotation whole.
 
@@ -728,9 +612,7 @@ class Spans:
                 `annotation.notes` for a text under the name "notes". Without any of them: `name`, `label`, `score`,
                 `text`, one annotation a row.
             validate: As for `update_metadata`.
-            space_id: The space of the destination; another one is refused. A store has none.
-            project_name: The project of the destination; another one is refused. A store finds spans of any project.
-            model_id: Arize's older name of it.
+            **place: See `Place`.
 
         Returns:
             As `update_evaluations`.
@@ -740,17 +622,13 @@ class Spans:
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
-        place = {"project_name": project_name, "model_id": model_id, "space_id": space_id}
         return self._apply(dataframe, partial(annotation_rows, validate=validate), place)
 
+    @unpacks(arize_names.ProjectAndSpace, arize_names.PlaceOfRecords)
     def annotate(
         self,
         annotations: Iterable[AnnotateRecordInput | Mapping[str, object] | object],
-        *,
-        project: str | None = None,
-        space: str | None = None,
-        start_time: Time | None = None,
-        end_time: Time | None = None,
+        **place: Unpack[arize_names.PlaceOfRecords],
     ) -> UpdateReport:
         """Set annotations on at most 1,000 spans: all of them, or none when a span is not stored.
 
@@ -759,10 +637,7 @@ class Spans:
         Args:
             annotations: `AnnotateRecordInput`, dicts of the same keys, or objects of Arize's SDK. The same name (and
                 annotator) again replaces an annotation.
-            project: The project of the destination; another one is refused. A store finds spans of any project.
-            space: The space of the destination; another one is refused. A store has none.
-            start_time: Arize's; has no meaning here, for spans of any time are found.
-            end_time: Arize's; has no meaning here.
+            **place: See `ProjectAndSpace` and `PlaceOfRecords`.
 
         Raises:
             ConfigurationError: The project or space is not the destination's; there are more than 1,000, or a record
@@ -770,7 +645,7 @@ class Spans:
             SpanNotFoundError: A span is not stored. Nothing was changed.
             StoreError: Nothing was changed.
         """
-        notes = self._check_place(project=project, space=space)
+        notes = self._check_place(place)
         rows = record_rows(annotations)
         rows.remember(notes)
         return self._updates.apply_all(rows)
@@ -778,14 +653,15 @@ class Spans:
     annotate_spans = annotate
     """The name that Arize's client had from 8.26 to 8.30."""
 
+    @unpacks(arize_names.SpaceId)
     def log(
         self,
         dataframe: object,
         evals_dataframe: object = None,
         *,
         project_name: str | None = None,
-        space_id: str | None = None,
         validate: bool = True,
+        **_arize: Unpack[arize_names.SpaceId],
     ) -> UpdateReport:
         """Store many spans, and evaluations of them; one that is there is replaced, and what was said of it later kept.
 
@@ -799,8 +675,8 @@ class Spans:
                 `attributes.metadata.<field>`, `attributes.<name>`. Any other column is left out with a note.
             evals_dataframe: Evaluations, as for `update_evaluations`; set after the spans were stored.
             project_name: The project of spans that do not name theirs.
-            space_id: Arize's; has no meaning here.
             validate: As for `update_evaluations`.
+            **_arize: See `SpaceId`.
 
         Returns:
             The rows of both frames together; `status_code` is 200 when all were stored.

@@ -6,7 +6,7 @@ import base64
 import datetime as dt
 import operator
 import re
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 
 import orjson
 
@@ -19,6 +19,8 @@ from otel_metadata.model.value import STORE_LIMITS, clean
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from typing_extensions import Unpack
+
     from otel_metadata.model.condition import Condition
     from otel_metadata.model.record import SpanRecord
 
@@ -26,6 +28,7 @@ __all__ = [
     "DEFAULT_WINDOW",
     "EXPECTED_TIME",
     "Time",
+    "Window",
     "cursor_behind",
     "hex_id",
     "page_query",
@@ -41,6 +44,23 @@ nanosecond, where it has them (pandas); years 1678 to 2261."""
 EXPECTED_TIME: Final = "a datetime, or a text such as 2026-01-31T10:00:00Z, of the years 1678 to 2261"
 """What is said where a time cannot be read."""
 
+
+class Window(TypedDict, total=False):
+    """Which spans.
+
+    Attributes:
+        project: Only spans of this project: `openinference.project.name` of their resource, else `service.name`.
+        start_time: Only spans that started then or later; without it from the first.
+        end_time: Only spans that started before.
+        filter: What must hold; docs/filters.md has the language.
+    """
+
+    project: str | None
+    start_time: Time | None
+    end_time: Time | None
+    filter: str | None
+
+
 DEFAULT_WINDOW: Final = dt.timedelta(days=7)
 """How far back a list looks, as Arize's does."""
 
@@ -50,10 +70,10 @@ _INT64: Final = range(-(1 << 63), 1 << 63)
 
 def query_of(
     *,
-    project: str | None,
-    start_time: Time | None,
-    end_time: Time | None,
-    filter: str | None,
+    project: str | None = None,
+    start_time: Time | None = None,
+    end_time: Time | None = None,
+    filter: str | None = None,
 ) -> SpanQuery:
     """Return the question for all spans of a window.
 
@@ -74,15 +94,7 @@ def query_of(
 
 
 def page_query(
-    *,
-    trace_id: str | int | UUID | None,
-    project: str | None,
-    start_time: Time | None,
-    end_time: Time | None,
-    filter: str | None,
-    limit: int,
-    cursor: str | None,
-    now_ns: int,
+    *, trace_id: str | int | UUID | None, limit: int, cursor: str | None, now_ns: int, **window: Unpack[Window]
 ) -> SpanQuery:
     """Return the question for one page, and for one span more: it tells whether another page follows.
 
@@ -96,7 +108,7 @@ def page_query(
     """
     if isinstance(limit, bool) or not hasattr(type(limit), "__index__") or limit < 1:
         raise ConfigurationError("limit", limit, "a whole number, 1 or more")
-    asked = query_of(project=project, start_time=start_time, end_time=end_time, filter=filter)
+    asked = query_of(**window)
     after, first_ns = _read_cursor(cursor) if cursor is not None else (None, None)
     start_ns = asked.start_ns if asked.start_ns is not None else first_ns
     if start_ns is None and trace_id is None:
