@@ -200,7 +200,7 @@ class TestASignalHandler:
         signal.signal(signal.SIGUSR1, before)
 
     @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-    @pytest.mark.parametrize("name", ["shut_down_before", "place_in", "use", "_put_in_force", "share_places"])
+    @pytest.mark.parametrize("name", ["shut_down_before", "join_provider", "use", "_put_in_force", "share_places"])
     @pytest.mark.parametrize("had_one", [False, True], ids=["first", "second"])
     def test_that_configures_stands(self, provider, interrupted, name, after, had_one):
         """Wherever it comes, the later call stands, the interrupted one is shut down, and a span leaves once."""

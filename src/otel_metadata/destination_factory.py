@@ -21,7 +21,7 @@ from otel_metadata import backends
 from otel_metadata.delivery.destination import Destination
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.errors import ConfigurationError, MissingExtraError, shown_url
-from otel_metadata.joining.places import address_of, is_same
+from otel_metadata.joining.addresses import address_of, is_same
 from otel_metadata.settings import DEFAULT_DESTINATION, DESTINATIONS
 
 if TYPE_CHECKING:

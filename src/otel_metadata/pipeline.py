@@ -26,7 +26,7 @@ from otel_metadata.destination_factory import free_name, make_destinations
 from otel_metadata.environment import flag
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters import proxy as http_proxy
-from otel_metadata.joining.providers import found_provider, place_in, resource_of
+from otel_metadata.joining.providers import found_provider, join_provider, resource_of
 from otel_metadata.joining.sharing import share_places
 from otel_metadata.live import ended_provider, live_settings, routing
 from otel_metadata.live.misuse import kind_of, misfit, said
@@ -326,7 +326,7 @@ def _is_free() -> bool:
 def _put_in_force(made: _Made) -> None:
     """Let a pipeline have the spans and the calls."""
     global _pipeline, _closed  # what flush(), shutdown() and stats() are about
-    place_in(made.pipeline.tracer_provider, made.pipeline.processor)
+    join_provider(made.pipeline.tracer_provider, made.pipeline.processor)
     if made.becomes_global and _is_free():
         trace.set_tracer_provider(made.pipeline.tracer_provider)
     live_settings.use(made.live)

@@ -12,7 +12,8 @@ from tests.joining.receiver import Receiver
 
 import otel_metadata as om
 from otel_metadata.backends.arize import destination
-from otel_metadata.joining.places import address_of, exporters_on, is_same
+from otel_metadata.joining.addresses import address_of, is_same
+from otel_metadata.joining.found_exporters import exporters_on
 
 KEY, SPACE = "ak-0123456789abcdef", "U3BhY2U6MQ=="
 

@@ -12,7 +12,8 @@ from tests.backends.vendors.galileo import Galileo
 from tests.backends.vendors.server import KEY
 
 from otel_metadata.backends.galileo import destination
-from otel_metadata.joining.places import address_of, exporters_on, is_same
+from otel_metadata.joining.addresses import address_of, is_same
+from otel_metadata.joining.found_exporters import exporters_on
 
 
 def test_the_same_project_is_the_same_place(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from phoenix.otel import TracerProvider, register
 from tests.joining.receiver import Receiver
 
 import otel_metadata as om
-from otel_metadata.joining.places import Address, address_of, is_same
+from otel_metadata.joining.addresses import Address, address_of, is_same
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.joining.receiver import Receiver
 
 import otel_metadata as om
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
-from otel_metadata.joining import places
+from otel_metadata.joining import addresses
 
 LONG = {"schedule_delay_millis": 60_000}
 
@@ -673,9 +673,9 @@ class Strange(SpanExporter):
 def test_few_objects_are_asked_for_an_address(receiver, monkeypatch):
     """An application waits for `configure`: a client that is not there is not looked into."""
     asked = []
-    held_by = places._held_by
-    monkeypatch.setattr(places, "_held_by", lambda holder: asked.append(holder) or held_by(holder))
-    assert places.address_of(http(receiver), Resource.create({})) is not None
+    held_by = addresses.held_by
+    monkeypatch.setattr(addresses, "held_by", lambda holder: asked.append(holder) or held_by(holder))
+    assert addresses.address_of(http(receiver), Resource.create({})) is not None
     assert len(asked) < 10
 
 

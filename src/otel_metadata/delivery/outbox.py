@@ -282,8 +282,8 @@ class Outbox:
         with self._lock:
             said = self.shared.look()
             if said is not None:
-                # An adoption is what was asked for.
-                self._tell("shared", said, logging.INFO if self.shared.is_as_asked else logging.WARNING)
+                # An adopted exporter was asked for.
+                self._tell("shared", said, logging.INFO if self.shared.exporter is not None else logging.WARNING)
 
     def exchange(self, key: SpanKey, span: ReadableSpan) -> bool:
         """Let an ended span leave as *span*, where it has not left; False when it leaves elsewhere, or never came."""

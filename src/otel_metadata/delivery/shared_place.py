@@ -26,12 +26,7 @@ class SharedPlace(Protocol):
 
     @property
     def exporter(self) -> SpanExporter | None:
-        """One of them that exports for the destination; None when it exports by its own."""
-        ...
-
-    @property
-    def is_as_asked(self) -> bool:
-        """Whether it was adopted, by this destination alone."""
+        """The adopted one, which exports for the destination; None when the destination exports by its own."""
         ...
 
     def look(self) -> str | None:

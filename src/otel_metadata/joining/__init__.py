@@ -1,8 +1,9 @@
 """Joining an application that has tracing already: its provider, its processors, and its exporters.
 
-`providers` finds the provider and adds our processor to it. `places` finds the exporters that are there and says which
-of them sends to the same place as a destination of ours. `sharing` lets each span leave for such a place once.
+`providers` finds the provider and adds our processor to it. `found_exporters` finds the exporters that it has, and
+`addresses` says which of them send to the same place as a destination. `sharing` decides who sends a span to such a
+place, so that it leaves once; `taps` tell it which spans the application exports.
 
-What the SDK and the packages of others keep in attributes of their own is read here and nowhere else. Whatever cannot
-be read is taken for not being there.
+Private attributes of the SDK and of other packages are read here and nowhere else. What cannot be read counts as
+absent.
 """

@@ -1,11 +1,10 @@
-"""The tracer provider of the application: found by what it can do, and joined without removing anything from it."""
+"""The application's tracer provider: found by what it can do, and joined without removing anything from it."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from opentelemetry import trace
@@ -13,11 +12,12 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.interrupts import pass_on
 
 if TYPE_CHECKING:
     from otel_metadata.span_processor import MetadataSpanProcessor
 
-__all__ = ["Place", "found_provider", "place_in", "real_provider", "resource_of"]
+__all__ = ["ReplaceableProcessor", "found_provider", "held_by", "join_provider", "real_provider", "resource_of"]
 
 _MAX_DEPTH: Final = 5
 
@@ -30,15 +30,15 @@ _EXPECTED: Final = (
 
 
 @final
-class Place(SpanProcessor):
-    """The place of our processor in one tracer provider, which keeps whatever is added to it for good.
+class ReplaceableProcessor(SpanProcessor):
+    """Stands for our processor in a tracer provider, which keeps every processor for good.
 
-    Calling `configure` again puts another processor here, so that spans do not go through those that were shut down.
-    The methods are the processor's own: a call costs what it costs without this.
+    Each call of `configure` replaces the processor behind it, so that spans do not go through those that were shut
+    down. The methods are the processor's own: a call costs the same as without this object.
     """
 
-    def put(self, processor: MetadataSpanProcessor) -> None:
-        """Let *processor* have what OpenTelemetry calls, from now on."""
+    def replace(self, processor: MetadataSpanProcessor) -> None:
+        """Let OpenTelemetry call *processor* from now on."""
         self.on_start = processor.on_start  # type: ignore[method-assign]
         self.on_end = processor.on_end  # type: ignore[method-assign]
         self.shutdown = processor.shutdown_with_provider  # type: ignore[method-assign]
@@ -47,21 +47,21 @@ class Place(SpanProcessor):
 
 
 # By identity: a provider may compare by value, and then it has no hash (Logfire's proxy).
-_places: Final[dict[int, tuple[weakref.ref[Any], Place]]] = {}
+_joined: Final[dict[int, tuple[weakref.ref[Any], ReplaceableProcessor]]] = {}
 
 
 def found_provider(given: object | None) -> tuple[TracerProvider, bool]:
-    """Return the provider to join, and whether it is new: *given*, else the global one, else one of our own.
+    """Return the provider to join, and whether it is new: *given*, else the global one, else a new one.
 
     Raises:
-        ConfigurationError: It takes no span processors; the message names what does.
+        ConfigurationError: The provider takes no span processors; the message names those that do.
     """
     if isinstance(given, trace.ProxyTracerProvider):
-        given = None  # OpenTelemetry's stand-in for a global provider that may have been set since
+        given = None  # it stands for the global provider, which may have been set since
     provider = trace.get_tracer_provider() if given is None else given
     if isinstance(provider, trace.ProxyTracerProvider):
         return TracerProvider(), True
-    if _takes_processors(provider):
+    if callable(getattr(provider, "add_span_processor", None)) and callable(getattr(provider, "get_tracer", None)):
         return cast("TracerProvider", provider), False
     real = real_provider(provider)
     if real is not None:
@@ -72,16 +72,12 @@ def found_provider(given: object | None) -> tuple[TracerProvider, bool]:
     raise ConfigurationError(setting, got, _EXPECTED)
 
 
-def _takes_processors(provider: object) -> bool:
-    return callable(getattr(provider, "add_span_processor", None)) and callable(getattr(provider, "get_tracer", None))
-
-
 def real_provider(provider: object, depth: int = _MAX_DEPTH) -> TracerProvider | None:
-    """Return the SDK's provider: *provider* itself, or the one that it wraps; None where none is found."""
+    """Return the SDK's provider: *provider* itself, or the one that it wraps; None where it wraps none."""
     if isinstance(provider, TracerProvider):
         return provider
     if depth:
-        for held in _held_by(provider):
+        for held in (*held_by(provider).values(), getattr(provider, "__wrapped__", None)):
             if isinstance(held, trace.TracerProvider) and not isinstance(held, trace.ProxyTracerProvider):
                 real = real_provider(held, depth - 1)
                 if real is not None:
@@ -89,14 +85,17 @@ def real_provider(provider: object, depth: int = _MAX_DEPTH) -> TracerProvider |
     return None
 
 
-def _held_by(proxy: object) -> Iterator[object]:
-    """Yield what a proxy may wrap."""
-    yield from list(getattr(proxy, "__dict__", {}).values())
-    yield getattr(proxy, "__wrapped__", None)
+def held_by(holder: object) -> dict[str, object]:
+    """Return the attributes in which *holder* keeps objects, without computing any; empty where they are unreadable."""
+    try:
+        return dict(object.__getattribute__(holder, "__dict__"))
+    except Exception as error:  # noqa: BLE001 # slots, a built-in, or something that makes up its `__dict__`
+        pass_on(error)
+        return {}
 
 
 def resource_of(provider: object) -> Resource:
-    """Return the resource of a provider's spans; where it does not say, the one that the environment describes."""
+    """Return the resource of a provider's spans; where it names none, the one that the environment describes."""
     for one in (provider, real_provider(provider)):
         resource = getattr(one, "resource", None)
         if isinstance(resource, Resource):
@@ -104,51 +103,51 @@ def resource_of(provider: object) -> Resource:
     return Resource.create()
 
 
-def place_in(provider: TracerProvider, processor: MetadataSpanProcessor) -> None:
-    """Let *processor* have the spans of *provider*: in the place that an earlier one had, or in a new one."""
+def join_provider(provider: TracerProvider, processor: MetadataSpanProcessor) -> None:
+    """Let *processor* have the spans of *provider*, in place of the one that joined it before."""
     real = real_provider(provider) or provider
-    known = _places.get(id(real))
-    if known is not None and known[0]() is real:
-        known[1].put(processor)
-        return
-    place = Place()
-    place.put(processor)
     number = id(real)
-    # Known once it is there: interrupted in between, the next call adds another, and this one has nothing to do.
-    _add(real, place)
-    _places[number] = (weakref.ref(real, lambda _: _places.pop(number, None)), place)
-    _look_after_additions(real, place)
+    known = _joined.get(number)
+    if known is not None and known[0]() is real:
+        known[1].replace(processor)
+        return
+    joining = ReplaceableProcessor()
+    joining.replace(processor)
+    # Recorded after it was added: if this is interrupted in between, the next call adds another, and this one is idle.
+    _add(real, joining)
+    _joined[number] = (weakref.ref(real, lambda _: _joined.pop(number, None)), joining)
+    _look_after_additions(real, joining)
 
 
-def _look_after_additions(provider: TracerProvider, place: Place) -> None:
-    """Let our processor look at what is added to the provider from now on, before a span comes to it.
+def _look_after_additions(provider: TracerProvider, joining: ReplaceableProcessor) -> None:
+    """Let our processor look at each processor that is added to the provider later, before a span comes to it.
 
-    Without this it would be seen a moment too late: a processor that exports at once has exported by then.
+    To look when the next span ends would be too late: a processor that exports at once has exported by then.
     """
     add = provider.add_span_processor
 
     @functools.wraps(add)
     def add_span_processor(*arguments: Any, **options: Any) -> None:
         add(*arguments, **options)
-        place.look()
+        joining.look()
 
     try:
         provider.add_span_processor = add_span_processor  # type: ignore[method-assign] # of this one provider
-    except (AttributeError, TypeError):  # it does not let itself be changed
+    except (AttributeError, TypeError):  # the provider refuses the attribute
         pass
 
 
-def _add(provider: TracerProvider, place: Place) -> None:
-    """Add *place*, and remove nothing: the first processor that is added replaces the default of some providers."""
+def _add(provider: TracerProvider, joining: ReplaceableProcessor) -> None:
+    """Add *joining* and remove nothing: in some providers the first processor that is added replaces the default."""
     options = {"replace_default_processor": False}  # Phoenix
     try:
         parameters = inspect.signature(provider.add_span_processor).parameters
     except (TypeError, ValueError):  # not written in Python
         parameters = {}  # type: ignore[assignment] # an empty mapping of another kind
     if options.keys() <= parameters.keys():
-        provider.add_span_processor(place, **options)
+        provider.add_span_processor(joining, **options)
     elif isinstance(provider, TracerProvider) and getattr(provider, "_default_processor", None):
-        # The same without a way to say so: arize-otel, and Phoenix before it had the argument.
-        TracerProvider.add_span_processor(provider, place)
+        # arize-otel, and Phoenix before it had the argument, replace without asking.
+        TracerProvider.add_span_processor(provider, joining)
     else:
-        provider.add_span_processor(place)
+        provider.add_span_processor(joining)

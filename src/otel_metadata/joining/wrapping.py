@@ -11,6 +11,7 @@ from otel_metadata.arguments import checked
 from otel_metadata.delivery.destination import Destination
 from otel_metadata.exporters.console import ConsolePatchExporter
 from otel_metadata.exporters.otlp import OtlpPatchExporter
+from otel_metadata.joining.addresses import is_of
 from otel_metadata.joining.providers import resource_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def wrap_exporter(
     kind = type(exporter)
     is_console = isinstance(exporter, ConsoleSpanExporter)
     if name is None:
-        is_otlp = any(part.__module__.startswith("opentelemetry.exporter.otlp.") for part in kind.__mro__)
+        is_otlp = is_of(exporter, "opentelemetry.exporter.otlp.")
         name = "otlp" if is_otlp else "console" if is_console else kind.__name__
     if patch_exporter is None:
         whose = resource if resource is not None else resource_of(trace.get_tracer_provider())
