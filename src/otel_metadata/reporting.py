@@ -146,7 +146,7 @@ class Reporter:
                 return
             try:
                 _LOGGER.log(level, "%s", line)
-            except Exception as error:  # noqa: BLE001 # a handler or filter failed; there is nobody left to tell
+            except BaseException as error:  # noqa: BLE001 # a handler or filter failed; there is nobody left to tell
                 pass_on(error)
 
     def failed(self, where: str, error: BaseException) -> None:
@@ -167,7 +167,7 @@ class Reporter:
             if _LOGGER.isEnabledFor(logging.DEBUG):
                 lines = "".join(traceback.format_exception(error)).rstrip("\n").split("\n")
                 _LOGGER.debug("otel_metadata failed in %s\n%s", where, "\n".join(map(visible, lines)))
-        except Exception as failure:  # noqa: BLE001 # as in tell
+        except BaseException as failure:  # noqa: BLE001 # as in tell
             pass_on(failure)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import context as otel_context
@@ -22,7 +22,7 @@ from otel_metadata.client.columns import TRACE_ID, TRACEPARENT, Rows
 from otel_metadata.client.report import MAX_NOTES, UpdateReport, span_error
 from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.delivery.verdict import NO_ANSWER, Again, Arrived, Tried, Verdict, verdict
-from otel_metadata.delivery.worker import sound, suppressed
+from otel_metadata.delivery.worker import outcomes_of, suppressed
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import live_settings as settings
@@ -331,9 +331,8 @@ class DestinationUpdates:
         """Return one outcome for each patch; None for those of a batch with which the exporter raised."""
         token = otel_context.attach(self._suppressed)
         try:
-            answers = self._exporter.export([one.patch for one in group], timeout_millis=_TIMEOUT_MILLIS)
-            outcomes: list[Outcome | None] = [sound(answer) for answer in islice(answers, len(group))]
-        except Exception as error:  # noqa: BLE001 # a foreign exporter
+            outcomes = outcomes_of(self._exporter, [one.patch for one in group], _TIMEOUT_MILLIS)
+        except BaseException as error:  # noqa: BLE001 # a foreign exporter
             pass_on(error)
             REPORTER.tell(
                 f"patch_export:{self._name}", f"{self._name}: the patch exporter raised {type(error).__name__}."

@@ -73,6 +73,10 @@ class Destination:
                 "an object with export, force_flush, shutdown, name, max_batch, grace_millis, reports_missing and "
                 "convergence (otel_metadata.seams.PatchExporter)",
             )
+        for part in ("max_batch", "grace_millis"):
+            number = getattr(self.patch_exporter, part)
+            if type(number) is not int:
+                raise ConfigurationError(f"{where}.patch_exporter.{part}", type(number), "a whole number")
         check_fields(self)
         if self.hold_millis < 0:
             raise ConfigurationError(f"{where}.hold_millis", self.hold_millis, "milliseconds, 0 or more")

@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from otel_metadata.delivery.flush import FlushTicket
 from otel_metadata.delivery.in_flight import merged, settled_fields
 from otel_metadata.delivery.outbox import Outbox, PatchBatch, SpanBatch
-from otel_metadata.interrupts import is_from_a_signal_handler
-from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
+from otel_metadata.interrupts import is_from_a_signal_handler, pass_on
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SpanSender
 
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Json
     from otel_metadata.model.patch import Patch
     from otel_metadata.model.receipt import LossReason
-    from otel_metadata.seams import Clock
+    from otel_metadata.model.span_ref import SpanRef
+    from otel_metadata.seams import Clock, PatchExporter
 
-__all__ = ["Worker", "sound", "suppressed"]
+__all__ = ["Worker", "outcomes_of", "suppressed"]
 
 _OURS: Final = Rejected(DeliveryError("patch_failure", "a failure of our own, which was logged"))
 
@@ -139,8 +140,6 @@ class Worker:
         self._on_dead_letter = on_dead_letter
         self._with_thread = start
         self._is_closing = False
-        # Our own exporters change nothing of what they are handed.
-        self._is_ours = type(outbox.destination.patch_exporter).__module__.startswith("otel_metadata.")
         self._suppressed = suppressed()
         self._idle_ns = min(_IDLE_NS, outbox.settings.schedule_delay_millis * 1_000_000)
         self._begin()
@@ -207,8 +206,8 @@ class Worker:
                 continue
             try:
                 self._on_dead_letter(letter)
-            except Exception as error:  # noqa: BLE001 # the application's
-                _pass_a_limit_on(error)
+            except BaseException as error:  # noqa: BLE001 # the application's
+                pass_on(error)
                 REPORTER.tell("on_dead_letter", f"on_dead_letter raised {type(error).__name__}")
 
     def _load(self) -> bool:
@@ -327,12 +326,13 @@ class Worker:
         self._ident = self._get_ident()
         otel_context.attach(self._suppressed)
         while not self._is_stopped:
+            due_ns = None
             try:
                 if self.step():
                     continue
+                due_ns = self.outbox.next_due_ns()
             except BaseException as error:  # noqa: BLE001 # the thread must go on; the failure is counted and told
-                _survive(error)
-            due_ns = self.outbox.next_due_ns()
+                _survive(error)  # and waits: what failed is still due, and may fail again at once
             wait_ns = self._idle_ns
             if due_ns is not None:
                 wait_ns = min(max(due_ns - self._clock.monotonic_ns(), 0), wait_ns)
@@ -372,14 +372,18 @@ class Worker:
     def _merged(self, batch: SpanBatch) -> tuple[list[ReadableSpan], list[Fields]]:
         """Return the spans that leave here, as they leave, and for each of the batch the fields that follow it."""
         destination = self.outbox.destination
+        # Both see the fields of a span, which other destinations get as well.
+        is_foreign = not (_is_trusted(destination.spelling) and _is_trusted(destination.span_exporter))
         outgoing: list[ReadableSpan] = []
         remainders: list[Fields] = []
         for item in batch.items:
             fields = settled_fields(item.span, item.all_fields())
             ended = self.outbox.without_credentials(item.span)
+            given = _copied(fields) if is_foreign else fields
             try:
-                span, remainder = merged(ended, fields, destination.spelling, is_local_root=item.is_local_root)
-            except Exception as error:  # noqa: BLE001 # a dialect may be somebody else's; its span leaves as it ended
+                span, remainder = merged(ended, given, destination.spelling, is_local_root=item.is_local_root)
+                remainder = {name: fields[name] for name in remainder}
+            except BaseException as error:  # noqa: BLE001 # a foreign dialect; its span leaves as it ended
                 _pass_a_limit_on(error)
                 REPORTER.tell(
                     f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}"
@@ -405,7 +409,7 @@ class Worker:
         try:
             if isinstance(exporter, SpanSender):
                 timeout_millis = self.outbox.settings.export_timeout_millis
-                return sound(exporter.send(outgoing, timeout_millis=timeout_millis))
+                return _sound(exporter.send(outgoing, timeout_millis=timeout_millis))
             if exporter.export(outgoing) is SpanExportResult.SUCCESS:
                 return Delivered()
             return Retry(DeliveryError("connection_failure", "the span exporter failed; its log line says why"))
@@ -436,9 +440,7 @@ class Worker:
         timeout_millis = self.outbox.settings.export_timeout_millis
         outcomes: Sequence[Outcome | None] = ()
         try:
-            given = patches if self._is_ours else [_copied(patch) for patch in patches]
-            answers = destination.patch_exporter.export(given, timeout_millis=timeout_millis)
-            outcomes = [sound(answer) for answer in islice(answers, len(patches))]
+            outcomes = outcomes_of(destination.patch_exporter, patches, timeout_millis)
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             _pass_a_limit_on(error)
             REPORTER.tell(
@@ -515,10 +517,28 @@ def _survive(error: BaseException) -> None:
         pass
 
 
-def _copied(patch: Patch) -> Patch:
-    """Return a patch that shares nothing with ours that can be changed: it goes to code of others."""
-    fields = {name: (_copy(value), version) for name, (value, version) in patch.fields.items()}
-    return replace(patch, fields=fields)
+def outcomes_of(exporter: PatchExporter, patches: Sequence[Patch], timeout_millis: int) -> list[Outcome | None]:
+    """Let an exporter send *patches*; return what it said of each, as far as it did. It may be foreign code, and raise.
+
+    What goes to code of others shares nothing with ours that can be changed.
+    """
+    given = patches
+    if not _is_trusted(exporter):
+        given = [replace(one, target=_copied_target(one.target), fields=_copied(one.fields)) for one in patches]
+    return [_sound(answer) for answer in islice(exporter.export(given, timeout_millis=timeout_millis), len(patches))]
+
+
+def _is_trusted(part: object) -> bool:
+    """Whether *part* changes nothing of what it is handed: one of ours or of OpenTelemetry's, or none."""
+    return part is None or type(part).__module__.partition(".")[0] in {"otel_metadata", "opentelemetry"}
+
+
+def _copied_target(target: SpanRef) -> SpanRef:
+    return replace(target, backend_ids={**target.backend_ids})
+
+
+def _copied(fields: Fields) -> Fields:
+    return {name: (_copy(value), version) for name, (value, version) in fields.items()}
 
 
 def _copy(value: Json) -> Json:
@@ -527,13 +547,19 @@ def _copy(value: Json) -> Json:
     return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def sound(answer: object) -> Outcome:
-    """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code."""
-    if isinstance(answer, Delivered):
+def _sound(answer: object) -> Outcome:
+    """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code.
+
+    By the exact types: what follows is decided under the lock, where no method of anybody's may be called.
+    """
+    if type(answer) is Delivered:
         notes = answer.notes
-        return answer if isinstance(notes, tuple | list) and all(isinstance(one, str) for one in notes) else Delivered()
-    if isinstance(answer, Retry | Pause | Rejected) and isinstance(answer.error, DeliveryError):
-        after_millis = answer.after_millis if isinstance(answer, Retry) else None
-        if after_millis is None or isinstance(after_millis, int):
+        is_whole = type(notes) in (tuple, list) and all(type(one) in (str, NotKept) for one in notes)
+        return answer if is_whole and type(answer.rejected) is int else Delivered()
+    if type(answer) is Retry or type(answer) is Pause or type(answer) is Rejected:
+        error = answer.error
+        after_millis = answer.after_millis if type(answer) is Retry else None
+        are_texts = type(error) is DeliveryError and type(error.type) is type(error.message) is str
+        if are_texts and (after_millis is None or type(after_millis) is int):
             return answer
     return Retry(DeliveryError("connection_failure", "the exporter answered with something else than an outcome"))

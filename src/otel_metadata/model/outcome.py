@@ -41,6 +41,8 @@ class DeliveryError:
 
     def __post_init__(self) -> None:
         """Escape what a terminal would obey: names in the message come from everywhere."""
+        if type(self.type) is not str and isinstance(self.type, str):  # a member of an enumeration of texts
+            object.__setattr__(self, "type", str.__str__(self.type))
         object.__setattr__(self, "message", visible(f"{self.message}"))
 
 
