@@ -17,6 +17,7 @@ that work on stored spans.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final, final
 
@@ -35,6 +36,9 @@ __all__ = [
     "StoreFormatError",
     "shown_url",
 ]
+
+_SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+"""RFC 3986, 3.1."""
 
 
 class OtelMetadataError(Exception):
@@ -199,8 +203,9 @@ def shown_url(url: str) -> str:
 
     Those are the places of keys.
     """
-    before, at, rest = url.rpartition("@")
+    _, at, rest = url.rpartition("@")
     if at:
-        scheme, separator, _ = before.rpartition("://")
-        rest = f"{scheme}{separator}***@{rest}"
+        # In a text of another form, anything before the last @ may be a password.
+        scheme = _SCHEME.match(url)
+        rest = f"{scheme[0] if scheme is not None else ''}***@{rest}"
     return rest.partition("?")[0].partition("#")[0]

@@ -262,6 +262,10 @@ def test_an_address_that_is_refused_is_shown_without_its_keys(url):
         ("http://host#c?d", "http://host"),
         ("http://u:p?x#y@host/a", "http://***@host/a"),
         ("u:p@host", "***@host"),
+        ("//u:p@host", "***@host"),
+        ("http:u:p@host", "***@host"),
+        ("u:a://b@host", "***@host"),
+        ("http://u:p@host,http://u:q@other", "http://***@other"),
     ],
 )
 def test_what_is_shown_of_a_url(url, shown):

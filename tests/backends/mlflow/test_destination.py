@@ -37,8 +37,9 @@ def double() -> Iterator[MlflowDouble]:
         ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "MLFLOW_EXPERIMENT_ID"),
         ({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "MLFLOW_EXPERIMENT_ID": "1"}, "MLFLOW_TRACKING_URI"),
         ({"MLFLOW_TRACKING_URI": "http://me:secret@host", "MLFLOW_EXPERIMENT_ID": "1"}, "MLFLOW_TRACKING_URI"),
+        ({"MLFLOW_TRACKING_URI": "me:secret@host", "MLFLOW_EXPERIMENT_ID": "1"}, "MLFLOW_TRACKING_URI"),
     ],
-    ids=["address", "experiment", "no-server", "password-in-address"],
+    ids=["address", "experiment", "no-server", "password-in-address", "password-without-scheme"],
 )
 def test_what_is_missing_or_wrong_is_told_by_its_variable(monkeypatch, given, missing):
     """One error, with the name of the first variable that has to be set, and no secret."""

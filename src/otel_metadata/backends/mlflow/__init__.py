@@ -15,7 +15,7 @@ from otel_metadata.backends.mlflow.dialect import MlflowDialect
 from otel_metadata.backends.mlflow.patches import MlflowPatchExporter
 from otel_metadata.backends.mlflow.spans import readable
 from otel_metadata.delivery.destination import Destination
-from otel_metadata.errors import ConfigurationError
+from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.exporters.altered_spans import AlteredSpans
 from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
@@ -70,7 +70,7 @@ def destination(
     uri = from_environment(tracking_uri, _URI, expected="the http or https address of an MLflow server")
     if not uri.lower().startswith(("http://", "https://")):
         expected = "an address that begins with http:// or https://; spans go to a server, not into a file or database"
-        raise ConfigurationError(_URI, uri.partition("://")[0], expected)
+        raise ConfigurationError(_URI, shown_url(uri), expected)
     experiment = from_environment(
         experiment_id,
         EXPERIMENT,
