@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import pydoc
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 import pandas as pd
 import pytest
 from opentelemetry.sdk.resources import Resource
@@ -226,6 +228,13 @@ class TestList:
         spans.log([log_row | {"start_time": EVER, "end_time": EVER, "project": "a\ud800"}])
 
         assert [span.project for span in spans.list(project="a\ud800", start_time=EVER)] == ["a\ufffd"]
+
+    def test_a_time_beyond_64_bits_in_a_cursor_is_refused(self, client: om.Client) -> None:
+        """The store cannot hold it, so no page ends there."""
+        for times in ([None, 1 << 63], [1 << 63, 1]):
+            packed = orjson.dumps([*times, "1" * 32, "1" * 16])
+            with pytest.raises(ConfigurationError, match="next_cursor"):
+                client.spans.list(cursor=base64.urlsafe_b64encode(packed).decode().rstrip("="))
 
     @pytest.mark.parametrize("cursor", ["", "x", "WzFd", "bnVsbA", "W251bGwsMSwieCIsInkiXQ", "ü", 5])
     def test_what_is_no_cursor_is_refused(self, client: om.Client, cursor: Any) -> None:

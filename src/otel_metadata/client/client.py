@@ -421,11 +421,11 @@ class Spans:
         named = [span_ids] if isinstance(span_ids, str | SpanRef) else span_ids
         if not isinstance(named, Iterable):
             raise ConfigurationError("delete(span_ids=)", type(span_ids), "a list of span ids")
-        refs = [read_name(span_id)[:2] for span_id in named]
+        refs = dict.fromkeys(read_name(span_id)[:2] for span_id in named)
         found = self._store.find([span_id for trace_id, span_id in refs if trace_id is None])
         keys = [
             (trace_id or found[span_id].trace_id, span_id)
-            for trace_id, span_id in dict.fromkeys(refs)
+            for trace_id, span_id in refs
             if trace_id is not None or span_id in found
         ]
         version = next(draw(self._versions, 1))

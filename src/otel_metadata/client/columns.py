@@ -42,8 +42,7 @@ from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.model.value import clean, clean_key, is_clean_scalar
 
 __all__ = [
-    "BACKEND_ID",
-    "MAX_RECORDS",
+    "OBJECT",
     "PATCH_DOCUMENT",
     "SPAN_ID",
     "TRACEPARENT",
@@ -64,7 +63,7 @@ __all__ = [
 SPAN_ID: Final = "context.span_id"
 TRACE_ID: Final = "context.trace_id"
 TRACEPARENT: Final = "traceparent"
-BACKEND_ID: Final = "backend_ids."
+_BACKEND_ID: Final = "backend_ids."
 """Before the name of a backend: the column of the ids that it gave the spans."""
 
 # Frames of Phoenix and Langfuse have the ids under their bare names.
@@ -72,6 +71,9 @@ _IDS: Final = ((SPAN_ID, TRACE_ID), ("span_id", "trace_id"))
 
 PATCH_DOCUMENT: Final = "patch_document"
 """The name of the patch document's column where no other is given."""
+
+OBJECT: Final = "a dict, or the JSON text of an object"
+"""What `read_object` reads, for people."""
 
 MAX_RECORDS: Final = 1_000
 """Records in one call of `annotate`, as in Arize's."""
@@ -157,13 +159,13 @@ class Rows:
     documents: dict[int, Values] = field(default_factory=dict)
     problems: dict[int, DeliveryError] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    backend_ids: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    backend_ids: dict[int, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, refs: Sequence[tuple[str | None, str, Mapping[str, str]]]) -> Rows:
         """Return rows that say nothing yet of spans named as `read_name` does."""
         rows = cls([span_id for _, span_id, _ in refs], [trace_id for trace_id, _, _ in refs])
-        rows.backend_ids.update({row: ids for row, (_, _, ids) in enumerate(refs) if ids})
+        rows.backend_ids.update({row: dict(ids) for row, (_, _, ids) in enumerate(refs) if ids})
         return rows
 
     def target(self, row: int) -> SpanRef:
@@ -183,12 +185,7 @@ class Rows:
 
     def fields(self, row: int, version: Version) -> dict[FieldName, Field]:
         """Return the same with the version that all of it has."""
-        fields: dict[FieldName, Field] = {
-            name: (cell, version) for name, cells in self.columns if (cell := cells[row]) is not UNSET
-        }
-        if row in self.documents:
-            fields.update({name: (value, version) for name, value in self.documents[row].items()})
-        return fields
+        return {name: (value, version) for name, value in self.values(row).items()}
 
     def weight(self, row: int) -> int:
         """Return how many fields a row has at most, at least 1: cells that are not there count."""
@@ -229,16 +226,16 @@ def identities(frame: Frame) -> Rows:
     rows = Rows([""] * count, [None] * count)
     if not count:
         return rows
-    backends = [name for name in frame.names if name.startswith(BACKEND_ID) and name != BACKEND_ID]
+    backends = [name for name in frame.names if name.startswith(_BACKEND_ID) and name != _BACKEND_ID]
     for column in backends:
-        _read_backend_ids(rows, column, frame.column(column))
+        for row, cell in enumerate(frame.column(column)):
+            if cell is not UNSET and cell is not None:
+                rows.backend_ids.setdefault(row, {})[column.removeprefix(_BACKEND_ID)] = str(cell)
     span_ids, trace_ids = next((names for names in _IDS if names[0] in frame), ("", ""))
     if span_ids:
         for row, cell in enumerate(frame.column(span_ids)):
-            rows.span_ids[row] = (
-                read_span_id(cell)
-                or _backend_only(rows, row, cell)
-                or _not_found(rows, row, span_ids, cell, "a span id of 16 hex digits")
+            rows.span_ids[row] = read_span_id(cell) or _backend_only(
+                rows, row, span_ids, cell, "a span id of 16 hex digits"
             )
         for row, cell in enumerate(frame.column(trace_ids) if trace_ids in frame else ()):
             if cell is not UNSET and cell is not None:
@@ -250,35 +247,26 @@ def identities(frame: Frame) -> Rows:
             try:
                 ref = SpanRef.from_traceparent(cell)  # type: ignore[arg-type] # it says so of what is no text
             except InvalidSpanRefError:
-                rows.span_ids[row] = _backend_only(rows, row, cell) or _not_found(
-                    rows, row, TRACEPARENT, cell, "a W3C traceparent"
-                )
+                rows.span_ids[row] = _backend_only(rows, row, TRACEPARENT, cell, "a W3C traceparent")
             else:
                 rows.span_ids[row], rows.trace_ids[row] = ref.span_id_hex, ref.trace_id_hex
     elif backends:
         for row in range(count):
-            rows.span_ids[row] = _backend_only(rows, row, UNSET) or _not_found(
-                rows, row, backends[0], UNSET, "the id that the backend gave the span"
-            )
+            rows.span_ids[row] = _backend_only(rows, row, backends[0], UNSET, "the id that the backend gave the span")
     else:
         raise ConfigurationError("columns of the frame", frame.names_for_people(), f"{SPAN_ID} (or {TRACEPARENT})")
     return rows
 
 
-def _read_backend_ids(rows: Rows, column: str, cells: Iterable[object]) -> None:
-    backend = column.removeprefix(BACKEND_ID)
-    for row, cell in enumerate(cells):
-        if cell is not UNSET and cell is not None:
-            rows.backend_ids[row] = {**rows.backend_ids.get(row, {}), backend: str(cell)}
-
-
-def _backend_only(rows: Rows, row: int, cell: object) -> str | None:
-    """Return the text of the reference of a span that is named by a backend's id alone; None where it is not.
+def _backend_only(rows: Rows, row: int, column: str, cell: object, expected: str) -> str:
+    """Return the text of the reference of a span that is named by a backend's id alone; let another row fail.
 
     Args:
         rows: Whose ids of backends have been read.
         row: Its number.
-        cell: What the row has in place of the ids of OpenTelemetry: nothing, or the text of such a reference.
+        column: Where the ids of OpenTelemetry are expected.
+        cell: What the row has there: nothing, or the text of such a reference.
+        expected: What the column should have.
     """
     ids = rows.backend_ids.get(row)
     try:
@@ -288,7 +276,7 @@ def _backend_only(rows: Rows, row: int, cell: object) -> str | None:
             return str(SpanRef.from_backend_id(*next(iter(ids.items()))))
     except InvalidSpanRefError:
         pass  # it is told as every other id that cannot be read
-    return None
+    return _not_found(rows, row, column, cell, expected)
 
 
 def metadata_rows(frame: Frame, patch_document_column_name: str = PATCH_DOCUMENT, *, validate: bool = True) -> Rows:
@@ -311,16 +299,13 @@ def metadata_rows(frame: Frame, patch_document_column_name: str = PATCH_DOCUMENT
     rows = identities(frame)
     if not frame.height:
         return rows
-    found = [(column, level, rest) for column, level, rest in _matching(frame, _METADATA)]
+    found = list(_matching(frame, _METADATA))
     has_document = patch_document_column_name in frame
-    if not has_document and (patch_document_column_name != PATCH_DOCUMENT or not found):
-        raise ConfigurationError(
-            "columns of the frame",
-            frame.names_for_people(),
-            patch_document_column_name
-            if patch_document_column_name != PATCH_DOCUMENT
-            else f"attributes.metadata.<field>, {PATCH_DOCUMENT}, or both",
-        )
+    expected = f"attributes.metadata.<field>, {PATCH_DOCUMENT}, or both"
+    if patch_document_column_name != PATCH_DOCUMENT:
+        expected = patch_document_column_name
+    if not has_document and (expected == patch_document_column_name or not found):
+        raise ConfigurationError("columns of the frame", frame.names_for_people(), expected)
     _refuse(frame, rows, [column for column, _, rest in found if not rest], "attributes.metadata.<field>", validate)
     for column, level, rest in found:
         if rest:
@@ -401,32 +386,33 @@ def record_rows(records: Iterable[object]) -> Rows:
     listed = list(records)
     if len(listed) > MAX_RECORDS:
         raise ConfigurationError("annotate(annotations=)", f"{len(listed)} records", f"at most {MAX_RECORDS} in a call")
-    rows = Rows([], [])
     names: list[_Name] = []
+    documents: dict[int, Values] = {}
+    notes: list[str] = []
     for number, record in enumerate(listed):
         where = f"annotate(annotations=)[{number}]"
-        named = _record_id(_part_of(record, "record_id"), where)
-        given = _part_of(record, "values")
+        record_id, given = _part_of(record, "record_id"), _part_of(record, "values")
+        try:
+            names.append(read_name(record_id))
+        except InvalidSpanRefError:
+            expected = "a span id of 16 hex digits, or a traceparent"
+            raise ConfigurationError(f"{where}.record_id", ascii(record_id)[:100], expected) from None
         if not isinstance(given, Sequence) or isinstance(given, str) or not given:
             raise ConfigurationError(f"{where}.values", type(given), "a list of at least one annotation")
         values: Values = {}
         for at, one in enumerate(given):
-            values |= _annotation(one, f"{where}.values[{at}]", rows.notes)
-        rows.documents[number] = values
-        names.append(named)
-    return replace(Rows.of(names), documents=rows.documents, notes=rows.notes)
+            values |= _annotation(one, f"{where}.values[{at}]", notes)
+        documents[number] = values
+    return replace(Rows.of(names), documents=documents, notes=notes)
 
 
 def _annotation(given: object, where: str, notes: list[str]) -> Values:
     parts: dict[str, Any] = {}
     for part in _ANNOTATION.parts:
-        cell = _part_of(given, part)
-        if cell is None:
-            continue
-        value, expected = _read_part(part, cell)
-        if expected:
-            raise ConfigurationError(f"{where}.{part}", type(cell), expected)
-        parts[part] = value
+        if (cell := _part_of(given, part)) is not None:
+            parts[part], expected = _read_part(part, cell)
+            if expected:
+                raise ConfigurationError(f"{where}.{part}", type(cell), expected)
     name = _part_of(given, "name")
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"{where}.name", name if name == "" else type(name), "a text, not empty")
@@ -439,15 +425,6 @@ def _part_of(given: object, part: str) -> object:
     return given.get(part) if isinstance(given, Mapping) else getattr(given, part, None)
 
 
-def _record_id(given: object, where: str) -> _Name:
-    try:
-        return read_name(given)
-    except InvalidSpanRefError:
-        raise ConfigurationError(
-            f"{where}.record_id", ascii(given)[:100], "a span id of 16 hex digits, or a traceparent"
-        ) from None
-
-
 def read_name(given: object) -> _Name:
     """Return trace id, span id and the ids of backends of whatever names a span; None for a trace that is not named.
 
@@ -456,21 +433,19 @@ def read_name(given: object) -> _Name:
     Raises:
         InvalidSpanRefError: It names none.
     """
+    if (span_id := read_span_id(given)) is not None:
+        return None, span_id, {}
     if isinstance(given, SpanRef):
         ref = given
     elif isinstance(given, str):
-        if (span_id := read_span_id(given)) is not None:
-            return None, span_id, {}
         if given.count("-") < 3 and ":" not in given:
             raise InvalidSpanRefError(given, "a span id of 16 hex digits, not all 0")
         ref = SpanRef.from_text(given)
-    else:
-        found = resolve(given)
-        if found is None:
-            raise InvalidSpanRefError(
-                given, "a span id of 16 hex digits, a SpanRef, a traceparent, or an object that names a span"
-            )
+    elif (found := resolve(given)) is not None:
         ref, _ = found
+    else:
+        expected = "a span id of 16 hex digits, a SpanRef, a traceparent, or an object that names a span"
+        raise InvalidSpanRefError(given, expected)
     if ref.is_backend_only:
         return None, str(ref), ref.backend_ids
     return ref.trace_id_hex, ref.span_id_hex, ref.backend_ids
@@ -557,21 +532,17 @@ def _put_documents(rows: Rows, column: str, cells: Sequence[object]) -> None:
     for row, cell in enumerate(cells):
         if cell is UNSET or cell is None:
             continue
-        document: object = cell
-        if isinstance(cell, str | bytes):
-            try:
-                document = _parsed(cell)
-            except orjson.JSONDecodeError as error:
-                rows.reject(row, "parse_failure", f", column {column!r}: no JSON ({error}); expected a JSON object.")
-                continue
-        if not isinstance(document, Mapping):
-            got = "JSON, but no object" if document is not cell else f"a {type(cell).__name__}"
-            rows.reject(
-                row, "parse_failure", f", column {column!r}: {got}; expected a dict, or the JSON text of an object."
-            )
+        try:
+            document = _parsed(cell) if isinstance(cell, str | bytes) else cell
+        except orjson.JSONDecodeError as error:
+            rows.reject(row, "parse_failure", f", column {column!r}: no JSON ({error}); expected a JSON object.")
             continue
-        rows.put(row, span_values("span", notes, metadata=document))
-        del notes[MAX_NOTES:]
+        if isinstance(document, Mapping):
+            rows.put(row, span_values("span", notes, metadata=document))
+            del notes[MAX_NOTES:]
+        else:
+            got = "JSON, but no object" if document is not cell else f"a {type(cell).__name__}"
+            rows.reject(row, "parse_failure", f", column {column!r}: {got}; expected {OBJECT}.")
     rows.remember(notes)
 
 
@@ -582,19 +553,18 @@ def _verdict_rows(frame: Frame, form: _Form, validate: bool) -> Rows:
     verdicts, unknown = _verdict_columns(frame, form, rows)
     expected = ", ".join(f"{form.column}.{part}" for part in form.contents)
     _refuse(frame, rows, unknown, expected, validate)
+    for (level, name), columns in verdicts.items():
+        read = [(part, column, frame.column(column)) for part, column in columns]
+        _put_verdicts(rows, form, level, [name] * frame.height, read)
     if verdicts:
-        for (level, name), columns in verdicts.items():
-            read = [(part, column, frame.column(column)) for part, column in columns]
-            _put_verdicts(rows, form, level, [name] * frame.height, read)
         return rows
     # One verdict a row, its name in a column: a frame of spans has a name as well, but none of the parts.
-    if "name" in frame and any(part in frame for part in form.contents):
-        read = [(part, part, frame.column(part)) for part in form.parts if part in frame]
-        _put_verdicts(rows, form, "span", frame.column("name"), read)
-        return rows
-    raise ConfigurationError(
-        "columns of the frame", frame.names_for_people(), f"{expected}; or name with {', '.join(form.contents)}"
-    )
+    if "name" not in frame or not any(part in frame for part in form.contents):
+        expected = f"{expected}; or name with {', '.join(form.contents)}"
+        raise ConfigurationError("columns of the frame", frame.names_for_people(), expected)
+    read = [(part, part, frame.column(part)) for part in form.parts if part in frame]
+    _put_verdicts(rows, form, "span", frame.column("name"), read)
+    return rows
 
 
 def _verdict_columns(frame: Frame, form: _Form, rows: Rows) -> tuple[_Verdicts, list[str]]:
@@ -665,7 +635,7 @@ def _read_part(part: str, cell: object) -> tuple[object, str]:
         return (int(score) if isinstance(score, bool) else score), "" if is_number else "a finite number"
     if part == "metadata":
         found = read_object(cell)
-        return found, "a dict, or the JSON text of an object" if found is None else ""
+        return found, OBJECT if found is None else ""
     if part == "source":
         return cell, "" if isinstance(cell, str) and cell in _SOURCES else f"one of {', '.join(_SOURCES)}"
     return cell, "" if isinstance(cell, str) else "a text"

@@ -67,17 +67,8 @@ def export_to_file(
     if not isinstance(path, str | os.PathLike):
         raise ConfigurationError("path", type(path), "a path as text or os.PathLike")
     table.schema()  # a missing package is told before a file is made
-    count = 0
-    with (
-        _whole_file(absolute_path("path", os.fspath(path))) as part,
-        format(part) as write,
-        _shown(progress) as advance,
-    ):
-        for batch in batches:
-            write(batch)
-            count += batch.num_rows
-            advance(batch.num_rows)
-    return count
+    with _whole_file(absolute_path("path", os.fspath(path))) as part, format(part) as write:
+        return _export(batches, write, progress)
 
 
 def export_to_stream(batches: Iterable[pa.RecordBatch], stream: BinaryIO, *, progress: bool | None = None) -> int:
@@ -90,13 +81,19 @@ def export_to_stream(batches: Iterable[pa.RecordBatch], stream: BinaryIO, *, pro
     """
     if not hasattr(stream, "writelines"):
         raise ConfigurationError("path", type(stream), "a path as text or os.PathLike, or an open binary file")
+    with jsonl(stream) as write:
+        count = _export(batches, write, progress)
+    stream.flush()
+    return count
+
+
+def _export(batches: Iterable[pa.RecordBatch], write: _Write, progress: bool | None) -> int:
     count = 0
     with _shown(progress) as advance:
         for batch in batches:
-            stream.writelines(_json_lines(batch))
+            write(batch)
             count += batch.num_rows
             advance(batch.num_rows)
-    stream.flush()
     return count
 
 
@@ -155,7 +152,10 @@ def csv(file: BinaryIO) -> Iterator[_Write]:
     apostrophe before it.
     """
     arrow = table.load("pyarrow")
-    schema = arrow.schema([(field.name, _csv_type(arrow, field)) for field in table.schema()])
+    is_number = arrow.types.is_floating
+    schema = arrow.schema(
+        [(field.name, field.type if is_number(field.type) else arrow.string()) for field in table.schema()]
+    )
     with table.load("pyarrow.csv").CSVWriter(file, schema) as writer:
 
         def write(batch: pa.RecordBatch) -> None:
@@ -177,10 +177,6 @@ def _for_json(name: str, column: pa.Array) -> list[Any]:
     if name in table.JSON_COLUMNS:
         return [None if text is None else orjson.Fragment(text) for text in values]
     return [time_text(ns) for ns in values] if name in table.TIME_COLUMNS else values
-
-
-def _csv_type(arrow: Any, field: pa.Field) -> Any:
-    return arrow.string() if field.name in table.TIME_COLUMNS or arrow.types.is_list(field.type) else field.type
 
 
 def _for_csv(name: str, column: pa.Array) -> pa.Array:
@@ -243,10 +239,5 @@ def _bar() -> Any:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     except ModuleNotFoundError:
         return None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,} spans"),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True))
+    columns = (BarColumn(), TextColumn("{task.completed:,} spans"), TimeElapsedColumn())
+    return Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True))

@@ -43,8 +43,6 @@ _BATCH: Final = 1_000
 _BATCH_FIELDS: Final = 20_000
 _BATCH_BYTES: Final = 16 << 20
 
-_EXPECTED: Final = EXPECTED
-
 _SEARCHED: Final = 1_000
 """After so many lines of which none is understood, a file is another kind of file."""
 
@@ -117,28 +115,28 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
         MissingExtraError: It is Parquet, and pyarrow is not installed.
         StoreError: The store cannot be written; what was written before stays.
     """
-    counts = {"imported": 0, "updates": 0, "failed": 0}
     others: Counter[str] = Counter()
     problems: list[ImportProblem] = []
     spans: list[tuple[StoredSpan, Fields]] = []
     updates: list[LatePatch] = []
-    fields = weight = 0
+    imported = updated = failed = fields = weight = 0
 
     def write() -> None:
+        nonlocal imported, updated
         store.write_rows(spans)
-        counts["imported"] += len(spans)
+        imported += len(spans)
         spans.clear()
         if updates:
             store.patch_rows(updates)
-        counts["updates"] += len(updates)
-        updates.clear()
+            updated += len(updates)
+            updates.clear()
 
     for line, size, read in _reads(path):
         weight += size
         if isinstance(read, str):
             others[read] += 1
         elif isinstance(read, ValueError):
-            counts["failed"] += 1
+            failed += 1
             if len(problems) < MAX_PROBLEMS:
                 problems.append(ImportProblem(line, f"{read}"))
         else:
@@ -151,14 +149,13 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
                 write()
                 fields = weight = 0
     write()
-    is_empty = not (counts["imported"] or counts["updates"] or counts["failed"])
     return ImportReport(
-        counts["imported"],
-        counts["failed"],
-        others.total() - others[_EMPTY],
-        tuple(problems),
-        counts["updates"],
-        _instead(others) if is_empty else None,
+        spans_imported=imported,
+        spans_failed=failed,
+        lines_ignored=others.total() - others[_EMPTY],
+        problems=tuple(problems),
+        updates_imported=updated,
+        found_instead=None if imported or updated or failed else _instead(others),
     )
 
 
@@ -173,14 +170,11 @@ def _instead(others: Mapping[str, int]) -> str:
 def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int, int, _Read]]:
     """Yield what is read with its line, and with the bytes that were read for it."""
     if not isinstance(path, str | os.PathLike) and not hasattr(path, "peek"):
-        raise ConfigurationError(
-            "import_file(path=)",
-            type(path),
-            "a path, or a file that is open for reading bytes: open(..., 'rb')",
-        )
+        expected = "a path, or a file that is open for reading bytes: open(..., 'rb')"
+        raise ConfigurationError("import_file(path=)", type(path), expected)
     name = os.fsdecode(path) if isinstance(path, str | os.PathLike) else f"{getattr(path, 'name', 'file')}"
     if "\0" in name:
-        raise FileError(ascii(name), "a path with NUL in it", f"a file that can be read: {_EXPECTED}")
+        raise FileError(ascii(name), "a path with NUL in it", f"a file that can be read: {EXPECTED}")
     try:
         with Path(name).open("rb") if isinstance(path, str | os.PathLike) else nullcontext(path) as file:
             yield from _contents(name, file)
@@ -188,7 +182,7 @@ def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int,
         raise
     except OSError as error:
         pass_on(error)
-        raise FileError(name, error.strerror or f"{error}", f"a file that can be read: {_EXPECTED}") from error
+        raise FileError(name, error.strerror or f"{error}", f"a file that can be read: {EXPECTED}") from error
 
 
 def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
@@ -241,22 +235,22 @@ def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, 
 def _not_understood(name: str, waiting: Sequence[tuple[int, int, _Read]]) -> FileError:
     """Return the error of a file of another kind, with what is wrong with its first line."""
     first, _, _ = f"{waiting[0][2]}".partition("; expected")
-    return FileError(name, f"none of {len(waiting)} lines is understood (the first is {first})", _EXPECTED)
+    return FileError(name, f"none of {len(waiting)} lines is understood (the first is {first})", EXPECTED)
 
 
 def _other_kind(start: bytes) -> tuple[str, str] | None:
     """Return what a file is that begins so, and what is expected; None where it may be read as text."""
     if start.startswith((_GZIP, _PARQUET)):
-        return "compressed with gzip, and is no text inside", f"{_EXPECTED}: decompress it first"
+        return "compressed with gzip, and is no text inside", f"{EXPECTED}: decompress it first"
     if start.startswith(_ZSTD):
-        return "compressed with zstd", f"{_EXPECTED}: decompress it first"
+        return "compressed with zstd", f"{EXPECTED}: decompress it first"
     if start[4:8] == _ZSTD:
         # Neither a file of zstd: the Collector's file exporter writes the length of each message before it.
-        return "compressed by the Collector", f"{_EXPECTED}: set no `compression` for its file exporter"
+        return "compressed by the Collector", f"{EXPECTED}: set no `compression` for its file exporter"
     if start.startswith(_UTF_16):
-        return "text in UTF-16", f"{_EXPECTED}, in UTF-8"
+        return "text in UTF-16", f"{EXPECTED}, in UTF-8"
     if b"\0" in start:
-        return "a binary file", f"{_EXPECTED}: the Collector's file exporter writes JSON with `format: json`"
+        return "a binary file", f"{EXPECTED}: the Collector's file exporter writes JSON with `format: json`"
     return None
 
 
@@ -268,9 +262,9 @@ def _document(found: Any) -> Iterator[_Read]:
 
 def _request(found: Any) -> Iterator[_Read]:
     if isinstance(found, ValueError):
-        yield ValueError(f"{found}; expected {_EXPECTED}")
+        yield ValueError(f"{found}; expected {EXPECTED}")
     elif not isinstance(found, dict):
-        yield ValueError(f"a JSON {type(found).__name__}; expected an object: {_EXPECTED}")
+        yield ValueError(f"a JSON {type(found).__name__}; expected an object: {EXPECTED}")
     elif otlp_json.is_traces(found):
         read: _Read | None = None
         for read in otlp_json.spans_of(found):
@@ -282,10 +276,10 @@ def _request(found: Any) -> Iterator[_Read]:
     elif "context.span_id" in found:
         yield _row(found)
     elif (other := otlp_json.format_of(found)) is not None:
-        yield ValueError(f"{other}; expected {_EXPECTED}: send it to a Collector, whose file exporter writes OTLP")
+        yield ValueError(f"{other}; expected {EXPECTED}: send it to a Collector, whose file exporter writes OTLP")
     else:
         names = ", ".join(ascii(name[:40])[:40] for name in list(found)[:5])
-        yield ValueError(f"an object with {names or 'nothing'}; expected {_EXPECTED}")
+        yield ValueError(f"an object with {names or 'nothing'}; expected {EXPECTED}")
 
 
 def _row(row: dict[str, Any]) -> _Read:

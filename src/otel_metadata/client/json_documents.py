@@ -36,7 +36,7 @@ _SKIP_BYTES: Final = 1 << 20
 # A value that goes on below ends so; a line that was cut off hardly ever does.
 _GOES_ON: Final = (b"{", b"[", b",", b":")
 
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_NO_SPACE: Final = re.compile(r"[^ \t\r\n]")
 # It only finds where a value ends, so numbers stay texts: Python refuses to read an integer of 4,301 digits.
 _DECODER: Final = json.JSONDecoder(parse_int=str, parse_float=str)
 
@@ -56,16 +56,14 @@ def documents(file: BufferedIOBase) -> Iterator[tuple[int, int, Any]]:
         text = line.removeprefix(codecs.BOM_UTF8).strip()
         if not text:
             continue
-        if (problem := _too_many_values(text)) is not None:
-            found: Any = problem
-        else:
-            try:
-                found = orjson.loads(text)
-            except orjson.JSONDecodeError as error:
-                if is_first and text.startswith((b"{", b"[")) and text.endswith(_GOES_ON):
-                    yield from _spread(text + b"\n" + file.read(MAX_DOCUMENT_BYTES + 1), number)
-                    return
-                found = _no_json(error)
+        found: Any = _too_many_values(text)
+        try:
+            found = orjson.loads(text) if found is None else found
+        except orjson.JSONDecodeError as error:
+            if is_first and text.startswith((b"{", b"[")) and text.endswith(_GOES_ON):
+                yield from _spread(text + b"\n" + file.read(MAX_DOCUMENT_BYTES + 1), number)
+                return
+            found = _no_json(error)
         is_first = False
         yield number, len(text), found
 
@@ -107,7 +105,8 @@ def _spread(text: bytes, number: int) -> Iterator[tuple[int, int, Any]]:
     # What is no UTF-8 becomes lone surrogates, which orjson refuses below.
     whole = text.decode("utf-8", "surrogateescape")
     end = 0
-    while (at := _after_space(whole, end)) < len(whole):
+    while (start := _NO_SPACE.search(whole, end)) is not None:
+        at = start.start()
         number += whole.count("\n", end, at)
         try:
             end = _DECODER.raw_decode(whole, at)[1]
@@ -123,11 +122,6 @@ def _spread(text: bytes, number: int) -> Iterator[tuple[int, int, Any]]:
         except orjson.JSONDecodeError as error:
             yield number, 0, _no_json(error)
         number += whole.count("\n", at, end)
-
-
-def _after_space(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return match.end() if match is not None else at
 
 
 def _no_json(error: json.JSONDecodeError) -> ValueError:

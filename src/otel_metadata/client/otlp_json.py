@@ -182,29 +182,25 @@ def _scope(of_scope: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def _attributes(owner: Mapping[str, Any]) -> dict[str, Json]:
-    raw = {_text(pair, "key"): _value(_object(pair, "value")) for pair in _all(owner, "attributes")}
-    cleaned = clean(raw, [], "attributes", STORE_LIMITS)
+    cleaned = clean(_pairs(_all(owner, "attributes"), 1), [], "attributes", STORE_LIMITS)
     return cleaned if isinstance(cleaned, dict) else {}
 
 
-def _value(value: Mapping[str, Any], depth: int = 1) -> Any:
+def _value(value: Mapping[str, Any], depth: int) -> Any:
     for name, read in _SCALARS.items():
         if _get(value, name) is not None:
             return read(value, name)
-    for name, read_parts in _CONTAINERS.items():
+    for name in ("arrayValue", "kvlistValue"):
         if _get(value, name) is not None:
             if depth > _MAX_DEPTH:
                 # Readers of protobuf stop at half of it, so a Collector never wrote it.
                 raise OtlpError(f"{name} is nested too deeply; expected at most {_MAX_DEPTH} levels")
-            return read_parts(_all(_object(value, name), "values"), depth + 1)
+            items = _all(_object(value, name), "values")
+            return _pairs(items, depth + 1) if name == "kvlistValue" else [_value(item, depth + 1) for item in items]
     return None
 
 
-def _list(items: list[Mapping[str, Any]], depth: int) -> list[Any]:
-    return [_value(item, depth) for item in items]
-
-
-def _kvlist(items: list[Mapping[str, Any]], depth: int) -> dict[str, Any]:
+def _pairs(items: Iterable[Mapping[str, Any]], depth: int) -> dict[str, Any]:
     return {_text(pair, "key"): _value(_object(pair, "value"), depth) for pair in items}
 
 
@@ -352,9 +348,4 @@ _SCALARS: Final[Mapping[str, Callable[[Mapping[str, Any], str], Any]]] = {
     "intValue": _integer,
     "doubleValue": _double,
     "bytesValue": _bytes,
-}
-
-_CONTAINERS: Final[Mapping[str, Callable[[list[Mapping[str, Any]], int], Any]]] = {
-    "arrayValue": _list,
-    "kvlistValue": _kvlist,
 }

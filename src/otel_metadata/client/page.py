@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final, overload
 
@@ -47,10 +47,6 @@ class Page(Sequence["SpanRecord"]):
     def __len__(self) -> int:
         """How many spans are here."""
         return len(self.spans)
-
-    def __iter__(self) -> Iterator[SpanRecord]:
-        """Yield each span."""
-        return iter(self.spans)
 
     def to_dict(self) -> dict[str, Json]:
         """Return `{"spans": [...], "next_cursor": ...}`, each span as `record_to_dict` has it."""

@@ -130,8 +130,6 @@ class _Thrift:
 
     def struct(self, depth: int) -> dict[int, Any]:
         """Return the members of a struct by number: integers, structs and lists; None in place of everything else."""
-        if depth > _MAX_DEPTH:
-            raise PageError("what describes the pages is nested too deeply")
         found: dict[int, Any] = {}
         member = 0
         while head := self._byte():
@@ -140,6 +138,8 @@ class _Thrift:
         return found
 
     def _value(self, kind: int, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise PageError("what describes the pages is nested too deeply")
         if kind in _INTEGERS:
             return self._signed()
         if kind == _STRUCT:
@@ -155,8 +155,6 @@ class _Thrift:
         return None
 
     def _list(self, depth: int) -> list[Any]:
-        if depth > _MAX_DEPTH:
-            raise PageError("what describes the pages is nested too deeply")
         head = self._byte()
         count = head >> 4 if head >> 4 < 15 else self._unsigned()
         return [self._value(head & 15, depth) for _ in range(count)]  # the bytes end first

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import operator
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 
 import orjson
 
-from otel_metadata.errors import ConfigurationError, InvalidSpanRefError
+from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import nanoseconds
@@ -24,18 +24,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.condition import Condition
     from otel_metadata.model.record import SpanRecord
 
-__all__ = [
-    "DEFAULT_WINDOW",
-    "EXPECTED_TIME",
-    "Time",
-    "Window",
-    "cursor_behind",
-    "hex_id",
-    "page_query",
-    "query_of",
-    "to_ns",
-    "wall_ns",
-]
+__all__ = ["EXPECTED_TIME", "Time", "Window", "cursor_behind", "page_query", "query_of", "to_ns", "wall_ns"]
 
 Time: TypeAlias = "dt.datetime | str"
 """A time, or its ISO 8601 text such as `2026-01-31` or `2026-01-31T10:00:00+02:00`; UTC where it names no zone. To the
@@ -61,7 +50,7 @@ class Window(TypedDict, total=False):
     filter: str | None
 
 
-DEFAULT_WINDOW: Final = dt.timedelta(days=7)
+_DEFAULT_WINDOW_NS: Final = 7 * 86_400 * 1_000_000_000
 """How far back a list looks, as Arize's does."""
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
@@ -112,19 +101,14 @@ def page_query(
     after, first_ns = _read_cursor(cursor) if cursor is not None else (None, None)
     start_ns = asked.start_ns if asked.start_ns is not None else first_ns
     if start_ns is None and trace_id is None:
-        start_ns = (asked.end_ns if asked.end_ns is not None else now_ns) - DEFAULT_WINDOW // _MICROSECOND * 1_000
-    return SpanQuery(
+        start_ns = (asked.end_ns if asked.end_ns is not None else now_ns) - _DEFAULT_WINDOW_NS
+    return replace(
+        asked,
         trace_id=parse_trace_id(trace_id).trace_id_hex if trace_id is not None else None,
-        project=asked.project,
         start_ns=start_ns,
-        end_ns=asked.end_ns,
-        condition=asked.condition,
         limit=min(operator.index(limit) + 1, _INT64[-1]),
         after=after,
     )
-
-
-_MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 
 def to_ns(name: str, time: Time | None) -> int | None:
@@ -164,29 +148,16 @@ def _read_cursor(cursor: str) -> tuple[Position, int | None]:
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         first_ns, start_ns, trace_id, span_id = orjson.loads(packed)
-        if not isinstance(start_ns, int) or not isinstance(first_ns, int | None):
-            raise TypeError(start_ns)
-        return Position(start_ns, hex_id(trace_id, 32), hex_id(span_id, 16)), first_ns
-    except (ValueError, TypeError, AttributeError):
+        if start_ns not in _INT64 or not (first_ns is None or first_ns in _INT64):
+            raise ValueError(start_ns)
+        return Position(start_ns, f"{int(trace_id, 16):032x}", f"{int(span_id, 16):016x}"), first_ns
+    except (ValueError, TypeError):
         raise ConfigurationError("cursor", cursor, "the `next_cursor` of a page") from None
 
 
 def _condition(text: str | None) -> Condition | None:
     if text is None:
         return None
-    from otel_metadata.store.filter import (
-        language as filters,  # Loaded on use: its patterns take milliseconds to compile.
-    )
+    from otel_metadata.store.filter.language import parse  # its patterns take milliseconds to compile
 
-    return filters.parse(text)
-
-
-def hex_id(text: object, digits: int) -> str:
-    """Return an id in lower case.
-
-    Raises:
-        InvalidSpanRefError: It names no span.
-    """
-    if not isinstance(text, str) or not re.fullmatch(rf"[0-9a-f]{{{digits}}}", text.lower(), re.ASCII):
-        raise InvalidSpanRefError(text, f"{digits} hex digits")
-    return text.lower()
+    return parse(text)

@@ -23,12 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, cast
 
-from otel_metadata.client.columns import SPAN_ID, TRACE_ID, Rows, identities, read_object, read_span_id
+from otel_metadata.client.columns import OBJECT, SPAN_ID, TRACE_ID, Rows, identities, read_object, read_span_id
 from otel_metadata.client.dataframes import Frame
 from otel_metadata.client.queries import EXPECTED_TIME, wall_ns
 from otel_metadata.dialects.canonical import read
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.live.values import masked, masked_text_value, read_status
+from otel_metadata.live.values import Values, masked, masked_text_value, read_status
 from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.merge import Fields, Json, Version
 from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
@@ -123,11 +123,7 @@ def _attributes(rows: Rows, row: int, columns: Mapping[str, list[object]]) -> di
             continue
         found = read_object(cell)
         if found is None:
-            rows.reject(
-                row,
-                "parse_failure",
-                f", column {column!r}: a {type(cell).__name__}; expected a dict, or the JSON text of an object.",
-            )
+            rows.reject(row, "parse_failure", f", column {column!r}: a {type(cell).__name__}; expected {OBJECT}.")
         else:
             values.update({f"{_OBJECTS[column]}{key}": item for key, item in found.items()})
     return values
@@ -145,9 +141,8 @@ def _span(
     rows.remember(notes)
     fields, taken = read(cleaned, version)
     said = masked({name: value for name, (value, _) in fields.items()}, rows.notes)
-    plain = {name: value for name, value in cleaned.items() if name not in taken}
-    project = parts["project"]
-    message = parts.get("status_message")
+    plain: Values = {("span", "attribute", name): value for name, value in cleaned.items() if name not in taken}
+    project, message = parts["project"], parts.get("status_message")
     status = parts.get("status_code", _STATUSES[0])
     if isinstance(status, int):
         said["span", "status", ""] = status
@@ -163,7 +158,7 @@ def _span(
         end_ns=parts["end_time"],
         status_code=status,
         status_message=masked_text_value("status_message", message) if message else message,
-        attributes=_masked_attributes(plain, rows.notes),
+        attributes={name: value for (_, _, name), value in masked(plain, rows.notes).items()},
         events=(),
         links=(),
         resource={} if project is None else {PROJECT_NAMES[0]: project},
@@ -171,11 +166,6 @@ def _span(
         scope_version=parts.get("scope_version"),
     )
     return span, {name: (value, version) for name, value in said.items()}
-
-
-def _masked_attributes(attributes: Mapping[str, Json], notes: list[str]) -> dict[str, Json]:
-    said = masked({("span", "attribute", name): value for name, value in attributes.items()}, notes)
-    return {name: value for (_, _, name), value in said.items()}
 
 
 def _text(cell: object) -> str | None:

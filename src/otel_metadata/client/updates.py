@@ -41,12 +41,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otel_metadata.delivery.destination import Destination
-    from otel_metadata.model.merge import FieldName, Json, Version
+    from otel_metadata.model.merge import Version
     from otel_metadata.model.record import StoredKey, StoredSpan
-    from otel_metadata.model.unset import UnsetType
     from otel_metadata.seams import Clock, SpanStore, VersionSource
 
-__all__ = ["MAX_TRIES", "PART_FIELDS", "PART_SPANS", "DestinationUpdates", "StoreUpdates", "draw", "report_of"]
+__all__ = ["MAX_TRIES", "PART_FIELDS", "PART_SPANS", "DestinationUpdates", "StoreUpdates", "draw"]
 
 PART_FIELDS: Final = 150_000
 """Fields in one transaction of a store, about 50,000 rows of three columns. Each part writes the pages of the indexes
@@ -69,7 +68,7 @@ _TIMEOUT_MILLIS: Final = 30_000
 _SETTINGS: Final = OutboxSettings(visibility_millis=0)
 
 
-def report_of(rows: Rows) -> UpdateReport:
+def _report_of(rows: Rows) -> UpdateReport:
     """Return what became of *rows*: those without a problem were applied."""
     errors = [span_error(rows.span_ids[row], problem) for row, problem in sorted(rows.problems.items())]
     return UpdateReport(spans_updated=len(rows.span_ids) - len(errors), errors=errors, notes=rows.notes)
@@ -96,7 +95,7 @@ class StoreUpdates:
         """
         rows = _masked(rows)
         self._in_parts(rows, rows.weight, lambda part: self._apply(rows, part))
-        return report_of(rows)
+        return _report_of(rows)
 
     def apply_all(self, rows: Rows) -> UpdateReport:
         """Apply all rows, or none.
@@ -107,7 +106,7 @@ class StoreUpdates:
         """
         rows = _masked(rows)
         self._apply(rows, rows.good(), all_or_none=True)
-        return report_of(rows)
+        return _report_of(rows)
 
     def _apply(self, rows: Rows, part: Sequence[int], *, all_or_none: bool = False) -> None:
         span_ids = rows.span_ids
@@ -154,13 +153,13 @@ class StoreUpdates:
                     rows.reject(row, "patch_failure", f": span {rows.span_ids[row]} was deleted; expected a new span.")
 
         self._in_parts(rows, lambda row: 1 + len(spans[row][1]), store)
-        report = report_of(rows)
+        report = _report_of(rows)
         if evaluations is None:
             return report
         said = _masked(evaluations)
         is_changed = report.spans_updated > 0
         self._in_parts(said, said.weight, lambda part: self._apply(said, part), is_changed=is_changed)
-        return report.joined(report_of(said))
+        return report.joined(_report_of(said))
 
     def _in_parts(
         self,
@@ -258,7 +257,7 @@ class DestinationUpdates:
             if one.problem is not None:
                 for row in one.rows:
                     rows.problems[row] = replace(one.problem, message=f"Row {row}: {one.problem.message}")
-        return report_of(rows)
+        return _report_of(rows)
 
     def apply_all(self, rows: Rows) -> UpdateReport:
         """As `apply`: a destination cannot be asked first, so each row fares by itself."""
@@ -375,19 +374,15 @@ _RAISED: Final = Retry(DeliveryError("connection_failure", "the patch exporter r
 def _masked(rows: Rows) -> Rows:
     """Return *rows* without credentials and through the mask of this process, as every other update."""
     if settings.in_force.mask is None:
-        columns = [(name, _without_credentials(name, cells)) for name, cells in rows.columns]
-        documents = {
-            row: {name: without_credentials_in(name, value) for name, value in values.items()}
-            for row, values in rows.documents.items()
-        }
+        columns = [
+            (name, [cell if cell is UNSET else without_credentials_in(name, cell) for cell in cells])
+            for name, cells in rows.columns
+        ]
+        documents = {row: masked(values, rows.notes) for row, values in rows.documents.items()}
         return replace(rows, columns=columns, documents=documents)
     documents = {row: masked(rows.values(row), rows.notes) for row in rows.good()}
     del rows.notes[MAX_NOTES:]
     return replace(rows, columns=[], documents=documents)
-
-
-def _without_credentials(name: FieldName, cells: list[Json | UnsetType]) -> list[Json | UnsetType]:
-    return [cell if cell is UNSET else without_credentials_in(name, cell) for cell in cells]
 
 
 def draw(versions: VersionSource, count: int) -> Iterator[Version]:
