@@ -29,7 +29,7 @@ from otel_metadata.exporters import proxy as http_proxy
 from otel_metadata.joining.providers import found_provider, join_provider, resource_of
 from otel_metadata.joining.sharing import share_places
 from otel_metadata.live import ended_provider, live_settings, routing
-from otel_metadata.live.misuse import kind_of, misfit, said
+from otel_metadata.live.misuse import kind_of, log_misfits, misfit
 from otel_metadata.live.registry import LOCK, REGISTRY
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.update_outcome import DestinationOutcome, UpdateOutcome
@@ -420,7 +420,7 @@ def outcome(receipt: object) -> UpdateOutcome:
     """
     try:
         if not isinstance(receipt, Receipt):
-            said("outcome", [misfit("receipt", kind_of(receipt), "a Receipt", "the answer is unknown")])
+            log_misfits("outcome", [misfit("receipt", kind_of(receipt), "a Receipt", "the answer is unknown")])
             return UpdateOutcome()
         if receipt.refusal is not None:
             return UpdateOutcome(reason=receipt.refusal)
@@ -441,7 +441,9 @@ def _millis(function: str, given: object, default: int) -> int:
     if millis >= 0:
         return millis
     if given is not None:
-        said(function, [misfit("timeout_millis", kind_of(given), "milliseconds, a number", f"{default} was taken")])
+        log_misfits(
+            function, [misfit("timeout_millis", kind_of(given), "milliseconds, a number", f"{default} was taken")]
+        )
     return default
 
 

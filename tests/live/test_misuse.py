@@ -243,12 +243,12 @@ ONE_WRONG = [
     (
         lambda: om.annotate_span("C", 0.5),
         "annotate_span",
-        f"target: got a text that names none; {TARGET}; nothing was set",
+        f"target: got a text that names no span; {TARGET}; nothing was set",
     ),
     (
         lambda: om.update_trace("C", name="x"),
         "update_trace",
-        f"target: got a text that names none; {TARGET}, or a trace id; nothing was set",
+        f"target: got a text that names no span; {TARGET}, or a trace id; nothing was set",
     ),
     (
         lambda: om.update_span(om.SpanRef(0, 0, sampled=False), name="x"),
@@ -337,6 +337,24 @@ class TestWrongTypes:
             None,
         )
         assert lines(caplog) == []
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda: om.update_span(om.UNSET, metadata={"a": 1}),
+            lambda: om.update_trace(om.UNSET, metadata={"a": 1}),
+            lambda: om.score_span(om.UNSET, "C", score=1),
+            lambda: om.annotate_span(om.UNSET, "q", score=1),
+        ],
+    )
+    def test_unset_as_a_target_is_not_the_current_span(self, scene, call):
+        """A target that was not given names nothing, whatever span is current."""
+        with om.start_span("span"):
+            receipt = call()
+
+        assert (bool(receipt), receipt.reason) == (False, "invalid_target")
+        record = scene.record("span")
+        assert (record.metadata, record.evaluations, record.annotations) == ({}, {}, ())
 
     def test_with_a_mask_in_force_no_given_word_is_logged(self, scene, use_settings, caplog):
         """The mask was not asked about it, so only its type is told."""

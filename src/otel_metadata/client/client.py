@@ -34,7 +34,7 @@ from otel_metadata.delivery.destination import Destination
 from otel_metadata.destination_factory import make_destinations, names_store, open_store
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.live import live_settings as settings
-from otel_metadata.live.misuse import said
+from otel_metadata.live.misuse import log_misfits
 from otel_metadata.live.values import span_values
 from otel_metadata.model.merge import Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
@@ -510,7 +510,7 @@ class Spans:
             status,
             status_message,
         )
-        said("spans.update", notes)
+        log_misfits("spans.update", notes)
         rows = replace(Rows.of([named]), documents={0: values}, notes=notes)
         return self._updates.apply_all(rows)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
 
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import context
-from otel_metadata.live.misuse import kind_of, misfit, said, unknown_arguments
+from otel_metadata.live.misuse import kind_of, log_misfits, misfit, unknown_arguments
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
 from otel_metadata.reporting import REPORTER
 
@@ -269,9 +269,9 @@ def capture_spans(match: Match | None = None, *_unknown: NoReturn, **_misplaced:
     Args:
         match: Whether a span that starts is wanted; None for all, as for what cannot be called.
     """
-    notes = unknown_arguments(capture_spans, _unknown, _misplaced) if _unknown or _misplaced else []
+    notes = unknown_arguments(capture_spans, _unknown, _misplaced)
     given: object = match
     if given is not None and not callable(given):
         notes.append(misfit("match", kind_of(given), "a function of a span", "every span is captured"))
-    said("capture_spans", notes)
+    log_misfits("capture_spans", notes)
     return CaptureSpans(match if callable(given) else None)

@@ -1,20 +1,20 @@
-"""The update calls: of the current span, of its trace, of any span by its name.
+"""The calls that update the current span, its trace, or any other span or trace.
 
-Each takes its arguments, has them cleaned (`values`) and sends them on their way (`routing`). None raises into the
-application, whatever it is called with (`misuse`), and none waits for the network.
+`values` cleans the arguments of a call, and `routing` takes the update to its destinations. No call raises into the
+application, whatever its arguments are (`misuse`), and no call waits for the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from opentelemetry import trace
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
 
 from otel_metadata.live import routing
-from otel_metadata.live.misuse import kind_of, misfit, requires_nothing, said, shown, unknown_arguments
+from otel_metadata.live.misuse import kind_of, log_misfits, misfit, requires_nothing, shown, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
 from otel_metadata.live.targets import Target, resolve
 from otel_metadata.live.values import StatusLike, Values, annotation_values, evaluation_values, span_values
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
+    _Call: TypeAlias = tuple[Callable[..., object], tuple[object, ...], Mapping[str, object]]
+    _MakeValues: TypeAlias = Callable[[Level, list[str]], Values]
+
 __all__ = [
     "annotate_current_span",
     "annotate_span",
@@ -42,8 +45,11 @@ __all__ = [
     "update_trace",
 ]
 
-# Targets that are there also where there is no span.
+# Types whose objects may be targets without a span.
 _EMPTY: Final = ("SpanRef", "CapturedSpan", "SpanHandle", "NonRecordingSpan")
+
+_CURRENT: Final = object()
+"""The target of a call that is about the current span."""
 
 _FAILED: Final = Receipt.refused("internal_error", ("otel_metadata failed inside; nothing was set",))
 
@@ -60,28 +66,28 @@ def update_current_span(
     status_message: str | None = None,
     **_misplaced: NoReturn,
 ) -> Receipt:
-    """Update the current span: OpenTelemetry's, whoever opened it.
+    """Update OpenTelemetry's current span, whoever opened it.
 
-    Metadata merges at the first level: a key that comes later wins and replaces a nested value whole, `None` is kept as
-    null, a key is never removed. Inside the loop over a streamed LLM answer the current span is usually the caller's,
-    not the LLM's: use `capture_spans` for that one.
+    Metadata merges at the first level: a later value of a key replaces the earlier one, a nested value as a whole.
+    `None` is kept as null. A key is never removed. Inside the loop over a streamed LLM answer the current span is
+    usually the caller's, not the LLM's: use `capture_spans` to update the LLM's.
 
     Any thread; does not block; never raises.
 
     Args:
         metadata: A JSON object of first-level keys. Values are cleaned: see `Receipt.notes`.
-        attributes: Plain span attributes, as they are; null and dicts become JSON text. What spells a field
-            (`session.id`, `metadata.plan`, `input.value`, …) is that field.
+        attributes: Plain span attributes, as they are; null and dicts become JSON text. An attribute that spells a
+            field (`session.id`, `metadata.plan`, `input.value`, …) sets that field.
         name: A new name for the span.
         input: What went in: any JSON value, `None` included.
         output: What came out.
-        tags: Any iterable of texts, added to those that are there; one text is one tag.
+        tags: Any iterable of texts, added to the span's tags; a single text is one tag.
         status: `"ok"`, `"error"`, OpenTelemetry's `StatusCode` or `Status`, or an integer code (400 and above is an
             error). `"ok"` is final while the span is live, as OpenTelemetry has it; `UNSET` changes nothing.
         status_message: A description of an error.
 
     Returns:
-        Where the update went; false when nobody took it.
+        Where the update went; false when nothing took it.
     """
     try:
         span = trace.get_current_span()
@@ -89,7 +95,7 @@ def update_current_span(
         if type(context) is not SpanContext:
             context = _context_of(span)
         key = context[:2]
-        # The common case first: a span that is in the registry is valid, sampled, and has somewhere to go.
+        # Fast path: a span in the registry is valid, sampled, and has a destination.
         entry = REGISTRY.entries.get(key)
         if (
             entry is not None
@@ -105,7 +111,7 @@ def update_current_span(
             receipt = routing.set_live_metadata(entry, span, metadata)
             if receipt is not None:
                 return receipt
-        notes = _notes(update_current_span, _unknown, _misplaced)
+        notes = unknown_arguments(update_current_span, _unknown, _misplaced)
         if not context.is_valid:
             return _refuse("update_current_span", "no_current_span", notes)
         if not context.trace_flags.sampled:
@@ -113,7 +119,7 @@ def update_current_span(
         values = span_values(
             "span", notes, metadata, attributes, name, None, None, input, output, tags, status, status_message
         )
-        said("update_current_span", notes)
+        log_misfits("update_current_span", notes)
         return routing.route(key, values, notes, span=span)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
@@ -134,29 +140,28 @@ def update_current_trace(
     output: object = UNSET,
     **_misplaced: NoReturn,
 ) -> Receipt:
-    """Update the trace of the current span: its local root here, or the trace alone when that is not known.
+    """Update the trace of the current span: its local root, or the trace alone when this process knows no root of it.
 
     Any thread; does not block; never raises.
 
     Args:
-        metadata: As for `update_current_span`, on the level of the trace.
+        metadata: First-level keys of the trace; otherwise as for `update_current_span`.
         name: A name for the trace.
         user_id: The user behind the trace.
         session_id: The session or conversation it belongs to.
-        tags: Texts, added to those of the trace.
+        tags: Texts, added to the tags of the trace.
         input: What went into the trace as a whole.
         output: What came out of it.
 
     Returns:
-        Where the update went; false when nobody took it.
+        Where the update went; false when nothing took it.
     """
-    try:
-        notes = _notes(update_current_trace, _unknown, _misplaced)
-        context = _context_of(trace.get_current_span())
-        if not context.is_valid:
-            return _refuse("update_current_trace", "no_current_span", notes)
-        values = span_values(
-            "trace",
+    return _update(
+        (update_current_trace, _unknown, _misplaced),
+        _CURRENT,
+        "trace",
+        lambda level, notes: span_values(
+            level,
             notes,
             metadata=metadata,
             name=name,
@@ -165,15 +170,8 @@ def update_current_trace(
             tags=tags,
             input=input,
             output=output,
-        )
-        said("update_current_trace", notes)
-        return _route_trace(SpanRef.from_span_context(context), values, notes)
-    except RecursionError:
-        REPORTER.internal_errors += 1  # there is no room for a call
-        return _FAILED
-    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
-        REPORTER.failed("update_current_trace", error)
-        return _FAILED
+        ),
+    )
 
 
 @requires_nothing
@@ -190,9 +188,9 @@ def update_span(
     status_message: str | None = None,
     **_misplaced: NoReturn,
 ) -> Receipt:
-    """Update a span by its name, at any time: live, in flight, or late; also one of another process.
+    """Update any span at any time: live, in flight, or late; also a span of another process.
 
-    Any thread; does not block; never raises. Arguments and result are those of `update_current_span`.
+    Any thread; does not block; never raises. Arguments and result are as for `update_current_span`.
 
     Args:
         target: A `SpanRef`, a `traceparent` text, an OpenTelemetry span or span context, a `SpanHandle`, or a captured
@@ -220,12 +218,18 @@ def update_span(
             receipt = routing.set_late_metadata(target, metadata)
             if receipt is not None:
                 return receipt
-        notes = _notes(update_span, _unknown, _misplaced)
-        found = resolve(target)
-        if found is None:
-            return _refuse_target("update_span", target, notes)
-        values = span_values(
-            "span",
+    except RecursionError:
+        REPORTER.internal_errors += 1  # there is no room for a call
+        return _FAILED
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
+        REPORTER.failed("update_span", error)
+        return _FAILED
+    return _update(
+        (update_span, _unknown, _misplaced),
+        target,
+        "span",
+        lambda level, notes: span_values(
+            level,
             notes,
             metadata=metadata,
             attributes=attributes,
@@ -235,15 +239,8 @@ def update_span(
             tags=tags,
             status=status,
             status_message=status_message,
-        )
-        said("update_span", notes)
-        return _route(found[0], values, notes, found[1])
-    except RecursionError:
-        REPORTER.internal_errors += 1  # there is no room for a call
-        return _FAILED
-    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
-        REPORTER.failed("update_span", error)
-        return _FAILED
+        ),
+    )
 
 
 @requires_nothing
@@ -259,9 +256,9 @@ def update_trace(
     output: object = UNSET,
     **_misplaced: NoReturn,
 ) -> Receipt:
-    """Update the trace of a span, or a trace by its id, at any time.
+    """Update the trace of a span, or a trace given by its id, at any time.
 
-    Any thread; does not block; never raises. Arguments and result are those of `update_current_trace`.
+    Any thread; does not block; never raises. Arguments and result are as for `update_current_trace`.
 
     Args:
         target: As for `update_span`, or a trace id: 32 hex digits, also in upper case or in the groups of a UUID; a
@@ -274,13 +271,12 @@ def update_trace(
         input: What went into it.
         output: What came out of it.
     """
-    try:
-        notes = _notes(update_trace, _unknown, _misplaced)
-        found = resolve(target, allow_trace=True)
-        if found is None:
-            return _refuse_target("update_trace", target, notes, allows_trace=True)
-        values = span_values(
-            "trace",
+    return _update(
+        (update_trace, _unknown, _misplaced),
+        target,
+        "trace",
+        lambda level, notes: span_values(
+            level,
             notes,
             metadata=metadata,
             name=name,
@@ -289,15 +285,8 @@ def update_trace(
             tags=tags,
             input=input,
             output=output,
-        )
-        said("update_trace", notes)
-        return _route_trace(found[0], values, notes)
-    except RecursionError:
-        REPORTER.internal_errors += 1  # there is no room for a call
-        return _FAILED
-    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
-        REPORTER.failed("update_trace", error)
-        return _FAILED
+        ),
+    )
 
 
 @requires_nothing
@@ -311,7 +300,7 @@ def score_current_span(
     metadata: Mapping[str, object] | None = None,
     **_misplaced: NoReturn,
 ) -> Receipt:
-    """Put an evaluation on the current span. A second one of the same name replaces the first whole.
+    """Put an evaluation on the current span. A second evaluation of the same name replaces the first as a whole.
 
     Any thread; does not block; never raises.
 
@@ -319,13 +308,13 @@ def score_current_span(
         name: What was judged, for example `"Correctness"`.
         score: A number.
         label: A word, for example `"correct"`.
-        explanation: Why.
+        explanation: The reason for the verdict.
         source: Who judged: `"code"`, `"llm"` or `"human"`.
         metadata: A JSON object about the verdict itself.
     """
-    return _verdict(
+    return _update(
         (score_current_span, _unknown, _misplaced),
-        UNSET,
+        _CURRENT,
         "span",
         lambda level, notes: evaluation_values(
             level, name, notes, score=score, label=label, explanation=explanation, source=source, metadata=metadata
@@ -346,21 +335,21 @@ def score_span(
     level: Level = "span",
     **_misplaced: NoReturn,
 ) -> Receipt:
-    """Put an evaluation on a span by its name, or on its trace, at any time.
+    """Put an evaluation on any span, or on its trace, at any time.
 
-    Arguments are those of `score_current_span` and `update_span`.
+    Arguments are as for `score_current_span` and `update_span`.
 
     Args:
         target: As for `update_span`; with `level="trace"` as for `update_trace`.
         name: What was judged.
         score: A number.
         label: A word.
-        explanation: Why.
+        explanation: The reason for the verdict.
         source: Who judged.
         metadata: A JSON object about the verdict itself.
         level: `"span"` or `"trace"`.
     """
-    return _verdict(
+    return _update(
         (score_span, _unknown, _misplaced),
         target,
         level,
@@ -380,7 +369,7 @@ def annotate_current_span(
     annotator: str | None = None,
     **_misplaced: NoReturn,
 ) -> Receipt:
-    """Put a person's annotation on the current span. A second one of the same name and annotator replaces the first.
+    """Put a person's annotation on the current span; it replaces an earlier one of the same name and annotator.
 
     Any thread; does not block; never raises.
 
@@ -389,11 +378,11 @@ def annotate_current_span(
         label: A word.
         score: A number.
         text: Free text.
-        annotator: Who.
+        annotator: The person who annotates.
     """
-    return _verdict(
+    return _update(
         (annotate_current_span, _unknown, _misplaced),
-        UNSET,
+        _CURRENT,
         "span",
         lambda _, notes: annotation_values(name, notes, label=label, score=score, text=text, annotator=annotator),
     )
@@ -410,7 +399,7 @@ def annotate_span(
     annotator: str | None = None,
     **_misplaced: NoReturn,
 ) -> Receipt:
-    """Put a person's annotation on a span by its name, at any time.
+    """Put a person's annotation on any span, at any time.
 
     Args:
         target: As for `update_span`.
@@ -418,9 +407,9 @@ def annotate_span(
         label: A word.
         score: A number.
         text: Free text.
-        annotator: Who.
+        annotator: The person who annotates.
     """
-    return _verdict(
+    return _update(
         (annotate_span, _unknown, _misplaced),
         target,
         "span",
@@ -429,9 +418,12 @@ def annotate_span(
 
 
 def current_span_ref(*_unknown: NoReturn, **_misplaced: NoReturn) -> SpanRef:
-    """Return the name of the current span; an invalid one, which is false and refuses updates, when there is none."""
+    """Return a reference to the current span.
+
+    Without a current span the reference is invalid: it is false, and every update of it is refused.
+    """
     try:
-        said("current_span_ref", _notes(current_span_ref, _unknown, _misplaced))
+        log_misfits("current_span_ref", unknown_arguments(current_span_ref, _unknown, _misplaced))
         context = _context_of(trace.get_current_span())
         return SpanRef.from_span_context(context) if context.is_valid else INVALID_SPAN_REF
     except RecursionError:
@@ -442,60 +434,24 @@ def current_span_ref(*_unknown: NoReturn, **_misplaced: NoReturn) -> SpanRef:
         return INVALID_SPAN_REF
 
 
-def _notes(func: Callable[..., object], unknown: tuple[object, ...], misplaced: Mapping[str, object]) -> list[str]:
-    """Return the notes of a call about the arguments that *func* does not know."""
-    return unknown_arguments(func, unknown, misplaced) if unknown or misplaced else []
+def _update(call: _Call, target: object, level: Level, make: _MakeValues) -> Receipt:
+    """Update a span or its trace.
 
-
-def _refuse(function: str, reason: Refusal, notes: list[str]) -> Receipt:
-    said(function, notes)
-    return routing.refuse(reason, notes)
-
-
-def _refuse_target(function: str, target: object, notes: list[str], *, allows_trace: bool = False) -> Receipt:
-    """Refuse an update whose target names nothing, and say what it was."""
-    got = "a text that names none" if type(target) is str else kind_of(target)
-    if got in _EMPTY:
-        got = f"an empty {got}: there was no span"
-    expected = "a SpanRef, a traceparent text, an OpenTelemetry span or a captured span"
-    if allows_trace:
-        expected += ", or a trace id"
-    return _refuse(function, "invalid_target", [*notes, misfit("target", got, expected, "nothing was set")])
-
-
-def _route(ref: SpanRef, values: Values, notes: list[str], span: Span | None) -> Receipt:
-    return routing.route(ref.key, values, notes, is_sampled=ref.sampled, ref=ref, span=span)
-
-
-def _route_trace(ref: SpanRef, values: Values, notes: list[str]) -> Receipt:
-    """Update the local root of the span's trace where it is known here, else the trace alone."""
-    of_trace = ref.to_trace()
-    key = REGISTRY.root_of(ref.key) or of_trace.key
-    target = ref if key == ref.key and ref.trace_id else replace(of_trace, span_id=key[1])
-    return routing.route(key, values, notes, is_sampled=ref.sampled, ref=target)
-
-
-def _is_level(level: object) -> bool:
-    # By its exact type first: a comparison is somebody's code.
-    return type(level) is str and level in {"span", "trace"}
-
-
-def _context_of(span: Span) -> SpanContext:
-    """Return the context of the current span, which another library may have made: MLflow has spans without one."""
-    context: object = span.get_span_context()
-    return context if isinstance(context, SpanContext) else INVALID_SPAN_CONTEXT
-
-
-def _verdict(call: _Call, target: object, level: Level, make: _MakeValues) -> Receipt:
+    Args:
+        call: The public function that was called, and the arguments that it does not know.
+        target: What the caller gave, or `_CURRENT`.
+        level: What the caller gave, or the level that the function has.
+        make: Makes the values of the update; takes the level, and a list to which it adds notes.
+    """
+    function = call[0].__name__
     try:
-        span: Span | None
-        function = call[0].__name__
-        notes = _notes(*call)
+        notes = unknown_arguments(*call)
         if not _is_level(level):
             notes.append(misfit("level", shown(level), "'span' or 'trace'", "nothing was set"))
-            said(function, notes)
+            log_misfits(function, notes)
             return Receipt.refused("empty", tuple(notes))
-        if target is UNSET:
+        span: Span | None
+        if target is _CURRENT:
             span = trace.get_current_span()
             context = _context_of(span)
             if not context.is_valid:
@@ -504,21 +460,50 @@ def _verdict(call: _Call, target: object, level: Level, make: _MakeValues) -> Re
         else:
             found = resolve(target, allow_trace=level == "trace")
             if found is None:
-                return _refuse_target(function, target, notes, allows_trace=level == "trace")
+                return _refuse_target(function, target, notes, level)
             ref, span = found
         values = make(level, notes)
-        said(function, notes)
-        return _route_trace(ref, values, notes) if level == "trace" else _route(ref, values, notes, span)
+        log_misfits(function, notes)
+        if level == "trace":
+            ref, span = _root_of(ref), None
+        return routing.route(ref.key, values, notes, is_sampled=ref.sampled, ref=ref, span=span)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
         return _FAILED
     except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
-        REPORTER.failed("score or annotate", error)
+        REPORTER.failed(function, error)
         return _FAILED
 
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
+def _is_level(level: object) -> bool:
+    # By its exact type first: a comparison is somebody's code.
+    return type(level) is str and level in {"span", "trace"}
 
-    _Call: TypeAlias = tuple[Callable[..., object], tuple[object, ...], Mapping[str, object]]
-    _MakeValues: TypeAlias = Callable[[Level, list[str]], Values]
+
+def _context_of(span: Span) -> SpanContext:
+    """Return the context of the current span; an invalid one for a span that has none, as MLflow's may."""
+    context: object = span.get_span_context()
+    return context if isinstance(context, SpanContext) else INVALID_SPAN_CONTEXT
+
+
+def _refuse(function: str, reason: Refusal, notes: list[str]) -> Receipt:
+    log_misfits(function, notes)
+    return routing.refuse(reason, notes)
+
+
+def _refuse_target(function: str, target: object, notes: list[str], level: Level) -> Receipt:
+    """Refuse an update whose target names no span or trace, and say what the target was."""
+    got = "a text that names no span" if type(target) is str else kind_of(target)
+    if got in _EMPTY:
+        got = f"an empty {got}: there was no span"
+    expected = "a SpanRef, a traceparent text, an OpenTelemetry span or a captured span"
+    if level == "trace":
+        expected += ", or a trace id"
+    return _refuse(function, "invalid_target", [*notes, misfit("target", got, expected, "nothing was set")])
+
+
+def _root_of(ref: SpanRef) -> SpanRef:
+    """Return the local root of the span's trace where this process knows it, else the trace alone."""
+    of_trace = ref.to_trace()
+    key = REGISTRY.root_of(ref.key) or of_trace.key
+    return ref if key == ref.key and ref.trace_id else replace(of_trace, span_id=key[1])

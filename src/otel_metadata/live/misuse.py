@@ -1,15 +1,15 @@
-"""Calls that do not fit: what is done with an argument that is unknown, missing, or of the wrong type.
+"""Calls with an argument that is unknown, missing, or of the wrong type.
 
-Python would raise a `TypeError` in the middle of a request. So the functions that run there take every argument: what
-does not fit is left out, and named in the receipt and in a log line. The other arguments take effect. To type checkers
-the parameters are `NoReturn`, and the required ones have no default, so that they report the call as before.
+Python would raise a `TypeError` in the middle of a request. So the functions that run inside requests accept every
+argument. One that does not fit is left out, and the receipt and a log line name it; the other arguments take effect.
+Type checkers still report such a call: the catch-all parameters are `NoReturn`, and required ones have no default.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar, final
 
@@ -17,7 +17,7 @@ from otel_metadata.live import live_settings as settings
 from otel_metadata.model.contents import type_name
 from otel_metadata.reporting import REPORTER
 
-__all__ = ["Misfit", "kind_of", "misfit", "requires_nothing", "said", "shown", "unknown_arguments"]
+__all__ = ["Misfit", "kind_of", "log_misfits", "misfit", "requires_nothing", "shown", "unknown_arguments"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -26,7 +26,7 @@ _TRACE: Final = "update_current_trace, update_trace or using_metadata"
 _SCORE: Final = "score_current_span or score_span"
 _ANNOTATION: Final = "annotate_current_span or annotate_span"
 
-# Where an argument belongs that was given to the wrong function.
+# The functions that take an argument, for the note about a call of a function that does not.
 _HOMES: Final[Mapping[str, str]] = {
     "user_id": _TRACE,
     "session_id": _TRACE,
@@ -40,14 +40,14 @@ _HOMES: Final[Mapping[str, str]] = {
 
 _MAX_NAMES: Final = 8
 
-# What may be shown of a text that should have been a word of a short list: it is a word, and no key or password.
+# A text that may be shown where a word of a short list was expected: it is a word too, not a key or a password.
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z_. -]{0,23}", re.ASCII)
 _MAX_SHOWN: Final = 100_000
 
 
 @final
 class Misfit(str):
-    """A note about an argument that does not fit. It names no value, and is logged; other notes are not."""
+    """A note about an argument that does not fit. It contains no value, and is logged; other notes are not logged."""
 
     __slots__ = ()
 
@@ -56,21 +56,24 @@ def misfit(argument: str, got: str, expected: str, consequence: str = "it was le
     """Return the note about an argument that does not fit.
 
     Args:
-        argument: Its name.
-        got: What was given: see `kind_of` and `shown`.
-        expected: What would have been right.
-        consequence: What was done.
+        argument: The argument's name.
+        got: What the caller gave: see `kind_of` and `shown`.
+        expected: What would have fitted.
+        consequence: What the call did instead.
     """
     return Misfit(f"{argument}: got {got}; expected {expected}; {consequence}")
 
 
 def kind_of(value: object) -> str:
-    """Return what may be said of any value: its type."""
+    """Return the name of a value's type, which a message may contain whatever the value is."""
     return "None" if value is None else type_name(value)
 
 
 def shown(value: object) -> str:
-    """Return what may be said of a value where one of a few words was expected: a word or small number itself."""
+    """Return how a message may show a value that should have been one of a few words.
+
+    A word or a small number is shown itself, of anything else the type.
+    """
     if settings.in_force.mask is None:
         if type(value) is str and _WORD.fullmatch(value):
             return repr(value)
@@ -80,29 +83,30 @@ def shown(value: object) -> str:
 
 
 def requires_nothing(func: _F) -> _F:
-    """Let a call that lacks a required argument reach the body, which gets None for it."""
-    # Set here, where type checkers do not see it.
+    """Let a call that lacks a required argument reach the body, which gets None for that argument."""
+    # Type checkers do not see a default that is set here.
     code = func.__code__
     names = code.co_varnames[: code.co_argcount]
     func.__defaults__ = (None,) * (len(names) - (names[:1] == ("self",)))
     return func
 
 
-def unknown_arguments(func: Callable[..., object], positional: tuple[object, ...], named: Iterable[str]) -> list[str]:
+def unknown_arguments(
+    func: Callable[..., object], positional: tuple[object, ...], named: Mapping[str, object]
+) -> list[str]:
     """Return a `Misfit` for each argument that *func* does not know.
 
     Args:
         func: The public function that was called.
-        positional: Arguments by position that it has no parameter for.
-        named: Names of keyword arguments that it has no parameter for.
+        positional: Positional arguments for which *func* has no parameter.
+        named: Keyword arguments for which *func* has no parameter.
     """
+    if not positional and not named:
+        return []
     function = func.__name__
     parameters = inspect.signature(func).parameters.values()
-    keywords = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    known = [
-        *(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD and one.name != "self"),
-        *keywords,
-    ]
+    keywords = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    known = [*(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD), *keywords]
     if len(known) > 1:
         expected = f"expected one of {', '.join(known)}"
     else:
@@ -128,8 +132,8 @@ def unknown_arguments(func: Callable[..., object], positional: tuple[object, ...
     return notes
 
 
-def said(function: str, notes: Sequence[str]) -> None:
-    """Log what of *notes* is about arguments of a call of *function*: one line a minute for each of them."""
+def log_misfits(function: str, notes: Sequence[str]) -> None:
+    """Log the misfits among the notes of a call of *function*: at most one line a minute for each first misfit."""
     misfits = [note for note in notes if type(note) is Misfit]
     if not misfits:
         return

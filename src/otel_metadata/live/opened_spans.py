@@ -374,7 +374,7 @@ def start_span(
     values: Values = {}
     start_attributes: dict[str, str] = {}
     try:
-        notes = unknown_arguments(start_span, _unknown, _misplaced) if _unknown or _misplaced else []
+        notes = unknown_arguments(start_span, _unknown, _misplaced)
         name, kind, tracer = _fitting(name, kind, tracer, notes)
         try:
             # Of anything but a text the error would have to show what may be anything.

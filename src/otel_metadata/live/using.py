@@ -166,7 +166,7 @@ def using_metadata(
         raise ConfigurationError("using_metadata", type(metadata), "@using_metadata({...}), with metadata")
     values: Values = {}
     try:
-        notes = unknown_arguments(using_metadata, _unknown, _misplaced) if _unknown or _misplaced else []
+        notes = unknown_arguments(using_metadata, _unknown, _misplaced)
         values = span_values("span", notes, metadata=metadata, user_id=user_id, session_id=session_id, tags=tags)
         tell("using_metadata", notes)
     except RecursionError:

@@ -19,7 +19,7 @@ from opentelemetry.trace import Status, StatusCode
 from otel_metadata.dialects.canonical import is_field, read
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import live_settings as settings
-from otel_metadata.live.misuse import Misfit, kind_of, misfit, said, shown
+from otel_metadata.live.misuse import Misfit, kind_of, log_misfits, misfit, shown
 from otel_metadata.model.credentials import (
     HEADERS,
     MASKED,
@@ -275,7 +275,7 @@ def loggable(note: str) -> str:
 
 def tell(function: str, notes: list[str]) -> None:
     """Log the notes of a call that has no receipt: what was changed of its values, and what does not fit."""
-    said(function, [note if type(note) is Misfit else Misfit(loggable(note)) for note in notes])
+    log_misfits(function, [note if type(note) is Misfit else Misfit(loggable(note)) for note in notes])
 
 
 def _masked_key(key: str, notes: list[str]) -> str:
