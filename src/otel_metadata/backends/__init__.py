@@ -12,10 +12,15 @@ from typing import Final
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["NAMES", "from_environment"]
+__all__ = ["NAMES", "first_set", "from_environment"]
 
 NAMES: Final = ("arize", "galileo", "langfuse", "langwatch", "mlflow", "phoenix", "splunk_ao")
 """Each is a module of this package, and a name for `configure`."""
+
+
+def first_set(*variables: str) -> str | None:
+    """Return the text of the first variable that is set and not empty; None where no variable is."""
+    return next(filter(None, (os.environ.get(name, "").strip() for name in variables)), None)
 
 
 def from_environment(given: str | None, *variables: str, default: str | None = None, expected: str = "") -> str:
@@ -32,7 +37,7 @@ def from_environment(given: str | None, *variables: str, default: str | None = N
     """
     if given is not None:
         return given
-    found = next(filter(None, (os.environ.get(one, "").strip() for one in variables)), default)
+    found = first_set(*variables) or default
     if found is None:
         raise ConfigurationError(variables[0], None, expected)
     return found

@@ -233,13 +233,9 @@ def _record(value: Any, kind: type, bases: tuple[type, ...]) -> Contents:
     declared = _static(kind, "__attrs_attrs__")
     if issubclass(type(declared), tuple):
         return _fields(value, kind, [attribute.name for attribute in tuple.__iter__(declared)])
-    if any(_is_function(base, name) for base in bases[:-1] for name in _TO_DICT):
+    if any(callable(_CLASS_DICT.__get__(base).get(name)) for base in bases[:-1] for name in _TO_DICT):
         return _public(value, kind)
     return OPAQUE
-
-
-def _is_function(base: type, name: str) -> bool:
-    return callable(_CLASS_DICT.__get__(base).get(name))
 
 
 def _public(value: Any, kind: type) -> Contents:
@@ -311,9 +307,8 @@ def _is_excluded(field: Any) -> bool:
 
 def _exception(value: Any, kind: type) -> Contents:
     pairs: list[tuple[str, object]] = [("type", type_name(value)), ("message", _message(value, kind))]
-    inner = _group_members(value, kind)
-    if inner:
-        pairs.append(("exceptions", inner))
+    if _GROUP is not None and issubclass(kind, _GROUP):
+        pairs.append(("exceptions", vars(_GROUP)["exceptions"].__get__(value)))
     return Parts(pairs, len(pairs), is_mapping=True)
 
 
@@ -337,10 +332,6 @@ def _message(value: Any, kind: type) -> object:
     return arguments[0] if len(arguments) == 1 else [*arguments[:_MAX_ARGUMENTS]] or ""
 
 
-def _group_members(value: Any, kind: type) -> object:
-    return vars(_GROUP)["exceptions"].__get__(value) if _GROUP is not None and issubclass(kind, _GROUP) else ()
-
-
 # --- values of the standard library -----------------------------------------------------------------------------------
 
 
@@ -348,9 +339,9 @@ def _isoformat(base: Any) -> Callable[[Any], str]:
     def write(value: Any) -> str:
         zone = getattr(base, "tzinfo", None)
         offset = None if zone is None else zone.__get__(value)
-        if offset is None or _is_library_zone(type(offset)):
+        if offset is None or _library_of(offset) in _ZONES:
             # pandas counts nanoseconds, which the base does not know.
-            return (type(value) if _is_of_pandas(type(value)) else base).isoformat(value)  # type: ignore[no-any-return] # a text
+            return (type(value) if _library_of(value) == "pandas" else base).isoformat(value)  # type: ignore[no-any-return] # a text
         # To ask somebody's own time zone is to run its code.
         return f"{base.isoformat(base.replace(value, tzinfo=None))} <{type_name(offset)}>"
 
@@ -360,21 +351,13 @@ def _isoformat(base: Any) -> Callable[[Any], str]:
 _ZONES: Final = frozenset({"datetime", "zoneinfo", "pytz", "dateutil", "pendulum", "pandas", "tzlocal"})
 
 
-def _is_library_zone(kind: type) -> bool:
-    return _library_of(kind) in _ZONES
-
-
-def _is_of_pandas(kind: type) -> bool:
-    return _library_of(kind) == "pandas"
-
-
-def _library_of(kind: type) -> str:
-    module = _CLASS_MODULE.__get__(kind)
+def _library_of(value: object) -> str:
+    module = _CLASS_MODULE.__get__(type(value))
     return module.partition(".")[0] if type(module) is str else ""
 
 
 def _duration(value: Any) -> str:
-    return str(value) if _is_of_pandas(type(value)) else dt.timedelta.__str__(value)
+    return str(value) if _library_of(value) == "pandas" else dt.timedelta.__str__(value)
 
 
 _TEXTS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
@@ -430,16 +413,12 @@ def _listed(base: Any) -> Callable[[Any], Contents]:
     return parts
 
 
-_NO_DICT: Final[dict[Any, Any]] = {}
+_LISTS: Final[tuple[type, ...]] = (collections.deque, array.array, type({}.keys()), type({}.values()), type({}.items()))
 
 _CONTAINERS: Final[tuple[tuple[type, Callable[[Any], Contents]], ...]] = (
-    (collections.deque, _listed(collections.deque)),
+    *((kind, _listed(kind)) for kind in _LISTS),
     (types.SimpleNamespace, _state_parts),
     (types.MappingProxyType, _proxied),
-    (array.array, _listed(array.array)),
-    (type(_NO_DICT.keys()), _listed(type(_NO_DICT.keys()))),
-    (type(_NO_DICT.values()), _listed(type(_NO_DICT.values()))),
-    (type(_NO_DICT.items()), _listed(type(_NO_DICT.items()))),
     (re.Pattern, lambda value: Instead(value.pattern)),
 )
 
@@ -449,10 +428,6 @@ _CONTAINERS: Final[tuple[tuple[type, Callable[[Any], Contents]], ...]] = (
 
 def _as_text(value: Any, base: Any, _: int) -> Contents:
     return str.__str__(base.__str__(value))
-
-
-def _of_state(value: Any, _: Any, __: int) -> Contents:
-    return _state_parts(value)
 
 
 def _numpy(value: Any, base: Any, max_items: int) -> Contents:
@@ -505,7 +480,7 @@ _LIBRARIES: Final[dict[str, Callable[[Any, Any, int], Contents]]] = {
     "ipaddress.IPv4Network": _as_text,
     "ipaddress.IPv6Network": _as_text,
     "zoneinfo.ZoneInfo": _as_text,
-    "argparse.Namespace": _of_state,
+    "argparse.Namespace": lambda value, _, __: _state_parts(value),
     "sqlite3.Row": _sqlite_row,
     "numpy.ndarray": _numpy,
     "numpy.generic": _numpy,

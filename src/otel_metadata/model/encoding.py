@@ -29,32 +29,26 @@ class SpanView(Protocol):
     @property
     def name(self) -> str:
         """The span's name as it ended."""
-        ...
 
     @property
     def attributes(self) -> Attributes | None:
-        """The span's attributes as it ended, with what we set while it was live."""
-        ...
+        """The span's attributes as it ended, with those that we set while it was live."""
 
     @property
     def kind(self) -> SpanKind:
         """OpenTelemetry's span kind."""
-        ...
 
     @property
     def status(self) -> Status:
         """The span's status as it ended."""
-        ...
 
     @property
     def parent(self) -> SpanContext | None:
-        """The parent's context, None for a root."""
-        ...
+        """The parent's context; None for a root."""
 
     @property
     def end_time(self) -> int | None:
-        """When it ended; wall nanoseconds."""
-        ...
+        """The end of the span, in wall nanoseconds."""
 
 
 @final

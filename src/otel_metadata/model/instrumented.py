@@ -149,92 +149,81 @@ CONTENTS: Final = (".content", ".text", ".arguments")
 SPAN_KIND: Final = "openinference.span.kind"
 """The attribute whose words `kind_of` speaks."""
 
+
+def _kinds(**words: str) -> dict[str, str]:
+    """Return the kind that each word means, from the words for each kind."""
+    return {word: kind for kind, listed in words.items() for word in listed.split()}
+
+
+_OF_MLFLOW: Final = _kinds(
+    LLM="llm chat_model",
+    AGENT="agent",
+    TOOL="tool",
+    CHAIN="chain workflow task",
+    RETRIEVER="retriever",
+    EMBEDDING="embedding",
+    RERANKER="reranker",
+    GUARDRAIL="guardrail",
+    EVALUATOR="evaluator",
+)
+
 KINDS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
     (
         "gen_ai.operation.name",
-        {
-            "chat": "LLM",
-            "text_completion": "LLM",
-            "generate_content": "LLM",
-            "embeddings": "EMBEDDING",
-            "execute_tool": "TOOL",
-            "invoke_agent": "AGENT",
-            "create_agent": "AGENT",
-            "invoke_workflow": "CHAIN",
-            "retrieval": "RETRIEVER",
-        },
+        _kinds(
+            LLM="chat text_completion generate_content",
+            EMBEDDING="embeddings",
+            TOOL="execute_tool",
+            AGENT="invoke_agent create_agent",
+            CHAIN="invoke_workflow",
+            RETRIEVER="retrieval",
+        ),
     ),
-    (
-        "llm.request.type",
-        {"chat": "LLM", "completion": "LLM", "embedding": "EMBEDDING", "rerank": "RERANKER"},
-    ),
-    ("traceloop.span.kind", {"workflow": "CHAIN", "task": "CHAIN", "agent": "AGENT", "tool": "TOOL"}),
+    ("llm.request.type", _kinds(LLM="chat completion", EMBEDDING="embedding", RERANKER="rerank")),
+    ("traceloop.span.kind", _kinds(CHAIN="workflow task", AGENT="agent", TOOL="tool")),
     (
         "langfuse.observation.type",
-        {
-            "generation": "LLM",
-            "agent": "AGENT",
-            "tool": "TOOL",
-            "chain": "CHAIN",
-            "retriever": "RETRIEVER",
-            "evaluator": "EVALUATOR",
-            "embedding": "EMBEDDING",
-            "guardrail": "GUARDRAIL",
-        },
+        _kinds(
+            LLM="generation",
+            AGENT="agent",
+            TOOL="tool",
+            CHAIN="chain",
+            RETRIEVER="retriever",
+            EVALUATOR="evaluator",
+            EMBEDDING="embedding",
+            GUARDRAIL="guardrail",
+        ),
     ),
     (
         "langwatch.span.type",
-        {
-            "llm": "LLM",
-            "agent": "AGENT",
-            "tool": "TOOL",
-            "chain": "CHAIN",
-            "rag": "RETRIEVER",
-            "guardrail": "GUARDRAIL",
-            "evaluation": "EVALUATOR",
-            "workflow": "CHAIN",
-            "component": "CHAIN",
-            "module": "CHAIN",
-            "task": "CHAIN",
-        },
+        _kinds(
+            LLM="llm",
+            AGENT="agent",
+            TOOL="tool",
+            CHAIN="chain workflow component module task",
+            RETRIEVER="rag",
+            GUARDRAIL="guardrail",
+            EVALUATOR="evaluation",
+        ),
     ),
-    (
-        "mlflow.spanType",
-        {
-            spelled: kind
-            for word, kind in {
-                "llm": "LLM",
-                "chat_model": "LLM",
-                "agent": "AGENT",
-                "tool": "TOOL",
-                "chain": "CHAIN",
-                "workflow": "CHAIN",
-                "task": "CHAIN",
-                "retriever": "RETRIEVER",
-                "embedding": "EMBEDDING",
-                "reranker": "RERANKER",
-                "guardrail": "GUARDRAIL",
-                "evaluator": "EVALUATOR",
-            }.items()
-            for spelled in (f'"{word}"', word)  # MLflow writes it as JSON
-        },
-    ),
+    # MLflow writes the word as JSON, in quotes.
+    ("mlflow.spanType", {**{f'"{word}"': kind for word, kind in _OF_MLFLOW.items()}, **_OF_MLFLOW}),
     (
         "ai.operationId",
-        {
-            # The first of each is the whole call with its tools, the second one call of the model.
-            **dict.fromkeys(("ai.generatetext", "ai.streamtext", "ai.generateobject", "ai.streamobject"), "AGENT"),
-            **dict.fromkeys(("ai.generatetext.dogenerate", "ai.streamtext.dostream"), "LLM"),
-            **dict.fromkeys(("ai.generateobject.dogenerate", "ai.streamobject.dostream"), "LLM"),
-            **dict.fromkeys(("ai.embed", "ai.embedmany"), "CHAIN"),
-            **dict.fromkeys(("ai.embed.doembed", "ai.embedmany.doembed"), "EMBEDDING"),
-            **dict.fromkeys(("ai.rerank", "ai.rerank.dorerank"), "RERANKER"),
-            "ai.toolcall": "TOOL",
-        },
+        _kinds(
+            # Each of the first four is a whole call with its tools; each of the next four is one call of the model.
+            AGENT="ai.generatetext ai.streamtext ai.generateobject ai.streamobject",
+            LLM="ai.generatetext.dogenerate ai.streamtext.dostream"
+            " ai.generateobject.dogenerate ai.streamobject.dostream",
+            CHAIN="ai.embed ai.embedmany",
+            EMBEDDING="ai.embed.doembed ai.embedmany.doembed",
+            RERANKER="ai.rerank ai.rerank.dorerank",
+            TOOL="ai.toolcall",
+        ),
     ),
     (
         "langsmith.span.kind",
-        {"llm": "LLM", "tool": "TOOL", "chain": "CHAIN", "retriever": "RETRIEVER", "embedding": "EMBEDDING"},
+        _kinds(LLM="llm", TOOL="tool", CHAIN="chain", RETRIEVER="retriever", EMBEDDING="embedding"),
     ),
 )
 """Attributes that say the kind of a span where `SPAN_KIND` does not, and what their words mean; in lower case."""

@@ -130,12 +130,12 @@ class SpanRef:
         Raises:
             InvalidSpanRefError: The text has another form.
         """
-        backend, colon, identifier = text.partition(":") if isinstance(text, str) else ("", "", "")
-        return (
-            cls.from_backend_id(backend.strip(), identifier)
-            if colon
-            else cls.from_traceparent(text.lower() if isinstance(text, str) else text)
-        )
+        if isinstance(text, str):
+            backend, colon, identifier = text.partition(":")
+            if colon:
+                return cls.from_backend_id(backend.strip(), identifier)
+            text = text.lower()
+        return cls.from_traceparent(text)  # refuses what is no text
 
     @classmethod
     def from_span_context(cls, context: SpanContext) -> SpanRef:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final, get_args
 
 if TYPE_CHECKING:
     from otel_metadata.model.outcome import DeliveryError
@@ -15,37 +15,27 @@ if TYPE_CHECKING:
 __all__ = ["DestinationOutcome", "State", "UpdateOutcome"]
 
 State: TypeAlias = Literal[
-    "live",
-    "in_flight",
-    "late",
-    "sending",
-    "retrying",
-    "delivered",
-    "handed_over",
     "lost",
     "refused",
+    "handed_over",
+    "retrying",
+    "sending",
+    "late",
+    "in_flight",
+    "live",
     "unknown",
+    "delivered",
 ]
 """live: on a span that has not ended. in_flight: beside an ended span that waits to be exported. late: in a patch that
 waits, in memory or in the spool. sending: in a request that is under way. retrying: waits after a request that failed.
 delivered: the destination has it, or a later value of the same field. handed_over: left to the spool, for the next
-process. lost: given up. refused: never accepted. unknown: too long ago, of another process, or not a receipt."""
+process. lost: given up. refused: never accepted. unknown: too old, from another process, or not a receipt.
+
+The order counts: of several parts or destinations, the state that comes first here is the state of the whole."""
 
 _WAITING: Final = frozenset({"live", "in_flight", "late", "sending", "retrying"})
 
-# Of several parts or destinations the first of these decides.
-_ORDER: Final[tuple[State, ...]] = (
-    "lost",
-    "refused",
-    "handed_over",
-    "retrying",
-    "sending",
-    "late",
-    "in_flight",
-    "live",
-    "unknown",
-    "delivered",
-)
+_ORDER: Final[tuple[State, ...]] = get_args(State)
 
 
 @final

@@ -162,15 +162,10 @@ def _verdicts(patch: Patch, now_millis: int, notes: list[str]) -> list[Row]:
         if (call, stem) in found:
             notes.append(NotKept(f"{found[call, stem][0]}: replaced by a later one; Arize keeps one of a name"))
         found[call, stem] = (path, cells)
-    rows: list[Row] = []
-    for wanted in ("update_evaluations", "update_annotations"):
-        cells = {}
-        for (call, _), (_, parts) in found.items():
-            if call == wanted:
-                cells.update(parts)
-        if cells:
-            rows.append(Row(wanted, cells))
-    return rows
+    rows: dict[Call, dict[str, Json]] = {"update_evaluations": {}, "update_annotations": {}}
+    for (call, _), (_, cells) in found.items():
+        rows[call].update(cells)
+    return [Row(call, cells) for call, cells in rows.items() if cells]
 
 
 def _evaluation(

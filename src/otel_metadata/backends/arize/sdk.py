@@ -42,15 +42,12 @@ class ArizeClient(Protocol):
 
     def update_metadata(self, *, space_id: str, project_name: str, dataframe: Any) -> Any:  # noqa: ANN401 # pandas is not loaded
         """Merge the column `patch_document` into `attributes.metadata` of each span."""
-        ...
 
     def update_evaluations(self, *, space_id: str, project_name: str, dataframe: Any) -> Any:  # noqa: ANN401 # as above
         """Set the columns `eval.<name>.…` and `trace_eval.<name>.…` of each span."""
-        ...
 
     def update_annotations(self, *, space_id: str, project_name: str, dataframe: Any) -> Any:  # noqa: ANN401 # as above
         """Set the columns `annotation.<name>.…` of each span."""
-        ...
 
 
 class NoClientError(Exception):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from otel_metadata.arguments import checked
-from otel_metadata.backends import from_environment
+from otel_metadata.backends import first_set, from_environment
 from otel_metadata.backends.galileo.dialect import GalileoDialect
 from otel_metadata.backends.galileo.patches import API_KEY_HEADER, GalileoPatchExporter, Resolve, checked_uuid
 from otel_metadata.backends.galileo.spans import routed
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource  # a name in a signature; nothing is loaded
 
 __all__ = ["destination"]
-
-_API_URL: Final = "https://api.galileo.ai"
-_LOG_STREAM: Final = "default"
-"""As the vendor's SDK has it."""
 
 
 @checked
@@ -69,13 +65,13 @@ def destination(
     )
     url = _found_api_url(api_url, console_url)
     if project is None and project_id is None:
-        project_id = _optional("GALILEO_PROJECT_ID")
+        project_id = first_set("GALILEO_PROJECT_ID")
     if project_id is None:
         project = from_environment(
             project, "GALILEO_PROJECT", expected="the name of a Galileo project, or its UUID in GALILEO_PROJECT_ID"
         )
     if log_stream is None and log_stream_id is None:
-        log_stream_id = _optional("GALILEO_LOG_STREAM_ID")
+        log_stream_id = first_set("GALILEO_LOG_STREAM_ID")
     # Checked under the names that the user knows, before an exporter does.
     project_id = checked_uuid("GALILEO_PROJECT_ID", project_id)
     log_stream_id = checked_uuid("GALILEO_LOG_STREAM_ID", log_stream_id)
@@ -84,7 +80,7 @@ def destination(
     if log_stream_id is not None:
         headers["logstreamid"] = log_stream_id
     else:
-        headers["logstream"] = from_environment(log_stream, "GALILEO_LOG_STREAM", default=_LOG_STREAM)
+        headers["logstream"] = from_environment(log_stream, "GALILEO_LOG_STREAM", default="default")
     patches = GalileoPatchExporter(
         url,
         api_key=key,
@@ -100,10 +96,6 @@ def destination(
     return Destination(name, spans, patches, GalileoDialect(), hold_millis=hold_millis)
 
 
-def _optional(variable: str) -> str | None:
-    return from_environment(None, variable, default="") or None
-
-
 def _found_api_url(api_url: str | None, console_url: str | None) -> str:
     """Return the address of the API as the vendor's SDK finds it."""
     found = from_environment(api_url, "GALILEO_API_URL", default="")
@@ -114,4 +106,4 @@ def _found_api_url(api_url: str | None, console_url: str | None) -> str:
             found = "http://localhost:8088"
         elif "app.galileo.ai" not in console:
             found = console.replace("console", "api")
-    return found or _API_URL
+    return found or "https://api.galileo.ai"

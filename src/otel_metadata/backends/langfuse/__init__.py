@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["destination"]
 
 _ENVIRONMENT: Final = "LANGFUSE_TRACING_ENVIRONMENT"
-_DEFAULT_URL: Final = "https://cloud.langfuse.com"
 
 
 @checked
@@ -58,12 +57,7 @@ def destination(
     where = "the project's settings in Langfuse, under API keys"
     public = from_environment(public_key, "LANGFUSE_PUBLIC_KEY", expected=f"a public key (pk-lf-...) from {where}")
     secret = from_environment(secret_key, "LANGFUSE_SECRET_KEY", expected=f"a secret key (sk-lf-...) from {where}")
-    url = from_environment(
-        base_url,
-        "LANGFUSE_BASE_URL",
-        "LANGFUSE_HOST",
-        default=_DEFAULT_URL,
-    )
+    url = from_environment(base_url, "LANGFUSE_BASE_URL", "LANGFUSE_HOST", default="https://cloud.langfuse.com")
     stage = from_environment(environment, _ENVIRONMENT, default="")
     if stage and not is_environment(stage):
         expected = "at most 40 small letters, digits, - and _ that do not begin with langfuse"

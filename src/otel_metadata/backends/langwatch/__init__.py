@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["destination"]
 
-API_KEY: Final = "LANGWATCH_API_KEY"
-ENDPOINT: Final = "LANGWATCH_ENDPOINT"
-PROJECT: Final = "LANGWATCH_PROJECT_ID"
-DEFAULT_ENDPOINT: Final = "https://app.langwatch.ai"
-
 # As LangWatch's SDK tells them apart: the other keys carry their project.
 _NEEDS_PROJECT: Final = re.compile(r"ik-lw-.*|sk-lw-[0-9A-Za-z]{16}_[0-9A-Za-z]{48}")
 
@@ -57,9 +52,11 @@ def destination(
     Raises:
         ConfigurationError: There is no key, or one of these cannot be used.
     """
-    key = from_environment(api_key, API_KEY, expected="an API key of a LangWatch project (its Settings, API Keys)")
-    url = from_environment(endpoint, ENDPOINT, default=DEFAULT_ENDPOINT)
-    project = from_environment(project_id, PROJECT, default="")
+    key = from_environment(
+        api_key, "LANGWATCH_API_KEY", expected="an API key of a LangWatch project (its Settings, API Keys)"
+    )
+    url = from_environment(endpoint, "LANGWATCH_ENDPOINT", default="https://app.langwatch.ai")
+    project = from_environment(project_id, "LANGWATCH_PROJECT_ID", default="")
     headers = _headers(key, project)
     return Destination(
         name,

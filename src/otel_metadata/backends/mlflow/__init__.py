@@ -30,10 +30,7 @@ TRACES: Final = "/v1/traces"
 
 _URI: Final = "MLFLOW_TRACKING_URI"
 EXPERIMENT: Final = "MLFLOW_EXPERIMENT_ID"
-_USERNAME: Final = "MLFLOW_TRACKING_USERNAME"
-_PASSWORD: Final = "MLFLOW_TRACKING_PASSWORD"  # noqa: S105 # the name of a variable
-_TOKEN: Final = "MLFLOW_TRACKING_TOKEN"  # noqa: S105 # as above
-_WORKSPACE: Final = "MLFLOW_WORKSPACE"
+_EXPERIMENT_HEADER: Final = "x-mlflow-experiment-id"
 
 
 @checked
@@ -78,7 +75,7 @@ def destination(
     )
     headers = _headers(username, password, token, workspace)
     try:
-        sender = OtlpHttpSender(with_path(uri, TRACES), headers=_of_experiment(headers, experiment))
+        sender = OtlpHttpSender(with_path(uri, TRACES), headers={**headers, _EXPERIMENT_HEADER: experiment})
         patches = MlflowPatchExporter(
             uri, headers=headers, expectations=expectations, name=name, experiment_id=experiment
         )
@@ -91,19 +88,17 @@ def destination(
 
 def request_headers(experiment: str) -> dict[str, str]:
     """Return what a request about spans of an experiment has, as MLflow's own variables say."""
-    return _of_experiment(_headers(None, None, None, None), experiment)
+    return {**_headers(), _EXPERIMENT_HEADER: experiment}
 
 
-def _of_experiment(headers: dict[str, str], experiment: str) -> dict[str, str]:
-    return {**headers, "x-mlflow-experiment-id": experiment}
-
-
-def _headers(username: str | None, password: str | None, token: str | None, workspace: str | None) -> dict[str, str]:
+def _headers(
+    username: str | None = None, password: str | None = None, token: str | None = None, workspace: str | None = None
+) -> dict[str, str]:
     """Return the headers of every request: a user with a password goes before a token, as with MLflow's own client."""
-    user = from_environment(username, _USERNAME, default="")
-    secret = from_environment(password, _PASSWORD, default="")
-    bearer = from_environment(token, _TOKEN, default="")
-    space = from_environment(workspace, _WORKSPACE, default="")
+    user = from_environment(username, "MLFLOW_TRACKING_USERNAME", default="")
+    secret = from_environment(password, "MLFLOW_TRACKING_PASSWORD", default="")
+    bearer = from_environment(token, "MLFLOW_TRACKING_TOKEN", default="")
+    space = from_environment(workspace, "MLFLOW_WORKSPACE", default="")
     headers: dict[str, str] = {}
     if user and secret:
         headers["authorization"] = f"Basic {b64encode(f'{user}:{secret}'.encode()).decode()}"

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from otel_metadata.arguments import checked
 from otel_metadata.backends.mlflow.dialect import MAX_NAME_CHARACTERS, trace_tag
@@ -41,9 +40,7 @@ _UNKNOWN_TRACE: Final = Rejected(DeliveryError("segment_not_found", "MLflow does
 _NOT_MLFLOW: Final = not_from("MLflow")
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Tag:
+class _Tag(NamedTuple):
     """A trace tag to set."""
 
     subject: str
@@ -52,9 +49,7 @@ class _Tag:
     notes: tuple[str, ...]
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Assessment:
+class _Assessment(NamedTuple):
     """An assessment to create; where it is there already, its metadata is merged, or it is replaced whole."""
 
     subject: str
@@ -68,9 +63,7 @@ class _Assessment:
         return str(self.body["assessment_id"])
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _Fault:
+class _Fault(NamedTuple):
     """A field that is not sent."""
 
     type: ErrorType

@@ -129,12 +129,10 @@ class PhoenixPatchExporter(RestPatchExporter):
         """Send rows in one request, or in as many as it takes; return what failed, by the place of the patch."""
         if not rows:
             return {}
-        if what == "notes":
-            path, data = f"/v1/{level}_notes", rows[0].body
-            answer = self._client.call("POST", path, {"data": data}, budget=budget)
-        else:
-            path = f"/v1/{level}_annotations?sync=true"
-            answer = self._client.call("POST", path, {"data": [row.body for row in rows]}, budget=budget)
+        is_note = what == "notes"
+        path = f"/v1/{level}_notes" if is_note else f"/v1/{level}_annotations?sync=true"
+        data: Json = rows[0].body if is_note else [row.body for row in rows]
+        answer = self._client.call("POST", path, {"data": data}, budget=budget)
         unknown = _unknown(answer)
         known = [row for row in rows if row.target not in unknown]
         if len(known) < len(rows):

@@ -6,11 +6,10 @@ Splunk Observability Cloud, a key and a console an installation of its own.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_metadata.arguments import checked
-from otel_metadata.backends import from_environment
+from otel_metadata.backends import first_set, from_environment
 from otel_metadata.backends.galileo.patches import GalileoPatchExporter, Resolve, checked_uuid
 from otel_metadata.backends.splunk_ao.dialect import SplunkAoDialect
 from otel_metadata.delivery.destination import Destination
@@ -103,8 +102,8 @@ def destination(
     own = {_API_KEY: api_key, _CONSOLE_URL: console_url, _API_URL: api_url}
     cloud = {_REALM: realm, _TOKEN: token, _API_TOKEN: api_token}
     # Keywords decide which of the two is meant; the environment where there are none.
-    is_cloud = any(cloud.values()) if any((*own.values(), *cloud.values())) else any(map(_optional, cloud))
-    if is_cloud and (any(own.values()) or (not any(cloud.values()) and any(map(_optional, own)))):
+    is_cloud = any(cloud.values()) if any((*own.values(), *cloud.values())) else any(map(first_set, cloud))
+    if is_cloud and (any(own.values()) or (not any(cloud.values()) and any(map(first_set, own)))):
         raise ConfigurationError(
             _REALM, "set beside a key or an address of an installation", f"one of the two: unset {', '.join(own)}"
         )
@@ -176,14 +175,10 @@ def _name_or_id(
 ) -> tuple[str | None, str | None]:
     """Return the name of a project or stream, or its id: of keywords, else of the environment, else the default."""
     if name is None and identifier is None:
-        identifier = _optional(*ids)
+        identifier = first_set(*ids)
     if identifier is not None:
         return None, checked_uuid(ids[0], identifier)
-    return name if name is not None else _optional(*names) or default, None
-
-
-def _optional(*variables: str) -> str | None:
-    return next(filter(None, (os.environ.get(one, "").strip() for one in variables)), None)
+    return name if name is not None else first_set(*names) or default, None
 
 
 def _said(values: dict[str, str | None]) -> dict[str, str]:
