@@ -9,7 +9,7 @@ from tests.delivery.conftest import SaysNothing
 import otel_metadata as om
 from otel_metadata.delivery.outbox import MAX_RECENT
 from otel_metadata.model.outcome import Delivered, DeliveryError, Retry
-from otel_metadata.model.queue_weight import JOINED_BYTES, PATCH_BYTES, weigh_fields
+from otel_metadata.model.weight import JOINED_BYTES, PATCH_BYTES, weigh_fields
 
 KIB = 1024
 

@@ -18,7 +18,7 @@ from otel_metadata.delivery.stats import DestinationStats, PipelineStats
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
-from otel_metadata.model.queue_weight import weigh_fields, weigh_span
+from otel_metadata.model.weight import weigh_fields, weigh_span
 from otel_metadata.testing import RecordingSpanExporter
 
 SECOND = 1_000_000_000

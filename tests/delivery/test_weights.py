@@ -19,8 +19,7 @@ from otel_metadata.live import live_settings as settings
 from otel_metadata.live import values
 from otel_metadata.live.registry import REGISTRY
 from otel_metadata.model.merge import Json
-from otel_metadata.model.queue_weight import weigh_span
-from otel_metadata.model.weight import weigh_value
+from otel_metadata.model.weight import weigh_span, weigh_value
 
 FACTOR = 1.5
 SHAPES = 1_000

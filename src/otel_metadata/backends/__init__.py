@@ -8,14 +8,24 @@ the vendor's own SDK reads. `configure("langfuse")` calls it without arguments. 
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.model.record import PROJECT_NAMES
 
-__all__ = ["NAMES", "first_set", "from_environment"]
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource  # a name in a signature; nothing is loaded
+
+__all__ = ["NAMES", "first_set", "from_environment", "named_project"]
 
 NAMES: Final = ("arize", "galileo", "langfuse", "langwatch", "mlflow", "phoenix", "splunk_ao")
 """Each is a module of this package, and a name for `configure`."""
+
+
+def named_project(resource: Resource | None) -> str:
+    """Return the project that a resource names as OpenInference does (`openinference.project.name`), else `default`."""
+    named = resource.attributes.get(PROJECT_NAMES[0]) if resource is not None else None
+    return named if isinstance(named, str) and named else "default"
 
 
 def first_set(*variables: str) -> str | None:

@@ -62,12 +62,11 @@ from otel_metadata.delivery.waiting_spans import SpanQueue
 from otel_metadata.model.merge import Field, FieldName, Fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
-from otel_metadata.model.queue_weight import weigh_fields, weigh_span
 from otel_metadata.model.receipt import LossReason, Route, Routed
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.span_ref import SpanKey, SpanRef
 from otel_metadata.model.update_outcome import DestinationOutcome
-from otel_metadata.model.weight import SHARED_NAMES
+from otel_metadata.model.weight import SHARED_NAMES, weigh_fields, weigh_span
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import takes
 from otel_metadata.spool.frames import PlainUpdate, SpooledSpan, SpooledUpdate

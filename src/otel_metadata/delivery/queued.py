@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, merge
-from otel_metadata.model.queue_weight import weigh_span
 from otel_metadata.model.snapshot import Snapshot, value_of
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
+from otel_metadata.model.weight import weigh_span
 from otel_metadata.spool.frames import SpooledSpan
 
 if TYPE_CHECKING:

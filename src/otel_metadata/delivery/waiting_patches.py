@@ -34,7 +34,7 @@ from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
-from otel_metadata.model.queue_weight import PATCH_BYTES, ROW_BYTES, merge_weighed, weigh_common, weigh_fields
+from otel_metadata.model.weight import PATCH_BYTES, ROW_BYTES, merge_weighed, weigh_common, weigh_fields
 
 if TYPE_CHECKING:
     from otel_metadata.delivery.flush import Flushes

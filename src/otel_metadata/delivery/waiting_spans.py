@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.delivery.circuit import Circuit
 from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Retry
-from otel_metadata.model.queue_weight import JOINED_BYTES, ROW_BYTES, merge_weighed, weigh_common
+from otel_metadata.model.weight import JOINED_BYTES, ROW_BYTES, merge_weighed, weigh_common
 
 if TYPE_CHECKING:
     from otel_metadata.delivery.outbox_settings import OutboxSettings

@@ -205,30 +205,29 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
     when it was set. OpenInference's `metadata` (one JSON object as text) is read as well.
     """
     json_names = texts(attributes.get(JSON_NAMES))
-    fields: dict[FieldName, tuple[Json, Version]] = {}
+    values: dict[FieldName, Json] = {}
     taken: set[str] = set()
-    parts: dict[tuple[Level, Kind, str], dict[str, Json]] = {}
+    verdicts: dict[tuple[Level, Kind, str], dict[str, Json]] = {}
     for name, raw in attributes.items():
         value = _json(name, raw, json_names)
-        match = next(((p, level, kind) for p, level, kind in _PREFIXES if name.startswith(p)), None)
+        match = next((one for one in _PREFIXES if name.startswith(one[0])), None)
         if match is not None:
-            prefix, level, kind = match
-            if not _read_part(name.removeprefix(prefix), value, level, kind, fields, parts, version):
-                continue
-        elif not _read_single(name, value, attributes, fields, version):
-            if name not in json_names:
-                continue
-            fields["span", "attribute", name] = (value, version)  # an attribute of the application's own that is JSON
-        taken.add(name)
-    for (level, kind, key), found in parts.items():
-        if kind == "evaluation":
-            fields[level, kind, key] = (Evaluation.from_json(key, found).to_json(), version)
+            found = _read_part(name, value, match, verdicts)
         else:
-            note = Annotation.from_json({"name": key, **found})
-            fields[level, kind, annotation_key(key, note.annotator)] = (note.to_json(), version)
-    if said := versions(attributes):
-        fields = dict(_at_version(name, value, said, version) for name, (value, _) in fields.items())
-    return fields, taken
+            found = _read_single(name, value, attributes)
+            if found is None and name in json_names:
+                found = {("span", "attribute", name): value}  # an attribute of the application's own that is JSON
+        if found is not None:
+            values.update(found)
+            taken.add(name)
+    for (level, kind, key), parts in verdicts.items():
+        if kind == "evaluation":
+            values[level, kind, key] = Evaluation.from_json(key, parts).to_json()
+        else:
+            note = Annotation.from_json({"name": key, **parts})
+            values[level, kind, annotation_key(key, note.annotator)] = note.to_json()
+    said = versions(attributes)
+    return dict(_at_version(name, value, said, version) for name, value in values.items()), taken
 
 
 def is_field(name: str) -> bool:
@@ -265,50 +264,40 @@ def versions(attributes: Mapping[str, object]) -> dict[FieldName, Version]:
 
 
 def _read_part(
-    rest: str,
-    value: Json,
-    level: Level,
-    kind: Kind,
-    fields: dict[FieldName, tuple[Json, Version]],
-    parts: dict[tuple[Level, Kind, str], dict[str, Json]],
-    version: Version,
-) -> bool:
-    if kind == "metadata":
-        fields[level, kind, rest] = (value, version)
-        return True
-    key, _, part = rest.rpartition(".")
-    if not key or part not in (_EVALUATION_PARTS if kind == "evaluation" else _ANNOTATION_PARTS):
-        return False
-    parts.setdefault((level, kind, key), {})[part] = value
-    return True
-
-
-def _read_single(
     name: str,
     value: Json,
-    attributes: Mapping[str, object],
-    fields: dict[FieldName, tuple[Json, Version]],
-    version: Version,
-) -> bool:
+    match: tuple[str, Level, Kind],
+    verdicts: dict[tuple[Level, Kind, str], dict[str, Json]],
+) -> dict[FieldName, Json] | None:
+    """Return the metadata that an attribute says; the part of a verdict goes to *verdicts*. None for anything else."""
+    prefix, level, kind = match
+    rest = name.removeprefix(prefix)
+    if kind == "metadata":
+        return {(level, kind, rest): value}
+    key, _, part = rest.rpartition(".")
+    if not key or part not in (_EVALUATION_PARTS if kind == "evaluation" else _ANNOTATION_PARTS):
+        return None
+    verdicts.setdefault((level, kind, key), {})[part] = value
+    return {}
+
+
+def _read_single(name: str, value: Json, attributes: Mapping[str, object]) -> dict[FieldName, Json] | None:
+    """Return the fields that an attribute says by itself; None for an attribute that is not canonical."""
     if name in {JSON_NAMES, VERSIONS}:
-        return True
+        return {}
     if name in {"tag.tags", "trace.tags"}:
         level: Level = "span" if name == "tag.tags" else "trace"
-        fields.update({(level, "tag", tag): (True, version) for tag in texts(value)})
-        return True
+        return {(level, "tag", tag): True for tag in texts(value)}
     if name == "metadata":
         found = _parsed(value)
-        if not isinstance(found, dict):
-            return False
-        fields.update({("span", "metadata", key): (item, version) for key, item in found.items()})
-        return True
+        return {("span", "metadata", key): item for key, item in found.items()} if isinstance(found, dict) else None
     field = _SINGLE_NAMES.get(name)
     if field is None:
-        return name.removesuffix("mime_type") + "value" in _SINGLE_NAMES and name.endswith(".mime_type")
+        is_mime_type = name.endswith(".mime_type") and name.removesuffix("mime_type") + "value" in _SINGLE_NAMES
+        return {} if is_mime_type else None
     if field[1] in _WITH_MIME_TYPE and attributes.get(name.removesuffix("value") + "mime_type") == JSON:
         value = _parsed(value)
-    fields[field] = (value, version)
-    return True
+    return {field: value}
 
 
 # Reversed: `user.id` and `session.id` are spelled alike on both levels, and are read as the span's.

@@ -23,7 +23,6 @@ __all__ = [
     "folded",
     "is_credential",
     "is_named_secret",
-    "masked_query",
     "masked_text",
     "may_authorize",
     "may_tell_a_secret",
@@ -255,17 +254,12 @@ def masked_text(text: str) -> str:
         text = _AUTHORIZATION.sub(rf"\g<1>{MASKED}", text)
     if "@" in text and "://" in text:
         text = _URL_TOKEN.sub(rf"\g<1>{MASKED}", _URL_PASSWORD.sub(_masked_password, text))
-    return masked_query(text)
+    return _URL_QUERY.sub(_masked_parameter, text) if "=" in text else text
 
 
 def _masked_password(found: re.Match[str]) -> str:
     # GitHub takes a token as the user, with this word as the password.
     return found[0] if found[0].endswith(":x-oauth-basic") else f"{found[1]}{MASKED}"
-
-
-def masked_query(text: str) -> str:
-    """Return a text with the values of secret parameters replaced."""
-    return _URL_QUERY.sub(_masked_parameter, text) if "=" in text else text
 
 
 def _masked_parameter(found: re.Match[str]) -> str:

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, Final, final
 from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
 from otel_metadata.interrupts import pass_on
 from otel_metadata.locks import ReentrantLock
-from otel_metadata.model.queue_weight import weigh_fields
+from otel_metadata.model.weight import weigh_fields
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock
 from otel_metadata.spool.file import TROUBLE, SpoolFile, check_place, is_busy, is_damage

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from otel_metadata.arguments import checked
-from otel_metadata.backends import from_environment
+from otel_metadata.backends import first_set, from_environment, named_project
 from otel_metadata.backends.arize.patches import ArizePatchExporter
 from otel_metadata.backends.arize.sdk import EXTRA, connect
 from otel_metadata.delivery.destination import Destination
@@ -17,6 +16,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.altered_spans import AlteredSpans, OnResource
 from otel_metadata.exporters.http import split_url, with_path
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.model.record import PROJECT_NAMES
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource  # a name in a signature; nothing is loaded
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from otel_metadata.backends.arize.sdk import ArizeClient
 
 __all__ = ["destination"]
-
-PROJECT_NAME: Final = "openinference.project.name"
-"""Without it on the resource Arize has nowhere to show a span, and patches name the project that the span is in: so
-both have to say the same."""
 
 REGIONS: Final = ("ca-central-1a", "eu-west-1a", "us-central-1a", "us-east-1b")
 
@@ -67,13 +63,7 @@ def destination(
     """
     key = from_environment(api_key or None, "ARIZE_API_KEY", expected="an API key of Arize (Settings, API Keys)")
     space = from_environment(space_id or None, "ARIZE_SPACE_ID", expected="the id of a space of Arize (Settings)")
-    named = resource.attributes.get(PROJECT_NAME) if resource is not None else None
-    chosen = from_environment(
-        project or None,
-        "ARIZE_PROJECT_NAME",
-        default=named if isinstance(named, str) and named else "default",
-        expected="the name of a project",
-    )
+    chosen = from_environment(project or None, "ARIZE_PROJECT_NAME", default=named_project(resource))
     where = from_environment(region, "ARIZE_REGION", default="")
     if where and where not in REGIONS:
         raise ConfigurationError(
@@ -93,7 +83,8 @@ def destination(
         name,
         AlteredSpans(
             OtlpHttpSender(_traces_url(endpoint, where), headers=headers),
-            OnResource({PROJECT_NAME: chosen}, overrides=True),
+            # Arize shows no span without this attribute, and patches name the project that the span is in.
+            OnResource({PROJECT_NAMES[0]: chosen}, overrides=True),
         ),
         ArizePatchExporter(client or connect(key, where or None), space_id=space, project=chosen),
         OpenInferenceDialect(scalars=True),
@@ -110,7 +101,7 @@ def _has_sdk() -> bool:
 
 def _traces_url(endpoint: str | None, region: str) -> str:
     """Return where spans go over HTTP: Arize answers 200 on other paths too, and keeps nothing."""
-    domain = os.environ.get("ARIZE_BASE_DOMAIN", "").strip() or (f"{region}.arize.com" if region else "arize.com")
+    domain = first_set("ARIZE_BASE_DOMAIN") or (f"{region}.arize.com" if region else "arize.com")
     url = from_environment(endpoint, "ARIZE_COLLECTOR_ENDPOINT", default=f"https://otlp.{domain}")
     path = split_url(url)[0].partition("://")[2].partition("/")[2]
     return with_path(url, "/v1/traces" if not path else "/traces" if f"/{path}".endswith("/v1") else "")

@@ -56,16 +56,14 @@ MAX_TAGS: Final = 50
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _STATUS_CODES: Final[Mapping[str, int]] = {"ok": 200, "error": 500}
 
-_NO_FIELD: Final = "not sent: there is no field for it once a record is stored"
-_TOO_LONG: Final = f"not sent: a tag has at most {MAX_TAG_CHARS} characters"
-_TOO_MANY: Final = f"not sent: a record has at most {MAX_TAGS} tags"
-_NO_NULL: Final = "not sent: there a null says that nothing changes"
+_NO_FIELD: Final = NotKept("not sent: there is no field for it once a record is stored")
+_TOO_LONG: Final = NotKept(f"not sent: a tag has at most {MAX_TAG_CHARS} characters")
+_TOO_MANY: Final = NotKept(f"not sent: a record has at most {MAX_TAGS} tags")
+_NO_NULL: Final = NotKept("not sent: there a null says that nothing changes")
 _AS_TEXT: Final = "sent as JSON text"
 _AS_TAG: Final = "added as a tag, beside that of an earlier value"
-_REFUSED: Final = "refused"
-_NO_RECORD: Final = "not sent: no UUID is known for it"
-
-_NOT_KEPT: Final = frozenset({_NO_FIELD, _TOO_LONG, _TOO_MANY, _NO_NULL, _REFUSED, _NO_RECORD})
+_REFUSED: Final = NotKept("refused")
+_NO_RECORD: Final = NotKept("not sent: no UUID is known for it")
 
 _BAD_ID: Final = Rejected(
     DeliveryError("patch_failure", "the id is no UUID of version 4 with hyphens; nothing was sent")
@@ -73,16 +71,6 @@ _BAD_ID: Final = Rejected(
 _MISSING: Final = Rejected(DeliveryError("segment_not_found", "there is no such record, or not yet"))
 _NOTHING_TO_SAY: Final = Rejected(
     DeliveryError("unsupported", "of a stored record only input, output, tags and status can be changed")
-)
-_NO_PROJECT: Final = Pause(
-    DeliveryError("backend_rejection", "there is no project of the configured name; check it in the settings")
-)
-# Galileo lists a project with all its runs.
-_NO_LIST: Final = Retry(
-    DeliveryError(
-        "connection_failure",
-        "the list of projects is none, or too long to be read; set the id of the project instead of its name",
-    )
 )
 _NOT_GALILEO: Final = not_from("this API")
 
@@ -192,8 +180,8 @@ class GalileoPatchExporter(RestPatchExporter):
             outcome = self._patch(f"/v2/projects/{path_segment(project)}", record, identifier, body, notes, budget)
             if outcome is not None:
                 return outcome
-        told = [_note(words_for(name, patch.fields[name][0]), notes[name]) for name in patch.fields if name in notes]
-        return Delivered(tuple(told))
+        told = [(words_for(name, value), notes[name]) for name, (value, _) in patch.fields.items() if name in notes]
+        return Delivered(tuple(type(note)(f"{field}: {note}") for field, note in told))
 
     def _address(self, target: SpanRef, level: Level) -> tuple[Record, str] | Rejected:
         """Return the record that a level of the target is, or why nothing can be sent for it."""
@@ -295,11 +283,14 @@ class GalileoPatchExporter(RestPatchExporter):
         if answer.outcome is not None:
             return answer.outcome
         if not isinstance(answer.body, list):
-            return _NO_LIST
+            # Galileo lists a project with all its runs.
+            hint = "the answer is not a list of projects, or is too long to be read; set the project's id, not its name"
+            return Retry(DeliveryError("connection_failure", hint))
         for project in answer.body:
             if member(project, "name") == name:
                 self._project_id = uuid4(member(project, "id"))
-        return self._project_id or _NO_PROJECT
+        hint = "there is no project of the configured name; check it in the settings"
+        return self._project_id or Pause(DeliveryError("backend_rejection", hint))
 
 
 def checked_uuid(setting: str, given: str | None) -> str | None:
@@ -312,11 +303,6 @@ def checked_uuid(setting: str, given: str | None) -> str | None:
     if given is not None and found is None:
         raise ConfigurationError(setting, given, "a UUID of version 4 with hyphens, as the Galileo console shows it")
     return found
-
-
-def _note(shown: str, what: str) -> str:
-    note = f"{shown}: {what}"
-    return NotKept(note) if what in _NOT_KEPT else note
 
 
 def _status_code(value: Json) -> int | None:

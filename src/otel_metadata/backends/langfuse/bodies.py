@@ -134,11 +134,13 @@ def labels_of(names: Iterable[FieldName], kind: str | None = None, *, value: Jso
 
 def metadata_of(fields: Fields, level: Level) -> dict[str, Json]:
     """Return metadata as a JSON object; the tags of a span are under the key under which its dialect has them."""
-    found = {
-        name[2]: field[0] for name, field in sorted(fields.items(), key=lambda one: one[1][1]) if name[1] == "metadata"
-    }
     tags = tags_of(fields, level)
-    return {**found, SPAN_TAGS: tags} if tags else found
+    return {**_metadata(fields), SPAN_TAGS: tags} if tags else _metadata(fields)
+
+
+def _metadata(fields: Fields) -> dict[str, Json]:
+    in_order = sorted(fields.items(), key=lambda one: one[1][1])
+    return {key: value for (_, kind, key), (value, _) in in_order if kind == "metadata"}
 
 
 def size_of(fields: Fields, level: Level) -> int:
@@ -224,13 +226,9 @@ def trace_update(target: SpanRef, fields: Fields, environment: str | None) -> tu
         elif name[1] == "metadata" and isinstance(value, dict | list):
             (label,) = labels_of([name])
             notes.append(f"{label}: it may be merged into an earlier list or object rather than replace it")
-    tags, metadata = (
-        tags_of(fields, "trace"),
-        metadata_of({n: f for n, f in fields.items() if n[1] == "metadata"}, "trace"),
-    )
-    if tags:
+    if tags := tags_of(fields, "trace"):
         body["tags"] = tags
-    if metadata:
+    if metadata := _metadata(fields):
         body["metadata"] = metadata
     return body, notes
 

@@ -16,14 +16,12 @@ under an id of the update, or, where it has a text and a score, to `/api/annotat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final, get_args
 
 import orjson
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_metadata.arguments import checked
 from otel_metadata.backends.langwatch.dialect import LangWatchDialect, as_labels
@@ -63,8 +61,6 @@ _RESERVED: Final = {"user_id": "user_id", "session_id": "thread_id"}
 _ID_KEYS: Final = frozenset({"user_id", "thread_id", "customer_id"})
 _ON_A_SPAN: Final = frozenset({"metadata", "attribute", "user_id", "session_id", "tag"})
 _DIALECT: Final = LangWatchDialect()
-
-_Part: TypeAlias = Callable[[Budget], Outcome]
 
 
 class _Said(NamedTuple):
@@ -142,8 +138,7 @@ class LangWatchPatchExporter(RestPatchExporter):
         notes: list[str] = []
         refused: list[DeliveryError] = []
         is_sent = False
-        for part in self._parts(patch, refused):
-            outcome = part(budget)
+        for outcome in self._outcomes(patch, budget, refused):
             if isinstance(outcome, Retry | Pause):
                 return outcome
             if isinstance(outcome, Rejected):
@@ -155,8 +150,14 @@ class LangWatchPatchExporter(RestPatchExporter):
             return Rejected(refused[0])
         return Delivered((*dict.fromkeys(notes), *(NotKept(error.message) for error in refused)))
 
-    def _parts(self, patch: Patch, refused: list[DeliveryError]) -> Iterator[_Part]:
-        """Yield what to send, and note in *refused* what cannot be sent."""
+    def _outcomes(self, patch: Patch, budget: Budget, refused: list[DeliveryError]) -> Iterator[Outcome]:
+        """Send one part after the other and yield its outcome.
+
+        Args:
+            patch: The patch.
+            budget: The time that is left.
+            refused: Gets an error for each field that is not sent.
+        """
         by_way: dict[str, dict[FieldName, Field]] = {}
         for name, field in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
             by_way.setdefault(self._way(name, patch), {})[name] = field
@@ -165,18 +166,23 @@ class LangWatchPatchExporter(RestPatchExporter):
         if trace:
             values, said = flattened(trace, refused)
             for metadata in packed(values, refused):
-                yield partial(self._patched, patch, metadata, said)
+                yield self._patched(patch, metadata, said, budget)
         if "span" in by_way:
-            yield partial(self._beside, patch, by_way["span"])
-        evaluations = [(name, *field) for name, field in by_way.get("evaluation", {}).items()]
-        judged = [item for item in evaluations if _is_verdict(item[0], item[1], refused)]
+            yield self._beside(patch, by_way["span"], budget)
+        judged: list[tuple[FieldName, Evaluation, Version]] = []
+        for name, (value, version) in by_way.get("evaluation", {}).items():
+            evaluation = Evaluation.from_json(name[2], value)
+            if evaluation.score is None and evaluation.label is None:
+                refused.append(_unsupported(_shown(name), "LangWatch takes no evaluation without a score or a label"))
+            else:
+                judged.append((name, evaluation, version))
         if judged:
-            yield partial(self._evaluated, patch, judged)
+            yield self._evaluated(patch, judged, budget)
         for name, (value, version) in by_way.get("annotation", {}).items():
             note = Annotation.from_json(value)
             is_comment = note.text and note.score is not None and note.name != THUMBS
-            send = self._annotated if is_comment else self._tracked
-            yield partial(send, patch, note, _stable_id(patch, name, patch_id(version)), version)
+            outcome = self._commented(patch, note, budget) if is_comment else None
+            yield outcome or self._tracked(patch, note, _stable_id(patch, name, patch_id(version)), version, budget)
 
     def _way(self, name: FieldName, patch: Patch) -> str:
         level, kind, _ = name
@@ -208,20 +214,20 @@ class LangWatchPatchExporter(RestPatchExporter):
         return Delivered((*dict.fromkeys(said[key].note for key in metadata), *dict.fromkeys(refused)))
 
     def _beside(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
-        span = _update_span(Patch(patch.target, fields, patch.window_ns), self._resource)
-        outcome = self._spans.send([span], timeout_millis=budget.left_millis)
+        span = synthetic_span(Patch(patch.target, fields, patch.window_ns), self._resource)
+        attributes = _DIALECT.encode(span, fields, is_local_root=True).attributes
+        outcome = self._spans.send([altered(span, attributes=attributes)], timeout_millis=budget.left_millis)
         said = list(dict.fromkeys(_beside_note(name, value) for name, (value, _) in fields.items()))
         if isinstance(outcome, Delivered):
             if outcome.rejected:
-                # One span was sent, so what was rejected is that one.
-                return Rejected(
-                    DeliveryError("backend_rejection", "LangWatch rejected the span that carries the patch")
-                )
+                # One span was sent, so this is the one that was rejected.
+                message = "LangWatch rejected the span that carries the patch"
+                return Rejected(DeliveryError("backend_rejection", message))
             return _delivered(said)
         return _about(outcome, said)
 
     def _evaluated(
-        self, patch: Patch, evaluations: Sequence[tuple[FieldName, Json, Version]], budget: Budget
+        self, patch: Patch, evaluations: Sequence[tuple[FieldName, Evaluation, Version]], budget: Budget
     ) -> Outcome:
         body: dict[str, Json] = {
             "trace_id": patch.target.trace_id_hex,
@@ -232,9 +238,9 @@ class LangWatchPatchExporter(RestPatchExporter):
             _Said(
                 _shown(name),
                 "kept on the trace; LangWatch has no source and no metadata of an evaluation",
-                is_whole=not Evaluation.from_json(name[2], value).metadata,
+                is_whole=not evaluation.metadata,
             )
-            for name, value, _ in evaluations
+            for name, evaluation, _ in evaluations
         ]
         answer = self._client.call("POST", "/api/collector", body, budget=budget)
         return _message(answer, said)
@@ -257,17 +263,12 @@ class LangWatchPatchExporter(RestPatchExporter):
         said = _Said(f"annotation {note.name!r}", "kept as an event of the trace; an earlier one of this name stays")
         return _message(self._client.call("POST", "/api/events/track", body, budget=budget), [said])
 
-    def _annotated(self, patch: Patch, note: Annotation, event_id: str, version: Version, budget: Budget) -> Outcome:
-        """Write a note under its first line, which is what ours is found by: LangWatch takes no id for one.
-
-        Comments have permissions of their own, and a key that lacks them may do all else: then the note is an event. So
-        it is where the trace has too many comments to find ours among them.
-        """
-        outcome = self._commented(patch, note, budget)
-        return outcome or self._tracked(patch, note, event_id, version, budget)
-
     def _commented(self, patch: Patch, note: Annotation, budget: Budget) -> Outcome | None:
-        """Write a note as a comment; return None where it cannot be one."""
+        """Write a note as a comment; return None where it cannot be one.
+
+        LangWatch takes no id for a comment, so ours is found by its first line. Comments have permissions of their own:
+        a key that lacks them may do everything else. A trace may also have too many comments to find ours among them.
+        """
         path = f"/api/annotations/trace/{path_segment(patch.target.trace_id_hex)}"
         how = "kept on the trace as a comment; of the score only whether it is above 0"
         said = [_Said(f"annotation {note.name!r}", how, is_whole=False)]
@@ -431,12 +432,6 @@ def _named_fields(answer: RestAnswer) -> set[str]:
     return {one.removeprefix("metadata.") for one in named if isinstance(one, str)}
 
 
-def _update_span(patch: Patch, resource: Resource) -> ReadableSpan:
-    """Return the synthetic span of *patch* in LangWatch's spelling."""
-    span = synthetic_span(patch, resource)
-    return altered(span, attributes=_DIALECT.encode(span, patch.fields, is_local_root=True).attributes)
-
-
 def _stable_id(patch: Patch, name: FieldName, *more: str) -> str:
     """Return 32 hex digits that follow from what a verdict is on; one on a trace, whichever span of it was named."""
     target = patch.target
@@ -444,16 +439,7 @@ def _stable_id(patch: Patch, name: FieldName, *more: str) -> str:
     return sha256("\0".join([target.trace_id_hex, span_id, *name, *more]).encode()).hexdigest()[:32]
 
 
-def _is_verdict(name: FieldName, value: Json, refused: list[DeliveryError]) -> bool:
-    judged = Evaluation.from_json(name[2], value)
-    if judged.score is not None or judged.label is not None:
-        return True
-    refused.append(_unsupported(_shown(name), "LangWatch takes no evaluation without a score or a label"))
-    return False
-
-
-def _evaluation(patch: Patch, name: FieldName, value: Json, version: Version) -> Json:
-    judged = Evaluation.from_json(name[2], value)
+def _evaluation(patch: Patch, name: FieldName, judged: Evaluation, version: Version) -> Json:
     at_millis = version[0] // 1_000_000
     given: dict[str, Json] = {
         # Of target and name alone: LangWatch keeps one evaluation of an id.

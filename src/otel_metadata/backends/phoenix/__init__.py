@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from otel_metadata.arguments import checked
-from otel_metadata.backends import from_environment
+from otel_metadata.backends import from_environment, named_project
 from otel_metadata.backends.phoenix.patches import PhoenixPatchExporter
 from otel_metadata.backends.phoenix.spans import storable
 from otel_metadata.delivery.destination import Destination
@@ -21,7 +21,6 @@ from otel_metadata.exporters.altered_spans import AlteredSpans
 from otel_metadata.exporters.http import split_url, with_path
 from otel_metadata.exporters.otlp_environment import read_headers
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
-from otel_metadata.model.record import PROJECT_NAMES
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource  # a name in a signature; nothing is loaded
@@ -83,8 +82,7 @@ def destination(
     )
     if key:
         sent[_AUTHORIZATION] = f"Bearer {key}"
-    variables = ("PHOENIX_PROJECT", "PHOENIX_PROJECT_NAME")
-    wanted = from_environment(project, *variables, default="")
+    wanted = from_environment(project, "PHOENIX_PROJECT", "PHOENIX_PROJECT_NAME", default="")
     try:
         return Destination(
             name,
@@ -94,7 +92,7 @@ def destination(
                 ),
                 storable,
             ),
-            PhoenixPatchExporter(base, headers=sent, name=name, project=wanted or _project_of(resource)),
+            PhoenixPatchExporter(base, headers=sent, name=name, project=wanted or named_project(resource)),
             OpenInferenceDialect(flattens=True),
             hold_millis=hold_millis,
         )
@@ -102,12 +100,6 @@ def destination(
         if error.setting in {"url", "endpoint"}:
             raise ConfigurationError(_setting(endpoint), error.got, error.expected) from None
         raise
-
-
-def _project_of(resource: Resource | None) -> str:
-    """Return the project into which Phoenix puts spans that no header puts elsewhere."""
-    named = resource.attributes.get(PROJECT_NAMES[0]) if resource is not None else None
-    return named if isinstance(named, str) and named else "default"
 
 
 def _setting(endpoint: str | None) -> str:
