@@ -17,9 +17,15 @@ from otel_metadata.model.span_ref import SpanRef
         ("trace", "annotation", '["0",""]'): ({"name": "0", "annotator": ""}, (0, 0)),
     }
 )
+@example(
+    {
+        ("span", "annotation", "a"): ({"name": "a"}, (0, 0)),
+        ("span", "annotation", "b"): ({"name": "b"}, (0, 0)),
+    }
+)
 @given(field_sets())
 def test_a_patch_comes_back_with_its_versions(fields: Fields):
-    """Every field, or another of the same attribute that stands over it; none with a value that it never had."""
+    """Every field, or another of the same attribute that wins over it; none with a value that it never had."""
     attributes = attributes_of(Patch(SpanRef(1, 2), fields))
 
     found = fields_of(attributes)

@@ -1,8 +1,11 @@
-"""Ready-made destinations, one module a vendor: endpoint, keys, span exporter, dialect and patch exporter together.
+"""Ready-made destinations, one folder for each vendor: endpoint, keys, span exporter, dialect and patch exporter.
 
-Each has a function `destination(...)` that takes everything as a keyword and what is not given from the variables that
-the vendor's own SDK reads. `configure("langfuse")` calls it without arguments. How the parts work is in `exporters` and
-`dialects`; nothing here talks to a server.
+Each folder has a function `destination(...)`. All its arguments are keywords, and the variables that the vendor's own
+SDK reads take the place of those that are left out. `configure("langfuse")` calls it without arguments.
+
+A new vendor needs a folder with that function, its name in `NAMES`, and its variables in `settings.VENDOR_VARIABLES`.
+For patches, `exporters.rest.RestPatchExporter` leaves one method to write: it sends one patch. For spans,
+`dialects.openinference.OpenInferenceDialect` or `"otel"` may do; a dialect of its own uses `dialects.spelling`.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "first_set", "from_environment", "named_project"]
 
 NAMES: Final = ("arize", "galileo", "langfuse", "langwatch", "mlflow", "phoenix", "splunk_ao")
-"""Each is a module of this package, and a name for `configure`."""
+"""The folders of this package; each is also a name for `configure`."""
 
 
 def named_project(resource: Resource | None) -> str:
@@ -34,16 +37,16 @@ def first_set(*variables: str) -> str | None:
 
 
 def from_environment(given: str | None, *variables: str, default: str | None = None, expected: str = "") -> str:
-    """Return an argument, else what the first of *variables* says that is set, else the default.
+    """Return an argument, else the text of the first variable that is set, else the default.
 
     Args:
         given: The argument; None when it was left out.
-        variables: In the order in which the vendor's SDK looks at them.
-        default: None when there must be one.
-        expected: For the error, where there must be one: what it is, and where to get it.
+        variables: Names of variables, in the order in which the vendor's SDK reads them.
+        default: The text to use when nothing is given or set; None when that is an error.
+        expected: For that error: what the value is, and where to get it.
 
     Raises:
-        ConfigurationError: There is none; it names the first variable.
+        ConfigurationError: Nothing is given or set, and there is no default. The error names the first variable.
     """
     if given is not None:
         return given

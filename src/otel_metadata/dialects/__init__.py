@@ -1,1 +1,1 @@
-"""How each backend spells metadata, evaluations, … as span attributes. Pure."""
+"""How backends spell metadata, evaluations, … as span attributes. Pure."""

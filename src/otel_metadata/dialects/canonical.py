@@ -1,14 +1,14 @@
 """The canonical spelling: one field as span attributes, and back.
 
-Every span processor and exporter of the application sees these attributes on a live span; the `otel` dialect exports
+Every span processor and exporter of the application sees these attributes on a live span. The `otel` dialect exports
 them, and a store reads them from spans that came without their fields.
 
-Scalars and lists of one scalar type are native attributes. Everything else (null, dict, mixed list) is JSON text, and
-the name of such an attribute is listed in `otel_metadata.json`: no reader has to guess whether `"null"` was a word or a
-null, and every SDK version says the same (before 1.45 a null or dict vanishes with a warning).
+Scalars and lists of one scalar type are native attributes. Every other value (null, dict, mixed list) is JSON text, and
+`otel_metadata.json` lists the names of such attributes: no reader has to guess whether `"null"` was a word or a null,
+and the result is the same with every SDK version (before 1.45 a null or dict vanishes with a warning).
 
-A plain attribute does not say when it was set, and is read as of its span's end. What was set later says so in
-`otel_metadata.versions`.
+A plain attribute has no time of its own; it is read as if it was set at its span's end. `otel_metadata.versions` has
+the versions of fields that were set later.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ JSON_NAMES: Final = "otel_metadata.json"
 """The attribute that lists the names of attributes whose text is JSON."""
 
 VERSIONS: Final = "otel_metadata.versions"
-"""The attribute that says which version the fields beside it have, where that is not the span's end."""
+"""The attribute that lists the versions of fields that were set after the span's end."""
 
 NOT_ATTRIBUTES: Final[frozenset[FieldName]] = frozenset(
     {("span", "name", ""), ("span", "status", ""), ("span", "status_message", "")}
 )
-"""Fields that are part of the span itself rather than attributes."""
+"""Fields that are parts of the span itself, not attributes."""
 
 TEXT: Final = "text/plain"
 JSON: Final = "application/json"
 """The two values of `input.mime_type` and `output.mime_type`."""
 
-# Fields of which a span has one, by name: the attribute that holds the value.
+# Kinds of which a span has only one field: the attribute that holds its value.
 _SINGLE: Final[dict[tuple[Level, Kind], str]] = {
     ("span", "input"): "input.value",
     ("span", "output"): "output.value",
@@ -81,7 +81,7 @@ _WITH_MIME_TYPE: Final = frozenset({"input", "output"})
 _TAGS: Final[Mapping[str, str]] = {"span": "tag.tags", "trace": "trace.tags"}
 _LEVEL_PREFIX: Final[Mapping[Level, str]] = {"span": "", "trace": "trace."}
 
-# (prefix, level, kind): how the many-valued kinds are found again; the longer prefix first.
+# (prefix, level, kind) of the kinds with a key, for reading; the longer prefix first.
 _PREFIXES: Final[tuple[tuple[str, Level, Kind], ...]] = (
     ("trace.metadata.", "trace", "metadata"),
     ("metadata.", "span", "metadata"),
@@ -95,12 +95,12 @@ _ANNOTATION_PARTS: Final = ("label", "score", "text", "annotator")
 
 
 NATIVE_NAMES: Final[dict[FieldName, str]] = {}
-"""What `native_name` has found so far: a look-up in it saves the call."""
+"""Results of `native_name` so far: a look-up here saves the call."""
 
 MAX_NATIVE_NAMES: Final = 8_192
 
 NATIVE_SCALARS: Final = frozenset({str, int, float, bool})
-"""Exact types that are attributes as they are."""
+"""Exact types whose values are attributes as they are."""
 
 
 def is_native(value: Json) -> bool:
@@ -115,10 +115,10 @@ def is_native(value: Json) -> bool:
 
 
 def native_name(name: FieldName) -> str | None:
-    """Return the attribute of a metadata or attribute field, None for the other kinds.
+    """Return the attribute of a metadata or attribute field; None for the other kinds.
 
-    These two are one attribute each, and their value is written as it is when it is native. On the application's hot
-    path, so what was found is kept: the keys of an application are few.
+    A field of these two kinds is one attribute, and a native value is written as it is. This is on the application's
+    hot path, so results are kept: an application has few keys.
     """
     known = NATIVE_NAMES.get(name)
     if known is not None:
@@ -161,10 +161,10 @@ def spell(name: FieldName, value: Json) -> dict[str, Json]:
 
 
 def spelled_names(name: FieldName, value: Json) -> set[str]:
-    """Return every attribute that belongs to one field: those of *value*, and what an earlier value may have left.
+    """Return every attribute that belongs to one field: those of *value*, and those of any earlier value.
 
     A live attribute can be overwritten but never removed: when an evaluation is set again without its explanation, the
-    old explanation still stands on the span. Empty for tags, which share one attribute.
+    old explanation is still on the span. The set is empty for tags, which share one attribute.
     """
     level, kind, key = name
     names = set(spell(name, value))
@@ -199,10 +199,10 @@ def versions_text(fields: Fields) -> str:
 
 
 def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[FieldName, tuple[Json, Version]], set[str]]:
-    """Return the fields that canonical attributes say, and the names of those attributes.
+    """Return the fields that canonical attributes spell, and the names of those attributes.
 
-    Each has the version that `VERSIONS` says, else *version*, that of the span's end: a plain attribute does not say
-    when it was set. OpenInference's `metadata` (one JSON object as text) is read as well.
+    A field has its version from `VERSIONS`, else *version*, which is that of the span's end. OpenInference's `metadata`
+    (one JSON object as text) is read as well.
     """
     json_names = texts(attributes.get(JSON_NAMES))
     values: dict[FieldName, Json] = {}
@@ -231,9 +231,9 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
 
 
 def is_field(name: str) -> bool:
-    """Whether an attribute of this name alone says a field of its span, or of several such fields.
+    """Whether an attribute of this name spells a field of its span, or several fields, by itself.
 
-    Not so the parts of an evaluation or annotation, which are one field together, nor what is said of the trace.
+    False for a part of an evaluation or annotation, whose parts are one field together, and for fields of the trace.
     """
     return name.startswith("metadata.") or name in _FIELD_NAMES
 
@@ -244,14 +244,14 @@ def _at_version(
     """Return a field with its version, under the level at which it was set."""
     _, kind, key = name
     if kind in _ON_BOTH_LEVELS:
-        # One attribute for both levels: it has the later value of the two.
+        # Both levels share one attribute, which has the later of their two values.
         both: list[FieldName] = [(at, kind, key) for at in _LEVEL_PREFIX if (at, kind, key) in said]
         name = max(both, key=lambda one: (said[one], one), default=name)
     return name, (value, said.get(name, otherwise))
 
 
 def versions(attributes: Mapping[str, object]) -> dict[FieldName, Version]:
-    """Return what `VERSIONS` says; what is not as `versions_text` writes it is not heard."""
+    """Return the versions that `VERSIONS` lists; entries that `versions_text` would not write are ignored."""
     said: dict[FieldName, Version] = {}
     listed = _parsed(attributes.get(VERSIONS))
     for one in listed if isinstance(listed, list) else ():
@@ -269,7 +269,7 @@ def _read_part(
     match: tuple[str, Level, Kind],
     verdicts: dict[tuple[Level, Kind, str], dict[str, Json]],
 ) -> dict[FieldName, Json] | None:
-    """Return the metadata that an attribute says; the part of a verdict goes to *verdicts*. None for anything else."""
+    """Return the metadata that an attribute spells; a part of a verdict goes to *verdicts*. None for anything else."""
     prefix, level, kind = match
     rest = name.removeprefix(prefix)
     if kind == "metadata":
@@ -282,7 +282,7 @@ def _read_part(
 
 
 def _read_single(name: str, value: Json, attributes: Mapping[str, object]) -> dict[FieldName, Json] | None:
-    """Return the fields that an attribute says by itself; None for an attribute that is not canonical."""
+    """Return the fields that an attribute spells by itself; None for an attribute that is not canonical."""
     if name in {JSON_NAMES, VERSIONS}:
         return {}
     if name in {"tag.tags", "trace.tags"}:
@@ -321,11 +321,11 @@ def _json(name: str, raw: object, json_names: Iterable[str]) -> Json:
 
 
 def _parsed(raw: object) -> Json:
-    """Return the JSON that a text says; the text itself when it is not JSON."""
+    """Return the value of a JSON text; the text itself when it is not JSON."""
     if not isinstance(raw, str):
         return raw  # type: ignore[return-value] # an attribute value that is no text
     try:
-        # A text of another program: deeper, longer or with larger integers than what we can write again.
+        # Another program may have written it: deeper, longer or with larger integers than we can write again.
         return clean(orjson.loads(raw), [], "", CAPTURE_LIMITS)
     except orjson.JSONDecodeError:
         return raw

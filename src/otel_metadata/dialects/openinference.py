@@ -1,9 +1,9 @@
 """The `openinference` dialect: for Arize AX and Phoenix.
 
-Span metadata is one attribute, `metadata`, a JSON object as text (OpenInference semantic conventions, "Metadata"): so
-every key can be filtered on, and a null stays a null inside it. OpenInference has no word for the trace as a whole:
-what is said of it stays on the local root in canonical spelling. Verdicts are no attributes in either backend; they
-leave as a patch.
+Span metadata is one attribute, `metadata`, a JSON object as text (OpenInference semantic conventions, "Metadata"). So a
+filter can use every key, and a null stays a null. OpenInference has no attributes for the trace as a whole: fields of
+the trace stay on the local root in canonical spelling. Evaluations and annotations are no attributes in either backend;
+they leave as a patch.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 
 @final
 class OpenInferenceDialect:
-    """Metadata as one JSON text, everything else in canonical spelling, verdicts as a patch."""
+    """Metadata as one JSON text, other attributes in canonical spelling, evaluations and annotations as a patch."""
 
     def __init__(self, *, flattens: bool = False, scalars: bool = False) -> None:
-        """Say how the backend reads `metadata`.
+        """Set how the backend reads `metadata`.
 
         Args:
-            scalars: It holds texts, numbers and nulls in metadata, and is told the rest as text (Arize AX): as `scalar`
-                does, which its patches use too, so that a key has one type whenever it is set.
-            flattens: It takes the JSON apart into dotted keys, and drops nulls, empty objects, what stands beside
+            scalars: The backend holds texts, numbers and nulls, and gets other values as text (Arize AX). `scalar` does
+                this, for its patches too, so that a key has the same type whenever it is set.
+            flattens: The backend takes the JSON apart into dotted keys. It drops nulls, empty objects, values beside
                 objects in a list, and one of two keys that are the same with dots (Phoenix 20.26.1). A key that would
-                not come back whole is on the span as far as it goes, and leaves as a patch too.
+                lose something is on the span, and leaves as a patch too.
         """
         self._flattens = flattens
         self._scalars = scalars
@@ -80,10 +80,10 @@ def scalar(value: Json) -> Json:
 
 
 def as_object(raw: object) -> dict[str, Json]:
-    """Return what the application, or OpenInference's `using_metadata`, has put there by itself, as JSON of ours.
+    """Return the attribute that the application, or OpenInference's `using_metadata`, has set, as clean JSON.
 
-    What is no JSON object is kept under the attribute's own name. Not orjson: it has no NaN, which `json.dumps` writes,
-    and takes a large integer for a float; and such an integer makes Phoenix lose the whole span (20.26.1).
+    A value that is not a JSON object is kept under the attribute's own name. orjson is not used: it refuses the NaN
+    that `json.dumps` writes, and reads a large integer as a float. Phoenix loses a span with such an integer (20.26.1).
     """
     if raw is None:
         return {}
@@ -108,7 +108,7 @@ def _comes_back_whole(key: str, metadata: Mapping[str, Json]) -> bool:
 
 
 def _has_gap(value: Json) -> bool:
-    """Whether something in it has no dotted key: a null, an empty object, what stands beside objects in a list."""
+    """Whether a part of *value* has no dotted key: a null, an empty object, a value beside objects in a list."""
     if isinstance(value, list):
         objects = [item for item in value if isinstance(item, dict)]
         return bool(objects) and (len(objects) < len(value) or any(map(_has_gap, objects)))

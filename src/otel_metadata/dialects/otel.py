@@ -1,6 +1,6 @@
 """The `otel` dialect: canonical attributes, within a budget, for every backend without a dialect of its own.
 
-This module decides which fields fit on a span. How one field is spelled is in `canonical`.
+This module decides which fields fit on a span. `canonical` decides how one field is spelled.
 """
 
 from __future__ import annotations
@@ -35,33 +35,35 @@ _UNBOUNDED: Final = 1 << 30
 class OtelDialect:
     """Canonical attributes on a span.
 
-    Our names take at most *max_attributes* of them, and never push the span over *span_limit* in all, for an attribute
-    too many makes the SDK evict the application's oldest; the rest is the remainder, oldest versions first on the span.
+    Our attributes are at most *max_attributes*, and never push the span over *span_limit* in all: one attribute too
+    many makes the SDK evict the application's oldest. Fields with the lowest versions come first; the others are the
+    remainder.
 
-    What was set after the span's end has its version in `VERSIONS`: the same fields may arrive on a patch as well, when
-    nobody knows whether the span did, and a later patch may arrive before the span. What was set before the end has
-    none: a plain attribute is read as of the end, and all that this process says of the span later is above that.
+    A field that was set after the span's end has its version in `VERSIONS`: the same field may arrive on a patch too,
+    where nobody knows whether the span did, and a later patch may arrive before the span. A field that was set before
+    the end needs no version there: it is read as of the end, and every later update of this process is above that.
     """
 
     def __init__(self, *, max_attributes: int | None = 32, span_limit: int | None = 128) -> None:
         """Set the budget.
 
         Args:
-            max_attributes: Attribute names of ours on one span; None for no bound (a store keeps fields as they are).
-            span_limit: Attributes on one span in all; None for no bound.
+            max_attributes: The most attributes of ours on one span; None for no limit (a store keeps fields as they
+                are).
+            span_limit: The most attributes on one span in all; None for no limit.
         """
         self._max_attributes = _UNBOUNDED if max_attributes is None else max_attributes
         self._span_limit = _UNBOUNDED if span_limit is None else span_limit
 
     def encode(
         self, span: SpanView, fields: Fields, *, is_local_root: bool
-    ) -> Encoded:  # a trace field is here because it was set on the local root; other dialects ask
-        """Return the span's attributes with *fields* in canonical spelling, name, status, and what did not fit."""
+    ) -> Encoded:  # is_local_root is for other dialects: only a local root has fields of the trace here
+        """Return the span's attributes with *fields* in canonical spelling, name, status, and the remainder."""
         own = dict(span.attributes or {})
         spelled: dict[str, Json] = {}
         remainder: dict[FieldName, Field] = {}
         tags: dict[Level, dict[FieldName, Field]] = {}
-        # How many attributes may still be added to the span, and how many names of ours it may still have.
+        # How many attributes the span may still get in all, and how many of ours.
         free, ours = max(self._span_limit - len(own), 0), self._max_attributes
         has_list, has_versions = JSON_NAMES in own, VERSIONS in own
         end_ns = span.end_time
@@ -74,7 +76,7 @@ class OtelDialect:
                 continue
             parts = spell(name, field[0])
             added = sum(part not in own and part not in spelled for part in parts)
-            # The list of JSON names takes a place too, once, and so do the versions.
+            # The list of JSON names is one more attribute, and so are the versions.
             starts_list = not (has_list or all(is_native(value) for value in parts.values()))
             starts_versions = not has_versions and _is_after(end_ns, field)
             added += starts_list + starts_versions
@@ -86,7 +88,7 @@ class OtelDialect:
             free, ours = free - added, ours - new
             has_list, has_versions = has_list or starts_list, has_versions or starts_versions
             spelled.update(parts)
-            # What an earlier value of the same verdict has left on the live span is not part of this one.
+            # Attributes of an earlier value are still on the live span, and are no part of this one.
             for stale in spelled_names(name, field[0]) - parts.keys():
                 free += own.pop(stale, None) is not None
         for level in _LEVELS:
@@ -102,7 +104,7 @@ class OtelDialect:
             has_versions = has_versions or starts_versions
             spelled[attribute] = [*own_tags(span, fields, level)]
         after = {name: field for name, field in fields.items() if _is_after(end_ns, field) and name not in remainder}
-        # Name and status need no attribute, and stay on a span that has no room for their versions.
+        # Name and status need no attribute, so they stay on a span that has no room for their versions.
         if after and (has_versions or free > 0):
             spelled[VERSIONS] = versions_text(after)
         return Encoded(_laid_over(own, spelled), name=name_of(fields), status=status_of(fields), remainder=remainder)

@@ -1,8 +1,8 @@
-"""A patch as the attributes of a span of its own, and back: how what comes late travels through OTLP.
+"""A patch as the attributes of a new span, and back: how late updates travel through OTLP.
 
-Canonical spelling as far as it goes. What has no attribute there is said in names of ours: name and status of the
-target as `otel_metadata.name`, `otel_metadata.status`, `otel_metadata.status_message`, annotations of one name by
-further annotators as a JSON list in `otel_metadata.annotations`.
+Fields with a canonical attribute have that one. The others have attributes of ours: name and status of the target are
+`otel_metadata.name`, `otel_metadata.status` and `otel_metadata.status_message`; annotations of one name by further
+annotators are a JSON list in `otel_metadata.annotations`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["PATCH_SCOPE", "TARGET", "attributes_of", "fields_of"]
 
 PATCH_SCOPE: Final = "otel_metadata.patch"
-"""The instrumentation scope of spans that carry a patch: filter by it to hide them."""
+"""The instrumentation scope of spans that carry a patch. Filter by it to hide them."""
 
 TARGET: Final = "otel_metadata.target_span_id"
-"""The attribute that names the span that is meant, 16 hex digits."""
+"""The attribute with the id of the target span, 16 hex digits."""
 
 _ANNOTATIONS: Final = "otel_metadata.annotations"
 _OWN: Final = "otel_metadata."
@@ -54,8 +54,8 @@ def attributes_of(patch: Patch) -> dict[str, AttributeValue]:
         if kind == "tag":
             continue
         parts = spell(name, value) or {f"{_OWN}{kind}": value}
-        # By all attributes of its name: what one annotator left out must not be taken from another.
-        if kind == "annotation" and not spelled.keys().isdisjoint(spelled_names(name, value)):
+        # All attributes of the name count, also unset ones: they must not be filled from another annotator.
+        if kind == "annotation" and not spelled.keys().isdisjoint(spelled_names(name, value) | parts.keys()):
             also.append(value)
             continue
         spelled.update(parts)
@@ -75,7 +75,7 @@ def attributes_of(patch: Patch) -> dict[str, AttributeValue]:
 
 
 def fields_of(attributes: Mapping[str, object]) -> Fields:
-    """Return the fields of a patch with their versions; one whose attribute was taken out on the way is left out."""
+    """Return the fields of a patch with their versions, without those whose attribute was removed on the way."""
     said = versions(attributes)
     found: dict[FieldName, Json] = {name: value for name, (value, _) in read(attributes, (0, 0))[0].items()}
     json_names = texts(attributes.get(JSON_NAMES))

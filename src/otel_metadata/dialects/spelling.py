@@ -71,7 +71,7 @@ def of_kind(fields: Fields, level: Level, kind: str) -> dict[str, Json]:
 
 
 def own_tags(span: SpanView, fields: Fields, level: Level) -> list[str]:
-    """Return the tags that the span had by itself, then those of *fields* in the order in which they were first set."""
+    """Return the tags that are on the span already, then those of *fields* in the order in which they were set."""
     present = (span.attributes or {}).get(tags_attribute(level))
     return [*dict.fromkeys([*texts(present), *of_kind(fields, level, "tag")])]
 

@@ -1,11 +1,12 @@
-"""What a filter asks of a span: a tree of comparisons, parsed and checked.
+"""A filter on spans: a tree of comparisons, parsed and checked.
 
-This module decides what can be asked. It does not decide how a filter is written (`store.filter.language`), nor how a
-store finds the answer (one SQL generator for each).
+This module decides what a filter can ask. `store.filter.language` decides how a filter is written, and each store has
+an SQL generator that finds the answer.
 
-A condition is true, false or neither, as in SQL: a value that is missing, null, or of another type than the literal it
-is compared with makes a comparison *neither*. `Not` of neither is neither; `And` is false when one part is, else
-neither when one part is, else true; `Or` the other way round. A span is selected when the condition is true.
+A condition is true, false or neither, as in SQL: a comparison is *neither* when the value is missing, null, or has
+another type than the literal. `Not` of neither is neither. `And` is false when one part is false, else neither when one
+part is neither, else true. `Or` is true when one part is true, else neither when one part is neither, else false. The
+filter selects a span when the condition is true.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ ColumnKind: TypeAlias = Literal[
     "scope_name",
     "scope_version",
 ]
-"""What a span has by itself, always at level `span`. Times are compared as whole nanoseconds since the epoch;
+"""The columns of a span, always at level `span`. Times are compared as whole nanoseconds since the epoch;
 `latency_ms` is (end_ns - start_ns) / 1e6; the others are text."""
 
 COLUMN_KINDS: Final[tuple[ColumnKind, ...]] = get_args(ColumnKind)
@@ -86,7 +87,7 @@ Part: TypeAlias = Literal["", "label", "score", "explanation", "text"]
 @final
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is compared: the value that `model.record.assemble` shows for it.
+    """The value that is compared, as `model.record.assemble` shows it.
 
     Attributes:
         level: `trace` for `name`, `input`, `output`, `metadata`, `evaluation` and `annotation` of the trace, else
@@ -110,7 +111,7 @@ class Subject:
 @final
 @dataclass(frozen=True, slots=True)
 class And:
-    """All parts hold. At least two, none of them an `And`."""
+    """All parts are true. There are at least two, and no part is an `And`."""
 
     parts: tuple[Condition, ...]
 
@@ -118,7 +119,7 @@ class And:
 @final
 @dataclass(frozen=True, slots=True)
 class Or:
-    """At least one part holds. At least two, none of them an `Or`."""
+    """At least one part is true. There are at least two, and no part is an `Or`."""
 
     parts: tuple[Condition, ...]
 
@@ -144,7 +145,7 @@ class Compare:
 @final
 @dataclass(frozen=True, slots=True)
 class In:
-    """The subject equals one of the values: at least one, all text, all numbers, or all bools."""
+    """The subject equals one of the values. There is at least one; all are text, all numbers, or all bools."""
 
     subject: Subject
     values: tuple[Scalar, ...]
@@ -153,7 +154,7 @@ class In:
 @final
 @dataclass(frozen=True, slots=True)
 class Like:
-    """The subject is text of this pattern: `%` is any text, `_` one code point; case counts, nothing escapes."""
+    """The subject is text that matches: `%` is any text, `_` one code point; case counts, and nothing escapes."""
 
     subject: Subject
     pattern: str
@@ -172,7 +173,7 @@ class Between:
 @final
 @dataclass(frozen=True, slots=True)
 class IsNull:
-    """The subject is missing or JSON null; whatever its type, so never neither."""
+    """The subject is missing or JSON null. Its type does not matter, so this is never neither."""
 
     subject: Subject
 
@@ -180,7 +181,7 @@ class IsNull:
 @final
 @dataclass(frozen=True, slots=True)
 class HasTag:
-    """The span, or its trace, has this tag; never neither."""
+    """The span, or its trace, has this tag. This is never neither."""
 
     level: Level
     tag: str

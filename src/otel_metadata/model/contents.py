@@ -1,13 +1,13 @@
-"""What an object holds, read without running the code of its class.
+"""Reads what an object holds, without running the code of its class.
 
-This module decides which objects are data, and reads them: the instance's own state, and the built-in methods of
-containers of the standard library. It does not decide what the parts look like as JSON (`value`).
+This module decides which objects are data, and reads them: the instance's own state, and standard containers by their
+built-in methods. `value` decides what the parts look like as JSON.
 
-An object is data when its class says which fields it has (dataclass, attrs, msgspec, pydantic, named tuple, protobuf),
-when it is a known container or value, an exception, or when its class has a method such as `to_dict` (the state is
-read, the method is not called). Everything else is opaque: a request, response, session, client, connection, engine,
-file, lock, iterator, proxy, lazy module. A foreign `Mapping` is opaque as well, because to read it is to run its code,
-and web requests and header objects are mappings.
+An object is data when its class declares its fields (dataclass, attrs, msgspec, pydantic, named tuple, protobuf), when
+it is a known container or value, when it is an exception, or when its class has a method such as `to_dict` (the state
+is read, the method is not called). Every other object is opaque: a request, response, session, client, connection,
+engine, file, lock, iterator, proxy, lazy module. A foreign `Mapping` is opaque too: reading it would run its code, and
+web requests and header objects are mappings.
 
 Why so strict: a property, a descriptor or a serializer may query a database, consume a stream, warn, or raise.
 """
@@ -37,13 +37,13 @@ __all__ = ["OPAQUE", "Contents", "Instead", "Opaque", "Parts", "contents", "enum
 
 @final
 class Parts(NamedTuple):
-    """What a container holds.
+    """The parts of a container.
 
     Attributes:
         items: Its items, or its pairs of key and value.
-        size: How many there are.
-        is_mapping: Whether they are pairs.
-        is_set: Whether they have no order of their own.
+        size: The number of items.
+        is_mapping: Whether the items are pairs.
+        is_set: Whether the items have no order of their own.
     """
 
     items: Iterable[Any]
@@ -54,11 +54,11 @@ class Parts(NamedTuple):
 
 @final
 class Opaque(NamedTuple):
-    """Not data, or too large to be read.
+    """An object that is not data, or is too large to read.
 
     Attributes:
-        name: What to call it in its place; empty for the name of its class.
-        why: Why it was not read; empty when it is not data.
+        name: The name that takes its place; empty for the name of its class.
+        why: Why it was not read; empty for an object that is not data.
     """
 
     name: str = ""
@@ -72,7 +72,7 @@ Contents: TypeAlias = "str | Parts | Opaque | Instead"
 
 @final
 class Instead(NamedTuple):
-    """An object that is nothing but another value.
+    """An object that another value can replace.
 
     Attributes:
         value: That value.
@@ -92,7 +92,7 @@ _ARGS: Final = BaseException.__dict__["args"]
 _MEMBERS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _SLOT_METHOD: Final = type(BaseException.__str__)
 
-# Methods that say: this object is a record of data.
+# A class with one of these methods makes records of data.
 _TO_DICT: Final = ("to_dict", "model_dump", "_asdict", "as_dict", "asdict", "to_json_dict")
 
 _MESSAGES: Final = ("message", "msg", "detail", "description", "reason")
@@ -111,10 +111,10 @@ def type_name(value: object) -> str:
 
 
 def contents(value: Any, kind: type, max_items: int) -> Contents:
-    """Return what *value* holds, `OPAQUE` when it is not data.
+    """Return what *value* holds; `OPAQUE` when it is not data.
 
     Args:
-        value: No scalar, dict, list, tuple, set or bytes, nor an instance of a subclass of those.
+        value: Any object but a scalar, dict, list, tuple, set, bytes, or an instance of a subclass of those.
         kind: Its class.
         max_items: Arrays with more items are not read.
     """
@@ -135,7 +135,7 @@ def contents(value: Any, kind: type, max_items: int) -> Contents:
 
 
 def enum_value(value: Any) -> Any:
-    """Return the value of a member of an Enum; the member itself where it holds none."""
+    """Return the value of a member of an Enum; the member itself where it has no value."""
     return _state(value, type(value)).get("_value_", value)
 
 
@@ -152,7 +152,7 @@ def named_tuple(value: Any, kind: type) -> Parts | None:
 
 
 def _static(kind: type, name: str) -> Any:
-    """Return an attribute of a class as it is written there, without binding it."""
+    """Return an attribute of a class without binding it, so that no descriptor runs."""
     for base in _MRO.__get__(kind):
         found = _CLASS_DICT.__get__(base).get(name, _MISSING)
         if found is not _MISSING:
@@ -170,12 +170,12 @@ def _state(value: Any, kind: type) -> dict[str, Any]:
 
 
 def _slots(value: Any, kind: type) -> dict[str, Any]:
-    """Return what the instance holds in the slots of its classes, those of the base first."""
+    """Return the values in the slots of an instance, those of its base classes first."""
     held = {}
     for base in reversed(_MRO.__get__(kind)):
         written = _CLASS_DICT.__get__(base)
         if "__slots__" in written:
-            # Not by what `__slots__` says: it may be an iterator that is used up, and private names are mangled.
+            # `__slots__` itself is not read: it may be an exhausted iterator, and its private names are not mangled.
             for name in [name for name, member in written.items() if type(member) is types.MemberDescriptorType]:
                 part = _attribute({}, value, kind, name)
                 if part is not _MISSING:
@@ -184,7 +184,7 @@ def _slots(value: Any, kind: type) -> dict[str, Any]:
 
 
 def _attribute(state: Mapping[str, Any], value: Any, kind: type, name: str) -> Any:
-    """Return what the instance holds under *name*: in its `__dict__`, in a slot, or as a plain default of its class."""
+    """Return the value of *name* in an instance: from its `__dict__`, a slot, or a plain default of its class."""
     found = state.get(name, _MISSING)
     if found is not _MISSING:
         return found
@@ -196,7 +196,7 @@ def _attribute(state: Mapping[str, Any], value: Any, kind: type, name: str) -> A
             return found.__get__(value)
         except AttributeError:  # a slot that was not set
             return _MISSING
-    # A property, a cached value that was not computed, an ORM's attribute that is not loaded: nobody asks them.
+    # Descriptors are not run: a property, a cached value that is not computed, an ORM's attribute that is not loaded.
     return _MISSING if _static(type(found), "__get__") is not _MISSING else found
 
 
@@ -215,7 +215,7 @@ def _full_name(base: type) -> str:
 
 
 def _is_genuine(base: type) -> bool:
-    """Whether a class is the one that its module has under its name: not one that only says so."""
+    """Whether a module really has this class under the class's name, which any class may claim."""
     module, _, name = _full_name(base).rpartition(".")
     return vars(sys.modules.get(module, types)).get(name) is base
 
@@ -224,10 +224,10 @@ def _is_genuine(base: type) -> bool:
 
 
 def _record(value: Any, kind: type, bases: tuple[type, ...]) -> Contents:
-    """Return the fields of an object whose class says that it is a record of data."""
+    """Return the fields of an object whose class declares them; `OPAQUE` for any other object."""
     declared = _static(kind, "__dataclass_fields__")
     if type(declared) is dict:
-        # The public way to tell fields from class variables, without asking the class.
+        # The public way to tell fields from class variables, without running code of the class.
         names = [field.name for field in dataclasses.fields(types.SimpleNamespace(__dataclass_fields__=declared))]  # type: ignore[arg-type] # it only reads this attribute
         return _fields(value, kind, names)
     declared = _static(kind, "__attrs_attrs__")
@@ -239,10 +239,10 @@ def _record(value: Any, kind: type, bases: tuple[type, ...]) -> Contents:
 
 
 def _public(value: Any, kind: type) -> Contents:
-    """Return the state of an object that has a method such as `to_dict`, but for what its class keeps private."""
+    """Return the public state of an object that has a method such as `to_dict`."""
     state = {**_state(value, kind), **_slots(value, kind)}
     found = [(name, part) for name, part in state.items() if type(name) is str and not name.startswith("_")]
-    # What a property shows under the name without the underscore is public.
+    # A private name is public where a property has the name without the underscore.
     found += [
         (name[1:], part)
         for name, part in state.items()
@@ -252,7 +252,7 @@ def _public(value: Any, kind: type) -> Contents:
 
 
 def _pydantic(value: Any, base: type, _: int) -> Contents:
-    """Return the fields of a pydantic model, version 1 or 2, and the extra ones; not those that it excludes."""
+    """Return the fields of a pydantic model, version 1 or 2, with extra fields and without excluded ones."""
     kind = type(value)
     state = _state(value, kind)
     declared = _static(kind, "__pydantic_fields__")
@@ -270,7 +270,7 @@ def _pydantic(value: Any, base: type, _: int) -> Contents:
         except AttributeError:
             more = None
         pairs += [*dict.items(more)] if isinstance(more, dict) else []
-    elif "__fields__" in _CLASS_DICT.__get__(base):  # version 1 keeps them with the fields
+    elif "__fields__" in _CLASS_DICT.__get__(base):  # version 1 keeps extra fields beside the declared ones
         pairs += [(name, part) for name, part in state.items() if name not in declared and not name.startswith("_")]
     if [*declared] == ["root"] and len(pairs) == 1:
         return Instead(pairs[0][1])
@@ -281,12 +281,12 @@ def _pydantic(value: Any, base: type, _: int) -> Contents:
 
 def _msgspec(value: Any, _: Any, __: int) -> Contents:
     kind = type(value)
-    # Of the metaclass, which is C.
+    # A member of the metaclass, which is written in C.
     return _fields(value, kind, _static(type(kind), "__struct_fields__").__get__(kind))
 
 
 def _sqlalchemy_row(value: Any, base: Any, _: int) -> Contents:
-    """Return the columns of a row: it holds its values, and its keys beside their indexes."""
+    """Return the columns of a row, which holds its values, and a dict from keys to indexes."""
     held = [_static(base, name) for name in ("_data", "_key_to_index")]
     if not all(type(one) in _MEMBERS for one in held):
         return OPAQUE
@@ -313,7 +313,7 @@ def _exception(value: Any, kind: type) -> Contents:
 
 
 def _message(value: Any, kind: type) -> object:
-    """Return what an exception says: by its own C code where nothing else would run, else by its state or arguments."""
+    """Return the message of an exception: from its C code where no other code would run, else from what it holds."""
     if _GROUP is not None and issubclass(kind, _GROUP):
         return vars(_GROUP)["message"].__get__(value)
     arguments = _ARGS.__get__(value)
@@ -342,7 +342,7 @@ def _isoformat(base: Any) -> Callable[[Any], str]:
         if offset is None or _library_of(offset) in _ZONES:
             # pandas counts nanoseconds, which the base does not know.
             return (type(value) if _library_of(value) == "pandas" else base).isoformat(value)  # type: ignore[no-any-return] # a text
-        # To ask somebody's own time zone is to run its code.
+        # The time zone is the application's own class: asking for its offset would run its code.
         return f"{base.isoformat(base.replace(value, tzinfo=None))} <{type_name(offset)}>"
 
     return write
@@ -370,10 +370,10 @@ _TEXTS: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
     (pathlib.PurePath, pathlib.PurePath.__str__),
     (SpanRef, SpanRef.to_traceparent),
     (complex, complex.__repr__),
-    # As it is written: it may stand for more numbers than anybody can store.
+    # Its text, not its items: there may be more than anybody can store.
     (range, range.__repr__),
 )
-# The base's own methods: those of a subclass are foreign code.
+# These are the base's own methods: a subclass's methods are foreign code.
 
 
 def _data(value: Any, _: Any, __: int) -> Contents:
@@ -386,7 +386,7 @@ def _chain_map(value: Any, _: Any, __: int) -> Contents:
     if not isinstance(maps, list) or not all(issubclass(type(one), dict) for one in list.__iter__(maps)):
         return OPAQUE
     merged: dict[str, Any] = {}
-    others: list[tuple[Any, Any]] = []  # to look such keys up is to run their code
+    others: list[tuple[Any, Any]] = []  # looking such keys up would run their code
     for one in reversed([*list.__iter__(maps)]):
         for key, part in dict.items(one):
             if type(key) is str:
@@ -423,7 +423,7 @@ _CONTAINERS: Final[tuple[tuple[type, Callable[[Any], Contents]], ...]] = (
 )
 
 
-# --- classes known by name: those of libraries are not imported here --------------------------------------------------
+# --- classes known by name: libraries are not imported here -----------------------------------------------------------
 
 
 def _as_text(value: Any, base: Any, _: int) -> Contents:
@@ -435,7 +435,7 @@ def _numpy(value: Any, base: Any, max_items: int) -> Contents:
     if size > max_items:
         return Opaque(f"numpy array of {size} values", f"more than {max_items}")
     plain = base.tolist(value)
-    # A longdouble has no Python equivalent and returns itself.
+    # A longdouble has no equivalent in Python, and returns itself.
     return OPAQUE if type(plain) is type(value) else Instead(plain)
 
 
@@ -469,7 +469,7 @@ _LIBRARIES: Final[dict[str, Callable[[Any, Any, int], Contents]]] = {
     "msgspec.Struct": _msgspec,
     "sqlalchemy.engine.row.Row": _sqlalchemy_row,
     "sqlalchemy.engine.row.RowMapping": _sqlalchemy_row,
-    # Abstract base classes: to ask for a subclass of one runs code of both.
+    # Subclasses of abstract base classes: `issubclass` would run code of both classes.
     "collections.UserDict": _data,
     "collections.UserList": _data,
     "collections.UserString": _data,

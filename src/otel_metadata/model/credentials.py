@@ -1,8 +1,8 @@
-"""Credentials are replaced by default, wherever their key or their place in a URL tells them.
+"""Credentials: by default they are replaced, wherever a key names them, or a URL or an `Authorization` shows them.
 
-This module decides which keys name a secret. It looks at names, not at values: a key without a telling name, and a
-secret in the middle of a text that is neither in a URL nor behind `Authorization`, are the business of a mask of the
-application's own (`masking`).
+This module decides which keys name a secret. It looks at names, not at values. For a secret under any other key, and
+for one in the middle of a text that is neither in a URL nor behind `Authorization`, an application needs a mask of its
+own (`masking`).
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ __all__ = [
 ]
 
 MASKED: Final = "<masked>"
-"""What stands for a value that was replaced."""
+"""The text that replaces a value."""
 
 HEADERS: Final = frozenset({"gen_ai.headers", "llm.headers"})
-"""Attributes into which OpenLLMetry copies all extra headers of a request; the second is their former name."""
+"""OpenLLMetry copies all extra headers of a request into the first attribute; older versions into the second."""
 
-# As instrumentations and scrubbing processors write it.
+# The texts with which instrumentations and scrubbing processors replace a secret.
 _GONE: Final = re.compile(r"[\[<(]?(redacted|scrubbed|masked|filtered|removed|hidden)[\])>]?|\*+", re.IGNORECASE)
 
 _SEPARATORS: Final = re.compile(r"[\W_]+")
 
-# The end of a key, without case and separators: `X-API-Key`, `db_password`, `clientSecret`, `aws.secret_access_key`.
+# Ends of keys, without case and separators: `X-API-Key`, `db_password`, `clientSecret`, `aws.secret_access_key`.
 _ENDINGS: Final = (
     "password",
     "passwords",
@@ -74,7 +74,7 @@ _ENDINGS: Final = (
     "sharedkey",
     "licensekey",
     "servicerolekey",
-    # `stripe_key` is a secret, `primary_key` and `cache_key` are not: the word before it decides.
+    # `stripe_key` is a secret, `primary_key` and `cache_key` are not: the word before `key` decides.
     *(
         f"{vendor}key"
         for vendor in (
@@ -85,16 +85,17 @@ _ENDINGS: Final = (
         )
     ),
 )
-# What may follow a name: `authorization_header`, `secret_value`, `password_text`. `token_text` is of a language model.
+# Words that may follow a name: `authorization_header`, `secret_value`, `password_text`. But `token_text` is text of a
+# language model.
 _ENDS: Final = re.compile("(header|value)$")
 _ENDS_OF_TEXTS: Final = re.compile("(plaintext|text|string)$")
 _WORDS: Final = frozenset(
     {"auth", "basicauth", "proxyauth", "bearer", "jwt", "sshkey", "jsessionid", "phpsessid", "connectsid", "sessdata"}
 )
-# Written so, it is Django's cookie; `session_id` and `sessionId` are names of conversations.
+# In this spelling it is Django's cookie; `session_id` and `sessionId` name conversations.
 _EXACT: Final = frozenset({"sessionid"})
 
-# Of language models, and of pages.
+# Tokens of language models, and of pages of results.
 _NO_SECRET_TOKENS: Final = frozenset(
     f"{word}token"
     for word in (
@@ -120,22 +121,22 @@ _LIKELIHOODS: Final = frozenset(
     | {"special", "top_logprobs"}
 )
 _OF_A_TOKEN: Final = _LIKELIHOODS | {"id", "text", "token", "bytes", "index", "start", "end", "text_offset"}
-# The longest tokens of vocabularies are longer, but these are spaces; keys of vendors have 32 characters and more.
+# Only tokens of spaces are longer in vocabularies; keys of vendors have 32 characters and more.
 _MAX_TOKEN: Final = 31
 
-# A name and its value as two keys of one dict, as headers and variables are written.
+# The keys of a dict that holds a name and its value, as headers and variables often do.
 NAMES_BESIDE: Final = ("name", "key", "header", "Name", "Key", "Header")
 VALUES_BESIDE: Final = ("value", "Value")
-# What is longer or has more words is a sentence, such as the question of a conversation.
+# A longer text, or one with more words, is a sentence, such as a question in a conversation.
 _MAX_NAME: Final = 64
 _MAX_SPACES: Final = 1
 _PAIR: Final = 2
-# Words beside each other, such as tags or the names of columns (`address_2`), but not `Bearer abc`.
+# Words alone, such as tags or the names of columns (`address_2`), but not `Bearer abc`.
 _WORDS_ALONE: Final = re.compile(
     r"(?!(?:bearer|basic|digest|token|negotiate)\s)[^\W\d]+(?:[ -][^\W\d]+)*(?:(?<=_)\d{1,2})?", re.IGNORECASE
 )
 
-# JSON Schema, as the arguments of tools are described.
+# JSON Schema, which describes the arguments of tools.
 _SCHEMA_TELLS: Final = frozenset({"type", "$ref", "enum", "const", "anyOf", "oneOf", "allOf"})
 _SCHEMA_SAMPLES: Final = ("default", "const", "example", "examples")
 _SCHEMA_KEYS: Final = _SCHEMA_TELLS.union(
@@ -144,18 +145,17 @@ _SCHEMA_KEYS: Final = _SCHEMA_TELLS.union(
     ("additionalProperties", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minimum", "maximum"),
     ("readOnly", "writeOnly", "deprecated", "$defs", "definitions", "not", "strict"),
 )
-# What they hold are names, or all of what may be said.
+# These hold names, or all allowed values.
 _SCHEMA_LISTS: Final = frozenset({"required", "enum", "propertyOrdering"})
 _SCHEMA_TYPES: Final = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 
-# The password of a URL, up to the last @ of its authority. The bounds keep a hostile text from costing more than its
-# length.
+# The password of a URL, up to the last @ of its authority. The bounds keep the cost for a hostile text linear.
 _URL_PASSWORD: Final = re.compile(r"(://[^\s/?#:@\"'<>]{0,256}:)[^\s/?#\"'<>]{1,1024}(?=@)")
-# With HTTP, a user without a password is a token; with others, such as `ssh://git@host`, it is a user.
+# In an HTTP URL, a user without a password is a token; in others, such as `ssh://git@host`, it is a user.
 _URL_TOKEN: Final = re.compile(r"(https?://)[\w.~%+=$!*-]{1,1024}(?=:?@|:x-oauth-basic@)", re.IGNORECASE)
-# A query without an address before it, as paths have it: the question mark is followed by a name.
+# The query of a path without an address: a name follows the question mark.
 _PATH_QUERY: Final = re.compile(r"\?[\w.~%;\[\]-]{1,64}=")
-# The scheme tells that a token follows. A quote may be escaped, for the text may be JSON.
+# The scheme shows that a token follows. A quote may be escaped, because the text may be JSON.
 _AUTHORIZATION: Final = re.compile(
     r"(authorization(?:\\{0,3}[\"'])?\s{0,4}[:=]\s{0,4}(?:\\{0,3}[\"'])?(?:bearer|basic|token|digest|apikey)\s{1,4})"
     r"[^\s\"'\\<>]{1,8192}",
@@ -165,7 +165,7 @@ _URL_QUERY: Final = re.compile(r"([?&#])([\w.~%;\[\]-]{1,64})=[^&\s\"'<>#]+")
 
 
 def folded(key: str) -> str:
-    """Return a key without case and separators: `X-API-Key`, `x_api_key` and `xApiKey` are the same."""
+    """Return a key without case and separators: the same for `X-API-Key`, `x_api_key` and `xApiKey`."""
     return _SEPARATORS.sub("", key.casefold())
 
 
@@ -184,7 +184,7 @@ def is_credential(key: str) -> bool:
 
 
 def _word(key: str) -> str:
-    """Return what of a key tells: without its number, and without the `value` that it says it is."""
+    """Return the part of a key that may name a secret: without a number, `header` or `value` at its end."""
     word = folded(key).rstrip("0123456789")
     return _ENDS.sub("", word)
 
@@ -194,14 +194,14 @@ def _is_token(word: str) -> bool:
 
 
 def names_a_secret(value: object) -> bool:
-    """Whether a value is a name, as headers and variables have, and the name of a secret."""
+    """Whether a value is the name of a header or variable, and names a secret."""
     return (
         type(value) is str and 0 < len(value) <= _MAX_NAME and value.count(" ") <= _MAX_SPACES and is_credential(value)
     )
 
 
 def is_named_secret(value: Mapping[str, Any]) -> bool:
-    """Whether the keys of a dict are those of a name and its value, and the name is that of a secret."""
+    """Whether a dict holds a name and its value, and the name is that of a secret."""
     return _name_beside(value) is not None
 
 
@@ -217,8 +217,8 @@ def attributes_with_secrets(attributes: Mapping[str, Any], *, by_name: bool) -> 
     """Return the names of the attributes whose values are secrets.
 
     Args:
-        attributes: Of a span, an event or a link; set by anybody.
-        by_name: Whether each name is looked at; False for `HEADERS` alone.
+        attributes: The attributes of a span, an event or a link, whoever set them.
+        by_name: Whether to look at every name; False looks at `HEADERS` alone.
     """
     tells = is_credential if by_name else HEADERS.__contains__
     return [
@@ -227,26 +227,26 @@ def attributes_with_secrets(attributes: Mapping[str, Any], *, by_name: bool) -> 
 
 
 def _is_gone(value: object) -> bool:
-    """Whether somebody has replaced a secret before."""
+    """Whether somebody has replaced the secret already."""
     return isinstance(value, str) and _GONE.fullmatch(value) is not None
 
 
 def may_tell_a_secret(text: str) -> bool:
-    """Whether `masked_text` has to look at a text: a quick question that rules most of them out."""
+    """Whether `masked_text` has to look at a text: a quick check that rules most texts out."""
     return (
         "://" in text or ("=" in text and "?" in text and _PATH_QUERY.search(text) is not None) or may_authorize(text)
     )
 
 
 def may_authorize(text: str) -> bool:
-    """Whether a text has the name of the header in it. A letter is found much more quickly than a word."""
+    """Whether a text contains `Authorization`. A letter is found much more quickly than a word, so it comes first."""
     return ("z" in text and "uthorization" in text) or ("Z" in text and "UTHORIZATION" in text)
 
 
 def masked_text(text: str) -> str:
-    """Return a text with what is written in it as a secret replaced.
+    """Return a text with the secrets in it replaced.
 
-    That is the passwords, tokens and secret parameters of URLs, and what follows `Authorization: Bearer` and the like.
+    These are passwords, tokens and secret parameters of URLs, and tokens after `Authorization: Bearer` and the like.
     """
     if not may_tell_a_secret(text):
         return text
@@ -258,13 +258,13 @@ def masked_text(text: str) -> str:
 
 
 def _masked_password(found: re.Match[str]) -> str:
-    # GitHub takes a token as the user, with this word as the password.
+    # With GitHub the user is the token, and this word is the password.
     return found[0] if found[0].endswith(":x-oauth-basic") else f"{found[1]}{MASKED}"
 
 
 def _masked_parameter(found: re.Match[str]) -> str:
     name = found[2]
-    # A signature in a URL opens what it leads to.
+    # A signature in a URL gives access, like a password.
     word = folded(name.removeprefix("amp;"))
     if is_credential(name) or word == "sig" or word.endswith("signature"):
         return f"{found[1]}{name}={MASKED}"
@@ -272,7 +272,7 @@ def _masked_parameter(found: re.Match[str]) -> str:
 
 
 def without_credentials_under(key: str, value: Json) -> Json:
-    """Return a value that stands under *key*: `MASKED` when the key names a secret, else without those inside."""
+    """Return the value of *key*: `MASKED` when the key names a secret, else the value without secrets inside."""
     if not (is_credential(key) and _is_secret(key, value)):
         return without_credentials(value)
     if not _is_schema(value):
@@ -285,9 +285,9 @@ def without_credentials_under(key: str, value: Json) -> Json:
 
 
 def without_credentials(value: Json) -> Json:
-    """Return *value* with every secret replaced that a key, a pair, a name beside it or a URL tells.
+    """Return *value* with every secret replaced that a key, a pair, a name beside it, or a text shows.
 
-    It is the value itself when there is none. A pair is a list of two, as headers are written.
+    A value without a secret is returned itself. A pair is a list of a name and a value, as headers are often written.
     """
     if type(value) is str:
         return masked_text(value)
@@ -309,7 +309,7 @@ def without_credentials(value: Json) -> Json:
     if type(value) is list:
         if _is_lone_pair(value):
             return [value[0], MASKED]
-        # Among lists alone, as headers are, a pair is one whatever its second says.
+        # In a list of lists, as headers are written, any list of two is a pair.
         are_lists = all(type(item) is list for item in value)
         items = [_without_credentials_of_a_pair(item) if are_lists else without_credentials(item) for item in value]
         return items if any(new is not old for new, old in zip(items, value, strict=True)) else value
@@ -317,14 +317,14 @@ def without_credentials(value: Json) -> Json:
 
 
 def _is_secret(key: str, value: Json) -> bool:
-    """Whether a value under a telling key is a secret: nothing, yes and no are none, nor is the number of a token."""
+    """Whether the value of such a key is a secret: not if it is empty or a bool, nor a number under a `token` key."""
     if value is None or type(value) is bool or value in ("", [], {}):
         return False
     return type(value) not in (int, float) or not _is_token(_word(key))
 
 
 def _is_of_a_model(key: str, value: Json, siblings: dict[str, Json]) -> bool:
-    """Whether a `token` is a piece of a model's answer: its likelihood stands beside it, or in it."""
+    """Whether a `token` is a piece of a model's answer: its likelihood is beside it, or in it."""
     if folded(key) != "token":
         return False
     if type(value) is dict:
@@ -338,7 +338,7 @@ def _is_short(text: Json) -> bool:
 
 
 def _is_schema(value: Json) -> TypeGuard[dict[str, Json]]:
-    """Whether a value describes a value, as JSON Schema."""
+    """Whether a value is a JSON Schema, which describes a value."""
     if type(value) is not dict or not value.keys() <= _SCHEMA_KEYS or _SCHEMA_TELLS.isdisjoint(value):
         return False
     kinds = value.get("type", "string")
@@ -355,7 +355,7 @@ def _listed(value: Json) -> list[Json]:
 
 
 def _is_lone_pair(items: list[Json]) -> bool:
-    """Whether a list is a name and its secret, and not two words beside each other."""
+    """Whether a list holds a name and its secret, and not two plain words."""
     return (
         len(items) == _PAIR
         and names_a_secret(items[0])
@@ -366,7 +366,7 @@ def _is_lone_pair(items: list[Json]) -> bool:
 
 
 def _without_credentials_of_a_pair(items: Json) -> Json:
-    """Return a list without credentials; of a list of two, the first may be the name of the second."""
+    """Return a list without credentials; in a list of two, the first item may name the second."""
     if type(items) is not list or len(items) != _PAIR or not names_a_secret(items[0]):
         return without_credentials(items)
     kept = without_credentials_under(str(items[0]), items[1])

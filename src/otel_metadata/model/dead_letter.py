@@ -1,4 +1,4 @@
-"""A patch given up on, with its reason: what an operator reads, and what can be tried again."""
+"""A patch that was given up: an operator can read why, and have it tried again."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["DeadLetter"]
 @final
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A patch given up on.
+    """A patch that was given up.
 
     Attributes:
         id: Its number in the spool; 0 without a spool: only the callback sees the dead letter.
         destination: The destination's name.
         target: The span or trace that it is about.
-        fields: What it would have set.
-        updates: How many update calls are in it.
-        reason: As what they are counted.
-        error: What the backend, or its exporter, said at the last try.
-        tries: How often it was tried.
-        accepted_ns: When its oldest update was accepted; wall nanoseconds.
-        died_ns: When it was given up; wall nanoseconds.
+        fields: The fields that it would have set.
+        updates: The number of update calls in it.
+        reason: The reason that `stats()` counts its updates under.
+        error: The error of the backend, or of its exporter, at the last try.
+        tries: The number of tries.
+        accepted_ns: The time when its oldest update was accepted; wall nanoseconds.
+        died_ns: The time when it was given up; wall nanoseconds.
     """
 
     id: int

@@ -1,7 +1,4 @@
-"""What a dialect reads of a span, and what it answers.
-
-The two values on either side of `seams.Dialect`; the rewriting itself is in `dialects`.
-"""
+"""The input and the output of a dialect (`seams.Dialect`); the dialects themselves are in `dialects`."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ SpanStatus: TypeAlias = "tuple[Json, str | None]"
 
 
 class SpanView(Protocol):
-    """What a dialect may look at: an ended span, read-only."""
+    """The part of an ended span that a dialect may read."""
 
     @property
     def name(self) -> str:
@@ -58,9 +55,9 @@ class Encoded:
 
     Attributes:
         attributes: The attributes of the span as it leaves: the application's own, and ours in this spelling.
-        name: The name to give the span; None leaves it.
-        status: The status to give the span; None leaves it.
-        remainder: What cannot be said on a span here, or no longer fits: leaves as a patch after it.
+        name: The new name of the span; None keeps its name.
+        status: The new status of the span; None keeps its status.
+        remainder: Fields that the spelling has no attribute for, or that do not fit. They leave as a patch later.
     """
 
     attributes: Attributes

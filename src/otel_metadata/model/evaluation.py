@@ -1,7 +1,7 @@
-"""Verdicts on a span: evaluations by a program or judge, annotations by a person.
+"""Verdicts on a span: evaluations by a program or a judge model, annotations by a person.
 
-This module decides what a verdict consists of and how it is kept as the value of one field.
-It does not decide how a backend spells it (`dialects`, `exporters`).
+This module decides the parts of a verdict, and how a field holds it as its value. `dialects` and `backends` decide how
+a backend spells it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from otel_metadata.model.merge import Json, json_text
 __all__ = ["Annotation", "Evaluation", "Source", "annotation_key"]
 
 Source: TypeAlias = Literal["code", "llm", "human"]
-"""Who judged: a program, a judge model, a person. Phoenix calls it annotator kind, MLflow source type."""
+"""Who judged: a program, a judge model or a person. Phoenix calls this annotator kind, MLflow source type."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A verdict by a program or a judge model. Upserted by name: a second one replaces the first whole.
+    """A verdict by a program or a judge model. A second one of the same name replaces the first as a whole.
 
     Attributes:
         name: What was judged, for example "Correctness".
@@ -40,7 +40,7 @@ class Evaluation:
     metadata: Mapping[str, Json] | None = None
 
     def to_json(self) -> dict[str, Json]:
-        """Return the value of the field: without the name, which is its key, and without what was not given."""
+        """Return the value of the field, without parts that are None. The name is the field's key."""
         parts = {"score": self.score, "label": self.label, "explanation": self.explanation}
         value: dict[str, Json] = {"source": self.source, **_given(parts)}
         if self.metadata is not None:
@@ -49,7 +49,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, name: str, value: Json) -> Evaluation:
-        """Read the value of a field; what is not there, or of another type, is None."""
+        """Read the value of a field; a part that is missing, or has another type, is None."""
         parts = value if isinstance(value, dict) else {}
         metadata = parts.get("metadata")
         source = parts.get("source")
@@ -67,14 +67,14 @@ class Evaluation:
 @final
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A note, label or rating by a person. Upserted by name and annotator.
+    """A note, label or rating by a person. A second one of the same name and annotator replaces the first.
 
     Attributes:
         name: What the note is about, for example "quality".
         label: A word, or None.
         score: A number, or None.
         text: Free text, or None.
-        annotator: Who, or None.
+        annotator: Who made it, or None.
     """
 
     name: str
@@ -84,13 +84,13 @@ class Annotation:
     annotator: str | None = None
 
     def to_json(self) -> dict[str, Json]:
-        """Return the value of the field: its key holds name and annotator, and they are here too for readers."""
+        """Return the value of the field. It has name and annotator for readers, though the field's key has them too."""
         parts = {"label": self.label, "score": self.score, "text": self.text, "annotator": self.annotator}
         return {"name": self.name, **_given(parts)}
 
     @classmethod
     def from_json(cls, value: Json) -> Annotation:
-        """Read the value of a field; what is not there, or of another type, is None."""
+        """Read the value of a field; a part that is missing, or has another type, is None."""
         parts = value if isinstance(value, dict) else {}
         return cls(
             name=_text(parts.get("name")) or "",
@@ -102,9 +102,9 @@ class Annotation:
 
 
 def annotation_key(name: str, annotator: str | None) -> str:
-    """Return the key of the field: *name* alone, or the JSON text of [name, annotator], which no bare name equals.
+    """Return the key of the field: *name*, or the JSON text of [name, annotator].
 
-    A bare name that itself looks like such a pair is wrapped as [name], so that two fields never share a key.
+    A name that begins with a bracket is written as [name], so that two fields never share a key.
     """
     if annotator is not None:
         return json_text([name, annotator])

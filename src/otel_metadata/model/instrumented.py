@@ -1,10 +1,10 @@
-"""What instrumentors say of a span's input, output, model and kind, each in attributes of its own.
+"""A span's input, output, model and kind, from the attributes that each instrumentor has for them.
 
-The one reading of these attributes: a record shows it, and a filter looks for it. It is made when a span is read, so it
-holds for spans that were stored long ago. What was said by a field (`input.value`, an update) stands over it.
+This is the only place that reads these attributes, for records and for filters. It reads them when a span is read, so
+it works for spans that were stored long ago. A field (`input.value`, an update) wins over them.
 
 Sources: OpenTelemetry semantic conventions for generative AI 1.37; OpenInference semantic conventions, "LLM Spans";
-OpenLLMetry, `opentelemetry.semconv_ai`; what the SDKs of Langfuse 5, LangWatch, MLflow and Logfire set on a span. From
+OpenLLMetry, `opentelemetry.semconv_ai`; spans of the SDKs of Langfuse 5, LangWatch, MLflow and Logfire. Read in
 documentation: Vercel's AI SDK, "Telemetry, collected data"; semantic conventions 1.26 to 1.36, whose messages are span
 events; Pydantic AI, Google ADK, Genkit, Haystack, Braintrust and LangSmith on their export by OpenTelemetry.
 """
@@ -38,13 +38,14 @@ __all__ = [
 
 
 class Spelling(NamedTuple):
-    """Where instrumentors say one thing.
+    """The places where instrumentors put one fact.
 
     Attributes:
-        names: Attributes that say all of it; the first that is there and not empty counts.
-        stems: Where none is: what attributes begin with that say one message or part each; they end as in `CONTENTS`.
-        events: Where none of these is: the names of span events that say one message each.
-        texts: The attributes of such an event that may hold the message; the first that is there and not empty counts.
+        names: Attributes that hold all of it; the first one that is set and not empty counts.
+        stems: If no such attribute is set: beginnings of attributes that hold one message or part each. Their names end
+            as in `CONTENTS`.
+        events: If no such attribute is set either: the names of span events that hold one message each.
+        texts: The attributes of such an event that may hold the message; the first that is set and not empty counts.
     """
 
     names: tuple[str, ...]
@@ -53,7 +54,7 @@ class Spelling(NamedTuple):
     texts: tuple[str, ...] = ()
 
 
-# What goes in and what comes out, of each instrumentor; the first attribute that is there and not empty counts.
+# Inputs and outputs of each instrumentor. The order counts: see `Spelling.names`.
 _INPUTS_AND_OUTPUTS: Final = (
     ("gen_ai.input.messages", "gen_ai.output.messages"),
     ("gen_ai.prompt", "gen_ai.completion"),
@@ -114,10 +115,10 @@ MODEL: Final = Spelling(
 )
 
 CONTENTS: Final = (".content", ".text", ".arguments")
-"""How the names of attributes end that hold the text of a message, of a part of it, or of a call of a tool."""
+"""Ends of the names of attributes that hold the text of a message, of a part of it, or of a tool call."""
 
 SPAN_KIND: Final = "openinference.span.kind"
-"""The attribute whose words `kind_of` speaks."""
+"""OpenInference's attribute, whose words `kind_of` returns."""
 
 
 def _kinds(**words: str) -> dict[str, str]:
@@ -196,20 +197,20 @@ KINDS: Final[tuple[tuple[str, Mapping[str, str]], ...]] = (
         _kinds(LLM="llm", TOOL="tool", CHAIN="chain", RETRIEVER="retriever", EMBEDDING="embedding"),
     ),
 )
-"""Attributes that say the kind of a span where `SPAN_KIND` does not, and what their words mean; in lower case."""
+"""Attributes that hold the kind of a span where `SPAN_KIND` does not, and their words in lower case."""
 
 ASKS_A_MODEL: Final = "gen_ai.request.model"
-"""A span that has it, and says its kind nowhere else, is that of a call of a language model."""
+"""A span with this attribute, and without a kind, is a call of a language model."""
 
 MARKED: Final = re.compile(
     r"gen_ai[.]|llm[.]|\bai[.]|traceloop[.]|langfuse[.]|langwatch[.]|mlflow[.]|openinference[.]|[.]model_name"
     r"|request_data|response_data|all_messages|final_result|tool_arguments|tool_response|gcp[.]vertex|genkit:"
     r"|haystack[.]|braintrust[.]|langsmith[.]|embedding[.]|retrieval[.]"
 )
-"""Found in the names of attributes, or their JSON text, when one of them may be among those named here."""
+"""It matches the names of attributes, or their JSON text, when one of them may be named in this module."""
 
 EVENTS: Final = "gen_ai."
-"""The same of events."""
+"""The beginning of the names of events."""
 
 _NUMBERS: Final = re.compile("[0-9]+")
 
@@ -220,13 +221,13 @@ def value_of(
     parts: Mapping[str, Json],
     events: Iterable[Mapping[str, Json]] = (),
 ) -> Json:
-    """Return what attributes say: a text, an object or list where the text is one in JSON; None where they say nothing.
+    """Return the value from the attributes; None where they have none. JSON text of an object or list is parsed.
 
     Args:
-        spelling: Which of the three.
-        attributes: Of the span, as they are now.
-        parts: Attributes that came with the span: messages that have an attribute each are read from them alone.
-        events: Of the span.
+        spelling: `INPUT`, `OUTPUT` or `MODEL`.
+        attributes: The attributes of the span as they are now.
+        parts: The attributes that came with the span: messages with an attribute each are read only from these.
+        events: The events of the span.
     """
     for name in spelling.names:
         raw = attributes.get(name)
@@ -253,7 +254,7 @@ def kind_of(attributes: Mapping[str, Json]) -> str | None:
 
 
 def text_of(value: Json) -> Json:
-    """Return what an input or output is compared as: an object or list as its JSON text, all else as it is."""
+    """Return an input or output for a comparison: an object or list as its JSON text, any other value as it is."""
     return json_text(value) if isinstance(value, list | dict) else value
 
 

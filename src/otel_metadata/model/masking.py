@@ -1,6 +1,6 @@
-"""What must not leave the process is replaced here, once, after the clean-up and before a value is set or stored.
+"""Masks: values that must not leave the process are replaced, after the clean-up and before a value is set or stored.
 
-This module decides what is replaced. Where it runs is in `live.values`.
+This module decides what a mask replaces; `live.values` decides where it runs.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from otel_metadata.model.merge import Json
 __all__ = ["KEY_PATH", "MASKED", "MASK_FAILED", "Mask", "Masking", "parts_of_a_field", "with_keys"]
 
 Mask: TypeAlias = Callable[[str, Json], Json]
-"""(path, value) → what to keep of it. The path is the kind and key of the field: `"metadata.email"`, `"input"`,
-`"tag"`, `"evaluation.Correctness"`; the value is JSON and may be nested.
+"""Takes a path and a value, and returns the value to keep. The path is the kind and key of the field:
+`"metadata.email"`, `"input"`, `"tag"`, `"evaluation.Correctness"`; the value is JSON and may be nested.
 
-It is asked about keys as well, nested ones and names of evaluations and annotations among them: the path is `"key"`
-then, and the value is the key. Of an answer that is no text, the key is replaced."""
+A mask is called for keys too, among them nested keys and the names of evaluations and annotations. Then the path is
+`"key"`, and the value is the key. Where the mask returns no text, the key is replaced."""
 
 KEY_PATH: Final = "key"
-"""The path of a key."""
+"""The path that a mask gets with a key."""
 
 MASK_FAILED: Final = "<masked: the mask failed>"
 
-# Kinds of fields whose value is an object of ours: its own keys name its parts.
+# Kinds of fields whose value is an object with keys of ours.
 _WITH_PARTS: Final = ("evaluation", "annotation")
 
 
 def parts_of_a_field(path: str, value: Json) -> bool:
-    """Whether the keys of *value* are not the application's, but name the parts of an evaluation or annotation."""
+    """Whether the keys of *value* are ours: the names of the parts of an evaluation or annotation."""
     return isinstance(value, dict) and path.partition(".")[0] in _WITH_PARTS
 
 
 def with_keys(
     value: Json, ask: Callable[[str], str], tell: Callable[[str], object], *, keeps_own: bool = False
 ) -> Json:
-    """Return *value* with each key, at every depth, as *ask* answers.
+    """Return *value* with each key, at every depth, replaced by what *ask* returns for it.
 
     Args:
         value: JSON.
-        ask: Key in, key out.
+        ask: Takes a key and returns the key to keep.
         tell: Called with a key that two keys of one object have become; the later one is kept.
-        keeps_own: Whether the keys of *value* itself stay as they are.
+        keeps_own: Whether the outermost keys stay as they are.
     """
     if isinstance(value, list):
         return [with_keys(item, ask, tell) for item in value]
@@ -64,7 +64,7 @@ def with_keys(
 
 @final
 class Masking:
-    """Rules by key and by pattern, as one `Mask`.
+    """A `Mask` with rules by key and by pattern.
 
     Keys are compared at every depth without case and separators, so that `api_key` is also `API-Key` and `apiKey`;
     patterns are searched in every text and every key, and only what they match is replaced. Of two keys that become the
@@ -84,12 +84,12 @@ class Masking:
             ConfigurationError: One text was given where a list of texts is expected.
             re.error: A pattern is not a regular expression.
         """
-        # Read once: either may be an iterator. The letters of one text would be rules, and mask nothing meant.
+        # Read once: either may be an iterator. One text is refused: each of its letters would be a rule.
         rules = [tuple(given) for given in (keys, patterns)]
         for name, given, rule in zip(("keys", "patterns"), (keys, patterns), rules, strict=True):
             if isinstance(given, str) or not all(isinstance(one, str | re.Pattern) for one in rule):
                 raise ConfigurationError(f"Masking({name}=)", given, "a list of texts")
-        # A key of separators alone is nothing without them.
+        # A key of separators alone is empty without them, and would match every such key.
         self._keys = frozenset(folded(key) for key in rules[0]) - {""}
         self._patterns = [re.compile(pattern) for pattern in rules[1]]
 

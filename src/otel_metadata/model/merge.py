@@ -1,29 +1,29 @@
 """The merge contract: a patch is a set of versioned fields, and composing and applying are one operation.
 
-This module decides which value of a field stands. It does not decide what a value may be (`model.value`), nor who may
-still receive it (`late`).
+This module decides which value of a field wins. `model.value` decides what a value may be, and `delivery` decides who
+still gets it.
 
-A *field* is the smallest thing that is set: one metadata key, `name`, one tag, one evaluation. Its name is the triple
-(level, kind, key). Its *version* is (wall nanoseconds of the update, 64-bit id of the writer). Merging two sets of
-fields is their union; where both have a field, the higher version stands:
+A *field* is the smallest unit that an update sets: one metadata key, `name`, one tag, one evaluation. Its name is the
+triple (level, kind, key). Its *version* is (wall nanoseconds of the update, 64-bit id of the writer). Merging two sets
+of fields is their union; where both have a field, the higher version wins:
 
     merge(a, a) == a                          any repetition
     merge(a, b) == merge(b, a)                any order
     merge(merge(a, b), c) == merge(a, merge(b, c))     any coalescing
 
-so live spans, the outbox, coalescing and every store agree without talking to each other. This is *first-level* merge:
-a nested value is replaced whole, `None` is a value, nothing is ever deleted. It is not RFC 7396.
+So live spans, the outbox, coalescing and every store agree without talking to each other. This is a *first-level*
+merge: a nested value is replaced as a whole, `None` is a value, and nothing is ever deleted. It is not RFC 7396.
 
 Two refinements make the laws hold for every input:
 
-- A tag has no value of its own and is shown in the order in which tags were first set, so of two versions of one tag
-  the *lower* stands.
-- Versions are unique to an update, but a plain span attribute has the version of its span's end
-  (`PLAIN_ATTRIBUTE_WRITER`), and two exporters may disagree about it: equal versions are decided by the greater JSON
-  text.
+- A tag has no value of its own, and tags are shown in the order in which they were first set. So of two versions of
+  one tag the *lower* wins.
+- No two updates share a version. But a plain span attribute has the version of its span's end
+  (`PLAIN_ATTRIBUTE_WRITER`), and two exporters may disagree about its value. Of equal versions, the greater JSON text
+  wins.
 
-Names, fields and versions are plain tuples: one of each is made for every key of every update on the application's
-thread, where a NamedTuple takes longer to make.
+Names, fields and versions are plain tuples: every key of every update needs one of each on the application's thread,
+and a NamedTuple takes longer to make.
 """
 
 from __future__ import annotations
@@ -110,11 +110,11 @@ def merge_into(target: dict[FieldName, Field], fields: Fields) -> None:
     """Merge *fields* into *target*, which is changed."""
     for name, field in fields.items():
         held = target.get(name)
-        if held is None or _stands_over(name, field, held):
+        if held is None or _wins_over(name, field, held):
             target[name] = field
 
 
-def _stands_over(name: FieldName, challenger: Field, held: Field) -> bool:
+def _wins_over(name: FieldName, challenger: Field, held: Field) -> bool:
     if challenger[1] == held[1]:
         return challenger[0] is not held[0] and json_text(challenger[0]) > json_text(held[0])
     if name[1] == "tag":

@@ -1,6 +1,6 @@
-"""What a patch exporter says of one patch: delivered, retry, pause, rejected.
+"""The outcome of one patch, as its exporter reports it: delivered, retry, pause or rejected.
 
-One outcome a patch, never one for a batch. What follows from it is decided in `late`.
+Each patch has an outcome of its own, also in a batch. `delivery.verdict` decides what follows from it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ErrorType: TypeAlias = Literal[
     "too_large",
     "unsupported",
 ]
-"""The words are Arize's (spans client, "errors"), with `backend_rejection` for `druid_rejection`, and three more."""
+"""Arize's words (spans client, "errors"), with `backend_rejection` for `druid_rejection`, and three more."""
 
 
 @final
@@ -40,7 +40,7 @@ class DeliveryError:
     message: str
 
     def __post_init__(self) -> None:
-        """Escape what a terminal would obey: names in the message come from everywhere."""
+        """Escape control characters, which a terminal would obey: names in the message come from everywhere."""
         if type(self.type) is not str and isinstance(self.type, str):  # a member of an enumeration of texts
             object.__setattr__(self, "type", str.__str__(self.type))
         object.__setattr__(self, "message", visible(f"{self.message}"))
@@ -48,7 +48,7 @@ class DeliveryError:
 
 @final
 class NotKept(str):
-    """A note of what the backend has in no place and no form; every other note says in which it has it."""
+    """A note on a value that the backend does not have at all; any other note says where and how the backend has it."""
 
     __slots__ = ()
 
@@ -59,10 +59,10 @@ class Delivered:
     """The backend answered that it stored the patch or took it over.
 
     Attributes:
-        notes: One sentence for each field that the backend changed, flattened, only added, ignored or cannot hold. What
-            is `NotKept` is logged as a warning, all else for information.
-        rejected: Of what was sent together, how many the backend refused for good, where it says so beside its success
-            (OTLP, "Partial success"). Which, it does not say.
+        notes: One sentence for each field that the backend changed, flattened, only added, ignored or cannot hold. A
+            `NotKept` is logged as a warning, any other note for information.
+        rejected: How many items of the request the backend refused for good, as it reports beside its success (OTLP,
+            "Partial success"). It does not report which ones.
     """
 
     notes: tuple[str, ...] = ()
@@ -72,11 +72,11 @@ class Delivered:
 @final
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """It may work later.
+    """Another try may work later.
 
     Attributes:
-        error: Why not now.
-        after_millis: What the backend asked for (`Retry-After`); None leaves it to the back-off.
+        error: Why this try failed.
+        after_millis: The wait that the backend asked for (`Retry-After`); None leaves it to the back-off.
     """
 
     error: DeliveryError
@@ -86,10 +86,10 @@ class Retry:
 @final
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The destination as a whole cannot go on (keys, quota): keep everything and probe.
+    """The destination as a whole takes nothing (keys, quota): the outbox keeps everything, and probes.
 
     Attributes:
-        error: Why.
+        error: Why it takes nothing.
     """
 
     error: DeliveryError
@@ -98,10 +98,10 @@ class Pause:
 @final
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It will never work.
+    """No other try will work.
 
     Attributes:
-        error: Why.
+        error: Why the patch was rejected.
     """
 
     error: DeliveryError

@@ -1,6 +1,6 @@
-"""A patch: a target and a set of fields. What an update becomes, and the unit that is delivered.
+"""A patch: a target and a set of fields. An update becomes a patch, and patches are delivered.
 
-This module holds the value only. Who may still receive it is decided in `late`, how it is spelled in `exporters`.
+This module holds the value only. `delivery` decides where it goes; `exporters` and `backends` decide how it is spelled.
 """
 
 from __future__ import annotations

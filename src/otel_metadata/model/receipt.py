@@ -1,6 +1,6 @@
-"""What an update call returns at once: where the update went, for each destination.
+"""Receipts: an update call returns one at once, with the route of the update for each destination.
 
-A receipt says what was decided when the call returned. What became of it later says `outcome(receipt)`.
+A receipt has what was decided when the call returned. `outcome(receipt)` has what became of the update later.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ LossReason: TypeAlias = Literal[
     "fork_child",
     "internal_error",
 ]
-"""Why an update that was accepted did not arrive. The list is closed: `stats()` counts by it."""
+"""Why an accepted update did not arrive. The list is closed: `stats()` counts by these words."""
 
 LOSS_REASONS: Final[frozenset[str]] = frozenset(get_args(LossReason))
 
 Refusal: TypeAlias = Literal[
     "unsampled", "invalid_target", "not_configured", "after_shutdown", "no_current_span", "empty", "internal_error"
 ]
-"""Why an update was not accepted. `empty` is an update that sets nothing: no failure, and logged only where an argument
-does not fit.
-`internal_error` is a failure of ours, which was logged and counted (`stats().internal_errors`)."""
+"""Why an update was not accepted. `empty` is an update that sets nothing: that is no failure, and is logged only where
+an argument does not fit. `internal_error` is a failure of ours, which is logged and counted
+(`stats().internal_errors`)."""
 
-# The furthest from the span decides what a receipt is called as a whole.
+# The route of a whole receipt is the one that is furthest from the span.
 _DISTANCE: Final[Mapping[Route, int]] = {"live": 0, "in_flight": 1, "late": 2, "dropped": 3}
 
 
@@ -51,7 +51,7 @@ class Routed(NamedTuple):
 
     Attributes:
         route: See `Route`.
-        reason: Why it was dropped, or a remark; None otherwise.
+        reason: Why the update was dropped, or a remark; else None.
     """
 
     route: Route
@@ -64,11 +64,11 @@ _NOTHING: Final[tuple[SpanKey, Iterable[FieldName | str]]] = ((0, 0), ())
 
 @final
 class Receipt:
-    """What an update call returns: true unless nobody took the update.
+    """The result of an update call: true unless no destination took the update.
 
     Attributes:
-        version: The version that the update's fields carry; (0, 0) when it was refused.
-        notes: What the clean-up of its values changed, one sentence each, naming keys and never values.
+        version: The version of the update's fields; (0, 0) when it was refused.
+        notes: One sentence for each change that the clean-up made to its values. It names keys, never values.
     """
 
     __slots__ = ("_about", "_reason", "_routes", "notes", "version")
@@ -85,12 +85,12 @@ class Receipt:
 
         Args:
             version: The version of the update.
-            routes: By destination name. A bare tuple of names means that all of them took it live, which is the common
-                case on the application's hot path: the mapping is then made only for who asks.
-            about: The span or trace, and the names of the fields, for `outcome`; a bare text is a metadata key of the
-                span. One argument and no more: a late update into memory costs little more than its receipt.
-            notes: What was changed.
-            reason: Why it was refused as a whole.
+            routes: The routes, by destination name. A tuple of names means that all of them took the update live. That
+                is the common case on the application's hot path, so the mapping is made only when it is read.
+            about: The span or trace, and the names of the fields, for `outcome`; a text is a metadata key of the span.
+                It is one argument because a late update into memory costs little more than its receipt.
+            notes: See the attribute.
+            reason: Why the update was refused as a whole.
         """
         self.version = version
         self.notes = notes
@@ -112,13 +112,13 @@ class Receipt:
 
     @property
     def route(self) -> Route:
-        """The furthest from the span among those that took it; `dropped` when nobody did."""
+        """The route that is furthest from the span, of destinations that took the update; else `dropped`."""
         taken = [routed.route for routed in self.routes.values() if routed.route != "dropped"]
         return max(taken, key=_DISTANCE.__getitem__, default="dropped")
 
     @property
     def reason(self) -> str | None:
-        """Why it was dropped: of the whole update, or of the first destination that dropped it."""
+        """Why the whole update was refused, or why the first destination that dropped it did."""
         if self._reason is not None:
             return self._reason
         return next((routed.reason for routed in self.routes.values() if routed.route == "dropped"), None)
@@ -130,7 +130,7 @@ class Receipt:
 
     @property
     def key(self) -> SpanKey:
-        """(trace id, span id) of what it is about; a span id of 0 is the trace alone."""
+        """(trace id, span id) of the target; a span id of 0 means the trace alone."""
         return self._about[0]
 
     @property
@@ -144,7 +144,7 @@ class Receipt:
         return patch_id(self.version)
 
     def __bool__(self) -> bool:
-        """False only when nobody took the update."""
+        """False only when no destination took the update."""
         return self.route != "dropped"
 
     def __repr__(self) -> str:

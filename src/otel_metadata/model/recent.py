@@ -14,9 +14,9 @@ _V = TypeVar("_V")
 class RecentMap(Generic[_K, _V]):
     """Remembers at least the latest *size* keys that were set, and at most twice as many.
 
-    Two generations: when the young one is full it becomes the old one, and the old one is dropped whole. Each operation
-    is one or two dict operations, without a lock. (A plain dict with its first key popped again and again is quadratic:
-    `next(iter(d))` walks over the places of all that were popped before.)
+    It has two generations: when the young one is full, it becomes the old one, and the old one is dropped as a whole.
+    Each operation is one or two dict operations, without a lock. (Popping the first key of a plain dict again and again
+    is quadratic: `next(iter(d))` walks over the places of all keys that were popped before.)
     """
 
     __slots__ = ("_old", "_size", "_young")

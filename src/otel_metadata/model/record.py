@@ -1,6 +1,6 @@
-"""A stored span as a program reads it, and the question that selects spans.
+"""A stored span as a program reads it, and the query that selects spans.
 
-Values only; how they are stored and found is in `store`.
+These are values only; `store` decides how they are stored and found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PROJECT_NAMES", "Position", "SpanQuery", "SpanRecord", "StoredKey", "StoredSpan", "assemble", "project_of"]
 
 PROJECT_NAMES = ("openinference.project.name", "service.name")
-"""The resource attributes that name a span's project; the first that is there counts.
+"""The resource attributes that name a span's project; the first one that is set counts.
 
 Sources: OpenInference semantic conventions, "Resource attributes"; OpenTelemetry semantic conventions, "Service".
 """
@@ -41,7 +41,7 @@ class Position(NamedTuple):
 
 
 class StoredKey(NamedTuple):
-    """Where a span id was found.
+    """The place where a span id was found.
 
     Attributes:
         trace_id: 32 hex digits.
@@ -66,8 +66,8 @@ class SpanQuery:
         project: Only spans of this project (`project_of`), or None for any.
         start_ns: Only spans that started at this time or later, in wall nanoseconds; None for any.
         end_ns: Only spans that started before this time; None for any.
-        condition: What must hold; None for nothing.
-        after: Only spans behind this place: the last of the page before.
+        condition: Only spans for which this is true; None for any.
+        after: Only spans behind this position, which is the last one of the page before.
     """
 
     trace_id: str | None = None
@@ -83,7 +83,7 @@ class SpanQuery:
 @final
 @dataclass(frozen=True, slots=True)
 class StoredSpan:
-    """What OTLP says of a span, as one row.
+    """A span as OTLP has it, as one row.
 
     Attributes:
         trace_id: 32 hex digits.
@@ -137,7 +137,7 @@ class SpanRecord:
         end_time: In UTC, to the microsecond.
         status_code: `UNSET`, `OK` or `ERROR`, or the integer code that a late update gave it.
         status_message: A description, or None.
-        attributes: Attributes that are not shown under a name of their own here.
+        attributes: The attributes that none of the members here shows.
         metadata: The span's metadata.
         trace_metadata: The metadata of its trace.
         trace_name: The name of its trace, or None.
@@ -145,11 +145,11 @@ class SpanRecord:
         session_id: The session the trace belongs to, or None.
         tags: The span's tags, in the order in which they were first set.
         trace_tags: The tags of its trace.
-        input: What went in, or None. Where no field says it, what the instrumentor's attributes say: messages as JSON,
-            or the text of the messages, one a line.
-        output: What came out, or None; likewise.
-        trace_input: What went into its trace as a whole, or None.
-        trace_output: What came out of it, or None.
+        input: The input, or None. Where no field has it, the input comes from the instrumentor's attributes: messages
+            as JSON, or the text of the messages, one on each line.
+        output: The output, or None; likewise.
+        trace_input: The input of its trace as a whole, or None.
+        trace_output: The output of its trace as a whole, or None.
         evaluations: By name.
         annotations: In the order in which they were made; one for each name and annotator.
         trace_evaluations: Those of its trace, by name.
@@ -191,7 +191,7 @@ class SpanRecord:
 
     @property
     def span_kind(self) -> str | None:
-        """What OpenInference calls its kind (`LLM`, `TOOL`, …), from the attributes of any instrumentor, or None."""
+        """Its kind in OpenInference's words (`LLM`, `TOOL`, …), from the attributes of any instrumentor, or None."""
         return instrumented.kind_of(self.attributes)
 
     @property
@@ -225,7 +225,7 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
         return next((many(level, kind)[""] for level in levels if many(level, kind)), None)
 
     def latest(kind: Kind) -> Json:
-        # Said of the span or of its trace: what was said last.
+        # The value may have been set on the span or on its trace; the later one wins.
         levels: tuple[Level, Level] = ("trace", "span")
         said = [fields[level, kind, ""] for level in levels if (level, kind, "") in fields]
         return max(said, key=lambda field: field[1])[0] if said else None
@@ -238,7 +238,7 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
 
     attributes = {**span.attributes, **many("span", "attribute")}
 
-    # One look at all names: most spans are no instrumentor's, and a page has hundreds.
+    # All names are searched at once: most spans have no attribute of an instrumentor, and a page has hundreds of spans.
     is_marked = bool(attributes) and instrumented.MARKED.search(" ".join(attributes)) is not None
     events = tuple(event for event in span.events if f"{event.get('name')}".startswith(instrumented.EVENTS))
 
@@ -292,5 +292,5 @@ def _text(value: Json) -> str | None:
 
 
 def _utc(nanoseconds: int) -> dt.datetime:
-    # From whole microseconds: a float of seconds is off by up to a quarter of one today.
+    # From whole microseconds: a float of seconds is wrong by up to a quarter of a microsecond today.
     return dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(microseconds=nanoseconds // 1000)

@@ -1,11 +1,12 @@
 """A captured value as one text, made while the application waits.
 
-This module decides what is encoded at once and what is cleaned first. Captured input and output end as JSON text on a
-span. So what is JSON already, within the limits, and tells no credential, is looked at once and encoded by one C call;
-everything else is cleaned (`value`), freed of credentials, and encoded then. The result is the same either way.
+This module decides which values are encoded at once, and which are cleaned first. Captured input and output become JSON
+text on a span. A value that is JSON already, within the limits and without credentials, is checked once and encoded by
+one C call. Every other value is cleaned (`value`), freed of credentials, and then encoded. The result is the same.
 
-The look comes first, and `orjson` gets no `default`: that would be Python code in the middle of the C call, and when
-another thread changes a list or dict meanwhile, orjson 3 reads freed memory and the process dies (tried with 3.13).
+The check comes first, and `orjson` gets no `default`. A `default` is Python code in the middle of the C call: when
+another thread changes a list or dict at that moment, orjson 3 reads freed memory and the process dies (tried with
+3.13).
 """
 
 from __future__ import annotations
@@ -32,27 +33,27 @@ from otel_metadata.model.value import CAPTURE_LIMITS, MAX_KEY_CHARS, clean, is_c
 __all__ = ["Snapshot", "encoded", "snapshot", "value_of"]
 
 Snapshot: TypeAlias = str | tuple[str]
-"""A text as it is, or the JSON of any other value as a tuple of one: the very text that stands on the span."""
+"""A text as it is, or a tuple of one text: the JSON of any other value, exactly as it is on the span."""
 
-# Nothing of a class of the application's is read by orjson.
+# orjson reads no instance of an application's class.
 _EXACT_TYPES: Final = (
     orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 )
 
-# What is at most as long as one text may be has no text that is too long.
+# A value within the limit of one text has no text beyond it.
 _MAX_CHARS: Final = CAPTURE_LIMITS.text_chars
 _MAX_INT: Final = (1 << 63) - 1
 _MIN_INT: Final = -(1 << 63)
-# From so many parts on, a C call for all costs less than a step of a loop for each.
+# With more parts than this, a C call for all of them costs less than a loop.
 _MANY: Final = 8
 _DICTS: Final = {dict}
 _TEXTS: Final = {str}
 _FLOATS: Final = {float}
-# A user and password of a URL are not longer, nor are there more of these before a value is cleaned instead.
+# The user and password of a URL are at most this long. With more candidates than this, the value is cleaned instead.
 _MAX_URL_USER: Final = 1_400
 _MAX_LOOKS: Final = 32
 
-# Keys that were found fit, with credentials masked and not: the keys of an application are few, and come again.
+# Keys that stay as they are, without and with masking of credentials: an application uses few keys, again and again.
 _fit_keys: Final[tuple[set[str], set[str]]] = (set(), set())
 # As in `credentials`, for the JSON text.
 _PATH_QUERY: Final = re.compile(rb"\?[\w.~%;\[\]-]{1,64}=")
@@ -94,22 +95,22 @@ def value_of(taken: Snapshot) -> Json:
 
 
 def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
-    """Whether containers hold nothing but JSON of exact builtin types, within the limits and without telling keys.
+    """Whether containers hold only JSON of exact builtin types, within the limits and without keys that name a secret.
 
-    Level by level, so that the depth is counted and no call is made for a part. No code of the application runs: types
-    are compared before anything is asked of a value. Rows and vectors are told by C calls, the few parts of other
-    values in loops, one for dicts and one for lists, for what a call would cost.
+    It goes level by level, which counts the depth and makes no call for a part. No code of the application runs: types
+    are compared before a value is used. Rows and vectors are checked by C calls, and the parts of other values in two
+    loops, one for dicts and one for lists, because a function call for each would cost more.
     """
     nodes = CAPTURE_LIMITS.nodes - len(level)
     chars = _MAX_CHARS
-    dicts = 0  # so many parts of the level were found to be dicts before
+    dicts = 0  # the number of parts of this level that are known to be dicts
     for _ in range(CAPTURE_LIMITS.depth):
         count = sum(map(len, level))
         nodes -= count
         if nodes < 0:
             return False
         if len(level) > _MANY and (dicts == len(level) or {*map(type, level)} == _DICTS):
-            # A set compares its keys, so those of a class of the application's are told first.
+            # A set compares keys, which runs the code of an application's class: so all keys must be exact texts.
             if [*map(type, chain.from_iterable(level))].count(str) != count:
                 return False
             keys = set().union(*level)
@@ -118,7 +119,7 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
             if masks_credentials and ("value" in keys or "Value" in keys) and any(map(is_named_secret, level)):
                 return False
             try:
-                # Messages and rows of texts: one call tells that they are all texts, and how long.
+                # Messages and rows of texts: one call checks that all are texts, and counts their characters.
                 return chars >= len("".join(chain.from_iterable(map(dict.values, level))))
             except TypeError:
                 level = ([*chain.from_iterable(map(dict.values, level))],)
@@ -175,12 +176,12 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
 
 
 def _has_nul(text: bytes) -> bool:
-    """Whether there may be a NUL in a text: looked for once in the JSON, where the first question is the quick one."""
+    """Whether a text in the JSON may hold a NUL. The search for a backslash is the quicker one, so it comes first."""
     return b"\\" in text and b"\\u0000" in text
 
 
 def _tells_a_secret(text: bytes) -> bool:
-    """Whether there may be a secret: in a URL a `://` not far before an `@`, which is what is rare, or a parameter."""
+    """Whether there may be a secret: a URL with `://` not far before the rare `@`, or a secret parameter or header."""
     at = text.find(b"@")
     for _ in range(_MAX_LOOKS):
         if at < 0:
@@ -190,7 +191,7 @@ def _tells_a_secret(text: bytes) -> bool:
         at = text.find(b"@", at + 1)
     if at >= 0 and b"://" in text:
         return True
-    # What is one letter is found quickest.
+    # A single letter is found quickest.
     has_query = b"=" in text and (b"://" in text or (b"?" in text and _PATH_QUERY.search(text) is not None))
     has_header = (b"z" in text and b"uthorization" in text) or (b"Z" in text and b"UTHORIZATION" in text)
     if not (has_query or has_header):

@@ -1,6 +1,6 @@
-"""The name of a span across processes, and its text form, the W3C `traceparent`.
+"""A reference to a span that works across processes, and its text form, the W3C `traceparent`.
 
-This module decides what names a span. It does not know whether that span lives, waits or is stored.
+This module decides what identifies a span. It does not know whether that span is live, waits or is stored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["INVALID_SPAN_REF", "OF_TRACE", "SpanKey", "SpanRef", "parse_trace_id", "trace_of"]
 
 SpanKey: TypeAlias = tuple[int, int]
-"""(trace id, span id): what the maps of this process are keyed by. A span id of 0 means the trace alone."""
+"""(trace id, span id): the key of the maps of this process. A span id of 0 means the trace alone."""
 
 # W3C Trace Context level 2, "traceparent Header Field Values": version 00 has exactly four fields; a higher version may
 # have more, which a reader of version 00 ignores; version ff is forbidden.
@@ -30,7 +30,7 @@ _SAMPLED: Final = 0x01
 _MAX_TRACE_ID: Final = (1 << 128) - 1
 _MAX_SPAN_ID: Final = (1 << 64) - 1
 OF_TRACE: Final = ".trace"
-"""After a backend's name: the id is that of the trace."""
+"""The suffix of a backend's name whose id is that of the trace."""
 
 # As 32 hex digits, with 0x before them (OpenTelemetry's `Span.to_json`) or tr- (MLflow), or in the groups of a UUID.
 _TRACE_ID: Final = re.compile(r"(?:0x|tr-)?[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
@@ -43,17 +43,19 @@ _NO_BACKEND_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 @final
 @dataclass(frozen=True, slots=True)
 class SpanRef:
-    """The name of a span across processes: trace id, span id, sampled flag.
+    """A reference to a span that works across processes: trace id, span id, sampled flag.
 
-    Hashable, comparable, picklable. A reference without a span (`span_id == 0`) names the trace alone. One without a
-    trace is invalid, false, and refused by every update, unless it is made of the id of a backend (`from_backend_id`).
+    It is hashable, comparable and picklable. A reference without a span (`span_id == 0`) names the trace alone. A
+    reference without a trace is invalid and false, and every update of it is refused, unless it is made of a backend's
+    id (`from_backend_id`).
 
     Attributes:
         trace_id: 128-bit integer, 0 when invalid.
         span_id: 64-bit integer, 0 for the trace alone.
         sampled: Whether the span is exported at all; an update of an unsampled span is refused.
-        backend_ids: Ids that backends gave this span, or the trace when it names that alone, by backend name; under
-            `<backend>.trace` that of the span's trace. Not part of `traceparent` nor of equality.
+        backend_ids: By the backend's name, the id that a backend gave this span, or this trace where the reference
+            names the trace alone; by `<backend>.trace`, the id of the span's trace. They are not part of `traceparent`,
+            and do not count for equality.
     """
 
     trace_id: int
@@ -67,7 +69,7 @@ class SpanRef:
         Raises:
             InvalidSpanRefError: An id is negative or too wide.
         """
-        # By the exact type first: one reference is made for each update of a current span.
+        # The exact type is the quick check, and comes first: each update of a current span makes a reference.
         if type(self.trace_id) is not int and not isinstance(self.trace_id, int):
             raise InvalidSpanRefError(self.trace_id, "trace_id, an integer; SpanRef.from_text() reads a text")
         if type(self.span_id) is not int and not isinstance(self.span_id, int):
@@ -96,7 +98,7 @@ class SpanRef:
 
     @classmethod
     def from_backend_id(cls, backend: str, identifier: str) -> SpanRef:
-        """Name a span, or a trace, by the id alone that one backend knows it by.
+        """Make a reference to a span, or a trace, from nothing but the id that one backend has for it.
 
         ```python
         ref = otel_metadata.SpanRef.from_backend_id("galileo", "6f0c9f1e-3c8e-4b0a-9d3e-1f2a3b4c5d6e")
@@ -104,14 +106,14 @@ class SpanRef:
         ```
 
         Only destinations that can find the span by this id take an update of it; the others refuse it
-        (`invalid_target`). Its text form is `<backend>:<identifier>`, which is understood wherever a `traceparent` is.
+        (`invalid_target`). The text form is `<backend>:<identifier>`, which works wherever a `traceparent` does.
 
         Args:
             backend: The backend's name, for example `galileo`.
-            identifier: Its id; a `uuid.UUID` will do.
+            identifier: The id that it gave the span, as text or `uuid.UUID`.
 
         Raises:
-            InvalidSpanRefError: One of the two is empty, or the backend's name has another form.
+            InvalidSpanRefError: An argument is empty, or the backend's name has another form.
         """
         identifier = str(identifier).strip()
         if not isinstance(backend, str) or not _BACKEND.fullmatch(backend) or not identifier:
@@ -123,9 +125,9 @@ class SpanRef:
 
     @classmethod
     def from_text(cls, text: str) -> SpanRef:
-        """Read a W3C `traceparent`, or `<backend>:<identifier>`: what `str()` of a reference says.
+        """Read a W3C `traceparent`, or `<backend>:<identifier>`: both are what `str()` of a reference returns.
 
-        Upper case counts as lower case here: a name may come from anywhere, a header of W3C may not.
+        Upper case is read as lower case here, unlike in `from_traceparent`: people and programs write ids in both.
 
         Raises:
             InvalidSpanRefError: The text has another form.
@@ -135,7 +137,7 @@ class SpanRef:
             if colon:
                 return cls.from_backend_id(backend.strip(), identifier)
             text = text.lower()
-        return cls.from_traceparent(text)  # refuses what is no text
+        return cls.from_traceparent(text)  # refuses anything but text
 
     @classmethod
     def from_span_context(cls, context: SpanContext) -> SpanRef:
@@ -157,9 +159,9 @@ class SpanRef:
         return f"00-{self.trace_id:032x}-{span_id:016x}-{int(self.sampled):02x}"
 
     def to_trace(self) -> SpanRef:
-        """Return the reference to the trace alone, with the ids that backends know the trace by.
+        """Return the reference to the trace alone, with the ids that backends gave the trace.
 
-        An id of a reference that names a trace alone, or is made of a backend's id alone, is taken for the trace's.
+        Where this reference names a trace alone, or is made of a backend's id alone, its ids are taken for the trace's.
         """
         is_of_trace = not self.span_id or self.is_backend_only
         ids = {
@@ -171,13 +173,13 @@ class SpanRef:
         return SpanRef(self.trace_id, span_id, self.sampled, MappingProxyType(ids) if ids else _NO_BACKEND_IDS)
 
     def with_backend_id(self, backend: str, identifier: str) -> SpanRef:
-        """Return a copy that also carries the id that *backend* knows this span by, for example Galileo's uuid."""
+        """Return a copy that also has the id that *backend* gave this span, for example Galileo's UUID."""
         if not isinstance(backend, str):
             raise InvalidSpanRefError(backend, "backend, the name of a backend, such as galileo")
         return self.with_backend_ids({backend: str(identifier)})
 
     def with_backend_ids(self, identifiers: Mapping[str, str]) -> SpanRef:
-        """Return a copy that also carries *identifiers*, by backend; itself when there are none."""
+        """Return a copy that also has *identifiers*, by backend; this reference itself when they are empty."""
         if not isinstance(identifiers, Mapping):
             raise InvalidSpanRefError(identifiers, "identifiers, a mapping of backend names to ids")
         if not identifiers:
@@ -189,22 +191,22 @@ class SpanRef:
         return (_rebuild, (self.trace_id, self.span_id, self.sampled, dict(self.backend_ids)))
 
     def __bool__(self) -> bool:
-        """Whether this names anything."""
+        """Whether this names a span or a trace."""
         return self.trace_id != 0 or self.is_backend_only
 
     def __str__(self) -> str:
-        """The `traceparent`; `<backend>:<identifier>` of a reference that is made of a backend's id alone."""
+        """The `traceparent`; for a reference that is made of a backend's id alone, `<backend>:<identifier>`."""
         made_of = (f"{name}:{one}" for name, one in self.backend_ids.items() if self._is_made_of(name, one))
         return next(made_of, None) or self.to_traceparent()
 
     @property
     def is_valid(self) -> bool:
-        """Whether both ids are there: it names a span."""
+        """Whether this names a span: both ids are set."""
         return self.trace_id != 0 and self.span_id != 0
 
     @property
     def is_backend_only(self) -> bool:
-        """Whether the id of a backend is all that is known of the span: see `from_backend_id`."""
+        """Whether only a backend's id of the span is known: see `from_backend_id`."""
         return self.trace_id == 0 and any(self._is_made_of(*one) for one in self.backend_ids.items())
 
     def _is_made_of(self, backend: str, identifier: str) -> bool:
@@ -227,7 +229,7 @@ class SpanRef:
 
 
 def _stand_in(backend: str, identifier: str) -> int:
-    """Return what stands for the span id of a span of which a backend's id alone is known: one target has one key."""
+    """Return a substitute for the span id where only a backend's id is known, so that a target always has one key."""
     text = f"{backend.removesuffix(OF_TRACE)}:{identifier}"
     return int.from_bytes(blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big") or 1
 
@@ -237,11 +239,11 @@ def _rebuild(trace_id: int, span_id: int, sampled: bool, backend_ids: dict[str, 
 
 
 INVALID_SPAN_REF: Final = SpanRef(0, 0, sampled=False)
-"""Names nothing; every update of it is refused."""
+"""A reference to nothing; every update of it is refused."""
 
 
 def trace_of(given: object) -> SpanRef | None:
-    """Return the reference to the trace alone that a trace id means; None for anything else.
+    """Return the reference to the trace of a trace id; None where *given* is not a trace id.
 
     Args:
         given: 32 hex digits, in either case, with white space around them or in the groups of a UUID; a `uuid.UUID`;

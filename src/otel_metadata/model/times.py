@@ -1,6 +1,6 @@
-"""Times as text: how they are written, how our own are read back, and how those of people are.
+"""Times as text: writing them, reading our own, and reading those that people write.
 
-Whole nanoseconds on both sides, which a `datetime` does not hold.
+Both sides are whole nanoseconds, which a `datetime` cannot hold.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 # offsets are added as w
 
 
 def time_text(ns: int) -> str:
-    """Return wall nanoseconds as ISO 8601 in UTC, all nine digits."""
+    """Return wall nanoseconds as ISO 8601 in UTC, with nine digits of the second."""
     seconds, rest = divmod(ns, 1_000_000_000)
     return f"{_EPOCH + dt.timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 def time_ns(text: str) -> int:
-    """Return the wall nanoseconds of a text of `time_text`.
+    """Return the wall nanoseconds of a text that `time_text` wrote.
 
     Raises:
         ValueError: *text* was not written by `time_text`.
@@ -40,10 +40,10 @@ def time_ns(text: str) -> int:
 
 
 def nanoseconds(text: str) -> int | None:
-    """Return a time as whole nanoseconds since the epoch; None for what is not understood.
+    """Return a time as whole nanoseconds since the epoch; None where *text* has another form.
 
-    A date, or date and time in ISO 8601 with at most nine digits of a second, `Z` or an offset; UTC where none is said.
-    Years 1678 to 2261, which are all that 64 bits hold.
+    The form is a date, or a date and time in ISO 8601 with at most nine digits of the second, and `Z` or an offset;
+    without one it is UTC. Years are 1678 to 2261: 64 bits hold no others.
     """
     found = _ISO_8601.fullmatch(text)
     if found is None:

@@ -1,4 +1,4 @@
-"""What became of an update, for each destination: what `outcome(receipt)` returns.
+"""The outcome of an update, for each destination: `outcome(receipt)` returns it.
 
 The words are those of `stats()`, which counts by them.
 """
@@ -41,13 +41,13 @@ _ORDER: Final[tuple[State, ...]] = get_args(State)
 @final
 @dataclass(frozen=True, slots=True)
 class DestinationOutcome:
-    """What became of an update in one destination.
+    """The outcome of an update in one destination.
 
     Attributes:
         state: See `State`.
-        reason: Why it was lost (`LossReason`) or refused (`Refusal`); None otherwise.
-        error: What the last try said, where it is retrying or lost and there was one.
-        notes: What the backend changed, flattened, only added, ignored or cannot hold of it.
+        reason: Why it was lost (`LossReason`) or refused (`Refusal`); else None.
+        error: The error of the last try, where the update is retrying or lost after a try; else None.
+        notes: One sentence for each part that the backend changed, flattened, only added, ignored or cannot hold.
     """
 
     state: State
@@ -57,11 +57,11 @@ class DestinationOutcome:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether its end is open."""
+        """Whether the outcome is still open."""
         return self.state in _WAITING
 
     def joined(self, other: DestinationOutcome) -> DestinationOutcome:
-        """Return what became of two parts of one update together: what is lost of a part is lost."""
+        """Return the outcome of two parts of one update together: if one part is lost, the update is."""
         first, second = sorted((self, other), key=lambda one: _ORDER.index(one.state))
         notes = tuple(dict.fromkeys((*self.notes, *other.notes)))
         return DestinationOutcome(first.state, first.reason, first.error or second.error, notes)
@@ -70,11 +70,12 @@ class DestinationOutcome:
 @final
 @dataclass(frozen=True, slots=True)
 class UpdateOutcome:
-    """What became of an update; true when every destination has it.
+    """The outcome of an update; true when every destination has it.
 
     Attributes:
-        destinations: By name; empty for an update that was refused as a whole, and for what is unknown.
-        reason: Why it was refused as a whole; None otherwise.
+        destinations: The outcomes by the destination's name; empty where the update was refused as a whole, or is
+            unknown.
+        reason: Why it was refused as a whole; else None.
     """
 
     destinations: Mapping[str, DestinationOutcome] = field(default_factory=dict[str, DestinationOutcome])
@@ -82,7 +83,7 @@ class UpdateOutcome:
 
     @property
     def state(self) -> State:
-        """The state that is furthest from `delivered` among the destinations."""
+        """Of the states of all destinations, the one that comes first in `State`."""
         if self.reason is not None:
             return "refused"
         states = {one.state for one in self.destinations.values()}
@@ -90,7 +91,7 @@ class UpdateOutcome:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether its end is open for a destination."""
+        """Whether the outcome is still open for a destination."""
         return any(one.is_waiting for one in self.destinations.values())
 
     def __bool__(self) -> bool:

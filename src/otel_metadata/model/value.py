@@ -1,12 +1,13 @@
 """The bounded clean-up: any Python value becomes JSON, and no value can harm the application or its batch.
 
-This module decides what a value looks like once it is ours, and what is left out when it is too much. It is run once,
-before a value is set, spooled or sent. What an object holds is read by `contents`.
+This module decides the JSON form of a value, and what is left out when there is too much. It runs once, before a value
+is set, spooled or sent. `contents` reads what an object holds.
 
-Why so strict (OpenTelemetry SDK 1.45.2, 20,000 hostile values): 4,593 made `Span.set_attribute` raise into the
-application; 32 nested maps make a receiver refuse the whole batch; one lone surrogate loses it. So only exact builtin
-types come out, with bounds on depth, nodes and text; no code of the application's types runs, because it may query a
-database or raise; and what is replaced or left out leaves a mark in the value and a note with the update.
+Why so strict (OpenTelemetry SDK 1.45.2, 20,000 hostile values): 4,593 values made `Span.set_attribute` raise into the
+application; 32 nested maps make a receiver refuse the whole batch; one lone surrogate loses the batch. So only exact
+builtin types come out, with bounds on depth, nodes and text. No code of the application's types runs, because it may
+query a database or raise. Every part that is replaced or left out leaves a mark in the value, and a note with the
+update.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ __all__ = [
 
 @final
 class Limits(NamedTuple):
-    """Bounds of one clean-up; what is beyond is cut and noted.
+    """Bounds of one clean-up. A value beyond a bound is cut, with a note.
 
     Attributes:
-        depth: Nesting of lists and dicts. OTLP receivers parse 100 protobuf levels, three for each of ours.
-        nodes: Values in all, counted at every level.
+        depth: Nesting of lists and dicts. OTLP receivers parse 100 protobuf levels, and each of ours takes three.
+        nodes: Number of values on all levels.
         text_chars: Characters of one text.
         total_chars: Characters of all texts and keys together.
     """
@@ -54,24 +55,24 @@ class Limits(NamedTuple):
 
 
 METADATA_LIMITS: Final = Limits()
-"""For metadata, attributes, tags, evaluations, annotations."""
+"""For metadata, attributes, tags, evaluations and annotations."""
 
 CAPTURE_LIMITS: Final = Limits(text_chars=262_144, total_chars=1_048_576)
 """For captured input and output: prompts are longer than metadata."""
 
 STORE_LIMITS: Final = Limits(depth=64, nodes=10_000_000, text_chars=1 << 31, total_chars=1 << 31)
-"""For a span's own attributes on their way into a store: what OpenTelemetry let through is kept."""
+"""For a span's own attributes on their way into a store: all that OpenTelemetry accepted is kept."""
 
 MAX_KEY_CHARS: Final = 256
 
 _SHORT_TEXT_CHARS: Final = METADATA_LIMITS.text_chars
 
-# With texts of at most 32 Ki characters, less than any budget.
+# So many texts of at most 32 Ki characters are within every budget.
 _SMALL_DICT: Final = 7
 
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
-# str() of an int is quadratic, and refused above 4,300 digits since Python 3.11; 2,048 bits are 617 digits.
+# str() of an int takes quadratic time, and is refused above 4,300 digits since Python 3.11; 2,048 bits are 617 digits.
 _MAX_INT_TEXT_BITS: Final = 2_048
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _CUT: Final = "<cut>"
@@ -79,18 +80,18 @@ _BYTES: Final[tuple[Any, ...]] = (bytes, bytearray, memoryview)
 _ITERABLES: Final[tuple[Any, ...]] = (list, tuple, set, frozenset)
 _BUILTIN_CONTAINERS: Final = (dict, *_ITERABLES)
 
-# When there is too much: of every text so much stays in any case, and a list or dict keeps room for its mark.
+# When there is too much: every text keeps this many characters, and a list or dict keeps room for its mark.
 _SHORT: Final = 256
 _MARK_CHARS: Final = 32
-# So many values of one item are kept whole or not at all: a row, a message.
+# An item of at most this many values, such as a row or a message, is kept whole or not at all.
 _WHOLE: Final = 32
 _IMAGE_HEAD: Final = 128
 
 
 def is_clean_scalar(value: object) -> bool:
-    """Whether *value* comes out of `clean` as it is, told without a call for the common types.
+    """Whether `clean` returns *value* as it is; quick for the hot path.
 
-    For the hot path: an exact bool, None, int within 64 bits, finite float, or short ASCII text without NUL.
+    True for None, an exact bool, an int within 64 bits, a finite float, and a short ASCII text without NUL.
     """
     kind = type(value)
     if kind is bool or value is None:
@@ -105,24 +106,25 @@ def is_clean_scalar(value: object) -> bool:
 def clean(value: object, notes: list[str], path: str, limits: Limits = METADATA_LIMITS) -> Json:
     """Return the JSON form of *value*; never raises an `Exception`.
 
-    Exact and in range: returned as it is. Known types (datetime, UUID, Enum, Decimal, Path, set, tuple, bytes,
-    dataclass, attrs, msgspec, pydantic, named tuple, exception, numpy scalar or array, ...): their JSON form, read
-    without running their code (`contents`). NaN, infinities, integers beyond 64 bits: text. Lone surrogates and NUL:
-    U+FFFD. Cycles, too deep, and every other type: a marked substitute such as `"<Session>"`, with a note.
+    An exact builtin type in range is returned as it is. Known types (datetime, UUID, Enum, Decimal, Path, set, tuple,
+    bytes, dataclass, attrs, msgspec, pydantic, named tuple, exception, numpy scalar or array, ...) become their JSON
+    form, read without running their code (`contents`). NaN, infinities and integers beyond 64 bits become text. Lone
+    surrogates and NUL become U+FFFD. A cycle, a value that is too deep, and every other type become a marked substitute
+    such as `"<Session>"`, with a note.
 
-    Too many values or characters: what is small stays, what is large is cut and marked where it was cut: a list ends
-    with `"<1,667 more>"`, a dict with that under the key `"<cut>"`, a text with `<cut>`.
+    Where there are too many values or characters, small parts stay, and large parts are cut and marked: a list ends
+    with `"<1,667 more>"`, a dict has this text under the key `"<cut>"`, a text ends with `<cut>`.
 
     Args:
         value: Anything. A later change of it by the caller has no effect.
-        notes: Gets one sentence for each change, naming *path* and types, never values.
-        path: What the value is, for the notes: `"metadata.customer"`.
+        notes: Gets one sentence for each change. It names *path* and types, never values.
+        path: The name of the value in the notes: `"metadata.customer"`.
         limits: See `Limits`.
     """
     if is_clean_scalar(value):
         return value  # type: ignore[return-value] # is_clean_scalar has decided
     if type(value) is dict and len(value) <= _SMALL_DICT:
-        # The common case of captured arguments: a small dict of scalars, without a budget to keep.
+        # The common case of captured arguments: a small dict of scalars, which needs no budget.
         copy = value.copy()
         if all(
             type(key) is str and 0 < len(key) <= MAX_KEY_CHARS and is_clean_scalar(key) and is_clean_scalar(item)
@@ -150,23 +152,23 @@ def is_cut(note: str) -> bool:
 
 
 def is_opaque(note: str) -> bool:
-    """Whether a note says that the value, or a part of it, is the name of its kind and nothing else."""
+    """Whether a note says that the value, or a part of it, became the name of its type."""
     return ": became <" in note
 
 
 _Path: TypeAlias = "tuple[_Path | None, object]"
-"""The path above, and a key or index: put together only for a note."""
+"""The path of the container, and a key or index. The text is made only for a note."""
 
 
 class _TooMuchError(Exception):
-    """The value is beyond a limit: what is kept of it has to be shared out."""
+    """The value is beyond a limit, so its parts have to share what there is."""
 
 
 class _Cleaner:
     """One clean-up: the budgets that are left, and the containers that are open.
 
-    What comes out keeps every limit, marks and cuts included, and what keeps them all is not touched: so a value that
-    was cleaned once (before a mask, by another process) comes out of a second clean-up as it is.
+    The result is within every limit, marks and cuts included, and a value within every limit is not changed. So a value
+    that was cleaned once (before a mask, by another process) comes out of a second clean-up as it is.
     """
 
     def __init__(self, notes: list[str], limits: Limits) -> None:
@@ -177,7 +179,7 @@ class _Cleaner:
         self._open: set[int] = set()
 
     def clean(self, value: object, path: _Path, depth: int = 0, floor: int = 0) -> Any:
-        """Return the JSON form of *value*, and leave *floor* nodes for what comes after it."""
+        """Return the JSON form of *value*, and leave *floor* nodes for the values after it."""
         try:
             return self._clean(value, path, depth, floor)
         except _TooMuchError:
@@ -210,7 +212,7 @@ class _Cleaner:
                 return json_text(key)  # type: ignore[arg-type] # is_clean_scalar has decided
             return _float_text(key) if kind is float else _integer_text(key)  # type: ignore[arg-type] # one of the two
         if kind is bytes and len(key) <= MAX_KEY_CHARS:  # type: ignore[arg-type] # the exact type was just tested
-            # As header names are written; under one substitute for all, a mask would not know them.
+            # Header names are written like this. With one substitute for all of them, a mask would not know them.
             self._note(path, "a key of type bytes became text")
             return bytes.decode(key, "utf-8", "replace")  # type: ignore[arg-type] # the same
         self._note(path, f"a key of type {type_name(key)} became <{type_name(key)}>")
@@ -256,7 +258,7 @@ class _Cleaner:
                 fields = named_tuple(value, kind) if base is tuple and kind is not tuple else None
                 if fields is not None:
                     return self._parts(fields, path, depth, floor)
-                # The base type's own iterator: that of a subclass is foreign code.
+                # The base type's own iterator: a subclass's iterator is foreign code.
                 is_set = base is set or base is frozenset
                 return self._parts(Parts(base.__iter__(value), base.__len__(value), is_set=is_set), path, depth, floor)
         found = contents(value, kind, self._limits.nodes)
@@ -281,7 +283,7 @@ class _Cleaner:
         if parts.size > self._nodes:
             raise _TooMuchError
         result: dict[str, Json] = {}
-        # One C call takes the snapshot, so a thread that changes the dict meanwhile cannot break the iteration.
+        # One C call copies the items, so a thread that changes the dict at the same time cannot break the iteration.
         for key, value in list(itertools.islice(parts.items, self._nodes + 1)):
             text = self._new_key(key, result, path)
             result[text] = self.clean(value, (path, text), depth + 1)
@@ -294,7 +296,7 @@ class _Cleaner:
             text = self.key(key, path)
         self._take(len(text))
         if text in result:
-            self._note(path, "two keys are the same as text; the later one stands")
+            self._note(path, "two keys are the same as text; the later one wins")
         return text
 
     def _sequence(self, parts: Parts, path: _Path, depth: int, _: int) -> Any:
@@ -356,7 +358,7 @@ class _Cleaner:
         )
 
     def _decoded(self, value: Any, base: Any, path: _Path, limit: int) -> str:
-        # The base type's own methods: those of a subclass are foreign code. More than the limit is not read at all.
+        # The base type's own methods: a subclass's methods are foreign code. Bytes beyond the limit are not read.
         size = base.__len__(value)
         head = bytes(base.__getitem__(value, slice(limit)))
         is_cut = size > limit
@@ -381,7 +383,7 @@ class _Cleaner:
         return self._short_text(f"<{what}>", path, self._limits.text_chars)
 
     def _note(self, path: _Path, what: str) -> None:
-        # A hostile value can make one note a node; the first sixteen tell the story, if there is room for a cut.
+        # A hostile value can cause a note for each node. Sixteen are enough; the last two are kept for cuts.
         note = f"{_path_text(path)}: {what}"
         if len(self._notes) < (16 if is_cut(note) else 14) and note not in self._notes:
             self._notes.append(note)
@@ -389,13 +391,13 @@ class _Cleaner:
 
 @final
 class _Long:
-    """A text or bytes of which it is not known yet how much stays.
+    """A text or bytes whose share is not decided yet.
 
     Attributes:
         value: The text or bytes.
-        base: The builtin class of it.
-        path: What it is, for the notes.
-        wanted: Characters that it would take.
+        base: Its builtin class.
+        path: Its name in the notes.
+        wanted: Characters that it needs to stay whole.
         room: Characters that it gets.
     """
 
@@ -411,18 +413,19 @@ class _Long:
 
 @final
 class _SharingCleaner(_Cleaner):
-    """A clean-up of a value that is beyond a limit: what is small stays, and what is large shares the rest.
+    """A clean-up of a value that is beyond a limit: small parts stay, and large parts share the rest.
 
-    Values: a dict keeps its small parts first, and its large ones share what is left; a list keeps its items in their
-    order, none of them takes more than half of what is left, and small ones (rows, messages) are kept whole or not at
-    all. Characters: every text keeps its beginning, and the long ones share the rest evenly, so the shorter ones among
-    them stay whole. An image (a `data:` URL) that does not fit whole keeps its head only.
+    Values: a dict keeps its small parts first, and its large parts share the rest. A list keeps its items in order; an
+    item takes at most half of what is left, and small items (rows, messages) are kept whole or not at all.
+
+    Characters: every text keeps its beginning, and the long texts share the rest evenly, so that the shorter ones among
+    them stay whole. An image (a `data:` URL) that does not fit as a whole keeps only its head.
     """
 
     def __init__(self, notes: list[str], limits: Limits) -> None:
         super().__init__(notes, limits)
         self._long: list[_Long] = []
-        # With the tight limits of a test they are smaller.
+        # They are smaller where a test sets tight limits.
         self._short = max(min(_SHORT, limits.total_chars // 8), 8)
         self._mark_chars = min(_MARK_CHARS, limits.total_chars // 8)
 
@@ -434,7 +437,7 @@ class _SharingCleaner(_Cleaner):
 
     def _mapping(self, parts: Parts, path: _Path, depth: int, floor: int) -> Any:
         room = self._nodes - floor
-        # What is small is sought among the first, so that the search costs no more than what is kept.
+        # Small parts are sought among the first pairs only, so that the search costs no more than the parts kept.
         pairs = list(itertools.islice(parts.items, 8 * max(room, 0) + 64))
         size = max(parts.size, len(pairs))
         if size and room < 1:
@@ -479,10 +482,10 @@ class _SharingCleaner(_Cleaner):
 
         Args:
             value: The next part of a container.
-            left: How many parts it has from this one on.
+            left: How many parts the container has from this one on.
             floor: How many nodes the container must leave.
-            depth: The container's.
-            share_of: Of what is left, a large value may take this part.
+            depth: The depth of the container.
+            share_of: A large value may take one part in this many of what is left.
         """
         room = self._nodes - floor
         if self._chars < self._short + self._mark_chars * (depth + 1):
@@ -524,7 +527,7 @@ class _SharingCleaner(_Cleaner):
         return one
 
     def _share_out(self) -> None:
-        """Give the long texts what is left: evenly to texts, then to images as long as they stay whole."""
+        """Share what is left: evenly among long texts, then among images that can stay whole."""
         rest = max(self._chars, 0)
         texts = [one for one in self._long if not _is_image(one.value)]
         for count, one in enumerate(sorted(texts, key=lambda one: one.wanted - one.room)):
@@ -556,13 +559,13 @@ def _set_order(item: Any) -> bytes:
 
 
 def _beginning(long: _Long) -> str:
-    """Return what a set is sorted by. Not called for values of the application."""
+    """Return the sort key of a long text in a set. It is not called for values of the application."""
     head = long.value[:_SHORT]
     return _without_surrogates(head) if long.base is str else repr(bytes(head))
 
 
 def _least(value: object) -> int:
-    """Return how many values *value* is at the least, as far as its builtin class tells."""
+    """Return the least number of values in *value*, as far as its builtin class shows."""
     kind = type(value)
     return 1 + len(value) if any(kind is one for one in _BUILTIN_CONTAINERS) else 1  # type: ignore[arg-type] # one of these
 

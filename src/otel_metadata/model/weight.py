@@ -1,16 +1,16 @@
-"""How much memory values take: what the bounds in bytes go by.
+"""How much memory values, fields and spans take. The bounds in bytes use these numbers.
 
-Theory of operation. A value takes what `sys.getsizeof` says of every object in it. What the interpreter shares (None,
-True, small integers, texts of one Latin-1 character) takes no more than its slot, which its container has counted. An
-object that comes several times on one level, such as the keys of a list of dicts, is counted once. A value that the
-application keeps as well is counted too: it stays for as long as it waits here.
+Theory of operation. The weight of a value is the sum of `sys.getsizeof` over every object in it. Objects that the
+interpreter shares (None, True, small integers, texts of one Latin-1 character) take only their slot, which is counted
+with the container. An object that comes several times on one level, such as a key in a list of dicts, is counted once.
+A value that the application keeps too is counted all the same: waiting here keeps it alive.
 
-Of a field that is replaced the old weight is taken off, so a value must weigh the same each time. What
-`sys.getsizeof` says of a text that is not ASCII changes: the text keeps its UTF-8 form once somebody has encoded it.
-That form is left out, but for what has its last weight (`as_is`).
+When a field is replaced, its old weight is subtracted, so a value must weigh the same each time. But `sys.getsizeof` of
+a text that is not ASCII changes: the text keeps its UTF-8 form after it was encoded once. That form is not counted,
+except where a value is weighed for the last time (`as_is`).
 
-A container is walked level by level, with C calls where all values of a level are alike. `model.value` bounds how many
-values there are in an update.
+A container is walked level by level, with C calls where all values of a level are alike. `model.value` bounds the
+number of values in an update.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ FIELD_BYTES: Final = 128
 fields of one update share the version, 185 where each has its own."""
 
 ROW_BYTES: Final = 100
-"""What a row of the spool takes in memory, written or not: of one field that is set again and again only these grow."""
+"""A row of the spool in memory, written or not. When one field is set again and again, only its rows add up."""
 
 PATCH_BYTES: Final = 760
-"""A patch that waits, without fields: its target, its times, and its places in our maps."""
+"""A patch that waits, without its fields: its target, its times, and its places in our maps."""
 
 JOINED_BYTES: Final = 240
-"""What the first field that is joined to a span adds, beside the field."""
+"""Bytes that the first field on a waiting span adds, beside the field itself."""
 
 SHARED_NAMES: Final[dict[FieldName, FieldName]] = {}
-"""Names that are kept for the process, by themselves: fields share them, so that they are not a field's own bytes."""
+"""Names that are kept for the life of the process. Fields share them, so they do not count as a field's own bytes."""
 
 # Measured with tracemalloc: a span without attributes, its context, and its place in our maps; an attribute without its
 # value, whose key is the application's; an event, a link, and what their first attribute adds.
@@ -75,7 +75,7 @@ _FLOATS: Final = {float}
 _TEXTS: Final = {str}
 _DICTS: Final = {dict}
 
-# From so many values on, C calls for all of them cost less than a step of a loop for each.
+# With more values than this, C calls for all of them cost less than a loop.
 _MANY: Final = 8
 
 
@@ -88,8 +88,8 @@ def weigh_values(values: list[Any], *, as_is: bool = False) -> int:
     """Return the bytes of all *values*, without the list.
 
     Args:
-        values: Any; of an object of another class only the object itself is weighed.
-        as_is: Whether the UTF-8 form is counted that texts keep now.
+        values: Any values. Of an object of another class, only the object itself is weighed.
+        as_is: Whether to count the UTF-8 form that texts keep now.
     """
     size = 0
     level = values
@@ -130,12 +130,12 @@ def weigh_values(values: list[Any], *, as_is: bool = False) -> int:
 
 
 def _weigh_text(text: str) -> int:
-    """Return what a text that is not ASCII takes without its UTF-8 form: as much as a new one, but for a character."""
+    """Return the bytes of a text that is not ASCII without its UTF-8 form, from a new text one character longer."""
     return getsizeof(text + " ")
 
 
 def weigh_name(name: FieldName) -> int:
-    """Return the bytes of a field without its value: more where its name is its own."""
+    """Return the bytes of a field without its value; a name that is not shared is counted."""
     if name in SHARED_NAMES:
         return FIELD_BYTES
     key = name[2]
@@ -143,7 +143,7 @@ def weigh_name(name: FieldName) -> int:
 
 
 def weigh_fields(fields: Fields) -> int:
-    """Return the bytes of *fields*: of each what `weigh_name` says, and its value."""
+    """Return the bytes of *fields*: for each its value, and what `weigh_name` returns."""
     size = 0
     for name, (value, _) in fields.items():
         size += weigh_name(name)
@@ -155,17 +155,17 @@ def weigh_fields(fields: Fields) -> int:
 
 
 def weigh_common(held: Fields, fields: Fields) -> int:
-    """Return the bytes of what *fields* may replace among *held*."""
+    """Return the bytes of those fields among *held* that *fields* may replace."""
     return weigh_fields({name: held[name] for name in fields if name in held})
 
 
 def merge_weighed(held: dict[FieldName, Field], fields: Fields, size: int) -> int:
-    """Merge *fields*, which weigh *size*, into *held*; return by how many bytes it grew, or shrank."""
+    """Merge *fields*, which weigh *size*, into *held*; return the bytes by which *held* grew (below 0: shrank)."""
     replaced = weigh_common(held, fields)
     merge_into(held, fields)
     if not replaced:
         return size
-    # An older version does not replace a newer one: what stands is weighed, not what came.
+    # An older version does not replace a newer one, so the fields in *held* are weighed, not those that came.
     return weigh_common(held, fields) - replaced
 
 
@@ -173,9 +173,9 @@ _NO_FIELDS: Final[Fields] = {}
 
 
 def weigh_span(span: ReadableSpan, *more: object, fields: Fields = _NO_FIELDS) -> int:
-    """Return the bytes of an ended span: its attributes, events and links, and what waits beside it.
+    """Return the bytes of an ended span: its attributes, events and links, and the fields beside it.
 
-    The texts of its attributes are often those of its fields: each is counted once.
+    Its attributes and its fields often share a text, which is counted once.
 
     Args:
         span: The span.

@@ -87,13 +87,13 @@ class TestMetadataOfATrace:
             "l.1": "b",
         }
         assert list(outcome.notes) == [
-            "trace metadata 's': added; an earlier value of the trace may stand",
-            "trace metadata 'n': added, as text; an earlier value of the trace may stand",
-            "trace metadata 'f': added, as text; an earlier value of the trace may stand",
-            "trace metadata 'b': added, as text; an earlier value of the trace may stand",
-            "trace metadata 'none': added, as text; an earlier value of the trace may stand",
-            "trace metadata 'o': added in parts, under dotted keys, as text; an earlier value of the trace may stand",
-            "trace metadata 'l': added in parts, under dotted keys, as text; an earlier value of the trace may stand",
+            "trace metadata 's': added; an earlier value of the trace may win",
+            "trace metadata 'n': added, as text; an earlier value of the trace may win",
+            "trace metadata 'f': added, as text; an earlier value of the trace may win",
+            "trace metadata 'b': added, as text; an earlier value of the trace may win",
+            "trace metadata 'none': added, as text; an earlier value of the trace may win",
+            "trace metadata 'o': added in parts, under dotted keys, as text; an earlier value of the trace may win",
+            "trace metadata 'l': added in parts, under dotted keys, as text; an earlier value of the trace may win",
         ]
 
     def test_an_override_is_never_claimed(self, server):
@@ -101,7 +101,7 @@ class TestMetadataOfATrace:
         ingested(server, metadata='{"env":"prod"}')
         (outcome,) = send(server, trace_patch({"env": "staging"}))
         assert server.metadata(TRACE_ID)["env"] == "prod"
-        assert outcome == Delivered(("trace metadata 'env': added; an earlier value of the trace may stand",))
+        assert outcome == Delivered(("trace metadata 'env': added; an earlier value of the trace may win",))
 
     def test_a_text_that_is_json_is_not_lost(self, server):
         """The server would parse it and drop what came out: its parts are sent."""
@@ -155,8 +155,8 @@ class TestMetadataOfATrace:
         assert set(shown["labels"]) >= {"qa", "beta"}
         assert shown["user_id"] == ("u1" if double.fold == "server" else "u2")
         assert outcome.notes == (
-            "trace user id: added; an earlier value of the trace may stand",
-            "trace session id: added; an earlier value of the trace may stand",
+            "trace user id: added; an earlier value of the trace may win",
+            "trace session id: added; an earlier value of the trace may win",
             "trace tags: added to the labels of the trace; none is removed",
         )
 
@@ -244,7 +244,7 @@ class TestLimits:
     def test_a_key_with_a_colon_is_named_whole(self, double):
         """In notes, in what was refused by name, and in what was refused altogether."""
         (outcome,) = send(double, trace_patch({"a: b": "x"}))
-        assert outcome.notes == ("trace metadata 'a: b': added; an earlier value of the trace may stand",)
+        assert outcome.notes == ("trace metadata 'a: b': added; an earlier value of the trace may win",)
         double.fault = lambda request: (
             Response(422, {"fields": ["metadata.a: b"]}) if "a: b" in request.json["metadata"] else None
         )
@@ -326,7 +326,7 @@ class TestSpansBesideTheTarget:
         assert json.loads(update.attributes["metadata"]) == {**VALUES, "none": "null"}
         assert set(double.metadata(TRACE_ID)) == set(VALUES)
         assert outcome.notes[0] == (
-            "metadata 's': kept on a span of its own beside the target; an earlier value of the trace may stand"
+            "metadata 's': kept on a span of its own beside the target; an earlier value of the trace may win"
         )
         assert len(outcome.notes) == len(VALUES)
 

@@ -1,4 +1,4 @@
-"""Arize AX: spans by OTLP over HTTP, patches through Arize's own SDK (extra `arize`)."""
+"""The destination for Arize AX: spans by OTLP over HTTP, patches through Arize's own SDK (extra `arize`)."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ def destination(
     hold_millis: int = 0,
     resource: Resource | None = None,
 ) -> Destination:
-    """Return Arize as a destination; what is not given comes from the variables of `arize-otel` and the SDK.
+    """Return Arize as a destination. The variables are those of `arize-otel` and of the SDK.
 
     Args:
-        api_key: `ARIZE_API_KEY`.
-        space_id: `ARIZE_SPACE_ID`: the id in base64 that Arize shows.
-        project: `ARIZE_PROJECT_NAME`, else the one that the resource names, else `default`. Spans leave as those of
-            this project, and patches are looked for in it.
-        region: `ARIZE_REGION`: one of `REGIONS`; none for the United States.
-        endpoint: `ARIZE_COLLECTOR_ENDPOINT`, for spans; `/v1/traces` is added where it ends before. Else the host that
-            `ARIZE_BASE_DOMAIN` or the region says. Patches go where the SDK's own variables say (`ARIZE_FLIGHT_HOST`,
-            …).
-        client: Makes what the patches are sent with, on a thread of ours: for an SDK that is set up otherwise. None for
-            the SDK as its own variables say.
-        name: Of the destination.
-        hold_millis: How long an ended span is kept so that what comes soon after still leaves with it.
-        resource: Of the application's spans.
+        api_key: The key; None for `ARIZE_API_KEY`.
+        space_id: The id of the space, in base64 as Arize shows it; None for `ARIZE_SPACE_ID`.
+        project: The project; None for `ARIZE_PROJECT_NAME`, else the project that the resource names, else `default`.
+            Spans leave under this project, and patches change spans of this project.
+        region: One of `REGIONS`, or "" for the United States; None for `ARIZE_REGION`.
+        endpoint: The address for spans; None for `ARIZE_COLLECTOR_ENDPOINT`, else the host of `ARIZE_BASE_DOMAIN` or of
+            the region. `/v1/traces` is added where it is missing. Patches go to the address of the SDK's own variables
+            (`ARIZE_FLIGHT_HOST`, …).
+        client: Makes the client that sends the patches, on a thread of ours; for an SDK with another configuration.
+            None for the SDK as its own variables configure it.
+        name: The name of the destination.
+        hold_millis: How long an ended span is held, so that an update soon after its end still leaves with it.
+        resource: The resource of the application's spans.
 
     Raises:
-        ConfigurationError: A key or id is missing, or something cannot be used, or the extra is not installed.
+        ConfigurationError: A key or id is missing, a value cannot be used, or the extra is not installed.
     """
     key = from_environment(api_key or None, "ARIZE_API_KEY", expected="an API key of Arize (Settings, API Keys)")
     space = from_environment(space_id or None, "ARIZE_SPACE_ID", expected="the id of a space of Arize (Settings)")
@@ -75,7 +75,7 @@ def destination(
         "authorization": key,
         "arize-space-id": space,
         "arize-interface": "otel",
-        # The older names, which arize-otel still sends beside the others.
+        # The older names, which arize-otel still sends too.
         "api_key": key,
         "space_id": space,
     }
@@ -93,14 +93,14 @@ def destination(
 
 
 def _has_sdk() -> bool:
-    """Whether it can be imported, told without its import, which takes a second."""
+    """Whether Arize's SDK can be imported. It is not imported here: that takes a second."""
     spec = importlib.util.find_spec("arize")
-    # arize-otel alone leaves a namespace of this name.
+    # arize-otel alone leaves a namespace package of this name, which has no origin.
     return spec is not None and spec.origin is not None
 
 
 def _traces_url(endpoint: str | None, region: str) -> str:
-    """Return where spans go over HTTP: Arize answers 200 on other paths too, and keeps nothing."""
+    """Return the whole address for spans over HTTP: Arize answers 200 on other paths too, and keeps nothing."""
     domain = first_set("ARIZE_BASE_DOMAIN") or (f"{region}.arize.com" if region else "arize.com")
     url = from_environment(endpoint, "ARIZE_COLLECTOR_ENDPOINT", default=f"https://otlp.{domain}")
     path = split_url(url)[0].partition("://")[2].partition("/")[2]

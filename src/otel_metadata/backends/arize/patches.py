@@ -1,13 +1,13 @@
 """Patches for Arize AX, through its own SDK.
 
-A batch becomes tables: rows of the same call and the same columns together, one of a span in each. A row that lacks a
-column of its table would say NaN there, which Arize stores or refuses, so there is no such row. Each answer is read row
-by row: the SDK raises nothing for a span that was not changed, and leaves out every count that is zero.
+A batch becomes tables. A table has rows with the same call and the same columns, and at most one row for each span. A
+row without one of the columns would have NaN there, which Arize stores or refuses, so there is no such row. Each answer
+is read row by row: the SDK raises nothing for a span that was not changed, and leaves out every count that is zero.
 
-What is wrong with one row may refuse a whole table, and what is wrong with one key a whole row. Then the halves are
-sent by themselves, until only what is wrong is left. Merging again is merging once, so sending twice does no harm.
+One bad row may make Arize refuse the whole table, and one bad key the whole row. Then each half is sent by itself,
+until only the bad row or key is left. Sending a row twice does no harm: merging it again changes nothing.
 
-Arize does not compare versions, so it is `ordered`. That a call ends in time is the business of `backends.arize.sdk`.
+Arize does not compare versions, so it is `ordered`. `backends.arize.sdk` makes sure that a call ends in time.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ _SHUT_DOWN: Final = Retry(DeliveryError("connection_failure", "the exporter was 
 _MAX_TOLD: Final = 8
 
 _MAX_TRIES: Final = 3
-"""Of a row that Arize's store refuses: it may have been busy, or the schema may be of another type."""
+"""Tries for a row that Arize's store refuses: the store may be busy, or the schema may have another type."""
 
 _REMEMBERED: Final = 1_024
 
 
 class _Refused(NamedTuple):
-    """An answer about what was sent: a smaller part of it may fare better."""
+    """A refusal of the rows that were sent; fewer rows, or fewer keys, may be accepted."""
 
     type: ErrorType
     message: str
 
 
 class _Entry(NamedTuple):
-    """A row, its span, and the place in the batch of the patch that it is of."""
+    """A row, its span, and the index of its patch in the batch."""
 
     place: int
     span_id: str
@@ -65,7 +65,7 @@ class _Entry(NamedTuple):
 _Table: TypeAlias = list[_Entry]
 _Answer: TypeAlias = Outcome | _Refused
 
-# The tags at the start of an error of one span ("spans" client, "errors").
+# An error of one span begins with a tag in brackets ("spans" client, "errors").
 _TAG: Final = re.compile(r"\[(\w+)\]")
 _OTHER: Final = _Refused("backend_rejection", "Arize refused what was sent")
 _OF_TAG: Final[Mapping[str, _Answer]] = {
@@ -77,7 +77,7 @@ _OF_TAG: Final[Mapping[str, _Answer]] = {
     "druid_rejection": _OTHER,
 }
 
-# By the names of exception classes, for the SDK and pyarrow need not be there. The first row that has one.
+# By the names of exception classes: the SDK and pyarrow may be missing. The first row with a matching name counts.
 _OF_EXCEPTION: Final[Sequence[tuple[frozenset[str], _Answer]]] = (
     (
         frozenset({"FlightUnauthenticatedError", "FlightUnauthorizedError"}),
@@ -101,11 +101,11 @@ class ArizePatchExporter:
 
     name: str = "arize"
     max_batch: int = 500
-    # Nobody says when a span can be changed: people report seconds to minutes. Until then it is `segment_not_found`.
+    # No page says when a span can be changed; people report seconds to minutes. Before, it is `segment_not_found`.
     grace_millis: int = 10_000
     reports_missing: bool = True
     convergence: Convergence = "ordered"
-    # Nothing that is sent has the id of the trace.
+    # The requests have no trace id.
     found_by: Final = frozenset({"span_id"})
 
     @checked
@@ -115,10 +115,10 @@ class ArizePatchExporter:
         """Connect later.
 
         Args:
-            connect: Makes the client, when there is something to send: see `arize_sdk.connect`.
-            space_id: Where the spans are.
-            project: The project in it: every patch is about a span of this one.
-            clock: For the date of an annotation, and for the time that is left.
+            connect: Makes the client, when the first patch is sent: see `backends.arize.sdk.connect`.
+            space_id: The space of the spans.
+            project: The project of the spans, in that space.
+            clock: The clock for the date of an annotation, and for the time that is left.
         """
         self._connect = connect
         self._space_id = space_id
@@ -131,11 +131,11 @@ class ArizePatchExporter:
 
     @property
     def place(self) -> Mapping[str, str]:
-        """The project and the space that it sends to."""
+        """The project and the space that patches go to."""
         return {"project": self._project, "space": self._space_id}
 
     def __repr__(self) -> str:
-        """Return the project; the key is nowhere."""
+        """Return the project, without the key."""
         return f"<ArizePatchExporter {self._project!r}>"
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
@@ -173,12 +173,12 @@ class ArizePatchExporter:
         return True
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
-        """End the thread of the SDK; a call that waits for its answer is left."""
+        """End the thread of the SDK; a call that still waits for its answer is abandoned."""
         self._is_shut_down = True
         self._calls.close(timeout_millis)
 
     def _send(self, table: _Table, budget: Budget) -> list[_Answer] | _Answer:
-        """Return an answer for each row; or one for all, which is about the backend unless it is a refusal."""
+        """Return an answer for each row, or one for all rows: a refusal of them, or an outcome about the backend."""
         try:
             reply = self._calls.run(lambda: self._call(table), budget.left_millis)
         except futures.TimeoutError:
@@ -190,7 +190,7 @@ class ArizePatchExporter:
         return _read(reply, table)
 
     def _judge(self, table: _Table, answers: Sequence[_Answer], found: list[list[Outcome]]) -> list[_Table]:
-        """Note down what became of each row; return tables with the halves of those that were refused."""
+        """Add the outcome of each row to *found*; return tables with the halves of the refused rows."""
         halves: list[_Table] = [[], []]
         for entry, answer in zip(table, answers, strict=True):
             if not isinstance(answer, _Refused):
@@ -203,7 +203,7 @@ class ArizePatchExporter:
         return [part for part in halves if part]
 
     def _refused(self, entry: _Entry, answer: _Refused) -> Outcome:
-        """Return what comes of a row that cannot be sent in parts."""
+        """Return the outcome of a refused row that cannot be halved."""
         paths = entry.row.paths
         error = DeliveryError(answer.type, f"{', '.join(paths[:_MAX_TOLD])}: {answer.message}")
         if answer.type != "backend_rejection":
@@ -220,7 +220,7 @@ class ArizePatchExporter:
 
 
 def _tables(entries: Iterable[_Entry]) -> list[_Table]:
-    """Put rows of the same call and columns together, one of a span in each: which of two would win is nowhere said."""
+    """Put rows of the same call and columns into a table, one for each span: no page says which of two would win."""
     tables: dict[object, _Table] = {}
     before = Counter[object]()
     for entry in entries:
@@ -242,10 +242,10 @@ def _frame(table: _Table) -> Any:  # noqa: ANN401 # a DataFrame; pandas comes wi
 
 
 def _read(reply: object, table: _Table) -> list[_Answer]:
-    """Return what a reply says of each row.
+    """Return the answer for each row.
 
-    It names the spans that were not changed, and counts the others; a row that is neither named nor counted is unclear.
-    Protobuf's JSON form: 64-bit integers are text, and what is 0 or empty is not there.
+    A reply names the spans that were not changed, and counts the others; a row that is neither named nor counted is
+    unclear. It is protobuf's JSON form: 64-bit integers are text, and members that are 0 or empty are missing.
     """
     parts = reply if isinstance(reply, Mapping) else {}
     named: dict[str, _Answer] = dict.fromkeys(map(str, _items(parts, "unmatched_ids")), _UNKNOWN_SPAN)
@@ -268,7 +268,7 @@ def _count(value: object) -> int:
 
 
 def _of_exception(error: BaseException) -> _Answer:
-    """Return what an exception means, by its class and those of its causes: the SDK wraps what it catches, twice."""
+    """Return the answer that an exception means, by its class and the classes of its causes: the SDK wraps twice."""
     names: set[str] = set()
     last: BaseException | None = error
     innermost = error
@@ -283,7 +283,7 @@ def _of_exception(error: BaseException) -> _Answer:
 
 
 def _combined(one: Plan, outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcome of a patch of which each row has its own: what is not settled, then what is refused."""
+    """Return the outcome of a patch from those of its rows: first one that is not final, then a refusal."""
     if one.refused is not None:
         return Rejected(one.refused)
     for kind in (Pause, Retry):

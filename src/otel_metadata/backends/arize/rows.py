@@ -1,7 +1,7 @@
-"""What a patch becomes for Arize: rows of the tables that its SDK takes, and a note for each field that changes there.
+"""The rows that a patch becomes in the tables of Arize's SDK, and a note on each field that changes on the way. Pure.
 
-Pure. Limits and forms are those of the SDK's own validation (8.61.0), which refuses a whole table for one cell, or
-drops a column that it does not know and reports success: so nothing leaves here that it would not take.
+Limits and forms are those of the SDK's own validation (8.61.0). It refuses a whole table for one bad cell, and drops an
+unknown column with a success; so these rows have only what it accepts.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SPAN_ID: Final = "context.span_id"
 PATCH_DOCUMENT: Final = "patch_document"
 
 MAX_DOCUMENT_CHARACTERS: Final = 1_000_000
-"""Of one patch document as ASCII JSON, in which a letter beyond ASCII is six characters or twelve."""
+"""Characters of one patch document as ASCII JSON, in which a letter beyond ASCII takes six characters or twelve."""
 
-# A part of a word is another word, so what is too long is left out; prose is cut.
+# A word that is too long is left out, because a part of it is another word; prose is cut.
 _MAX_WORD: Final = {"label": 100, "updated_by": 100}
 _MAX_PROSE: Final = {"explanation": 10_000, "text": 10_000}
 
@@ -38,11 +38,11 @@ _SENT: Final = frozenset({"metadata", "evaluation", "annotation"})
 
 
 class Row(NamedTuple):
-    """One row of a table, but for its span.
+    """One row of a table, without the column for its span.
 
     Attributes:
-        call: The call of the SDK whose table it belongs into.
-        cells: By column. A patch document is a dict of texts, numbers and nulls.
+        call: The call of the SDK that takes the table.
+        cells: The values, by column. A patch document is a dict of texts, numbers and nulls.
     """
 
     call: Call
@@ -50,14 +50,14 @@ class Row(NamedTuple):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """What it says, for people: keys and names, no values."""
+        """Keys and names of its values, for people."""
         document = self.cells.get(PATCH_DOCUMENT)
         if isinstance(document, dict):
             return tuple(f"metadata.{key}" for key in document)
         return tuple(dict.fromkeys(column.rpartition(".")[0] for column in self.cells))
 
     def halves(self) -> tuple[Row, ...]:
-        """Return two rows with half of the metadata each; none where it is one key or no metadata."""
+        """Return two rows with half of the metadata each; an empty tuple for a single key, and for no metadata."""
         document = self.cells.get(PATCH_DOCUMENT)
         if not isinstance(document, dict) or len(document) < 2:
             return ()
@@ -67,12 +67,12 @@ class Row(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is sent of one patch.
+    """The part of a patch that is sent.
 
     Attributes:
-        rows: None of them empty. Each may go without the others, in any order.
-        notes: One for each field that Arize cannot hold as it is.
-        refused: Why nothing is sent; None when something is.
+        rows: Rows, each with at least one value. Each may be sent without the others, in any order.
+        notes: One note for each field that Arize cannot hold as it is.
+        refused: Why there is nothing to send; None where there are rows.
     """
 
     rows: tuple[Row, ...]
@@ -84,8 +84,8 @@ def plan(patch: Patch, now_millis: int) -> Plan:
     """Return the rows of *patch*: one of metadata unless it is very large, one of evaluations, one of annotations.
 
     Args:
-        patch: Any.
-        now_millis: Wall milliseconds: the SDK refuses an annotation that is dated later.
+        patch: The patch.
+        now_millis: Wall milliseconds: the SDK refuses an annotation with a later date.
     """
     if not patch.target.span_id:
         return Plan((), (), DeliveryError("unsupported", "Arize changes spans; of the trace alone it keeps nothing"))
@@ -102,7 +102,7 @@ def plan(patch: Patch, now_millis: int) -> Plan:
 
 
 def _metadata(patch: Patch, notes: list[str]) -> dict[str, Json]:
-    """Return texts, numbers and nulls: what Arize makes of the rest by itself differs between its own pages."""
+    """Return metadata as texts, numbers and nulls: Arize's own pages differ about all other types."""
     document: dict[str, Json] = {}
     own = patch.metadata()
     for key, value in patch.metadata("trace").items():
@@ -125,12 +125,12 @@ def _scalar(value: Json, path: str, notes: list[str]) -> Json:
 
 
 def _documents(metadata: Mapping[str, Json]) -> tuple[list[dict[str, Json]], list[str]]:
-    """Return documents within the limit, and notes of what is too large by itself."""
+    """Return documents within the limit, and notes on values that are too large by themselves."""
     documents: list[dict[str, Json]] = []
     notes: list[str] = []
     room = 0
     for key, value in metadata.items():
-        # With its braces, which are as long as the comma and blank between two keys.
+        # The braces are counted for each key: they are as long as the comma and blank between two keys.
         size = len(json.dumps({key: value}))
         if size > MAX_DOCUMENT_CHARACTERS:
             limit = f"{MAX_DOCUMENT_CHARACTERS:,} characters of JSON"
@@ -199,7 +199,7 @@ def _annotation(
         "score": annotation.score,
         "text": annotation.text,
         "updated_by": annotation.annotator,
-        # Else the SDK takes the time of each try, and sending again is another annotation.
+        # Without it the SDK takes the time of each try, and a second try is another annotation.
         "updated_at": min(version[0] // 1_000_000, now_millis),
     }
     return "update_annotations", stem, _cells(stem, parts, ("label", "score", "text"), path, notes)
@@ -213,7 +213,7 @@ def _name(name: str, path: str, notes: list[str]) -> str:
 
 
 def _cells(stem: str, parts: Mapping[str, Json], needed: Sequence[str], path: str, notes: list[str]) -> dict[str, Json]:
-    """Return the parts that are there, by column; nothing without one of *needed*."""
+    """Return the parts that have a value, by column; an empty dict where all of *needed* are missing."""
     cells: dict[str, Json] = {}
     for part, value in parts.items():
         if value is None:
@@ -226,7 +226,7 @@ def _cells(stem: str, parts: Mapping[str, Json], needed: Sequence[str], path: st
             if prose is not None and len(value) > prose:
                 notes.append(NotKept(f"{path}: its {part} is cut at Arize's limit of {prose} characters"))
                 value = value[:prose]  # noqa: PLW2901 # the same part, shorter
-        # One column has one type: of integers and floats pandas would make floats too, but not of a single integer.
+        # A column has one type: pandas turns integers beside floats into floats, but not an integer alone.
         cells[f"{stem}.{part}"] = float(value) if part == "score" and isinstance(value, int | float) else value
     if any(f"{stem}.{part}" in cells for part in needed):
         return cells
@@ -235,6 +235,6 @@ def _cells(stem: str, parts: Mapping[str, Json], needed: Sequence[str], path: st
 
 
 def _path(level: Level, kind: str, key: str) -> str:
-    """Return what a field is called in a note. The text of a tag is its value, so tags have no names."""
+    """Return words for a field in a note. Tags are not named: the text of a tag is its value."""
     named = "tags" if kind == "tag" else f"{kind}.{key}" if key else kind
     return f"trace {named}" if level == "trace" else named

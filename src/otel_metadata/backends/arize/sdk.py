@@ -1,8 +1,8 @@
-"""Arize's SDK behind a seam: the calls that we make of it, quietly and within a time.
+"""Calls to Arize's SDK: silent, and bounded in time.
 
-As it is, the SDK (8.37.1 to 8.61.0) waits for an answer without limit, logs to standard output, replaces the handlers
-of its logger when it is imported, and takes a second for that. What is sent, and what an answer means, is decided in
-`backends.arize.patches`.
+By itself, the SDK (8.37.1 to 8.61.0) waits for an answer without limit, logs to standard output, replaces the handlers
+of its logger on import, and takes a second to import. `backends.arize.patches` decides what is sent and what an answer
+means.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _Job: TypeAlias = "tuple[futures.Future[Any], Callable[[], Any]] | None"
 
 MAX_LEFT: Final = 4
-"""Calls that were left and still wait; with more of them nothing is sent until one has ended."""
+"""Abandoned calls that may still run; at this number nothing is sent until one has ended."""
 
 _LOG_ENABLE: Final = "ARIZE_LOG_ENABLE"
 _SILENT: Final = logging.CRITICAL + 10
@@ -38,7 +38,7 @@ _SILENT: Final = logging.CRITICAL + 10
 
 @runtime_checkable
 class ArizeClient(Protocol):
-    """What we use of `arize.ArizeClient(...).spans`. A `dataframe` is a pandas DataFrame; a reply is a dict."""
+    """The part of `arize.ArizeClient(...).spans` that we use. `dataframe` is a pandas DataFrame; a reply is a dict."""
 
     def update_metadata(self, *, space_id: str, project_name: str, dataframe: Any) -> Any:  # noqa: ANN401 # pandas is not loaded
         """Merge the column `patch_document` into `attributes.metadata` of each span."""
@@ -51,10 +51,10 @@ class ArizeClient(Protocol):
 
 
 class NoClientError(Exception):
-    """There is no client: what to do about it is in the outcome.
+    """There is no client.
 
     Attributes:
-        outcome: The destination waits until somebody has repaired it.
+        outcome: A pause, whose message says what to do.
     """
 
     def __init__(self, message: str) -> None:
@@ -64,11 +64,11 @@ class NoClientError(Exception):
 
 
 def connect(api_key: str, region: str | None = None) -> Callable[[], ArizeClient]:
-    """Return what makes the SDK's client, on first use; nothing of it is loaded before.
+    """Return a function that makes the SDK's client; the SDK is imported when it is called.
 
     Args:
-        api_key: Held by what is returned, and shown nowhere.
-        region: Arize's name of one; None leaves it to the SDK, which reads `ARIZE_REGION`, `ARIZE_FLIGHT_HOST`, …
+        api_key: The key. The function holds it, and shows it nowhere.
+        region: Arize's name of a region; None leaves it to the SDK, which reads `ARIZE_REGION`, `ARIZE_FLIGHT_HOST`, …
     """
 
     def make() -> ArizeClient:
@@ -91,7 +91,7 @@ def connect(api_key: str, region: str | None = None) -> Callable[[], ArizeClient
 
 
 def _loaded() -> Any:  # noqa: ANN401 # an extra; its types need not be there
-    """Import the SDK without letting it print, or take the handlers that the application gave its logger."""
+    """Import the SDK, which must neither print nor replace the handlers that the application gave its logger."""
     is_ours = _LOG_ENABLE not in os.environ
     if is_ours:
         os.environ[_LOG_ENABLE] = "false"
@@ -104,10 +104,10 @@ def _loaded() -> Any:  # noqa: ANN401 # an extra; its types need not be there
 
 @final
 class Calls:
-    """Runs one call at a time on a thread of its own, and leaves a call that takes too long.
+    """Runs one call at a time on a thread of its own, and abandons a call that takes too long.
 
-    The thread is there from the beginning, also in a forked child: none can be started when the interpreter exits,
-    which is when much of what comes late is sent. A call that was left keeps its thread until it ends.
+    The thread is started in advance, also in a forked child: Python starts no thread while the interpreter exits, which
+    is when many late patches are sent. An abandoned call keeps its thread until it ends.
     """
 
     def __init__(self) -> None:
@@ -138,12 +138,12 @@ class Calls:
         """Return what *call* returns.
 
         Args:
-            call: Runs with the caller's context: instrumentation that is suppressed here is so there.
-            timeout_millis: How long it is waited for.
+            call: It runs with the caller's context, so that suppressed instrumentation stays suppressed.
+            timeout_millis: How long to wait for it.
 
         Raises:
-            futures.TimeoutError: It goes on, and nobody waits for it; or there is no thread for it.
-            Exception: What it raised.
+            futures.TimeoutError: The call is abandoned, and goes on; or there is no thread for it.
+            Exception: Whatever *call* raised.
         """
         if self._thread is None and not self._is_closed:
             self._start()
@@ -179,21 +179,21 @@ def _serve(jobs: SimpleQueue[_Job]) -> None:
         try:
             with _QUIET:
                 result = call()
-        except BaseException as error:  # noqa: BLE001 # it belongs to who waits
+        except BaseException as error:  # noqa: BLE001 # it belongs to the caller, who waits for it
             future.set_exception(error)
         else:
             future.set_result(result)
             del result
-        # What was sent is not kept until the next call.
+        # Drop the references: without this, the values that were sent would live until the next call.
         del job, future, call
 
 
 @final
 class _Quiet:
-    """Keeps the SDK's loggers silent while a call of ours runs: their lines hold ids and the text of the server.
+    """Keeps the SDK's loggers silent while a call of ours runs: their lines hold ids and text of the server.
 
-    By the level of the logger above all of them: children that are made meanwhile obey it too. What the application
-    logs of the SDK by itself is silent for as long.
+    It raises the level of the parent of all these loggers, which children made in the meantime obey too. For that time,
+    calls of the application's own to the SDK log nothing either.
     """
 
     def __init__(self) -> None:
@@ -206,7 +206,7 @@ class _Quiet:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        if self._depth:  # only in a child, where the calls of the parent do not go on
+        if self._depth:  # only in a forked child: the parent's calls do not go on there
             self._depth = 0
             self._logger.setLevel(self._before)
 

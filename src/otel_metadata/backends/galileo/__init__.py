@@ -1,4 +1,4 @@
-"""The ready-made destination for Galileo: OTLP in, and what can be changed by PATCH."""
+"""The destination for Galileo: spans by OTLP, patches by its API. `configure("galileo")`."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ def destination(
     metadata_as_tags: bool = False,
     name: str = "galileo",
     hold_millis: int = 0,
-    resource: Resource | None = None,  # of spans of our own; there are none
+    resource: Resource | None = None,  # configure() gives it to every destination
 ) -> Destination:
     """Return a destination for one log stream.
 
     Args:
-        api_key: Else `GALILEO_API_KEY`.
-        api_url: Else `GALILEO_API_URL`, else what follows from the console's.
-        console_url: Else `GALILEO_CONSOLE_URL`, else the hosted one.
-        project: Name of the project, else `GALILEO_PROJECT`.
-        project_id: Its UUID instead, else `GALILEO_PROJECT_ID`.
-        log_stream: Name of the log stream, else `GALILEO_LOG_STREAM`, else `default`.
-        log_stream_id: Its UUID instead, else `GALILEO_LOG_STREAM_ID`.
+        api_key: The key; None for `GALILEO_API_KEY`.
+        api_url: The address of the API; None for `GALILEO_API_URL`, else the address that follows from the console's.
+        console_url: The address of the console; None for `GALILEO_CONSOLE_URL`, else the hosted one.
+        project: The name of the project; None for `GALILEO_PROJECT`.
+        project_id: Its UUID, instead of the name; None for `GALILEO_PROJECT_ID`.
+        log_stream: The name of the log stream; None for `GALILEO_LOG_STREAM`, else `default`.
+        log_stream_id: Its UUID, instead of the name; None for `GALILEO_LOG_STREAM_ID`.
         api_key_header: The name of the header that has the key.
-        resolve: Finds Galileo's record for the name of a span; see `backends.galileo.patches.Resolve`.
-        metadata_as_tags: Add late metadata as tags, `key:value`, where one fits into a tag.
-        name: What receipts and `stats()` call it.
-        hold_millis: How long an ended span is kept: metadata that comes later than that is `unsupported`.
-        resource: Not used.
+        resolve: Finds Galileo's record of a span or trace; see `backends.galileo.patches.Resolve`.
+        metadata_as_tags: Add late metadata as tags, `key:value`, as far as they fit into a tag.
+        name: The name of the destination, for receipts and `stats()`.
+        hold_millis: How long an ended span is held. Metadata that comes after that is `unsupported`.
+        resource: Not used: Galileo gets no patch as a span.
 
     Raises:
-        ConfigurationError: Something is missing or cannot be used.
+        ConfigurationError: A value is missing or cannot be used.
     """
     key = from_environment(
         api_key,
@@ -72,7 +72,7 @@ def destination(
         )
     if log_stream is None and log_stream_id is None:
         log_stream_id = first_set("GALILEO_LOG_STREAM_ID")
-    # Checked under the names that the user knows, before an exporter does.
+    # Checked here, so that an error names the variable that the user knows.
     project_id = checked_uuid("GALILEO_PROJECT_ID", project_id)
     log_stream_id = checked_uuid("GALILEO_LOG_STREAM_ID", log_stream_id)
     headers = {api_key_header: key}
@@ -97,7 +97,7 @@ def destination(
 
 
 def _found_api_url(api_url: str | None, console_url: str | None) -> str:
-    """Return the address of the API as the vendor's SDK finds it."""
+    """Return the address of the API, found as the vendor's SDK finds it."""
     found = from_environment(api_url, "GALILEO_API_URL", default="")
     if not found and (console := from_environment(console_url, "GALILEO_CONSOLE_URL", default="")):
         if "://" not in console:

@@ -1,7 +1,7 @@
-"""The `galileo` dialect: OpenInference's spelling, with everything on the span that has a place on a span.
+"""The `galileo` dialect: OpenInference's spelling, and all other fields as canonical attributes of the span.
 
-Galileo reads OpenInference, and takes no metadata once a span is stored: what can leave with the span does, verdicts
-included, as ordinary attributes in canonical spelling.
+Galileo reads OpenInference, and takes no metadata once a span is stored. So every field that can leave with the span
+does, evaluations and annotations included.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["SESSION", "GalileoDialect", "uuid4"]
 
 SESSION: Final = "galileo.session.id"
-"""A session that Galileo made: its id is a UUID, so any other text stays `session.id` alone."""
+"""The attribute for a session that Galileo made. Its id is a UUID; any other session is only `session.id`."""
 
 FURTHER_ANNOTATIONS: Final = "otel_metadata.annotations"
-"""Annotations of one name by further annotators, as a JSON list: those of the first have the attributes."""
+"""Annotations of one name by further annotators, as a JSON list; the first annotator's has attributes of its own."""
 
 _OPENINFERENCE: Final = OpenInferenceDialect()
 
-# With hyphens: one in 64 trace ids of OpenTelemetry has the bits of a version 4 UUID, and is no record of Galileo's.
+# With hyphens: one in 64 trace ids of OpenTelemetry has the bits of a version 4 UUID, but names no record of Galileo's.
 _UUID4: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -42,8 +42,8 @@ class GalileoDialect:
     """OpenInference, verdicts and trace fields as canonical attributes, and Galileo's own name for a session."""
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
-        """Return the span's attributes with *fields*, name, status, and what is no attribute (a null as name)."""
-        # A child says of its trace what a root would: a patch of the trace needs an id that nobody here knows.
+        """Return the span's attributes with *fields*, name, status, and fields without an attribute (a null name)."""
+        # Fields of the trace go on any span: a patch of the trace would need an id that nobody here knows.
         said = _OPENINFERENCE.encode(span, fields, is_local_root=True)
         attributes = dict(said.attributes)
         spelled: dict[str, Json] = {}
@@ -57,7 +57,7 @@ class GalileoDialect:
             if name[1] == "annotation" and not spelled.keys().isdisjoint(parts):
                 also.append(field[0])
                 continue
-            # What an earlier value of the same verdict has left on the live span is not part of this one.
+            # Attributes of an earlier value are still on the live span, and are no part of this one.
             for stale in spelled_names(name, field[0]) - spelled.keys():
                 attributes.pop(stale, None)
             spelled.update(parts)

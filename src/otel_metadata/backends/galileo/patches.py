@@ -2,14 +2,15 @@
 
 Source: Galileo API, "Update Span" and "Update Trace" (`PATCH /v2/projects/{project}/spans/{span}` and `/traces/`).
 
-Neither has a field for metadata: a request that holds one anyway is answered with 200, and the metadata is gone. So
-what has no field is not sent, and a note says so. `reliable` is always true: without it Galileo answers before it looks
-whether there is such a record. Tags are only ever added; input, output and status are overwritten.
+Neither has a field for metadata. A request with metadata is answered with 200, and the metadata is lost. So a field of
+ours without a field of Galileo's is not sent, and a note says so. `reliable` is always true: without it Galileo answers
+before it looks for the record. Tags are added and never removed; input, output and status are overwritten.
 
-Its successor, Splunk Agent Observability, has the same API (`backends.splunk_ao`).
+Splunk Agent Observability, Galileo's successor, has the same API (`backends.splunk_ao`).
 
-Galileo knows a record by a UUID of version 4, which does not follow from the ids of OpenTelemetry and which no receiver
-of OTLP tells. It is on the target (`SpanRef.with_backend_id("galileo", uuid)`), or a function of the user's finds it.
+Galileo knows a record by a UUID of version 4. The UUID does not follow from OpenTelemetry's ids, and the OTLP receiver
+does not return it. So it is on the target (`SpanRef.with_backend_id("galileo", uuid)`), or a function of the user's
+finds it.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ Record: TypeAlias = Literal["span", "trace"]
 """What Galileo calls the two kinds of stored records that can be changed."""
 
 Resolve: TypeAlias = "Callable[[SpanRef], tuple[UUID | str, Record] | None]"
-"""From the name of a span, or of a trace alone (`span_id` 0), to Galileo's record; None while there is none.
+"""Takes a span, or a trace alone (`span_id` 0), and returns its record in Galileo; None while there is no record.
 
-Called on the worker's thread, for each try of a patch whose target carries no id."""
+It is called on the worker's thread, for each try of a patch whose target carries no id."""
 
 BACKEND: Final = "galileo"
-"""The name under which `SpanRef.backend_ids` holds a record's UUID."""
+"""The key under which `SpanRef.backend_ids` holds a record's UUID."""
 
 API_KEY_HEADER: Final = "Galileo-API-Key"
 
 MAX_TAG_CHARS: Final = 50
 MAX_TAGS: Final = 50
-"""Of a record. Source: Galileo documentation, "Tags and metadata"."""
+"""Limits of one record. Source: Galileo documentation, "Tags and metadata"."""
 
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _STATUS_CODES: Final[Mapping[str, int]] = {"ok": 200, "error": 500}
@@ -77,12 +78,12 @@ _NOT_GALILEO: Final = not_from("this API")
 
 @dataclass(slots=True)
 class _Body:
-    """The changing part of one request.
+    """The values that one request changes.
 
     Attributes:
-        values: By Galileo's field.
-        names: The fields of ours that are in each.
-        notes: One sentence for each field that is changed or left out.
+        values: The new values, by Galileo's field.
+        names: For each of Galileo's fields, the fields of ours that are in it.
+        notes: A note on each field of ours that is changed or left out.
     """
 
     values: dict[str, Json] = field(default_factory=dict[str, "Json"])
@@ -90,7 +91,7 @@ class _Body:
     notes: dict[FieldName, str] = field(default_factory=dict["FieldName", str])
 
     def without(self, refused: set[str]) -> _Body:
-        """Return what is left when Galileo refuses some of its fields."""
+        """Return the rest, where Galileo refuses some of its fields."""
         told = {name: _REFUSED for one in refused for name in self.names[one]}
         values = {one: value for one, value in self.values.items() if one not in refused}
         return _Body(values, self.names, {**self.notes, **told})
@@ -98,7 +99,7 @@ class _Body:
 
 @final
 class GalileoPatchExporter(RestPatchExporter):
-    """Sends each patch as one request for its span and one for its trace, as far as it has fields of either."""
+    """Sends the fields of a patch about its span in one request, and those about its trace in another."""
 
     max_batch = 50
 
@@ -120,19 +121,20 @@ class GalileoPatchExporter(RestPatchExporter):
         """Connect later.
 
         Args:
-            url: Of the API, for example `https://api.galileo.ai`.
+            url: The address of the API, for example `https://api.galileo.ai`.
             api_key: The key.
-            project: Name of the project; its id is looked up once.
-            project_id: Its UUID, instead of the name.
-            log_stream_id: Sent with each request; None leaves it out.
-            api_key_header: `Splunk-AO-API-Key` for Galileo's successor, `X-SF-Token` in Splunk's cloud.
+            project: The name of the project; its id is looked up once.
+            project_id: The project's UUID, instead of the name.
+            log_stream_id: The log stream's UUID, sent with each request; None sends no log stream.
+            api_key_header: The name of the header that has the key: `Splunk-AO-API-Key` for Galileo's successor,
+                `X-SF-Token` in Splunk's cloud.
             resolve: Finds the record of a target that carries no id.
-            metadata_as_tags: Add span and trace metadata as tags, `key:value`, where one fits into a tag.
-            name: For people.
-            backend: Under which name `SpanRef.backend_ids` holds a record's UUID.
+            metadata_as_tags: Add span and trace metadata as tags, `key:value`, as far as they fit into a tag.
+            name: The name of the exporter, for people.
+            backend: The key under which `SpanRef.backend_ids` holds a record's UUID.
 
         Raises:
-            ConfigurationError: The URL or an id cannot be used, or there is no project.
+            ConfigurationError: The URL or an id cannot be used, or no project is given.
         """
         self._project = project
         self._project_id = checked_uuid("project_id", project_id)
@@ -153,7 +155,7 @@ class GalileoPatchExporter(RestPatchExporter):
         self._metadata_as_tags = metadata_as_tags
 
     def send_one(self, patch: Patch, budget: Budget) -> Outcome:
-        """Send what the patch has for its span, then what it has for its trace."""
+        """Send the fields about the span, then those about the trace."""
         requests: list[tuple[Record, str, _Body]] = []
         notes: dict[FieldName, str] = {}
         refusal = _NOTHING_TO_SAY
@@ -166,7 +168,7 @@ class GalileoPatchExporter(RestPatchExporter):
             if isinstance(address, tuple):
                 requests.append((*address, body))
             elif address is self._unaddressed:
-                # The other level may have its id.
+                # The other level may have an id.
                 refusal = address
                 notes |= {name: _NO_RECORD for names in body.names.values() for name in names}
             else:
@@ -184,7 +186,7 @@ class GalileoPatchExporter(RestPatchExporter):
         return Delivered(tuple(type(note)(f"{field}: {note}") for field, note in told))
 
     def _address(self, target: SpanRef, level: Level) -> tuple[Record, str] | Rejected:
-        """Return the record that a level of the target is, or why nothing can be sent for it."""
+        """Return the record of the target's span or trace, or the reason why nothing can be sent for it."""
         ids = target.backend_ids
         if level == "trace":
             found = ids.get(self._backend + OF_TRACE) or (None if target.span_id else ids.get(self._backend))
@@ -199,7 +201,7 @@ class GalileoPatchExporter(RestPatchExporter):
                 if resolved is None:
                     return _MISSING
                 found, record = str(resolved[0]), resolved[1]
-            except Exception as error:  # noqa: BLE001 # the user's function; the other patches need not wait for it
+            except Exception as error:  # noqa: BLE001 # the user's function; the other patches go on without it
                 return Rejected(DeliveryError("segment_not_found", f"resolve= raised {type(error).__name__}"))
         identifier = uuid4(found)
         if identifier is None or record not in _LEVELS:
@@ -207,7 +209,7 @@ class GalileoPatchExporter(RestPatchExporter):
         return record, identifier
 
     def _body(self, patch: Patch, level: Level) -> _Body:
-        """Return what can be said of one level, and a note for each field that cannot, or not as it is."""
+        """Return the values for one level, and a note on each field that is changed or left out."""
         body = _Body()
         tags: dict[str, FieldName] = {}
         for name, (value, _) in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
@@ -244,7 +246,7 @@ class GalileoPatchExporter(RestPatchExporter):
     def _patch(
         self, base: str, record: Record, identifier: str, body: _Body, notes: dict[FieldName, str], budget: Budget
     ) -> Outcome | None:
-        """Change one record; return None when it was changed. One field that is refused does not take the others."""
+        """Change one record; return None when it was changed. A refused field does not keep the others back."""
         answer = self._call(base, record, identifier, body, budget)
         refused = _refused_fields(answer) & body.values.keys()
         if refused and refused != body.values.keys():
@@ -278,7 +280,7 @@ class GalileoPatchExporter(RestPatchExporter):
         name = self._project or ""
         answer = self._client.call("GET", f"/projects?project_name={quote(name, safe='')}&type=gen_ai", budget=budget)
         if isinstance(answer.outcome, Rejected):
-            # About the destination, not about the patch that happened to be the first.
+            # The refusal is about the destination, not about this patch, which only happens to be the first.
             return Pause(answer.outcome.error)
         if answer.outcome is not None:
             return answer.outcome
@@ -294,10 +296,10 @@ class GalileoPatchExporter(RestPatchExporter):
 
 
 def checked_uuid(setting: str, given: str | None) -> str | None:
-    """Return an id as Galileo writes it; None for none.
+    """Return an id in the form that Galileo writes; None where no id is given.
 
     Raises:
-        ConfigurationError: It is no UUID of version 4.
+        ConfigurationError: *given* is not a UUID of version 4.
     """
     found = uuid4(given)
     if given is not None and found is None:
@@ -312,7 +314,7 @@ def _status_code(value: Json) -> int | None:
 
 
 def _details(answer: RestAnswer) -> list[Mapping[str, Json]]:
-    """Return what FastAPI says of each part of a request that it refuses."""
+    """Return FastAPI's errors, one for each part of a request that it refuses."""
     detail = answer.member("detail") if answer.status == 422 else None
     return [one for one in detail if isinstance(one, dict)] if isinstance(detail, list) else []
 
@@ -327,10 +329,10 @@ def _refused_fields(answer: RestAnswer) -> set[str]:
 
 
 def _is_missing(answer: RestAnswer) -> bool:
-    """Whether the record is unknown: a 404 in JSON (a page is about the endpoint), or a 422 that says so."""
+    """Whether the record is unknown: a 404 in JSON, or a 422 that says so. A 404 as a page is about the endpoint."""
     if not isinstance(answer.body, dict) or answer.status not in {404, 422}:
         return False
-    # Only Galileo's own words: what was sent is repeated beside them.
+    # Only Galileo's own words are searched: beside them it repeats the values that were sent.
     said = [answer.body.get("detail"), *(one.get("msg") for one in _details(answer))]
     return answer.status == 404 or any(
         isinstance(one, str) and ("not found" in one.lower() or "not ingested" in one.lower()) for one in said

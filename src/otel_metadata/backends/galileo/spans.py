@@ -1,7 +1,8 @@
-"""Spans that say on their resource where Galileo is to put them, as its own exporter does.
+"""Spans whose resource says where Galileo puts them, as with Galileo's own exporter.
 
-Galileo's SDK writes session, experiment and the rest on the span, and copies them to the resource before it exports
-(galileo 2.7.0, `galileo.otel.GalileoOTLPExporter.export`); that the service reads the span alone is nowhere said.
+Galileo's SDK writes project, session, experiment and dataset on the span, and copies them to the resource before it
+exports (galileo 2.7.0, `galileo.otel.GalileoOTLPExporter.export`). No page says that the service reads them from the
+span alone.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _ROUTING: Final = (
 
 
 def routed(span: ReadableSpan) -> ReadableSpan:
-    """Return *span*, or a view of it whose resource has what the span says of its place.
+    """Return *span*, or a view of it whose resource has the span's own project, session, experiment and dataset.
 
-    A span of an experiment is in no log stream.
+    A span of an experiment belongs to no log stream.
     """
     own = span.attributes or {}
     said = {name: value for name in _ROUTING if (value := own.get(name))}

@@ -1,4 +1,4 @@
-"""Langfuse, Cloud or self-hosted: `configure("langfuse")`."""
+"""The destination for Langfuse, in its cloud or self-hosted: `configure("langfuse")`."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def destination(
         public_key: None for `LANGFUSE_PUBLIC_KEY`.
         secret_key: None for `LANGFUSE_SECRET_KEY`.
         base_url: None for `LANGFUSE_BASE_URL`, else `LANGFUSE_HOST`, else Langfuse Cloud in the EU.
-        environment: Of spans and scores; None for `LANGFUSE_TRACING_ENVIRONMENT`. A resource that says
-            `langfuse.environment` by itself stands over it.
-        release: Of spans, in the same manner; None for `LANGFUSE_RELEASE`.
+        environment: The environment of spans and scores; None for `LANGFUSE_TRACING_ENVIRONMENT`. A resource that has
+            `langfuse.environment` keeps its own.
+        release: The release of spans; None for `LANGFUSE_RELEASE`. A resource that has its own keeps it likewise.
         json_strings: Write text in metadata in quotes, as JSON; for servers from 4.59 on (`backends.langfuse.dialect`).
-        name: Of the destination.
-        hold_millis: How long an ended span is kept so that what comes soon after is on the span itself: Langfuse 4
-            never changes a stored one.
-        resource: Of the spans that carry what comes late; its environment is that of the scores.
+        name: The name of the destination.
+        hold_millis: How long an ended span is held, so that an update soon after its end is on the span itself:
+            Langfuse 4 never changes a stored span.
+        resource: The resource of the spans that carry late updates. Its environment is also that of the scores.
 
     Raises:
-        ConfigurationError: A key is missing, or something cannot be used.
+        ConfigurationError: A key is missing, or a value cannot be used.
     """
     where = "the project's settings in Langfuse, under API keys"
     public = from_environment(public_key, "LANGFUSE_PUBLIC_KEY", expected=f"a public key (pk-lf-...) from {where}")

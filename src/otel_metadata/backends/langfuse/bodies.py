@@ -1,6 +1,6 @@
-"""What a patch becomes for Langfuse: where each field goes, and the bodies of scores, updates and spans. Pure.
+"""Where each field of a patch goes in Langfuse, and the bodies of scores, updates and spans. Pure.
 
-Which of them a server takes, and in which order they are sent, is decided in `backends.langfuse.patches`.
+`backends.langfuse.patches` decides which of them a server takes, and in which order they are sent.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
     "trace_update",
 ]
 
-# Where a field goes, by level and kind; what is not here goes nowhere.
+# Where a field goes, by level and kind. A field that is not listed goes nowhere.
 _VERDICTS: Final[Mapping[tuple[str, str], str]] = {
     (level, kind): "verdict" for level in ("span", "trace") for kind in ("evaluation", "annotation")
 }
@@ -72,11 +72,11 @@ _COPIED: Final = (
     *("input", "output", "model", "modelParameters", "completionStartTime", "usageDetails", "costDetails"),
     *("promptName", "promptVersion"),
 )
-"""What an observation keeps only when it is written again with its update (some projects skip the read)."""
+"""Members that an observation keeps only when its update repeats them: some projects skip the read before the write."""
 
 
 class Verdict(NamedTuple):
-    """An evaluation or annotation as Langfuse sees it; a value of None makes it a comment."""
+    """An evaluation or annotation as Langfuse sees it: a score, or a comment where the value is None."""
 
     name: str
     title: str
@@ -115,12 +115,12 @@ class Verdict(NamedTuple):
         return cls(verdict, title, value, data_type, text, metadata, has_both)
 
     def notes(self, label: str) -> list[str]:
-        """Return what is kept otherwise than it was set."""
+        """Return a note on each part that is kept in another form."""
         return [f"{label}: its label is in the metadata of the score, which has one value"] if self.has_both else []
 
 
 def grouped(fields: Fields, places: Mapping[tuple[str, str], str]) -> dict[str, Fields]:
-    """Return fields by the place that *places* has for their level and kind; `nowhere` for those without one."""
+    """Return fields by the place that *places* has for their level and kind; `nowhere` for fields without a place."""
     groups: dict[str, dict[FieldName, tuple[Json, tuple[int, int]]]] = {}
     for name, field in fields.items():
         groups.setdefault(places.get(name[:2], "nowhere"), {})[name] = field
@@ -133,7 +133,7 @@ def labels_of(names: Iterable[FieldName], kind: str | None = None, *, value: Jso
 
 
 def metadata_of(fields: Fields, level: Level) -> dict[str, Json]:
-    """Return metadata as a JSON object; the tags of a span are under the key under which its dialect has them."""
+    """Return metadata as a JSON object, with the tags of the level under the key that the dialect uses for them."""
     tags = tags_of(fields, level)
     return {**_metadata(fields), SPAN_TAGS: tags} if tags else _metadata(fields)
 
@@ -154,9 +154,9 @@ def tags_of(fields: Fields, level: Level) -> list[Json]:
 
 
 def ids_of_trace(fields: Fields) -> tuple[dict[str, Json], list[str]]:
-    """Return user and session as attributes, and a note on each that is not kept as it was meant.
+    """Return user and session as attributes, and a note on each that is kept in another way, or not at all.
 
-    What is said of the trace stands over what is said of its span.
+    A value that was set on the trace wins over one that was set on its span.
     """
     values: dict[str, Json] = {}
     notes: list[str] = []
@@ -180,7 +180,7 @@ def ids_of_trace(fields: Fields) -> tuple[dict[str, Json], list[str]]:
 def observation_update(
     target: SpanRef, fields: Fields, stored: Mapping[str, Json]
 ) -> tuple[str, dict[str, Json], list[str]]:
-    """Return the type of the event, the whole observation with *fields*, and a note on each that is not as it was."""
+    """Return the type of the event, the whole observation with *fields*, and a note on each field that was changed."""
     notes: list[str] = []
     kind = str(stored["type"])
     before = stored.get("metadata")
@@ -210,7 +210,7 @@ def _null_notes(name: FieldName, value: Json) -> list[str]:
 
 
 def trace_update(target: SpanRef, fields: Fields, environment: str | None) -> tuple[dict[str, Json], list[str]]:
-    """Return the body of a `trace-create`, which is an upsert, and a note on each field that it may change."""
+    """Return the body of a `trace-create`, which is an upsert, and a note on each field that may arrive changed."""
     body: dict[str, Json] = {"id": target.trace_id_hex}
     if environment is not None:
         body["environment"] = environment
@@ -234,7 +234,7 @@ def trace_update(target: SpanRef, fields: Fields, environment: str | None) -> tu
 
 
 def place_of(target: SpanRef, level: Level) -> dict[str, Json]:
-    """Return the ids in a score."""
+    """Return the ids that say what a score is about."""
     if level == "span" and target.span_id:
         return {"traceId": target.trace_id_hex, "observationId": target.span_id_hex}
     return {"traceId": target.trace_id_hex}
@@ -247,7 +247,7 @@ def iso(ns: int) -> str:
 
 
 def environment_of(resource: Resource) -> str | None:
-    """Return the environment in which Langfuse puts the spans of a resource; None where it is the default."""
+    """Return the environment that Langfuse gives the spans of a resource; None for the default one."""
     for name in (ENVIRONMENT, "deployment.environment.name", "deployment.environment"):
         found = resource.attributes.get(name)
         if isinstance(found, str) and is_environment(found):
@@ -256,5 +256,5 @@ def environment_of(resource: Resource) -> str | None:
 
 
 def is_environment(text: str) -> bool:
-    """Whether Langfuse takes *text* for the name of an environment."""
+    """Whether Langfuse accepts *text* as the name of an environment."""
     return re.fullmatch(r"(?!langfuse)[a-z0-9_-]{1,40}", text) is not None

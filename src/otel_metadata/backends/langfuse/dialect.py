@@ -1,10 +1,10 @@
 """The `langfuse` dialect: metadata as one attribute a key, `langfuse.observation.metadata.<key>`.
 
 The server keeps each value as text and reads it as JSON again (Langfuse, "OpenTelemetry", property mapping; server
-4.16), so everything but text is JSON text, a null too. What is said of the trace is on its root, the only span whose
-`langfuse.trace.metadata.*` counts from Langfuse 4 on. There the root has one metadata for both, in which a key of the
-trace hides one of the span: so the span's leaves as a patch too. Verdicts are scores there, never attributes: they
-leave as a patch, as does what is said of the trace on any other span.
+4.16), so every value but text is JSON text, null included. Fields of the trace are on its root, the only span whose
+`langfuse.trace.metadata.*` counts from Langfuse 4 on. Langfuse keeps one metadata object for the root and its trace, in
+which a key of the trace hides the same key of the span, so that key of the span leaves as a patch too. Evaluations and
+annotations are scores in Langfuse, never attributes: they leave as a patch. So do fields of the trace on other spans.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _SINGLE: Final[Mapping[tuple[str, str], str]] = {
     ("trace", "output"): "langfuse.trace.output",
     ("trace", "name"): "langfuse.trace.name",
 }
-# Of the trace, and taken from any of its spans.
+# Fields of the trace that Langfuse takes from any of its spans.
 _OF_ANY_SPAN: Final = frozenset({"user_id", "session_id", "tag"})
 
 
 @final
 class LangfuseDialect:
-    """Langfuse's own attributes; user and session have the canonical names there too."""
+    """Langfuse's own attributes. Langfuse reads user and session under their canonical names."""
 
     def __init__(self, *, json_strings: bool = False) -> None:
         """Choose how text is written.

@@ -1,18 +1,18 @@
-"""Patches to Langfuse's public API: what the server can still change is changed, the rest is kept beside the span.
+"""Patches to Langfuse's public API: a field that the server can change is changed, the others are kept beside the span.
 
-Langfuse 4 never changes a stored span, and shows the newest span without a parent as the trace. So there a patch is:
+Langfuse 4 never changes a stored span, and shows the newest span without a parent as the trace. There, fields become:
 
-- metadata: a score named `otel_metadata`, on the span or on the trace, whose own metadata is all that has come late,
-- user, session and tags of the trace: attributes of a short span, child of the target, never a root,
+- metadata: a score named `otel_metadata`, on the span or on the trace, whose own metadata is all the late metadata,
+- user, session and tags of the trace: attributes of a short span, a child of the target, never a root,
 - evaluations, and annotations with a score or label: a score, upserted by its id,
-- text without either: a comment, which has no id of ours, so we look before we write,
+- annotations and evaluations with text alone: a comment. A comment takes no id, so we look before we write,
 - name, input, output, status, attributes: nothing can hold them (`unsupported`).
 
-Langfuse 3 takes `span-update` and `trace-create` through `/ingestion`; there the observation is read first, for it is
-found again by its type and start time as well as by its id, and written whole. Which of the two a server is, its health
-says by its version. A server that refuses updates whatever its version says is served like Langfuse 4 from then on.
+Langfuse 3 takes `span-update` and `trace-create` through `/ingestion`. It finds an observation by type, start time and
+id, and replaces it whole, so we read it first. The health endpoint tells the version of the server. A server that
+refuses updates, whatever its version, is treated as Langfuse 4 from then on.
 
-A patch may take several requests. Each is the same when it is sent again, so that all of them are when one fails.
+A patch may take several requests. Sending one of them again changes nothing, so when one fails, all are sent again.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ __all__ = ["SCORE_NAME", "TRACES_PATH", "LangfusePatchExporter", "request_header
 TRACES_PATH: Final = "/api/public/otel/v1/traces"
 
 SCORE_NAME: Final = "otel_metadata"
-"""The score that holds late metadata where a stored span is never changed."""
+"""The score that holds late metadata on a server that never changes a stored span."""
 
 MAX_SCORE_BYTES: Final = 1_000_000
-"""Of one request with scores; the server takes 1 MiB (Langfuse SDK 5 stops here too)."""
+"""Bytes in one request with scores; the server takes 1 MiB (Langfuse SDK 5 stops here too)."""
 
 MAX_EVENT_BYTES: Final = 3_500_000
-"""Of one request with updates (Langfuse, "Ingestion", documented limit)."""
+"""Bytes in one request with updates (Langfuse, "Ingestion", documented limit)."""
 
 MAX_COMMENT_CHARS: Final = 5_000
 
-# Late metadata is remembered for this many targets, to be sent whole with the next update: 16 MiB at the most.
+# Late metadata of this many targets is remembered and sent whole with the next update; together at most 16 MiB.
 _REMEMBERED: Final = 512
 _REMEMBERED_BYTES: Final = 16_384
 
 _Parts: TypeAlias = "Iterator[tuple[Iterable[str], Outcome]]"
-"""What became of each part of a patch: what it says, as words for a note, and its outcome."""
+"""The parts of a patch: for each, words for its fields, and its outcome."""
 
 _NOT_FOUND: Final = Rejected(DeliveryError("segment_not_found", "Langfuse does not know the span or trace"))
 _UNSUPPORTED: Final = Rejected(DeliveryError("unsupported", "Langfuse cannot hold it once the span is stored"))
@@ -75,13 +75,13 @@ _NOT_LANGFUSE: Final = not_from("Langfuse")
 
 
 def request_headers(public_key: str, secret_key: str) -> dict[str, str]:
-    """Return what every request carries: the keys, and the wish that spans are written at once rather than queued."""
+    """Return the headers of every request: the keys, and a version that makes the server write spans at once."""
     pair = base64.b64encode(f"{public_key}:{secret_key}".encode()).decode()
     return {"authorization": f"Basic {pair}", "x-langfuse-ingestion-version": "4"}
 
 
 class _Kept(NamedTuple):
-    """The late metadata of one target: the score that holds it."""
+    """The late metadata of one target, and the score that holds it."""
 
     id: str
     at_ns: int
@@ -89,17 +89,17 @@ class _Kept(NamedTuple):
 
 
 class _UpdatesRefusedError(Exception):
-    """The server keeps events only."""
+    """The server takes new events only, no updates."""
 
 
 @final
 class LangfusePatchExporter(RestPatchExporter):
-    """Sends each patch as scores, comments and a span, or as updates where the server still takes them."""
+    """Sends each patch as scores, comments and a span; as updates where the server still takes them."""
 
     max_batch = 50
-    # Scores and spans are taken for any id; only updates and comments tell an unknown one.
+    # The server takes scores and spans for any id; only updates and comments are refused for an unknown one.
     reports_missing = False
-    # Of one process and server the latest version stands; another process writes a score of its own.
+    # Within one process the latest version wins; another process writes a score of its own.
     convergence: Convergence = "none"
 
     @checked
@@ -115,12 +115,12 @@ class LangfusePatchExporter(RestPatchExporter):
         """Connect later.
 
         Args:
-            url: Of the server, for example `https://cloud.langfuse.com`.
-            public_key: Of the project.
-            secret_key: Of the project.
-            resource: Of the spans that carry user, session and tags; its environment is that of the scores too. By
-                default the one that the environment variables describe.
-            name: For people.
+            url: The address of the server, for example `https://cloud.langfuse.com`.
+            public_key: The public key of the project.
+            secret_key: The secret key of the project.
+            resource: The resource of the spans that carry user, session and tags. Its environment is also that of the
+                scores. By default the resource that the environment variables describe.
+            name: The name of the exporter, for people.
 
         Raises:
             ConfigurationError: The URL or a key cannot be used.
@@ -154,12 +154,12 @@ class LangfusePatchExporter(RestPatchExporter):
         return _together(self._adding(patch, budget))
 
     def _ask_version(self, budget: Budget) -> Outcome | None:
-        """Find out, once, whether the server takes updates; return what to do when it does not say."""
+        """Find out, once, whether the server takes updates; return an outcome where it does not tell."""
         if self._takes_updates is not None:
             return None
         answer = self._client.call("GET", "/api/public/health", budget=budget)
         if isinstance(answer.outcome, Rejected):
-            return Pause(answer.outcome.error)  # not about a patch: none was sent
+            return Pause(answer.outcome.error)  # about the server: no patch was sent
         if answer.outcome is not None:
             return answer.outcome
         version = answer.member("version")
@@ -184,13 +184,13 @@ class LangfusePatchExporter(RestPatchExporter):
             yield bodies.labels_of(groups["nowhere"]), _UNSUPPORTED
 
     def _keep(self, patch: Patch, level: Level, fields: Fields, budget: Budget) -> Outcome:
-        """Put metadata on a score, together with what had come late before: of one target it is one score."""
+        """Put metadata on a score, with the late metadata before it: a target has one score."""
         key = (patch.target.trace_id, patch.target.span_id if level == "span" else 0)
         new = _Kept(f"om-{patch.id}-{level}", patch.version[0], {})
         kept = self._kept.get(key) or new
         all_fields = merge(kept.fields, fields)
         if bodies.size_of(all_fields, level) > _REMEMBERED_BYTES:
-            # What is not remembered must not be written over: it is another score.
+            # A score that is too large to remember must not be overwritten, so this is another score.
             kept, all_fields = new, dict(fields)
         is_small = bodies.size_of(all_fields, level) <= _REMEMBERED_BYTES
         score: dict[str, Json] = {
@@ -205,12 +205,12 @@ class LangfusePatchExporter(RestPatchExporter):
         labels = bodies.labels_of(fields)
         outcome = self._score(score, labels, budget)
         if is_small:
-            # After a failure the id alone: the next try may come with more fields, and is to replace what arrived.
+            # After a failure only the id is kept: the next try may have more fields, and replaces what arrived.
             self._kept[key] = kept._replace(fields=all_fields) if isinstance(outcome, Delivered) else kept
         return _noted(outcome, [f"{one}: kept on a score, for a stored span is never changed" for one in labels])
 
     def _add_span(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
-        """Say it on a span of its own: the newest that says something of the trace stands."""
+        """Send fields of the trace on a new span: Langfuse shows those of the newest span that has any."""
         if not patch.target.is_valid:
             return _NO_PARENT
         values, notes = bodies.ids_of_trace(fields)
@@ -251,7 +251,7 @@ class LangfusePatchExporter(RestPatchExporter):
             labels = bodies.labels_of(groups["span"])
             yield labels, _noted(self._event(patch, kind, body, labels, budget), notes)
         elif "span" in groups:
-            # It is too large to be read, so it cannot be written whole.
+            # The observation is too large to be read, so it cannot be written whole.
             yield from self._adding(Patch(patch.target, groups["span"], patch.window_ns), budget)
         if "trace" in groups:
             body, notes = bodies.trace_update(patch.target, groups["trace"], self._environment)
@@ -262,10 +262,10 @@ class LangfusePatchExporter(RestPatchExporter):
             yield bodies.labels_of(groups["nowhere"]), _UNSUPPORTED
 
     def _stored(self, target: SpanRef, budget: Budget) -> dict[str, Json] | Outcome:
-        """Return the stored observation; an empty one for a trace alone, and where it is larger than what we read.
+        """Return the stored observation; an empty one for a trace alone, and for one that is too large to read.
 
         Raises:
-            _UpdatesRefusedError: The server has become one that has no such endpoint.
+            _UpdatesRefusedError: The server was replaced by one that has no such endpoint.
         """
         span_id, trace_id = target.span_id_hex, target.trace_id_hex
         path = f"observations/{path_segment(span_id)}" if target.span_id else f"traces/{path_segment(trace_id)}"
@@ -288,7 +288,7 @@ class LangfusePatchExporter(RestPatchExporter):
         return _NOT_FOUND
 
     def _event(self, patch: Patch, kind: str, body: dict[str, Json], labels: Sequence[str], budget: Budget) -> Outcome:
-        # The id of an event is also the place where it is stored: the same one again replaces itself.
+        # An event is stored under its id: sent again, it replaces itself.
         event_id = f"om-{patch.id}-{kind}"
         event: dict[str, Json] = {
             "id": event_id,
@@ -324,7 +324,7 @@ class LangfusePatchExporter(RestPatchExporter):
                 "value": verdict.value,
                 "dataType": verdict.data_type,
                 "metadata": dict(verdict.metadata),
-                # The same day each time: a score is replaced only where id, name and date are the same.
+                # Langfuse replaces a score only where id, name and date are the same: so the date must not change.
                 "timestamp": bodies.iso(at_ns),
             }
             if verdict.text is not None:
@@ -388,10 +388,10 @@ class LangfusePatchExporter(RestPatchExporter):
 
 
 def _together(parts: Iterable[tuple[Iterable[str], Outcome]]) -> Outcome:
-    """Return one outcome for a patch, whose parts are sent while this goes over them.
+    """Return one outcome for a patch; its parts are sent while this iterates over them.
 
-    Where another try, or a smaller one, may help, that is what comes of all of it. A part that never will arrive is a
-    note beside those that did.
+    An outcome that asks for another try, or a smaller one, is the outcome of the whole patch. A part that will never
+    arrive becomes a note, as long as another part was delivered.
     """
     notes: list[str] = []
     refused: Rejected | None = None
@@ -409,7 +409,7 @@ def _together(parts: Iterable[tuple[Iterable[str], Outcome]]) -> Outcome:
 
 
 def _noted(outcome: Outcome, notes: Iterable[str]) -> Outcome:
-    """Return an outcome with *notes*, which say what became of what was delivered."""
+    """Return an outcome, with *notes* where it is a delivery."""
     return Delivered(tuple(notes)) if isinstance(outcome, Delivered) else outcome
 
 
@@ -418,7 +418,7 @@ def _judged(answer: RestAnswer, is_right: bool) -> Outcome:
 
 
 def _judged_score(answer: RestAnswer) -> Outcome:
-    """Return what an answer says of one score: 200 has its id, 202 a message, 207 how many were rejected."""
+    """Return the outcome of one score: 200 has its id, 202 a message, 207 the number of rejected scores."""
     if answer.outcome is None and answer.status == 207:
         rejected = answer.member("rejected")
         return _REFUSED if rejected == 1 else _judged(answer, rejected == 0)
@@ -427,10 +427,10 @@ def _judged_score(answer: RestAnswer) -> Outcome:
 
 
 def _judged_event(body: Json, event_id: str) -> Outcome:
-    """Return what a 207 says of one event.
+    """Return the outcome of one event from the body of a 207.
 
     Raises:
-        _UpdatesRefusedError: The server takes no such event, and never will.
+        _UpdatesRefusedError: The server never takes events of this type.
     """
     for one in _list(body, "successes"):
         if member(one, "id") == event_id and member(one, "status") in {200, 201}:

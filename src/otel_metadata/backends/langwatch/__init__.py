@@ -1,4 +1,4 @@
-"""LangWatch, hosted or on one's own machines."""
+"""The destination for LangWatch, in its cloud or self-hosted: `configure("langwatch")`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["destination"]
 
-# As LangWatch's SDK tells them apart: the other keys carry their project.
+# LangWatch's SDK tells keys apart by these forms; every other key names its project itself.
 _NEEDS_PROJECT: Final = re.compile(r"ik-lw-.*|sk-lw-[0-9A-Za-z]{16}_[0-9A-Za-z]{48}")
 
 
@@ -36,21 +36,21 @@ def destination(
 ) -> Destination:
     """Return a destination that sends spans and patches to LangWatch.
 
-    LangWatch never replaces a value that a trace has, so what can still leave with its span is worth more here than
-    elsewhere: see *hold_millis*.
+    LangWatch never replaces a value that a trace has, so an update that leaves with its span is worth more here than
+    with other vendors: see *hold_millis*.
 
     Args:
-        api_key: None for `LANGWATCH_API_KEY`.
-        endpoint: Its address without a path; None for `LANGWATCH_ENDPOINT`, else `https://app.langwatch.ai`.
-        project_id: For a key that does not name its project; None for `LANGWATCH_PROJECT_ID`, else none.
+        api_key: The key; None for `LANGWATCH_API_KEY`.
+        endpoint: The address without a path; None for `LANGWATCH_ENDPOINT`, else `https://app.langwatch.ai`.
+        project_id: The project of a key that does not name it; None for `LANGWATCH_PROJECT_ID`.
         strategy: How late metadata of a trace travels: `"patch"` by LangWatch's API, `"otlp_span"` on a span beside the
             target, which keeps objects, name and duration.
-        name: What receipts and `stats()` call it.
-        hold_millis: How long an ended span is kept so that what comes soon after still leaves with it.
-        resource: Of the spans that carry patches.
+        name: The name of the destination, for receipts and `stats()`.
+        hold_millis: How long an ended span is held, so that an update soon after its end still leaves with it.
+        resource: The resource of the spans that carry patches.
 
     Raises:
-        ConfigurationError: There is no key, or one of these cannot be used.
+        ConfigurationError: The key is missing, or a value cannot be used.
     """
     key = from_environment(
         api_key, "LANGWATCH_API_KEY", expected="an API key of a LangWatch project (its Settings, API Keys)"

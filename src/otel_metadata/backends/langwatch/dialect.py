@@ -1,13 +1,14 @@
 """The `langwatch` dialect.
 
-LangWatch has one metadata object, the trace's, which it folds from the attributes of all spans: the first value of a
-key stands, and children arrive before their parents. So the trace's metadata is said once, on the local root, as one
-JSON text (`metadata`), together with the root's own; a child's metadata is said as its `langwatch.params`, which is
-shown with the span and can hide nothing of the trace, and so is a key of the root's own that the trace has too. The
-canonical attributes of a child must not leave at all: LangWatch reads `metadata.<key>`, wherever it stands, as the
-trace's.
+LangWatch has one metadata object for the whole trace. It builds it from the attributes of all spans: the first value of
+a key wins, and children arrive before their parents. So:
 
-Verdicts are no attributes there: they leave as a patch.
+- The trace's metadata is on the local root, as one JSON text (`metadata`), together with the root's own.
+- A child's metadata is its `langwatch.params`, which LangWatch shows with the span. It hides nothing of the trace.
+- A key of the root's own that the trace has too is in the root's `langwatch.params`.
+- The canonical attributes of a child do not leave: LangWatch reads `metadata.<key>` of any span as the trace's.
+
+Evaluations and annotations are no attributes in LangWatch: they leave as a patch.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PARAMS: Final = "langwatch.params"
 LABELS: Final = "langwatch.labels"
 IDS: Final[Mapping[str, str]] = {"user_id": "langwatch.user.id", "session_id": "langwatch.thread.id"}
 
-# In metadata these are the ids of the trace, and lost unless they are texts.
+# In metadata these keys are ids of the trace; LangWatch loses them unless they are texts.
 _ID_KEYS: Final = frozenset({"user_id", "userId", "thread_id", "threadId", "customer_id", "customerId"})
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _IO: Final = frozenset({"input", "output"})
@@ -49,7 +50,7 @@ class LangWatchDialect:
         hidden: dict[str, Json] = {}
         spelled: dict[str, Json] = {}
         remainder: dict[FieldName, Field] = {}
-        # The trace's after the span's: of a root's input and its trace's, LangWatch shows what is said last.
+        # Input and output come last, and the trace's after the span's: LangWatch shows the last one.
         for name, field in sorted(fields.items(), key=lambda item: (item[0][1] in _IO, item[1][1], item[0])):
             (level, kind, key), value = name, field[0]
             if not is_attribute(name) or (level == "trace" and not is_local_root):
@@ -75,7 +76,7 @@ class LangWatchDialect:
             attributes[PARAMS] = json_text({**_own_object(span, PARAMS), **hidden})
         levels = [at for at in _LEVELS if is_local_root or at == "span"]
         if any(name[1] == "tag" and name[0] in levels for name in fields):
-            # Beside them LangWatch does not look for labels in the metadata.
+            # Where this attribute is set, LangWatch does not look for labels in the metadata.
             also = as_labels({**own, **metadata}.get("labels", [])) if is_local_root else []
             tags = [tag for level in levels for tag in own_tags(span, fields, level)]
             attributes[LABELS] = [*dict.fromkeys([*texts(_own(span, LABELS)), *also, *tags])]
@@ -83,12 +84,12 @@ class LangWatchDialect:
 
 
 def as_labels(value: Json) -> list[str]:
-    """Return what metadata calls `labels` as the list of texts that LangWatch takes."""
+    """Return the value of the metadata key `labels` as the list of texts that LangWatch takes."""
     return [as_text(one) for one in (value if isinstance(value, list) else [value])]
 
 
 def _kept(key: str, value: Json) -> Json:
-    """Return *value* so that LangWatch keeps it: it drops a null, and rounds integers beyond 53 bits."""
+    """Return *value* in a form that LangWatch keeps: it drops nulls, and rounds integers beyond 53 bits."""
     if key == "labels":
         return [*as_labels(value)]
     is_rounded = isinstance(value, int) and abs(value) > _MAX_SAFE_INTEGER
@@ -100,7 +101,7 @@ def _typed(value: Json) -> dict[str, Json]:
 
 
 def _own(span: SpanView, name: str) -> object:
-    """Return what the application, or LangWatch's SDK, has put there by itself, read as JSON where it is JSON."""
+    """Return the attribute that the application or LangWatch's SDK has set, read as JSON where it is JSON."""
     raw = (span.attributes or {}).get(name)
     try:
         return orjson.loads(raw) if isinstance(raw, str) else raw

@@ -1,17 +1,18 @@
-"""Patches for LangWatch: what is about the trace goes by its API, what is about a span rides on a span beside it.
+"""Patches for LangWatch: fields of a trace go through its API, fields of a span travel on a new span beside it.
 
-`PATCH /api/traces/{id}/metadata` answers 200 and then folds the values into the trace as if a span had brought them:
-the first value of a key stands, labels are a union, nothing is removed, and what the fold cannot read is lost. A 200
-therefore says no more than that the request arrived. What can be known beforehand is decided here (`flattened`,
-`packed`), and the note of each key says that an earlier value may stand: an override is never claimed.
+`PATCH /api/traces/{id}/metadata` answers 200, and later LangWatch merges the values into the trace as if a span had
+brought them: the first value of a key wins, labels are united, nothing is removed, and values that it cannot read are
+lost. So a 200 says only that the request arrived. `flattened` and `packed` decide what can be known beforehand, and the
+note of each key says that an earlier value may win: we never claim that a value was replaced.
 
-No stored span can be changed. What is about a span leaves as an OTLP span of its own, child of the target, at the
-target's end; LangWatch folds its metadata into the trace too, again where the trace has no such key. With
-`strategy="otlp_span"` the trace's fields ride on it as well: that keeps objects, and neither renames a trace that has
-no span yet nor makes it last until now, as the synthetic span of the PATCH does.
+LangWatch changes no stored span. Fields of a span leave on a new OTLP span: a child of the target, at the target's end.
+LangWatch merges its metadata into the trace too, again only keys that the trace does not have. With
+`strategy="otlp_span"` the fields of the trace travel on that span as well. That keeps objects; the synthetic span that
+LangWatch makes for a PATCH would also rename a trace that has no span yet, and make it last until now.
 
-An evaluation goes to `/api/collector` under an id of its target and name; a person's verdict to `/api/events/track`
-under an id of the update, or, where it has a text and a score, to `/api/annotations`, where ours is looked for first.
+An evaluation goes to `/api/collector`, with an id that follows from its target and name. An annotation goes to
+`/api/events/track`, with an id that follows from the update; one with text and score goes to `/api/annotations`, where
+we look for ours first.
 """
 
 from __future__ import annotations
@@ -44,18 +45,18 @@ if TYPE_CHECKING:
 __all__ = ["OTLP_PATH", "LangWatchPatchExporter", "Strategy", "flattened", "packed", "utf16_units"]
 
 Strategy: TypeAlias = Literal["patch", "otlp_span"]
-"""How late fields of a trace travel: by `PATCH`, or on a span of their own beside the target."""
+"""How late fields of a trace travel: by `PATCH`, or on a new span beside the target."""
 
 OTLP_PATH: Final = "/api/otel/v1/traces"
 
-# Of the server's own check (trace metadata update schema, 2026-08-22); `String.length` counts UTF-16 code units.
+# From the server's own check (trace metadata update schema, 2026-08-22); `String.length` counts UTF-16 code units.
 MAX_VALUE_UNITS: Final = 4_096
 MAX_METADATA_UNITS: Final = 32_768
 
 THUMBS: Final = "thumbs_up_down"
-"""The name of an annotation that is LangWatch's own event for feedback, whose score, the vote, is from -1 to 1."""
+"""LangWatch's own event for feedback: an annotation of this name. Its score is the vote, from -1 to 1."""
 
-_ADDED: Final = "an earlier value of the trace may stand"
+_ADDED: Final = "an earlier value of the trace may win"
 _NOT_LANGWATCH: Final = not_from("LangWatch")
 _RESERVED: Final = {"user_id": "user_id", "session_id": "thread_id"}
 _ID_KEYS: Final = frozenset({"user_id", "thread_id", "customer_id"})
@@ -69,7 +70,7 @@ class _Said(NamedTuple):
     Attributes:
         shown: Words for the field.
         how: What became of it.
-        is_whole: Whether all of it is somewhere.
+        is_whole: Whether LangWatch keeps all of it somewhere.
     """
 
     shown: str
@@ -84,16 +85,16 @@ class _Said(NamedTuple):
 
 @final
 class LangWatchPatchExporter(RestPatchExporter):
-    """Sends patches to LangWatch; see the module for what travels how.
+    """Sends patches to LangWatch; the docstring of this module says which field travels how.
 
     Attributes:
         strategy: See `Strategy`.
     """
 
     max_batch = 100
-    # Spans are acknowledged before they are folded. A value that is folded before its trace's own beats them.
+    # LangWatch acknowledges spans before it merges them, and the value that is merged first wins.
     grace_millis = 1_000
-    # Any trace id is taken: an unknown one makes a new trace.
+    # LangWatch takes any trace id: an unknown one makes a new trace.
     reports_missing = False
     convergence: Convergence = "add_only"
 
@@ -112,14 +113,14 @@ class LangWatchPatchExporter(RestPatchExporter):
 
         Args:
             url: LangWatch's address, without a path of its API.
-            headers: Where the key is.
+            headers: Headers of every request, the key among them.
             strategy: See `Strategy`.
-            resource: Of the spans that carry patches; by default the one that the environment describes.
-            name: For people.
+            resource: The resource of the spans that carry patches; by default the one that the environment describes.
+            name: The name of the exporter, for people.
             project: The id of the key's project; None where it is not known.
 
         Raises:
-            ConfigurationError: One of these cannot be used.
+            ConfigurationError: An argument cannot be used.
         """
         if strategy not in get_args(Strategy):
             raise ConfigurationError("strategy", strategy, "'patch' or 'otlp_span'")
@@ -190,7 +191,7 @@ class LangWatchPatchExporter(RestPatchExporter):
             return kind
         if kind not in _ON_A_SPAN or (level == "span" and not patch.target.is_valid):
             return ""
-        # A span without a parent would become the root of its trace.
+        # Only a valid target: a new span without a parent would become the root of the trace.
         rides = level == "span" or (self.strategy == "otlp_span" and patch.target.is_valid)
         return "span" if rides else "trace"
 
@@ -201,7 +202,7 @@ class LangWatchPatchExporter(RestPatchExporter):
         answer = self._client.call("PATCH", path, {"metadata": metadata}, budget=budget)
         named = _named_fields(answer) & metadata.keys()
         if named:
-            # It takes all or nothing, and says which it cannot take.
+            # LangWatch takes all keys or none, and names those that it cannot take.
             refused = [NotKept(f"{said[key].shown}: LangWatch refused the value") for key in sorted(named)]
             metadata = {key: value for key, value in metadata.items() if key not in named}
             if not metadata:
@@ -304,15 +305,14 @@ def utf16_units(text: str) -> int:
 
 
 def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, Json], dict[str, _Said]]:
-    """Return fields of a trace as metadata that LangWatch can keep, and what became of which field for each key.
+    """Return fields of a trace as metadata that LangWatch can keep, and for each key what became of its field.
 
-    Everything is text in the end: a number or bool is sent as text, for LangWatch reads a number as a double and loses
-    a zero; a null is the text `null`. Objects, lists, and texts that are JSON ones are lost whole, so their parts are
-    sent under dotted keys.
+    All values are sent as text: LangWatch reads a number as a double, and loses a zero. A null is the text `null`.
+    LangWatch loses objects and lists, also as JSON text, so their parts are sent under dotted keys.
 
     Args:
-        fields: Those of the trace.
-        refused: Gets an error for each that cannot be kept.
+        fields: The fields of the trace.
+        refused: Gets an error for each field, or part, that LangWatch cannot keep.
     """
     values: dict[str, Json] = {}
     said: dict[str, _Said] = {}
@@ -349,11 +349,11 @@ def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, J
 
 
 def packed(values: Mapping[str, Json], refused: list[DeliveryError]) -> Iterator[dict[str, Json]]:
-    """Yield *values* in objects, each as large as LangWatch takes one; what is too large alone goes to *refused*."""
+    """Yield *values* in objects that LangWatch takes; a value that is too large by itself goes to *refused*."""
     pack: dict[str, Json] = {}
     room = MAX_METADATA_UNITS
     for key, value in values.items():
-        # Its two braces: they are those of the whole for the first, and one of them is a comma for the others.
+        # Two braces are counted here: for the first key those of the object, for any other one counts as its comma.
         units = utf16_units(orjson.dumps({key: value}).decode())
         if units > MAX_METADATA_UNITS:
             message = f"{key}: longer than the {MAX_METADATA_UNITS} UTF-16 units that LangWatch takes at once"
@@ -369,7 +369,7 @@ def packed(values: Mapping[str, Json], refused: list[DeliveryError]) -> Iterator
 
 
 def _leaves(path: str, value: Json) -> dict[str, Json]:
-    """Return what is in *value* by dotted path: scalars, and objects and lists that are empty."""
+    """Return the scalars in *value*, and its empty objects and lists, by dotted path."""
     if isinstance(value, str):
         value = _as_the_server_reads(value)
     if not value or not isinstance(value, dict | list):
@@ -393,7 +393,7 @@ def _as_the_server_reads(text: str) -> Json:
 
 
 def _shown(name: FieldName) -> str:
-    """Return what a note calls a field; the tags of a trace are its labels, which share one note."""
+    """Return words for a field. The tags of a trace are its labels, which share one note."""
     level, kind, _ = name
     return words_for((level, kind, "")) + "s" if kind == "tag" else words_for(name)
 
@@ -412,7 +412,7 @@ def _delivered(said: Iterable[_Said]) -> Delivered:
 
 
 def _about(outcome: Outcome, said: Iterable[_Said]) -> Outcome:
-    """Name the fields in a rejection, which may become a note beside what was delivered."""
+    """Return an outcome; a rejection names the fields, because it may become a note on a delivered patch."""
     if not isinstance(outcome, Rejected):
         return outcome
     shown = ", ".join(dict.fromkeys(one.shown for one in said))
@@ -433,7 +433,7 @@ def _named_fields(answer: RestAnswer) -> set[str]:
 
 
 def _stable_id(patch: Patch, name: FieldName, *more: str) -> str:
-    """Return 32 hex digits that follow from what a verdict is on; one on a trace, whichever span of it was named."""
+    """Return 32 hex digits that follow from target and field; of the target, a trace's field uses the trace alone."""
     target = patch.target
     span_id = target.span_id_hex if name[0] == "span" else ""
     return sha256("\0".join([target.trace_id_hex, span_id, *name, *more]).encode()).hexdigest()[:32]
@@ -442,7 +442,7 @@ def _stable_id(patch: Patch, name: FieldName, *more: str) -> str:
 def _evaluation(patch: Patch, name: FieldName, judged: Evaluation, version: Version) -> Json:
     at_millis = version[0] // 1_000_000
     given: dict[str, Json] = {
-        # Of target and name alone: LangWatch keeps one evaluation of an id.
+        # It follows from target and name alone: LangWatch keeps one evaluation for each id.
         "evaluation_id": f"eval_{_stable_id(patch, name)}",
         "name": judged.name,
         "score": judged.score,
@@ -450,14 +450,14 @@ def _evaluation(patch: Patch, name: FieldName, judged: Evaluation, version: Vers
         "details": judged.explanation,
         "span_id": patch.target.span_id_hex if name[0] == "span" and patch.target.is_valid else None,
     }
-    # It must have 13 digits. It also tells a verdict that returns to what it once was from one that was sent twice.
+    # A timestamp must have 13 digits. It also tells a return to an earlier value from a repetition.
     if len(str(at_millis)) == 13:
         given["timestamps"] = {"started_at": at_millis, "finished_at": at_millis}
     return {"status": "processed", **{key: part for key, part in given.items() if part is not None}}
 
 
 def _comment(note: Annotation) -> tuple[str, dict[str, Json]]:
-    """Return the first line, which says whose note on what it is, and the body of the request."""
+    """Return the first line of a comment, which names the note and its annotator, and the body of the request."""
     head = (
         " ".join(f"{note.name}, by {note.annotator}:".split()) if note.annotator else f"{' '.join(note.name.split())}:"
     )
@@ -470,5 +470,5 @@ def _comment(note: Annotation) -> tuple[str, dict[str, Json]]:
 
 def _is_ours(row: Mapping[str, Json], head: str) -> bool:
     comment = row.get("comment")
-    # A comment of a person who is signed in has a user.
+    # A comment by a person who is signed in has a user.
     return isinstance(comment, str) and comment.partition("\n")[0] == head and not row.get("userId")

@@ -1,6 +1,6 @@
-"""MLflow: a tracking server of your own, with MLflow's own variables.
+"""The destination for an MLflow tracking server: `configure("mlflow")`.
 
-What goes where is in `backends.mlflow.patches` and `backends.mlflow.dialect`; `docs/backends/mlflow.md` tells users.
+`backends.mlflow.dialect` and `backends.mlflow.patches` decide where fields go; `docs/backends/mlflow.md` tells users.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ def destination(
     hold_millis: int = 0,
     resource: Resource | None = None,
 ) -> Destination:
-    """Return a destination for an MLflow tracking server; what is not given comes from MLflow's own variables.
+    """Return a destination for an MLflow tracking server.
 
     Args:
-        tracking_uri: `http` or `https`; else `MLFLOW_TRACKING_URI`.
-        experiment_id: The experiment's id, not its name; else `MLFLOW_EXPERIMENT_ID`.
-        username: With `password`, for basic authentication; else `MLFLOW_TRACKING_USERNAME`.
-        password: Else `MLFLOW_TRACKING_PASSWORD`.
-        token: Sent as a bearer token where there is no user with a password; else `MLFLOW_TRACKING_TOKEN`.
-        workspace: Where the server has workspaces; else `MLFLOW_WORKSPACE`.
+        tracking_uri: The `http` or `https` address; None for `MLFLOW_TRACKING_URI`.
+        experiment_id: The experiment's id, not its name; None for `MLFLOW_EXPERIMENT_ID`.
+        username: The user of basic authentication; None for `MLFLOW_TRACKING_USERNAME`.
+        password: The password of that user; None for `MLFLOW_TRACKING_PASSWORD`.
+        token: The bearer token, where there is no user with a password; None for `MLFLOW_TRACKING_TOKEN`.
+        workspace: The workspace, on a server that has workspaces; None for `MLFLOW_WORKSPACE`.
         expectations: Names of evaluations and annotations that say what the answer should have been.
-        name: Of the destination.
-        hold_millis: See `Destination`: within this time an update still reaches the span itself.
-        resource: Not used: no patch of MLflow's is a span.
+        name: The name of the destination.
+        hold_millis: How long an ended span is held, so that an update soon after its end is on the span itself.
+        resource: Not used: MLflow gets no patch as a span.
 
     Raises:
-        ConfigurationError: Something is missing or cannot be used; it names the variable.
+        ConfigurationError: A value is missing or cannot be used; the error names the variable.
     """
     uri = from_environment(tracking_uri, _URI, expected="the http or https address of an MLflow server")
     if not uri.lower().startswith(("http://", "https://")):
@@ -87,14 +87,14 @@ def destination(
 
 
 def request_headers(experiment: str) -> dict[str, str]:
-    """Return what a request about spans of an experiment has, as MLflow's own variables say."""
+    """Return the headers of a request with spans of an experiment, from MLflow's own variables."""
     return {**_headers(), _EXPERIMENT_HEADER: experiment}
 
 
 def _headers(
     username: str | None = None, password: str | None = None, token: str | None = None, workspace: str | None = None
 ) -> dict[str, str]:
-    """Return the headers of every request: a user with a password goes before a token, as with MLflow's own client."""
+    """Return the headers of every request. As in MLflow's own client, a user with a password wins over a token."""
     user = from_environment(username, "MLFLOW_TRACKING_USERNAME", default="")
     secret = from_environment(password, "MLFLOW_TRACKING_PASSWORD", default="")
     bearer = from_environment(token, "MLFLOW_TRACKING_TOKEN", default="")

@@ -1,10 +1,10 @@
-"""The `mlflow` dialect: trace facts as trace tags on the root, span metadata as one JSON text, verdicts as a patch.
+"""The `mlflow` dialect: fields of the trace as trace tags on the root, span metadata as one JSON text.
 
-MLflow reads a text that looks like JSON into structure, so `metadata` keeps every null and every integer. It takes the
-tags of a trace from `mlflow.traceTag.<key>` on the span without a parent and from no other, skips a key that it does
-not allow, cuts a long value, and refuses the whole batch for a session of 251 characters: all with no word, but for the
-last. So whatever does not fit leaves as a patch, which can say so (measured with MLflow 3.17.2). That a text comes back
-as the text that it was is the business of `backends.mlflow.spans`.
+MLflow parses a text that looks like JSON, so `metadata` keeps every null and every integer. It takes the tags of a
+trace from `mlflow.traceTag.<key>` on the span without a parent, and from no other span. Without an error it skips a key
+that it does not allow, and cuts a long value; for a session of 251 characters it refuses the whole batch. So a field
+that does not fit leaves as a patch, which gets an answer (measured with MLflow 3.17.2). Evaluations and annotations
+leave as a patch too. `backends.mlflow.spans` makes sure that a text comes back as the same text.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["MAX_NAME_CHARACTERS", "MAX_TAG_CHARACTERS", "MlflowDialect", "TraceTag", "trace_tag"]
 
 MAX_TAG_CHARACTERS: Final = 4096
-"""Of the value of a trace tag. Characters, not bytes; what is longer is cut with a success for an answer."""
+"""Characters, not bytes, of the value of a trace tag. MLflow cuts a longer one, and answers with a success."""
 
 MAX_NAME_CHARACTERS: Final = 250
-"""Of the key of a tag, of a user and a session on a span, and of the name and the author of an assessment."""
+"""Characters of a tag's key, of a user or session on a span, and of the name and the author of an assessment."""
 
 _TAG_PREFIX: Final = "mlflow.traceTag."
 _RESERVED_PREFIX: Final = "mlflow."
@@ -44,7 +44,7 @@ class TraceTag(NamedTuple):
     Attributes:
         key: Its key.
         text: Its value.
-        fault: Why MLflow does not take it, as the type of an error and a reason; None where it does.
+        fault: The type of an error and a reason, where MLflow does not take the tag; else None.
     """
 
     key: str
@@ -53,10 +53,10 @@ class TraceTag(NamedTuple):
 
 
 def trace_tag(name: FieldName, value: Json) -> TraceTag | None:
-    """Return the tag for a field of the trace; None where no tag holds its kind.
+    """Return the trace tag for a field of the trace; None for a kind that no tag holds.
 
-    Each tag of ours is a tag `tag.<text>` of MLflow's, as those have a key each: so two of them are united, and none is
-    in the way of metadata with that key.
+    A tag becomes MLflow's tag `tag.<text>`: MLflow's tags have keys, so several are kept side by side, and none gets in
+    the way of a metadata key.
     """
     _, kind, key = name
     if kind in {"metadata", "tag"}:
@@ -98,19 +98,19 @@ class MlflowDialect:
         if any(name[:2] == ("span", "tag") for name in fields):
             attributes[tags_attribute("span")] = own_tags(span, fields, "span")
         result = encoded(span, fields, attributes, remainder)
-        # As a canonical attribute it would still be there, cut or refused.
+        # Its canonical attribute must not stay on the span: MLflow would cut it, or refuse the batch for it.
         unfit = {one for name, (value, _) in remainder.items() if name[1] in _WHO for one in spell(name, value)}
         unfit -= attributes.keys()
         return replace(result, attributes={key: one for key, one in result.attributes.items() if key not in unfit})
 
 
 def _spelled(name: FieldName, value: Json, *, is_root: bool) -> dict[str, Json] | None:
-    """Return one field as attributes; none where it is spelled with others, None for what leaves as a patch."""
+    """Return one field as attributes: an empty dict where others spell it too, None where it leaves as a patch."""
     level, kind, _ = name
     if not is_attribute(name):
         return None
     if kind in _WHO:
-        # Any span of the trace may say who; the first that says it wins.
+        # Any span of the trace may name the user or session; the first one wins.
         fits = isinstance(value, str) and 0 < len(value) <= MAX_NAME_CHARACTERS
         return spell(name, value) if fits else None
     if level == "span":
@@ -118,7 +118,7 @@ def _spelled(name: FieldName, value: Json, *, is_root: bool) -> dict[str, Json] 
     tag = trace_tag(name, value)
     if not is_root or (tag is not None and tag.fault is not None):
         return None
-    # The input and output of a trace are no tags: they stay on its root.
+    # The input and output of a trace are not tags: they stay on its root.
     return spell(name, value) if tag is None else {f"{_TAG_PREFIX}{tag.key}": tag.text}
 
 

@@ -1,13 +1,13 @@
-"""Patches for MLflow: facts of the trace as trace tags, verdicts as assessments, metadata of a span in one of its own.
+"""Patches for MLflow: fields of the trace as trace tags, evaluations and annotations as assessments.
 
-MLflow changes no stored span: one that is sent again replaces the old one whole. It keeps late facts in two places.
+MLflow changes no stored span: a span that is sent again replaces the old one whole. It keeps late values in two places.
 A *trace tag* is a text under a key. An *assessment* is a feedback or an expectation about a trace or a span, with one
-value and metadata of texts. So all that is said late of a span itself goes into the metadata of one assessment,
+value and metadata of texts. So all late fields of a span itself go into the metadata of one assessment,
 `otel_metadata`, whose keys MLflow merges by itself.
 
-MLflow lets the sender choose the id of an assessment, and ours follow from the target and the field: what is sent again
-finds what is there. It answers 500 for that, 400 for the tag of a trace that it does not know, and 200 where it cut a
-text or stopped reading at what is no text; hence the checks before and after (measured with MLflow 3.17.2).
+The sender chooses the id of an assessment. Ours follow from the target and the field, so that a second try meets the
+first. MLflow answers 500 for an id that exists, 400 for the tag of an unknown trace, and 200 where it cut a text or
+stopped reading at a value that is not text; hence the checks before and after (measured with MLflow 3.17.2).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["SPAN_ASSESSMENT", "MlflowPatchExporter"]
 
 SPAN_ASSESSMENT: Final = "otel_metadata"
-"""The name of the assessment whose metadata holds what was said of its span after the span was stored."""
+"""The name of the assessment whose metadata holds the late fields of its span."""
 
 _SOURCES: Final = {"code": "CODE", "llm": "LLM_JUDGE", "human": "HUMAN"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -50,7 +50,7 @@ class _Tag(NamedTuple):
 
 
 class _Assessment(NamedTuple):
-    """An assessment to create; where it is there already, its metadata is merged, or it is replaced whole."""
+    """An assessment to create; one that exists gets its metadata merged (`is_merged`), or is replaced whole."""
 
     subject: str
     body: Mapping[str, Json]
@@ -78,7 +78,7 @@ class MlflowPatchExporter(RestPatchExporter):
     """Sends patches to an MLflow tracking server, one request for each tag and each assessment."""
 
     max_batch = 64
-    grace_millis = 0  # MLflow answers when the spans can be read
+    grace_millis = 0  # MLflow acknowledges spans when they can be read
 
     @checked
     def __init__(
@@ -93,12 +93,12 @@ class MlflowPatchExporter(RestPatchExporter):
         """Connect later.
 
         Args:
-            url: Of the tracking server.
-            headers: Credentials.
+            url: The address of the tracking server.
+            headers: Headers of every request, the credentials among them.
             expectations: Names of evaluations and annotations that say what the answer should have been: they become
                 expectations, all others feedback.
-            name: For people.
-            experiment_id: Of the spans, which is a project elsewhere; None where it is not known.
+            name: The name of the exporter, for people.
+            experiment_id: The experiment of the spans, which other vendors call project; None where it is not known.
 
         Raises:
             ConfigurationError: The URL or a header cannot be used.
@@ -137,10 +137,10 @@ class MlflowPatchExporter(RestPatchExporter):
         return Delivered(tag.notes) if isinstance(answer.body, dict) else _NOT_MLFLOW
 
     def _put(self, path: str, assessment: _Assessment, budget: Budget) -> Outcome:
-        """Create an assessment; if it is there, merge or replace it."""
+        """Create an assessment; one that exists is merged or replaced."""
         everything = f"{path}/assessments"
         one = f"{everything}/{path_segment(assessment.id)}"
-        # A reader that stumbles over the metadata ignores what follows, so it comes last.
+        # The metadata comes last: a reader that cannot read it ignores everything after it.
         new: dict[str, Json] = {"assessment": {**assessment.body, "metadata": dict(assessment.metadata)}}
         answer = self._client.call("POST", everything, new, budget=budget)
         if _exists(answer) and assessment.is_merged:
@@ -153,7 +153,7 @@ class MlflowPatchExporter(RestPatchExporter):
             }
             answer = self._client.call("PATCH", one, change, budget=budget)
         elif _exists(answer):
-            # A change would leave the former's metadata, rationale and source in place.
+            # An update would leave the metadata, rationale and source of the old assessment in place.
             answer = self._client.call("DELETE", one, budget=budget)
             if answer.outcome is None:
                 answer = self._client.call("POST", everything, new, budget=budget)
@@ -161,22 +161,22 @@ class MlflowPatchExporter(RestPatchExporter):
 
 
 def _failure(answer: RestAnswer) -> Outcome | None:
-    """Return what an answer that is no success means; None for a success."""
+    """Return the outcome of an answer that is not a success; None for a success."""
     is_unknown = answer.status == 404 and answer.member("error_code") == "RESOURCE_DOES_NOT_EXIST"
-    # In the words of SQLite, PostgreSQL and MySQL.
+    # SQLite, PostgreSQL and MySQL all use these words.
     if is_unknown or (answer.status == 400 and "foreign key constraint" in answer.text.lower()):
         return _UNKNOWN_TRACE
     return answer.outcome
 
 
 def _exists(answer: RestAnswer) -> bool:
-    """Whether a create failed because the id is there already."""
+    """Whether a create failed because the id exists."""
     is_internal = answer.status == 500 and answer.member("error_code") == "INTERNAL_ERROR"
     return is_internal and "constraint violation" in answer.text
 
 
 def _judged(body: Json, sent: _Assessment) -> Outcome:
-    """Return what the stored assessment, which is the answer, says: MLflow drops what it cannot read, with 200."""
+    """Return the outcome from the stored assessment, which is the answer: MLflow drops parts without an error."""
     stored = member(body, "assessment")
     if not isinstance(stored, dict):
         return _NOT_MLFLOW
@@ -189,7 +189,7 @@ def _judged(body: Json, sent: _Assessment) -> Outcome:
 
 
 def _steps(patch: Patch, expectations: Collection[str]) -> Iterator[_Step]:
-    """Yield what has to be done for a patch, lowest version first; what concerns the span itself is one step."""
+    """Yield the steps that deliver a patch, lowest version first; all fields of the span itself are one step."""
     held: dict[FieldName, Field] = {}
     for name, field in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
         level, kind, _ = name
@@ -244,7 +244,7 @@ def _held_key(name: FieldName) -> str:
 
 
 def _verdict(patch: Patch, name: FieldName, field: Field, expectations: Collection[str]) -> _Assessment | _Fault:
-    """Return an evaluation or annotation as an assessment: what MLflow has no place for goes into its metadata."""
+    """Return an evaluation or annotation as an assessment; parts that MLflow has no place for go into its metadata."""
     value, version = field
     subject = words_for(name, value)
     metadata: Mapping[str, Json] = {}
@@ -284,7 +284,7 @@ def _verdict(patch: Patch, name: FieldName, field: Field, expectations: Collecti
 
 
 def _head(patch: Patch, name: FieldName, at_ns: int) -> dict[str, Json]:
-    """Return what names an assessment, the same each time: id, target, and the time of the update."""
+    """Return the members that identify an assessment, the same for each try: id, target, and time of the update."""
     target = patch.target
     span_id = target.span_id_hex if name[0] == "span" else ""
     seed = "\0".join((target.trace_id_hex, span_id, name[1], name[2]))

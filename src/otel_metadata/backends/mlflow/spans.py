@@ -1,9 +1,9 @@
-"""Spans so that MLflow reads back the texts on them as they were, and can read them back at all.
+"""Spans whose texts MLflow can read back, and reads back unchanged.
 
-MLflow reads a text that looks like JSON into structure. It takes the quotes off one that is itself a text in JSON. One
-with an integer beyond 64 bits, or with more levels than its readers bear, it stores with a success, and from then on
-answers 500 for the whole trace; one with a thousand levels refuses the whole batch (measured with MLflow 3.17.2). Such
-a text is put in quotes, which MLflow takes off again.
+MLflow parses a text that looks like JSON, and takes the quotes off a text that is a JSON string. A text with an integer
+beyond 64 bits, or with too many levels, is stored with a success, and from then on MLflow answers 500 for the whole
+trace; with a thousand levels, it refuses the whole batch (measured with MLflow 3.17.2). Such texts are put in quotes,
+which MLflow takes off again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["quoted", "readable"]
 
-# 32 objects in each other can be read.
+# MLflow can read 32 nested objects.
 _READABLE: Final = STORE_LIMITS._replace(depth=30)
 
 _BEGINNINGS: Final = ('"', "{", "[")
 
 
 def readable(span: ReadableSpan) -> ReadableSpan:
-    """Return *span*, or a view of it in which texts that would not come back are in quotes."""
+    """Return *span*, or a view of it in which texts that would not come back unchanged are in quotes."""
     own = span.attributes or {}
     changed = {
         name: text for name, value in own.items() if isinstance(value, str) and (text := quoted(value)) is not value

@@ -1,6 +1,6 @@
-"""Arize Phoenix, self-hosted or in its cloud: spans over OTLP/HTTP, what comes late as annotations.
+"""The destination for Arize Phoenix, in its cloud or self-hosted: `configure("phoenix")`.
 
-Nothing here decides how a field is spelled: see `dialects.openinference` and `backends.phoenix.patches`.
+`dialects.openinference` and `backends.phoenix.patches` decide how fields are spelled.
 """
 
 from __future__ import annotations
@@ -50,18 +50,19 @@ def destination(
     """Return Phoenix as a destination.
 
     Args:
-        endpoint: Phoenix's own address; `PHOENIX_COLLECTOR_ENDPOINT`, else `PHOENIX_BASE_URL`, else
-            `http://localhost:6006`. With or without `/v1/traces`. Not the port of gRPC.
-        api_key: `PHOENIX_API_KEY`; its cloud demands one, a server of your own only when authentication is on.
-        project: The project of new traces; `PHOENIX_PROJECT`, else `PHOENIX_PROJECT_NAME`, else what the spans'
-            resource says (`openinference.project.name`), else Phoenix's `default`.
-        headers: More headers; `PHOENIX_CLIENT_HEADERS`, as `name=value,name=value` with percent-encoded values.
-        name: Of the destination.
-        hold_millis: How long an ended span is kept, so that what comes soon after is still on it.
-        resource: Of the application's spans.
+        endpoint: Phoenix's HTTP address, with or without `/v1/traces`, and not the port of gRPC; None for
+            `PHOENIX_COLLECTOR_ENDPOINT`, else `PHOENIX_BASE_URL`, else `http://localhost:6006`.
+        api_key: The key, for Phoenix's cloud and for a server with authentication; None for `PHOENIX_API_KEY`.
+        project: The project of new traces; None for `PHOENIX_PROJECT`, else `PHOENIX_PROJECT_NAME`, else the project
+            that the spans' resource names (`openinference.project.name`), else Phoenix's `default`.
+        headers: More headers; None for `PHOENIX_CLIENT_HEADERS`, as `name=value,name=value` with percent-encoded
+            values.
+        name: The name of the destination.
+        hold_millis: How long an ended span is held, so that an update soon after its end is still on it.
+        resource: The resource of the application's spans.
 
     Raises:
-        ConfigurationError: The key of the cloud is missing, or one of these cannot be used.
+        ConfigurationError: The key of the cloud is missing, or a value cannot be used.
     """
     base = from_environment(endpoint, *_ENDPOINTS, default=_DEFAULT_ENDPOINT)
     address, query = split_url(base)
@@ -103,7 +104,7 @@ def destination(
 
 
 def _setting(endpoint: str | None) -> str:
-    """Return what the endpoint came from."""
+    """Return the argument or variable that the endpoint came from."""
     if endpoint is not None:
         return "endpoint"
     return next((variable for variable in _ENDPOINTS if os.environ.get(variable, "").strip()), _ENDPOINTS[0])
@@ -113,5 +114,5 @@ def _host_and_port(url: str) -> tuple[str, int | None]:
     try:
         parts = urlsplit(url)
         return parts.hostname or "", parts.port
-    except ValueError:  # whoever sends there says what is wrong with it
+    except ValueError:  # the exporters refuse it with an error that says why
         return "", None

@@ -1,10 +1,10 @@
-"""Patches for Arize Phoenix: annotations of the span or trace, for Phoenix never changes a stored span.
+"""Patches for Arize Phoenix: annotations of the span or trace, because Phoenix never changes a stored span.
 
-What a request replaces is one annotation, whole, by (name, span, identifier). So each field is an annotation of its
-own, whose identifier follows from the field's key: to send it again changes nothing, and neither another field nor
-another process is overwritten. One annotation with all metadata would have to be read, merged and written again, for
-which Phoenix has no condition: of two processes that do so at once, one loses what it wrote (`docs/backends/phoenix.md`
-has what was measured).
+A request replaces one annotation as a whole, found by (name, span, identifier). So each field is an annotation of its
+own, whose identifier follows from the field's key: sending it again changes nothing, and overwrites neither another
+field nor another process. One annotation with all metadata would have to be read, merged and written again. Phoenix has
+no conditional write, so of two processes that do this at once, one loses its values (`docs/backends/phoenix.md` has the
+measurements).
 
 | field | annotation |
 |---|---|
@@ -15,7 +15,7 @@ has what was measured).
 | annotation named `note` that has a text alone | a note |
 
 Source: Phoenix 20.26.1, `POST /v1/{span,trace}_annotations?sync=true`, `POST /v1/{span,trace}_notes`. Without `sync`
-the answer is a success whatever becomes of it. With it an unknown span refuses the whole request, by name.
+the answer is always a success. With it, Phoenix refuses the whole request for an unknown span, and names the span.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ ANNOTATION_NAME: Final = "otel_metadata"
 """The annotation that holds late metadata."""
 
 _NOTE: Final = "note"
-"""The name that Phoenix keeps for notes: an annotation of this name is refused."""
+"""The name that Phoenix reserves for notes: it refuses an annotation of this name."""
 
 _MAX_ROWS: Final = 500
-"""Rows in one request: few enough for the server to answer soon."""
+"""Rows in one request: few enough for a quick answer."""
 
 _What: TypeAlias = Literal["annotations", "notes"]
 
@@ -64,9 +64,10 @@ class _Row(NamedTuple):
     """One annotation or note.
 
     Attributes:
-        version: Of the field.
-        place: Of its patch in the batch.
+        version: The version of the field.
+        place: The index of its patch in the batch.
         target: The id of the span or trace, as in `body`.
+        body: The JSON of the annotation or note.
     """
 
     version: Version
@@ -80,9 +81,9 @@ class PhoenixPatchExporter(RestPatchExporter):
     """Upserts one annotation for each field of a patch."""
 
     max_batch = 200
-    # A span can be asked for some time after its export was acknowledged, later under load: then it is tried again.
+    # Phoenix knows a span some time after it acknowledged the export, later under load; until then we try again.
     grace_millis = 1_000
-    # An annotation of a span names nothing else.
+    # An annotation of a span names its span id alone.
     found_by: Final = frozenset({"span_id"})
 
     @checked
@@ -97,10 +98,10 @@ class PhoenixPatchExporter(RestPatchExporter):
         """Connect later.
 
         Args:
-            url: Of Phoenix itself, without `/v1`.
-            headers: Sent with every request, the key among them.
-            name: For people.
-            project: Of the spans; None where it is not known.
+            url: The address of Phoenix, without `/v1`.
+            headers: Headers of every request, the key among them.
+            name: The name of the exporter, for people.
+            project: The project of the spans; None where it is not known.
 
         Raises:
             ConfigurationError: The URL or a header cannot be used.
@@ -108,7 +109,7 @@ class PhoenixPatchExporter(RestPatchExporter):
         super().__init__(url, headers=headers, name=name, project=project)
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
-        """Send the fields of all patches together; what is unknown or refused keeps nothing else back."""
+        """Send the fields of all patches together. An unknown target or a refused field keeps no other one back."""
         budget = Budget(timeout_millis)
         notes = [list[str]() for _ in patches]
         rows: defaultdict[tuple[Level, _What], list[_Row]] = defaultdict(list)
@@ -126,7 +127,7 @@ class PhoenixPatchExporter(RestPatchExporter):
         return [failed.get(place) or Delivered(tuple(notes[place])) for place in range(len(patches))]
 
     def _answers(self, level: Level, what: _What, rows: list[_Row], budget: Budget) -> dict[int, Outcome]:
-        """Send rows in one request, or in as many as it takes; return what failed, by the place of the patch."""
+        """Send rows in one request, or in as many as it takes; return the failures, by the index of the patch."""
         if not rows:
             return {}
         is_note = what == "notes"
@@ -136,7 +137,7 @@ class PhoenixPatchExporter(RestPatchExporter):
         unknown = _unknown(answer)
         known = [row for row in rows if row.target not in unknown]
         if len(known) < len(rows):
-            # Nothing of the request was written.
+            # Phoenix wrote nothing of the request.
             missing = [row for row in rows if row.target in unknown]
             return {**_all(missing, _UNKNOWN), **self._answers(level, what, known, budget)}
         if isinstance(answer.outcome, Rejected) and len(rows) > 1:
@@ -154,7 +155,7 @@ class PhoenixPatchExporter(RestPatchExporter):
 def _requests(
     rows: Mapping[tuple[Level, _What], list[_Row]],
 ) -> Iterator[tuple[Level, _What, list[_Row]]]:
-    """Yield the rows of each request, in ascending version: of two with one key the later stands."""
+    """Yield the rows of each request, lowest version first, so that the later of two rows with one key wins."""
     for (level, what), group in rows.items():
         group.sort(key=lambda row: row.version)
         size = 1 if what == "notes" else _MAX_ROWS
@@ -163,7 +164,7 @@ def _requests(
 
 
 def _rows(patch: Patch, place: int, notes: list[str]) -> Iterator[tuple[Level, _What, _Row]]:
-    """Yield what a patch becomes; *notes* gets a sentence for each field that is kept otherwise than it was set."""
+    """Yield the rows of a patch; *notes* gets a sentence for each field that is kept in another form, or not at all."""
     for (level, kind, key), (value, version) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
         if not (patch.target.span_id if level == "span" else patch.target.trace_id):
             notes.append(NotKept(f"{words_for((level, kind, key), value)}: not kept, for the patch names no {level}"))
@@ -229,13 +230,13 @@ def _free_name(name: str, shown: str, notes: list[str]) -> str:
 
 
 def _unknown(answer: RestAnswer) -> set[str]:
-    """Return the ids that Phoenix says it does not know; none where a 404 is about something else."""
+    """Return the ids that a 404 names as unknown; an empty set where the 404 is about something else."""
     match = _MISSING.fullmatch(answer.text.strip()) if answer.status == 404 else None
     return set(match[1].split(", ")) if match is not None else set()
 
 
 def _confirms(answer: RestAnswer, count: int) -> bool:
-    """Whether a success has the id of everything that was written."""
+    """Whether a success has an id for each row that was sent."""
     data = answer.member("data")
     written = data if isinstance(data, list) else [data]
     return len(written) == count and all(member(one, "id") for one in written)

@@ -1,7 +1,7 @@
 """Spans that Phoenix can store.
 
-It reads a few attributes as JSON when a span arrives. For an integer beyond 64 bits in one of them it drops the whole
-span, though the export has succeeded, and says nothing (measured with 20.26.1). Such an integer becomes text.
+Phoenix reads a few attributes as JSON when a span arrives. For an integer beyond 64 bits in one of them it drops the
+whole span without an error, after the export has succeeded (measured with 20.26.1). Such an integer becomes text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _READ: Final = re.compile(r"metadata|llm\.prompt_template\.variables|tool\.param
 
 
 def storable(span: ReadableSpan) -> ReadableSpan:
-    """Return *span*, or a view of it in which what cannot be stored is text."""
+    """Return *span*, or a view of it in which integers that cannot be stored are text."""
     own = span.attributes or {}
     changed = {
         name: text

@@ -1,7 +1,7 @@
-"""The ready-made destination for Splunk Agent Observability, Galileo's successor: OTLP in, and what PATCH can change.
+"""The destination for Splunk Agent Observability, Galileo's successor: `configure("splunk_ao")`.
 
-It reads the variables of the package `splunk-ao` (0.6.1), and finds the addresses as that does: `SPLUNK_AO_REALM` means
-Splunk Observability Cloud, a key and a console an installation of its own.
+It reads the variables of the package `splunk-ao` (0.6.1), and finds the addresses as that package does:
+`SPLUNK_AO_REALM` means Splunk Observability Cloud; a key and a console mean an installation of one's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["BACKEND", "destination"]
 
 BACKEND: Final = "splunk_ao"
-"""The name of the destination, and that under which `SpanRef.backend_ids` holds a record's UUID."""
+"""The name of the destination, and the key under which `SpanRef.backend_ids` holds a record's UUID."""
 
 _API_KEY: Final = "SPLUNK_AO_API_KEY"
 _CONSOLE_URL: Final = "SPLUNK_AO_CONSOLE_URL"
@@ -33,22 +33,22 @@ _TOKEN: Final = "SPLUNK_AO_O11Y_TOKEN"  # noqa: S105 # the name of a variable
 _API_TOKEN: Final = "SPLUNK_AO_O11Y_API_TOKEN"  # noqa: S105 # likewise
 _PROJECT: Final = "SPLUNK_AO_PROJECT"
 _PROJECT_ID: Final = "SPLUNK_AO_PROJECT_ID"
-# The second one of each is the older name, which the SDK still reads.
+# The second name of each is the older one, which the SDK still reads.
 _STREAM: Final = ("SPLUNK_AO_AGENT_STREAM", "SPLUNK_AO_LOG_STREAM")
 _STREAM_ID: Final = ("SPLUNK_AO_AGENT_STREAM_ID", "SPLUNK_AO_LOG_STREAM_ID")
 _DEFAULT: Final = "default"
-"""The project and the agent stream of an installation, where none is named; as the vendor's SDK has it."""
+"""The project and the agent stream of an installation where none is named, as in the vendor's SDK."""
 
 
 class _Place(NamedTuple):
-    """Where things go.
+    """Addresses and keys.
 
     Attributes:
         traces: The address for OTLP.
         api: The address of the API, without a slash at its end.
         header: The name of the header that has the key.
-        key: For spans.
-        api_key: For patches.
+        key: The key for spans.
+        api_key: The key for patches.
     """
 
     traces: str
@@ -75,33 +75,35 @@ def destination(
     metadata_as_tags: bool = False,
     name: str = BACKEND,
     hold_millis: int = 0,
-    resource: Resource | None = None,  # of spans of our own; there are none
+    resource: Resource | None = None,  # configure() gives it to every destination
 ) -> Destination:
     """Return a destination for one agent stream.
 
     Args:
-        api_key: Of an installation, else `SPLUNK_AO_API_KEY`.
-        console_url: Of an installation, else `SPLUNK_AO_CONSOLE_URL`.
-        api_url: Of an installation, else `SPLUNK_AO_API_URL`, else what follows from the console's.
-        realm: Of Splunk Observability Cloud, else `SPLUNK_AO_REALM`; it takes the place of the three above.
-        token: For spans in the cloud, else `SPLUNK_AO_O11Y_TOKEN`.
-        api_token: For patches in the cloud, else `SPLUNK_AO_O11Y_API_TOKEN`, else the token for spans.
-        project: Name of the project, else `SPLUNK_AO_PROJECT`; for an installation else `default`.
-        project_id: Its UUID instead, else `SPLUNK_AO_PROJECT_ID`.
-        agent_stream: Name of the agent stream, else `SPLUNK_AO_AGENT_STREAM`; for an installation else `default`.
-        agent_stream_id: Its UUID instead, else `SPLUNK_AO_AGENT_STREAM_ID`.
-        resolve: Finds the record for the name of a span; see `backends.galileo.patches.Resolve`.
-        metadata_as_tags: Add late metadata as tags, `key:value`, where one fits into a tag.
-        name: What receipts and `stats()` call it.
-        hold_millis: How long an ended span is kept: metadata that comes later than that is `unsupported`.
-        resource: Not used.
+        api_key: The key of an installation; None for `SPLUNK_AO_API_KEY`.
+        console_url: The console of an installation; None for `SPLUNK_AO_CONSOLE_URL`.
+        api_url: The API of an installation; None for `SPLUNK_AO_API_URL`, else the address that follows from the
+            console's.
+        realm: The realm of Splunk Observability Cloud; None for `SPLUNK_AO_REALM`. It replaces the three above.
+        token: The token for spans in the cloud; None for `SPLUNK_AO_O11Y_TOKEN`.
+        api_token: The token for patches in the cloud; None for `SPLUNK_AO_O11Y_API_TOKEN`, else the token for spans.
+        project: The name of the project; None for `SPLUNK_AO_PROJECT`, else `default` for an installation.
+        project_id: Its UUID, instead of the name; None for `SPLUNK_AO_PROJECT_ID`.
+        agent_stream: The name of the agent stream; None for `SPLUNK_AO_AGENT_STREAM`, else `default` for an
+            installation.
+        agent_stream_id: Its UUID, instead of the name; None for `SPLUNK_AO_AGENT_STREAM_ID`.
+        resolve: Finds the record of a span or trace; see `backends.galileo.patches.Resolve`.
+        metadata_as_tags: Add late metadata as tags, `key:value`, as far as they fit into a tag.
+        name: The name of the destination, for receipts and `stats()`.
+        hold_millis: How long an ended span is held. Metadata that comes after that is `unsupported`.
+        resource: Not used: no patch leaves as a span.
 
     Raises:
-        ConfigurationError: Something is missing, contradicts itself, or cannot be used.
+        ConfigurationError: A value is missing, contradicts another one, or cannot be used.
     """
     own = {_API_KEY: api_key, _CONSOLE_URL: console_url, _API_URL: api_url}
     cloud = {_REALM: realm, _TOKEN: token, _API_TOKEN: api_token}
-    # Keywords decide which of the two is meant; the environment where there are none.
+    # Keywords decide whether the cloud or an installation is meant; without keywords, the environment decides.
     is_cloud = any(cloud.values()) if any((*own.values(), *cloud.values())) else any(map(first_set, cloud))
     if is_cloud and (any(own.values()) or (not any(cloud.values()) and any(map(first_set, own)))):
         raise ConfigurationError(
@@ -113,7 +115,7 @@ def destination(
     if project is None and project_id is None:
         raise ConfigurationError(_PROJECT, None, f"the name of a project, or its UUID in {_PROJECT_ID}")
     stream, stream_id = _name_or_id(agent_stream, agent_stream_id, _STREAM, _STREAM_ID, default)
-    # The SDK says the same in headers and on the resource.
+    # As the SDK does, we send the same names in headers and on the resource.
     routing = {"project": project, "projectid": project_id, "logstream": stream, "logstreamid": stream_id}
     on_resource = {
         "splunk_ao.project.name": project,
@@ -173,7 +175,7 @@ def _in_the_cloud(realm: str | None, token: str | None, api_token: str | None) -
 def _name_or_id(
     name: str | None, identifier: str | None, names: tuple[str, ...], ids: tuple[str, ...], default: str | None
 ) -> tuple[str | None, str | None]:
-    """Return the name of a project or stream, or its id: of keywords, else of the environment, else the default."""
+    """Return the name of a project or stream, or its id: from keywords, else the environment, else the default."""
     if name is None and identifier is None:
         identifier = first_set(*ids)
     if identifier is not None:

@@ -1,7 +1,7 @@
 """The `splunk_ao` dialect: Galileo's, with the names that its successor's SDK gives to metadata, tags and session.
 
-Source: splunk-ao 0.6.1, `splunk_ao.converter.attribute_mapping` and `splunk_ao.otel`. Metadata there is a map from text
-to text, so every other value is the text of its JSON.
+Source: splunk-ao 0.6.1, `splunk_ao.converter.attribute_mapping` and `splunk_ao.otel`. There, metadata is a map from
+text to text, so every value that is not text becomes JSON text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SplunkAoDialect:
     """Metadata as one JSON text of texts, tags and session under the names of Splunk Agent Observability."""
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
-        """Return the span's attributes with *fields*, name, status, and what is no attribute (a null as name)."""
+        """Return the span's attributes with *fields*, name, status, and fields without an attribute (a null name)."""
         said = _GALILEO.encode(span, fields, is_local_root=is_local_root)
         attributes = dict(said.attributes)
         metadata = {**as_object(attributes.get(_METADATA)), **as_object(attributes.pop(METADATA, None))}
