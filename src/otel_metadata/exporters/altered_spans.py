@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from otel_metadata.exporters.otlp_sender import OtlpSender
     from otel_metadata.model.outcome import Outcome
 
-__all__ = ["AlteredSpans", "OnResource", "altered"]
+__all__ = ["AlteredSpans", "OnResource", "altered", "with_texts"]
 
 
 @final
@@ -100,6 +100,19 @@ def altered(
     """
     parts = {"resource": resource, "attributes": attributes}
     return cast("ReadableSpan", _View(span, {name: part for name, part in parts.items() if part is not None}))
+
+
+def with_texts(span: ReadableSpan, rewrite: Callable[[str, str], str]) -> ReadableSpan:
+    """Return *span*, or a view of it in which texts among its attributes are replaced.
+
+    Args:
+        span: Not changed.
+        rewrite: Takes the name of an attribute and its text, and returns the same text or another one.
+    """
+    own = span.attributes or {}
+    texts = {name: rewrite(name, value) for name, value in own.items() if isinstance(value, str)}
+    changed = {name: text for name, text in texts.items() if text is not own[name]}
+    return altered(span, attributes={**own, **changed}) if changed else span
 
 
 class _View:

@@ -221,8 +221,8 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
     def many(level: str, kind: str) -> dict[str, Json]:
         return by_kind.get((level, kind), {})
 
-    def one(kind: str, *levels: str) -> Json:
-        return next((many(level, kind)[""] for level in levels if many(level, kind)), None)
+    def one(kind: str, level: str) -> Json:
+        return many(level, kind).get("")
 
     def latest(kind: Kind) -> Json:
         # The value may have been set on the span or on its trace; the later one wins.

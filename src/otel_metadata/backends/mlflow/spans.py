@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from otel_metadata.exporters.altered_spans import altered
+from otel_metadata.exporters.altered_spans import with_texts
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.value import STORE_LIMITS, clean
 
@@ -28,11 +28,7 @@ _BEGINNINGS: Final = ('"', "{", "[")
 
 def readable(span: ReadableSpan) -> ReadableSpan:
     """Return *span*, or a view of it in which texts that would not come back unchanged are in quotes."""
-    own = span.attributes or {}
-    changed = {
-        name: text for name, value in own.items() if isinstance(value, str) and (text := quoted(value)) is not value
-    }
-    return altered(span, attributes={**own, **changed}) if changed else span
+    return with_texts(span, lambda _, text: quoted(text))
 
 
 def quoted(text: str) -> str:

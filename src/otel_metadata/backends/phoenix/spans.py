@@ -10,7 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Final
 
-from otel_metadata.exporters.altered_spans import altered
+from otel_metadata.exporters.altered_spans import with_texts
 from otel_metadata.model.merge import json_text
 from otel_metadata.model.value import STORE_LIMITS, clean
 
@@ -25,16 +25,12 @@ _READ: Final = re.compile(r"metadata|llm\.prompt_template\.variables|tool\.param
 
 def storable(span: ReadableSpan) -> ReadableSpan:
     """Return *span*, or a view of it in which integers that cannot be stored are text."""
-    own = span.attributes or {}
-    changed = {
-        name: text
-        for name, value in own.items()
-        if isinstance(value, str) and _READ.fullmatch(name) and (text := _cleaned(value)) is not value
-    }
-    return altered(span, attributes={**own, **changed}) if changed else span
+    return with_texts(span, _cleaned)
 
 
-def _cleaned(text: str) -> str:
+def _cleaned(name: str, text: str) -> str:
+    if _READ.fullmatch(name) is None:
+        return text
     try:
         found = json.loads(text)  # not orjson: it takes a large integer for a float
     except (ValueError, RecursionError):
