@@ -136,7 +136,7 @@ class RestClient:
             if outcome is None:
                 error = DeliveryError(
                     "connection_failure",
-                    f"the answer to a success is no JSON; check the endpoint (HTTP {answer.status})",
+                    f"the 2xx response is not JSON; check the endpoint (HTTP {answer.status})",
                 )
                 outcome = Retry(error)
         return RestAnswer(answer.status, found, text, outcome)

@@ -330,7 +330,7 @@ class TestMetadata:
         assert isinstance(outcomes[0], Rejected)
         assert outcomes[0].error.type == "type_conflict"
         assert outcomes[0].error.message.startswith("metadata.bad: ")
-        assert outcomes[0].error.message.endswith("everything else of it arrived")
+        assert outcomes[0].error.message.endswith("the rest of the patch arrived")
         assert outcomes[1] == Delivered()
         assert spans.span(span_id(1))["metadata"] == {"bad": 3, "a": 1, "c": "y", "d": 4}
 

@@ -126,7 +126,7 @@ def test_values_that_are_no_text_are_told(double):
     )
     assert outcome == Delivered(
         (
-            "input: not sent: there a null says that nothing changes",
+            "input: not sent: this API takes a null for no change",
             "output: sent as JSON text",
             "status: sent as the status code 500",
             f"status message: {NO_FIELD}",

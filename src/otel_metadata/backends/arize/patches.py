@@ -35,7 +35,7 @@ __all__ = ["ArizePatchExporter"]
 _CLOCK: Final = SystemClock()
 _DELIVERED: Final = Delivered()
 _UNKNOWN_SPAN: Final = Rejected(DeliveryError("segment_not_found", "Arize does not know the span"))
-_UNCLEAR: Final = Retry(DeliveryError("connection_failure", "the answer does not say what became of the span"))
+_UNCLEAR: Final = Retry(DeliveryError("connection_failure", "the answer does not say whether the span was changed"))
 _LATE: Final = Retry(DeliveryError("connection_failure", "there was no whole answer in time"))
 _SHUT_DOWN: Final = Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
 
@@ -296,5 +296,5 @@ def _combined(one: Plan, outcomes: Sequence[Outcome]) -> Outcome:
     if _UNKNOWN_SPAN in rejected:
         return _UNKNOWN_SPAN
     told = "; ".join(outcome.error.message for outcome in rejected[:_MAX_TOLD])
-    rest = "; everything else of it arrived" if len(rejected) < len(outcomes) else ""
+    rest = "; the rest of the patch arrived" if len(rejected) < len(outcomes) else ""
     return Rejected(DeliveryError(rejected[0].error.type, f"{told}{rest}"))

@@ -88,7 +88,7 @@ def plan(patch: Patch, now_millis: int) -> Plan:
         now_millis: Wall milliseconds: the SDK refuses an annotation with a later date.
     """
     if not patch.target.span_id:
-        return Plan((), (), DeliveryError("unsupported", "Arize changes spans; of the trace alone it keeps nothing"))
+        return Plan((), (), DeliveryError("unsupported", "Arize changes spans; it has no place for a trace alone"))
     notes: list[str] = []
     documents, too_large = _documents(_metadata(patch, notes))
     verdicts = _verdicts(patch, now_millis, notes)

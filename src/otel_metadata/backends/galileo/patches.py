@@ -60,14 +60,14 @@ _STATUS_CODES: Final[Mapping[str, int]] = {"ok": 200, "error": 500}
 _NO_FIELD: Final = NotKept("not sent: there is no field for it once a record is stored")
 _TOO_LONG: Final = NotKept(f"not sent: a tag has at most {MAX_TAG_CHARS} characters")
 _TOO_MANY: Final = NotKept(f"not sent: a record has at most {MAX_TAGS} tags")
-_NO_NULL: Final = NotKept("not sent: there a null says that nothing changes")
+_NO_NULL: Final = NotKept("not sent: this API takes a null for no change")
 _AS_TEXT: Final = "sent as JSON text"
 _AS_TAG: Final = "added as a tag, beside that of an earlier value"
 _REFUSED: Final = NotKept("refused")
 _NO_RECORD: Final = NotKept("not sent: no UUID is known for it")
 
 _BAD_ID: Final = Rejected(
-    DeliveryError("patch_failure", "the id is no UUID of version 4 with hyphens; nothing was sent")
+    DeliveryError("patch_failure", "the id is not a UUID of version 4 with hyphens; nothing was sent")
 )
 _MISSING: Final = Rejected(DeliveryError("segment_not_found", "there is no such record, or not yet"))
 _NOTHING_TO_SAY: Final = Rejected(

@@ -169,7 +169,7 @@ def ids_of_trace(fields: Fields) -> tuple[dict[str, Json], list[str]]:
             notes.append(NotKept(f"{label}: not kept, the trace has one of its own"))
             continue
         if not isinstance(value, str) or not value:
-            notes.append(NotKept(f"{label}: unsupported: Langfuse takes a text that is not empty"))
+            notes.append(NotKept(f"{label}: unsupported: Langfuse takes only a text that is not empty"))
             continue
         values["user.id" if kind == "user_id" else "session.id"] = value
         if level == "span":

@@ -69,7 +69,7 @@ _UNSUPPORTED: Final = Rejected(DeliveryError("unsupported", "Langfuse cannot hol
 _REFUSED: Final = Rejected(DeliveryError("patch_failure", "Langfuse cannot use what was sent"))
 _REFUSED_SPAN: Final = Rejected(DeliveryError("backend_rejection", "Langfuse rejected the span that carries it"))
 _NO_PARENT: Final = Rejected(
-    DeliveryError("unsupported", "a bare trace id: a span without a parent would take the place of the trace")
+    DeliveryError("unsupported", "the update names no span: a new span without a parent would be shown as the trace")
 )
 _NOT_LANGFUSE: Final = not_from("Langfuse")
 
@@ -207,7 +207,7 @@ class LangfusePatchExporter(RestPatchExporter):
         if is_small:
             # After a failure only the id is kept: the next try may have more fields, and replaces what arrived.
             self._kept[key] = kept._replace(fields=all_fields) if isinstance(outcome, Delivered) else kept
-        return _noted(outcome, [f"{one}: kept on a score, for a stored span is never changed" for one in labels])
+        return _noted(outcome, [f"{one}: kept on a score, because a stored span is never changed" for one in labels])
 
     def _add_span(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
         """Send fields of the trace on a new span: Langfuse shows those of the newest span that has any."""

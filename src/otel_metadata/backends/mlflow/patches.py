@@ -182,7 +182,7 @@ def _judged(body: Json, sent: _Assessment) -> Outcome:
         return _NOT_MLFLOW
     notes = list(sent.notes)
     if stored.get("assessment_id") != sent.id:
-        notes.append(f"{sent.subject}: stored under an id of the backend's own; sent again, it would be there twice")
+        notes.append(f"{sent.subject}: MLflow stored it under an id of its own; a second try would store it twice")
     lost = (key for key, text in sent.metadata.items() if member(stored.get("metadata"), key) != text)
     notes += [NotKept(f"{sent.subject}: {key!r} was not kept") for key in lost]
     return Delivered(tuple(notes))
@@ -194,7 +194,7 @@ def _steps(patch: Patch, expectations: Collection[str]) -> Iterator[_Step]:
     for name, field in sorted(patch.fields.items(), key=lambda item: (item[1][1], item[0])):
         level, kind, _ = name
         if level == "span" and not patch.target.span_id:
-            yield _Fault("unsupported", f"{words_for(name, field[0])}: a trace alone was named, and no span of it")
+            yield _Fault("unsupported", f"{words_for(name, field[0])}: the update names a trace, not a span")
         elif kind in {"evaluation", "annotation"}:
             yield _verdict(patch, name, field, expectations)
         elif level == "span":
@@ -209,7 +209,7 @@ def _tag(name: FieldName, value: Json) -> _Tag | _Fault:
     subject = words_for(name, value)
     tag = trace_tag(name, value)
     if tag is None:
-        return _Fault("unsupported", f"{subject}: MLflow takes it with the spans alone")
+        return _Fault("unsupported", f"{subject}: MLflow takes it only with the span")
     if tag.fault is not None:
         return _Fault(tag.fault[0], f"{subject}: not sent, as {tag.fault[1]}")
     notes = []

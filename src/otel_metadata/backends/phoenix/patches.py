@@ -56,7 +56,7 @@ _UNSUPPORTED: Final = Rejected(
     DeliveryError("unsupported", "the patch names no span, and nothing in it is about the trace")
 )
 _UNCONFIRMED: Final = Retry(
-    DeliveryError("connection_failure", "the answer to a success does not confirm what was sent; check the endpoint")
+    DeliveryError("connection_failure", "the 2xx response does not confirm what was sent; check the endpoint")
 )
 
 
