@@ -108,11 +108,6 @@ class Flushes:
         """Whether one of them waits for a span or patch that was here when it was asked for."""
         return any(ticket.keys for ticket in self._tickets)
 
-    def sample(self) -> Iterator[SpanKey]:
-        """Yield what they wait for; whoever has seen enough stops."""
-        for ticket in self:
-            yield from list(ticket.keys)
-
     def add(self, ticket: FlushTicket) -> None:
         """Let one more go on."""
         self._tickets.append(ticket)

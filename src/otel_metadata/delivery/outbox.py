@@ -244,6 +244,7 @@ class Outbox:
         self._counters = Counters()
         self._spans = SpanQueue(self.settings, self._chance, is_holding=self.destination.hold_millis > 0)
         self._recent: RecentMap[SpanKey, _Recent] = RecentMap(MAX_RECENT)
+        self._flushes = Flushes()
         self._patches = PatchQueue(
             self.destination.patch_exporter,
             self.settings,
@@ -251,10 +252,10 @@ class Outbox:
             self._chance,
             self._counters,
             self.partition,
+            self._flushes,
             self._spans.__contains__,
             self._tell,
         )
-        self._flushes = Flushes()
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
         self._pending_lines: deque[tuple[str, str, int]] = deque(maxlen=_MAX_PENDING_LINES)
@@ -637,6 +638,7 @@ class Outbox:
             remainders: For each span the fields that its dialect could not say.
             reason: As what the live updates of spans that failed are lost.
         """
+        self._take_in()
         with self._lock:
             self._admit_late()
             now = self._clock.monotonic_ns()
@@ -697,10 +699,12 @@ class Outbox:
 
     def claim_patches(self) -> PatchBatch | None:
         """Take the patches whose time has come, at most the exporter's `max_batch`; None when there are none."""
-        with self._lock:
-            self._admit_late()
-            patches = self._patches.claim(self._window_of, self._flushes)
-            return PatchBatch(patches) if patches else None
+        patches: list[Patch] | None = None
+        while patches is None:
+            with self._lock:
+                self._admit_late()
+                patches = self._patches.claim(self._window_of)
+        return PatchBatch(patches) if patches else None
 
     def _window_of(self, key: SpanKey) -> tuple[int, int] | None:
         recent = self._recent.get(key)
@@ -708,6 +712,7 @@ class Outbox:
 
     def patches_answered(self, batch: PatchBatch, outcomes: Sequence[Outcome | None]) -> None:
         """Settle each patch by its outcome; one without an outcome is tried again."""
+        self._take_in()
         with self._lock:
             self._admit_late()
             self._flushes.answered(self._patches.answered(batch.patches, outcomes))
@@ -727,7 +732,7 @@ class Outbox:
     def next_due_ns(self) -> int | None:
         """Return the monotonic time of the next work that is known now; None when nothing waits."""
         with self._lock:
-            times = (self._spans.next_due_ns(self._flushes), self._patches.next_due_ns(self._flushes))
+            times = (self._spans.next_due_ns(self._flushes), self._patches.next_due_ns())
             return min((time for time in times if time is not None), default=None)
 
     # --- flush, shutdown, counts ------------------------------------------------------------------------------------

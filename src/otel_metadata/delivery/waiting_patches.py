@@ -2,7 +2,8 @@
 
 Theory of operation. A target has at most one patch that waits (`_pending`, later updates are merged into it) and one
 that is being sent (`_sending`): one request in flight for each target, versions ascending. `_due` is a heap of (when,
-key) over `_pending`; an entry that no longer matches its patch is skipped.
+key) over `_pending`, and `_asked` another one, of the patches that a flush waits for; an entry that no longer matches
+its patch is skipped.
 
 A target is *blocked* while its span waits or is being exported here, and while an earlier patch of it is being sent:
 then its patch cannot be claimed, and whoever ends that schedules it.
@@ -54,6 +55,9 @@ NO_VERSION: Final = (0, 0)
 
 _MAX_TOLD_NOTES: Final = 100
 
+# Entries of the heaps that one claim passes over: application threads wait for the lock meanwhile.
+_MAX_SKIPPED: Final = 64
+
 
 def unsettled(remainder: Fields, updates: int) -> int:
     """Return how many of *updates* are still open while *remainder* is: one update has one version."""
@@ -74,6 +78,7 @@ class Pending:
         created_ns: When the oldest of them was accepted; monotonic.
         earliest_ns: When it may go: a grace, or what the backend asked for. A flush obeys it.
         due_ns: When it goes.
+        asked_ns: When it goes by the heap of what flushes wait for; None when it is not in it.
         deadline_ns: Until when it is tried, because its span failed for good; None for as long as `max_age_millis`.
         missing_ns: When the backend first said that it does not know the span.
         attempts: How often it was tried.
@@ -84,6 +89,7 @@ class Pending:
     """
 
     __slots__ = (
+        "asked_ns",
         "attempts",
         "batch_size",
         "created_ns",
@@ -111,6 +117,7 @@ class Pending:
         self.updates = self.unspooled = self.size = self.attempts = 0
         self.rows: list[Row] = []
         self.created_ns = self.earliest_ns = self.due_ns = now_ns
+        self.asked_ns: int | None = None
         self.deadline_ns: int | None = None
         self.missing_ns: int | None = None
         self.error: DeliveryError | None = None
@@ -173,6 +180,7 @@ class PatchQueue:
         chance: Callable[[], float],
         counters: Counters,
         partition: Partition,
+        flushes: Flushes,
         is_span_here: Callable[[SpanKey], bool],
         tell: Callable[[str, str, int], None],
     ) -> None:
@@ -185,6 +193,7 @@ class PatchQueue:
             chance: Uniform in [0, 1), for the jitter of the back-off.
             counters: The outbox's.
             partition: The destination's part of the spool.
+            flushes: What flushes wait for: it goes also while the destination is left alone.
             is_span_here: Whether a span waits or is being exported here.
             tell: Called with a reason, a sentence for the log, and its level.
         """
@@ -194,6 +203,7 @@ class PatchQueue:
         self._chance = chance
         self._counters = counters
         self._partition = partition
+        self._flushes = flushes
         self._is_span_here = is_span_here
         self._tell = tell
         # With a spool, what exceeds the window is on disk alone.
@@ -203,6 +213,7 @@ class PatchQueue:
         self._pending: dict[SpanKey, Pending] = {}
         self._sending: dict[SpanKey, Pending] = {}
         self._due: list[tuple[int, SpanKey]] = []
+        self._asked: list[tuple[int, SpanKey]] = []
         self.circuit = Circuit(settings.pause_millis, chance)
         self.settled = Settled()
         self._letters: deque[DeadLetter] = deque()
@@ -310,19 +321,25 @@ class PatchQueue:
         return after <= bound or (held is not None and after - weigh_common(held.fields, fields) <= bound)
 
     def schedule(self, key: SpanKey, pending: Pending) -> None:
-        """Enter it into the heap, unless it is blocked: then whoever unblocks it does."""
+        """Enter it into its heap, unless it is blocked: then whoever unblocks it does."""
         if not self.is_blocked(key):
-            heapq.heappush(self._due, (pending.due_ns, key))
+            self._push(key, pending, pending.due_ns)
 
     def make_due(self, key: SpanKey, pending: Pending, due_ns: int) -> None:
-        """Let it go at *due_ns*, if it is not scheduled for it yet.
-
-        The heap first: an entry that no patch agrees with is skipped, a patch without an entry would wait for ever.
-        """
-        if pending.due_ns != due_ns:
+        """Let it go at *due_ns*, if it is not scheduled for it yet."""
+        is_missing = pending.asked_ns != due_ns and key in self._flushes
+        if is_missing or pending.due_ns != due_ns:
+            # The heap first: an entry that no patch agrees with is skipped, a patch without an entry waits for ever.
             if not self.is_blocked(key):
-                heapq.heappush(self._due, (due_ns, key))
+                self._push(key, pending, due_ns)
             pending.due_ns = due_ns
+
+    def _push(self, key: SpanKey, pending: Pending, due_ns: int) -> None:
+        if key not in self._flushes:
+            heapq.heappush(self._due, (due_ns, key))
+        elif pending.asked_ns != due_ns:
+            heapq.heappush(self._asked, (due_ns, key))
+            pending.asked_ns = due_ns
 
     def is_blocked(self, key: SpanKey) -> bool:
         """Whether something of the same target goes first."""
@@ -330,56 +347,59 @@ class PatchQueue:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def next_due_ns(self, flushes: Flushes) -> int | None:
+    def next_due_ns(self) -> int | None:
         """Return when the next patch may be claimed; None when none waits unblocked."""
-        if not self._due:
+        times = [heap[0][0] for heap in (self._asked, self._due) if heap]
+        if not times:
             return None
-        first = max(self._due[0][0], self.circuit.until_ns)
-        now = self._clock.monotonic_ns()
-        if first <= now or not self.circuit.is_open(now):
-            return first
-        for key in flushes.sample():
-            pending = self._pending.get(key)
-            if pending is not None and not self.is_blocked(key):
-                first = min(first, pending.due_ns)
-                if first <= now:
-                    break
-        return first
+        first = max(min(times), self.circuit.until_ns)
+        return min(first, self._asked[0][0]) if self._asked and self._flushes.is_waiting else first
 
-    def claim(self, window_of: Callable[[SpanKey], tuple[int, int] | None], flushed: Flushes) -> list[Patch]:
+    def claim(self, window_of: Callable[[SpanKey], tuple[int, int] | None]) -> list[Patch] | None:
         """Take the patches whose time has come, at most the exporter's `max_batch`, one where it must be found out.
 
         Args:
             window_of: Start and end of a span, where they are known.
-            flushed: Those for which a flush waits may go also while the destination is left alone.
+
+        Returns:
+            The patches. None when many entries of the heaps were out of date: ask again, without the lock in between.
         """
         now = self._clock.monotonic_ns()
         is_open = self.circuit.is_open(now)
-        if is_open and not flushed.is_waiting:
+        if is_open and not self._flushes.is_waiting:
             return []
         room = max(self._exporter.max_batch, 1) if not self.circuit.failures else 1
         patches: list[Patch] = []
-        passed_over: list[tuple[int, SpanKey]] = []
-        while self._due and self._due[0][0] <= now and len(patches) < room:
-            due_ns, key = self._due[0]
+        for _ in range(room + _MAX_SKIPPED):
+            heap = self._asked if is_open or (self._asked and self._asked[0][0] <= now) else self._due
+            if not heap or heap[0][0] > now or len(patches) >= room:
+                break
+            due_ns, key = heap[0]
             pending = self._pending.get(key)
             if pending is None or pending.due_ns != due_ns or self.is_blocked(key):
-                heapq.heappop(self._due)
+                self._pop(heap, pending)
                 continue
-            if is_open and key not in flushed:
-                passed_over.append(heapq.heappop(self._due))
+            if is_open and key not in self._flushes:
+                # Its flush is over. It goes when the destination is asked again.
+                heapq.heappush(self._due, (due_ns, key))
+                self._pop(heap, pending)
                 continue
             if pending.batch_size is not None and len(patches) >= pending.batch_size:
                 break
-            heapq.heappop(self._due)
+            self._pop(heap, pending)
             room = min(room, pending.batch_size or room)
             self._sending[key] = pending
             del self._pending[key]
             pending.sent = pending.portion()
             patches.append(Patch(pending.target, pending.sent, pending.window_ns or window_of(key)))
-        for entry in passed_over:
-            heapq.heappush(self._due, entry)
+        else:
+            return patches or None
         return patches
+
+    def _pop(self, heap: list[tuple[int, SpanKey]], pending: Pending | None) -> None:
+        due_ns, _ = heapq.heappop(heap)
+        if heap is self._asked and pending is not None and pending.asked_ns == due_ns:
+            pending.asked_ns = None
 
     def answered(self, patches: Sequence[Patch], outcomes: Sequence[Outcome | None]) -> list[Answered]:
         """Settle each patch by its outcome; one that goes on at once, in smaller pieces, has no answer yet."""
@@ -559,6 +579,7 @@ class PatchQueue:
         self._pending.clear()
         self._sending.clear()
         self._due.clear()
+        self._asked.clear()
         self.bytes = 0
 
 
