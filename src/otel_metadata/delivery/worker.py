@@ -6,8 +6,8 @@ call by hand. Exporters run with instrumentation suppressed, so that the HTTP ca
 
 from __future__ import annotations
 
+import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -46,10 +46,6 @@ _IDLE_NS: Final = 1_000_000_000
 
 # Rows that are read from the spool at a time take at most such a part of the room in bytes: see `Outbox.wanted_rows`.
 _PORTION: Final = 8
-
-
-# How long a join that cannot succeed keeps a shutdown from seeing that the thread is over.
-_SLICE_SECONDS: Final = 0.02
 
 
 def suppressed() -> Context:
@@ -116,7 +112,8 @@ class Worker:
     """Empties one outbox, on a daemon thread that is started beforehand.
 
     Python 3.12 refuses new threads while the interpreter shuts down, so the thread that sends the last patches is the
-    one that was there all along. Where none can be started any more, who flushes or shuts down does the work.
+    one that was there all along. Where it is missing, because an exception from outside came before it had started, who
+    flushes or shuts down starts it; where none can be started any more, the caller does the work.
     """
 
     def __init__(
@@ -161,18 +158,60 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._get_ident = threading.get_ident
         self._ident = 0
+        self._forget_thread()
         if self._with_thread:
-            name = self.outbox.destination.name
-            self._thread = _Thread(target=self._run, name=f"otel_metadata:{name}", daemon=True)
-            try:
-                self._thread.start()
-            except RuntimeError as error:
-                REPORTER.tell(f"thread:{name}", f"{name}: {error}; updates are sent by flush() and shutdown() only.")
+            self._start()
+
+    def _forget_thread(self) -> None:
+        # `Thread.is_alive` cannot tell: after a signal handler has raised inside it, or inside `join`, CPython before
+        # 3.13 takes a running thread for one that has ended.
+        self.has_thread = False
+        self._working = threading.Lock()  # held by the thread that does the steps
+
+    def _start(self) -> bool:
+        """Start the thread; False where none can be started."""
+        name = self.outbox.destination.name
+        handled = sys.exc_info()[1]
+        self._thread = _Thread(target=self._run, name=f"otel_metadata:{name}", daemon=True)
+        try:
+            self.has_thread = True
+            self._thread.start()
+        except BaseException as error:
+            self.has_thread = False  # it may have started all the same: see `_run`
+            # CPython makes another error of what a signal handler raises in here: a KeyError, a lock that nobody holds.
+            cause: BaseException | None = error
+            while cause is not None and cause is not handled:
+                pass_on(cause)
+                cause = cause.__context__
+            if not isinstance(error, RuntimeError):
+                raise
+            REPORTER.tell(f"thread:{name}", f"{name}: {error}; updates are sent by flush() and shutdown() only.")
+            return False
+        return True
+
+    def wait(self, event: _Event, deadline_ns: int) -> bool:
+        """Wait until the thread has set *event* or has ended; False where there is none: the caller does the work.
+
+        A thread that is missing is started. On the application's own thread an exception of a signal handler (Ctrl-C, a
+        time limit) may come at any step of the work: it would be taken for the exporter's, or leave an answer half
+        settled.
+        """
+        self._waiting.add(event)
+        try:
+            if self._is_over:  # asked after the event was added: see the end of `_work`
+                return True
+            if not self.has_thread and not (self._with_thread and self._start()):
+                return False
+            self._clock.wait(event, deadline_ns - self._clock.monotonic_ns())
+            return True
+        finally:
+            self._waiting.discard(event)
 
     def _after_fork(self) -> None:
         # The thread did not come along, and what waits belongs to the parent.
         self.outbox.reset()
         if self._is_closing:
+            self._forget_thread()
             self.outbox.close()
             return
         self._begin()
@@ -246,7 +285,6 @@ class Worker:
         """Ask for a flush without waiting; the result waits until the deadline."""
         event = _Event(self._new_lock())
         ticket = self.outbox.request_flush(event.set, deadline_ns)
-        self._waiting.add(event)
         self.wake()
         return _Finish(self, ticket, event)
 
@@ -266,27 +304,16 @@ class Worker:
 
     def stop(self) -> None:
         """Wait for what `begin_stop` asked for, until its deadline; a hanging exporter is left behind."""
-        thread = self._thread
-        if thread is None or not thread.is_alive():
-            # No thread (a test, or an interpreter that has lost it): the caller does the work.
+        # Each call has an event of its own: a signal handler that shuts down may interrupt a shutdown that waits.
+        if not self.runs_here and not self.wait(_Event(self._new_lock()), self._stop_by_ns):
             while not self._is_stopped and self._clock.monotonic_ns() < self._stop_by_ns and self.step():
                 pass
             self._close_exporters()
             self.outbox.partition.tend()
-        elif not self.runs_here:
-            self._join(thread)
         self._end()
         if self._stop_ticket is not None:
             self.outbox.drop_ticket(self._stop_ticket)
         self.tell()
-
-    def _join(self, thread: threading.Thread) -> None:
-        """Wait for the thread until the deadline of `begin_stop`."""
-        until = time.monotonic() + max(self._stop_by_ns - self._clock.monotonic_ns(), 0) / 1e9
-        # In slices: a signal handler that shuts down may have interrupted a join of this thread. The lock that a thread
-        # gives back at its end is then held further down on this stack, and a second join would wait for it in vain.
-        while not self._is_over and (left := until - time.monotonic()) > 0 and thread.is_alive():
-            thread.join(min(left, _SLICE_SECONDS))
 
     def _end(self) -> None:
         """Let the thread end after its piece of work."""
@@ -317,12 +344,17 @@ class Worker:
         """Whether the calling thread is this worker's: it must not wait for itself."""
         return self._get_ident() == self._ident
 
-    @property
-    def has_thread(self) -> bool:
-        """Whether a thread does the steps; else the caller of flush does."""
-        return self._thread is not None and self._thread.is_alive()
-
     def _run(self) -> None:
+        if not self._working.acquire(blocking=False):
+            return  # another thread was started meanwhile
+        try:
+            self.has_thread = True
+            self._work()
+        finally:
+            self.has_thread = False
+            self._working.release()
+
+    def _work(self) -> None:
         self._ident = self._get_ident()
         otel_context.attach(self._suppressed)
         while not self._is_stopped:
@@ -472,27 +504,22 @@ class Worker:
 class _Finish:
     """Block until a started flush finishes."""
 
-    def __init__(self, worker: Worker, ticket: FlushTicket, event: threading.Event) -> None:
+    def __init__(self, worker: Worker, ticket: FlushTicket, event: _Event) -> None:
         self._worker = worker
         self._ticket = ticket
         self._event = event
 
     def __call__(self) -> bool:
-        worker = self._worker
-        deadline_ns = self._ticket.deadline_ns
+        worker, deadline_ns = self._worker, self._ticket.deadline_ns
         clock = worker._clock  # of this module
         try:
             if worker.runs_here:
                 return False
-            if not worker.has_thread and not worker._is_over:
-                # No thread (a test, or an interpreter that has lost it): the caller does the work.
+            if not worker.wait(self._event, deadline_ns):
                 while not self._event.is_set() and clock.monotonic_ns() < deadline_ns and worker.step():
                     pass
-            elif not worker._is_over:
-                clock.wait(self._event, deadline_ns - clock.monotonic_ns())
             return self._ticket.is_over and self._ticket.is_clean
         finally:
-            worker._waiting.discard(self._event)
             worker.outbox.drop_ticket(self._ticket)
             # What arrived is erased before the caller goes on: its next step may be os._exit, and what a child leaves
             # in the spool is sent again by whoever takes it over.
