@@ -1,6 +1,6 @@
-"""Spans as one backend has to see them: with another resource or other attributes, all else their own.
+"""Views of spans with another resource or other attributes, for backends that need them.
 
-A dialect spells what was set on a span, and sees no span on which nothing was set; what is altered here is every span.
+A dialect only sees spans on which something was set. The changes here apply to every span.
 """
 
 from __future__ import annotations
@@ -9,35 +9,37 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast, final
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_metadata.exporters.otlp_sender import OtlpSender
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.util.types import AttributeValue
 
-    from otel_metadata.exporters.otlp_sender import OtlpSender
     from otel_metadata.model.outcome import Outcome
 
 __all__ = ["AlteredSpans", "OnResource", "altered", "with_texts"]
 
 
 @final
-class AlteredSpans(SpanExporter):
-    """Sends each span as *alter* returns it (`seams.SpanSender`).
+class AlteredSpans(OtlpSender):
+    """Sends a view of each span.
 
     Attributes:
-        alter: Returns the span as it leaves.
+        alter: Returns the view that is sent.
     """
 
     def __init__(self, sender: OtlpSender, alter: Callable[[ReadableSpan], ReadableSpan]) -> None:
-        """Send by *sender*.
+        """Send through *sender*.
 
         Args:
-            sender: Closed with this one.
-            alter: Returns the span itself, or a view of it (`altered`). It does not raise.
+            sender: Closed with this exporter.
+            alter: Returns the span itself, or a view of it (`altered`). It must not raise.
         """
         self._sender = sender
         self.alter = alter
+        self.timeout_millis = sender.timeout_millis
+        self.where = sender.where
 
     def __repr__(self) -> str:
         """Return the endpoint, without what may be secret."""
@@ -47,14 +49,6 @@ class AlteredSpans(SpanExporter):
         """See `OtlpSender.send`."""
         return self._sender.send([self.alter(span) for span in spans], timeout_millis=timeout_millis)
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """See `OtlpSender.export`."""
-        return self._sender.export([self.alter(span) for span in spans])
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing is buffered."""
-        return self._sender.force_flush(timeout_millis)
-
     def shutdown(self) -> None:
         """Close the connection."""
         self._sender.shutdown()
@@ -62,14 +56,14 @@ class AlteredSpans(SpanExporter):
 
 @final
 class OnResource:
-    """Returns spans whose resource says something more."""
+    """Adds attributes to the resource of each span."""
 
     def __init__(self, attributes: Mapping[str, str], *, overrides: bool) -> None:
-        """Remember what.
+        """Remember the attributes.
 
         Args:
-            attributes: For every resource.
-            overrides: Whether they stand over what a resource says by itself.
+            attributes: Added to every resource.
+            overrides: Whether they replace attributes of the same name that a resource has already.
         """
         self._more = Resource(dict(attributes))
         self._overrides = overrides
@@ -83,7 +77,7 @@ class OnResource:
         return altered(span, resource=self._last[1])
 
     def of(self, resource: Resource | None) -> Resource:
-        """Return a resource with what is said more; None for the one that the environment describes."""
+        """Return *resource* with the attributes added; None stands for the resource that the environment describes."""
         own = resource if resource is not None else Resource.create()
         return own.merge(self._more) if self._overrides else self._more.merge(own)
 
@@ -91,12 +85,12 @@ class OnResource:
 def altered(
     span: ReadableSpan, *, resource: Resource | None = None, attributes: Mapping[str, AttributeValue] | None = None
 ) -> ReadableSpan:
-    """Return a view of an ended span with another resource or other attributes; all else, dropped counts too, is its.
+    """Return a view of an ended span with another resource or other attributes. Everything else is the span's own.
 
     Args:
         span: Not changed.
-        resource: None for its own.
-        attributes: None for its own.
+        resource: None keeps the span's own.
+        attributes: None keeps the span's own.
     """
     parts = {"resource": resource, "attributes": attributes}
     return cast("ReadableSpan", _View(span, {name: part for name, part in parts.items() if part is not None}))

@@ -1,7 +1,7 @@
 """OTLP over gRPC: spans, and log events, with an answer that says what became of them.
 
 OpenTelemetry's own exporter does not read how many spans a receiver rejected, and tries again by itself while a
-shutdown waits; this one sends once and tells, as `exporters.otlp_http` does. The channel is gRPC's own.
+shutdown waits. This one sends once and returns the outcome, as `exporters.otlp_http` does. The channel is gRPC's own.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import grpc  # type: ignore[import-untyped] # its types are a package of their o
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # its types are a package of their own
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped] # as above
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.exporters import otlp_environment, proxy
 from otel_metadata.exporters.http import MAX_BODY_BYTES, MAX_RETRY_AFTER_MILLIS
-from otel_metadata.exporters.otlp_sender import OtlpSender, judged
+from otel_metadata.exporters.otlp_sender import OtlpSender, judged, not_otlp
 from otel_metadata.foreign_text import without_secrets
 from otel_metadata.model.outcome import DeliveryError, ErrorType, Outcome, Pause, Rejected, Retry
 from otel_metadata.reporting import after_fork_in_child
@@ -58,13 +57,14 @@ CODES: Final[Mapping[str, _Meaning]] = {
         _Meaning(Rejected, "backend_rejection", "the backend refused what was sent"),
     ),
 }
-"""What a status code means; every other is to be tried again. Source: OTLP, "OTLP/gRPC Response", which does not call
-UNKNOWN and INTERNAL retryable; they are tried again all the same, as HTTP's 500 is."""
+"""What each status code means; after any other code a batch is sent again. Source: OTLP, "OTLP/gRPC Response". It does
+not call UNKNOWN and INTERNAL retryable; after them, too, a batch is sent again, as after HTTP's 500."""
+
+_SHUT_DOWN: Final = Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
 
 
-@final
-class _Channel:
-    """One gRPC channel for one signal, opened on use; a forked child opens its own."""
+class _Receiver:
+    """Sends the requests of one signal over one gRPC channel, opened on use. A forked child opens its own."""
 
     def __init__(self, signal: Signal, stub: Callable[[Any], Any]) -> None:
         name, text = otlp_environment.variable(signal, "ENDPOINT")
@@ -75,12 +75,13 @@ class _Channel:
             expected = "http://host:port, https://host:port or host:port; over gRPC a key belongs into the headers"
             raise ConfigurationError(name, shown_url(text), expected)
         is_plain = parts.scheme == "http" if parts.netloc and not insecure else insecure == "true"
-        proxy.in_use()  # a variable that cannot be used is told here
+        proxy.in_use()  # raises now if the variable cannot be used
         self.target, self._stub = target, stub
         self._credentials = None if parts.scheme != "https" and is_plain else _credentials(signal)
-        _, self.headers = otlp_environment.headers(signal)
+        _, headers = otlp_environment.headers(signal)
+        self.where = f"grpc://{target}", headers
         # A name of gRPC metadata is in lower case.
-        self._metadata = tuple((header.lower(), value) for header, value in self.headers.items())
+        self._metadata = tuple((header.lower(), value) for header, value in headers.items())
         self.timeout_millis = otlp_environment.timeout_millis(signal)
         variable, compression = otlp_environment.variable(signal, "COMPRESSION")
         if (compression or "none") not in _COMPRESSIONS:
@@ -95,11 +96,11 @@ class _Channel:
         self._channel: Any = None
         self._client: Any = None
 
-    def export(self, request: Any, count: int, timeout_millis: int) -> Outcome:  # noqa: ANN401 # protobuf
-        """Send one request, once."""
+    def send(self, request: Any, count: int, *, timeout_millis: int) -> Outcome:  # noqa: ANN401 # protobuf
+        """Send *count* spans or log records in one request, once."""
         with self._lock:
             if self._is_closed:
-                return Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
+                return _SHUT_DOWN
             if self._client is None:
                 make = grpc.insecure_channel if self._credentials is None else grpc.secure_channel
                 security = () if self._credentials is None else (self._credentials,)
@@ -116,7 +117,7 @@ class _Channel:
         except grpc.RpcError as error:
             return _outcome_of(error)
         except ValueError:  # the channel was closed meanwhile
-            return Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
+            return _SHUT_DOWN
         return judged(response.partial_success, count, lambda text: without_secrets(text, dict(self._metadata)))
 
     def close(self) -> None:
@@ -140,61 +141,48 @@ class OtlpGrpcSender(OtlpSender):
         """Read the environment; connect later.
 
         Raises:
-            ConfigurationError: A variable cannot be used; it is named.
+            ConfigurationError: A variable cannot be used. The error names it.
         """
-        self._channel = _Channel("traces", TraceServiceStub)
-        self.timeout_millis = self._channel.timeout_millis
-        self.where = f"grpc://{self._channel.target}", self._channel.headers
+        self._receiver = _Receiver("traces", TraceServiceStub)
+        self.timeout_millis = self._receiver.timeout_millis
+        self.where = self._receiver.where
 
     def __repr__(self) -> str:
         """Return the address."""
-        return f"<OtlpGrpcSender {self._channel.target}>"
+        return f"<OtlpGrpcSender {self._receiver.target}>"
 
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
         """See `OtlpSender.send`."""
-        return self._channel.export(encode_spans(spans), len(spans), timeout_millis)
+        return self._receiver.send(encode_spans(spans), len(spans), timeout_millis=timeout_millis)
 
     def shutdown(self) -> None:
-        """Close the channel; from any thread, a request that waits for its answer ends."""
-        self._channel.close()
+        """Close the channel, from any thread; a request that waits for its answer ends."""
+        self._receiver.close()
 
 
 @final
-class OtlpGrpcEvents:
+class OtlpGrpcEvents(_Receiver):
     """Sends log events to an OTLP receiver over gRPC (`exporters.otlp.EventSender`), as `OTEL_EXPORTER_OTLP_*` say."""
 
     def __init__(self) -> None:
         """Read the environment; connect later."""
-        self._channel = _Channel("logs", LogsServiceStub)
-
-    def send(self, request: ExportLogsServiceRequest, count: int, *, timeout_millis: int) -> Outcome:
-        """Send *count* records in one request, once."""
-        return self._channel.export(request, count, timeout_millis)
-
-    def close(self) -> None:
-        """Close the channel, from any thread."""
-        self._channel.close()
+        super().__init__("logs", LogsServiceStub)
 
 
 def _proxy_options(target: str, *, is_plain: bool) -> list[tuple[str, object]]:
-    """Return gRPC's options for the proxy that was asked for; without one it is not to look for one by itself."""
+    """Return gRPC's options for the proxy that is set. Without one, gRPC must not look for one by itself."""
     parts = urlsplit(f"//{target}")
-    way = None
+    through = None
     if parts.hostname and not target.startswith(("unix:", "unix-abstract:")):
-        way = proxy.in_use().of("http" if is_plain else "https", parts.hostname, parts.port)
-    return [("grpc.enable_http_proxy", 0)] if way is None else [("grpc.http_proxy", way.url)]
+        through = proxy.in_use().of("http" if is_plain else "https", parts.hostname, parts.port)
+    return [("grpc.enable_http_proxy", 0)] if through is None else [("grpc.http_proxy", through.url)]
 
 
 def _outcome_of(error: grpc.RpcError) -> Outcome:
     code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
     details = (error.details() or "") if code == "RESOURCE_EXHAUSTED" else ""
     if "CLIENT:" in details and "larger than max" in details:
-        return Retry(
-            DeliveryError(
-                "connection_failure",
-                f"the answer to a success is none of an OTLP receiver; check the endpoint (gRPC {code})",
-            )
-        )
+        return not_otlp(f"gRPC {code}")
     if "larger than max" in details:
         return Rejected(DeliveryError("too_large", f"the backend does not take that much at once (gRPC {code})"))
     meaning = CODES.get(code)

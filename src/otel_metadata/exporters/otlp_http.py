@@ -1,8 +1,8 @@
 """OTLP over HTTP: spans, and log events, with an answer that says what became of them.
 
 OpenTelemetry's own exporter takes a redirect for success, does not read how many spans a receiver rejected, lets
-`.netrc` replace the credentials, and tries again by itself while a shutdown waits. This one sends once and tells; when
-to try again is decided in `late`. Endpoint, headers and the rest come from the variables that the other obeys.
+`.netrc` replace the credentials, and tries again by itself while a shutdown waits. This one sends once and returns the
+outcome; `delivery` decides when to try again. Endpoint, headers and the rest come from the same variables.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 from google.protobuf import json_format  # type: ignore[import-untyped] # its types are a package of their own
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # as above
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from otel_metadata.arguments import checked
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters import otlp_environment
 from otel_metadata.exporters.http import HttpClient, Reply, outcome_of
-from otel_metadata.exporters.otlp_sender import OtlpSender, judged
-from otel_metadata.model.outcome import DeliveryError, Outcome, Retry
+from otel_metadata.exporters.otlp_sender import OtlpSender, judged, not_otlp
+from otel_metadata.model.outcome import Outcome
 from otel_metadata.seams import SystemClock, bounded_millis
 
 if TYPE_CHECKING:
@@ -40,9 +40,11 @@ _COMPRESSIONS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
 }
 
 
-@final
-class _Address:
-    """Where one signal goes."""
+_ANSWERS: Final[Mapping[Signal, Any]] = {"traces": ExportTraceServiceResponse, "logs": ExportLogsServiceResponse}
+
+
+class _Receiver:
+    """Sends the requests of one signal to one address."""
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class _Address:
             if timeout_millis is None
             else bounded_millis(timeout_millis, otlp_environment.DEFAULT_TIMEOUT_MILLIS)
         )
+        self._answer_class = _ANSWERS[signal]
         self._encoding, self._compress = _compression(signal, compression)
         files: dict[str, str | None] = {}
         for argument in ("certificate", "client_certificate", "client_key"):
@@ -73,14 +76,14 @@ class _Address:
         except ConfigurationError as error:
             raise ConfigurationError(names.get(error.setting, error.setting), error.got, error.expected) from None
 
-    def post(self, message: bytes, response: Any, count: int, timeout_millis: int) -> Outcome:  # noqa: ANN401 # protobuf
-        """Send one message, once; *response* is what a success is read into."""
+    def send(self, request: Any, count: int, *, timeout_millis: int) -> Outcome:  # noqa: ANN401 # protobuf
+        """Send *count* spans or log records in one request, once."""
         headers = {"content-type": "application/x-protobuf"}
         if self._encoding != "none":
             headers["content-encoding"] = self._encoding
         answer = self.client.request(
             "POST",
-            body=self._compress(message),
+            body=self._compress(request.SerializePartialToString()),
             headers=headers,
             timeout_millis=min(bounded_millis(timeout_millis, self.timeout_millis), self.timeout_millis),
         )
@@ -88,28 +91,28 @@ class _Address:
         if outcome is not None:
             return outcome
         reply = cast("Reply", answer)  # only a reply is left undecided
+        response = self._answer_class()
         try:
             _read(reply, response)
         except (DecodeError, json_format.ParseError, ValueError, RecursionError):
-            return Retry(
-                DeliveryError(
-                    "connection_failure",
-                    f"the answer to a success is none of an OTLP receiver; check the endpoint (HTTP {reply.status})",
-                )
-            )
+            return not_otlp(f"HTTP {reply.status}")
         return judged(response.partial_success, count, self.client.without_keys)
+
+    def close(self) -> None:
+        """Close the connection, from any thread; a request that waits for its answer ends."""
+        self.client.close()
 
 
 @final
 class OtlpHttpSender(OtlpSender):
     """A span exporter for OTLP over HTTP, in protobuf, that can say what became of a batch (`seams.SpanSender`).
 
-    It tries once and never waits to try again. What is not given comes from `OTEL_EXPORTER_OTLP_TRACES_<NAME>`, else
+    It sends each batch once. An argument that is not given is read from `OTEL_EXPORTER_OTLP_TRACES_<NAME>`, or else
     from `OTEL_EXPORTER_OTLP_<NAME>`: `ENDPOINT` (the general one gets `/v1/traces` appended), `HEADERS`, `TIMEOUT` (in
     seconds, as everywhere in OpenTelemetry's Python), `COMPRESSION`, `CERTIFICATE`, `CLIENT_KEY`, `CLIENT_CERTIFICATE`.
 
     Attributes:
-        endpoint: Where spans go, without its query.
+        endpoint: The URL that spans go to, without its query.
     """
 
     @checked
@@ -126,16 +129,16 @@ class OtlpHttpSender(OtlpSender):
         Args:
             endpoint: The whole URL, with its path.
             headers: Instead of those of the environment, which may hold the key of another destination.
-            timeout_millis: For one request.
+            timeout_millis: Time limit of one request.
             compression: `none`, `gzip` or `deflate`.
 
         Raises:
-            ConfigurationError: One of these cannot be used; it names the argument or the variable.
+            ConfigurationError: One of these cannot be used. It names the argument or the variable.
         """
-        self._address = _Address("traces", endpoint, headers, timeout_millis, compression)
-        self.timeout_millis = self._address.timeout_millis
-        self.endpoint = self._address.client.shown_url
-        self.where = self._address.where
+        self._receiver = _Receiver("traces", endpoint, headers, timeout_millis, compression)
+        self.timeout_millis = self._receiver.timeout_millis
+        self.endpoint = self._receiver.client.shown_url
+        self.where = self._receiver.where
 
     def __repr__(self) -> str:
         """Return the endpoint, without what may be secret."""
@@ -143,40 +146,32 @@ class OtlpHttpSender(OtlpSender):
 
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
         """See `OtlpSender.send`."""
-        message = encode_spans(spans).SerializePartialToString()
-        return self._address.post(message, ExportTraceServiceResponse(), len(spans), timeout_millis)
+        return self._receiver.send(encode_spans(spans), len(spans), timeout_millis=timeout_millis)
 
     def shutdown(self) -> None:
-        """Close the connection; from any thread, a request that waits for its answer ends."""
-        self._address.client.close()
+        """Close the connection, from any thread; a request that waits for its answer ends."""
+        self._receiver.close()
 
 
 @final
-class OtlpHttpEvents:
+class OtlpHttpEvents(_Receiver):
     """Sends log events to an OTLP receiver over HTTP (`exporters.otlp.EventSender`).
 
-    What is not given comes from `OTEL_EXPORTER_OTLP_LOGS_<NAME>`, else from `OTEL_EXPORTER_OTLP_<NAME>`, as for spans.
+    An argument that is not given is read from `OTEL_EXPORTER_OTLP_LOGS_<NAME>`, or else from
+    `OTEL_EXPORTER_OTLP_<NAME>`, as for spans.
     """
 
     @checked
     def __init__(self, endpoint: str | None = None, *, headers: Mapping[str, str] | None = None) -> None:
         """Read the environment; connect later. The arguments are those of `OtlpHttpSender`."""
-        self._address = _Address("logs", endpoint, headers, None, None)
-
-    def send(self, request: ExportLogsServiceRequest, count: int, *, timeout_millis: int) -> Outcome:
-        """Send *count* records in one request, once."""
-        return self._address.post(request.SerializeToString(), ExportLogsServiceResponse(), count, timeout_millis)
-
-    def close(self) -> None:
-        """Close the connection, from any thread."""
-        self._address.client.close()
+        super().__init__("logs", endpoint, headers, None, None)
 
 
 def _read(reply: Reply, response: Any) -> None:  # noqa: ANN401 # protobuf
-    """Read a body; an empty one, and JSON's null, say that all is well.
+    """Read a body into *response*. An empty body, and JSON's null, mean that everything was accepted.
 
     Raises:
-        Exception: It is no answer to an export.
+        Exception: The body is no answer to an export.
     """
     if reply.is_cut:
         raise ValueError

@@ -1,4 +1,4 @@
-"""What the senders of OTLP have in common, over HTTP and gRPC: one try, and what of it was accepted."""
+"""What OTLP over HTTP and over gRPC have in common: a batch is sent once, and the answer says what was accepted."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_metadata.model.outcome import Delivered, NotKept, Outcome
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Retry
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["OtlpSender", "judged"]
+__all__ = ["OtlpSender", "judged", "not_otlp"]
 
 _MAX_MESSAGE_CHARACTERS: Final = 200
 
@@ -23,10 +23,10 @@ class OtlpSender(SpanExporter, ABC):
     """A span exporter that can say what became of a batch (`seams.SpanSender`). It tries once, and never waits."""
 
     timeout_millis: int
-    """For one request, where nobody says otherwise."""
+    """Time limit of one request of `export`."""
 
     where: tuple[str, Mapping[str, str]]
-    """The URL, and the headers of every request; of gRPC `grpc://host:port`."""
+    """The URL, and the headers of every request; over gRPC `grpc://host:port`."""
 
     @abstractmethod
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
@@ -37,14 +37,14 @@ class OtlpSender(SpanExporter, ABC):
 
         Args:
             spans: What to send.
-            timeout_millis: For everything; the sender's own timeout holds where it is shorter.
+            timeout_millis: Time limit of the whole request; the sender's own holds where it is shorter.
 
         Raises:
             Exception: OpenTelemetry's encoder cannot encode one of the spans.
         """
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send *spans*, once; what the result cannot say is logged."""
+        """Send *spans*, once. The result is success or failure; the log says more."""
         try:
             outcome = self.send(spans, timeout_millis=self.timeout_millis)
         except Exception as error:  # noqa: BLE001 # an exporter does not raise, and a span may hold anything
@@ -62,18 +62,24 @@ class OtlpSender(SpanExporter, ABC):
         return True
 
 
+def not_otlp(answer: str) -> Outcome:
+    """Return the outcome of a batch whose answer, a success by its status, has another form than OTLP's."""
+    message = f"the response does not come from an OTLP receiver; check the endpoint ({answer})"
+    return Retry(DeliveryError("connection_failure", message))
+
+
 def judged(partial_success: Any, count: int, without_keys: Callable[[str], str]) -> Outcome:  # noqa: ANN401 # protobuf
-    """Return what a receiver says of a batch that it accepted.
+    """Return the outcome of a batch that the receiver accepted, in whole or in part.
 
     Args:
-        partial_success: Of spans or of log records.
+        partial_success: Of an answer about spans or about log records.
         count: How many were sent.
         without_keys: Makes the receiver's text visible, and takes the user's keys out of it.
     """
-    fields = {field.name: getattr(partial_success, field.name) for field in partial_success.DESCRIPTOR.fields}
-    said, what = fields.pop("error_message"), "spans" if "rejected_spans" in fields else "log records"
-    (rejected,) = fields.values()
-    words = without_keys(" ".join(said.split()))
+    is_of_spans = "rejected_spans" in partial_success.DESCRIPTOR.fields_by_name
+    what = "spans" if is_of_spans else "log records"
+    rejected = partial_success.rejected_spans if is_of_spans else partial_success.rejected_log_records
+    words = without_keys(" ".join(partial_success.error_message.split()))
     if len(words) > _MAX_MESSAGE_CHARACTERS:
         words = f"{words[:_MAX_MESSAGE_CHARACTERS]}…"
     if rejected > 0:
