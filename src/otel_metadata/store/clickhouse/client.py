@@ -87,8 +87,15 @@ _CODE: Final = re.compile(r"[Cc]ode:? *(\d{1,9})")
 # After the rows that were sent before it: a mark, and then the text of the error.
 _LINES_OF_AN_ERROR: Final = 10
 
-# What reading an answer raises that is none of ClickHouse's, in the client or here.
-_NOT_UNDERSTOOD: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+# What the client and this module raise when there is no answer, or one that does not come from ClickHouse.
+_NOT_UNDERSTOOD: Final = (
+    urllib3.exceptions.HTTPError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
 
 _left_to_the_parent: Final[list[urllib3.PoolManager]] = []
 
@@ -215,30 +222,37 @@ class Connection:
             AnswerTooLargeError: They are more than are held at once; ask for fewer.
         """
         try:
-            return list(self._rows(client, sql, values, max_line_bytes=MAX_PAGE_BYTES, max_bytes=MAX_PAGE_BYTES))
+            return list(self.stream(client, sql, values, MAX_PAGE_BYTES))
         except TooLargeError:
             raise AnswerTooLargeError(
                 f"{self.address} answers with more than {MAX_PAGE_BYTES:,} bytes at once; expected less. "
                 "If it is one span, delete it with ClickHouse's own client."
             ) from None
 
-    def stream(self, client: Client, sql: str, values: Mapping[str, Any]) -> Generator[Sequence[Any]]:
-        """Yield the rows of a SELECT as they come, any number of short ones; they end where whoever reads them ends."""
-        return self._rows(client, sql, values, max_line_bytes=MAX_LINE_BYTES, max_bytes=None)
-
-    def _rows(
-        self, client: Client, sql: str, values: Mapping[str, Any], *, max_line_bytes: int, max_bytes: int | None
+    def stream(
+        self, client: Client, sql: str, values: Mapping[str, Any], max_bytes: int | None = None
     ) -> Generator[Sequence[Any]]:
-        # In lines of JSON, which take no more room than they have bytes. Of the binary format the client takes the
-        # number of rows from the answer and makes room for them first.
+        """Yield the rows of a SELECT as they arrive. Closing the generator ends the request.
+
+        Args:
+            client: This thread's.
+            sql: The SELECT.
+            values: Its values, by name.
+            max_bytes: Of the whole answer. None for any number of short rows.
+
+        Raises:
+            TooLargeError: The answer, a row of it, or what is read from it takes more bytes than may be.
+        """
+        # Lines of JSON, which take no more room than they have bytes. With the binary format the client reads the
+        # number of rows from the answer and allocates room for them first.
         response = client.raw_stream(
             sql,
             parameters=dict(values),
             fmt="JSONCompactEachRow",
-            # What goes wrong in the middle is then an error from the beginning.
+            # With this, an error in the middle of the answer is reported at its start.
             settings={"wait_end_of_query": 1} if max_bytes is not None else None,
         )
-        found = lines(response, max_line_bytes=max_line_bytes, max_bytes=max_bytes)
+        found = lines(response, max_line_bytes=max_bytes or MAX_LINE_BYTES, max_bytes=max_bytes)
         held = 0
         for line in found:
             if max_bytes is not None:
@@ -299,13 +313,9 @@ class Connection:
             return StoreError(
                 f"{self.address}: a value cannot be sent ({type(error).__name__}); expected 64-bit times."
             )
-        if isinstance(error, urllib3.exceptions.HTTPError):
-            return self._unreachable(error)
-        if isinstance(error, _NOT_UNDERSTOOD):
-            return self._unreachable(error)
-        if not isinstance(error, ClickHouseError):
-            return None
-        return self._of_code(_code(error), type(error).__name__)
+        if isinstance(error, ClickHouseError):
+            return self._of_code(_code(error), type(error).__name__)
+        return self._of_code(None, type(error).__name__) if isinstance(error, _NOT_UNDERSTOOD) else None
 
     def _of_code(self, code: int | None, name: str) -> StoreError:
         if code is not None and code in _NO_ACCESS:
@@ -314,12 +324,6 @@ class Connection:
         if code is not None:
             name, what = _TRIED_AGAIN.get(code, ("see ClickHouse's list of error codes", "look into the server's log"))
             return StoreError(f"{self.address} answers with error {code} ({name}); {what}.")
-        return self._no_answer(name)
-
-    def _unreachable(self, error: Exception) -> StoreError:
-        return self._no_answer(type(error).__name__)
-
-    def _no_answer(self, name: str) -> StoreError:
         return StoreError(
             f"{self.address} does not answer ({name}); expected ClickHouse's HTTP interface there, "
             "within the time that was given."
@@ -327,7 +331,7 @@ class Connection:
 
 
 def _client_class() -> Any:  # of an extra
-    """Return the client of clickhouse-connect, which asks for the server's settings in JSON too; see `_rows`."""
+    """Return the client of clickhouse-connect, which asks for the server's settings in JSON too; see `stream`."""
     from clickhouse_connect.driver.httpclient import HttpClient
     from clickhouse_connect.driver.query import QueryResult
 

@@ -20,6 +20,7 @@ import orjson
 
 from otel_metadata.model.merge import Fields, Json, Version, json_text
 from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
+from otel_metadata.store.clickhouse.schema import SPAN_COLUMNS
 from otel_metadata.store.rows import with_fields
 
 __all__ = [
@@ -29,8 +30,6 @@ __all__ = [
     "ROW",
     "ROW_KIND",
     "TEXT_PARTS",
-    "WRITE_COLUMNS",
-    "WRITE_TYPES",
     "decode_field",
     "encode_field",
     "encode_map",
@@ -86,54 +85,6 @@ _VERSION_DIGITS: Final = 32
 
 _UINT64: Final = (1 << 64) - 1
 
-WRITE_COLUMNS: Final = (
-    "Timestamp",
-    "TraceId",
-    "SpanId",
-    "ParentSpanId",
-    "TraceState",
-    "SpanName",
-    "SpanKind",
-    "ServiceName",
-    "ResourceAttributes",
-    "ScopeName",
-    "ScopeVersion",
-    "SpanAttributes",
-    "Duration",
-    "StatusCode",
-    "StatusMessage",
-    "Events.Timestamp",
-    "Events.Name",
-    "Events.Attributes",
-    "Links.TraceId",
-    "Links.SpanId",
-    "Links.TraceState",
-    "Links.Attributes",
-)
-"""What is written of a span, in the order of `row_of`."""
-
-_MAP: Final = "Map(LowCardinality(String), String)"
-_LOW: Final = "LowCardinality(String)"
-_TYPES: Final[Mapping[str, str]] = {
-    "Timestamp": "DateTime64(9)",
-    "SpanName": _LOW,
-    "SpanKind": _LOW,
-    "ServiceName": _LOW,
-    "ResourceAttributes": _MAP,
-    "SpanAttributes": _MAP,
-    "Duration": "UInt64",
-    "StatusCode": _LOW,
-    "Events.Timestamp": "Array(DateTime64(9))",
-    "Events.Name": f"Array({_LOW})",
-    "Events.Attributes": f"Array({_MAP})",
-    "Links.TraceId": "Array(String)",
-    "Links.SpanId": "Array(String)",
-    "Links.TraceState": "Array(String)",
-    "Links.Attributes": f"Array({_MAP})",
-}
-WRITE_TYPES: Final = tuple(_TYPES.get(column, "String") for column in WRITE_COLUMNS)
-"""Their types: told to the client, so that it need not ask the server before each insert."""
-
 
 def read_columns(table: str) -> str:
     """Return the columns that `span_of` takes, of a table with this alias.
@@ -146,7 +97,7 @@ def read_columns(table: str) -> str:
         "Events.Timestamp": f"arrayMap(one -> toUnixTimestamp64Nano(one), {table}.`Events.Timestamp`)",
     }
     return ", ".join(
-        f"{special.get(column, f'{table}.`{column}`')} AS `{column.replace('.', '_')}_`" for column in WRITE_COLUMNS
+        f"{special.get(column, f'{table}.`{column}`')} AS `{column.replace('.', '_')}_`" for column in SPAN_COLUMNS
     )
 
 
@@ -177,7 +128,7 @@ def field_rows(trace_id: str, span_id: str, fields: Fields) -> Iterator[tuple[st
 
 
 def row_of(span: StoredSpan, written: Version) -> tuple[Any, ...]:
-    """Return a span as a row, in the order of `WRITE_COLUMNS`.
+    """Return a span as a row, in the order of `SPAN_COLUMNS`.
 
     Args:
         span: Its canonical attributes are fields, which are not in this row.
@@ -218,7 +169,7 @@ def span_of(row: Sequence[Any]) -> tuple[StoredSpan, Fields, str]:
     Args:
         row: In the order of `read_columns`.
     """
-    columns = dict(zip(WRITE_COLUMNS, row, strict=True))
+    columns = dict(zip(SPAN_COLUMNS, row, strict=True))
     texts = dict(columns["SpanAttributes"])
     written = texts.pop(ROW, "")
     start_ns, duration = int(columns["Timestamp"]), int(columns["Duration"])

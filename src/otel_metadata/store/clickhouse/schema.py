@@ -19,11 +19,12 @@ no condition on a value is looked at before.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["DELETED", "FIELDS", "SPANS", "checked_name", "create_statements"]
+__all__ = ["DELETED", "FIELDS", "SPANS", "SPAN_COLUMNS", "checked_name", "create_statements"]
 
 SPANS: Final = "otel_traces"
 """The span table's usual name."""
@@ -34,55 +35,69 @@ DELETED: Final = "otel_metadata_deleted"
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 
-_SPAN_COLUMNS: Final = (
-    ("Timestamp", "DateTime64(9) CODEC(Delta, ZSTD(1))"),
-    ("TraceId", "String CODEC(ZSTD(1))"),
-    ("SpanId", "String CODEC(ZSTD(1))"),
-    ("ParentSpanId", "String CODEC(ZSTD(1))"),
-    ("TraceState", "String CODEC(ZSTD(1))"),
-    ("SpanName", "LowCardinality(String) CODEC(ZSTD(1))"),
-    ("SpanKind", "LowCardinality(String) CODEC(ZSTD(1))"),
-    ("ServiceName", "LowCardinality(String) CODEC(ZSTD(1))"),
-    ("ResourceAttributes", "Map(LowCardinality(String), String) CODEC(ZSTD(1))"),
-    ("ScopeName", "String CODEC(ZSTD(1))"),
-    ("ScopeVersion", "String CODEC(ZSTD(1))"),
-    ("SpanAttributes", "Map(LowCardinality(String), String) CODEC(ZSTD(1))"),
-    ("Duration", "UInt64 CODEC(ZSTD(1))"),
-    ("StatusCode", "LowCardinality(String) CODEC(ZSTD(1))"),
-    ("StatusMessage", "String CODEC(ZSTD(1))"),
-    (
-        "Events",
-        "Nested (Timestamp DateTime64(9), Name LowCardinality(String), Attributes Map(LowCardinality(String), String)) "
-        "CODEC(ZSTD(1))",
+_LOW: Final = "LowCardinality(String)"
+_MAP: Final = f"Map({_LOW}, String)"
+
+_COLUMNS: Final = {
+    "Timestamp": "DateTime64(9)",
+    "TraceId": "String",
+    "SpanId": "String",
+    "ParentSpanId": "String",
+    "TraceState": "String",
+    "SpanName": _LOW,
+    "SpanKind": _LOW,
+    "ServiceName": _LOW,
+    "ResourceAttributes": _MAP,
+    "ScopeName": "String",
+    "ScopeVersion": "String",
+    "SpanAttributes": _MAP,
+    "Duration": "UInt64",
+    "StatusCode": _LOW,
+    "StatusMessage": "String",
+}
+_NESTED: Final = {
+    "Events": {"Timestamp": "DateTime64(9)", "Name": _LOW, "Attributes": _MAP},
+    "Links": {"TraceId": "String", "SpanId": "String", "TraceState": "String", "Attributes": _MAP},
+}
+
+SPAN_COLUMNS: Final[Mapping[str, str]] = _COLUMNS | {
+    f"{name}.{part}": f"Array({kind})" for name, parts in _NESTED.items() for part, kind in parts.items()
+}
+"""The columns of the span table, each with its type."""
+
+_SPAN_TABLE: Final = (
+    *(f"{name} {kind} CODEC({'Delta, ' * (name == 'Timestamp')}ZSTD(1))" for name, kind in _COLUMNS.items()),
+    *(
+        f"{name} Nested ({', '.join(f'{part} {kind}' for part, kind in parts.items())}) CODEC(ZSTD(1))"
+        for name, parts in _NESTED.items()
     ),
-    (
-        "Links",
-        "Nested (TraceId String, SpanId String, TraceState String, Attributes Map(LowCardinality(String), String)) "
-        "CODEC(ZSTD(1))",
-    ),
-    ("INDEX idx_trace_id", "TraceId TYPE bloom_filter(0.001) GRANULARITY 1"),
-    ("INDEX idx_res_attr_key", "mapKeys(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1"),
-    ("INDEX idx_res_attr_value", "mapValues(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1"),
-    ("INDEX idx_span_attr_key", "mapKeys(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1"),
-    ("INDEX idx_span_attr_value", "mapValues(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1"),
-    ("INDEX idx_duration", "Duration TYPE minmax GRANULARITY 1"),
+    "INDEX idx_trace_id TraceId TYPE bloom_filter(0.001) GRANULARITY 1",
+    "INDEX idx_res_attr_key mapKeys(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1",
+    "INDEX idx_res_attr_value mapValues(ResourceAttributes) TYPE bloom_filter(0.01) GRANULARITY 1",
+    "INDEX idx_span_attr_key mapKeys(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1",
+    "INDEX idx_span_attr_value mapValues(SpanAttributes) TYPE bloom_filter(0.01) GRANULARITY 1",
+    "INDEX idx_duration Duration TYPE minmax GRANULARITY 1",
+)
+_SPAN_ORDER: Final = (
+    "PARTITION BY toDate(Timestamp)\nORDER BY (ServiceName, SpanName, toDateTime(Timestamp))\n"
+    "SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1"
 )
 
-_FIELD_COLUMNS: Final = (
-    ("TraceId", "String CODEC(ZSTD(1))"),
-    ("SpanId", "String CODEC(ZSTD(1))"),
-    ("Level", "LowCardinality(String)"),
-    ("Kind", "LowCardinality(String)"),
-    ("Key", "String CODEC(ZSTD(1))"),
-    ("Field", "SimpleAggregateFunction(max, String) CODEC(ZSTD(1))"),
+_FIELDS_TABLE: Final = (
+    "TraceId String CODEC(ZSTD(1))",
+    "SpanId String CODEC(ZSTD(1))",
+    "Level LowCardinality(String)",
+    "Kind LowCardinality(String)",
+    "Key String CODEC(ZSTD(1))",
+    "Field SimpleAggregateFunction(max, String) CODEC(ZSTD(1))",
     # For people: calculated when asked for.
-    ("Value", "String ALIAS substring(Field, 33)"),
+    "Value String ALIAS substring(Field, 33)",
 )
 
-_DELETED_COLUMNS: Final = (
-    ("TraceId", "String CODEC(ZSTD(1))"),
-    ("SpanId", "String CODEC(ZSTD(1))"),
-    ("Version", "SimpleAggregateFunction(max, String)"),
+_DELETED_TABLE: Final = (
+    "TraceId String CODEC(ZSTD(1))",
+    "SpanId String CODEC(ZSTD(1))",
+    "Version SimpleAggregateFunction(max, String)",
 )
 
 
@@ -94,30 +109,17 @@ def create_statements(spans: str = SPANS, cluster: str | None = None) -> tuple[s
         cluster: Make them on every replica of this cluster, with replicated engines whose path and replica name are
             the server's defaults (`default_replica_path`, `default_replica_name`).
     """
-    on_cluster = f" ON CLUSTER `{cluster}`" if cluster else ""
-    replicated = "Replicated" if cluster else ""
-    by_time = (
-        "PARTITION BY toDate(Timestamp)\nORDER BY (ServiceName, SpanName, toDateTime(Timestamp))\n"
-        "SETTINGS index_granularity = 8192, ttl_only_drop_parts = 1"
-    )
+    on_cluster, replicated = (f" ON CLUSTER `{cluster}`", "Replicated") if cluster else ("", "")
+
+    def create(name: str, columns: tuple[str, ...], engine: str, order: str) -> str:
+        lines = ",\n".join(f"    {column}" for column in columns)
+        return f"CREATE TABLE IF NOT EXISTS `{name}`{on_cluster} (\n{lines}\n)\nENGINE = {replicated}{engine}\n{order}"
+
     return (
-        _create(spans, on_cluster, _SPAN_COLUMNS, f"{replicated}MergeTree", by_time),
-        _create(
-            FIELDS,
-            on_cluster,
-            _FIELD_COLUMNS,
-            f"{replicated}AggregatingMergeTree",
-            "ORDER BY (TraceId, SpanId, Level, Kind, Key)",
-        ),
-        _create(
-            DELETED, on_cluster, _DELETED_COLUMNS, f"{replicated}AggregatingMergeTree", "ORDER BY (TraceId, SpanId)"
-        ),
+        create(spans, _SPAN_TABLE, "MergeTree", _SPAN_ORDER),
+        create(FIELDS, _FIELDS_TABLE, "AggregatingMergeTree", "ORDER BY (TraceId, SpanId, Level, Kind, Key)"),
+        create(DELETED, _DELETED_TABLE, "AggregatingMergeTree", "ORDER BY (TraceId, SpanId)"),
     )
-
-
-def _create(name: str, on_cluster: str, columns: tuple[tuple[str, str], ...], engine: str, rest: str) -> str:
-    lines = ",\n".join(f"    {column} {kind}" for column, kind in columns)
-    return f"CREATE TABLE IF NOT EXISTS `{name}`{on_cluster} (\n{lines}\n)\nENGINE = {engine}\n{rest}"
 
 
 def checked_name(what: str, name: str) -> str:

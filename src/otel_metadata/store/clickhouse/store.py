@@ -17,6 +17,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, final
 
@@ -33,8 +34,6 @@ from otel_metadata.store.clickhouse.condition import GRAVES, TRACE_REACH_NS
 from otel_metadata.store.clickhouse.rows import (
     ROW,
     ROW_KIND,
-    WRITE_COLUMNS,
-    WRITE_TYPES,
     decode_field,
     field_rows,
     read_columns,
@@ -43,7 +42,7 @@ from otel_metadata.store.clickhouse.rows import (
     span_of,
     version_text,
 )
-from otel_metadata.store.clickhouse.schema import DELETED, FIELDS, create_statements
+from otel_metadata.store.clickhouse.schema import DELETED, FIELDS, SPAN_COLUMNS, create_statements
 from otel_metadata.store.rows import row_of as row_of_span
 
 if TYPE_CHECKING:
@@ -165,8 +164,8 @@ class ClickHouseStore:
                 client.insert(
                     self.address.table,
                     [row_of(span, written) for span in some],
-                    column_names=WRITE_COLUMNS,
-                    column_type_names=WRITE_TYPES,
+                    column_names=tuple(SPAN_COLUMNS),
+                    column_type_names=tuple(SPAN_COLUMNS.values()),
                 )
 
     def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
@@ -179,17 +178,19 @@ class ClickHouseStore:
         Raises:
             StoreError: Nothing was written, or the answer did not arrive; a second try does no harm.
         """
-        self._patch(
-            ((patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches), timeout_millis
-        )
+        rows = ((patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches)
+        self.patch_rows(rows, timeout_millis=timeout_millis)
 
-    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]]) -> None:
+    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]], *, timeout_millis: int | None = None) -> None:
         """Merge fields of spans, each (trace id, span id, fields) with ids in hex digits; as `patch` otherwise.
 
         Raises:
             StoreError: As for `patch`.
         """
-        self._patch(rows, None)
+        fields = [row for target in rows for row in field_rows(*target)]
+        if fields:
+            with self._opened(timeout_millis) as client:
+                self._insert_fields(client, fields)
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest start first.
@@ -263,12 +264,6 @@ class ClickHouseStore:
 
     # Writing
 
-    def _patch(self, targets: Iterable[tuple[str, str, Fields]], timeout_millis: int | None) -> None:
-        rows = [row for target in targets for row in field_rows(*target)]
-        if rows:
-            with self._opened(timeout_millis) as client:
-                self._insert_fields(client, rows)
-
     def _insert_fields(self, client: Client, rows: Sequence[Sequence[str]]) -> None:
         client.insert(FIELDS, rows, column_names=_FIELD_COLUMNS, column_type_names=_FIELD_TYPES)
 
@@ -315,7 +310,7 @@ class ClickHouseStore:
     # Reading
 
     def _keys(self, client: Client, query: SpanQuery, after: Position | None, limit: int) -> list[_Key]:
-        sql, values = clickhouse_filter.select_keys(_behind(query, after), self.address.table, limit)
+        sql, values = clickhouse_filter.select_keys(replace(query, after=after), self.address.table, limit)
         return [_key(row) for row in self._connection.run(client, sql, values)]
 
     def _all(self, query: SpanQuery) -> Iterator[_Found]:
@@ -505,21 +500,7 @@ class _About:
 
 
 def _key(row: Sequence[Any]) -> _Key:
-    start_ns, *ids = row
-    return _Key(int(start_ns), *ids)
-
-
-def _behind(query: SpanQuery, after: Position | None) -> SpanQuery:
-    return SpanQuery(
-        query.trace_id,
-        query.span_id,
-        query.limit,
-        query.project,
-        query.start_ns,
-        query.end_ns,
-        query.condition,
-        after,
-    )
+    return _Key(int(row[0]), *row[1:])
 
 
 def _by_days(spans: Iterable[StoredSpan]) -> Iterator[list[StoredSpan]]:
