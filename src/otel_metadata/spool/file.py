@@ -63,7 +63,7 @@ _SCHEMA: Final = (
     "CREATE TABLE dead (id INTEGER PRIMARY KEY, body BLOB NOT NULL)"
 )
 
-_LAYOUT: Final = Layout("a spool", "a spool of otel-metadata", SPOOL_ID, 1, _SCHEMA)
+_LAYOUT: Final = Layout("a spool", SPOOL_ID, 1, _SCHEMA)
 
 # A version that is beyond this was never released: it is a flipped bit.
 _LAST_VERSION: Final = 1_023

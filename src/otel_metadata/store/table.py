@@ -282,19 +282,19 @@ def row_of(row: Row) -> tuple[StoredSpan, Fields]:
     shown = {
         name: value for name, value in _object(row, "attributes").items() if ("span", "attribute", name) not in fields
     }
-    message = hidden.get("status_message", row.get("status_message"))
+    said = {**row, **hidden}
     return (
         StoredSpan(
             trace_id=_id(row, "context.trace_id", 32),
             span_id=_id(row, "context.span_id", 16),
             parent_id=_id(row, "parent_id", 16) if row.get("parent_id") is not None else None,
             trace_state=_text(row, "context.trace_state", ""),
-            name=_text({**row, **hidden}, "name"),
+            name=_text(said, "name"),
             kind=_text(row, "kind"),
             start_ns=_integer(row, "start_time"),
             end_ns=_integer(row, "end_time"),
-            status_code=_text({**row, **hidden}, "status_code"),
-            status_message=_text({"status_message": message}, "status_message") if message is not None else None,
+            status_code=_text(said, "status_code"),
+            status_message=_text(said, "status_message") if said.get("status_message") is not None else None,
             attributes={**shown, **_object(hidden, "attributes")},
             events=_objects(row, "events"),
             links=_objects(row, "links"),
@@ -377,17 +377,10 @@ def _parsed(column: str, value: object) -> Json:
 def _hidden(record: SpanRecord, fields: Fields) -> dict[str, Json]:
     """Return what OTLP said and a field lies over."""
     span = record.span
-    hidden: dict[str, Json] = {}
-    if record.name != span.name:
-        hidden["name"] = span.name
-    if record.status_code != span.status_code:
-        hidden["status_code"] = span.status_code
-    if record.status_message != span.status_message:
-        hidden["status_message"] = span.status_message
+    said = {name: getattr(span, name) for name in ("name", "status_code", "status_message")}
+    hidden: dict[str, Json] = {name: value for name, value in said.items() if getattr(record, name) != value}
     covered = {name: value for name, value in span.attributes.items() if ("span", "attribute", name) in fields}
-    if covered:
-        hidden["attributes"] = covered
-    return hidden
+    return {**hidden, "attributes": covered} if covered else hidden
 
 
 def _unsaid(row: Row, name: FieldName, value: Json) -> list[Json]:

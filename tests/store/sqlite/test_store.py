@@ -34,7 +34,8 @@ from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import SystemClock
 from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite import store as sqlite_module
-from otel_metadata.store.sqlite.store import APPLICATION_ID, SCHEMA_VERSION, SqliteStore
+from otel_metadata.store.sqlite.file import STORE_ID
+from otel_metadata.store.sqlite.store import SCHEMA_VERSION, SqliteStore
 
 PROCESSES = 4
 PATCHES = 50
@@ -171,7 +172,7 @@ class TestUpgrade:
             connection.executescript(script)
         if version == 2:
             connection.execute("CREATE INDEX fields_by_value ON fields (key) WHERE kind IN ('metadata')")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {STORE_ID}")
         connection.execute(f"PRAGMA user_version = {version}")
         span = (trace_hex(), f"{1:016x}", None, "", "old", "CLIENT", START_NS, START_NS + 1, "OK", None)
         connection.execute(
@@ -236,7 +237,7 @@ class TestFile:
         store.close()
 
         header = path.read_bytes()[:100]
-        assert int.from_bytes(header[68:72], "big") == APPLICATION_ID
+        assert int.from_bytes(header[68:72], "big") == STORE_ID
         assert int.from_bytes(header[60:64], "big") == SCHEMA_VERSION
 
     def test_a_store_in_memory_needs_no_file(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,7 +461,10 @@ class TestWaiting:
 
     def test_a_thread_waits_for_another_only_as_long_as_it_was_told(self, store: SqliteStore) -> None:
         """The store's own lock is part of the time that a write has."""
-        with store._opened(), pytest.raises(StoreError, match="another thread's write has not ended"):
+        with (
+            store._opened(store._deadline_ns(None)),
+            pytest.raises(StoreError, match="another thread's write has not ended"),
+        ):
             store.patch([Patch(SpanRef(TRACE, 1), metadata(k=1))], timeout_millis=0)
 
 
@@ -595,7 +599,7 @@ class TestFork:
     def test_a_lock_that_a_thread_held_at_the_fork_does_not_stop_the_child(self, store: SqliteStore) -> None:
         """The thread that would release it exists in the parent alone."""
         store.write([ended_span(1)])
-        with store._opened():
+        with store._opened(store._deadline_ns(None)):
             result = in_child(lambda: store.patch([Patch(SpanRef(TRACE, 1), metadata(child=2))]))
 
         assert result == 0

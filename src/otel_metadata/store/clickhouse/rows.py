@@ -202,16 +202,11 @@ def span_of(row: Sequence[Any]) -> tuple[StoredSpan, Fields, str]:
         scope_name=columns["ScopeName"],
         scope_version=columns["ScopeVersion"] or None,
     )
-    found, fields = (span, {}) if written else with_fields(_in_order(span), {})
-    return found, fields, written
-
-
-def _in_order(span: StoredSpan) -> StoredSpan:
-    """Return a span with its attributes in order of name.
-
-    Of OpenInference's `metadata` and a `metadata.<key>` the later is heard, and that is the more exact.
-    """
-    return replace(span, attributes=dict(sorted(span.attributes.items())))
+    if written:
+        return span, {}, written
+    # In the order of names: of OpenInference's `metadata` and a `metadata.<key>`, which is more exact, the later wins.
+    in_order = dict(sorted(span.attributes.items()))
+    return *with_fields(replace(span, attributes=in_order), {}), written
 
 
 def encode_map(attributes: Mapping[str, Json]) -> dict[str, str]:

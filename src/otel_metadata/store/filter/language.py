@@ -10,7 +10,7 @@ application may not have left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias, cast, final
 
@@ -420,14 +420,12 @@ def _joined(kind: type[And | Or], parts: Sequence[Condition]) -> Condition:
 
 
 def _levels(condition: Condition) -> int:
-    return 1 + max((_levels(part) for part in _parts(condition)), default=0)
-
-
-def _parts(condition: Condition) -> Iterator[Condition]:
+    parts: tuple[Condition, ...] = ()
     if isinstance(condition, And | Or):
-        yield from condition.parts
+        parts = condition.parts
     elif isinstance(condition, Not):
-        yield condition.part
+        parts = (condition.part,)
+    return 1 + max(map(_levels, parts), default=0)
 
 
 def _types_of(subject: Subject) -> tuple[str, ...]:

@@ -39,7 +39,6 @@ STORE_ID: Final = 0x6F74_656D  # "otem"
 SPOOL_ID: Final = 0x6F74_7370  # "otsp"
 """SQLite's `application_id` of the two kinds of files that are ours."""
 
-_OURS: Final = {STORE_ID: "a store of otel-metadata", SPOOL_ID: "a spool of otel-metadata"}
 
 # Linux follows no more: path_resolution(7).
 _MAX_LINKS: Final = 40
@@ -53,20 +52,23 @@ class Layout(NamedTuple):
     """What makes a file one of ours.
 
     Attributes:
-        noun: What it is, for messages: "a store".
-        expected: What was expected, for messages: "a store of otel-metadata".
+        noun: The kind of file, for messages: "a store".
         application_id: SQLite's `application_id`.
-        version: SQLite's `user_version`; a higher one was written by a newer version of ours.
+        version: SQLite's `user_version`. A higher one was written by a newer version of otel-metadata.
         schema: SQL that makes the tables of version 1.
-        upgrades: SQL that makes each version of the one before, from version 2 on.
+        upgrades: SQL that makes each version from the one before it, beginning with version 2.
     """
 
     noun: str
-    expected: str
     application_id: int
     version: int
     schema: str
     upgrades: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> str:
+        """What a message says was expected."""
+        return f"{self.noun} of otel-metadata"
 
 
 _Id: TypeAlias = "tuple[int, int] | None"  # device and inode; None where there is no file
@@ -274,8 +276,10 @@ def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != layout.application_id and (tables or application_id):
-        other = _OURS.get(application_id, "another program's SQLite database")
-        raise StoreFormatError(path, other, f"{layout.expected}, or no file")
+        nouns = {STORE_ID: "a store of otel-metadata", SPOOL_ID: "a spool of otel-metadata"}
+        raise StoreFormatError(
+            path, nouns.get(application_id, "another program's SQLite database"), f"{layout.expected}, or no file"
+        )
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > layout.version:
         raise StoreFormatError(

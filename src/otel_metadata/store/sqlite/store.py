@@ -10,11 +10,11 @@ page of a million spans be found by a metadata value without looking at the othe
 
 from __future__ import annotations
 
+import operator
 import os
 import sqlite3
 import stat
 import threading
-import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +27,7 @@ from otel_metadata.environment import absolute_path
 from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
 from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
-from otel_metadata.reporting import REPORTER
+from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite import condition as sqlite_filter
@@ -53,13 +53,10 @@ if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
     from otel_metadata.seams import Clock
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "SqliteStore"]
-
-APPLICATION_ID: Final = STORE_ID
-"""SQLite's `application_id` of our files ("otem"): a database without it is somebody else's."""
+__all__ = ["SCHEMA_VERSION", "SqliteStore"]
 
 SCHEMA_VERSION: Final = 3
-"""SQLite's `user_version`: a higher one was written by a newer version."""
+"""SQLite's `user_version`. A higher one was written by a newer version of otel-metadata."""
 
 _SCHEMA: Final = """
 CREATE TABLE spans (
@@ -102,10 +99,9 @@ CREATE INDEX fields_by_label ON fields (level, key, json_extract(value, '$.label
     WHERE {sqlite_query.LABELLED}
 """
 
-_LAYOUT: Final = Layout(
-    "a store", "a store of otel-metadata", APPLICATION_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_2, _VERSION_3)
-)
+_LAYOUT: Final = Layout("a store", STORE_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_2, _VERSION_3))
 
+_columns_of: Final = operator.attrgetter(*COLUMNS.split(", "))
 _WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
 
 # Placeholders are plain `?`; a value that is used twice is bound twice. Python 3.12.0 to 3.12.3 warn about `?1` with a
@@ -164,19 +160,8 @@ _CLOSE_SECONDS: Final = 0.5
 
 _T = TypeVar("_T")
 
-# Whether what was said of (trace id, span id) with a version was deleted.
+# Whether a field or span of (trace id, span id) with a version was deleted.
 _IsGone: TypeAlias = "Callable[[str, str, Version], bool]"
-
-_stores: Final[weakref.WeakSet[SqliteStore]] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_stores):
-        store.forget_connection()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @final
@@ -214,7 +199,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._files = Files(None, None, None, 0)  # of the connection
         self._is_cut_off = False
-        _stores.add(self)
+        after_fork_in_child(self._forget_connection)
 
     def write(self, spans: Iterable[ReadableSpan]) -> None:
         """Store ended spans and merge their fields, all or none.
@@ -232,13 +217,14 @@ class SqliteStore:
         """
         rows = list(rows)
         with self._transaction() as connection:
-            keys = ((span.trace_id, span.span_id) for span, _ in rows)
-            is_gone = _graves(connection, keys) if _is_any_deleted(connection) else None
-            spans = [
-                span
-                for span, _ in rows
-                if is_gone is None or not is_gone(span.trace_id, span.span_id, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
-            ]
+            spans, is_gone = [span for span, _ in rows], None
+            if _is_any_deleted(connection):
+                is_gone = _graves(connection, ((span.trace_id, span.span_id) for span in spans))
+                spans = [
+                    span
+                    for span in spans
+                    if not is_gone(span.trace_id, span.span_id, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
+                ]
             connection.executemany(_WRITE_SPAN, map(_span_row, spans))
             starts = ((span.start_ns, span.trace_id, span.span_id, span.start_ns) for span in spans)
             connection.executemany(_SET_START, starts)
@@ -256,17 +242,14 @@ class SqliteStore:
             StoreError: Nothing was written.
         """
         rows = [(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches]
-        self._merge(rows, timeout_millis)
+        self.patch_rows(rows, timeout_millis=timeout_millis)
 
-    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]]) -> None:
+    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]], *, timeout_millis: int | None = None) -> None:
         """Merge fields of spans that are named by their ids in hex digits; as `patch` otherwise.
 
         Raises:
             StoreError: Nothing was written.
         """
-        self._merge(rows, None)
-
-    def _merge(self, rows: Iterable[tuple[str, str, Fields]], timeout_millis: int | None) -> None:
         with self._transaction(timeout_millis) as connection:
             is_gone = None
             if _is_any_deleted(connection):
@@ -361,7 +344,7 @@ class SqliteStore:
         if connection is not None:
             connection.close()
 
-    def forget_connection(self) -> None:
+    def _forget_connection(self) -> None:
         """Start afresh in a child process; the parent's connection and lock, held or not, are left to the parent."""
         if self._connection is not None:
             leave_to_the_parent(self._connection)
@@ -392,9 +375,7 @@ class SqliteStore:
                 raise
 
     @contextmanager
-    def _opened(self, deadline_ns: int | None = None) -> Iterator[sqlite3.Connection]:
-        if deadline_ns is None:
-            deadline_ns = self._deadline_ns(None)
+    def _opened(self, deadline_ns: int) -> Iterator[sqlite3.Connection]:
         lock = self._lock  # a child process has another one
         if not lock.acquire(timeout=max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9):
             raise StoreError(f"{self.path}: another thread's write has not ended; expected less work at once.")
@@ -592,23 +573,15 @@ def _fields_of(connection: sqlite3.Connection, span: StoredSpan) -> Fields:
 
 
 def _span_row(span: StoredSpan) -> tuple[str | int | None, ...]:
+    *plain, attributes, events, links, resource, scope_name, scope_version = _columns_of(span)
     return (
-        span.trace_id,
-        span.span_id,
-        span.parent_id,
-        span.trace_state,
-        span.name,
-        span.kind,
-        span.start_ns,
-        span.end_ns,
-        span.status_code,
-        span.status_message,
-        json_text(dict(span.attributes)),
-        json_text([dict(event) for event in span.events]),
-        json_text([dict(link) for link in span.links]),
-        json_text(dict(span.resource)),
-        span.scope_name,
-        span.scope_version,
+        *plain,
+        json_text(dict(attributes)),
+        json_text(list(map(dict, events))),
+        json_text(list(map(dict, links))),
+        json_text(dict(resource)),
+        scope_name,
+        scope_version,
     )
 
 
