@@ -30,7 +30,7 @@ class ConsolePatchExporter:
 
     @checked
     def __init__(self, out: TextIO | None = None) -> None:
-        """Print to *out*, or to whatever standard output is at the time."""
+        """Print to *out*; None prints to `sys.stdout` as it is at the time."""
         self._out: Final = out
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # never waits
@@ -39,7 +39,7 @@ class ConsolePatchExporter:
         outcomes: list[Outcome] = []
         for patch in patches:
             parts = (
-                # As JSON, so that a key ends where it ends.
+                # As JSON, so that the end of a key can be seen.
                 f"{name[0]}.{name[1]}{'.' + json_text(name[2])[1:-1] if name[2] else ''}={json_text(value)}"
                 for name, (value, _) in sorted(patch.fields.items())
             )

@@ -6,14 +6,15 @@ address that the user did not name. It decides nothing: it returns a `Reply` or 
 `ANSWERS` what follows.
 
 Whatever the peer does, a request is bounded: in bytes by `MAX_BODY_BYTES`, before and after decompression, and in time
-by one deadline, which each wait on the socket is given what is left of. Only the lookup of a name is as slow as the
-system's resolver. The import loads urllib3, which `import otel_metadata` does not.
+by one deadline: each wait on the socket gets what is left of it. Only the lookup of a name takes as long as the
+system's resolver does. The import loads urllib3, which `import otel_metadata` does not.
 """
 
 from __future__ import annotations
 
-# `socket.getaddrinfo` looks this up for a name of a host, which imports it: then on the worker's thread. A process that
-# forks at that moment gives its child an import lock that nobody will ever open, and the child's worker waits for it.
+# `socket.getaddrinfo` imports this codec when it first resolves a host name, which happens on the worker's thread. If
+# the process forked during that import, the child would inherit an import lock that nobody releases, and its worker
+# would wait for that lock for ever.
 import encodings.idna  # noqa: F401
 import errno
 import http.client
@@ -65,12 +66,14 @@ FailureKind: TypeAlias = Literal["name", "refused", "timeout", "broken", "tls", 
 
 _MONOTONIC_NS: Final = SystemClock.monotonic_ns
 _PIECE_BYTES: Final = 16 * 1024
-_MAX_ANSWER_BYTES: Final = 1024 * 1024  # headers, and what holds the chunks of a body apart
+_MAX_ANSWER_BYTES: Final = 1024 * 1024  # with headers and the framing of chunks
 _DEFAULT_HEADERS: Final = {"accept-encoding": "identity", "user-agent": f"otel-metadata/{__version__}"}
 _UNREACHABLE: Final = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
-_HEADER_VALUE: Final = re.compile("[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; what Latin-1 can say
-_DATE: Final = re.compile(r"[A-Za-z]{3,9},? [A-Za-z0-9:+ -]{15,40}")  # more than HTTP's three forms, for email.utils
+_HEADER_VALUE: Final = re.compile("[\t\x20-\x7e\x80-\xff]*")  # RFC 9110, 5.5; the characters of Latin-1
+_DATE: Final = re.compile(
+    r"[A-Za-z]{3,9},? [A-Za-z0-9:+ -]{15,40}"
+)  # wider than HTTP's three forms; email.utils decides
 _HTML_START: Final = re.compile(rb"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
 
 
@@ -98,7 +101,7 @@ class Reply:
 
     @property
     def is_html(self) -> bool:
-        """Whether there is a body, and it is a page for people. An empty answer often has the type of a page."""
+        """Whether the body is a web page. An empty body is not, though servers often give it the type of one."""
         is_page = self.media_type in {"text/html", "application/xhtml+xml"} or _HTML_START.match(self.body) is not None
         return bool(self.body.strip()) and is_page
 
@@ -106,11 +109,11 @@ class Reply:
 @final
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no whole answer.
+    """Why there is no complete answer.
 
     Attributes:
         kind: One of the words in `ANSWERS`.
-        detail: The name of the exception: its text may hold an address or a header.
+        detail: The name of the exception. Its text is left out, because it may hold an address or a header.
     """
 
     kind: FailureKind
@@ -137,8 +140,8 @@ class Answer(NamedTuple):
 
 _REFUSED: Final = "backend_rejection"
 
-# What is wrong with the destination as a whole (keys, quota, address, a login page in between) is a pause: everything
-# is kept, and goes out when somebody has repaired it. Only what is wrong with the batch itself is rejected.
+# A fault of the destination as a whole (keys, quota, address, a login page in between) is a pause: everything is kept,
+# and is sent when somebody has repaired the fault. A batch is rejected only for a fault of its own.
 ANSWERS: Final = (
     Answer("2xx with a web page", {"html"}, "pause", "a web page came back; is a login page in between?", _REFUSED),
     Answer("other 2xx", range(200, 300), "judge", "the exporter reads the body", None),
@@ -168,11 +171,11 @@ ANSWERS: Final = (
 def outcome_of(answer: Reply | Failure, now_wall_ns: int) -> Outcome | None:
     """Return what an answer means for what was sent; None for a 2xx, whose body the exporter has to judge.
 
-    An exporter whose backend gives a status a meaning of its own (a 404 for an unknown span) looks before it asks here.
+    An exporter whose backend gives a status a special meaning (404 for an unknown span) must check that status first.
 
     Args:
         answer: What the client returned.
-        now_wall_ns: The time against which a date in `Retry-After` is held.
+        now_wall_ns: Wall time, to which a date in `Retry-After` is compared.
     """
     key: object = answer.kind if isinstance(answer, Failure) else answer.status
     if isinstance(answer, Reply) and answer.status // 100 == 2 and answer.is_html:
@@ -191,10 +194,10 @@ def outcome_of(answer: Reply | Failure, now_wall_ns: int) -> Outcome | None:
 
 
 def retry_after_millis(value: str | None, now_wall_ns: int) -> int | None:
-    """Return how long a `Retry-After` asks to wait (RFC 9110, 10.2.3); None where it says nothing that is understood.
+    """Return how long a `Retry-After` asks to wait (RFC 9110, 10.2.3); None if it cannot be understood.
 
     Whole seconds, or a date in any of the three forms of HTTP. A date that has passed is 0; more than
-    `MAX_RETRY_AFTER_MILLIS` is that; a negative number, a fraction and all else is None. Never raises.
+    `MAX_RETRY_AFTER_MILLIS` is cut to that; a negative number, a fraction and anything else is None. Never raises.
     """
     text = (value or "").strip()
     if re.fullmatch(r"[0-9]+", text):
@@ -214,7 +217,7 @@ def retry_after_millis(value: str | None, now_wall_ns: int) -> int | None:
 def split_url(url: str) -> tuple[str, str]:
     """Return a URL's address and path without slashes at their end, and its query with the question mark, or "".
 
-    What follows a `#` is for browsers and is left out.
+    The fragment after a `#` is only for browsers, and is left out.
     """
     address, mark, query = url.strip().partition("#")[0].partition("?")
     return address.rstrip("/"), f"{mark}{query}"
@@ -224,7 +227,7 @@ def with_path(url: str, path: str) -> str:
     """Return a URL with *path* added to the path that it has, before its query.
 
     Args:
-        url: As a user writes it.
+        url: The URL as a user writes it.
         path: Begins with a slash.
     """
     address, query = split_url(url)
@@ -248,14 +251,14 @@ class HttpClient:
         client_certificate_file: str | None = None,
         client_key_file: str | None = None,
     ) -> None:
-        """Look at everything that can be wrong; connect later.
+        """Check the arguments; connect later.
 
         Args:
-            url: `http` or `https`. Its path and query are those of every request.
-            headers: Sent with every request. Where keys belong: they are never shown.
+            url: `http` or `https`. Every request has its path and query.
+            headers: Sent with every request, and never shown. Keys belong here.
             certificate_file: PEM; the certificates to trust instead of the system's.
-            client_certificate_file: PEM; what to show to a server that asks.
-            client_key_file: PEM, without a password; where the client's certificate does not hold the key itself.
+            client_certificate_file: PEM; the certificate to show to a server that asks for one.
+            client_key_file: PEM, without a password; needed if the file of the client's certificate has no key.
 
         Raises:
             ConfigurationError: One of these cannot be used; its `setting` is the argument's name.
@@ -273,7 +276,7 @@ class HttpClient:
                 "http://host or https://host with port and path as needed, what is not ASCII percent-encoded, "
                 "without user and password: those belong into a header",
             )
-        proxy.in_use()  # a variable that cannot be used is told here
+        proxy.in_use()  # raises now if the variable cannot be used
         self._host, self._port, self._netloc = host, port, parts.netloc
         self._path, self._query = parts.path, parts.query
         self._headers = _checked(headers or {})
@@ -290,8 +293,8 @@ class HttpClient:
         self._socket: socket.socket | None = None
 
     def _after_fork(self) -> None:
-        # The connection is the parent's. Its socket is closed here without a word to the peer; nothing else of it is
-        # touched, because a thread that is not in the child may have held its locks.
+        # The connection belongs to the parent. Only its socket is closed, which sends nothing to the peer. A thread
+        # that does not exist in the child may have held the locks of the rest.
         if self._socket is not None:
             self._socket.close()
         self._begin()
@@ -309,17 +312,17 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         timeout_millis: int,
     ) -> Reply | Failure:
-        """Send one request, once, and return the whole answer or why there is none.
+        """Send one request, once. Return the complete answer, or why there is none.
 
         Args:
             method: `GET`, `POST`, …
-            path: Added to the path of the URL, percent-encoded; it begins with a slash, or is empty.
-            body: What to send.
-            headers: In place of those of the client that have the same name.
-            timeout_millis: For everything: connecting, sending, and the last byte of the answer.
+            path: Added to the path of the URL, percent-encoded. It begins with a slash, or is empty.
+            body: The bytes to send.
+            headers: These replace headers of the client that have the same name.
+            timeout_millis: Time limit of the whole request: connecting, sending, and reading to the last byte.
 
         Raises:
-            ConfigurationError: A header, or the path, cannot be sent: a fault of the exporter.
+            ConfigurationError: A header or the path cannot be sent, which is a fault of the exporter.
         """
         if re.fullmatch(r"(/[!-~]*)?", path) is None:
             raise ConfigurationError("path", "***", "a path that begins with a slash, percent-encoded")
@@ -338,26 +341,26 @@ class HttpClient:
         except _ProxyRefusalError as error:
             answer = error.answer
         except (OSError, http.client.HTTPException, HTTPError, zlib.error, UnicodeError) as error:
-            pass_on(error)  # a time limit of the application may be an OSError: TimeoutError
-            at_proxy = self._connection is not None and self._connection.way and not self._connection.is_through
+            pass_on(error)  # the application's own time limit may be a TimeoutError, which is an OSError
+            at_proxy = self._connection is not None and self._connection.via and not self._connection.is_established
             answer = Failure(_kind(error), f"{type(error).__name__}{', at the proxy' if at_proxy else ''}")
         finally:
             if not is_kept:
                 self._drop()
             self._lock.release()
         if self._is_closed:
-            # `close` could not, while the lock was held.
+            # `close` could not drop the connection while this thread held the lock.
             self.close()
             return answer if isinstance(answer, Reply) else Failure("closed")
         return answer
 
     def close(self) -> None:
-        """Give the connection back, and end a request that waits for its answer; from any thread, more than once."""
+        """Close the connection, from any thread and any number of times. A request that waits for its answer ends."""
         self._is_closed = True
         waiting = self._socket
         if waiting is not None:
             with suppress(OSError):
-                # Not the method of a TLS socket, which would take its state from under the thread that reads.
+                # Not `SSLSocket.shutdown`, which would drop the TLS state that the reading thread uses.
                 socket.socket.shutdown(waiting, socket.SHUT_RDWR)
         if self._lock.acquire(blocking=False):
             try:
@@ -366,7 +369,7 @@ class HttpClient:
                 self._lock.release()
 
     def without_keys(self, text: str) -> str:
-        """Return a server's text as it may be shown, without the secrets in the client's headers and query."""
+        """Return a server's text in a form that may be shown, without secrets of the client's headers and query."""
         return without_secrets(text, self._headers, self._query)
 
     def _drop(self) -> None:
@@ -382,13 +385,13 @@ class HttpClient:
         if connection is None or self._is_closed:
             return Failure("closed"), False
         is_kept = True
-        if self._tls is None and connection.way is not None:
-            # RFC 9112, 3.2.2: a proxy is told the whole address.
-            target, headers = f"http://{self._netloc}{target}", {**headers, **connection.way.headers}
+        if self._tls is None and connection.via is not None:
+            # RFC 9112, 3.2.2: a request to a proxy has the whole URL.
+            target, headers = f"http://{self._netloc}{target}", {**headers, **connection.via.headers}
         try:
             connection.request(method, target, body, headers, preload_content=False, decode_content=False)
         except (BrokenPipeError, ConnectionResetError):
-            # The peer may have answered (413) and closed before it had taken the whole body.
+            # The peer may have answered (413) and closed before it had read the whole body.
             is_kept = False
         response = connection.getresponse()
         if connection.incoming is not None and connection.incoming.is_at_end:
@@ -398,7 +401,7 @@ class HttpClient:
             found = {name.lower(): value for name, value in response.headers.items()}
             raw = bytearray()
             while len(raw) <= MAX_BODY_BYTES:
-                # A short or broken body shows in a read of its own: urllib3 returns what had arrived first.
+                # urllib3 first returns what has arrived. Only the next read shows that a body was cut off or broken.
                 piece = response.read(_PIECE_BYTES, decode_content=False)
                 if not piece:
                     break
@@ -407,27 +410,27 @@ class HttpClient:
             response.close()
         plain = _decoded(bytes(raw), found.get("content-encoding", ""))
         reply = Reply(response.status, found, plain[:MAX_BODY_BYTES], len(plain) > MAX_BODY_BYTES)
-        # After an interim answer the one that counts is still to come.
+        # After an interim answer (1xx) the final one is still to come.
         return reply, is_kept and len(raw) <= MAX_BODY_BYTES and response.status >= 200
 
     def _connected(self, deadline_ns: int) -> _Connection:
         connection = self._connection
         if connection is None or not connection.is_connected:  # the peer may have closed it meanwhile
             self._drop()
-            way = proxy.in_use().of("http" if self._tls is None else "https", self._host, self._port)
-            host, port = (self._host, self._port) if way is None else (way.host, way.port)
+            via = proxy.in_use().of("http" if self._tls is None else "https", self._host, self._port)
+            host, port = (self._host, self._port) if via is None else (via.host, via.port)
             if self._tls is None:
                 connection = _Connection(host, port)
             else:
                 connection = _TlsConnection(host, port, ssl_context=self._tls, cert_reqs="CERT_REQUIRED")
-                if way is not None:
+                if via is not None:
                     connection.set_tunnel(self._host, self._port or 443)
-            connection.way = way
+            connection.via = via
             self._connection = connection
         connection.deadline_ns = deadline_ns
         if connection.sock is None:
             connection.connect()
-            connection.is_through = True
+            connection.is_established = True
             self._socket = connection.sock
         return connection
 
@@ -435,24 +438,26 @@ class HttpClient:
 class _Connection(HTTPConnection):
     """A connection on which every wait ends at one deadline.
 
-    urllib3 gives its timeout to each address of a name, and then to each piece that arrives: a peer that sends a byte
-    now and then would hold us for hours.
+    urllib3 applies its timeout to each address of a name, and then to each piece that arrives: a peer that sends a byte
+    now and then could hold a request for hours.
 
     Attributes:
-        way: The proxy that is connected to instead, or None.
-        is_through: Whether the way to the server, or to a proxy that forwards, is open.
+        via: The proxy to connect to, or None.
+        is_established: Whether it is connected, and has its tunnel if it needs one.
+        deadline_ns: The end of the current request's time.
+        incoming: What arrives as the current answer.
     """
 
-    way: proxy.Proxy | None = None
-    is_through: bool = False
+    via: proxy.Proxy | None = None
+    is_established: bool = False
     deadline_ns: int = 0
     incoming: Incoming | None = None
 
     def left_seconds(self) -> float:
-        """Return what is left of the time.
+        """Return the time that is left.
 
         Raises:
-            TimeoutError: Nothing.
+            TimeoutError: No time is left.
         """
         left_ns = self.deadline_ns - _MONOTONIC_NS()
         if left_ns <= 0:
@@ -470,7 +475,7 @@ class _Connection(HTTPConnection):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.settimeout(self.left_seconds())
                 sock.connect(address)
-                sock.settimeout(self.left_seconds())  # of a TLS handshake
+                sock.settimeout(self.left_seconds())  # for a TLS handshake
             except OSError as error:
                 if sock is not None:
                     sock.close()
@@ -490,7 +495,7 @@ class _Connection(HTTPConnection):
 
 
 class _ProxyRefusalError(Exception):
-    """A proxy makes no tunnel."""
+    """A proxy refused to open a tunnel."""
 
     def __init__(self, answer: Reply | Failure) -> None:
         super().__init__()
@@ -498,17 +503,17 @@ class _ProxyRefusalError(Exception):
 
 
 class _TlsConnection(_Connection, HTTPSConnection):
-    """The same inside TLS."""
+    """A `_Connection` inside TLS."""
 
     def _tunnel(self) -> None:  # called by urllib3 when it is connected to the proxy
-        """Ask the proxy for a tunnel (RFC 9110, 9.3.6); http.client's own has no status in its error.
+        """Ask the proxy for a tunnel (RFC 9110, 9.3.6). The error of http.client's own method does not have the status.
 
         Raises:
-            _ProxyRefusalError: It makes none.
+            _ProxyRefusalError: The proxy refuses.
         """
         host, port = self._tunnel_host or "", self._tunnel_port
         place = f"{f'[{host}]' if ':' in host else host}:{port}"
-        headers = {"Host": place, **(self.way.headers if self.way is not None else {})}
+        headers = {"Host": place, **(self.via.headers if self.via is not None else {})}
         lines = [f"CONNECT {place} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         self.send("\r\n".join(lines).encode("latin-1"))
         response = self.response_class(self.sock, method="CONNECT")
@@ -517,22 +522,22 @@ class _TlsConnection(_Connection, HTTPSConnection):
         finally:
             response.close()
         if response.status // 100 == 2:
-            self.is_through = True
+            self.is_established = True
         elif response.status >= 500 or response.status in {407, 408, 429}:
             found = {name.lower(): value for name, value in response.headers.items()}
             raise _ProxyRefusalError(Reply(response.status, found))
         else:
-            # Not about what was to be sent, which the proxy has not seen.
+            # The refusal is not about the batch, which the proxy has not seen.
             raise _ProxyRefusalError(Failure("proxy", f"HTTP {response.status}"))
 
 
 def _decoded(raw: bytes, encoding: str) -> bytes:
     """Return a body without its compression, at most one byte more than the limit.
 
-    We ask for none, so what is neither plain nor gzip stays as it is, and the exporter will not understand it.
+    No compression is asked for. A body that is neither plain nor gzip stays as it is, and the exporter cannot read it.
 
     Raises:
-        zlib.error: It is no gzip, or not all of it.
+        zlib.error: The body is not gzip, or not complete.
     """
     if encoding.strip().lower() not in {"gzip", "x-gzip"} or not raw:
         return raw
@@ -544,7 +549,7 @@ def _decoded(raw: bytes, encoding: str) -> bytes:
 
 
 def _kind(error: Exception) -> FailureKind:
-    """Return the word for what went wrong on the way."""
+    """Return the kind of a failure."""
     if isinstance(error, Urllib3TlsError) and error.args and isinstance(error.args[0], ssl.SSLError):
         error = error.args[0]
     if isinstance(error, TimeoutError | Urllib3TimeoutError):
@@ -561,7 +566,7 @@ def _kind(error: Exception) -> FailureKind:
 
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers by lower-case name, if they can be sent: a line end in a value would begin another header."""
+    """Return headers by lower-case name. A header that cannot be sent is refused: a line end would begin another."""
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError("headers", {"***": "***"}, "texts as names and values")

@@ -1,4 +1,4 @@
-"""Patches kept in memory: the fake of the patch exporter seam, for tests of ours and of users."""
+"""Patches kept in memory: the fake patch exporter, for our tests and for those of applications."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["InMemoryPatchExporter"]
 
 @final
 class InMemoryPatchExporter:
-    """Keeps what it was sent; answers as it is told.
+    """Keeps the patches that it was sent, and answers as it is told.
 
     Attributes:
         patches: Every patch that was answered with `Delivered`, in order.
         calls: Every batch that was sent, whatever the answer.
-        answer: Called with each patch; its outcome is the answer. A plain function, as in httpx's mock transport.
+        answer: Called with each patch; returns its outcome. A plain function, as in httpx's mock transport.
         is_shut_down: Whether `shutdown` was called.
     """
 
@@ -37,7 +37,7 @@ class InMemoryPatchExporter:
         reports_missing: bool = False,
         convergence: Convergence = "versioned",
     ) -> None:
-        """Answer each patch by *answer*, or with `Delivered`."""
+        """Answer each patch with what *answer* returns; None answers `Delivered`."""
         self.name = name
         self.max_batch = max_batch
         self.grace_millis = grace_millis
@@ -49,7 +49,7 @@ class InMemoryPatchExporter:
         self.is_shut_down = False
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:  # never waits
-        """Keep the patches and answer each."""
+        """Keep the patches and return an outcome for each."""
         self.calls.append(tuple(patches))
         outcomes = [self.answer(patch) if self.answer is not None else Delivered() for patch in patches]
         self.patches.extend(
@@ -62,5 +62,5 @@ class InMemoryPatchExporter:
         return True
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:  # nothing to wait for
-        """Remember it."""
+        """Set `is_shut_down`."""
         self.is_shut_down = True

@@ -15,11 +15,11 @@ _MAX_KEY_CHARACTERS = 50
 
 
 def words_for(name: FieldName, value: Json = None) -> str:
-    """Return what people read for a field: `metadata 'k'`, `trace user id`, `annotation 'quality'`.
+    """Return the words that name a field in notes and errors: `metadata 'k'`, `trace user id`, `annotation 'quality'`.
 
     Args:
-        name: Of the field.
-        value: Of an annotation, whose name is in there: its key holds the annotator too.
+        name: The field's name.
+        value: The field's value. The name of an annotation is read from it, because the key also holds the annotator.
     """
     level, kind, key = name
     shown = (Annotation.from_json(value).name or key) if kind == "annotation" else key

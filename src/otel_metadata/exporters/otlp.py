@@ -1,10 +1,10 @@
 """Patches for any OTLP backend: one short span in the same trace, child of the target.
 
 No OTLP receiver changes a stored span, and a span id that is sent twice is kept, dropped, doubled or replaced,
-depending on who receives it. So a patch is a span of its own: never parentless (several backends take a new root for
-the trace), at the end of the target and never "now" (which stretches the trace), linked to the target, its id derived
-from the patch's, so that sending it again is sending the same span. It carries the fields as canonical attributes, and
-their versions.
+depending on who receives it. So a patch is a span of its own. It always has a parent, because several backends take a
+new root for the trace. It is at the end of the target, because a span that starts "now" would stretch the trace. It is
+linked to the target. Its id is derived from the patch, so that sending the patch again sends the same span. It carries
+the fields as canonical attributes, with their versions.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PATCH_SPAN_NAME: Final = "otel_metadata.update"
 
 _MAX_SPAN_ID: Final = (1 << 64) - 1
 
-# Events go out on the worker of the spans: a receiver of logs that never answers must not hold it for long, nor often.
+# Events leave on the same worker as spans, so a receiver of logs that never answers must not hold it long or often.
 _MAX_EVENTS_MILLIS: Final = 2_000
 _EVENTS_PAUSE_MILLIS: Final = 60_000
 
@@ -54,14 +54,12 @@ def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
 
     Its attributes are those of `dialects.patch_span`.
     """
-    target = patch.target
-    parent = SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    target, sampled = patch.target, TraceFlags(TraceFlags.SAMPLED)
+    parent = SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=sampled)
     at_ns = patch.window_ns[1] if patch.window_ns is not None else patch.version[0]
     return ReadableSpan(
         name=PATCH_SPAN_NAME,
-        context=SpanContext(
-            target.trace_id, _span_id(patch), is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)
-        ),
+        context=SpanContext(target.trace_id, _span_id(patch), is_remote=False, trace_flags=sampled),
         parent=parent,
         resource=resource,
         attributes=attributes_of(patch),
@@ -75,7 +73,7 @@ def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
 
 
 def _span_id(patch: Patch) -> int:
-    """Return a span id that follows from the patch: the same for the same patch, another for another."""
+    """Return a span id derived from the patch: equal for equal patches, different for different ones."""
     nanoseconds, writer = patch.version
     # Multiplication by an odd constant permutes the 64-bit numbers (Knuth, TAOCP 6.4), so that patches a nanosecond
     # apart do not get ids in a row.
@@ -99,9 +97,9 @@ class EventSender(Protocol):
 class OtlpPatchExporter:
     """Sends each patch as a synthetic span through a span exporter of OTLP, then its evaluations as log events.
 
-    The span carries the evaluations all the same, so a patch is delivered when its span is; an event that was not taken
-    is a note. An event is sent once. A receiver that refuses events is not asked again. One that fails, or does not
-    answer within two seconds, is not asked for a minute.
+    The span carries the evaluations too, so a patch is delivered when its span is. An event that the receiver does not
+    take becomes a note. Each event is sent once. After a refusal, no more events are sent to the receiver; after a
+    failure, or no answer within two seconds, none for a minute.
     """
 
     max_batch: int = 512
@@ -119,12 +117,12 @@ class OtlpPatchExporter:
         name: str = "otlp",
         clock: Clock | None = None,
     ) -> None:
-        """Send through *span_exporter*, which is closed by whoever owns it.
+        """Send through *span_exporter*, which its owner closes.
 
         Args:
-            events: Takes the evaluations as log events; closed here. None sends none.
             span_exporter: One that says what became of a batch (`exporters.otlp_http.OtlpHttpSender`), or
                 OpenTelemetry's OTLP exporter, HTTP or gRPC.
+            events: Takes the evaluations as log events, and is closed at shutdown. None sends no events.
             resource: The resource of the synthetic spans; by default the one that the environment describes.
             name: For people.
             clock: Time; None for the system's.
@@ -138,18 +136,18 @@ class OtlpPatchExporter:
         self._events_at_ns = 0
 
     def export(self, patches: Sequence[Patch], *, timeout_millis: int) -> Sequence[Outcome]:
-        """Send one synthetic span for each patch; a patch for a bare trace id has no parent and is `unsupported`."""
+        """Send one synthetic span for each patch. A patch for a bare trace id is `unsupported`: it has no parent."""
         budget = Budget(timeout_millis)
         sendable = [patch for patch in patches if patch.target.is_valid]
         answers = self._outcomes([synthetic_span(patch, self._resource) for patch in sendable], budget)
         arrived = [patch for patch, answer in zip(sendable, answers, strict=True) if isinstance(answer, Delivered)]
-        # Sent after the spans, so that an event leaves once, and no receiver of logs keeps a span waiting.
+        # Events come after the spans: each event is then sent once, and no span waits for a receiver of logs.
         taken = self._send_events(arrived, budget)
         found = iter(answers)
         return [_with_notes(patch, next(found), taken) if patch.target.is_valid else _BARE for patch in patches]
 
     def _send_events(self, patches: Sequence[Patch], budget: Budget) -> set[str] | None:
-        """Send the evaluations; return the ids of those that were taken, or None where nobody is to take events."""
+        """Send the evaluations; return the update ids of those that were taken, or None if no events are sent."""
         if self._events is None:
             return None
         records = dict(record for patch in patches for record in evaluation_records(patch))
@@ -165,7 +163,7 @@ class OtlpPatchExporter:
             pause_millis = max(outcome.after_millis or 0, _EVENTS_PAUSE_MILLIS)
             self._events_at_ns = self._clock.monotonic_ns() + pause_millis * 1_000_000
         elif outcome.error.type != "too_large":
-            # Most receivers of spans have no place for logs.
+            # Most receivers of spans do not take logs.
             self._takes_events = False
         REPORTER.tell(f"otlp_events:{self.name}", f"{self.name}: no log events are taken ({outcome.error.message}).")
         return set()
@@ -173,7 +171,7 @@ class OtlpPatchExporter:
     def _outcomes(self, spans: Sequence[ReadableSpan], budget: Budget) -> list[Outcome]:
         """Return one outcome for each span, though OTLP answers for a request as a whole.
 
-        One that was refused is sent again in halves, so that a span that the receiver cannot read refuses only itself.
+        A refused request is sent again in halves, so that only the span that the receiver cannot read is refused.
         """
         if not spans:
             return []
@@ -190,7 +188,7 @@ class OtlpPatchExporter:
     def _sent(self, spans: Sequence[ReadableSpan], timeout_millis: int) -> Outcome:
         if isinstance(self._span_exporter, SpanSender):
             return self._span_exporter.send(spans, timeout_millis=timeout_millis)
-        # OpenTelemetry's exporter has a timeout of its own.
+        # OpenTelemetry's exporter has its own timeout.
         if self._span_exporter.export(spans) is SpanExportResult.SUCCESS:
             return Delivered()
         return Retry(DeliveryError("connection_failure", "the OTLP exporter failed; its log line says why"))
@@ -206,7 +204,7 @@ class OtlpPatchExporter:
 
 
 def _with_notes(patch: Patch, outcome: Outcome, taken: set[str] | None) -> Outcome:
-    """Return an outcome that names the evaluations that are no log event, where somebody was to take them."""
+    """Return *outcome* with a note for each evaluation whose event was not taken; *taken* is None without events."""
     if not isinstance(outcome, Delivered) or taken is None:
         return outcome
     names = [name for update_id, name in evaluations(patch).items() if update_id not in taken]

@@ -1,4 +1,4 @@
-"""What `OTEL_EXPORTER_OTLP_*` says: a variable of the signal's own before the general one, an empty one says nothing.
+"""The variables `OTEL_EXPORTER_OTLP_*`. A signal's own variable counts before the general one; an empty one is unset.
 
 Source: OpenTelemetry Protocol Exporter, "Configuration Options".
 """
@@ -32,19 +32,19 @@ Signal: TypeAlias = Literal["traces", "logs"]
 DEFAULT_TIMEOUT_MILLIS: Final = 10_000
 _DEFAULT_HTTP_ENDPOINT: Final = "http://localhost:4318"
 
-# As in opentelemetry.util.re, which logs what it does not understand: a key, here.
+# As in opentelemetry.util.re, which is not called because it logs what it cannot read, and that may be a key.
 _HEADER: Final = re.compile(r"([!#-'*+.0-9A-Z^-z|~-]+)[ \t]*=[ \t]*([ !#-+\--:<-\[\]-~]*)")
 
 
 def variable(signal: Signal, name: str) -> tuple[str, str]:
-    """Return the variable that holds for *signal*, and its text."""
+    """Return the name and the text of the variable that applies to *signal*."""
     general, own = f"OTEL_EXPORTER_OTLP_{name}", f"OTEL_EXPORTER_OTLP_{signal.upper()}_{name}"
     text = os.environ.get(own, "").strip()
     return (own, text) if text else (general, os.environ.get(general, "").strip())
 
 
 def http_endpoint(signal: Signal) -> tuple[str, str]:
-    """Return the variable and the whole URL: the general one gets the signal's path appended."""
+    """Return the variable's name and the whole URL. The general endpoint gets the signal's path appended."""
     name, text = variable(signal, "ENDPOINT")
     if signal.upper() in name:
         return name, text
@@ -52,21 +52,21 @@ def http_endpoint(signal: Signal) -> tuple[str, str]:
 
 
 def wants_logs() -> bool:
-    """Whether log events may leave over OTLP at all: not where `OTEL_LOGS_EXPORTER` names only other exporters."""
+    """Whether log events may be sent over OTLP. They may not if `OTEL_LOGS_EXPORTER` names only other exporters."""
     named = os.environ.get("OTEL_LOGS_EXPORTER", "").strip()
     return not named or any(one.strip().startswith("otlp") for one in named.split(","))
 
 
 def has_logs_endpoint() -> bool:
-    """Whether it is known where log events go.
+    """Whether the receiver of log events is known.
 
-    Who sets an endpoint for traces alone has not said it: the default on this machine is then nobody's.
+    It is not if only the endpoint for traces is set: then probably nothing listens at the default address for logs.
     """
     return bool(variable("logs", "ENDPOINT")[1]) or not variable("traces", "ENDPOINT")[1]
 
 
 def headers(signal: Signal) -> tuple[str, dict[str, str]]:
-    """Return the variable and the headers.
+    """Return the variable's name and the headers.
 
     Raises:
         ConfigurationError: The text has another form.
@@ -76,11 +76,11 @@ def headers(signal: Signal) -> tuple[str, dict[str, str]]:
 
 
 def read_headers(name: str, text: str) -> dict[str, str]:
-    """Return the headers that a variable says, as `name=value,name=value` with percent-encoded values.
+    """Return the headers in the text of a variable: `name=value,name=value` with percent-encoded values.
 
     Args:
-        name: Of the variable, for the error.
-        text: What it says.
+        name: The variable's name, for the error.
+        text: The variable's text.
 
     Raises:
         ConfigurationError: The text has another form.
@@ -91,16 +91,16 @@ def read_headers(name: str, text: str) -> dict[str, str]:
         if match is None:
             raise ConfigurationError(name, "***", "name=value,name=value with percent-encoded values")
         header, value = match.groups()
-        # A value with a blank was written by hand, not encoded: "Bearer ..." is what many backends tell people to set.
+        # A value with a space was not encoded: many backends tell people to set "Bearer ...".
         found[unquote(header)] = value if " " in value.strip() else unquote(value)
     return found
 
 
 def timeout_millis(signal: Signal) -> int:
-    """Return the time for one request; the variable is in seconds, as everywhere in OpenTelemetry's Python.
+    """Return the time limit of one request. The variable is in seconds, as everywhere in OpenTelemetry's Python.
 
     Raises:
-        ConfigurationError: It is no number above 0.
+        ConfigurationError: The text is not a number above 0.
     """
     name, text = variable(signal, "TIMEOUT")
     try:

@@ -1,7 +1,8 @@
-"""Evaluations as log events: OpenTelemetry's own word for a verdict on a span, in any store of logs.
+"""Evaluations as log events, OpenTelemetry's own form for a verdict on a span.
 
 Source: OpenTelemetry, semantic conventions for generative AI, event `gen_ai.evaluation.result` (in development). The
-record has the trace and span id of the span that was judged. What the event has no word for is under names of ours.
+record has the trace and span id of the span that was judged. Attributes that the conventions do not define have names
+that begin with `otel_metadata.`.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ _HAS_EVENT_NAME: Final = "event_name" in LogRecord.DESCRIPTOR.fields_by_name  # 
 
 
 def evaluations(patch: Patch) -> dict[str, str]:
-    """Return the names of the evaluations in a patch, by the id of the update that set each."""
+    """Return the names of the evaluations in a patch, by the id of the update that set each one."""
     return {patch_id(version): name[2] for name, (_, version) in patch.fields.items() if name[1] == "evaluation"}
 
 
 def evaluation_records(patch: Patch) -> Iterator[tuple[str, LogRecord]]:
-    """Yield one record for each evaluation in a patch, and the id of its update: the same in whatever patch it is."""
+    """Yield the id of its update and a log record for each evaluation in a patch.
+
+    The id does not depend on the patch that carries the evaluation.
+    """
     for (level, kind, name), (value, version) in sorted(patch.fields.items(), key=lambda item: item[1][1]):
         if kind != "evaluation":
             continue
@@ -74,7 +78,7 @@ def evaluation_records(patch: Patch) -> Iterator[tuple[str, LogRecord]]:
 
 
 def events_request(records: Sequence[LogRecord], resource: Resource) -> ExportLogsServiceRequest:
-    """Return one request with *records*."""
+    """Return one request with all *records*."""
     scope = ScopeLogs(scope=InstrumentationScope(name=_SCOPE, version=__version__), log_records=records)
     owner = ResourceMessage(attributes=_attributes(resource.attributes))
     return ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=owner, scope_logs=[scope])])
@@ -85,7 +89,7 @@ def _attributes(attributes: Mapping[str, AttributeValue]) -> list[KeyValue]:
 
 
 def _value(value: object) -> AnyValue:
-    """Return an attribute value as OTLP spells it. OpenTelemetry's exporter has this too, but not for others."""
+    """Return an attribute value as OTLP spells it. In OpenTelemetry's exporter this is a private function."""
     if isinstance(value, bool):
         return AnyValue(bool_value=value)
     if isinstance(value, int):

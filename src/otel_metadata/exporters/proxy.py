@@ -1,8 +1,8 @@
 """Which HTTP proxy a request goes through: none, unless `configure(proxy=...)` or a variable of ours asks for one.
 
-What is asked for holds for the whole process, destinations that were made before included: a client looks when it
-connects. The proxies of the environment are read as curl reads them: small letters before capitals, and `HTTP_PROXY`
-not in a CGI program, where a client sets it (https://httpoxy.org).
+The setting holds for the whole process, also for destinations that were made before it: a client reads it when it
+connects. The variables of the environment are read as curl reads them: lower case before upper case, and no
+`HTTP_PROXY` in a CGI program, where a client could set it (https://httpoxy.org).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _ENTRY: Final = re.compile(r"\[(.*)\](?::([0-9]+))?|([^:]*)(?::([0-9]+))?|(.*)")
 @final
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """One proxy, spoken to without TLS.
+    """One proxy, reached without TLS.
 
     Attributes:
         host: A name or an address.
         port: 80 where none was given.
-        user: What it wants to know, or None; not shown.
-        password: As above.
+        user: For authentication at the proxy, or None; not shown.
+        password: Likewise.
     """
 
     host: str
@@ -51,17 +51,17 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request to it has beside others (RFC 7617)."""
+        """The headers of a request that authenticate it at the proxy (RFC 7617)."""
         if self.user is None:
             return {}
-        known = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
-        return {"proxy-authorization": f"Basic {known}"}
+        credentials = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+        return {"proxy-authorization": f"Basic {credentials}"}
 
     @property
     def url(self) -> str:
         """The whole URL, with user and password."""
-        known = "" if self.user is None else f"{quote(self.user, safe='')}:{quote(self.password, safe='')}@"
-        return f"http://{known}{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        credentials = "" if self.user is None else f"{quote(self.user, safe='')}:{quote(self.password, safe='')}@"
+        return f"http://{credentials}{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 @final
@@ -70,7 +70,7 @@ class Proxies:
     """Which proxy each request goes through.
 
     Attributes:
-        by_scheme: For `http` and `https`; one that is missing means none.
+        by_scheme: The proxies for `http` and `https`; no proxy for a scheme that is missing.
         direct: The entries of `NO_PROXY`.
     """
 
@@ -78,7 +78,7 @@ class Proxies:
     direct: tuple[str, ...] = ()
 
     def of(self, scheme: str, host: str, port: int | None) -> Proxy | None:
-        """Return the proxy on the way to an address, or None."""
+        """Return the proxy for requests to an address, or None."""
         proxy = self.by_scheme.get(scheme)
         if proxy is None or _is_direct(host, port or _PORTS[scheme], self.direct):
             return None
@@ -91,28 +91,28 @@ _in_use: Proxies | None = None
 
 
 def use(proxies: Proxies | None) -> None:
-    """Let every connection from now on go through *proxies*; None leaves it to the variable."""
+    """Open every connection from now on through *proxies*; None reads the variable instead."""
     global _in_use  # noqa: PLW0603 # one setting for the process
     _in_use = proxies
 
 
 def in_use() -> Proxies:
-    """Return what holds now.
+    """Return the current setting.
 
     Raises:
-        ConfigurationError: The variable holds, and cannot be used.
+        ConfigurationError: The setting is left to the variable, which cannot be used.
     """
     return _in_use if _in_use is not None else asked_for(None)
 
 
 def asked_for(given: bool | str | None) -> Proxies:
-    """Return what a setting means.
+    """Return the proxies that a setting names.
 
     Args:
         given: True for the proxies of the environment, the URL of one, False for none; None for what `PROXY` says.
 
     Raises:
-        ConfigurationError: It cannot be used, or a variable that it refers to.
+        ConfigurationError: The setting, or a variable that it refers to, cannot be used.
     """
     setting = "configure(proxy=)"
     if given is None:
@@ -153,7 +153,7 @@ def _proxy(setting: str, text: str) -> Proxy:
 
 def _is_direct(host: str, port: int, entries: tuple[str, ...]) -> bool:
     """Whether an entry of `NO_PROXY` names this host: itself, a domain that it is in, a network, or `*`."""
-    import ipaddress  # loaded on use: whoever has no proxy needs none of it
+    import ipaddress  # loaded on use: only a process with a proxy needs it
 
     name = host.rstrip(".").lower()
     try:

@@ -1,4 +1,4 @@
-"""Spans and patches into a span store: the destination of those who keep their own."""
+"""Exporters that write spans and patches into a span store."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StoreSpanExporter(SpanExporter):
 
     @checked
     def __init__(self, store: SpanStore) -> None:
-        """Write into *store*, which is closed by the patch exporter beside it."""
+        """Write into *store*. The patch exporter of the same destination closes it."""
         self.store = store
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -40,7 +40,7 @@ class StoreSpanExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Nothing of its own is held."""
+        """The patch exporter closes the store."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""
@@ -61,7 +61,7 @@ class StorePatchExporter:
 
     @checked
     def __init__(self, store: SpanStore, name: str = "store") -> None:
-        """Write into *store*, which is closed at shutdown."""
+        """Write into *store*, and close it at shutdown."""
         self.name = name
         self.store = store
 
