@@ -637,7 +637,7 @@ class TestOwn:
         report = import_file(other, tmp_path / "s")
 
         assert (report.spans_imported, report.spans_failed) == (1, 3)
-        assert [problem.message.partition(" is no text in UTF-8 (")[0] for problem in report.problems] == [
+        assert [problem.message.partition(" is not valid UTF-8 (")[0] for problem in report.problems] == [
             *("name", "attributes.metadata", "tags")
         ]
         assert [record.span_id for record in records(other)] == [f"{4:016x}"]
@@ -698,7 +698,7 @@ class TestOwn:
         report = import_file(other, tmp_path / "s")
 
         assert (report.spans_imported, [problem.line for problem in report.problems]) == (1, [1])
-        assert report.problems[0].message.startswith("end_time is no time within 64 bits of nanoseconds")
+        assert report.problems[0].message.startswith("end_time is not a time within 64 bits of nanoseconds")
 
     def test_the_row_groups_beside_a_damaged_one_are_imported(self, store: SqliteStore, tmp_path: Path) -> None:
         """The damage is told with the number of its row."""

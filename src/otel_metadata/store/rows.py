@@ -1,4 +1,4 @@
-"""An ended span as a row and fields: the one reading of OpenTelemetry's span that every store shares."""
+"""An ended span as a row and fields. All stores read OpenTelemetry's spans through this module."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["row_of", "with_fields"]
 
-# Fields that are part of the span itself.
+# Fields that are columns of the span.
 _OWN: Final[tuple[FieldName, ...]] = (("span", "name", ""), ("span", "status", ""), ("span", "status_message", ""))
 
 
 def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
     """Return a span as OTLP has it, and its fields.
 
-    Fields that came beside the span (`MergedSpan.fields`) are exact. Canonical attributes that did not (another
-    exporter, a Collector, the application's own `metadata.x`) become fields with the version that the span says of
-    them, else that of its end; so do name and status where it says one.
+    Fields that came beside the span (`MergedSpan.fields`) are exact. Canonical attributes that came without fields
+    (from another exporter, a Collector, or the application's own `metadata.x`) become fields, with the version that the
+    span names for them, or else that of its end. Name and status become fields only if the span names their version.
     """
     context = span.context
     start_ns = span.start_time or 0
@@ -69,10 +69,10 @@ def row_of(span: ReadableSpan) -> tuple[StoredSpan, Fields]:
 
 
 def with_fields(span: StoredSpan, exact: Fields) -> tuple[StoredSpan, Fields]:
-    """Return a span whose attributes are still all that it had, without those that are fields; and its fields.
+    """Return a span without the attributes that are fields, and its fields.
 
     Args:
-        span: What OTLP says of it.
+        span: The span as OTLP has it, with all its attributes.
         exact: The fields that came beside it.
     """
     spelled = _spelled(exact)
@@ -86,19 +86,19 @@ def with_fields(span: StoredSpan, exact: Fields) -> tuple[StoredSpan, Fields]:
 
 
 def _spelled(fields: Fields) -> set[str]:
-    """Return the attributes in which exact fields also stand on the span, and which say nothing more than they do.
+    """Return the names of the attributes that only repeat exact fields.
 
-    Tags are not among them: the attribute also has those that the application set by itself.
+    The attribute of tags is not among them: it may also have tags that the application set by itself.
     """
     names: set[str] = set()
     for name, (value, _) in fields.items():
-        if name[1] != "attribute":  # a plain attribute stays one, and the field lies over it
+        if name[1] != "attribute":  # a plain attribute is kept, covered by the field
             names.update(spelled_names(name, value))
     return names
 
 
 def _text(value: object) -> str:
-    """Return a text that can be stored: OpenTelemetry keeps names and descriptions as they were given."""
+    """Return a text that can be stored. OpenTelemetry does not check names and descriptions."""
     cleaned = clean(value, [], "", STORE_LIMITS)
     return cleaned if isinstance(cleaned, str) else json_text(cleaned)
 

@@ -1,18 +1,18 @@
-"""Spans at rest as one Arrow table: the columns of every export, and the way back from a row to a span and its fields.
+"""Stored spans as one Arrow table: the columns of every export, and how a row becomes a span and its fields again.
 
-This module decides the columns and what stands in them. It does not decide where rows come from (`sqlite_export`,
-`clickhouse`) nor what file they end in (`client.export`).
+This module decides the columns and their content. It does not decide where rows come from (`sqlite.export`,
+`clickhouse.store`) or which file they are written to (`client.export`).
 
-The columns are fixed, so that Parquet and CSV stream: what differs from span to span (metadata, attributes,
-evaluations) is one column of JSON text each. They show a span as `SpanRecord` does, with everything that was set on it,
-under the names that OpenInference and Arize give them. What they cannot show, and a later import needs to be exact, is
-in two columns of ours:
+The columns are fixed, so that Parquet and CSV can be streamed: what differs from span to span (metadata, attributes,
+evaluations) is one column of JSON text each. The columns show a span as `SpanRecord` does, with everything that was set
+on it, under the names that OpenInference and Arize use. Two more columns have what an exact import needs and the others
+cannot show:
 
 - `otel_metadata.versions`: a JSON list of [level, kind, key, nanoseconds, writer as 16 hex digits], one for each field.
-  So an import merges by version: an old export never overwrites what is newer, and twice is the same as once. Where no
-  column gives the field's value back exactly, the value is the sixth element.
-- `otel_metadata.span`: a JSON object of what OTLP said and a field lies over (`name`, `status_code`, `status_message`,
-  `attributes`); mostly null.
+  So an import merges by version: an old export never overwrites a newer value, and importing twice changes nothing. If
+  no column gives the field's value back exactly, the value is the sixth element.
+- `otel_metadata.span`: a JSON object with OTLP's values that a field covers (`name`, `status_code`, `status_message`,
+  `attributes`); usually null.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ __all__ = [
 
 FORMAT_NAME: Final = "otel_metadata.format"
 FORMAT: Final = 1
-"""The schema's metadata has `FORMAT_NAME`: a higher number was written by a newer version."""
+"""The format's version, in the schema's metadata under `FORMAT_NAME`. A higher one was written by a newer release."""
 
 VERSIONS: Final = "otel_metadata.versions"
 SPAN: Final = "otel_metadata.span"
 
 _TEXT: Final = "text"
-_JSON: Final = "json"  # text; null where there is nothing of the kind
+_JSON: Final = "json"  # text; null if the span has nothing of the kind
 _TIME: Final = "time"  # whole nanoseconds, UTC
 _NUMBER: Final = "number"
-_TEXTS: Final = "texts"  # null where there is none
+_TEXTS: Final = "texts"  # null if there are none
 
-# `attributes.` and the name of an OpenTelemetry attribute is one rule for all columns that are attributes. `input` and
-# `output` are their text where they are text, else JSON text: the mime type tells which, as OpenInference has it.
+# A column that shows an OpenTelemetry attribute is named `attributes.` and the attribute's name. The columns of `input`
+# and `output` have a text as it is, and other values as JSON text; the mime type says which, as in OpenInference.
 _COLUMNS: Final[Mapping[str, str]] = {
     "context.trace_id": _TEXT,
     "context.span_id": _TEXT,
@@ -120,10 +120,10 @@ COLUMNS: Final = tuple(_COLUMNS)
 """The names of the columns, in order."""
 
 JSON_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind == _JSON)
-"""Columns whose text is JSON: an object, or a list; null where there is nothing of the kind."""
+"""Columns whose text is JSON, an object or a list; null if the span has nothing of the kind."""
 
 TIME_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind == _TIME)
-"""Columns that hold a time, to the nanosecond, in UTC."""
+"""Columns that hold a time in UTC, to the nanosecond."""
 
 LIST_COLUMNS: Final = frozenset(name for name, kind in _COLUMNS.items() if kind == _TEXTS)
 """Columns that hold a list of texts."""
@@ -162,14 +162,14 @@ Row: TypeAlias = "Mapping[str, Any]"
 
 
 class RowError(ValueError):
-    """A row is not one of this table; the message says what was got and what was expected."""
+    """A row does not fit this table. The message says what was found and what was expected."""
 
 
 def load(package: str) -> Any:  # a module
     """Return a package of the extra `dataframe`, or a module of one.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: The package is not installed.
     """
     try:
         return importlib.import_module(package)
@@ -178,7 +178,7 @@ def load(package: str) -> Any:  # a module
 
 
 def schema() -> pa.Schema:
-    """Return the one schema.
+    """Return the schema of the table.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -195,7 +195,7 @@ def schema() -> pa.Schema:
 
 
 def batch(arrow_rows: Iterable[tuple[Any, ...]]) -> pa.RecordBatch:
-    """Return rows, each as `arrow_row` makes it, as one batch.
+    """Return rows, as `arrow_row` makes them, as one batch.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -220,9 +220,9 @@ def arrow_row(span: StoredSpan, fields: Fields) -> tuple[Any, ...]:
 
 
 def readable(record: SpanRecord) -> dict[str, Any]:
-    """Return a record by column name, without the two columns that are for import: JSON as values, times as they are.
+    """Return a record by column name, without the two columns for import: JSON columns as values.
 
-    Times are whole nanoseconds. What is not there is None.
+    Times are whole nanoseconds. What the record does not have is None.
     """
     span = record.span
     row = {
@@ -271,11 +271,11 @@ def row_of(row: Row) -> tuple[StoredSpan, Fields]:
     """Return the span and the fields that a row was made from.
 
     Args:
-        row: By column name, JSON columns as values, times as nanoseconds. Columns of which the span has nothing may be
+        row: By column name, JSON columns as values, times as nanoseconds. Columns that are empty for this span may be
             missing or None.
 
     Raises:
-        RowError: It is not a row of this table.
+        RowError: The row does not fit this table.
     """
     fields = dict(_fields(row))
     hidden = _object(row, SPAN)
@@ -309,7 +309,7 @@ def row_of(row: Row) -> tuple[StoredSpan, Fields]:
 def rows(found: pa.RecordBatch) -> Iterator[dict[str, Any] | RowError]:
     """Yield the rows of a batch by column name, JSON columns as values, times as nanoseconds.
 
-    A row whose JSON, text or time cannot be read is its error.
+    If the JSON, a text or a time of a row cannot be read, the error is yielded in place of the row.
 
     Raises:
         pyarrow.ArrowException: A column of times has another type.
@@ -332,7 +332,7 @@ def rows(found: pa.RecordBatch) -> Iterator[dict[str, Any] | RowError]:
 def _values(name: str, column: Any) -> list[Any]:
     try:
         return cast("list[Any]", column.to_pylist())
-    except UnicodeDecodeError:  # one flipped bit
+    except UnicodeDecodeError:  # a flipped bit in the file
         arrow = load("pyarrow")
         as_bytes = arrow.list_(arrow.binary()) if arrow.types.is_list(column.type) else arrow.binary()
         return [_decoded(name, one) for one in column.cast(as_bytes).to_pylist()]
@@ -344,7 +344,7 @@ def _decoded(name: str, value: Any) -> Any:
             return [one if one is None else one.decode() for one in value]
         return value if value is None else value.decode()
     except UnicodeDecodeError as error:
-        return RowError(f"{name} is no text in UTF-8 ({error.reason} at byte {error.start}); expected UTF-8")
+        return RowError(f"{name} is not valid UTF-8 ({error.reason} at byte {error.start}); expected text in UTF-8")
 
 
 def _times(name: str, column: Any) -> list[Any]:
@@ -361,7 +361,7 @@ def _times(name: str, column: Any) -> list[Any]:
             try:
                 found.extend(nanoseconds(column.slice(at, 1)))
             except arrow.ArrowInvalid:
-                found.append(RowError(f"{name} is no time within 64 bits of nanoseconds, or none at all"))
+                found.append(RowError(f"{name} is not a time within 64 bits of nanoseconds; expected one, or null"))
         return found
 
 
@@ -375,7 +375,7 @@ def _parsed(column: str, value: object) -> Json:
 
 
 def _hidden(record: SpanRecord, fields: Fields) -> dict[str, Json]:
-    """Return what OTLP said and a field lies over."""
+    """Return OTLP's values that a field covers."""
     span = record.span
     said = {name: getattr(span, name) for name in ("name", "status_code", "status_message")}
     hidden: dict[str, Json] = {name: value for name, value in said.items() if getattr(record, name) != value}
@@ -384,14 +384,14 @@ def _hidden(record: SpanRecord, fields: Fields) -> dict[str, Json]:
 
 
 def _unsaid(row: Row, name: FieldName, value: Json) -> list[Json]:
-    """Return the value of a field, in a list; an empty one where the columns give it back exactly."""
+    """Return the value of a field in a list. The list is empty if the columns give the value back exactly."""
     said = _said(row, name)
     is_said = said is value or (said is not UNSET and json_text(said) == json_text(value))
     return [] if is_said else [value]
 
 
 def _said(row: Row, name: FieldName) -> Json | UnsetType:
-    """Return the value that the columns show for a field."""
+    """Return the value that the columns show for a field, or `UNSET`."""
     level, kind, key = name
     column = SHOWN_IN.get((level, kind))
     shown = row.get(column) if column is not None else None
@@ -409,7 +409,7 @@ def _said(row: Row, name: FieldName) -> Json | UnsetType:
 
 
 def text_and_mime_type(value: Json) -> tuple[str | None, str | None]:
-    """Return an input or output as text, and which it is: a text as it is, or JSON text; two None for null."""
+    """Return an input or output as text, and its mime type: of a text or of JSON; None and None for null."""
     if value is None:
         return None, None
     return (value, MIME_TYPE_OF_TEXT) if isinstance(value, str) else (json_text(value), MIME_TYPE_OF_JSON)
@@ -430,10 +430,10 @@ def _fields(row: Row) -> Iterator[tuple[FieldName, tuple[Json, Version]]]:
 def _field(
     row: Row, level: Level, kind: Kind, key: str, ns: int, writer: str, *value: Json
 ) -> tuple[FieldName, tuple[Json, Version]]:
-    """Return one field of its entry.
+    """Return the field that an entry describes.
 
     Raises:
-        ValueError: The row does not show it, or the entry is invalid (also TypeError, AttributeError).
+        ValueError: The row does not show the field's value, or the entry is invalid (also TypeError, AttributeError).
     """
     if level not in _LEVELS or kind not in _KINDS or not isinstance(key, str) or (key != "" and kind in _SINGLE):
         raise ValueError(key)
@@ -488,5 +488,5 @@ def _objects(row: Row, column: str) -> tuple[Mapping[str, Json], ...]:
 
 
 def _json(value: object) -> Json:
-    # A file may be anybody's: deeper, or with larger integers, than what can be written again.
+    # A file may come from anybody: JSON in it may be deeper, or have larger integers, than can be written again.
     return clean(value, [], "", STORE_LIMITS)

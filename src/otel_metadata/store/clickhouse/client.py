@@ -84,7 +84,7 @@ _TRIED_AGAIN: Final[Mapping[int, tuple[str, str]]] = {
 
 _CODE: Final = re.compile(r"[Cc]ode:? *(\d{1,9})")
 
-# After the rows that were sent before it: a mark, and then the text of the error.
+# An error in the middle of an answer comes as a mark and then its text, after the rows that were sent before.
 _LINES_OF_AN_ERROR: Final = 10
 
 # What the client and this module raise when there is no answer, or one that does not come from ClickHouse.
@@ -101,20 +101,20 @@ _left_to_the_parent: Final[list[urllib3.PoolManager]] = []
 
 
 class AnswerTooLargeError(StoreError):
-    """The rows of an answer are more than are held at once."""
+    """An answer has more rows than may be held at once."""
 
 
 @final
 class Address(NamedTuple):
-    """Where a store is, from its URL. Its text has neither user nor password.
+    """The address of a store, read from its URL. Its text form has neither user nor password.
 
     Attributes:
         host: A name or an address.
         port: By default 8123, with TLS 8443.
-        database: `default` when the URL names none.
-        user: `default` when the URL names none.
-        password: "" when the URL has none.
-        is_secure: Whether TLS is spoken.
+        database: `default` if the URL names none.
+        user: `default` if the URL names none.
+        password: "" if the URL has none.
+        is_secure: Whether the connection uses TLS.
         cluster: The cluster on which tables are made, or None.
         table: The span table.
     """
@@ -133,7 +133,7 @@ class Address(NamedTuple):
         """Read `clickhouse://…`, or `clickhouses://…` for TLS.
 
         Raises:
-            ConfigurationError: It has another form.
+            ConfigurationError: The URL has another form.
         """
         shown = f"{url.partition('://')[0]}://***"
         try:
@@ -175,10 +175,10 @@ class Connection:
     """Clients for one address, one for each thread; any thread. A forked child makes its own."""
 
     def __init__(self, address: Address, timeout_millis: int) -> None:
-        """Connect when it is first used.
+        """Connect at the first use.
 
         Args:
-            address: Where.
+            address: The address.
             timeout_millis: How long a server may take to answer.
         """
         self.address = address
@@ -189,14 +189,14 @@ class Connection:
 
     @contextmanager
     def client(self, timeout_millis: int | None = None) -> Iterator[Client]:
-        """Give this thread's client, and turn what goes wrong into a `StoreError`.
+        """Yield this thread's client, and turn every failure into a `StoreError`.
 
         Args:
-            timeout_millis: How long the server may take to answer, where that is less than usual.
+            timeout_millis: How long the server may take to answer, if that is less than the store's timeout.
 
         Raises:
-            StoreAccessError: It does not let us: rights, password, tables.
-            StoreError: Anything else that went wrong.
+            StoreAccessError: The server refuses: rights, password or tables.
+            StoreError: Something else failed.
         """
         millis = min(bounded_millis(timeout_millis, self._timeout_millis), self._timeout_millis)
         try:
@@ -211,15 +211,15 @@ class Connection:
             told = self._told(error)
             if told is None:
                 raise
-            raise told from None  # its text is the server's
+            raise told from None  # the text of *error* comes from the server, and may hold values
 
     def run(self, client: Client, sql: str, values: Mapping[str, Any]) -> list[Sequence[Any]]:
         """Return the rows of a SELECT.
 
-        Whole numbers of 64 bits may be text, as older servers write them.
+        64-bit integers may come as text, as older servers write them.
 
         Raises:
-            AnswerTooLargeError: They are more than are held at once; ask for fewer.
+            AnswerTooLargeError: There are more rows than may be held at once; ask for fewer.
         """
         try:
             return list(self.stream(client, sql, values, MAX_PAGE_BYTES))
@@ -270,12 +270,12 @@ class Connection:
             yield row
 
     def close(self) -> None:
-        """Close idle connections. A request of another thread goes on until its timeout; a later one opens again."""
+        """Close idle connections. A request of another thread goes on until its timeout; a new one reconnects."""
         self._pool.clear()
         self._local = threading.local()
 
     def _start_afresh(self) -> None:
-        # Its sockets are the parent's: left open, unused.
+        # The old pool's sockets belong to the parent, so they stay open and unused.
         _left_to_the_parent.append(self._pool)
         self._local = threading.local()
         self._pool = BoundedPool()
@@ -293,20 +293,20 @@ class Connection:
             username=address.user,
             password=address.password,
             database=address.database,
-            # It asks for headers of progress in this time; what holds is the pool's.
+            # The client asks the server to send progress within this time. The limits that count are the pool's.
             send_receive_timeout=max(self._timeout_millis // 1000, 1),
-            # The outbox decides about another try, and a server refuses two queries at once in one session.
+            # The outbox decides when to try again, and a server refuses two queries at once in one session.
             query_retries=0,
             autogenerate_session_id=False,
-            # Values in the body: what stands in a URL stands in access logs, and its length is limited on the way.
+            # Values go in the body: URLs appear in access logs, and their length is limited on the way.
             form_encode_query_params=True,
-            # Of our own: no proxy of the environment, no redirects, and bounded.
+            # Our pool: it uses no proxy of the environment, follows no redirects, and bounds every answer.
             pool_mgr=self._pool,
             client_name="otel-metadata",
         )
 
     def _told(self, error: Exception) -> StoreError | None:
-        """Return what an error of the client means, without the server's text: it may have values in it."""
+        """Return the error to raise for an error of the client, without the server's text, which may hold values."""
         from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
 
         if isinstance(error, OverflowError | UnicodeEncodeError | DataError):
@@ -331,7 +331,7 @@ class Connection:
 
 
 def _client_class() -> Any:  # of an extra
-    """Return the client of clickhouse-connect, which asks for the server's settings in JSON too; see `stream`."""
+    """Return a client class of clickhouse-connect that reads the server's settings as JSON, too; see `stream`."""
     from clickhouse_connect.driver.httpclient import HttpClient
     from clickhouse_connect.driver.query import QueryResult
 
@@ -347,7 +347,7 @@ def _client_class() -> Any:  # of an extra
 
 
 def _code(error: Exception) -> int | None:
-    """Return ClickHouse's code of an error; older clients have it in their text alone."""
+    """Return ClickHouse's code of an error. In older clients only the text has it."""
     code = getattr(error, "code", None)
     if isinstance(code, int):
         return code

@@ -1,16 +1,16 @@
 """A question about stored spans as SQL of ClickHouse; every value is bound.
 
-What `model.record.assemble` decides in Python is said here in SQL: which field lies over which column, which of two
-levels counts, and what is shown as text. A value of another type than the literal reads as NULL, so that ClickHouse's
-own three-valued logic is the one of `model.condition`.
+The SQL decides as `model.record.assemble` does in Python: which field covers which column, which of two levels counts,
+and what is shown as text. A value whose type differs from the literal's reads as NULL. So ClickHouse's own three-valued
+logic is that of `model.condition`.
 
-A value has up to three sources. Each gives a text as `clickhouse_schema` has it, 32 hex digits of a version and then
-JSON, or "" for nothing; the greatest of them is the value that stands:
+A value has up to three sources. Each gives a text as described in `clickhouse.schema`, 32 hex digits of a version and
+then JSON, or "" for nothing. The greatest text wins:
 
 - `sf`, `tf`: the table of fields, a row for each span or trace and a column for each field that is asked for;
-- the row itself, where a Collector wrote it: its canonical attributes, each with the version that
-  `otel_metadata.versions` says, else that of the span's end;
-- `tm`: the same of all rows of the trace, for what is said of the trace.
+- the row itself, if a Collector wrote it: its canonical attributes, each with the version that
+  `otel_metadata.versions` names, or else that of the span's end;
+- `tm`: the same from all rows of the trace, for values of the trace.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.record import SpanQuery
 
-__all__ = ["END", "GRAVES", "TRACE_REACH_NS", "Sql", "end_key", "live", "select_keys"]
+__all__ = ["END", "GRAVES", "LIVE", "TRACE_REACH_NS", "Sql", "select_keys"]
 
 TRACE_REACH_NS: Final = 86_400_000_000_000
 """How far from a span, in nanoseconds, the other rows of its trace are looked for: one day."""
 
 
 class Sql(NamedTuple):
-    """SQL and its values, by the names under which it has them."""
+    """SQL, and its values by the names of its parameters."""
 
     sql: str
     values: dict[str, Any]
 
 
 GRAVES: Final = f"(SELECT TraceId, SpanId, max(Version) AS Version FROM `{DELETED}` GROUP BY TraceId, SpanId)"
-"""The tombstones, one for each span or trace."""
+"""SQL of the tombstones, one for each span or trace."""
 
 _GRAVES_OF_TRACES: Final = (
     f"(SELECT TraceId, max(Version) AS Version FROM `{DELETED}` WHERE SpanId = '' GROUP BY TraceId)"
 )
 
-# A user's profile may let joins give NULL for what is not there (`join_use_nulls`).
+# A user's profile may make joins give NULL for missing rows (`join_use_nulls`).
 _GRAVE: Final = "ifNull(g.Version, '')"
 
 _NULL: Final = "CAST(NULL, 'Nullable(UInt8)')"
@@ -91,15 +91,11 @@ _PARTS_OF: Final = {
 _STEM: Final = {"evaluation": "eval", "annotation": "annotation"}
 
 
-def end_key() -> str:
-    """Return SQL of the version, as 32 hex digits, of what the row `t` says by itself."""
-    return f"concat(leftPad(lower(hex(toUInt64({END}))), 16, '0'), '0000000000000000')"
+_END_KEY: Final = f"concat(leftPad(lower(hex(toUInt64({END}))), 16, '0'), '0000000000000000')"
+"""The version, as 32 hex digits, of values in the row `t` that have no version of their own."""
 
-
-def live() -> str:
-    """Return SQL of whether the row `t` is newer than the tombstone `g` of its span, if it has one."""
-    return f"{end_key()} > {_GRAVE}"
-
+LIVE: Final = f"{_END_KEY} > {_GRAVE}"
+"""Whether the row `t` is newer than the tombstone `g` of its span, if it has one."""
 
 _ONE_BY_ONE: Final = f"JSONExtractArrayRaw({_ATTRIBUTES}['{VERSIONS}'])"
 _NAME: Final = "concat(JSONExtractString(one, 1), ' ', JSONExtractString(one, 2), ' ', JSONExtractString(one, 3))"
@@ -108,8 +104,8 @@ _SAID: Final = f"mapFromArrays(arrayMap(one -> {_NAME}, {_ONE_BY_ONE}), arrayMap
 
 
 def _with_versions(of: Level) -> str:
-    """Return what a WITH has, by which the versions of rows are read: those that they name, and that of their end."""
-    return f"{_SAID} AS said_by_{of}, {end_key()} AS end_of_{of}"
+    """Return entries of a WITH that read the versions of rows: those that they name, and that of their end."""
+    return f"{_SAID} AS said_by_{of}, {_END_KEY} AS end_of_{of}"
 
 
 class _Value(NamedTuple):
@@ -122,19 +118,19 @@ class _Value(NamedTuple):
 def select_keys(query: SpanQuery, spans: str, limit: int | None = None) -> Sql:
     """Return the SELECT of the rows that answer *query*, newest start first.
 
-    Each as start in nanoseconds, trace id, span id, and the version of its writing, or "" for a Collector's. A span
-    that was written more than once may be among them by a row that no longer stands.
+    A row is the start in nanoseconds, trace id, span id, and the version of its writing, or "" for a Collector's row.
+    For a span that was written more than once, outdated rows may be among them.
 
     Args:
-        query: Its `limit` is not looked at.
+        query: The question. Its `limit` is ignored.
         spans: The span table.
-        limit: At most this many rows; None for all.
+        limit: The most rows; None for all.
     """
     return _Select(query, spans).keys(limit)
 
 
 class _Select:
-    """One SELECT while it is put together."""
+    """One SELECT while it is composed."""
 
     def __init__(self, query: SpanQuery, spans: str) -> None:
         self._query = query
@@ -150,7 +146,7 @@ class _Select:
         holds = self._holds(wanted) if wanted is not None else None
         project = self._query.project
         of_project = f"{self._project()} = {self._bind(project, 'String')}" if project is not None else None
-        where = [*self._window(), live(), *(one for one in (of_project, holds) if one is not None)]
+        where = [*self._window(), LIVE, *(one for one in (of_project, holds) if one is not None)]
         named = ", ".join([_with_versions("span"), *(f"{sql} AS {alias}" for alias, sql in self._named.items())])
         sql = (
             f"WITH {named} SELECT {_START} AS start, t.TraceId AS trace_id, t.SpanId AS span_id, "
@@ -167,13 +163,13 @@ class _Select:
         return f"{{{name}:{kind}}}"
 
     def _name(self, sql: str) -> str:
-        """Return a short name for SQL that is needed more than once."""
+        """Return a short alias for SQL that is used more than once."""
         alias = f"j{len(self._named)}"
         self._named[alias] = sql
         return alias
 
     def _window(self, reach_ns: int = 0) -> list[str]:
-        """Return what holds of the rows `t` that are looked at, by their own columns alone."""
+        """Return the conditions on the rows `t` that need only their own columns."""
         query, where = self._query, []
 
         def time(at_ns: int) -> str:
@@ -188,7 +184,7 @@ class _Select:
         if query.after is not None:
             start_ns, *ids = query.after
             at = time(start_ns + reach_ns)
-            where.append(f"t.Timestamp <= {at}")  # by itself, so that partitions are left out
+            where.append(f"t.Timestamp <= {at}")  # a condition of its own, so that partitions are skipped
             if not reach_ns:
                 trace_id, span_id = (self._bind(one, "String") for one in ids)
                 where.append(f"t.Timestamp < {at} OR (t.TraceId, t.SpanId) < ({trace_id}, {span_id})")
@@ -213,7 +209,7 @@ class _Select:
         return sql
 
     def _of_fields(self, level: Level) -> str:
-        # Of a tag the digits of the version are inverted (see `clickhouse_schema`).
+        # The digits of a tag's version are inverted (see `clickhouse.schema`).
         digits, inverted = (f"'{one}'" for one in INVERTED)
         version = "substring(f.Field, 1, 32)"
         is_newer = (
@@ -236,7 +232,7 @@ class _Select:
             f"max(if({is_newer.format(sql)}, {sql}, '')) AS {alias}" for sql, alias in self._rows.items()
         )
         asked = self._asked_about("t.TraceId")
-        where = [*self._window(TRACE_REACH_NS), f"NOT {_IS_OURS}", live(), f"t.TraceId IN {asked}"]
+        where = [*self._window(TRACE_REACH_NS), f"NOT {_IS_OURS}", LIVE, f"t.TraceId IN {asked}"]
         return (
             f"(WITH {_with_versions('trace')} SELECT t.TraceId AS TraceId, {columns} FROM {self._spans} "
             f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
@@ -244,7 +240,7 @@ class _Select:
             f"WHERE {' AND '.join(f'({one})' for one in where)} GROUP BY t.TraceId)"
         )
 
-    # What holds
+    # Conditions
 
     def _holds(self, wanted: Condition) -> str:
         """Return SQL that is 1, 0 or NULL."""
@@ -264,7 +260,7 @@ class _Select:
                 return f"({self._compared(found, '>=', low)}) AND ({self._compared(found, '<=', high)})"
             case Like(subject, pattern):
                 text = _text_of(self._read(subject))
-                # ClickHouse knows an escape character, a filter does not.
+                # ClickHouse's LIKE has an escape character; a filter's has none.
                 escaped = self._bind(pattern.replace("\\", "\\\\"), "String")
                 return _NULL if text is None else f"{text} LIKE {escaped}"
             case IsNull(subject):
@@ -287,7 +283,7 @@ class _Select:
         if found.form == "text":
             return _NULL
         json = found.sql
-        # ClickHouse compares integers with floats exactly, so an integer must not become one first.
+        # ClickHouse compares integers with floats exactly, so an integer must not be read as a float.
         return (
             f"multiIf(JSONType({json}) = 'Int64', JSONExtractInt({json}) {op} {bound}, "
             f"JSONType({json}) IN ('UInt64', 'Double'), JSONExtractFloat({json}) {op} {bound}, NULL)"
@@ -310,7 +306,7 @@ class _Select:
         said = f"if({is_listed}, concat({self._version(level, 'tag', tag)}, 'true'), '')"
         return f"{field} != '' OR {self._said(level, said)} != ''"
 
-    # What is compared
+    # Values
 
     def _read(self, subject: Subject) -> _Value:
         kind = subject.kind
@@ -334,9 +330,9 @@ class _Select:
         if kind in ("user_id", "session_id"):
             of_span = self._name(_greatest(self._single("span", kind), self._said_by_name("span", kind)))
             of_trace = self._name(_greatest(self._single("trace", kind), self._said_by_name("trace", kind)))
-            # What was said last; of equal versions, of the trace.
-            of_trace_stands = f"substring({of_trace}, 1, 32) >= substring({of_span}, 1, 32)"
-            return self._shown(f"if({of_trace_stands}, {of_trace}, {of_span})")
+            # The value that was set last; of equal versions, the trace's.
+            is_of_trace = f"substring({of_trace}, 1, 32) >= substring({of_span}, 1, 32)"
+            return self._shown(f"if({is_of_trace}, {of_trace}, {of_span})")
         if kind == "name" and level == "span":
             own = "toString(t.SpanName)"
             json = self._name(_json_of(self._or_own(kind, own)))
@@ -356,7 +352,7 @@ class _Select:
         return self._shown(stands) if kind == "name" else _Value("json", _json_of(stands))
 
     def _input_or_output(self, level: Level, kind: str, stands: str) -> str:
-        """Return the JSON of an input or output: an object or list as a text, which is its JSON text."""
+        """Return the JSON of an input or output. An object or list becomes a text, its JSON text."""
         instead = "''"
         if level == "span":
             said = self._of_instrumentor(INPUT if kind == "input" else OUTPUT)
@@ -366,7 +362,7 @@ class _Select:
         return _with(stands, f"if(field = '', {instead}, {shown})", "field")
 
     def _of_instrumentor(self, spelling: Spelling) -> str:
-        """Return the text that `model.instrumented.value_of` is compared as, "" for nothing."""
+        """Return the text of `model.instrumented.value_of` as it is compared, "" for nothing."""
         first = f"arrayFirst(one -> one != '', {self._attribute_texts(spelling.names)})"
         is_more = "(startsWith(one, '[') OR startsWith(one, '{')) AND isValidJSON(one)"
         as_json = f"if({is_more}, JSONExtractRaw(one), one)"
@@ -389,7 +385,7 @@ class _Select:
         return f"ifNull(coalesce(nullIf({whole}, ''), {', '.join(told)}), '')"
 
     def _kind(self) -> str:
-        """Return what `model.instrumented.kind_of` says, or NULL."""
+        """Return the result of `model.instrumented.kind_of`, or NULL."""
         names = [SPAN_KIND, *(name for name, _ in KINDS), ASKS_A_MODEL]
         said = self._name(self._attribute_texts(names))
         kinds = [f"nullIf(upperUTF8({said}[1]), '')"]
@@ -400,7 +396,7 @@ class _Select:
         return f"coalesce({', '.join(kinds)})"
 
     def _attribute_texts(self, names: Sequence[str]) -> str:
-        """Return an array with each attribute as it is now: a text as it is, other values as JSON, "" for nothing."""
+        """Return an array of the attributes' present values: a text as it is, other values as JSON, "" for nothing."""
         wanted = self._bind(list(names), "Array(String)")
         which = f"f.Kind = 'attribute' AND has({wanted}, f.Key)"
         late = self._column("span", which, f"groupArrayIf((f.Key, f.Field), {which})")
@@ -411,12 +407,12 @@ class _Select:
         return f"arrayMap(name -> {_with(field, now, 'field')}, {wanted})"
 
     def _own_attribute(self, name: str) -> str:
-        """Return the JSON of an attribute as it is now, "" for nothing."""
+        """Return the JSON of an attribute's present value, "" for nothing."""
         field = self._name(self._single("span", "attribute", name))
         return f"if({field} != '', {_json_of(field)}, {self._attribute(name)})"
 
     def _shown(self, field: str) -> _Value:
-        """Return what a record shows of a field as text: a text as it is, null as nothing, others as JSON."""
+        """Return what a record shows of a field: a text as it is, NULL for null, other values as JSON text."""
         json = self._name(_json_of(field))
         return _Value(
             "text",
@@ -436,21 +432,20 @@ class _Select:
         if kind == "evaluation":
             field = self._single(level, kind, name)
         else:
-            # Under its bare name, or with any annotator: of several the latest, of equal versions the greater key.
+            # The key is the bare name, or has an annotator. Of several fields the latest counts, of equal versions the
+            # one with the greater key.
             key = self._bind(annotation_key(name, None), "String")
             pair = self._bind(_pair(name), "String")
             which = f"f.Kind = 'annotation' AND (f.Key = {key} OR startsWith(f.Key, {pair}))"
             by = "(substring(f.Field, 1, 32), f.Key, f.Field)"
             field = self._field(level, which, f"argMaxIf(f.Field, {by}, {which})")
         field = self._name(field)
-        of_field = (
-            f"if({field} = '', '', {_with_version_of(field, f'JSONExtractRaw({_json_of(field)}, {_quoted(part)})')})"
-        )
+        of_part = f"concat(substring({field}, 1, 32), JSONExtractRaw({_json_of(field)}, {_quoted(part)}))"
         stem = f"{'trace.' if level == 'trace' else ''}{_STEM[kind]}.{name}."
         every = ", ".join(self._bind(stem + one, "String") for one in _PARTS_OF[kind])
         any_part = f"hasAny(mapKeys({_ATTRIBUTES}), [{every}])"
         said = f"if({any_part}, concat({self._version(level, kind, name)}, {self._canonical(stem + part)}), '')"
-        stands = self._name(_json_of(_greatest(of_field, self._said(level, said))))
+        stands = self._name(_json_of(_greatest(f"if({field} = '', '', {of_part})", self._said(level, said))))
         allowed = "'String'" if part in TEXT_PARTS else "'Int64', 'UInt64', 'Double'"
         return f"if(JSONType({stands}) IN ({allowed}), {stands}, '')"
 
@@ -458,8 +453,9 @@ class _Select:
         return self._field(level, f"f.Kind = '{kind}' AND f.Key = {self._bind(key, 'String')}")
 
     def _field(self, level: Level, which: str, aggregate: str | None = None) -> str:
-        """Return the column of the table of fields that has the text of what *which* selects, "" for nothing."""
-        return _or_nothing(self._column(level, which, aggregate or f"maxIf(f.Field, {which})"))
+        """Return the column of the table of fields with the text of the field that *which* selects, "" for nothing."""
+        column = self._column(level, which, aggregate or f"maxIf(f.Field, {which})")
+        return f"ifNull({column}, '')"
 
     def _column(self, level: Level, which: str, aggregate: str) -> str:
         columns = self._fields[level]
@@ -467,7 +463,7 @@ class _Select:
         self._fields_wanted[level].append(f"({which})")
         return f"{level[0]}f.{alias}"
 
-    # What a Collector's row says
+    # Values in the rows of a Collector
 
     def _said_by_name(self, level: Level, kind: str, key: str = "") -> str:
         """Return the text of a field that is one attribute of the row, or of a row of the trace."""
@@ -476,7 +472,7 @@ class _Select:
             name = f"{prefix}metadata.{key}"
             json = self._canonical(name)
             if level == "span":
-                # OpenInference has one object; a key of its own is the more exact.
+                # OpenInference has one object for all keys; an attribute for the key alone is more exact.
                 whole, in_whole = f"{_ATTRIBUTES}['metadata']", self._bind(key, "String")
                 is_own = f"mapContains({_ATTRIBUTES}, {self._bind(name, 'String')})"
                 in_object = f"JSONHas({whole}, {in_whole}), JSONExtractRaw({whole}, {in_whole})"
@@ -490,7 +486,7 @@ class _Select:
             name = {"user_id": "user.id", "session_id": "session.id", "name": "trace.name"}[kind]
             json = f"if(mapContains({_ATTRIBUTES}, '{name}'), toJSONString({_ATTRIBUTES}['{name}']), '')"
             if kind != "name":
-                # One attribute for both levels: it is said of the level with the later version, if any is named.
+                # Both levels share one attribute. It belongs to the level with the later version, if any is named.
                 span = self._named_version(level, "span", kind, "")
                 trace = self._named_version(level, "trace", kind, "")
                 of_trace = f"({trace} != '' AND {trace} >= {span})"
@@ -498,13 +494,13 @@ class _Select:
         return self._said(level, f"if({json} = '', '', concat({self._version(level, kind, key)}, {json}))")
 
     def _or_own(self, kind: str, own: str) -> str:
-        """Return the text of a field of the span, or what its row has in a column where it says its version."""
+        """Return the text of a field of the span, or of the row's column *own* if the row names its version."""
         named = self._named_version("span", "span", kind, "")
         said = f"if({named} = '' OR {own} = '', '', concat({named}, toJSONString({own})))"
         return _greatest(self._single("span", kind), self._said("span", said))
 
     def _version(self, level: Level, kind: str, key: str) -> str:
-        """Return the version of what the row says of a field, as 32 hex digits."""
+        """Return the version of a field's value in the row, as 32 hex digits."""
         named = self._named_version(level, level, kind, key)
         return f"if({named} = '', end_of_{level}, {named})"
 
@@ -512,10 +508,10 @@ class _Select:
         """Return the version that `otel_metadata.versions` of a row names for a field, or "".
 
         Args:
-            of: Of which rows: that of the span, or those of the trace.
-            level: Of the field, like the others.
-            kind: The kind.
-            key: The key; of an annotation the name, whoever annotated.
+            of: The rows: that of the span, or those of the trace.
+            level: The field's level.
+            kind: The field's kind.
+            key: The field's key; for an annotation its name, whoever annotated.
         """
         if kind != "annotation":
             return f"said_by_{of}[{self._bind(_name_of(level, kind, key), 'String')}]"
@@ -524,14 +520,14 @@ class _Select:
         return f"mapValues(mapFilter((name, _) -> name = {bare} OR startsWith(name, {pair}), said_by_{of}))[1]"
 
     def _said(self, level: Level, text: str) -> str:
-        """Return *text* of the row if a Collector wrote it; for the trace, the greatest of its rows."""
+        """Return *text* of the row if a Collector wrote it; for the trace, the greatest *text* of its rows."""
         if level == "span":
             return f"if({_IS_OURS}, '', {text})"
         alias = self._rows.setdefault(text, f"m{len(self._rows)}")
-        return _or_nothing(f"tm.{alias}")
+        return f"ifNull(tm.{alias}, '')"
 
     def _canonical(self, name: str) -> str:
-        """Return the JSON of a canonical attribute: JSON text where `otel_metadata.json` lists it, else by its form."""
+        """Return the JSON of a canonical attribute: as it is if `otel_metadata.json` lists it, else by its form."""
         bound = self._bind(name, "String")
         text = f"{_ATTRIBUTES}[{bound}]"
         return (
@@ -548,7 +544,7 @@ class _Select:
         return f"if({_IS_OURS}, {self._entry(_ATTRIBUTES, key)}, {of_collector})"
 
     def _entry(self, column: str, key: str) -> str:
-        """Return the JSON of an entry of a map: exact where that is kept, else by its form."""
+        """Return the JSON of an entry of a map: the exact value if the row has it, else by its form."""
         bound = self._bind(key, "String")
         exact, text = f"{column}['{EXACT}']", f"{column}[{bound}]"
         plain = "0" if key in (EXACT, ROW) else f"mapContains({column}, {bound})"
@@ -565,12 +561,12 @@ def _name_of(level: Level, kind: str, key: str) -> str:
 
 
 def _pair(name: str) -> str:
-    """Return how the key of an annotation begins that has an annotator."""
+    """Return the beginning of an annotation's key with an annotator."""
     return json_text([name]).removesuffix("]") + ","
 
 
 def _typed(name: str, text: str) -> str:
-    """Return the JSON of a text in a map: `clickhouse_rows.typed` in SQL."""
+    """Return the JSON of a text in a map: `clickhouse.rows.typed` in SQL."""
     if is_text(name):
         return f"toJSONString({text})"
     number = NUMBER.replace("\\", "\\\\")
@@ -581,7 +577,7 @@ def _typed(name: str, text: str) -> str:
 
 
 def _text_of(found: _Value) -> str | None:
-    """Return SQL of the text, NULL where the value is of another type; None where it never is text."""
+    """Return SQL of the text, which is NULL if the value has another type; None if it never is a text."""
     if found.form == "number":
         return None
     return found.sql if found.form == "text" else _string(found.sql)
@@ -591,20 +587,12 @@ def _string(json: str) -> str:
     return f"if(JSONType({json}) = 'String', JSONExtractString({json}), NULL)"
 
 
-def _or_nothing(joined: str) -> str:
-    return f"ifNull({joined}, '')"
-
-
 def _json_of(field: str) -> str:
     return f"substring({field}, 33)"
 
 
-def _with_version_of(field: str, json: str) -> str:
-    return f"concat(substring({field}, 1, 32), {json})"
-
-
 def _with(value: str, expression: str, name: str = "one") -> str:
-    """Return an expression in which *name* is a value, written once: what is written twice is analysed twice."""
+    """Return *expression* with *name* bound to a value that is written once; ClickHouse analyses each copy."""
     return f"arrayMap({name} -> {expression}, [{value}])[1]"
 
 
@@ -613,5 +601,5 @@ def _greatest(*texts: str) -> str:
 
 
 def _quoted(word: str) -> str:
-    """Return a word of our own as a literal."""
+    """Return a word of this code as a literal; it is not escaped."""
     return f"'{word}'"

@@ -1,8 +1,9 @@
 """Connections to ClickHouse on which every answer is bounded, whatever clickhouse-connect does with it.
 
-The client reads an answer until it ends, decompresses what it did not ask for, follows a redirect with the whole
-request, and makes room for as many rows as an answer says that it has. So it gets answers from here: in time, plain,
-from the address that the user named, and small; what may be large is read line by line.
+clickhouse-connect reads an answer until it ends, decompresses encodings that it did not ask for, repeats the whole
+request after a redirect, and allocates room for as many rows as an answer claims to have. So it gets its answers from
+this pool: within the time limit, uncompressed, from the address that the user named, and small. Answers that may be
+large are read line by line.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ __all__ = [
 ]
 
 MAX_LINE_BYTES: Final = 64 * 1024
-"""Of one line of an answer that is streamed: a span's place in the order of spans."""
+"""Limit of one line of a streamed answer, which has a span's place in the order of spans."""
 
 MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
-"""Of an answer that is held as a whole."""
+"""Limit of an answer that is held as a whole."""
 
 MAX_HELD_BYTES: Final = 128 * 1024 * 1024
-"""Of the values that are read from it, as `weight` has them: two characters of JSON can be an object of Python."""
+"""Limit of the values read from such an answer, measured by `weight`: two characters of JSON can be a Python object."""
 
-# Of an answer to a statement that returns no rows; and of the headers of any. With each of it the time begins anew, so
-# that a large answer may take long, as long as it arrives.
+# Limit of an answer to a statement that returns no rows, and of the headers of any answer. After each step the time
+# starts anew, so that a large answer may take long as long as it keeps arriving.
 _STEP_BYTES: Final = 1024 * 1024
 
 _PIECE_BYTES: Final = 64 * 1024
@@ -50,17 +51,19 @@ _CONNECT_SECONDS: Final = 5.0
 
 
 class UnexpectedError(HTTPError):
-    """The answer does not come from ClickHouse, or not to our question."""
+    """The answer does not come from ClickHouse, or does not belong to the question."""
 
 
 @final
 class TooLargeError(UnexpectedError):
-    """An answer has more bytes than are held."""
+    """An answer has more bytes than may be held."""
 
 
 @final
 class _Patience:
-    """How long a request is waited for: for each `_STEP_BYTES` of its answer the whole time. Work of ours is free.
+    """The time that a request may wait: its whole timeout for each `_STEP_BYTES` of the answer.
+
+    Only waiting counts, not the work in between.
 
     Attributes:
         is_large: Whether the answer may be larger than a step.
@@ -74,10 +77,10 @@ class _Patience:
         self._step_bytes = 0
 
     def left_seconds(self) -> float:
-        """Return what is left of the time; a wait begins.
+        """Return the time that is left. A wait begins.
 
         Raises:
-            TimeoutError: Nothing.
+            TimeoutError: No time is left.
         """
         if self._left_ns <= 0:
             raise TimeoutError
@@ -85,10 +88,10 @@ class _Patience:
         return self._left_ns / 1e9
 
     def received(self, size: int) -> None:
-        """Count a piece; a wait has ended.
+        """Count a piece of *size* bytes. A wait has ended.
 
         Raises:
-            IncompleteRead: There were more bytes than may be.
+            IncompleteRead: The answer has more bytes than it may have.
         """
         self._left_ns -= self._monotonic_ns() - self._since_ns
         self._step_bytes += size
@@ -98,12 +101,12 @@ class _Patience:
             self._left_ns, self._step_bytes = self._whole_ns, 0
 
 
-# Of the request that this thread makes: urllib3 hands nothing of ours through to a connection.
+# The patience of this thread's request. urllib3 passes no argument of ours on to a connection.
 _current = threading.local()
 
 
 class _Bounded(HTTPConnection):
-    """A connection on which each wait is within the patience of its request."""
+    """A connection on which every wait ends with the patience of its request."""
 
     _patience: _Patience
 
@@ -124,7 +127,7 @@ class _Bounded(HTTPConnection):
 
 
 class _BoundedTls(_Bounded, HTTPSConnection):
-    """The same inside TLS."""
+    """A `_Bounded` inside TLS."""
 
 
 class _HttpPool(urllib3.HTTPConnectionPool):
@@ -137,30 +140,30 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 
 @final
 class BoundedPool(urllib3.PoolManager):
-    """urllib3's pool for clickhouse-connect. Any thread; `wait_at_most` is for the thread that calls it."""
+    """urllib3's pool for clickhouse-connect. Any thread; `wait_at_most` applies to the calling thread."""
 
     def __init__(self, monotonic_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:
-        """Connect later; no proxy of the environment."""
+        """Connect later. Proxies of the environment are not used."""
         super().__init__(maxsize=8)
         self.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
         self._monotonic_ns = monotonic_ns
         self._of_thread = threading.local()
 
     def wait_at_most(self, millis: int, *, for_all: bool) -> None:
-        """Set how long the requests of this thread are waited for from now on.
+        """Set how long requests of this thread may wait from now on.
 
         Args:
-            millis: For each.
-            for_all: For all of them together.
+            millis: The time limit.
+            for_all: Whether it applies to all following requests together, not to each.
         """
         self._of_thread.seconds = millis / 1000
         self._of_thread.until_ns = self._monotonic_ns() + millis * 1_000_000 if for_all else None
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> Any:  # type: ignore[override] # as in urllib3
-        """Send a request, once; a redirect is an answer like any other.
+        """Send a request, once. A redirect is an answer like any other.
 
         Raises:
-            HTTPError: There is no answer in time, or it is not as it has to be.
+            HTTPError: There is no answer in time, or it is malformed, compressed or too large.
         """
         seconds = self._seconds(url)
         _current.patience = patience = _Patience(seconds, self._monotonic_ns)
@@ -197,12 +200,12 @@ class BoundedPool(urllib3.PoolManager):
 
 
 def lines(response: Any, *, max_line_bytes: int, max_bytes: int | None = None) -> Generator[bytes]:
-    """Yield the lines of an answer of urllib3 as they come, and close it.
+    """Yield the lines of an answer of urllib3 as they arrive, and close it.
 
     Raises:
-        TooLargeError: A line, or all of them together, have more bytes than may be.
+        TooLargeError: A line, or the whole answer, has more bytes than it may have.
         UnexpectedError: The last line has no end.
-        HTTPError: It broke off, or took too long.
+        HTTPError: The answer broke off, or took too long.
     """
     rest = bytearray()
     try:
@@ -215,14 +218,17 @@ def lines(response: Any, *, max_line_bytes: int, max_bytes: int | None = None) -
             if len(rest) > max_line_bytes:
                 raise TooLargeError("a line is too long")
         if rest:
-            yield bytes(rest)  # what went wrong in the middle is told there
+            yield bytes(rest)  # it may have the error that ended the answer
             raise UnexpectedError("a line without an end")
     finally:
         response.close()
 
 
 def weight(line: bytes) -> int:
-    """Return about how many bytes the values of a line of JSON take, at most; what is inside of texts counts too."""
+    """Return an upper estimate of the bytes that the values of a line of JSON take in memory.
+
+    Brackets and commas inside texts count, too.
+    """
     return len(line) + 128 + 64 * (line.count(b"[") + line.count(b"{")) + 48 * line.count(b",")
 
 

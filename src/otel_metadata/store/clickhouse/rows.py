@@ -1,12 +1,13 @@
 """Spans and fields as rows of ClickHouse, and back. Pure.
 
-Attributes there are text (`Map(String, String)`), as the Collector writes them: a bool `true`, a number decimal, a list
-JSON. Reading gives the types back by the form of the text (`typed`), which has to guess: the text "5" reads as a
-number. Rows of ours do not guess: what would read as something else than it was also stands, as it was, in one JSON
-object under `EXACT`, in the same map.
+Attributes there are text (`Map(String, String)`), as the Collector writes them: a bool as `true`, a number in decimal,
+a list as JSON. When they are read, `typed` guesses the type from the form of the text: the text "5" becomes a number.
+Rows that otel-metadata writes need no guess: a value that would be read as a different one is also in a JSON object,
+under `EXACT` in the same map.
 
-A row of ours has its canonical attributes as fields in the table of fields, and the version of its writing under `ROW`.
-A row without it came from a Collector: its canonical attributes are read as fields, with the versions that they say.
+A row of otel-metadata has its canonical attributes as fields in the table of fields, and the version of its writing
+under `ROW`. A row without `ROW` came from a Collector: its canonical attributes are read as fields, with the versions
+that it names.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ __all__ = [
 ]
 
 EXACT: Final = "otel_metadata.exact"
-"""The map entry with a JSON object of what its text does not say exactly."""
+"""The map entry with a JSON object of the values that their text does not give back exactly."""
 
 ROW: Final = "otel_metadata.row"
-"""The map entry of a row of ours: the version of its writing. Of several rows of one span the highest stands."""
+"""The map entry with the version of a row's writing, if otel-metadata wrote it. Of a span's rows the highest counts."""
 
 ROW_KIND: Final = "row"
-"""The kind, in the table of fields, of the version of the row that stands."""
+"""The kind, in the table of fields, of the version of the row that counts."""
 
 NUMBER: Final = r"^-?(0|[1-9][0-9]*)(\.[0-9]*[1-9])?([eE][+-]?[0-9]+)?$"
-"""How the Collector writes numbers: without zeros at the end of a fraction, so that "1.10" is a version and no number.
-The same for Python and for ClickHouse."""
+"""How the Collector writes numbers: without zeros at the end of a fraction, so "1.10" is the name of a release, not a
+number. The pattern works in Python and in ClickHouse."""
 
 _NUMBER: Final = re.compile(NUMBER, re.ASCII)
 _INT64: Final = range(-(1 << 63), 1 << 63)
@@ -78,7 +79,7 @@ TEXT_PARTS: Final = ("label", "explanation", "source", "text", "annotator")
 
 _VERDICT: Final = re.compile(r"(trace\.)?(eval|annotation)\..+\.([a-z]+)", re.DOTALL)
 
-# Hex digits turned round: the order of what is written with them, too.
+# Inverting the hex digits of texts also inverts the order of the texts.
 INVERTED: Final = ("0123456789abcdef", "fedcba9876543210")
 _INVERT: Final = str.maketrans(*INVERTED)
 _VERSION_DIGITS: Final = 32
@@ -87,9 +88,9 @@ _UINT64: Final = (1 << 64) - 1
 
 
 def read_columns(table: str) -> str:
-    """Return the columns that `span_of` takes, of a table with this alias.
+    """Return the columns that `span_of` takes, of the table with this alias.
 
-    Times as whole nanoseconds: the client's own type for them ends at microseconds.
+    Times are whole nanoseconds, because the client's own type for them only has microseconds.
     """
     special = {
         "Timestamp": f"toUnixTimestamp64Nano({table}.Timestamp)",
@@ -102,19 +103,19 @@ def read_columns(table: str) -> str:
 
 
 def version_text(version: Version, kind: str = "") -> str:
-    """Return a version as 32 hex digits which are in its order; of a tag in the opposite one."""
+    """Return a version as 32 hex digits that sort as versions do; for a tag, in the opposite order."""
     ns, writer = version
     digits = f"{ns:016x}{writer:016x}"
     return digits.translate(_INVERT) if kind == "tag" else digits
 
 
 def encode_field(kind: str, value: Json, version: Version) -> str:
-    """Return the text of a field whose greatest is the field that stands (see `clickhouse_schema`)."""
+    """Return a field as text. Of several texts of one field, the greatest wins (see `clickhouse.schema`)."""
     return version_text(version, kind) + json_text(value)
 
 
 def decode_field(kind: str, text: str) -> tuple[Json, Version]:
-    """Return the value and version of a field."""
+    """Return the value and version of a field from its text."""
     digits = text[:_VERSION_DIGITS]
     if kind == "tag":
         digits = digits.translate(_INVERT)
@@ -131,7 +132,7 @@ def row_of(span: StoredSpan, written: Version) -> tuple[Any, ...]:
     """Return a span as a row, in the order of `SPAN_COLUMNS`.
 
     Args:
-        span: Its canonical attributes are fields, which are not in this row.
+        span: The span without its canonical attributes, which are fields.
         written: The version of this writing.
     """
     return (
@@ -147,7 +148,7 @@ def row_of(span: StoredSpan, written: Version) -> tuple[Any, ...]:
         span.scope_name,
         span.scope_version or "",
         {**encode_map(span.attributes), ROW: version_text(written)},
-        # As the Collector has it: unsigned, also where a clock went back.
+        # Unsigned, as the Collector writes it, also if a clock went back.
         (span.end_ns - span.start_ns) & _UINT64,
         span.status_code.capitalize(),
         span.status_message or "",
@@ -162,12 +163,12 @@ def row_of(span: StoredSpan, written: Version) -> tuple[Any, ...]:
 
 
 def span_of(row: Sequence[Any]) -> tuple[StoredSpan, Fields, str]:
-    """Return a row as a span, the fields that its attributes say, and the version of its writing.
+    """Return a row as a span, the fields in its attributes, and the version of its writing.
 
-    A row of ours has its fields elsewhere; one of a Collector has "" for the version.
+    A row of otel-metadata has no fields here. For a row of a Collector the version is "".
 
     Args:
-        row: In the order of `read_columns`.
+        row: The values, in the order of `read_columns`.
     """
     columns = dict(zip(SPAN_COLUMNS, row, strict=True))
     texts = dict(columns["SpanAttributes"])
@@ -210,7 +211,7 @@ def span_of(row: Sequence[Any]) -> tuple[StoredSpan, Fields, str]:
 
 
 def encode_map(attributes: Mapping[str, Json]) -> dict[str, str]:
-    """Return attributes as text, and what their text does not say exactly under `EXACT`."""
+    """Return attributes as text, and under `EXACT` the values that their text does not give back exactly."""
     texts = {name: value if isinstance(value, str) else json_text(value) for name, value in attributes.items()}
     exact = {name: value for name, value in attributes.items() if not _says(name, texts[name], value)}
     return {**texts, EXACT: json_text(exact)} if exact else texts
@@ -229,8 +230,8 @@ def read_map(texts: Mapping[str, str] | Iterable[tuple[str, str]]) -> dict[str, 
 def typed(name: str, text: str) -> Json:
     """Return the value that a text in a map most likely was.
 
-    A number in the Collector's form, `true` and `false`, and a JSON list; anything else is text, and so is what has to
-    be text by its name: an id, a label, what went in.
+    A number in the Collector's form, `true`, `false` and a JSON list get their types. Anything else is text. So is an
+    attribute that must be text by its name: an id, a label, an input.
     """
     if not text or is_text(name):
         return text
@@ -251,7 +252,7 @@ def typed(name: str, text: str) -> Json:
 
 
 def is_text(name: str) -> bool:
-    """Whether an attribute of this name is text, whatever its form."""
+    """Whether an attribute with this name is always text."""
     if name in _TEXT_NAMES:
         return True
     verdict = _VERDICT.fullmatch(name)
@@ -269,7 +270,7 @@ def _says(name: str, text: str, value: Json) -> bool:
 def _object(text: str) -> dict[str, Json]:
     try:
         found = orjson.loads(text)
-    except orjson.JSONDecodeError:  # of somebody else who uses this name
+    except orjson.JSONDecodeError:  # somebody else uses this name
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -284,6 +285,6 @@ def _service(resource: Mapping[str, Json]) -> str:
 
 
 def _word(text: str, prefix: str, default: str) -> str:
-    """Return a word as OpenTelemetry has it; older Collectors put the name of its protobuf enum before it."""
+    """Return a word as OpenTelemetry spells it. Older Collectors write the prefix of the protobuf enum before it."""
     word = text.upper().removeprefix(prefix)
     return default if word in ("", "UNSPECIFIED") else word

@@ -1,17 +1,17 @@
-"""The tables of ours in ClickHouse, as SQL text: one that the OpenTelemetry Collector fills too, and two beside it.
+"""The tables in ClickHouse, as SQL text: one that the OpenTelemetry Collector writes, too, and two beside it.
 
 `otel_traces` has the columns, order and indexes that the Collector's ClickHouse exporter gives it (version 0.100 and
-later, attributes as Map): whoever comes first makes it, and both write into it.
+later, attributes as Map). Whichever comes first makes it, and both write into it.
 Source: opentelemetry-collector-contrib, exporter/clickhouseexporter, "Traces" of its README.
 
-`otel_metadata_fields` has a row for each write of a field, which the engine merges by itself into one. The merge
+`otel_metadata_fields` has a row for each write of a field; the engine merges the rows of a field into one. The merge
 contract (`model.merge`) is a total order: the higher (nanoseconds, writer), of equal ones the greater JSON text; of a
-tag the lower. A ReplacingMergeTree takes a number as its version and lets the last insert decide among equal ones (a
-text is refused, code 169), so it cannot say that. `SimpleAggregateFunction(max, String)` can: `Field` is 32 hex digits
-of the version, then the JSON text, and its greatest is the field that stands. Text is compared by bytes, which is the
-order of the digits and of code points. Of a tag the digits are inverted, so that the lowest version is the greatest
-text. Reads take `max(Field)` of each field by themselves, so it does not matter what the engine has merged by now, and
-no condition on a value is looked at before.
+tag the lower version. A ReplacingMergeTree cannot express it: its version must be a number (a text is refused, code
+169), and of equal versions the last insert wins. `SimpleAggregateFunction(max, String)` can: `Field` is the version in
+32 hex digits and then the JSON text, and the greatest `Field` wins. Text is compared by bytes, which is the order of
+the digits and of code points. The digits of a tag's version are inverted, so that its lowest version is the greatest
+text. Every read takes `max(Field)` of each field, so it does not matter what the engine has merged by then, and
+conditions on values are only checked after that.
 
 `otel_metadata_deleted` has the tombstones.
 """
@@ -63,7 +63,7 @@ _NESTED: Final = {
 SPAN_COLUMNS: Final[Mapping[str, str]] = _COLUMNS | {
     f"{name}.{part}": f"Array({kind})" for name, parts in _NESTED.items() for part, kind in parts.items()
 }
-"""The columns of the span table, each with its type."""
+"""The columns of the span table in the order in which they are written, each with its type."""
 
 _SPAN_TABLE: Final = (
     *(f"{name} {kind} CODEC({'Delta, ' * (name == 'Timestamp')}ZSTD(1))" for name, kind in _COLUMNS.items()),
@@ -90,7 +90,7 @@ _FIELDS_TABLE: Final = (
     "Kind LowCardinality(String)",
     "Key String CODEC(ZSTD(1))",
     "Field SimpleAggregateFunction(max, String) CODEC(ZSTD(1))",
-    # For people: calculated when asked for.
+    # For people who read the table by hand: computed on reading.
     "Value String ALIAS substring(Field, 33)",
 )
 
@@ -102,12 +102,12 @@ _DELETED_TABLE: Final = (
 
 
 def create_statements(spans: str = SPANS, cluster: str | None = None) -> tuple[str, str, str]:
-    """Return the SQL that makes the three tables where they are not there yet.
+    """Return the SQL that makes those of the three tables that are missing.
 
     Args:
         spans: The span table's name, a plain word.
-        cluster: Make them on every replica of this cluster, with replicated engines whose path and replica name are
-            the server's defaults (`default_replica_path`, `default_replica_name`).
+        cluster: Make the tables on every replica of this cluster, with replicated engines whose path and replica name
+            are the server's defaults (`default_replica_path`, `default_replica_name`).
     """
     on_cluster, replicated = (f" ON CLUSTER `{cluster}`", "Replicated") if cluster else ("", "")
 
@@ -123,14 +123,14 @@ def create_statements(spans: str = SPANS, cluster: str | None = None) -> tuple[s
 
 
 def checked_name(what: str, name: str) -> str:
-    """Return a name that stands in SQL as it is.
+    """Return *name* if SQL can have it without escaping.
 
     Args:
-        what: Whose name, for the message.
-        name: From a URL.
+        what: What it is the name of, for the message.
+        name: The name in a URL.
 
     Raises:
-        ConfigurationError: It has other characters.
+        ConfigurationError: The name has other characters.
     """
     if not _NAME.fullmatch(name):
         raise ConfigurationError(f"{what} of a clickhouse:// URL", name, "letters, digits, '_' and '-'")

@@ -1,23 +1,24 @@
-"""The store for those who outgrow a machine: ClickHouse, beside the OpenTelemetry Collector or without one.
+"""The store for more spans than one machine can hold: ClickHouse, with or without an OpenTelemetry Collector.
 
-Spans are rows of the table that the Collector's ClickHouse exporter fills; fields are rows of a table of ours, joined
-when spans are read (`clickhouse_schema` has both). Every write is an insert and nothing is read before it, so any
+Spans are rows of the table that the Collector's ClickHouse exporter writes. Fields are rows of a table beside it, and
+are joined when spans are read (`clickhouse.schema` has both). Every write is an insert that reads nothing first, so any
 order, any repetition and any number of writers lead to the same state. A field may come before its span.
 
-One span may have several rows: a Collector that sent twice, a program that wrote it again. The row that stands is the
-one that was written last, which the table of fields knows; identical rows of a Collector are one.
+One span may have several rows: a Collector sent it twice, or a program wrote it again. The current row is the one that
+was written last; the table of fields has the version of its writing. Identical rows of a Collector count as one.
 
-A write is two inserts, fields first. When the second fails, nothing shows: the fields wait for their span, and a second
-try finds them there.
+A write is two inserts, fields first. If the second fails, nothing is visible yet: the fields wait for their span, and
+writing again adds it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, final
 
@@ -28,9 +29,8 @@ from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, 
 from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock, VersionSource
-from otel_metadata.store.clickhouse import condition as clickhouse_filter
 from otel_metadata.store.clickhouse.client import Address, AnswerTooLargeError, Connection
-from otel_metadata.store.clickhouse.condition import GRAVES, TRACE_REACH_NS
+from otel_metadata.store.clickhouse.condition import END, GRAVES, LIVE, TRACE_REACH_NS, select_keys
 from otel_metadata.store.clickhouse.rows import (
     ROW,
     ROW_KIND,
@@ -59,10 +59,10 @@ __all__ = ["ClickHouseStore"]
 _MAX_DAYS: Final = 90
 _DAY_NS: Final = 86_400_000_000_000
 
-# Ids in one question: as form fields they stay well under a server's 128 KiB (`http_max_field_value_size`).
+# Ids in one question. As form fields they stay well below a server's limit of 128 KiB (`http_max_field_value_size`).
 _MAX_IDS: Final = 2_000
 
-# Rows whose places in the order of spans are asked for at once.
+# Rows whose positions are read at once.
 _MAX_KEYS: Final = 100_000
 
 _FIELD_COLUMNS: Final = ("TraceId", "SpanId", "Level", "Kind", "Key", "Field")
@@ -81,7 +81,7 @@ _LOCAL: Final = ("127.0.0.1", "::1")
 
 
 class _Key(NamedTuple):
-    """A row that a question found: where it is in the order of spans, and the version of its writing, or ""."""
+    """A row that a question found: its position, and the version of its writing, or "" for a Collector's row."""
 
     start_ns: int
     trace_id: str
@@ -110,13 +110,13 @@ class ClickHouseStore:
         timeout_millis: int = 10_000,
         clock: Clock | None = None,
     ) -> None:
-        """Remember where it is; it is connected at the first use.
+        """Remember the address; connect at the first use.
 
         Args:
             url: `clickhouse://user:password@host:8123/database`, `clickhouses://…` for TLS; `?cluster=`, `secure=`, and
                 `table=` for another span table than `otel_traces`.
-            cluster: Make tables on every replica of this cluster; None for what the URL says.
-            create: Make the tables where they are missing, at the first use.
+            cluster: Make tables on every replica of this cluster; None for the cluster in the URL, if there is one.
+            create: Make missing tables at the first use.
             timeout_millis: How long a server may take to answer.
             clock: Time; None for the system's.
 
@@ -146,7 +146,7 @@ class ClickHouseStore:
         """Store spans and merge their fields.
 
         Raises:
-            StoreError: Spans of some days may be written, where they are of more than 90; of the others none.
+            StoreError: Nothing was written; of spans from more than 90 days, some days may be written whole.
         """
         rows = list(rows)
         if not rows:
@@ -156,7 +156,7 @@ class ClickHouseStore:
         fields = [row for span, found in rows for row in field_rows(span.trace_id, span.span_id, found)]
         stands = version_text(written) + "null"
         fields += [(span.trace_id, span.span_id, "span", ROW_KIND, "", stands) for span, _ in rows]
-        # Of one span twice in a batch the later stands.
+        # If a span is twice in a batch, the later one counts.
         spans = {(span.trace_id, span.span_id): span for span, _ in rows}
         with self._opened() as client:
             self._insert_fields(client, fields)
@@ -173,10 +173,10 @@ class ClickHouseStore:
 
         Args:
             patches: The targets and their fields.
-            timeout_millis: How long the server may take, where it is less than the store's own timeout.
+            timeout_millis: How long the server may take, if that is less than the store's own timeout.
 
         Raises:
-            StoreError: Nothing was written, or the answer did not arrive; a second try does no harm.
+            StoreError: Nothing was written, or the answer did not arrive; trying again does no harm.
         """
         rows = ((patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches)
         self.patch_rows(rows, timeout_millis=timeout_millis)
@@ -196,7 +196,7 @@ class ClickHouseStore:
         """Return the records that *query* selects, newest start first.
 
         Raises:
-            StoreError: It cannot be read.
+            StoreError: The store cannot be read.
         """
         if query.limit is None:
             return [assemble(*found) for found in self._all(query)]
@@ -208,17 +208,17 @@ class ClickHouseStore:
                 if keys and after is not None and Position(*keys[0][:3]) >= after:
                     raise ValueError("rows that were there before")
                 records += [assemble(*found) for found in self._resolved(client, keys)]
-                # Fewer than asked for, and no row of them was one that no longer stands: there are no more.
+                # Fewer rows than asked for: there are no more.
                 if len(keys) < wanted:
                     break
                 after = Position(*keys[-1][:3])
         return records
 
     def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
-        """Return where each of *span_ids* is stored: of several traces, that of the newest span.
+        """Return where each of *span_ids* is stored. If several traces have the id, the newest span counts.
 
         Raises:
-            StoreError: It cannot be read.
+            StoreError: The store cannot be read.
         """
         found: dict[str, StoredKey] = {}
         with self._opened() as client:
@@ -231,13 +231,13 @@ class ClickHouseStore:
         return found
 
     def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
-        """Delete spans and all that was said of them; return those that were there.
+        """Delete spans and everything that was set on them; return those that were there.
 
-        They are gone for every reader with the first statement, which leaves the tombstones; the rows go with the next.
+        The first statement writes tombstones, which hide the spans from every reader. The next one removes the rows.
 
         Raises:
-            StoreError: Nothing was deleted; or it says that rows are hidden but still there, and a second call with the
-                same ids removes them.
+            StoreError: Nothing was deleted. Or rows are hidden but still there, which the message says; a second call
+                with the same ids removes them.
         """
         deleted: list[_Ids] = []
         with self._opened() as client:
@@ -250,7 +250,7 @@ class ClickHouseStore:
 
         Raises:
             MissingExtraError: pyarrow is not installed.
-            StoreError: It cannot be read.
+            StoreError: The store cannot be read.
         """
         from otel_metadata.store.table import arrow_row, batch  # needs the extra `dataframe`
 
@@ -259,7 +259,7 @@ class ClickHouseStore:
             yield batch(rows)
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         self._connection.close()
 
     # Writing
@@ -295,7 +295,7 @@ class ClickHouseStore:
             )
 
     def _remove(self, client: Client, table: str, keys: Collection[_Ids], version: Version | None = None) -> None:
-        """Remove rows; of fields those that are not newer than a version."""
+        """Remove the rows of *keys*; of fields only those that are not newer than *version*."""
         if not keys:
             return
         on_cluster = f" ON CLUSTER `{self.address.cluster}`" if self.address.cluster else ""
@@ -310,21 +310,21 @@ class ClickHouseStore:
     # Reading
 
     def _keys(self, client: Client, query: SpanQuery, after: Position | None, limit: int) -> list[_Key]:
-        sql, values = clickhouse_filter.select_keys(replace(query, after=after), self.address.table, limit)
+        sql, values = select_keys(replace(query, after=after), self.address.table, limit)
         return [_key(row) for row in self._connection.run(client, sql, values)]
 
     def _all(self, query: SpanQuery) -> Iterator[_Found]:
-        """Yield all that *query* selects, without holding it: one question for the keys, whose answer is streamed."""
-        sql, values = clickhouse_filter.select_keys(query, self.address.table)
+        """Yield all spans that *query* selects, without holding them: the keys are one answer that is streamed."""
+        sql, values = select_keys(query, self.address.table)
         with self._opened() as client, closing(self._connection.stream(client, sql, values)) as found:
             rows = (key for key, _ in groupby(map(_key, found)))
             while keys := list(islice(rows, _MAX_IDS)):
                 yield from self._resolved(client, keys)
 
     def _resolved(self, client: Client, keys: Sequence[_Key]) -> list[_Found]:
-        """Return the spans of rows that still stand, with their fields, in order and each once."""
+        """Return the spans of the rows that are current, with their fields, in order and each once."""
         found: list[_Found] = []
-        # Of a row that a Collector sent twice both are here, one after the other.
+        # A row that a Collector sent twice is here twice, one after the other.
         waiting = deque(_chunks(key for key, _ in groupby(keys)))
         while waiting:
             some = waiting.popleft()
@@ -354,12 +354,12 @@ class ClickHouseStore:
             yield span, merged
 
     def _standing(self, client: Client, where: str, values: Mapping[str, Any]) -> list[tuple[_Key, int]]:
-        """Return the rows that stand, with their ends, once for each span: the newest start first."""
+        """Return the current rows, with their ends, one for each span, newest start first."""
         sql = (
             f"SELECT toUnixTimestamp64Nano(t.Timestamp) AS start, t.TraceId, t.SpanId, t.SpanAttributes['{ROW}'], "
-            f"{clickhouse_filter.END} FROM {self._spans} AS t "
+            f"{END} FROM {self._spans} AS t "
             f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
-            f"WHERE {where} AND {clickhouse_filter.live()} ORDER BY start DESC"
+            f"WHERE {where} AND {LIVE} ORDER BY start DESC"
         )
         rows = [(_key(row[:4]), int(row[4])) for row in self._connection.run(client, sql, values)]
         standing: dict[_Ids, tuple[_Key, int]] = {}
@@ -379,7 +379,7 @@ class ClickHouseStore:
         return self._connection.client(timeout_millis)
 
     def _make_tables(self, client: Client) -> None:
-        """Make the tables that are missing: whoever has them needs no right to create."""
+        """Make missing tables. If all are there, the right to create is not needed."""
         names = [self.address.table, FIELDS, DELETED]
         there = {
             row[0]
@@ -394,7 +394,7 @@ class ClickHouseStore:
                 client.command(statement)
 
     def _renew_lock(self) -> None:
-        # Another thread of the parent may have held it.
+        # Another thread of the parent may have held it at the fork.
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -407,12 +407,10 @@ class ClickHouseStore:
 
 
 class _About:
-    """What the tables say of the spans of some rows, read in one question each."""
+    """What the tables have about the spans of some rows. Each method asks one question."""
 
     def __init__(self, connection: Connection, client: Client, table: str, keys: Sequence[_Key]) -> None:
-        self._run: Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]] = lambda sql, values: connection.run(
-            client, sql, values
-        )
+        self._run = partial(connection.run, client)
         self._spans = f"`{table}` AS t"
         self._traces = sorted({key.trace_id for key in keys})
         self._ids = sorted({key.span_id for key in keys})
@@ -431,36 +429,34 @@ class _About:
             span, fields, written = span_of(row)
             key = (span.trace_id, span.span_id), written
             held = spans.get(key)
-            # Two rows of a Collector that differ: any one of them, but always the same one.
+            # If two rows of a Collector differ, any of them will do, but always the same one.
             if held is None or repr(held) < repr((span, fields)):
                 spans[key] = span, fields
         return spans
 
     def of_traces(self) -> Mapping[str, Fields]:
-        """Return what rows of Collectors say of their traces, by trace id."""
+        """Return the fields of traces that are in rows of Collectors, by trace id."""
         sql = (
-            f"SELECT t.TraceId, t.SpanId, {clickhouse_filter.END}, "
+            f"SELECT t.TraceId, t.SpanId, {END}, "
             "mapFilter((name, _) -> startsWith(name, 'trace.') OR name IN {n:Array(String)}, t.SpanAttributes) "
             f"FROM {self._spans} WHERE t.TraceId IN {{t:Array(String)}} AND NOT mapContains(t.SpanAttributes, '{ROW}') "
             f"AND arrayExists(name -> startsWith(name, 'trace.') OR name = '{VERSIONS}', mapKeys(t.SpanAttributes)) "
             f"AND {_WITHIN}"
         )
-        # User and session have one attribute for both levels; its version says for which.
+        # User and session have one attribute for both levels; the version that is named for it tells the level.
         names = [JSON_NAMES, VERSIONS, "user.id", "session.id"]
         fields: dict[str, dict[FieldName, Field]] = defaultdict(dict)
         for trace_id, span_id, end, texts in self._run(sql, {**self._values(TRACE_REACH_NS), "n": names}):
             end_ns = int(end)
             if not self._is_gone(trace_id, span_id, (end_ns, PLAIN_ATTRIBUTE_WRITER)):
                 said, _ = read(read_map(texts), (end_ns, PLAIN_ATTRIBUTE_WRITER))
-                of_trace = {name: field for name, field in said.items() if name[0] == "trace"}
-                merge_into(
-                    fields[trace_id],
-                    {name: one for name, one in of_trace.items() if not self._is_gone(trace_id, "", one[1])},
-                )
+                for name, field in said.items():
+                    if name[0] == "trace" and not self._is_gone(trace_id, "", field[1]):
+                        merge_into(fields[trace_id], {name: field})
         return fields
 
     def fields(self, kinds: Sequence[str] = ()) -> dict[_Ids, dict[FieldName, Field]]:
-        """Return the fields of the spans and, under span id "", of their traces; and learn which rows stand."""
+        """Return the fields of the spans and, under span id "", of their traces; fill `written`."""
         sql = (
             f"SELECT TraceId, SpanId, Level, Kind, Key, max(Field) FROM `{FIELDS}` "
             "WHERE TraceId IN {t:Array(String)} AND SpanId IN {s:Array(String)} "
@@ -504,7 +500,7 @@ def _key(row: Sequence[Any]) -> _Key:
 
 
 def _by_days(spans: Iterable[StoredSpan]) -> Iterator[list[StoredSpan]]:
-    """Yield the spans in groups of at most so many days that one insert takes them."""
+    """Yield the spans in groups whose days fit into one insert."""
     group: list[StoredSpan] = []
     days: set[int] = set()
     for span in sorted(spans, key=lambda one: one.start_ns):

@@ -1,11 +1,11 @@
-"""The filter language: text in, a checked tree of comparisons out.
+"""The filter language: it turns a text into a checked tree of comparisons.
 
-This module decides which texts are filters. It does not decide what a name stands for (`store.filter.names`), what is
-a word (`store.filter.tokens`), nor what a condition means (`model.condition`).
+This module decides which texts are filters. It does not decide what a name means (`store.filter.names`), what is a
+token (`store.filter.tokens`), or what a condition means (`model.condition`).
 
-Each parenthesis is parsed by itself, the innermost first, and its content is one operand of the text around it. Open
-parentheses and unfinished operations are kept in lists, because recursion would need frames of Python's stack that the
-application may not have left.
+Each parenthesis is parsed by itself, the innermost first, and becomes one operand of the text around it. Open
+parentheses and unfinished operations are kept in lists. Recursion would need frames on Python's stack, and the
+application may have few left.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from otel_metadata.store.filter.tokens import OPERATORS, Token, tokens_of
 __all__ = ["MAX_LEVELS", "parse"]
 
 MAX_LEVELS: Final = 32
-"""Of nested parentheses, and of the tree: a comparison is one level, each AND, OR or NOT around it another."""
+"""Limit of nested parentheses, and of the tree: a comparison is one level, each AND, OR or NOT around it another."""
 
 _MIRRORED: Final[Mapping[Operator, Operator]] = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
@@ -48,7 +48,7 @@ _LOOSE_TO_TIGHT: Final = ("", "OR", "AND", "NOT", "= !=", "< <= > >=", "IS IN LI
 _PRECEDENCE: Final = {word: level for level, words in enumerate(_LOOSE_TO_TIGHT) for word in words.split(" ")}
 _AFTER_NOT: Final = frozenset({"IN", "LIKE", "BETWEEN"})
 _ANY: Final = frozenset({"metadata", "attribute", "resource", "input", "output"})
-# What is stored in one case only: a literal in the other one would find nothing, without a word.
+# These are stored in one case only. A literal in the other case would silently find nothing.
 _CASE: Final[Mapping[SubjectKind, Callable[[str], str]]] = {
     "trace_id": str.lower,
     "span_id": str.lower,
@@ -70,7 +70,7 @@ class _Tags:
 
 
 _Value: TypeAlias = Subject | _Tags | Token | Condition | tuple[Token, ...]
-"""What an operand is: a name; the tags; a literal (its token); a parenthesis; a list of literals."""
+"""The value of an operand: a name, tags, the token of a literal, a condition in parentheses, or a list of literals."""
 
 
 @final
@@ -98,12 +98,12 @@ _MISSING: Final = _Operand(0, "", ())
 
 
 def parse(text: str) -> Condition:
-    """Return the condition that a filter states.
+    """Return the condition of a filter.
 
-    In one form: `And` and `Or` hold no part of their own kind, and `5 < latency_ms` is `latency_ms > 5`.
+    It has a normal form: `And` and `Or` hold no part of their own kind, and `5 < latency_ms` is `latency_ms > 5`.
 
     Args:
-        text: One expression of at most 4,096 bytes and 32 levels. Any thread; reads nothing else.
+        text: One expression of at most 4,096 bytes and 32 levels.
 
     Raises:
         FilterError: The text is not one expression of the language; the message points at the place.
@@ -117,13 +117,13 @@ def parse(text: str) -> Condition:
 
 @final
 class _Parser:
-    """One text on its way to a condition."""
+    """Parses one text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
 
     def condition(self) -> Condition:
-        """Return the condition of the whole text; parentheses are closed one after another, on a list of ours."""
+        """Return the condition of the whole text."""
         open_groups: list[tuple[int, list[_Item]]] = [(0, [])]
         for token in tokens_of(self._text):
             items = open_groups[-1][1]
@@ -180,7 +180,7 @@ class _Parser:
         self._fail(token.start, f"`{token.text}`", f"an operator before it, or the end; they are {OPERATORS}")
 
     def _group(self, start: int, items: list[_Item], end: int) -> Condition | tuple[Token, ...]:
-        """Return what stands between two parentheses: literals with commas, or a condition."""
+        """Return the content of a parenthesis: a list of literals, or a condition."""
         if len(items) > 1 and not any(isinstance(item, Token) and item.kind == "," for item in items):
             return self._tree(start, items, end)
         if len(items) == 1 and _is_condition(items[0]):
@@ -199,7 +199,7 @@ class _Parser:
         return tuple(literals)
 
     def _tree(self, start: int, items: list[_Item], end: int) -> Condition:
-        """Return the condition of items without parentheses and lists."""
+        """Return the condition of items that have no parentheses or lists among them."""
         words = ["" if isinstance(item, _Operand) else item.text for item in items]
         self._check_words(words, items, end)
         condition = self._condition_of(self._bind([*words, ""], items))
@@ -208,7 +208,7 @@ class _Parser:
         return condition
 
     def _check_words(self, words: list[str], items: list[_Item], end: int) -> None:
-        """Check that operands and operators take turns, and that IS, NULL and NOT have their words beside them."""
+        """Check that operands and operators alternate, and that IS, NULL and NOT are beside the words they need."""
         is_open = True  # An operand has to follow.
         for index, (word, item) in enumerate(zip(words, items, strict=True)):
             before, after = words[max(0, index - 2) : index], words[index + 1 : index + 3]
@@ -237,8 +237,8 @@ class _Parser:
     def _bind(self, words: list[str], items: list[_Item]) -> _Side:
         """Return the items as one operation, with the precedence of SQL.
 
-        Each operation waits in a list for its last operand until a word follows that binds no tighter. The result may
-        have no form of the language, such as `a = 1 = 2`; `_condition_of` refuses those.
+        Each operation waits in a list for its last operand, until a word follows that does not bind tighter. The result
+        may not be part of the language, such as `a = 1 = 2`; `_condition_of` refuses it.
         """
         operands = [*(item if isinstance(item, _Operand) else _MISSING for item in items), _MISSING]
         waiting: list[_Operation] = []
@@ -277,11 +277,11 @@ class _Parser:
             elif index == len(items):
                 return side
             else:
-                # Only NULL can have an operand right after it; the message points behind that, if anything follows.
+                # Only NULL can be followed by an operand. The message points behind that operand if more follows.
                 self._refuse(items[min(index + (not word), len(items) - 1)])
 
     def _condition_of(self, side: _Side) -> Condition:
-        """Return the condition of an operation; of several errors, the last part of AND and OR tells its own."""
+        """Return the condition of an operation. If several parts of AND or OR have errors, the last one is reported."""
         if isinstance(side, _Operand):
             if not _is_condition(side):
                 self._fail(side.start, f"`{side.text}` by itself", f"a condition: {_FORMS}")
@@ -313,7 +313,7 @@ class _Parser:
             item = item.sides[-1]
         self._fail(item.start, f"`{item.text}`", _ONE_FORM)
 
-    # What stands on the two sides of an operator.
+    # The two sides of an operator.
 
     def _comparison(self, left: _Operand, op: Operator, right: _Operand) -> Condition:
         if isinstance(left.value, Token) and isinstance(right.value, Subject):
@@ -370,7 +370,7 @@ class _Parser:
         return operand.value
 
     def _literal(self, subject: Subject, name: _Operand, operand: _Operand) -> Scalar:
-        """Return the value of a literal, which must be of a type that the name can have."""
+        """Return the value of a literal. Its type must be one that the name can have."""
         token = operand.value
         if isinstance(token, Subject | _Tags):
             self._fail(operand.start, f"`{operand.text}`", "a literal: a name is compared with text, number or bool")
@@ -404,7 +404,7 @@ class _Parser:
 
 
 def _shortened(found: str) -> str:
-    # The place is shown below the message: its beginning is enough.
+    # The message shows the whole text, with a mark at the place.
     return found if len(found) <= 80 else f"{found[:79]}…"
 
 
@@ -429,7 +429,7 @@ def _levels(condition: Condition) -> int:
 
 
 def _types_of(subject: Subject) -> tuple[str, ...]:
-    """Return what a name is compared with: `number`, `time`, `text`, `bool`."""
+    """Return the types that a name can be compared with: `number`, `time`, `text`, `bool`."""
     if subject.kind in _ANY:
         return ("text", "number", "bool")
     if subject.kind == "status":

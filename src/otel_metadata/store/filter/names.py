@@ -1,6 +1,6 @@
-"""The names that a filter may use, and what each stands for.
+"""The names that a filter may use, and what each of them means.
 
-A path after the level is one first-level key, dots and all: nothing is looked up inside a value.
+What follows the level is one first-level key, including its dots: a filter does not look inside a value.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAMES: Final[Mapping[str, Subject]] = {
     "trace.name": Subject("trace", "name"),
     "trace.input": Subject("trace", "input"),
     "trace.output": Subject("trace", "output"),
-    # As the frames of Arize and Phoenix have them.
+    # As in the frames of Arize and Phoenix.
     "context.trace_id": Subject("span", "trace_id"),
     "context.span_id": Subject("span", "span_id"),
     "span_kind": Subject("span", "span_kind"),
@@ -34,9 +34,9 @@ _NAMES: Final[Mapping[str, Subject]] = {
 }
 
 TAGS: Final[Mapping[str, Level]] = {"tags": "span", "trace.tags": "trace"}
-"""The two names that stand on the right of IN only."""
+"""The two names that may only be on the right of IN."""
 
-# Attributes that are fields of their own: a store does not keep them among the attributes.
+# Attributes that are fields: a store does not keep them among the attributes.
 _CANONICAL: Final[Mapping[str, Subject]] = {
     "input.value": Subject("span", "input"),
     "output.value": Subject("span", "output"),
@@ -61,17 +61,17 @@ _PATTERNS: Final = (
 )
 
 LISTED: Final = ", ".join((*_NAMES, *TAGS, *_PATTERNS))
-"""Every name that exists, for a message."""
+"""All names, for messages."""
 
-# A longer name is not a misspelled one.
+# A longer name is not taken for a misspelled one.
 _MAX_HINTED: Final = 100
 
-# What comes before a key; by itself it is no name.
+# These come before a key, and are no names by themselves.
 _LEVELS: Final = ("metadata", "attributes", "resource", "eval", "annotation", "trace", "context")
 
 
 class UnknownNameError(Exception):
-    """A path is no name; never leaves the parser.
+    """A path is not a name. The parser catches it.
 
     Attributes:
         segment: Index of the segment that is wrong.
@@ -79,17 +79,17 @@ class UnknownNameError(Exception):
     """
 
     def __init__(self, segment: int, expected: str) -> None:
-        """Keep both."""
+        """Remember both."""
         self.segment = segment
         self.expected = expected
         super().__init__(expected)
 
 
 def subject_of(segments: Sequence[str]) -> Subject:
-    """Return what a path stands for; `TAGS` are none of them.
+    """Return the subject that a path names. `TAGS` have none.
 
     Args:
-        segments: At least one; what stood between the dots, without quotes.
+        segments: The parts between the dots, without quotes; at least one.
 
     Raises:
         UnknownNameError: There is no such name.
@@ -144,6 +144,6 @@ def _suggestion(path: str, segments: Sequence[str]) -> str:
     if not close and len(segments) > 1:
         heads = difflib.get_close_matches(segments[0].lower(), _LEVELS, n=1, cutoff=0.7)
         close = [".".join((*heads, *segments[1:]))] if heads and heads[0] != segments[0] else []
-    # A bare word is most often a metadata key whose level was left out.
+    # A bare word is usually a metadata key without its level.
     hint = f"{close[0]}, perhaps, or " if close else f"metadata.{path}, perhaps, or " if len(segments) == 1 else ""
     return f"{hint}one of {LISTED}"

@@ -1,7 +1,8 @@
-"""The words of a filter: its text cut into names, literals, operators and parentheses, each with its place.
+"""The tokens of a filter: its text cut into names, literals, operators and parentheses, each with its place.
 
-Not those of an SQL library: there `metadata.a.0` is a number beside a name, comments vanish, `GROUP BY` is one word,
-and which words are keys of metadata changes with the release. Every character that is not understood is refused here.
+An SQL library is not used for this. There `metadata.a.0` is a name and a number, comments vanish, `GROUP BY` is one
+token, and the words that can be metadata keys change with the release. Here every character that is not part of the
+language is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from otel_metadata.model.condition import Scalar
 __all__ = ["MAX_BYTES", "OPERATORS", "Token", "TokenKind", "tokens_of"]
 
 MAX_BYTES: Final = 4_096
-"""Of a filter, in UTF-8."""
+"""The greatest size of a filter, in UTF-8."""
 
 TokenKind: TypeAlias = Literal["name", "literal", "time", "word", "operator", "(", ")", ","]
 """`time` is `TIMESTAMP '…'`; `word` is one of AND OR NOT IN LIKE IS NULL BETWEEN, in upper case."""
@@ -45,7 +46,7 @@ _TOKEN: Final = re.compile(
 )
 _SPACE: Final = re.compile(r"\s*")
 
-# What stands alone and is refused, and what to write instead.
+# Characters that are refused, and what to write instead.
 _INSTEAD: Final = {
     "--": "a filter without comments",
     "/*": "a filter without comments",
@@ -71,20 +72,20 @@ _INSTEAD: Final = {
 }
 
 OPERATORS: Final = "=, !=, <, <=, >, >=, AND, OR, NOT, IN, LIKE, BETWEEN and IS NULL"
-"""Every operator, for a message."""
+"""All operators, for messages."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One word of a filter.
+    """One token of a filter.
 
     Attributes:
-        kind: What it is.
-        text: As it was written; a word or operator in its one spelling.
-        start: Index of its first character.
-        value: Of a literal; of a time the text between its quotes; else "".
-        segments: Of a name, what stood between the dots without quotes, each with its index; else none.
+        kind: The kind of token.
+        text: The text as it was written; a word or operator in its normal spelling.
+        start: Index of the first character.
+        value: The value of a literal; for a time, the text between its quotes; otherwise "".
+        segments: The parts of a name between the dots, without quotes, each with its index; otherwise empty.
     """
 
     kind: TokenKind
@@ -95,10 +96,10 @@ class Token:
 
 
 def tokens_of(text: str) -> list[Token]:
-    """Cut a filter into words.
+    """Cut a filter into tokens.
 
     Raises:
-        FilterError: A character, number or text that is not understood, a comment, too long.
+        FilterError: The filter is too long, or has a comment, or a character, number or text that is not understood.
     """
     _check_size(text)
     tokens: list[Token] = []

@@ -1,8 +1,8 @@
 """A condition as SQL of SQLite, about a span whose row is `s`; every value is bound.
 
-What `model.record.assemble` decides in Python is said here in SQL: which field lies over which column, which of two
-levels counts, and what is shown as text. A value of another type than the literal reads as NULL, so that SQLite's own
-three-valued logic is the one of `model.condition`.
+The SQL decides as `model.record.assemble` does in Python: which field covers which column, which of two levels counts,
+and what is shown as text. A value whose type differs from the literal's reads as NULL. So SQLite's own three-valued
+logic is that of `model.condition`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from otel_metadata.model.merge import json_text
 from otel_metadata.model.record import PROJECT_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from otel_metadata.model.condition import Scalar
 
 __all__ = ["FUNCTION", "PROJECT", "Sql", "Value", "condition", "json_types", "of_instrumentor"]
@@ -27,13 +25,13 @@ Value: TypeAlias = "str | int | float"
 
 
 class Sql(NamedTuple):
-    """A piece of SQL and the values of its question marks."""
+    """A piece of SQL, and the values of its placeholders."""
 
     sql: str
     values: tuple[Value, ...] = ()
 
 
-# A resource is an object of ours, and these names are ours, so a path may name them.
+# A path is safe here: these names have no quotes.
 PROJECT: Final = "coalesce({})".format(
     ", ".join(
         f"CASE json_type(resource, '$.\"{name}\"') WHEN 'text' THEN json_extract(resource, '$.\"{name}\"') END"
@@ -62,7 +60,7 @@ _COLUMNS: Final = {
 _NUMERIC: Final = frozenset({"start_time", "end_time", "latency_ms"})
 
 FUNCTION: Final = "otel_metadata_of_instrumentor"
-"""The name of `of_instrumentor` in SQL; a connection has it from whoever made it."""
+"""The name of `of_instrumentor` in SQL. Whoever makes a connection registers it there."""
 
 _SPELLINGS: Final = {"input": INPUT, "output": OUTPUT, "model": MODEL}
 
@@ -70,7 +68,7 @@ _PARTS: Final = {"label": _TEXT, "explanation": _TEXT, "text": _TEXT, "score": _
 
 
 def json_types(value: Scalar) -> str:
-    """Return the words of `json_type` that are of the type of a literal, as a list in SQL."""
+    """Return the results of `json_type` that mean the type of a literal, as a list in SQL."""
     if isinstance(value, bool):
         return _BOOL
     return _TEXT if isinstance(value, str) else _NUMBER
@@ -80,36 +78,31 @@ def condition(wanted: Condition) -> Sql:
     """Return SQL that is 1, 0 or NULL."""
     match wanted:
         case And(parts):
-            return _joined(" AND ", map(condition, parts))
+            return _sql(" AND ".join(["({})"] * len(parts)), *map(condition, parts))
         case Or(parts):
-            return _joined(" OR ", map(condition, parts))
+            return _sql(" OR ".join(["({})"] * len(parts)), *map(condition, parts))
         case Not(part):
-            sql, values = condition(part)
-            return Sql(f"NOT ({sql})", values)
+            return _sql("NOT ({})", condition(part))
         case Compare(subject, op, value):
-            sql, values = _read(subject, json_types(value))
-            return Sql(f"{sql} {op} ?", (*values, value))
+            return _sql(f"{{}} {op} ?", _read(subject, json_types(value)), values=(value,))
         case In(subject, options):
-            sql, values = _read(subject, json_types(options[0]))
-            return Sql(f"{sql} IN ({', '.join('?' * len(options))})", (*values, *options))
+            listed = ", ".join("?" * len(options))
+            return _sql(f"{{}} IN ({listed})", _read(subject, json_types(options[0])), values=options)
         case Between(subject, low, high):
-            sql, values = _read(subject, json_types(low))
-            return Sql(f"{sql} BETWEEN ? AND ?", (*values, low, high))
+            return _sql("{} BETWEEN ? AND ?", _read(subject, json_types(low)), values=(low, high))
         case Like(subject, pattern):
-            # GLOB minds case, LIKE of SQLite does not.
-            sql, values = _read(subject, _TEXT)
-            return Sql(f"{sql} GLOB ?", (*values, _glob(pattern)))
+            # SQLite's LIKE ignores case; GLOB does not.
+            return _sql("{} GLOB ?", _read(subject, _TEXT), values=(_glob(pattern),))
         case IsNull(subject):
-            sql, values = _read(subject, _ANY)
-            return Sql(f"{sql} IS NULL", values)
+            return _sql("{} IS NULL", _read(subject, _ANY))
         case HasTag(level, tag):
-            sql, values = _of_field(level, "tag", tag, "1")
-            return Sql(f"EXISTS {sql}", values)
+            return _sql("EXISTS {}", _of_field(level, "tag", tag, "1"))
 
 
-def _joined(word: str, parts: Iterable[Sql]) -> Sql:
-    parts = list(parts)
-    return Sql(word.join(f"({sql})" for sql, _ in parts), tuple(value for _, values in parts for value in values))
+def _sql(text: str, *parts: Sql, values: tuple[Value, ...] = ()) -> Sql:
+    """Return *text* with a part in place of each `{}`, the values of the parts, and more *values* behind them."""
+    of_parts = (value for part in parts for value in part.values)
+    return Sql(text.format(*(part.sql for part in parts)), (*of_parts, *values))
 
 
 def _read(subject: Subject, types: str) -> Sql:
@@ -121,12 +114,8 @@ def _read(subject: Subject, types: str) -> Sql:
     if kind == "resource":
         return _of_object("s.resource", key, types)
     if kind == "attribute":
-        field, over = _of_field(level, kind, key, _typed("f.value", types)), _of_field(level, kind, key, "1")
-        column = _of_object("s.attributes", key, types)
-        return Sql(
-            f"CASE WHEN EXISTS {over.sql} THEN {field.sql} ELSE {column.sql} END",
-            (*over.values, *field.values, *column.values),
-        )
+        field = _typed("f.value", types)
+        return _field_or(level, kind, key, field, _of_object("s.attributes", key, types))
     if kind in ("evaluation", "annotation"):
         return _of_verdict(subject, types)
     if kind == "status":
@@ -134,21 +123,16 @@ def _read(subject: Subject, types: str) -> Sql:
     if kind == "metadata":
         return _of_field(level, kind, key, _typed("f.value", types))
     if kind in ("input", "output"):
-        field = _of_field(level, kind, key, _as_text("f.value", types) if _TEXT in types else _typed("f.value", types))
+        field = _as_text("f.value", types) if _TEXT in types else _typed("f.value", types)
         if level == "trace":
-            return field
-        over = _of_field(level, kind, key, "1")
-        instead = _of_instrumentor(kind) if _TEXT in types else Sql("NULL")
-        return Sql(
-            f"CASE WHEN EXISTS {over.sql} THEN {field.sql} ELSE {instead.sql} END",
-            (*over.values, *field.values, *instead.values),
-        )
+            return _of_field(level, kind, key, field)
+        return _field_or(level, kind, key, field, _of_instrumentor(kind) if _TEXT in types else Sql("NULL"))
     if _TEXT not in types:
         return Sql("NULL")
     if kind in ("span_kind", "model"):
         return _of_instrumentor(kind)
     if kind in ("user_id", "session_id"):
-        # Of the span or of its trace: what was said last; of equal versions, of the trace.
+        # Of the span's value and its trace's, the one that was set last; of equal versions, the trace's.
         return Sql(
             f"(SELECT {_shown('f.value')} FROM fields AS f WHERE f.trace_id = s.trace_id "
             "AND f.span_id IN (s.span_id, '') AND f.level IN ('span', 'trace') AND f.kind = ? AND f.key = '' "
@@ -156,12 +140,17 @@ def _read(subject: Subject, types: str) -> Sql:
             (kind,),
         )
     if kind == "name" and level == "span":
-        field = _of_field(level, kind, "", _typed("f.value", _TEXT))
-        return Sql(f"coalesce({field.sql}, s.name)", field.values)
+        return _sql("coalesce({}, s.name)", _of_field(level, kind, "", _typed("f.value", _TEXT)))
     shown = _of_field(level, kind, "", _shown("f.value"))
     if kind == "status_message":
-        return Sql(f"coalesce(nullif({shown.sql}, ''), s.status_message)", shown.values)
+        return _sql("coalesce(nullif({}, ''), s.status_message)", shown)
     return shown
+
+
+def _field_or(level: str, kind: str, key: str, what: str, otherwise: Sql) -> Sql:
+    """Return *what* of the field if there is one, even if that is NULL."""
+    exists, field = _of_field(level, kind, key, "1"), _of_field(level, kind, key, what)
+    return _sql("CASE WHEN EXISTS {} THEN {} ELSE {} END", exists, field, otherwise)
 
 
 def _of_field(level: str, kind: str, key: str, what: str) -> Sql:
@@ -182,13 +171,13 @@ def _of_instrumentor(kind: str) -> Sql:
 
 
 def of_instrumentor(kind: str, attributes: str, late: str, events: str) -> str | None:
-    """Return what the attributes of an instrumentor say of a span, as a filter compares it: SQL's `FUNCTION`.
+    """Return a value that an instrumentor's attributes give a span, as a filter compares it. In SQL it is `FUNCTION`.
 
     Args:
         kind: `input`, `output`, `span_kind` or `model`.
-        attributes: Of the span, the JSON text of an object.
-        late: Those that an update has set, likewise.
-        events: Of the span, the JSON text of a list.
+        attributes: The span's attributes, the JSON text of an object.
+        late: The attributes that updates have set, likewise.
+        events: The span's events, the JSON text of a list.
     """
     if MARKED.search(attributes) is None and MARKED.search(late) is None and EVENTS not in events:
         return None
@@ -202,7 +191,7 @@ def of_instrumentor(kind: str, attributes: str, late: str, events: str) -> str |
 
 
 def _of_object(column: str, key: str, types: str) -> Sql:
-    # Not a path: in one, a key with a quote cannot be written.
+    # Not a JSON path: a path cannot hold a key with a quote.
     return Sql(
         f"(SELECT CASE WHEN e.type IN ({types}) THEN e.value END FROM json_each({column}) AS e WHERE e.key = ?)", (key,)
     )
@@ -227,20 +216,14 @@ def _of_verdict(subject: Subject, types: str) -> Sql:
 
 
 def _of_status(types: str) -> Sql:
-    # A word or an integer that a late update gave; what is neither leaves the span's own.
-    said = f"CASE json_type(f.value) WHEN 'text' THEN {_upper(types)} WHEN 'integer' THEN {_code(types)} END"
+    # A late update may give a word or an integer; anything else leaves the span's own status.
+    upper = "upper(json_extract(f.value, '$'))" if _TEXT in types else "NULL"
+    code = "json_extract(f.value, '$')" if _NUMBER in types else "NULL"
+    said = f"CASE json_type(f.value) WHEN 'text' THEN {upper} WHEN 'integer' THEN {code} END"
     field = _of_field("span", "status", "", said)
     over = _of_field("span", "status", "", "json_type(f.value) IN ('text', 'integer')")
     own = "s.status_code" if _TEXT in types else "NULL"
-    return Sql(f"CASE WHEN {over.sql} THEN {field.sql} ELSE {own} END", (*over.values, *field.values))
-
-
-def _upper(types: str) -> str:
-    return "upper(json_extract(f.value, '$'))" if _TEXT in types else "NULL"
-
-
-def _code(types: str) -> str:
-    return "json_extract(f.value, '$')" if _NUMBER in types else "NULL"
+    return _sql(f"CASE WHEN {{}} THEN {{}} ELSE {own} END", over, field)
 
 
 def _typed(value: str, types: str) -> str:
@@ -248,7 +231,7 @@ def _typed(value: str, types: str) -> str:
 
 
 def _as_text(value: str, types: str) -> str:
-    """Return what an input or output is compared as: a list or object as its JSON text."""
+    """Return SQL that compares an input or output: a list or object as its JSON text."""
     return (
         f"CASE WHEN json_type({value}) IN ('array', 'object') THEN {value} "
         f"WHEN json_type({value}) IN ({types}) THEN json_extract({value}, '$') END"
@@ -256,7 +239,7 @@ def _as_text(value: str, types: str) -> str:
 
 
 def _shown(value: str) -> str:
-    """Return what a record shows of a JSON value as text: a text as it is, null as nothing, others as JSON."""
+    """Return SQL of what a record shows of a JSON value: a text as it is, NULL for null, other values as JSON text."""
     return f"CASE json_type({value}) WHEN 'null' THEN NULL WHEN 'text' THEN json_extract({value}, '$') ELSE {value} END"
 
 

@@ -1,12 +1,12 @@
-"""Stored spans as batches of the table of exports, read from SQLite a page at a time.
+"""Stored spans as batches of the export table, read from SQLite a page at a time.
 
-A page is one short read: no transaction is held while its batch is used, so that the log file does not grow behind a
-slow reader. Pages follow the order of `Position`: each span comes once, also when it is written again meanwhile, and
-what starts after the first page was read does not come.
+A page is one short read. No transaction is held while its batch is used, so a slow reader does not make the log file
+grow. Pages follow the order of `Position`: each span comes once, even if it is written again meanwhile, and spans that
+start after the first page was read do not come.
 
-SQLite gathers the fields of each span into one text, which spares Python an object for each of their cells. A driver
-that reads SQLite into Arrow (ADBC) would spare the rest, but brings an SQLite library of its own, and two of them in
-one process break each other's locks on a file. https://www.sqlite.org/howtocorrupt.html, section 2.2.1.
+SQLite joins the fields of each span into one text, which saves a Python object for each cell. A driver that reads
+SQLite into Arrow (ADBC) would save the rest, but it brings its own SQLite library, and two of them in one process break
+each other's locks on a file. https://www.sqlite.org/howtocorrupt.html, section 2.2.1.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = ["batches"]
 
 _PAGE_ROWS: Final = 2_000
 _PAGE_CHARS: Final = 16_000_000
-"""A page ends with the row that reaches either; prompts are long."""
+"""A page ends with the row that reaches either limit; prompts are long."""
 
 _Row: TypeAlias = "tuple[Any, ...]"
 
 _Read: TypeAlias = "Callable[[Callable[[sqlite3.Connection], list[_Row]]], list[_Row]]"
 
-# Values are JSON text, and so are numbers; levels, kinds and writers need no escape.
+# Values are JSON text already, and numbers are JSON as they are. Levels, kinds and writers need no escaping.
 _FIELD: Final = (
     """'["' || f.level || '","' || f.kind || '",' || json_quote(f.key) """
     """|| ',' || f.ns || ',"' || f.writer || '",' || f.value || ']'"""
@@ -52,8 +52,8 @@ _COLUMNS: Final = (
     " WHERE f.trace_id = s.trace_id AND f.span_id IN (s.span_id, ''))"
 )
 
-# Kinds whose fields are shown one beside the other: a row of nothing else is made without its record, which is
-# quicker. Of the others, which lie over something or are ordered by version, `model.record.assemble` knows.
+# Of these kinds a row is made without a `SpanRecord`, which is quicker: each field has a place of its own. Fields of
+# other kinds cover a column or are ordered by version, and are left to `model.record.assemble`.
 _SINGLE: Final = frozenset({"input", "output"})
 _OF_INSTRUMENTOR: Final = (("attributes.input.value", INPUT), ("attributes.output.value", OUTPUT))
 _PLAIN: Final = {name: column for name, column in SHOWN_IN.items() if name[1] in {"metadata", *_SINGLE}}
@@ -63,15 +63,15 @@ def batches(read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredS
     """Yield what *query* selects, newest start first.
 
     Args:
-        read: Calls a function with a connection and returns what it returns.
-        query: Which spans.
+        read: Calls a function with a connection and returns its result.
+        query: The spans to export.
         stored_span: Makes a span of a row of `sqlite_query.COLUMNS`.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
         StoreError: The store cannot be read.
     """
-    table.schema()  # a missing package is told before anything is read
+    table.schema()  # raises before anything is read if a package is missing
     after, left = query.after, query.limit
     while left is None or left > 0:
         count = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
@@ -87,7 +87,7 @@ def batches(read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredS
 
 def _page(connection: sqlite3.Connection, page: SpanQuery) -> list[_Row]:
     selection = sqlite_query.select(page, _COLUMNS, count=sqlite_query.counting(connection))
-    # A trace's fields are far from its spans in the file: with SQLite's 2 MB a page takes longer.
+    # A trace's fields are far from its spans in the file, and SQLite's default cache of 2 MB is too small for both.
     connection.execute("PRAGMA cache_size = -32000")
     rows, chars = [], 0
     for row in connection.execute(selection.sql, selection.values):
@@ -115,11 +115,11 @@ def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
         if field_kind in _SINGLE:
             shown[column], shown[column.removesuffix("value") + "mime_type"] = text_and_mime_type(value)
             if value is None:
-                continue  # a null is not shown, so it stays with its version
+                continue  # a null is not shown, so its version keeps the value
         else:
             shown.setdefault(column, {})[key] = value
         del entry[5]
-    # Most spans are no concern of an instrumentor's, and a look is quicker than to read them.
+    # Most spans have no attributes of an instrumentor, and a search is quicker than parsing.
     messages = orjson.loads(events) if EVENTS in events else ()
     said = orjson.loads(attributes) if messages or MARKED.search(attributes) is not None else None
     if said is not None:

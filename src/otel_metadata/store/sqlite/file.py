@@ -1,6 +1,6 @@
-"""An SQLite file of ours: made private, recognized as ours, in WAL mode, its tables made once.
+"""SQLite files of otel-metadata: making them private, recognizing them, turning WAL on, and making their tables.
 
-What the embedded store and the spool have in common; what is in the tables is theirs.
+The embedded store and the spool share this module. Each decides what is in its own tables.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ __all__ = [
 
 STORE_ID: Final = 0x6F74_656D  # "otem"
 SPOOL_ID: Final = 0x6F74_7370  # "otsp"
-"""SQLite's `application_id` of the two kinds of files that are ours."""
+"""SQLite's `application_id` of the two kinds of files that otel-metadata makes."""
 
 
 # Linux follows no more: path_resolution(7).
 _MAX_LINKS: Final = 40
 
-# After a fork the parent's connections stay open in the child, unused: closing one there would act on the parent's
-# locks and log file. https://www.sqlite.org/howtocorrupt.html, section 2.6.
+# After a fork the child keeps the parent's connections open and unused: closing one would act on the parent's locks and
+# log file. https://www.sqlite.org/howtocorrupt.html, section 2.6.
 _left_to_the_parent: Final[list[sqlite3.Connection]] = []
 
 
 class Layout(NamedTuple):
-    """What makes a file one of ours.
+    """How a kind of file is recognized and made.
 
     Attributes:
         noun: The kind of file, for messages: "a store".
@@ -75,9 +75,9 @@ _Id: TypeAlias = "tuple[int, int] | None"  # device and inode; None where there 
 
 
 class Files(NamedTuple):
-    """Which files have the names of a database at one moment, and how large the database itself is.
+    """The files that have the names of a database at one moment, and the size of the database itself.
 
-    While a connection is open, SQLite of no process removes any of them: https://www.sqlite.org/walformat.html, 1.
+    While a connection is open, no process's SQLite removes any of them: https://www.sqlite.org/walformat.html, 1.
     """
 
     database: _Id
@@ -86,12 +86,12 @@ class Files(NamedTuple):
     size: int
 
     def has_become(self, found: Files) -> bool:
-        """Whether *found* are the same files later on: a database of ours does not shrink, unless by VACUUM."""
+        """Whether *found*, seen later, are the same files: a database does not shrink unless by VACUUM."""
         return self[:3] == found[:3] and found.size >= self.size
 
 
 def files_of(path: str) -> Files:
-    """Return which files have the names of a database now."""
+    """Return the files that have the names of a database now."""
     try:
         found = os.stat(path)
     except OSError:
@@ -108,45 +108,45 @@ def _id_of(path: str) -> _Id:
 
 
 def let_go(connection: sqlite3.Connection, path: str, opened: Files) -> None:
-    """Close a connection whose files were removed, replaced or emptied, and leave none of them in the way of new ones.
+    """Close a connection whose files were removed, replaced or emptied, and clear the way for new files.
 
-    The caller is `alone`, until it has opened the new ones: then nobody reads the database while a log is folded in.
+    The caller is `alone` until it has opened the new files, so nobody reads the database while its log is folded in.
 
     Args:
-        connection: To the files that were there.
+        connection: The connection to the old files.
         path: The name of the database.
         opened: The files that the connection has open.
 
     Raises:
-        sqlite3.OperationalError: "locked": others still use what was removed; to be tried again.
+        sqlite3.OperationalError: "locked": others still use the removed files; try again.
     """
     found = files_of(path)
     is_emptied = found.database == opened.database and not found.size
     if not is_emptied and found.log in {None, opened.log} and found.shared in {None, opened.shared}:
-        # Into the database that is open: one that was moved is whole afterwards, and what was in a log that was removed
-        # is not lost. Not where others have begun another log: then this one is not theirs. Whole or not at all: half
-        # of a log without the other half is no database.
+        # Fold the log into the open database: a database that was moved is then complete, and the content of a removed
+        # log is not lost. Not if others have begun another log, for then this one is not theirs. All of it or nothing:
+        # half of a log makes the database malformed.
         try:
             is_busy = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]
         except sqlite3.Error:
-            is_busy = False  # it cannot be written any more
+            is_busy = False  # the database cannot be written any more
         if is_busy and found.database == opened.database:
             raise sqlite3.OperationalError("database is locked: the log that was removed is still in use")
-    with suppress(OSError):  # somebody else was faster
+    with suppress(OSError):  # another process was faster
         if is_emptied:
-            # Closing would fold the log into it. A database that has no name any more is left alone.
+            # Closing would fold the log into it. A database without a name is left alone.
             os.unlink(path)
         if is_emptied or found.database != opened.database:
-            # SQLite takes any log of the right name for that of the database, and mixes the pages of both.
+            # SQLite takes any log of the right name for the database's own, and would mix the pages of both.
             for suffix, old in (("-wal", opened.log), ("-shm", opened.shared)):
                 if old is not None and _id_of(path + suffix) == old:
                     os.unlink(path + suffix)
     log, kept = f"{path}-wal", f"{path}-wal.kept"
     with suppress(OSError):
-        os.unlink(kept)  # of a process that died here
-    with suppress(OSError):  # a file system without links
+        os.unlink(kept)  # left by a process that died here
+    with suppress(OSError):  # the file system has no links
         if found.log not in {None, opened.log}:
-            # Who closes last deletes the log by its name, though another one has it now.
+            # The last connection to close deletes the log by its name, which belongs to another log now.
             os.link(log, kept)
     connection.close()
     with suppress(OSError):
@@ -157,13 +157,13 @@ def let_go(connection: sqlite3.Connection, path: str, opened: Files) -> None:
 
 
 def create_store_file(path: str) -> None:
-    """Make an empty file with mode 0600 where there is none, without the log of a database that was removed.
+    """Make an empty file with mode 0600 if there is none, and remove the log of a database that was removed.
 
-    The caller is `alone` where there is none.
+    If there is none, the caller must be `alone`.
 
     Raises:
-        StoreFormatError: There is something else than a file.
-        StoreError: It cannot be made.
+        StoreFormatError: The path names something other than a file.
+        StoreError: The file cannot be made.
     """
     if not os.path.exists(path):
         for suffix in ("-wal", "-shm"):
@@ -174,10 +174,10 @@ def create_store_file(path: str) -> None:
 
 @contextmanager
 def alone(path: str) -> Iterator[None]:
-    """Let no other process remove or make files of this name meanwhile, as far as the file system knows locks.
+    """Keep other processes from removing or making files of this name meanwhile, if the file system has locks.
 
     Raises:
-        sqlite3.OperationalError: "locked": another process does it; to be tried again.
+        sqlite3.OperationalError: "locked": another process is doing so; try again.
     """
     descriptor = None
     try:
@@ -188,27 +188,27 @@ def alone(path: str) -> Iterator[None]:
         os.close(descriptor)  # type: ignore[arg-type] # only flock raises this
         raise sqlite3.OperationalError("database is locked: another process makes it") from None
     except OSError:
-        pass  # no such directory, which the caller finds out, or no locks there
+        pass  # no such directory, which the caller finds out, or no locks in this file system
     try:
         yield
     finally:
         if descriptor is not None:
             with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_UN)  # by closing alone, a child that was forked meanwhile has it
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # close() alone would leave it with a child forked meanwhile
             os.close(descriptor)
 
 
 def leave_to_the_parent(connection: sqlite3.Connection) -> None:
-    """Keep a connection that was inherited over a fork open and unused."""
+    """Keep a connection that a fork inherited open and unused."""
     _left_to_the_parent.append(connection)
 
 
 def create_private_file(path: str) -> None:
-    """Make an empty file with mode 0600 where there is none.
+    """Make an empty file with mode 0600 if there is none.
 
     Raises:
-        StoreFormatError: There is something else than a file.
-        StoreError: It cannot be made.
+        StoreFormatError: The path names something other than a file.
+        StoreError: The file cannot be made.
     """
     foreign = placed_by_another(path)
     if foreign is not None:
@@ -222,7 +222,7 @@ def create_private_file(path: str) -> None:
             raise StoreFormatError(path, "not a file", "a path of a file")
         return
     try:
-        # Where a link leads that leads to nothing yet: SQLite would make that file, with the mode of the umask.
+        # realpath: for a link to a file that does not exist, SQLite would make the file with the umask's mode.
         os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return  # another process was faster
@@ -233,12 +233,12 @@ def create_private_file(path: str) -> None:
 
 
 def placed_by_another(path: str) -> str | None:
-    """Return the link on the way to a file, or the file, that another user put where everybody may; None for none.
+    """Return a link on the path, or the file itself, that another user put into a directory that everybody may write.
 
-    Such a link leads what is written to a place of that user's choice, and such a file is read by that user: the rules
-    of Linux's `protected_symlinks` and `protected_regular`, which other systems and settings do not have. The
-    superuser's are trusted, and those of the owner of the directory: of a volume that is mounted into a container,
-    everything may belong to a user who is nobody here.
+    Returns None if there is no such link or file. Through such a link that user chooses where data is written, and such
+    a file that user can read. Linux has these rules as `protected_symlinks` and `protected_regular`; other systems and
+    settings do not. Links and files of the superuser, and of the directory's owner, are trusted: in a volume mounted
+    into a container everything may belong to a user who does not exist there.
     """
     if not hasattr(os, "geteuid"):
         return None
@@ -257,22 +257,22 @@ def placed_by_another(path: str) -> str | None:
             if is_link:
                 links += 1
                 if links > _MAX_LINKS:
-                    return None  # it cannot be opened either
+                    return None  # nobody can open it either
                 left.extend(reversed(Path(os.readlink(at)).parts))
                 at = directory
         except OSError:
-            return None  # not there, or not to be looked at: who opens it is told
+            return None  # missing or not readable, which the error of opening it says
     return None
 
 
 def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
-    """Check that the database is ours, or empty; then turn WAL on and make the tables, or bring them up to date.
+    """Check that the database has this layout or is empty. Then turn WAL on and make the tables, or upgrade them.
 
     Raises:
-        StoreFormatError: It is another program's, or of a newer version. Nothing was changed.
-        sqlite3.Error: It cannot be read or written; "locked" where another process makes it at this moment.
+        StoreFormatError: It belongs to another program, or to a newer version. Nothing was changed.
+        sqlite3.Error: It cannot be read or written; "locked" if another process is making it.
     """
-    # Tables first: when another process makes the schema meanwhile, there are none yet, or the id is there too.
+    # Tables first: if another process makes the schema meanwhile, either there are no tables yet or the id is set too.
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != layout.application_id and (tables or application_id):
@@ -285,7 +285,7 @@ def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
         raise StoreFormatError(
             path, f"{layout.noun} of version {version}", f"version {layout.version}: install a newer otel-metadata"
         )
-    # Changing the mode needs the file for itself, and answers "locked" at once when another process has it open.
+    # Changing the mode needs exclusive access, and fails with "locked" at once if another process has the file open.
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         connection.execute("PRAGMA journal_mode = WAL")
     if version == layout.version:
@@ -301,6 +301,6 @@ def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
             connection.execute(f"PRAGMA user_version = {layout.version}")
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # it is tried again on this connection
+        if connection.in_transaction:  # the next try is on this connection
             connection.execute("ROLLBACK")
         raise

@@ -1,9 +1,9 @@
 """A question about stored spans as one SELECT of SQLite.
 
-Two ways lead to a page. Where the condition asks for a value that an index has in the order of time (`fields_by_value`,
-or `fields_by_label` of evaluations), the page is read off that index, and only its spans are looked at; of several such
-values the rarest leads. Otherwise spans are looked at one after the other, newest first, until the page is full: quick
-for what is frequent, and a walk over all spans for what is rare.
+There are two ways to read a page. If the condition asks for a value that an index has in the order of time
+(`fields_by_value`, or `fields_by_label` for evaluations), the page is read from that index, and only the spans found
+there are looked at. Of several such values, the rarest is used. Otherwise spans are looked at one by one, newest first,
+until the page is full. That is quick for frequent values, and looks at all spans for a rare one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS: Final = (
     "trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message, "
     "attributes, events, links, resource, scope_name, scope_version"
 )
-"""What is selected of a span, in the order of `StoredSpan`."""
+"""The columns of a span, in the order of `StoredSpan`."""
 
 _MAX_INDEXED: Final = 256
 
@@ -38,18 +38,18 @@ INDEXED: Final = (
     "(kind = 'metadata' OR kind = 'tag' OR kind = 'user_id' OR kind = 'session_id')"
     f" AND length(value) <= {_MAX_INDEXED}"
 )
-"""The WHERE of the index `fields_by_value`: SQLite uses it only where a question has the same words. It is asked of
-each field that is written, and an IN would take long there."""
+"""The WHERE of the index `fields_by_value`. SQLite uses the index only if a question repeats these words exactly. The
+condition is evaluated for each field that is written, and an IN would be slow there."""
 
 LABELLED: Final = "kind = 'evaluation' AND json_type(value, '$.label') = 'text'"
-"""The WHERE of the index `fields_by_label`, likewise."""
+"""The WHERE of the index `fields_by_label`; the same holds for it."""
 
 _INDEXED_OF_F, _LABELLED_OF_F = (
     text.replace("kind", "f.kind").replace("value", "f.value") for text in (INDEXED, LABELLED)
 )
 
 _RARE: Final = 1_000
-"""Fields are counted up to here, which is quick; between values that are more frequent the first one leads."""
+"""Fields are counted only up to this number, which is quick. Of values that all reach it, the first is used."""
 
 Count: TypeAlias = "Callable[[Sql], int]"
 """Answers a SELECT of one number."""
@@ -58,13 +58,13 @@ _COLUMNS_OF_S: Final = ", ".join(f"s.{column}" for column in COLUMNS.split(", ")
 
 
 class _Driver(NamedTuple):
-    """Where spans are read from.
+    """The table, or the join, that spans are read from.
 
     Attributes:
-        source: What is selected from.
-        ordered: The table that has the starts in the order of the page.
-        fields: The condition on `fields AS f` by which its spans are found; None for all spans.
-        is_exact: Whether every span that is found is as it was asked for, so that nobody has to look again.
+        source: SQL of the table or join.
+        ordered: The alias of the table whose `start_ns` is in the order of the page.
+        fields: The condition on `fields AS f` that finds the spans; None for all spans.
+        is_exact: Whether all spans that it finds satisfy their part of the condition, so that it need not be checked.
     """
 
     source: Sql
@@ -80,13 +80,13 @@ def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lam
     """Return the SELECT of `s.<column>`s that answers *query*, newest start first.
 
     Args:
-        query: Which spans.
-        columns: What to select of each.
-        count: Counts the fields of a way to the page, where there are several ways.
+        query: The spans to select.
+        columns: The columns to select of each span.
+        count: Counts the fields that lead to the page, if several values of the condition are indexed.
     """
     (source, at, fields, _), rest = _driver(query, count)
     where = [
-        fields if at == "f" else None,  # else its spans are found in the source
+        fields if at == "f" else None,  # otherwise the source has this condition
         _if(query.trace_id, "s.trace_id = ?"),
         _if(query.span_id, "s.span_id = ?"),
         _if(query.project, "s.project = ?"),
@@ -106,7 +106,7 @@ def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lam
 
 
 def counting(connection: sqlite3.Connection) -> Count:
-    """Return what answers from *connection*."""
+    """Return a `Count` that asks *connection*."""
 
     def count(question: Sql) -> int:
         found: int = connection.execute(question.sql, question.values).fetchone()[0]
@@ -120,7 +120,7 @@ def _if(value: Value | None, sql: str) -> Sql | None:
 
 
 def _driver(query: SpanQuery, count: Count) -> tuple[_Driver, Condition | None]:
-    """Return the shortest way to the page, of equal ones the first, and what of the condition is left to look at."""
+    """Return the cheapest driver, of equal ones the first, and the part of the condition that it leaves to check."""
     wanted = query.condition
     if query.trace_id is not None or query.span_id is not None or wanted is None:
         return _ALL_SPANS, wanted
@@ -163,7 +163,7 @@ def _is_short(value: Scalar) -> bool:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text may also be how a value that is no text is shown, which the index has under that value."""
+    """Whether a text may also be the shown form of a value of another type, which the index has as that value."""
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -180,7 +180,7 @@ def _fields(level: str, kind: str, key: str, value: Scalar) -> Sql:
 
 
 def _by_value(fields: Sql) -> _Driver:
-    # CROSS JOIN: SQLite keeps the order of the tables, and with it that of the index.
+    # With CROSS JOIN, SQLite keeps the order of the tables, and so the order of the index.
     return _Driver(
         Sql("fields AS f CROSS JOIN spans AS s ON s.trace_id = f.trace_id AND s.span_id = f.span_id"),
         "f",

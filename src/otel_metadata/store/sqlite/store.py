@@ -1,11 +1,12 @@
 """The embedded store: one SQLite file in WAL mode, which several processes write at once.
 
-Two tables. `spans` is what OTLP says of a span, one row each. `fields` is one row for each field; the first-level merge
-is an upsert that keeps the higher version, so there is no read-modify-write, and any order, any repetition and any
-number of writers lead to the same rows. Fields of a trace have an empty span id. A field may come before its span.
+There are two main tables. `spans` has one row for each span, as OTLP has it. `fields` has one row for each field. The
+first-level merge is an upsert that keeps the higher version, without reading first, so any order, any repetition and
+any number of writers lead to the same rows. Fields of a trace have an empty span id. A field may come before its span.
+`deleted` has the tombstones.
 
-A field of a span also holds the span's start, once it is known: an index of values in the order of time is what lets a
-page of a million spans be found by a metadata value without looking at the others.
+A field of a span also holds the start of the span, once that is known. So an index has values in the order of time, and
+a page by a metadata value is read from it without looking at other spans.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ CREATE TABLE fields (
 ) WITHOUT ROWID;
 """
 
-# Indexes of values are made anew by the last version: `sqlite_query` writes the same condition.
+# The last version makes the indexes of values again, with the conditions that `sqlite.query` writes.
 _VERSION_2: Final = f"""
 ALTER TABLE spans ADD COLUMN project TEXT GENERATED ALWAYS AS ({sqlite_filter.PROJECT}) VIRTUAL;
 DROP INDEX spans_by_start;
@@ -104,13 +105,13 @@ _LAYOUT: Final = Layout("a store", STORE_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_
 _columns_of: Final = operator.attrgetter(*COLUMNS.split(", "))
 _WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
 
-# Placeholders are plain `?`; a value that is used twice is bound twice. Python 3.12.0 to 3.12.3 warn about `?1` with a
-# sequence (python/cpython#117995), and named placeholders with a dict for each row take longer.
+# Placeholders are plain `?`, and a value that is used twice is bound twice. Python 3.12.0 to 3.12.3 warn about `?1`
+# with a sequence (python/cpython#117995), and named placeholders with a dict for each row are slower.
 
-# Fields that came before their span learn when it started.
+# For fields that came before their span.
 _SET_START: Final = "UPDATE fields SET start_ns = ? WHERE trace_id = ? AND span_id = ? AND start_ns IS NOT ?"
 
-# The merge contract (model.merge) in SQL: the higher version stands, of equal ones the greater JSON text; of a tag the
+# The merge contract (model.merge) in SQL: the higher version wins, of equal ones the greater JSON text; of a tag the
 # lower version. SQLite compares text by its UTF-8 bytes, which is the order of Python's code points.
 _MERGE_FIELD: Final = """
 INSERT INTO fields (trace_id, span_id, level, kind, key, value, ns, writer, start_ns)
@@ -143,19 +144,19 @@ SELECT deleted.trace_id, deleted.span_id, deleted.ns, deleted.writer FROM json_e
 ON deleted.trace_id = json_extract(wanted.value, '$[0]') AND deleted.span_id = json_extract(wanted.value, '$[1]')
 """
 
-# SQLite's own busy timeout cannot be ended from outside, so it is short, and we ask again: after this long a write that
-# waits for another process sees that the store is being closed.
+# SQLite's own busy timeout cannot be ended from outside. So it is short, and the call is repeated: after this time a
+# write that waits for another process notices that the store is being closed.
 _BUSY_SLICE_MILLIS: Final = 100
 
-# Between two attempts: some statements answer "locked" at once, whatever the busy timeout.
+# Between two tries: some statements fail with "locked" at once, whatever the busy timeout is.
 _PAUSE_NS: Final = 10_000_000
 
 _MEMORY: Final = ":memory:"
 
-# What SQLite says where the file, not what was asked, is at fault.
+# Parts of SQLite's messages that blame the file, not the statement.
 _OF_THE_FILE: Final = ("readonly", "disk I/O error", "malformed", "not a database", "unable to open")
 
-# How long `close` waits for a write that runs, then again for it to be interrupted.
+# How long `close` waits for a running write, and then again after interrupting it.
 _CLOSE_SECONDS: Final = 0.5
 
 _T = TypeVar("_T")
@@ -168,8 +169,8 @@ _IsGone: TypeAlias = "Callable[[str, str, Version], bool]"
 class SqliteStore:
     """Spans and fields in one SQLite file.
 
-    Any thread; several processes at once, a write waits up to *busy_timeout_millis* for another's. The file is made
-    with mode 0600 when it is first written.
+    Any thread, and several processes at once: a write waits up to *busy_timeout_millis* for another process's write.
+    The file is made with mode 0600 at the first use.
     """
 
     @checked
@@ -185,8 +186,8 @@ class SqliteStore:
 
         Args:
             path: The file, or ":memory:". A relative path is made absolute here; `~` is the user's home.
-            create: Make the file where there is none.
-            busy_timeout_millis: How long a write waits for another's.
+            create: Make the file if there is none.
+            busy_timeout_millis: How long a write waits for another process's write.
             clock: Time; None for the system's.
         """
         self.path = str(path) if str(path) == _MEMORY else absolute_path("store", str(path))
@@ -236,7 +237,7 @@ class SqliteStore:
 
         Args:
             patches: The targets and their fields.
-            timeout_millis: Wait for another's write at most this long, where it is less than the busy timeout.
+            timeout_millis: The longest wait for another process's write, if it is shorter than the busy timeout.
 
         Raises:
             StoreError: Nothing was written.
@@ -253,7 +254,7 @@ class SqliteStore:
         with self._transaction(timeout_millis) as connection:
             is_gone = None
             if _is_any_deleted(connection):
-                rows = list(rows)  # otherwise one after the other: many objects keep the garbage collector busy
+                rows = list(rows)  # only here: many objects at once keep the garbage collector busy
                 is_gone = _graves(connection, (row[:2] for row in rows))
             connection.executemany(_MERGE_FIELD, _field_rows(rows, is_gone))
 
@@ -261,7 +262,7 @@ class SqliteStore:
         """Return the records that *query* selects, newest start first.
 
         Raises:
-            StoreError: It cannot be read.
+            StoreError: The store cannot be read.
         """
 
         def read(connection: sqlite3.Connection) -> list[SpanRecord]:
@@ -272,21 +273,21 @@ class SqliteStore:
         return self._read(read)
 
     def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
-        """Yield what *query* selects as batches of the table in `store.table`, newest start first.
+        """Yield the spans that *query* selects as batches of the table in `store.table`, newest start first.
 
-        Each batch is a read of its own, so writes go on in between.
+        Each batch is a read of its own, so others may write in between.
 
         Raises:
             MissingExtraError: pyarrow is not installed.
-            StoreError: It cannot be read.
+            StoreError: The store cannot be read.
         """
         return sqlite_export.batches(self._read, query, _stored_span)
 
     def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
-        """Return where each of *span_ids* is stored: of several traces, that of the newest span.
+        """Return where each of *span_ids* is stored. If several traces have the id, the newest span counts.
 
         Raises:
-            StoreError: It cannot be read.
+            StoreError: The store cannot be read.
         """
         ids = orjson.dumps(list(span_ids)).decode()
 
@@ -294,7 +295,7 @@ class SqliteStore:
             found: dict[str, StoredKey] = {}
             for span_id, trace_id, start_ns, end_ns in connection.execute(_FIND, (ids,)):
                 held = found.get(span_id)
-                # An id in several traces is rare: compared here, nothing has to be sorted.
+                # An id in several traces is rare, so they are compared here and SQLite need not sort.
                 if held is None or (start_ns, trace_id) > (held.start_ns, held.trace_id):
                     found[span_id] = StoredKey(trace_id, start_ns, end_ns)
             return found
@@ -302,7 +303,7 @@ class SqliteStore:
         return self._read(read)
 
     def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
-        """Delete spans and all that was said of them, all or none; return those that were there.
+        """Delete spans and everything that was set on them, all or none; return those that were there.
 
         Raises:
             StoreError: Nothing was deleted.
@@ -318,9 +319,9 @@ class SqliteStore:
         return deleted
 
     def close(self) -> None:
-        """Close the file; a write that waits for another process's is given up, and raises.
+        """Close the file, from any thread. A write that waits for another process's write is given up, and raises.
 
-        Any thread. Waits for a write that runs, but not longer than about a second.
+        Waits for a running write, but no longer than about a second.
         """
         lock, connection = self._lock, self._connection
         self._is_closing.set()
@@ -330,7 +331,7 @@ class SqliteStore:
                 connection.interrupt()
                 is_held = lock.acquire(timeout=_CLOSE_SECONDS)
             if not is_held:
-                return  # it hangs in the file system; its connection is closed with the process
+                return  # the write hangs in the file system; the connection is closed when the process ends
             try:
                 self._drop()
             finally:
@@ -339,13 +340,13 @@ class SqliteStore:
             self._is_closing.clear()
 
     def __del__(self) -> None:
-        """Give back the connection of a store that nobody has any more; Python 3.13 warns where it has to do so."""
+        """Close the connection of a store that nobody refers to; Python 3.13 would warn and close it."""
         connection = self.__dict__.get("_connection")
         if connection is not None:
             connection.close()
 
     def _forget_connection(self) -> None:
-        """Start afresh in a child process; the parent's connection and lock, held or not, are left to the parent."""
+        """Start anew in a child process. The parent's connection and its lock, held or not, stay the parent's."""
         if self._connection is not None:
             leave_to_the_parent(self._connection)
         self._connection = None
@@ -361,22 +362,22 @@ class SqliteStore:
     def _transaction(self, timeout_millis: int | None = None) -> Iterator[sqlite3.Connection]:
         deadline_ns = self._deadline_ns(timeout_millis)
         with self._opened(deadline_ns) as connection:
-            # IMMEDIATE: a transaction that reads first and then writes fails at once when another wrote meanwhile.
+            # IMMEDIATE: a transaction that reads before it writes would fail at once if another wrote meanwhile.
             self._when_free(lambda: connection.execute("BEGIN IMMEDIATE"), deadline_ns)
             try:
                 yield connection
-                # Waits for readers where the file system allows no WAL.
+                # Waits for readers if the file system does not support WAL.
                 self._when_free(lambda: connection.execute("COMMIT"), deadline_ns)
                 self._check_files()
             except BaseException:
-                # A full disk makes COMMIT fail too, and some errors roll back by themselves.
+                # COMMIT fails on a full disk, too. Some errors roll back by themselves.
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
 
     @contextmanager
     def _opened(self, deadline_ns: int) -> Iterator[sqlite3.Connection]:
-        lock = self._lock  # a child process has another one
+        lock = self._lock  # a forked child replaces it
         if not lock.acquire(timeout=max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9):
             raise StoreError(f"{self.path}: another thread's write has not ended; expected less work at once.")
         try:
@@ -384,28 +385,28 @@ class SqliteStore:
             if self._connection is None:
                 self._connection = self._open(deadline_ns)
             yield self._connection
-        # OverflowError: a time that is no 64-bit number, from a span that somebody made by hand.
+        # OverflowError: a time beyond 64 bits, in a span that was made by hand.
         except (sqlite3.Error, OverflowError) as error:
             if self.path != _MEMORY and any(words in f"{error}" for words in _OF_THE_FILE):
-                self._drop()  # what is repaired meanwhile is found by a new connection alone
+                self._drop()  # only a new connection sees that the file was repaired
             raise StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.") from error
         finally:
             lock.release()
 
     def _follow(self, deadline_ns: int) -> None:
-        """Open the files that have the names now, where they are not those that the connection has open any more."""
+        """Open the files that now have the names, if the connection has others open."""
         connection = self._connection
         if self.path == _MEMORY:
             return
         if connection is None:
             if not self._create or os.path.exists(self.path):
-                return  # the usual way, for which nobody has to wait
+                return  # the usual case, in which no other process has to wait
         else:
             found, opened = files_of(self.path), self._files
             if opened.has_become(found):
                 self._files = found
                 return
-            # Pages that are cached here would be written into a file that has lost the others.
+            # Cached pages would be written into a file that has lost the other pages.
             self._is_cut_off = found.database == opened.database and 0 < found.size < opened.size
 
         def anew() -> None:
@@ -422,10 +423,10 @@ class SqliteStore:
         self._when_free(anew, deadline_ns)
 
     def _check_files(self) -> None:
-        """Check after a commit that it went into files that are still there.
+        """Check after a commit that the written files are still there.
 
         Raises:
-            StoreError: They were removed or replaced meanwhile.
+            StoreError: The files were removed or replaced meanwhile.
         """
         if self.path != _MEMORY and not self._files.has_become(files_of(self.path)):
             raise StoreError(f"{self.path}: the file was removed or replaced during a write, which is done again.")
@@ -440,7 +441,7 @@ class SqliteStore:
         return self._clock.monotonic_ns() + millis * 1_000_000
 
     def _when_free(self, call: Callable[[], _T], deadline_ns: int) -> _T:
-        """Return what *call* returns; while another has the file locked, ask again until the deadline, or `close`."""
+        """Return what *call* returns. While the file is locked, repeat the call until the deadline or `close`."""
         while True:
             try:
                 return call()
@@ -467,7 +468,7 @@ class SqliteStore:
             if self._is_cut_off:
                 self._check_whole(connection)
             found = files_of(self.path)
-            self._files = found._replace(size=max(found.size, 1))  # emptied already? then it has lost something
+            self._files = found._replace(size=max(found.size, 1))  # at 0 it was emptied already, which must be noticed
         except sqlite3.DatabaseError as error:
             connection.close()
             if "not a database" in str(error):
@@ -493,7 +494,7 @@ class SqliteStore:
         except (OSError, ValueError) as error:  # no right to look, a name that is too long
             raise StoreError(f"{self.path}: {error}; expected a file that can be read and written.") from error
         if not found:
-            create_store_file(self.path)  # it refuses what is no file
+            create_store_file(self.path)  # refuses anything but a file
             return
         raise StoreError(
             f"{self.path}: {found}; expected a store that a process has written. Name another one (on the command line "
@@ -503,13 +504,12 @@ class SqliteStore:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         prepare(connection, self.path, _LAYOUT)
         connection.create_function(sqlite_filter.FUNCTION, 4, sqlite_filter.of_instrumentor, deterministic=True)
-        # With WAL, NORMAL loses no transaction when the process dies, only when the machine loses power.
+        # In WAL mode, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # 16 MiB, and only as much as is used: with the 2 MiB of SQLite a large store reads back
-        # what it wrote.
+        # Up to 16 MiB: with SQLite's default of 2 MiB a large store keeps reading back pages that it has written.
         connection.execute("PRAGMA cache_size = -16384")
-        # The log is folded in when it has 16 MiB instead of 4: pages that are written again and again meanwhile, those
-        # of an index above all, are copied once.
+        # The log is folded in at 16 MiB instead of 4: pages that are written many times in between, above all those of
+        # indexes, are then copied once.
         connection.execute("PRAGMA wal_autocheckpoint = 4096")
 
     def _check_whole(self, connection: sqlite3.Connection) -> None:
@@ -528,11 +528,11 @@ class SqliteStore:
 
 
 def _graves(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> _IsGone:
-    """Return what tells whether a version was deleted.
+    """Return a function that tells whether a version was deleted.
 
     Args:
-        connection: In the transaction that is to write.
-        keys: (trace id, span id) of the spans that are written; their traces are asked for as well.
+        connection: In the transaction that writes.
+        keys: (trace id, span id) of the spans that are written. Tombstones of their traces are read as well.
     """
     wanted = {place for trace_id, span_id in keys for place in ((trace_id, span_id), (trace_id, ""))}
     found = connection.execute(_FIND_GRAVES, (orjson.dumps(list(wanted)).decode(),))
@@ -546,12 +546,12 @@ def _graves(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> 
 
 
 def _is_any_deleted(connection: sqlite3.Connection) -> bool:
-    """Whether any span ever was: nearly always none, and then nothing more is asked."""
+    """Whether the store has any tombstone. Most have none, and then none needs to be looked up."""
     return connection.execute("SELECT 1 FROM deleted LIMIT 1").fetchone() is not None
 
 
 def _field_rows(spans: Iterable[tuple[str, str, Fields]], is_gone: _IsGone | None) -> Iterator[tuple[str | int, ...]]:
-    """Yield the values of `_MERGE_FIELD` for each field, but for those that were deleted."""
+    """Yield the values of `_MERGE_FIELD` for each field that was not deleted."""
     last, writer_text = -1, ""
     for trace_id, span_id, fields in spans:
         for (level, kind, key), (value, version) in fields.items():
