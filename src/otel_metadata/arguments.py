@@ -1,9 +1,9 @@
-"""What public constructors and functions are called with: an argument of the wrong type is refused by its name.
+"""Check the arguments of public constructors and functions: an error names an argument of the wrong type.
 
-The expected types are read from the annotations, so each is written once. An argument whose annotation names a type
-that is not in the tables below is left to the function itself.
+The expected types are read from the annotations, so each is written once. If an annotation names a type that is
+not in the tables below, the function itself has to check the argument.
 
-Functions that run inside an application's requests must not raise: `live.misuse` looks at their arguments.
+Functions that run inside an application's requests must not raise; `live.misuse` checks their arguments.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "Path": (lambda value: hasattr(type(value), "__fspath__"), "a path"),
     "os.PathLike": (lambda value: hasattr(type(value), "__fspath__"), "a path"),
     "TextIO": (lambda value: _has(value, "write"), "an open text file"),
-    # By what they can do: they are the application's own.
+    # By their methods: the application may bring its own.
     "Clock": (lambda value: _has(value, "wall_ns", "monotonic_ns"), "an object with wall_ns and monotonic_ns"),
     "SpanStore": (lambda value: _has(value, "query", "patch"), "a store"),
     "SpanExporter": (lambda value: _has(value, "export", "shutdown"), "an OpenTelemetry SpanExporter"),
@@ -58,7 +58,7 @@ _CLASSES: Final[Mapping[str, str]] = {
     "Spool": "otel_metadata.spool.spool",
     "SpoolSettings": "otel_metadata.spool.spool_settings",
 }
-"""Where a class is: whoever has an instance of it has loaded its module, and nothing is loaded here."""
+"""The module of each class. Whoever has an instance has loaded the module, so nothing is imported here."""
 
 
 def _has(value: object, *names: str) -> bool:
@@ -66,10 +66,10 @@ def _has(value: object, *names: str) -> bool:
 
 
 def checked(func: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Refuse arguments of *func* whose type is not that of their annotation.
+    """Refuse arguments of *func* whose type does not match their annotation.
 
     Raises:
-        ConfigurationError: From each call with such an argument, before anything is done.
+        ConfigurationError: A call has such an argument; nothing was done.
     """
     where = _shown_name(func)
     parameters = inspect.signature(func).parameters
@@ -84,7 +84,7 @@ def checked(func: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(func)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        for name, value in (*zip(positional, args), *kwargs.items()):  # noqa: B905 # what is too much is Python's to say
+        for name, value in (*zip(positional, args), *kwargs.items()):  # noqa: B905 # Python refuses surplus arguments itself
             if name in kinds:
                 _check(f"{where}({name}=)", name, value, kinds[name])
         if several in kinds:
@@ -96,10 +96,10 @@ def checked(func: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def check_fields(given: Any) -> None:  # noqa: ANN401 # a dataclass of any kind
-    """Refuse fields of a dataclass whose type is not that of their annotation.
+    """Refuse fields of a dataclass whose type does not match their annotation.
 
     Raises:
-        ConfigurationError: One is of another type.
+        ConfigurationError: A field is of another type.
     """
     kind = type(given)
     for name, annotation in kind.__annotations__.items():
@@ -158,7 +158,7 @@ def _check(setting: str, name: str, value: object, kinds: tuple[_Kind, ...]) -> 
 
 
 def _kinds(annotation: object) -> tuple[_Kind, ...]:
-    """Return what an annotation allows; nothing where a part of it is not known here."""
+    """Return the types that an annotation allows; an empty tuple if one of them is not known here."""
     if not isinstance(annotation, str):
         return ()
     found: list[_Kind] = []
@@ -184,7 +184,7 @@ def _is_instance(name: str, value: object) -> bool:
 
 
 def _shown_name(func: Callable[..., object]) -> str:
-    """Return the name of a function as its caller writes it."""
+    """Return the name of a function as callers write it."""
     owner, _, name = func.__qualname__.rpartition(".")
     if name == "__init__":
         return owner

@@ -377,7 +377,10 @@ class TestEvaluations:
             {("span", "evaluation", "B"): {"label": "x", "source": "code"}},
             {},
         ]
-        assert rows.problems[3].message == "Row 3, column 'name': nothing; expected the name of what was judged."
+        assert (
+            rows.problems[3].message
+            == "Row 3, column 'name': nothing; expected the name of an evaluation or annotation."
+        )
 
     @pytest.mark.parametrize("columns", [{"name": "a span"}, {"score": 1}, {"annotation.A.label": "x"}, {}])
     def test_a_frame_without_evaluations_is_refused(self, columns: dict[str, object]) -> None:

@@ -299,7 +299,7 @@ class TestWhole:
         """A pipe stays one: a device such as /dev/null would be gone for everybody."""
         os.mkfifo(tmp_path / "pipe")
 
-        with pytest.raises(FileError, match="no ordinary file; expected a path of a file"):
+        with pytest.raises(FileError, match="not a regular file; expected a path of a file"):
             write(client, format, tmp_path / "pipe")
 
         assert (tmp_path / "pipe").is_fifo()

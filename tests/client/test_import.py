@@ -647,7 +647,7 @@ class TestOwn:
         [
             ("attributes.input.value", {"dictionary_pagesize_limit": 1 << 30}, "(400, 0)"),
             ("attributes.input.value", {"use_dictionary": False, "write_batch_size": 1}, "(400, 0)"),
-            ("attributes.input.value", {"use_dictionary": False}, "cannot be read: its pages become 400,"),
+            ("attributes.input.value", {"use_dictionary": False}, "cannot be read: its pages unpack to 400,"),
             ("tags", {}, "cannot be read: it has 11,000,399 values"),
         ],
         ids=["dictionary", "pages", "one page", "runs"],
@@ -940,7 +940,9 @@ class TestFiles:
         """Twice compressed, or Parquet, which has a compression of its own."""
         (tmp_path / "s").write_bytes(gzip.compress(content))
 
-        with pytest.raises(FileError, match=r"compressed with gzip, and is no text inside; expected .*: decompress it"):
+        with pytest.raises(
+            FileError, match=r"compressed with gzip, and its contents are not text; expected .*: decompress it"
+        ):
             import_file(store, tmp_path / "s")
 
     @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_line_without_end_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> N
     ((line, _, error),) = documents(io.BufferedReader(Endless()))
 
     assert line == 1
-    assert f"{error}".startswith("a line of more than 8 MB, behind which nothing was read; expected")
+    assert f"{error}".startswith("a line of more than 8 MB, after which nothing was read; expected")
 
 
 @pytest.mark.parametrize("part", [b"{},", b"[],", b"0,", b'{"a":0},', b"[[{}]],"])

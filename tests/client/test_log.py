@@ -193,9 +193,7 @@ class TestColumns:
 
     def test_other_columns_are_left_out_with_a_note(self, spans: Spans) -> None:
         """Nothing is dropped silently."""
-        assert spans.log([row(latency_ms=1.5)]).notes == (
-            "column 'latency_ms': no part of a span here; it was left out",
-        )
+        assert spans.log([row(latency_ms=1.5)]).notes == ("column 'latency_ms': not part of a span; it was left out",)
 
     def test_what_is_logged_has_the_version_of_the_span_s_end(self, spans: Spans) -> None:
         """So what was said of the span later stands, also when it is logged again."""

@@ -239,8 +239,8 @@ class TestPlaces:
 
         assert report.spans_updated == 1
         assert report.notes == (
-            "project_name=: not compared; the credentials of away say where this went",
-            "column 'space_id': not compared; the credentials of away say where this went",
+            "project_name=: not compared; the credentials of away decide where the update goes",
+            "column 'space_id': not compared; the credentials of away decide where the update goes",
         )
 
 

@@ -145,7 +145,7 @@ def check_place(destination: Destination, given: Mapping[str, object], frame: Fr
     for shown, name, value in asked:
         expected = place.get("space" if name.startswith("space") else "project")
         if expected is None:
-            notes.append(f"{shown}: not compared; the credentials of {destination.name} say where this went")
+            notes.append(f"{shown}: not compared; the credentials of {destination.name} decide where the update goes")
         # Names and ids are told apart by case, as the vendors do; white space around them comes from files.
         elif not isinstance(value, str) or value.strip() != expected.strip():
             raise ConfigurationError(

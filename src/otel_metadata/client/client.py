@@ -1,6 +1,6 @@
-"""`Client`: what a program does with stored spans.
+"""`Client`: read and change stored spans from a program.
 
-It works on a store by itself, or sends updates through a destination, and needs no pipeline in its process.
+It works directly on a store, or sends updates through a destination. It needs no pipeline in its process.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ class Client:
             url_or_destination: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`,
                 `"clickhouse://user:password@host:8123/database"`, or a destination: an object, or a text as `configure`
                 takes it (`"langfuse"`, `"otlp"`, …). One that keeps its spans in a store is read and written there; any
-                other takes updates only, and has to be one of its own: not a destination of a pipeline that runs.
-            create: Make the store's file or tables where there are none, for `spans.log`.
+                other takes updates only, and has to be one of its own, not the destination of a running pipeline.
+            create: Make the store's file or tables if they do not exist, for `spans.log`.
 
         Raises:
-            ConfigurationError: It names neither, or what a destination needs is not there.
+            ConfigurationError: *url_or_destination* names neither, or the destination lacks something that it needs.
         """
         if not isinstance(url_or_destination, str | Destination):
             raise ConfigurationError(
@@ -96,7 +96,7 @@ class Client:
             )
         if not isinstance(create, bool):
             raise ConfigurationError("Client(create=)", type(create), "True or False")
-        # What was made here is closed here.
+        # The client closes what it has made.
         self._own_store: SpanStore | None = None
         self._own_destination: Destination | None = None
         where: SpanStore | Destination
@@ -111,9 +111,9 @@ class Client:
         self.spans = Spans(where)
 
     def close(self) -> None:
-        """Close what was opened here; end the wait of an update that is under way to a destination.
+        """Close what this client opened, and end the wait of an update that is being sent.
 
-        An exporter that raises then is told in the log. A second call does nothing.
+        If an exporter raises, the log says so. A second call does nothing.
         """
         self.spans.close()
         if self._own_store is not None:
@@ -165,7 +165,7 @@ class Spans:
         """
         self._where = where
         self._clock = clock or SystemClock()
-        # With all other updates of this process, so that what is said later stands.
+        # One source for all updates of this process, so that a later update wins.
         self._versions = settings.VERSIONS if clock is None else VersionSource(clock)
         self._updates: StoreUpdates | DestinationUpdates = (
             DestinationUpdates(where, self._clock, self._versions)
@@ -182,7 +182,7 @@ class Spans:
         return self._where
 
     def _apply(self, dataframe: object, read: Callable[[Frame], Rows], place: Mapping[str, object]) -> UpdateReport:
-        """Apply the rows of a frame, after *place* and its columns were compared with the destination."""
+        """Compare *place* and the columns of a frame with the destination, then apply the rows."""
         frame = read_frame(dataframe)
         notes = self._check_place(place, frame)
         rows = read(frame)
@@ -190,11 +190,11 @@ class Spans:
         return self._updates.apply(rows)
 
     def _check_place(self, given: Mapping[str, object], frame: Frame | None = None) -> builtins.list[str]:
-        """Refuse a project or space that is not the destination's own; a store has spans of any."""
+        """Refuse a project or space that is not the destination's own; a store has spans of all projects."""
         return arize_names.check_place(self._where, given, frame) if isinstance(self._where, Destination) else []
 
     def close(self) -> None:
-        """End the wait of an update that is under way; what it waits for has failed."""
+        """End the wait of an update that is being sent; the rows that it has not sent fail."""
         self._updates.close()
 
     def get(self, span_id: str | SpanRef, *, trace_id: str | int | UUID | None = None) -> SpanRecord:
@@ -202,7 +202,7 @@ class Spans:
 
         Args:
             span_id: 16 hex digits, a `SpanRef`, or a `traceparent`.
-            trace_id: 32 hex digits, where span ids alone are not unique; the newest span is taken without it.
+            trace_id: 32 hex digits, if several traces have this span id; without it, the newest span is returned.
 
         Raises:
             InvalidSpanRefError: An id has another form.
@@ -295,7 +295,7 @@ class Spans:
         progress: bool | None = None,
         **window: Unpack[arize_names.ArizeWindow],
     ) -> int:
-        """Write all spans of a window to a Parquet file, and return how many they are.
+        """Write all spans of a window to a Parquet file, and return their number.
 
         Compressed with zstd; docs/export.md has the columns. `otel-metadata import` takes it, as does every reader of
         Parquet.
@@ -310,8 +310,8 @@ class Spans:
             ConfigurationError: A time or the project is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
-            FileError: The file cannot be written; what was there is as it was.
-            StoreError: The store cannot be read; what was there is as it was.
+            FileError: The file cannot be written; a file that was there is unchanged.
+            StoreError: The store cannot be read; a file that was there is unchanged.
         """
         batches = self._batches(arize_names.own(window))
         return export.export_to_file(batches, path, export.parquet, progress=progress)
@@ -324,7 +324,7 @@ class Spans:
         progress: bool | None = None,
         **window: Unpack[Window],
     ) -> int:
-        """Write all spans of a window to a file of JSON Lines, and return how many they are.
+        """Write all spans of a window to a file of JSON Lines, and return their number.
 
         One object a line; docs/export.md has the keys. `otel-metadata import` takes it.
         Streamed: memory does not grow with the number of spans. What is at *path* is replaced when all is written.
@@ -339,8 +339,8 @@ class Spans:
             ConfigurationError: A time or the project is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
-            FileError: The file cannot be written; what was there is as it was.
-            StoreError: The store cannot be read; what was there is as it was.
+            FileError: The file cannot be written; a file that was there is unchanged.
+            StoreError: The store cannot be read; a file that was there is unchanged.
         """
         batches = self._batches(window)
         if isinstance(path, str | os.PathLike):
@@ -355,7 +355,7 @@ class Spans:
         progress: bool | None = None,
         **window: Unpack[Window],
     ) -> int:
-        """Write all spans of a window to a CSV file, and return how many they are.
+        """Write all spans of a window to a CSV file, and return their number.
 
         For spreadsheets; docs/export.md has the columns. It is not imported again.
         Streamed: memory does not grow with the number of spans. What is at *path* is replaced when all is written.
@@ -369,8 +369,8 @@ class Spans:
             ConfigurationError: A time or the project is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             MissingExtraError: pyarrow is not installed.
-            FileError: The file cannot be written; what was there is as it was.
-            StoreError: The store cannot be read; what was there is as it was.
+            FileError: The file cannot be written; a file that was there is unchanged.
+            StoreError: The store cannot be read; a file that was there is unchanged.
         """
         batches = self._batches(window)
         return export.export_to_file(batches, path, export.csv, progress=progress)
@@ -379,18 +379,18 @@ class Spans:
         return self._store.export(query_of(**window))
 
     def import_file(self, path: str | os.PathLike[str] | BufferedReader) -> ImportReport:
-        """Store the spans of a file; what cannot be read is told, the rest is imported. Twice is the same as once.
+        """Store the spans of a file, and report what cannot be read. Twice has the effect of once.
 
         Fields merge by version: an export that is older than what is stored overwrites nothing.
 
         Args:
             path: OTLP as JSON, one request a line, as the Collector's file exporter writes it, or pretty-printed;
-                Parquet or JSON Lines exported from here; JSON may be compressed with gzip. A file that is open for
-                reading bytes will do in place of its path.
+                Parquet or JSON Lines exported from here; JSON may be compressed with gzip. A file opened for
+                reading bytes works as well.
 
         Raises:
             ConfigurationError: It is neither a path nor such a file.
-            FileError: It cannot be read, or is something else; what was read before stays imported.
+            FileError: The file cannot be read or has another format; what was read before stays imported.
             MissingExtraError: It is Parquet, and pyarrow is not installed.
             StoreError: The store cannot be written; what was written before stays.
         """
@@ -398,13 +398,13 @@ class Spans:
 
     @unpacks(arize_names.ProjectAndSpace)
     def delete(self, span_ids: Iterable[str | SpanRef], **place: Unpack[arize_names.ProjectAndSpace]) -> DeleteReport:
-        """Delete spans and all that was said of them, for good; unknown ones are ignored.
+        """Delete spans, and everything that was set on them, for good; ignore unknown ids.
 
-        What comes later for a deleted span and is not newer than the deletion is refused. With the last span of a
-        trace goes what was said of the trace.
+        The store refuses a later update of a deleted span, unless it is newer than the deletion. With the last span of
+        a trace, everything that was set on the trace is deleted, too.
 
         Args:
-            span_ids: 16 hex digits each, a `SpanRef`, or a `traceparent`; of one id in several traces the newest span.
+            span_ids: 16 hex digits, a `SpanRef`, or a `traceparent`; if several traces have an id, its newest span.
             **place: See `ProjectAndSpace`.
 
         Returns:
@@ -515,10 +515,10 @@ class Spans:
         return self._updates.apply_all(rows)
 
     def _of_trace(self, given: object) -> tuple[str | None, str, Mapping[str, str]]:
-        """Return what `read_name` does, for what names a trace or one of its spans.
+        """Return the result of `read_name` for the name of a trace, or of one of its spans.
 
         Raises:
-            InvalidSpanRefError: It names none.
+            InvalidSpanRefError: *given* names neither.
             SpanNotFoundError: A trace id was given, and no span of the trace is stored.
         """
         ref = given if isinstance(given, SpanRef) and given.trace_id and not given.span_id else trace_of(given)
@@ -542,7 +542,7 @@ class Spans:
         validate: bool = True,
         **place: Unpack[arize_names.Place],
     ) -> UpdateReport:
-        """Merge metadata into many spans, at the first level: what is not named stays, None is stored as null.
+        """Merge metadata into many spans at the first level: keys that are not named stay, None is stored as null.
 
         Args:
             dataframe: One row for each update: of pandas or polars, a pyarrow Table, anything with
@@ -558,8 +558,8 @@ class Spans:
             document that is no JSON object (`parse_failure`), …
 
         Raises:
-            ConfigurationError: It is no frame, or lacks a column; the project or space is not the destination's; the
-                destination needs `context.trace_id` or `traceparent` as well. Nothing was changed.
+            ConfigurationError: *dataframe* is no table or lacks a column; project or space is not the destination's;
+                the destination needs `context.trace_id` or `traceparent` as well. Nothing was changed.
             MissingExtraError: An Arrow table needs pyarrow.
             StoreError: Nothing was changed.
         """
@@ -663,10 +663,10 @@ class Spans:
         validate: bool = True,
         **_arize: Unpack[arize_names.SpaceId],
     ) -> UpdateReport:
-        """Store many spans, and evaluations of them; one that is there is replaced, and what was said of it later kept.
+        """Store many spans, and evaluations of them; replace a stored span, but keep later updates of it.
 
-        Metadata, tags, input, output, user and session merge as in any update, as of the span's end: what is named
-        again with the same end or a later one is replaced, what is not named stays.
+        Metadata, tags, input, output, user and session merge as in any update, with the time of the span's end: a later
+        row with the same end, or a later end, replaces what it names; the rest stays.
 
         Args:
             dataframe: One row for each span, as for `update_metadata`: `context.span_id`, `context.trace_id`, `name`,
@@ -704,10 +704,10 @@ class DeleteReport:
     """What became of a deletion, with the attributes of Arize's `DeleteSpansResponse`.
 
     Attributes:
-        completed: Whether the call came to its end. When False, make the same call again.
-        deleted_span_ids: Those that were there and are gone.
-        not_deleted_span_ids: Those that were not there, or that a call which is not completed has not reached.
-        error_message: Why it is not completed; None when it is.
+        completed: Whether the call reached its end. If False, make the same call again.
+        deleted_span_ids: Ids of spans that were stored, and are deleted.
+        not_deleted_span_ids: Ids that are not stored, or that the call did not reach.
+        error_message: Why the call did not reach its end; None if it did.
     """
 
     completed: bool
@@ -716,5 +716,5 @@ class DeleteReport:
     error_message: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what there is to say as a plain dict: `error_message` only where there is one."""
+        """Return a plain dict; it has `error_message` only if the call did not reach its end."""
         return {name: value for name, value in asdict(self).items() if value is not None}

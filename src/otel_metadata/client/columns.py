@@ -1,6 +1,6 @@
 """What the columns of a frame mean: for each row its span, the values to set on it, or why it cannot be read.
 
-Pure: a frame in, rows out. Whether a span is known, and how values get there, is decided in `client.updates`.
+Pure: a frame in, rows out. `client.updates` finds the spans and writes the values.
 
 | column | is |
 |---|---|
@@ -13,8 +13,8 @@ Pure: a frame in, rows out. Whether a span is known, and how values get there, i
 | `eval.<Name>.<part>`, `trace.eval.<Name>.<part>` | label, score, explanation; source, metadata |
 | `annotation.<Name>.<part>`, `trace.annotation.<Name>.<part>` | label, score, text; annotator |
 
-A row is read whole or not at all: the first cell that cannot be read is its problem, and nothing of it is set. Every
-other column is left alone, so a frame that was exported can be given back with one more column.
+A row is read whole or not at all: if a cell cannot be read, the row fails with the first such cell as its problem. All
+other columns are ignored, so an exported frame can be given back with one more column.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ SPAN_ID: Final = "context.span_id"
 TRACE_ID: Final = "context.trace_id"
 TRACEPARENT: Final = "traceparent"
 _BACKEND_ID: Final = "backend_ids."
-"""Before the name of a backend: the column of the ids that it gave the spans."""
+"""Before the name of a backend: the column with the ids that the backend gave the spans."""
 
-# Frames of Phoenix and Langfuse have the ids under their bare names.
+# Frames of Phoenix and Langfuse have the ids without `context.`.
 _IDS: Final = ((SPAN_ID, TRACE_ID), ("span_id", "trace_id"))
 
 PATCH_DOCUMENT: Final = "patch_document"
@@ -82,16 +82,16 @@ _METADATA: Final[tuple[tuple[str, Level], ...]] = (("attributes.metadata.", "spa
 
 
 class _Form(NamedTuple):
-    """How the columns of one kind of verdict are named.
+    """The names of the columns of one kind of verdict.
 
     Attributes:
-        column: For people.
-        prefixes: Of its columns, and the level that each means.
+        column: The form of a name, for error messages.
+        prefixes: Prefixes of the columns, and the level that each stands for.
         parts: What may follow the name.
-        contents: The parts of which a verdict has at least one.
-        aliases: Other words for parts.
-        refused: Prefixes of columns that look like ones, and have no place here.
-        left_out: A part that is known and has no place here.
+        contents: A verdict has at least one of these parts.
+        aliases: Other names of parts.
+        refused: A prefix of columns that look alike, but cannot be stored here.
+        left_out: A part that is understood, but not stored here.
     """
 
     column: str
@@ -103,7 +103,7 @@ class _Form(NamedTuple):
     left_out: str
 
 
-# Arize writes trace_eval, and knows evaluations of a session; it names who wrote an annotation updated_by.
+# Arize writes trace_eval, and has evaluations of sessions; its name for the annotator is updated_by.
 _EVALUATION: Final = _Form(
     "eval.<Name>",
     (("eval.", "span"), ("trace.eval.", "trace"), ("trace_eval.", "trace")),
@@ -137,20 +137,20 @@ _NO_TRACE: Final = "0" * 32
 @final
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A frame as it was understood, one entry for each of its rows.
+    """The meaning of a frame, with one entry for each of its rows.
 
-    Values stay in columns as long as they can: an object for each row of a large frame keeps the garbage collector
-    busier than the store.
+    Values stay in columns as long as possible: with an object for each row of a large frame, the garbage collector
+    takes more time than the store.
 
     Attributes:
-        span_ids: 16 lower-case hex digits, or the text of a reference that is made of a backend's id alone; of a row
-            whose id cannot be read, as the row has it.
-        trace_ids: 32 lower-case hex digits, or None where the row does not say.
-        columns: Fields and their value on each row, `UNSET` where there is none.
-        documents: By row number from 0: what is laid over the columns.
-        problems: By row number: why nothing of the row can be set.
+        span_ids: 16 lower-case hex digits, or the text of a reference that is made of a backend's id alone; if the id
+            cannot be read, the text of the cell.
+        trace_ids: 32 lower-case hex digits, or None if the row does not name the trace.
+        columns: Fields and their value on each row, `UNSET` if the row has no value.
+        documents: By row number from 0: values that win over the columns.
+        problems: By row number: why the row cannot be applied.
         notes: What the clean-up changed.
-        backend_ids: By row number: ids that backends gave its span, by backend.
+        backend_ids: By row number: the ids that backends gave the span, by backend.
     """
 
     span_ids: list[str]
@@ -163,13 +163,13 @@ class Rows:
 
     @classmethod
     def of(cls, refs: Sequence[tuple[str | None, str, Mapping[str, str]]]) -> Rows:
-        """Return rows that say nothing yet of spans named as `read_name` does."""
+        """Return rows that set nothing yet, for names of spans as `read_name` returns them."""
         rows = cls([span_id for _, span_id, _ in refs], [trace_id for trace_id, _, _ in refs])
         rows.backend_ids.update({row: dict(ids) for row, (_, _, ids) in enumerate(refs) if ids})
         return rows
 
     def target(self, row: int) -> SpanRef:
-        """Return the span of a row; its trace id is 0 where the row does not say it."""
+        """Return the span of a row; the trace id is 0 if the row does not name the trace."""
         span_id = self.span_ids[row]
         if ":" in span_id:
             ref = SpanRef.from_text(span_id)
@@ -184,11 +184,11 @@ class Rows:
         return values
 
     def fields(self, row: int, version: Version) -> dict[FieldName, Field]:
-        """Return the same with the version that all of it has."""
+        """Return the same values with *version*."""
         return {name: (value, version) for name, value in self.values(row).items()}
 
     def weight(self, row: int) -> int:
-        """Return how many fields a row has at most, at least 1: cells that are not there count."""
+        """Return the largest possible number of fields of a row, at least 1: missing cells count."""
         return len(self.columns) + len(self.documents.get(row, ())) or 1
 
     def good(self) -> list[int]:
@@ -200,11 +200,11 @@ class Rows:
         self.documents.setdefault(row, {}).update(values)
 
     def reject(self, row: int, error_type: ErrorType, message: str) -> None:
-        """Let a row fail, unless it did before."""
+        """Let a row fail; a problem that it has already stays."""
         self.problems.setdefault(row, DeliveryError(error_type, f"Row {row}{message}"))
 
     def remember(self, notes: Iterable[str]) -> None:
-        """Keep notes, as far as a report shows them."""
+        """Keep as many notes as a report shows."""
         self.notes.extend(dict.fromkeys(notes))
         del self.notes[MAX_NOTES:]
 
@@ -259,13 +259,13 @@ def identities(frame: Frame) -> Rows:
 
 
 def _backend_only(rows: Rows, row: int, column: str, cell: object, expected: str) -> str:
-    """Return the text of the reference of a span that is named by a backend's id alone; let another row fail.
+    """Return the text of a reference that is made of a backend's id alone; without such an id, let the row fail.
 
     Args:
-        rows: Whose ids of backends have been read.
-        row: Its number.
-        column: Where the ids of OpenTelemetry are expected.
-        cell: What the row has there: nothing, or the text of such a reference.
+        rows: The rows, with the ids of backends.
+        row: The number of the row.
+        column: The column of OpenTelemetry's ids.
+        cell: The cell of that column: missing, or the text of such a reference.
         expected: What the column should have.
     """
     ids = rows.backend_ids.get(row)
@@ -275,22 +275,22 @@ def _backend_only(rows: Rows, row: int, column: str, cell: object, expected: str
         if ids and (cell is UNSET or cell is None):
             return str(SpanRef.from_backend_id(*next(iter(ids.items()))))
     except InvalidSpanRefError:
-        pass  # it is told as every other id that cannot be read
+        pass  # reported below, as every id that cannot be read
     return _not_found(rows, row, column, cell, expected)
 
 
 def metadata_rows(frame: Frame, patch_document_column_name: str = PATCH_DOCUMENT, *, validate: bool = True) -> Rows:
-    """Return what `attributes.metadata.<field>` columns and the patch document say of each row.
+    """Return the metadata of each row: `attributes.metadata.<field>` columns and the patch document.
 
     The patch document is applied after the columns and wins; both merge at the first level.
 
     Args:
         frame: The table.
-        patch_document_column_name: The column of the patch document; one that is named has to be there.
-        validate: Refuse a column of no field (`attributes.metadata.`) instead of leaving it out with a note.
+        patch_document_column_name: The column of the patch document. Any other than the default has to be there.
+        validate: Raise for a column without a field (`attributes.metadata.`); False leaves it out with a note.
 
     Raises:
-        ConfigurationError: No column names the spans, or none says anything of them.
+        ConfigurationError: No column names the spans, or no column has metadata.
     """
     if not isinstance(patch_document_column_name, str):
         raise ConfigurationError(
@@ -316,19 +316,19 @@ def metadata_rows(frame: Frame, patch_document_column_name: str = PATCH_DOCUMENT
 
 
 def evaluation_rows(frame: Frame, *, validate: bool = True) -> Rows:
-    """Return what `eval.<Name>.…` columns say of each row; without any, `name` with `label`, `score`, `explanation`.
+    """Return the evaluations of each row: `eval.<Name>.…` columns, or else `name`, `label`, `score`, `explanation`.
 
     An evaluation of a row is set when it has a label, a score or an explanation there.
 
     Raises:
-        ConfigurationError: No column names the spans, or none says anything of them; with *validate*, also where one
-            begins like an evaluation but is not one (`eval.Correctness.lable`).
+        ConfigurationError: No column names the spans, or no column has evaluations; with *validate*, also for a column
+            that begins like an evaluation but is not one (`eval.Correctness.lable`).
     """
     return _verdict_rows(frame, _EVALUATION, validate)
 
 
 def annotation_rows(frame: Frame, *, validate: bool = True) -> Rows:
-    """Return what `annotation.<Name>.…` columns say of each row; without any, `name` with `label`, `score`, `text`.
+    """Return the annotations of each row: `annotation.<Name>.…` columns, or else `name`, `label`, `score`, `text`.
 
     An annotation of a row is set when it has a label, a score or a text there.
 
@@ -373,13 +373,13 @@ class AnnotateRecordInput:
 
 
 def record_rows(records: Iterable[object]) -> Rows:
-    """Return what the records of one call of `annotate` say: one row for each.
+    """Return one row for each record of a call of `annotate`.
 
     Args:
         records: `AnnotateRecordInput`, dicts, or any objects with these attributes, such as those of Arize's SDK.
 
     Raises:
-        ConfigurationError: Too many, or one that cannot be read: it names the record, and nothing may be set.
+        ConfigurationError: There are too many records, or one cannot be read: the message names it.
     """
     if not isinstance(records, Iterable) or isinstance(records, str | bytes | Mapping):
         raise ConfigurationError("annotate(annotations=)", type(records), "a list of records")
@@ -426,12 +426,12 @@ def _part_of(given: object, part: str) -> object:
 
 
 def read_name(given: object) -> _Name:
-    """Return trace id, span id and the ids of backends of whatever names a span; None for a trace that is not named.
+    """Return the trace id, or None if it is not known, the span id, and the ids of backends of what names a span.
 
-    Of a span that is named by a backend's id alone the text of its reference is in place of the span id.
+    If only a backend's id names the span, the text of the reference replaces the span id.
 
     Raises:
-        InvalidSpanRefError: It names none.
+        InvalidSpanRefError: *given* names no span.
     """
     if (span_id := read_span_id(given)) is not None:
         return None, span_id, {}
@@ -463,23 +463,23 @@ _LONG_NUMBER: Final = re.compile("-[0-9]{19}|[0-9]{20}")
 
 
 def _parsed(text: str | bytes) -> object:
-    """Return what a JSON text says, integers of any length as they are.
+    """Return the value of a JSON text, with integers of any length.
 
-    orjson makes a float of one beyond 64 bits, without a word; the clean-up makes it a text, and notes it.
+    orjson silently makes a float of an integer beyond 64 bits. The clean-up makes it a text, and notes it.
 
     Raises:
-        orjson.JSONDecodeError: It is no JSON.
+        orjson.JSONDecodeError: *text* is not JSON.
     """
     found: object = orjson.loads(text)
     text = text if isinstance(text, str) else text.decode()
     if _LONG_NUMBER.search(text):
-        with suppress(ValueError, RecursionError):  # more digits than Python reads: the float is what there is
+        with suppress(ValueError, RecursionError):  # more digits than Python reads: keep the float
             return json.loads(text)
     return found
 
 
 def read_object(cell: object) -> Mapping[str, object] | None:
-    """Return a dict, or what the JSON text of an object says; None for anything else."""
+    """Return a mapping, or the value of the JSON text of an object; None for anything else."""
     if isinstance(cell, str | bytes):
         try:
             cell = _parsed(cell)
@@ -496,7 +496,7 @@ def _trace_id(cell: object) -> str | None:
 
 
 def _not_found(rows: Rows, row: int, column: str, cell: object, expected: str) -> str:
-    """Let a row fail for an id that no span can have; return that id as it may be shown."""
+    """Let a row fail for an id that no span can have; return the id in a form that may be shown."""
     shown = "" if cell is UNSET or cell is None else ascii(cell if isinstance(cell, str) else type(cell).__name__)[:100]
     rows.reject(row, "segment_not_found", f", column {column!r}: {shown or 'nothing'}; expected {expected}.")
     return cell[:100] if isinstance(cell, str) else ""
@@ -568,7 +568,7 @@ def _verdict_rows(frame: Frame, form: _Form, validate: bool) -> Rows:
 
 
 def _verdict_columns(frame: Frame, form: _Form, rows: Rows) -> tuple[_Verdicts, list[str]]:
-    """Return the columns of each verdict, and those that begin like one and are none."""
+    """Return the columns of each verdict, and those that begin like a verdict but are not one."""
     verdicts: _Verdicts = {}
     unknown = [column for column in frame.names if column.startswith(form.refused)]
     for column, level, rest in _matching(frame, form.prefixes):
@@ -591,9 +591,9 @@ def _put_verdicts(
     """Put one verdict on each row that has contents for it.
 
     Args:
-        rows: Where to.
-        form: Which kind.
-        level: Of the span or of its trace.
+        rows: The rows to change.
+        form: The kind of verdict.
+        level: On the span or on its trace.
         names: The name of the verdict, for each row.
         columns: (part, column, cells) of each part.
     """
@@ -610,7 +610,9 @@ def _put_verdicts(
         if row in rows.problems or given.keys().isdisjoint(form.contents):
             continue
         if not isinstance(name, str) or not name:
-            rows.reject(row, "patch_failure", ", column 'name': nothing; expected the name of what was judged.")
+            rows.reject(
+                row, "patch_failure", ", column 'name': nothing; expected the name of an evaluation or annotation."
+            )
             continue
         rows.put(row, _verdict(form, level, name, given, notes))
         del notes[MAX_NOTES:]

@@ -1,22 +1,21 @@
-"""A table of somebody else's as columns of Python values: pandas, polars, Arrow, or a list of dicts.
+"""Read a table of pandas, polars or Arrow, or a list of dicts, as columns of Python values.
 
-This module decides how a cell is read, and which cells are not there. It does not know what a column means
-(`client.columns`).
+This module decides how a cell is read, and which cells are missing. `client.columns` knows what a column means.
 
-A column is read when it is asked for, and on its own: a pandas column of mixed types cannot become Arrow, and Arrow
-hands out the addresses of the Python objects in a polars column (2.1.0).
+Each column is read on its own, when it is asked for. A pandas column of mixed types cannot become Arrow, and of Python
+objects in a polars column Arrow returns the addresses (2.1.0).
 
-Which cells are not there (`UNSET`), and which are null (`None`):
+Which cells are missing (`UNSET`), and which are null (`None`):
 
-| table | not there | null |
+| table | missing | null |
 |---|---|---|
 | pandas | NaN, NaT, NA | None in a column of dtype `object` |
 | polars, Arrow | null, NaN; in structs null | null as the value of a map |
 | list of dicts | a key that the dict lacks, NaN, NaT, NA | None |
 
-A ragged table has NaN or null where a row lacks a column, so neither can be told from a null that was meant; only
-where Python's own None is kept beside them does it say something.
-A list of dicts may be a frame of pandas row by row (`to_dict("records")`), with all of its marks.
+A ragged table has NaN or null where a row lacks a column, so neither can be told from a null that was meant.
+Only a table that keeps Python's own None beside them can say null.
+A list of dicts may be the rows of a pandas frame (`to_dict("records")`), so all marks of pandas count there.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Frame:
     """
 
     def __init__(self, names: Iterable[Hashable], height: int, cells: Callable[[int], list[object]]) -> None:
-        """Read column number n by *cells(n)*: as many values as there are rows, `UNSET` where there is none."""
+        """Read column number n with *cells(n)*, which returns one value for each row, `UNSET` for a missing one."""
         self._positions: dict[str, int] = {}
         self._twice: set[str] = set()
         for position, name in enumerate(names):
@@ -73,37 +72,37 @@ class Frame:
             ConfigurationError: Two columns have this name, or its package cannot make Python values of it.
         """
         if name in self._twice:
-            raise ConfigurationError(f"column {name!r} of the frame", "there twice", "one column of a name")
+            raise ConfigurationError(f"column {name!r} of the frame", "there twice", "only one column of this name")
         try:
             return self._cells(self._positions[name])
         except Exception as error:
-            # Foreign code: a time beyond Python's years, a text that is no UTF-8. What it says may show a value.
+            # Foreign code: a time beyond Python's years, a text that is not UTF-8. Its message may show a value.
             raise ConfigurationError(
                 f"column {ascii(name)[:200]} of the frame",
                 f"unreadable ({type(error).__name__})",
-                "values that Python can hold; as text, perhaps",
+                "values that Python can hold, for example texts",
             ) from error
 
     def names_for_people(self) -> str:
-        """Return the names of its columns, the first ones of many."""
+        """Return the names of the columns as text; of many columns the first ones."""
         shown = [ascii(name)[:100] for name in self.names[:_SHOWN_COLUMNS]]
         more = len(self.names) - len(shown)
         return ", ".join(shown) + (f" and {more} more" if more else "") if shown else "none"
 
 
 def read_frame(given: object, argument: str = "dataframe") -> Frame:
-    """Return *given* as columns; nothing is converted yet.
+    """Return *given* as columns, without converting anything yet.
 
     Args:
         given: A DataFrame of pandas (named levels of its index count as columns) or polars, a pyarrow Table, anything
             with `__arrow_c_stream__`, or a list of dicts.
-        argument: What the caller knows it as.
+        argument: The caller's name for *given*, for errors.
 
     Raises:
-        ConfigurationError: It is of another type.
-        MissingExtraError: It is read by pyarrow, which is not installed.
+        ConfigurationError: *given* is of another type.
+        MissingExtraError: *given* is an Arrow table, and pyarrow is not installed.
     """
-    # Whoever made a frame has loaded its package; we load neither.
+    # Whoever made a frame has loaded its package, so neither is imported here.
     if (loaded := sys.modules.get("pandas")) is not None and isinstance(given, loaded.DataFrame):
         return _of_pandas(given)
     if (loaded := sys.modules.get("polars")) is not None and isinstance(given, loaded.DataFrame):
@@ -142,7 +141,7 @@ def _of_pandas(frame: pandas.DataFrame) -> Frame:
 
 
 def _of_polars(frame: polars.DataFrame) -> Frame:
-    import polars  # it has made the frame
+    import polars  # loaded already: it has made the frame
 
     def cells(position: int) -> list[object]:
         series = frame.to_series(position)
@@ -150,7 +149,12 @@ def _of_polars(frame: polars.DataFrame) -> Frame:
         if isinstance(series.dtype, polars.Datetime) and series.dtype.time_unit == "ns":
             form = "%FT%T%.9f%:z" if series.dtype.time_zone else "%FT%T%.9f"
             texts = series.dt.to_string(form).to_list()
-            found = _to_the_nanosecond(found, series.dt.nanosecond().to_list(), texts)
+            nanoseconds = series.dt.nanosecond().to_list()
+            # A Python datetime holds microseconds; a time with more stays a text.
+            found = [
+                text if rest is not None and rest % 1_000 else time
+                for time, rest, text in zip(found, nanoseconds, texts, strict=True)
+            ]
         return _without_nulls(found, is_nested=series.dtype.is_nested())
 
     return Frame(frame.columns, frame.height, cells)
@@ -177,7 +181,7 @@ def _of_dicts(rows: Sequence[Mapping[Hashable, object]]) -> Frame:
 
 
 def _arrow_cells(column: Any) -> list[object]:
-    """Return the cells of a column of pyarrow; a map is a dict, whose nulls are its own."""
+    """Return the cells of a pyarrow column; a map becomes a dict, and its null values stay null."""
     types = load("pyarrow").types
     found: list[object] = column.to_pylist()
     if types.is_map(column.type):
@@ -196,7 +200,7 @@ def _without_nulls(cells: list[object], *, is_nested: bool) -> list[object]:
 
 
 def _struct_without_nulls(value: object) -> object:
-    # Arrow makes one struct of a column of dicts: each row gets the keys of all others, with null.
+    # Arrow makes one struct type of a column of dicts, so each row has the keys of all rows, with null.
     if isinstance(value, dict):
         return {key: _struct_without_nulls(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -204,23 +208,13 @@ def _struct_without_nulls(value: object) -> object:
     return value
 
 
-def _to_the_nanosecond(
-    times: Sequence[object], nanoseconds: Sequence[int | None], texts: Sequence[str | None]
-) -> list[object]:
-    """Return the text of each time that has more than Python's datetime can hold, the others as they are."""
-    return [
-        text if rest is not None and rest % 1_000 else time
-        for time, rest, text in zip(times, nanoseconds, texts, strict=True)
-    ]
-
-
 _PRESENT: Final = frozenset({str, int, bool, dict, list, type(None), type(UNSET)})
 
 
 def _is_missing(cell: object) -> bool:
-    """Whether a cell by itself says that there is none: NaN of any kind of number, NaT, or NA of pandas.
+    """Whether a cell marks a missing value: NaN of any kind of number, NaT, or NA of pandas.
 
-    What pandas' `isna` says of a scalar, but for None.
+    The same as pandas' `isna` of a scalar, except for None.
     """
     kind = type(cell)
     if kind in _PRESENT:

@@ -1,11 +1,11 @@
-"""Batches of spans into a file: streamed, and never half-written under its own name.
+"""Write batches of spans to a file: streamed, and never half-written under its final name.
 
-This module decides how a file comes to be and what each format holds. The columns are those of `store.table`.
+This module decides how a file is made, and what each format contains. `store.table` decides the columns.
 
-A file is written under a name of its own beside the target (`.<name>.<random>.part`, mode 0600), brought to the disk,
-and renamed. So the target is what it was until all is there; after an error or Ctrl-C the part is removed, and only a
-killed process leaves one behind. The part is opened once: others who may write the directory could put a link in its
-place. A target that is a link is replaced, not followed.
+The file is written beside the target under a temporary name (`.<name>.<random>.part`, mode 0600), flushed to the disk,
+and renamed. So the target stays unchanged until everything is written. After an error or Ctrl-C the temporary file is
+removed; only a killed process leaves one behind. It is opened once, because somebody else who may write the directory
+could put a link in its place. A target that is a link is replaced, not followed.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ __all__ = ["Format", "csv", "export_to_df", "export_to_file", "export_to_stream"
 _Write: TypeAlias = "Callable[[pa.RecordBatch], None]"
 
 Format: TypeAlias = "Callable[[BinaryIO], AbstractContextManager[_Write]]"
-"""Begins an open file, and returns what writes a batch to it."""
+"""Begins a format in an open file, and returns the function that writes a batch to it."""
 
-# What a spreadsheet takes for a formula: OWASP, "CSV Injection". Also behind blanks and quotes, which some leave out,
-# and in full width, which East Asian ones take for the same. As RE2 has it.
+# What a spreadsheet takes for a formula (OWASP, "CSV Injection"). Some spreadsheets skip blanks and quotes before it;
+# East Asian ones read the full-width forms as well. The syntax is that of RE2.
 _FORMULA: Final = r"""^([\s'"\p{Z}\p{C}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]|[\t\r\n])"""
 
 _PAGE_ROWS: Final = 8
-"""A page of Parquet ends at 1 MB, which is looked at after so many rows: long texts make pages of gigabytes else."""
+"""Rows after which pyarrow checks whether a page has reached 1 MB: with more, long texts make pages of gigabytes."""
 
 _GROUP_BYTES: Final = 32_000_000
-"""A row group of Parquet is written when it has so many bytes in memory: larger ones compress and read better."""
+"""Bytes in memory at which a row group is written: large row groups compress and read better."""
 
 
 def export_to_file(
     batches: Iterable[pa.RecordBatch], path: str | os.PathLike[str], format: Format, *, progress: bool | None = None
 ) -> int:
-    """Write batches to *path*, in place of what is there, and return the number of spans.
+    """Write batches to *path*, replace what is there, and return the number of spans.
 
     Args:
         batches: In the columns of `store.table`.
@@ -61,8 +61,8 @@ def export_to_file(
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        FileError: The file cannot be written; what was there is as it was.
-        StoreError: The store cannot be read; what was there is as it was.
+        FileError: The file cannot be written; a file that was there is unchanged.
+        StoreError: The store cannot be read; a file that was there is unchanged.
     """
     if not isinstance(path, str | os.PathLike):
         raise ConfigurationError("path", type(path), "a path as text or os.PathLike")
@@ -140,16 +140,16 @@ def parquet(file: BinaryIO) -> Iterator[_Write]:
 
 @contextmanager
 def jsonl(file: BinaryIO) -> Iterator[_Write]:
-    """One JSON object a line: JSON columns as JSON, times as ISO 8601 in UTC; what a span lacks is left out."""
+    """One JSON object a line: JSON columns as JSON, times as ISO 8601 in UTC; a span has no key for what it lacks."""
     yield lambda batch: file.writelines(_json_lines(batch))
 
 
 @contextmanager
 def csv(file: BinaryIO) -> Iterator[_Write]:
-    """Comma-separated, with a header; lists and objects as JSON text, times as ISO 8601, nothing where there is none.
+    """Comma-separated with a header; lists and objects as JSON text, times as ISO 8601, missing values as empty cells.
 
-    A text is in quotes, also an empty one, so that it is told from nothing. One that a spreadsheet would run has an
-    apostrophe before it.
+    A text is in quotes, also an empty one, which tells it from a missing value. A text that a spreadsheet would run has
+    an apostrophe before it.
     """
     arrow = table.load("pyarrow")
     is_number = arrow.types.is_floating
@@ -198,11 +198,11 @@ def _nanoseconds(column: pa.Array) -> list[int]:
 
 @contextmanager
 def _whole_file(path: str) -> Iterator[BinaryIO]:
-    """Give a new file, open for writing, which becomes *path* when the block ends well, and is removed when not."""
+    """Yield a new file for writing: it becomes *path* at the end of the block, or is removed if the block raises."""
     expected = "a path of a file in a directory that exists, is writable and has room"
-    # A device or a pipe would be replaced by the file, for whoever may do that.
+    # Otherwise the file would replace a device or a pipe, if the user has the permission.
     if Path(path).exists() and not Path(path).is_file():
-        raise FileError(path, "a directory" if Path(path).is_dir() else "no ordinary file", expected)
+        raise FileError(path, "a directory" if Path(path).is_dir() else "not a regular file", expected)
     part = None
     try:
         handle, part = tempfile.mkstemp(prefix=f".{Path(path).name}.", suffix=".part", dir=Path(path).parent)
@@ -223,7 +223,7 @@ def _whole_file(path: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _shown(progress: bool | None) -> Iterator[Callable[[int], None]]:
-    """Give what counts spans on the terminal, or nowhere."""
+    """Yield a function that counts spans on the terminal, or does nothing."""
     bar = _bar() if progress or (progress is None and sys.stderr.isatty()) else None
     if bar is None:
         yield lambda _: None

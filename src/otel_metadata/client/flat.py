@@ -1,7 +1,8 @@
-"""Spans as a DataFrame: a column for each key of metadata, each attribute, each part of a verdict.
+"""Spans as a DataFrame, with a column for each key of metadata, each attribute, and each part of a verdict.
 
 The names are those that `update_metadata`, `update_evaluations` and `update_annotations` read, so a frame can be
-judged and given back. What a span lacks is NA, a JSON null is None: so given back unchanged it changes nothing.
+evaluated and given back. A missing value is NA, a JSON null is None, so a frame that is given back unchanged changes
+nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["data_frame", "flat"]
 
-# Columns of the table that become one column for each key.
+# Columns of the table that are split into one column for each key.
 _BY_KEY: Final[Mapping[str, str]] = {
     "attributes.metadata": "attributes.metadata.",
     "trace.metadata": "trace.metadata.",
     "resource": "resource.",
-    "attributes": "attributes.",  # the last: an attribute of the application's own may be called like one of ours
+    "attributes": "attributes.",  # last, because an attribute of the application may have the name of another column
 }
 _VERDICTS: Final[Mapping[str, str]] = {
     "evaluations": "eval.",
@@ -38,9 +39,9 @@ _LISTS: Final = frozenset({"tags", "trace.tags", "events", "links"})
 
 
 def flat(row: table.Row) -> dict[str, Any]:
-    """Return a row of the table (`table.readable`) with a column for each key; what is not there is left out.
+    """Return a row of the table (`table.readable`) with a column for each key, without missing values.
 
-    Of several annotations under one name the latest is shown.
+    If several annotations have one name, the latest is shown.
     """
     columns = {name: row[name] for name in _FIXED if row[name] is not None}
     for name, prefix in _VERDICTS.items():
@@ -81,7 +82,7 @@ def _series(pandas: Any, name: str, cells: Mapping[int, Any], height: int) -> An
 
 
 def _dtype(name: str, types: set[type], values: Iterable[Any]) -> str:
-    """Return the type that holds every cell as it is; `object` where there is none."""
+    """Return the type that holds every cell unchanged; `object` if no other type does."""
     if name == "latency_ms" or (name.endswith(".score") and not name.startswith(tuple(_BY_KEY.values()))):
         return "Float64"
     if types == {str} or (not types and name not in _LISTS):

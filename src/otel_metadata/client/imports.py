@@ -1,7 +1,7 @@
-"""A file of spans into a store: what the Collector wrote, and exports of ours.
+"""Import a file of spans into a store: a file that the Collector wrote, or an export of ours.
 
-This module decides what a file is, and tells what of it could not be read. What a document or row means is decided in
-`client.otlp_json` and `store.table`. The same file twice is the same as once.
+This module finds out the format of a file, and reports the parts that cannot be read. `client.otlp_json` and
+`store.table` decide what a document or a row means. Importing a file twice has the effect of importing it once.
 
 A file is opened once and read from its start to its end: it may be a pipe, which gives its bytes to one reader only.
 """
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PROBLEMS", "ImportProblem", "ImportReport", "import_file"]
 
 MAX_PROBLEMS: Final = 100
-"""Problems that a report names; all are counted."""
+"""A report lists so many problems; it counts all of them."""
 
 _BATCH: Final = 1_000
 _BATCH_FIELDS: Final = 20_000
 _BATCH_BYTES: Final = 16 << 20
 
 _SEARCHED: Final = 1_000
-"""After so many lines of which none is understood, a file is another kind of file."""
+"""A file whose first so many lines cannot be read has another format."""
 
 _START_BYTES: Final = 64
 _GZIP: Final = b"\x1f\x8b"
@@ -98,7 +98,7 @@ _EMPTY: Final = "requests"
 
 
 def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader) -> ImportReport:
-    """Write the spans of a file into *store*, in batches; what cannot be read is told, the rest is imported.
+    """Write the spans of a file into *store*, in batches, and report what cannot be read.
 
     Fields merge by version: an export that is older than what is stored overwrites nothing. Values of a Collector's
     file have the version that their span says, else that of its end.
@@ -106,12 +106,12 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
     Args:
         store: Where to.
         path: OTLP as JSON, one request a line, as the Collector's file exporter writes it, or pretty-printed; Parquet
-            or JSON Lines exported by otel-metadata; JSON may be compressed with gzip. A file that is open for reading
-            bytes will do in place of its path.
+            or JSON Lines exported by otel-metadata; JSON may be compressed with gzip. A file opened for reading bytes
+            works as well.
 
     Raises:
-        ConfigurationError: It is neither a path nor a file that is open for reading bytes.
-        FileError: It cannot be read, or is something else; what was read before stays imported.
+        ConfigurationError: *path* is neither a path nor a file opened for reading bytes.
+        FileError: The file cannot be read or has another format; what was read before stays imported.
         MissingExtraError: It is Parquet, and pyarrow is not installed.
         StoreError: The store cannot be written; what was written before stays.
     """
@@ -160,7 +160,7 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
 
 
 def _instead(others: Mapping[str, int]) -> str:
-    """Return what a file without spans holds, for people."""
+    """Describe the contents of a file without spans."""
     said = [f"{signal} ({count:,})" for signal, count in sorted(others.items()) if signal != _EMPTY]
     if not said:
         return "OTLP without a span" if others.get(_EMPTY) else "nothing"
@@ -168,7 +168,7 @@ def _instead(others: Mapping[str, int]) -> str:
 
 
 def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int, int, _Read]]:
-    """Yield what is read with its line, and with the bytes that were read for it."""
+    """Yield each span, update or problem with its line, and the number of bytes that were read for it."""
     if not isinstance(path, str | os.PathLike) and not hasattr(path, "peek"):
         expected = "a path, or a file that is open for reading bytes: open(..., 'rb')"
         raise ConfigurationError("import_file(path=)", type(path), expected)
@@ -206,7 +206,7 @@ def _gzip(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
 
 
 def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, int, _Read]]:
-    """Yield what each document says; what came before the first that is understood is told with it, or as one.
+    """Yield the contents of each document; lines before the first one that can be read are reported with it.
 
     Raises:
         FileError: The file is of another kind.
@@ -233,19 +233,19 @@ def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, 
 
 
 def _not_understood(name: str, waiting: Sequence[tuple[int, int, _Read]]) -> FileError:
-    """Return the error of a file of another kind, with what is wrong with its first line."""
+    """Return the error for a file of another format, with the problem of its first line."""
     first, _, _ = f"{waiting[0][2]}".partition("; expected")
     return FileError(name, f"none of {len(waiting)} lines is understood (the first is {first})", EXPECTED)
 
 
 def _other_kind(start: bytes) -> tuple[str, str] | None:
-    """Return what a file is that begins so, and what is expected; None where it may be read as text."""
+    """Return which format begins like this, and what is expected; None if the file may be text."""
     if start.startswith((_GZIP, _PARQUET)):
-        return "compressed with gzip, and is no text inside", f"{EXPECTED}: decompress it first"
+        return "compressed with gzip, and its contents are not text", f"{EXPECTED}: decompress it first"
     if start.startswith(_ZSTD):
         return "compressed with zstd", f"{EXPECTED}: decompress it first"
     if start[4:8] == _ZSTD:
-        # Neither a file of zstd: the Collector's file exporter writes the length of each message before it.
+        # The Collector's file exporter writes the length of each message before it, so this is no zstd file either.
         return "compressed by the Collector", f"{EXPECTED}: set no `compression` for its file exporter"
     if start.startswith(_UTF_16):
         return "text in UTF-16", f"{EXPECTED}, in UTF-8"
@@ -255,7 +255,7 @@ def _other_kind(start: bytes) -> tuple[str, str] | None:
 
 
 def _document(found: Any) -> Iterator[_Read]:
-    # A list of requests is what some programs write that collect them before they write.
+    # Some programs collect requests and write them as one list.
     for one in found if isinstance(found, list) else (found,):
         yield from _request(one)
 

@@ -1,10 +1,11 @@
-"""The JSON documents of a file: one on each line, or spread over lines as pretty-printers and `jq` write them.
+"""Read the JSON documents of a file: one on each line, or spread over lines as pretty-printers and `jq` write them.
 
-This module decides where a document begins and ends, and which line it is told with; what it means is the caller's.
-Lines are read one by one. Documents over several lines are read whole, because only a parser knows where one ends.
+This module decides where a document begins and ends, and with which line it is reported. The caller decides what it
+means. Lines are read one by one. Documents over several lines are read whole: only a parser knows where one ends.
 
-A file may be anybody's, and a few bytes of gzip become any number of bytes. So the text of a document is bounded, and
-so is the number of its values, which take up to 240 bytes for each three bytes of text (`{},`, `{"a":0},`).
+A file may come from anybody, and a few bytes of gzip can become any number of bytes. So the text of a document is
+bounded, and so is the number of its values: these take up to 240 bytes for each three bytes of text
+(`{},`, `{"a":0},`).
 """
 
 from __future__ import annotations
@@ -23,29 +24,29 @@ if TYPE_CHECKING:
 __all__ = ["MAX_DOCUMENT_BYTES", "MAX_DOCUMENT_VALUES", "MAX_SKIPPED_BYTES", "documents"]
 
 MAX_DOCUMENT_BYTES: Final = 64 << 20
-"""One line; or documents over several lines, all of a file."""
+"""Bytes of one line, or of all documents of a file that are spread over lines."""
 
 MAX_DOCUMENT_VALUES: Final = 5_000_000
-"""Commas and opening brackets of the same: as values they take up to half a gigabyte."""
+"""Commas and opening brackets in such a text: the values between them take up to half a gigabyte."""
 
 MAX_SKIPPED_BYTES: Final = 4 << 30
-"""The rest of a line that is too long is read and forgotten up to here: a pipe may never end its line."""
+"""Bytes of a line that is too long: its rest is skipped up to here, because a pipe may never end its line."""
 
 _SKIP_BYTES: Final = 1 << 20
 
-# A value that goes on below ends so; a line that was cut off hardly ever does.
+# A value that continues on the next line ends like this; a line that was cut off hardly ever does.
 _GOES_ON: Final = (b"{", b"[", b",", b":")
 
 _NO_SPACE: Final = re.compile(r"[^ \t\r\n]")
-# It only finds where a value ends, so numbers stay texts: Python refuses to read an integer of 4,301 digits.
+# It only finds the end of a value, so numbers stay texts: Python refuses to read an integer of 4,301 digits.
 _DECODER: Final = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
 def documents(file: BufferedIOBase) -> Iterator[tuple[int, int, Any]]:
-    """Yield each document with the number of its line, from 1, and its bytes; a ValueError in place of what is no JSON.
+    """Yield each document with the number of its line, from 1, and its bytes; a ValueError for text that is not JSON.
 
-    A mark of byte order (also where files were put one behind the other) and empty lines are passed over. Whether
-    documents are spread over lines is decided by the first line that is not empty.
+    Byte order marks (also in the middle, if files were concatenated) and empty lines are skipped. The first line that
+    is not empty decides whether documents are spread over lines.
     """
     is_first = True
     for number, line in enumerate(_lines(file), 1):
@@ -69,7 +70,7 @@ def documents(file: BufferedIOBase) -> Iterator[tuple[int, int, Any]]:
 
 
 def _lines(file: BufferedIOBase) -> Iterator[bytes | ValueError]:
-    """Yield each line; an error in place of one that is too long, the rest of which is passed over."""
+    """Yield each line; for a line that is too long, yield an error and skip its rest."""
     while line := file.readline(MAX_DOCUMENT_BYTES + 1):
         if len(line) <= MAX_DOCUMENT_BYTES or line.endswith(b"\n"):
             yield line
@@ -80,21 +81,21 @@ def _lines(file: BufferedIOBase) -> Iterator[bytes | ValueError]:
             skipped += len(line)
         said = f"a line of more than {MAX_DOCUMENT_BYTES >> 20} MB"
         if skipped > MAX_SKIPPED_BYTES:
-            said = f"a line of more than {MAX_SKIPPED_BYTES >> 20} MB, behind which nothing was read"
+            said = f"a line of more than {MAX_SKIPPED_BYTES >> 20} MB, after which nothing was read"
         yield ValueError(f"{said}; expected one request a line, of {MAX_DOCUMENT_BYTES >> 20} MB at most")
         if skipped > MAX_SKIPPED_BYTES:
             return
 
 
 def _too_many_values(text: bytes) -> ValueError | None:
-    """Return the error of a text whose values would take too much memory; its texts may have commas as well."""
+    """Return an error if the values of a text may take too much memory; commas inside strings count as well."""
     if len(text) <= MAX_DOCUMENT_VALUES or sum(map(text.count, (b",", b"[", b"{"))) <= MAX_DOCUMENT_VALUES:
         return None
     return ValueError(f"JSON of more than {MAX_DOCUMENT_VALUES:,} values; expected smaller requests")
 
 
 def _spread(text: bytes, number: int) -> Iterator[tuple[int, int, Any]]:
-    """Yield the documents of *text*, which begins on line *number*; after an error nobody knows where the next is."""
+    """Yield the documents of *text*, which begins on line *number*; stop at an error, for the next start is unknown."""
     if len(text) > MAX_DOCUMENT_BYTES:
         limit = f"{MAX_DOCUMENT_BYTES >> 20} MB"
         yield number, 0, ValueError(f"more than {limit} of JSON over several lines; expected one document a line")
@@ -102,7 +103,7 @@ def _spread(text: bytes, number: int) -> Iterator[tuple[int, int, Any]]:
     if (problem := _too_many_values(text)) is not None:
         yield number, 0, problem
         return
-    # What is no UTF-8 becomes lone surrogates, which orjson refuses below.
+    # Invalid UTF-8 becomes lone surrogates, which orjson refuses below.
     whole = text.decode("utf-8", "surrogateescape")
     end = 0
     while (start := _NO_SPACE.search(whole, end)) is not None:
@@ -117,7 +118,7 @@ def _spread(text: bytes, number: int) -> Iterator[tuple[int, int, Any]]:
             yield number, 0, ValueError("JSON that is nested too deeply")
             return
         try:
-            # Python's reader takes more than JSON has; what a document is, is the same on one line and on many.
+            # Python's parser accepts more than JSON; with orjson, a document means the same on one line and on many.
             yield number, end - at, orjson.loads(whole[at:end])
         except orjson.JSONDecodeError as error:
             yield number, 0, _no_json(error)

@@ -1,12 +1,12 @@
-"""One request of OTLP as JSON, such as a line of the Collector's file exporter, as spans.
+"""Read the spans of one OTLP request in JSON, such as a line of the Collector's file exporter.
 
 Read as the specification has it (OTLP 1.9, "JSON Protobuf Encoding"): ids are hex digits, 64-bit integers a text or a
 number, enums a number or their name, bytes base64; unknown members are ignored. The names of members are
 lowerCamelCase; those of the .proto files are taken as well, as protobuf's own JSON readers do.
 
-What other writers make of it is read, too: ids in base64, as protobuf's own JSON has bytes; the members
+Variants of other writers are read, too: ids in base64, as protobuf's own JSON has bytes; the members
 `instrumentationLibrarySpans` and `instrumentationLibrary` of OTLP before 0.15; `batches`, as Tempo answers; a message
-`ResourceSpans`, `ScopeSpans` or `Span` by itself. Other formats of traces are not read, but told by name.
+`ResourceSpans`, `ScopeSpans` or `Span` by itself. Other trace formats are not read, but errors name them.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
 
 _INT64: Final = 1 << 63
 
-# Of lists and maps in the value of an attribute: the attributes themselves are a level of what a store holds.
+# Levels of lists and maps in the value of an attribute. The attributes themselves are one level in a store.
 _MAX_DEPTH: Final = STORE_LIMITS.depth - 1
 
 T = TypeVar("T")
 
 
 class OtlpError(ValueError):
-    """What was read is no span of OTLP; the message says what was got and what was expected."""
+    """Part of a request is not valid OTLP; the message says what was got and what was expected."""
 
 
 class LatePatch(NamedTuple):
-    """What a span of `dialects.patch_span` says of another one.
+    """An update that travelled as a span of `dialects.patch_span`, and is about another span.
 
     Attributes:
         trace_id: 32 hex digits.
-        span_id: The span that is meant, 16 hex digits.
+        span_id: The span that the update is about, 16 hex digits.
         fields: With their versions.
     """
 
@@ -66,12 +66,12 @@ _SIGNALS: Final = ("Logs", "Metrics", "Profiles")
 
 
 def is_traces(request: Mapping[str, Any]) -> bool:
-    """Whether an object is a request of spans, or one of the messages in it."""
+    """Whether an object is a request with spans, or one of the messages in such a request."""
     return _request_of(request) is not None
 
 
 def _request_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the request that an object is, or that has it as its only part; None where it has no spans of OTLP."""
+    """Return an object as a request: itself, or a request with it as the only part; None if it has no OTLP spans."""
     trace = found.get("trace")
     if isinstance(trace, dict) and _has(trace, _OF_REQUEST):
         return trace  # as Tempo answers since version 2
@@ -87,12 +87,12 @@ def _request_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def signal_of(request: Mapping[str, Any]) -> str | None:
-    """Return which signal a request is of that has no spans: `logs`, `metrics` or `profiles`; None for none of them."""
+    """Return the signal of a request without spans: `logs`, `metrics` or `profiles`; None if it is another object."""
     return next((signal.lower() for signal in _SIGNALS if _has(request, (f"resource{signal}",))), None)
 
 
 def format_of(found: Mapping[str, Any]) -> str | None:
-    """Return the name of a format of traces that is not read here, None for every other text."""
+    """Return the name of a trace format that is not read here; None if the format is unknown."""
     data = found.get("data")
     of_jaeger = data[0] if isinstance(data, list) and data and isinstance(data[0], dict) else found
     if "traceID" in of_jaeger and ("spans" in of_jaeger or "operationName" in of_jaeger):
@@ -106,7 +106,7 @@ def format_of(found: Mapping[str, Any]) -> str | None:
 
 
 def spans_of(request: Mapping[str, Any]) -> Iterator[Read]:
-    """Yield each span with its fields, or what it says of another; an error for each part that cannot be read.
+    """Yield each span with its fields, each update of another span, and an error for each part that cannot be read.
 
     Args:
         request: What `is_traces`: a message `ExportTraceServiceRequest` or `TracesData` as JSON, or one of its parts.
@@ -193,7 +193,7 @@ def _value(value: Mapping[str, Any], depth: int) -> Any:
     for name in ("arrayValue", "kvlistValue"):
         if _get(value, name) is not None:
             if depth > _MAX_DEPTH:
-                # Readers of protobuf stop at half of it, so a Collector never wrote it.
+                # Readers of protobuf stop at half this depth, so no Collector wrote it.
                 raise OtlpError(f"{name} is nested too deeply; expected at most {_MAX_DEPTH} levels")
             items = _all(_object(value, name), "values")
             return _pairs(items, depth + 1) if name == "kvlistValue" else [_value(item, depth + 1) for item in items]
@@ -297,7 +297,7 @@ def _id(owner: Mapping[str, Any], name: str, digits: int) -> str:
 
 
 def _hex(text: str, digits: int) -> str | None:
-    """Return an id in lower case; None where it has another form. Its length tells hex digits from base64."""
+    """Return an id in lower case; None if it has another form. Its length tells hex digits from base64."""
     if len(text) == digits:
         return text.lower() if re.fullmatch(r"[0-9a-fA-F]+", text, re.ASCII) else None
     plain = text.rstrip("=").replace("-", "+").replace("_", "/")
@@ -310,7 +310,7 @@ def _hex(text: str, digits: int) -> str | None:
 
 
 def _id_or_zeros(owner: Mapping[str, Any], name: str, digits: int) -> str:
-    """Return an id, zeros for none: a link to nothing is recorded where it has attributes (OpenTelemetry, "Link")."""
+    """Return an id; zeros if it is missing: OpenTelemetry records a link to nothing if it has attributes ("Link")."""
     return "0" * digits if _is_no_id(owner, name) else _id(owner, name, digits)
 
 
@@ -327,7 +327,7 @@ def _enum(owner: Mapping[str, Any], name: str, prefix: str, words: tuple[str, ..
         word = found.upper().removeprefix(prefix)
         return word if word in words else words[0]
     number = _integer(owner, name)
-    # A number that a later OTLP may have means what none means.
+    # A later OTLP may add numbers; an unknown one means the same as a missing one.
     return words[number] if 0 <= number < len(words) else words[0]
 
 

@@ -1,4 +1,4 @@
-"""One page of stored spans, and a span as a plain dict."""
+"""One page of stored spans, and the plain dict of a span."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Page(Sequence["SpanRecord"]):
     """Spans, newest start first; a sequence of them.
 
     Attributes:
-        spans: At most as many as were asked for.
-        next_cursor: What to give to `list(cursor=)` for the next page; None when this is the last one.
+        spans: At most `limit` spans.
+        next_cursor: The value of `list(cursor=)` for the next page; None on the last page.
     """
 
     spans: tuple[SpanRecord, ...]
@@ -45,7 +45,7 @@ class Page(Sequence["SpanRecord"]):
         return self.spans[index]
 
     def __len__(self) -> int:
-        """How many spans are here."""
+        """The number of spans."""
         return len(self.spans)
 
     def to_dict(self) -> dict[str, Json]:
@@ -59,8 +59,9 @@ class Page(Sequence["SpanRecord"]):
     def to_df(self) -> pd.DataFrame:
         """Return a DataFrame of pandas with one row for each span.
 
-        A column for each key: `context.span_id`, `attributes.metadata.<key>`, `eval.<Name>.label`, … What a span lacks
-        is NA, a JSON null is None. The updating methods of `client.spans` take it back, with columns added or changed.
+        A column for each key: `context.span_id`, `attributes.metadata.<key>`, `eval.<Name>.label`, … A missing
+        value is NA, a JSON null is None. The updating methods of `client.spans` take the frame back, with columns added
+        or changed.
 
         Raises:
             MissingExtraError: pandas is not installed.
@@ -71,8 +72,8 @@ class Page(Sequence["SpanRecord"]):
 def record_to_dict(record: SpanRecord) -> dict[str, Json]:
     """Return a span as a JSON object, under the names of `SpanRecord`.
 
-    Times are ISO 8601 texts in UTC to the nanosecond. Evaluations are objects by name, annotations a list. What OTLP
-    alone says (`trace_state`, `events`, `links`, `resource`, `scope_name`, `scope_version`) is beside the rest.
+    Times are ISO 8601 texts in UTC to the nanosecond. Evaluations are objects by name, annotations a list. What only
+    OTLP has (`trace_state`, `events`, `links`, `resource`, `scope_name`, `scope_version`) is on the same level.
     """
     span = record.span
     return {

@@ -1,10 +1,11 @@
-"""How large the pages of a Parquet file become, told before one of them is unpacked.
+"""Find out how large the pages of a Parquet file become, before one of them is unpacked.
 
-A page of 2 GB is a few bytes of zstd, and what the footer says of sizes need not be true. What a reader allocates is
-what the header in front of each page says, so those are read here, and from the footer where the pages are: pyarrow's
-own objects for that end the process when the footer is damaged (26.0.1, "Definition level histogram size mismatch").
-Both are in Thrift's compact protocol: https://github.com/apache/thrift, "thrift-compact-protocol"; the members are
-those of https://github.com/apache/parquet-format, "parquet.thrift".
+A few bytes of zstd can become a page of 2 GB, and the sizes in the footer may be wrong. A reader allocates what the
+header in front of each page says. So this module reads those headers, and from the footer the places of the pages:
+pyarrow's own objects for these end the process if the footer is damaged
+(26.0.1, "Definition level histogram size mismatch"). Headers and footer are in Thrift's compact protocol:
+https://github.com/apache/thrift, "thrift-compact-protocol"; the members are those of
+https://github.com/apache/parquet-format, "parquet.thrift".
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import IO, Any, Final, NamedTuple, final
 
 __all__ = ["Group", "PageError", "Pages", "groups_of", "pages_of"]
 
-# A header has statistics, which may repeat the least and the greatest value of its page.
+# A header has statistics, which may repeat the smallest and the largest value of its page.
 _HEADER_BYTES: Final = (256, 1 << 20)
 
 _FOOTER_END: Final = 8  # the footer's length and a magic word
@@ -36,7 +37,7 @@ class Group(NamedTuple):
 
     Attributes:
         rows: How many it has.
-        chunks: For each column where its pages begin, and their bytes in the file.
+        chunks: For each column, where its pages begin, and how many bytes of the file they take.
     """
 
     rows: int
@@ -45,12 +46,12 @@ class Group(NamedTuple):
 
 @final
 class Pages(NamedTuple):
-    """What the pages of a column chunk become.
+    """The unpacked size of the pages of a column chunk.
 
     Attributes:
         total: Bytes of all of them.
         largest: Bytes of the largest one.
-        values: Values in all of them, also of lists.
+        values: Values in all of them, counting each value of a list.
     """
 
     total: int
@@ -59,7 +60,7 @@ class Pages(NamedTuple):
 
 
 def groups_of(file: IO[bytes]) -> list[Group]:
-    """Return the row groups of a Parquet file; the place in *file* is changed.
+    """Return the row groups of a Parquet file; moves the position in *file*.
 
     Raises:
         PageError: The footer cannot be read.
@@ -76,12 +77,12 @@ def groups_of(file: IO[bytes]) -> list[Group]:
 
 
 def _chunk(facts: dict[int, Any]) -> tuple[int, int]:
-    # A page of a dictionary comes before those of data; 0 is none.
+    # The page of a dictionary, if there is one (not 0), comes before the pages of data.
     return min(at for at in (facts[9], facts.get(11, 0)) if at), facts[7]
 
 
 def pages_of(file: IO[bytes], start: int, size: int) -> Pages:
-    """Return what the pages of a column chunk become; the place in *file* is changed.
+    """Return the unpacked size of the pages of a column chunk; moves the position in *file*.
 
     Args:
         file: A Parquet file.
@@ -118,7 +119,7 @@ def _header(file: IO[bytes], at: int, end: int) -> tuple[dict[int, Any], int]:
 
 
 class _Thrift:
-    """Values that are read one after the other; an IndexError where the bytes end too early.
+    """Reads values one after the other; raises IndexError if the bytes end too early.
 
     Attributes:
         at: How many bytes were read.
@@ -157,7 +158,7 @@ class _Thrift:
     def _list(self, depth: int) -> list[Any]:
         head = self._byte()
         count = head >> 4 if head >> 4 < 15 else self._unsigned()
-        return [self._value(head & 15, depth) for _ in range(count)]  # the bytes end first
+        return [self._value(head & 15, depth) for _ in range(count)]  # a wrong count ends with the bytes
 
     def _byte(self) -> int:
         self.at += 1

@@ -1,8 +1,8 @@
-"""The rows of a Parquet file of ours, which anybody may have changed: in bounded memory, whatever it becomes.
+"""Read the rows of a Parquet export in bounded memory, even if somebody has changed the file.
 
-Three things make a small file large. Pages are compressed: the size of each is looked up before one is unpacked
-(`parquet_pages`). A dictionary has a long text once for a thousand rows: texts are read as dictionaries, and spelled
-out for a few rows at a time. Runs have a million values in a few bytes: values are counted as well.
+Three things let a small file take much memory. Pages are compressed, so the size of each page is looked up before one
+is unpacked (`parquet_pages`). A dictionary has a long text once for a thousand rows, so texts are read as dictionaries
+and spelled out for a few rows at a time. Runs have a million values in a few bytes, so values are counted as well.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ __all__ = ["EXPECTED", "MAX_GROUP_VALUES", "MAX_PAGE_BYTES", "MAX_ROW_BYTES", "p
 EXPECTED: Final = "OTLP JSON lines, or a Parquet or JSON Lines file exported by otel-metadata"
 
 MAX_PAGE_BYTES: Final = 256 << 20
-"""The largest pages of all columns of a row group together: so many are unpacked at once."""
+"""Bytes of the largest page of each column of a row group, added up: so many are unpacked at once."""
 
 MAX_GROUP_VALUES: Final = 10_000_000
-"""Values of one column in a row group: those of lists count each."""
+"""Values of one column in a row group; each value of a list counts."""
 
 MAX_ROW_BYTES: Final = 64 << 20
-"""Texts of one row."""
+"""Bytes of the texts of one row."""
 
 _BATCH: Final = 1_000
 _SLICE_BYTES: Final = 16 << 20
 
-# What a text takes as an object of Python, beside its characters.
+# Bytes of a Python text beside its characters.
 _TEXT_BYTES: Final = 64
 
 _ERROR_CHARS: Final = 300
@@ -46,10 +46,10 @@ _FORMAT_DIGITS: Final = 9
 
 
 def parquet_rows(name: str, file: BufferedReader) -> Iterator[tuple[int, int, dict[str, Any] | ValueError]]:
-    """Yield each row with its number, from 1, and its bytes; an error in place of a row, or of the rest of a row group.
+    """Yield each row with its number, from 1, and its bytes; or an error for a row, or for the rest of a row group.
 
     Raises:
-        FileError: It is no export of ours, is of a newer version, or nothing of it can be read.
+        FileError: The file is not an export of otel-metadata, is from a newer version, or cannot be read at all.
     """
     arrow = table.load("pyarrow")
     problems: list[tuple[int, ValueError]] = []
@@ -67,7 +67,7 @@ def parquet_rows(name: str, file: BufferedReader) -> Iterator[tuple[int, int, di
         raise
     except (arrow.ArrowException, ValueError, TypeError, OverflowError, LookupError, MemoryError) as error:
         pass_on(error)
-        # A footer that was changed makes pyarrow raise any of them.
+        # pyarrow raises any of these for a footer that was changed.
         raise FileError(name, f"damaged Parquet ({_said(error)})", EXPECTED) from error
     if problems:
         raise FileError(name, f"damaged Parquet ({problems[0][1]})", EXPECTED)
@@ -77,7 +77,7 @@ def _groups(name: str, file: BufferedReader) -> Iterator[tuple[int, int, dict[st
     arrow, parquet = table.load("pyarrow"), table.load("pyarrow.parquet")
     footer = parquet.read_metadata(file)
     paths = [footer.schema.column(at).path for at in range(footer.num_columns)]
-    # As pyarrow selects them: a name, and what is inside of it, is all that begins with it and a point.
+    # pyarrow selects columns the same way: a name selects every path that begins with it and a dot.
     leaves = [at for at, path in enumerate(paths) if any(f"{path}.".startswith(f"{one}.") for one in table.COLUMNS)]
     texts = [paths[at] for at in leaves if footer.schema.column(at).physical_type == "BYTE_ARRAY"]
     with parquet.ParquetFile(file, metadata=footer, read_dictionary=texts) as whole:
@@ -120,7 +120,7 @@ def _check_format(name: str, format: bytes | None) -> None:
 
 
 def _problem(arrow: Any, schema: pa.Schema, columns: list[str], pages: list[Pages]) -> str | None:
-    """Return why a row group is not read, None where it is."""
+    """Return why a row group is not read; None if it is read."""
     for name in columns:
         found = schema.field(name).type
         inner = found.value_type if arrow.types.is_list(found) or arrow.types.is_large_list(found) else found
@@ -128,7 +128,7 @@ def _problem(arrow: Any, schema: pa.Schema, columns: list[str], pages: list[Page
             return f"column {name} is {visible(str(found))[:100]}; expected the type that otel-metadata exports"
     largest = sum(one.largest for one in pages)
     if largest > MAX_PAGE_BYTES:
-        return f"its pages become {largest:,} bytes; expected at most {MAX_PAGE_BYTES:,}, in smaller pages"
+        return f"its pages unpack to {largest:,} bytes; expected at most {MAX_PAGE_BYTES:,}, in smaller pages"
     values = max((one.values for one in pages), default=0)
     if values > MAX_GROUP_VALUES:
         return f"it has {values:,} values in a column; expected at most {MAX_GROUP_VALUES:,}"
@@ -136,14 +136,14 @@ def _problem(arrow: Any, schema: pa.Schema, columns: list[str], pages: list[Page
 
 
 def _batch_rows(pages: list[Pages]) -> int:
-    """Return of how many rows the pages may be held at once: of all, or of some that may have a page each."""
+    """Return how many rows are read at once: few, if each of them may have a large page of its own."""
     if sum(one.total for one in pages) <= MAX_PAGE_BYTES:
         return _BATCH
     return max(1, min(_BATCH, MAX_PAGE_BYTES // max(1, sum(one.largest for one in pages))))
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:
-    """Yield the rows of a batch with their bytes, and spell out the texts of a few of them at a time."""
+    """Yield the rows of a batch with their bytes, spelling out the texts of a few rows at a time."""
     weights = _weights(batch)
     start = 0
     while start < batch.num_rows:
@@ -160,7 +160,7 @@ def _rows(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any] | ValueEr
 
 
 def _weights(batch: pa.RecordBatch) -> list[int]:
-    """Return about how many bytes the texts of each row are as objects."""
+    """Return about how many bytes the texts of each row take as Python objects."""
     arrow, compute = table.load("pyarrow"), table.load("pyarrow.compute")
     weights = [0] * batch.num_rows
     for column in batch.columns:

@@ -1,4 +1,4 @@
-"""What a program asks for, as one question to a store: window, project, filter, and the place to go on from."""
+"""Build the query of a store from the arguments of a call: window, project, filter, and the cursor of a page."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["EXPECTED_TIME", "Time", "Window", "cursor_behind", "page_query", "query_of", "to_ns", "wall_ns"]
 
 Time: TypeAlias = "dt.datetime | str"
-"""A time, or its ISO 8601 text such as `2026-01-31` or `2026-01-31T10:00:00+02:00`; UTC where it names no zone. To the
-nanosecond, where it has them (pandas); years 1678 to 2261."""
+"""A time, or its ISO 8601 text such as `2026-01-31` or `2026-01-31T10:00:00+02:00`; UTC if it names no zone. To the
+nanosecond, if it has them (pandas); years 1678 to 2261."""
 
 EXPECTED_TIME: Final = "a datetime, or a text such as 2026-01-31T10:00:00Z, of the years 1678 to 2261"
 """What is said where a time cannot be read."""
@@ -39,9 +39,9 @@ class Window(TypedDict, total=False):
 
     Attributes:
         project: Only spans of this project: `openinference.project.name` of their resource, else `service.name`.
-        start_time: Only spans that started then or later; without it from the first.
+        start_time: Only spans that started then or later; without it, from the first span on.
         end_time: Only spans that started before.
-        filter: What must hold; docs/filters.md has the language.
+        filter: A condition on the spans; docs/filters.md describes the language.
     """
 
     project: str | None
@@ -64,7 +64,7 @@ def query_of(
     end_time: Time | None = None,
     filter: str | None = None,
 ) -> SpanQuery:
-    """Return the question for all spans of a window.
+    """Return the query for all spans of a window.
 
     Raises:
         ConfigurationError: A time is invalid, or the project is not a text.
@@ -85,10 +85,10 @@ def query_of(
 def page_query(
     *, trace_id: str | int | UUID | None, limit: int, cursor: str | None, now_ns: int, **window: Unpack[Window]
 ) -> SpanQuery:
-    """Return the question for one page, and for one span more: it tells whether another page follows.
+    """Return the query for one page and one more span, which tells whether another page follows.
 
-    Without a start, the last seven days before the end, or before now; the next page keeps the start of the first.
-    The spans of one trace are looked for at any time.
+    Without a start, the page covers the last seven days before the end, or before now. The next page keeps the start of
+    the first. A query for one trace covers any time.
 
     Raises:
         ConfigurationError: A time, the limit, or the cursor is invalid.
@@ -115,7 +115,7 @@ def to_ns(name: str, time: Time | None) -> int | None:
     """Return wall nanoseconds.
 
     Raises:
-        ConfigurationError: It is no time.
+        ConfigurationError: *time* is not a valid time.
     """
     if time is None:
         return None
@@ -129,7 +129,7 @@ def wall_ns(time: object) -> int | None:
     """Return wall nanoseconds of a `Time`; None for an invalid one."""
     if isinstance(time, str):
         return nanoseconds(time.strip())
-    # NaT is a datetime, which differs from itself.
+    # NaT is a datetime that differs from itself.
     if not isinstance(time, dt.datetime) or time != time:  # noqa: PLR0124
         return None
     since = (time if time.tzinfo is not None else time.replace(tzinfo=dt.timezone.utc)) - _EPOCH
@@ -139,7 +139,7 @@ def wall_ns(time: object) -> int | None:
 
 
 def cursor_behind(record: SpanRecord, query: SpanQuery) -> str:
-    """Return the text that asks for what comes behind *record*."""
+    """Return the cursor of the page after *record*."""
     packed = orjson.dumps([query.start_ns, *record.position])
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 

@@ -1,4 +1,4 @@
-"""What a call over many spans answers: how many were named, how many were changed, and why the others were not."""
+"""The report of a call over many spans: how many rows there were, how many were applied, why the others were not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOGGER: Final = logging.getLogger("otel_metadata")
 _TOLD_ERRORS: Final = 10
 
 MAX_NOTES: Final = 100
-"""Notes in one report: a frame has thousands of rows, and they tell the same of each."""
+"""Notes in one report: a frame has thousands of rows, and their notes repeat."""
 
 
 class SpanError(TypedDict):
@@ -24,8 +24,8 @@ class SpanError(TypedDict):
     Attributes:
         span_id: As the row has it; "" when it has none.
         error_type: See `model.outcome.ErrorType`.
-        error_message: A sentence that begins with the type in brackets and names the row, and the column where it is
-            one. Never a metadata value.
+        error_message: A sentence that begins with the type in brackets. It names the row, and the column if one column
+            is the reason. It never has a metadata value.
     """
 
     span_id: str
@@ -40,18 +40,18 @@ def span_error(span_id: str, error: DeliveryError) -> SpanError:
 
 @final
 class UpdateReport(dict[str, Any]):
-    """The answer of a call over many spans, by key and by attribute.
+    """The report of a call over many spans, readable by key and by attribute.
 
-    A dict of four keys, all always there, because programs written for Arize take it for one and print it as JSON. It
-    is not changed after it was returned. `spans_processed == spans_updated + spans_failed`; the unit is the row, so a
+    It is a dict of four keys, which are always there: programs written for Arize expect a dict and print it as JSON. It
+    does not change after it was returned. `spans_processed == spans_updated + spans_failed`; the unit is the row, so a
     span that two rows name counts twice.
 
     Attributes:
-        notes: What was changed on the way, as a clean-up or a backend says it; at most `MAX_NOTES`. No key.
+        notes: What the clean-up or the backend changed; at most `MAX_NOTES`. Not a key of the dict.
     """
 
     def __init__(self, *, spans_updated: int, errors: Iterable[SpanError] = (), notes: Iterable[str] = ()) -> None:
-        """Count: every row either was applied or has an entry in *errors*."""
+        """Count the rows: each was applied, or has an entry in *errors*."""
         listed = list(errors)
         super().__init__(
             spans_processed=spans_updated + len(listed),
@@ -71,7 +71,7 @@ class UpdateReport(dict[str, Any]):
     def __getitem__(self, key: str, /) -> Any: ...  # what a dict says of any other key
 
     def __getitem__(self, key: str, /) -> Any:
-        """Return one of the four."""
+        """Return one of the four values."""
         return super().__getitem__(key)
 
     @property
@@ -81,12 +81,12 @@ class UpdateReport(dict[str, Any]):
 
     @property
     def spans_updated(self) -> int:
-        """Rows whose span now has what they say; a row that says nothing of a known span is one."""
+        """Rows that were applied, including rows that name a known span and set nothing."""
         return self["spans_updated"]
 
     @property
     def spans_failed(self) -> int:
-        """Rows of which nothing was applied."""
+        """Rows that were not applied."""
         return self["spans_failed"]
 
     @property
@@ -96,13 +96,13 @@ class UpdateReport(dict[str, Any]):
 
     @property
     def status_code(self) -> int:
-        """The same as a number of HTTP: 200 all, 207 some, 422 none of them."""
+        """An HTTP status code: 200 if no row failed, 207 if some failed, 422 if all failed."""
         if not self.spans_failed:
             return 200
         return 207 if self.spans_updated else 422
 
     def joined(self, other: UpdateReport) -> UpdateReport:
-        """Return the report of both."""
+        """Return one report of the rows of both."""
         return UpdateReport(
             spans_updated=self.spans_updated + other.spans_updated,
             errors=[*self.errors, *other.errors],
@@ -110,7 +110,7 @@ class UpdateReport(dict[str, Any]):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the four keys as a plain dict that shares nothing with this one."""
+        """Return a plain dict of the four keys, which shares nothing with this one."""
         return {**self, "errors": [dict(error) for error in self.errors]}
 
     def __repr__(self) -> str:
@@ -124,7 +124,7 @@ class UpdateReport(dict[str, Any]):
 
 
 def tell(report: UpdateReport) -> None:
-    """Log what a report says, and its first errors."""
+    """Log the counts of a report and its first errors."""
     _LOGGER.info("%d of %d spans updated, %d failed", report.spans_updated, report.spans_processed, report.spans_failed)
     for error in report.errors[:_TOLD_ERRORS]:
         _LOGGER.info("%s", ascii(error["error_message"]))

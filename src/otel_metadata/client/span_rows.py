@@ -1,7 +1,7 @@
-"""What the columns of a frame of spans mean: for each row the span as a store keeps it, with its fields.
+"""Read the rows of a frame as spans with their fields, as a store keeps them.
 
-Pure: a frame in, spans out. The columns are those that Arize documents for `log`, and those that a list or an export of
-ours shows under the same name.
+Pure: a frame in, spans out. The columns are those that Arize documents for `log`, and those of the same name in a list
+or an export of otel-metadata.
 
 | column | is |
 |---|---|
@@ -12,10 +12,10 @@ ours shows under the same name.
 | `attributes` | attributes: a dict, or the JSON text of an object |
 | `attributes.<name>` | one; canonical ones (`input.value`, `user.id`, `tag.tags`, …) are read as on any span |
 
-Every value has the version of its span's end, as one that arrived on the span: what is said of the span later stands
-over it, also when it is logged again. Of one that ends in the future, by a clock or zone that is wrong, the version is
-now: whatever is said next would be older than it. The writer of the version is the time of the row, so of two rows of
-one span with one end, in one call or in two, the later stands.
+Every value has the version of its span's end, as a value that arrived on the span has. So a later update of the span
+wins, even if the span is logged again. If the end is in the future, because a clock or zone is wrong, the version is
+now: otherwise the next updates would be older. The writer of the version is the time of the row, so of two rows of one
+span with the same end, in one call or in two, the later row wins.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from otel_metadata.model.value import STORE_LIMITS, clean, clean_key
 __all__ = ["REQUIRED", "span_rows"]
 
 REQUIRED: Final = (SPAN_ID, TRACE_ID, "name", "start_time", "end_time")
-"""Columns that a frame of spans has to have."""
+"""Columns that every frame of spans needs."""
 
 _KINDS: Final = ("INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUSES: Final = ("UNSET", "OK", "ERROR")
 _SPAN_KIND: Final = "openinference.span.kind"
 _ATTRIBUTES: Final = "attributes."
 _METADATA: Final = "attributes.metadata"
-# Columns of many attributes at once, and what stands before the name of each.
+# Columns of many attributes at once, and the prefix of their names.
 _OBJECTS: Final[Mapping[str, str]] = {_METADATA: "metadata.", "attributes": ""}
 
 
 def span_rows(
     frame: Frame, versions: Iterator[Version], project: str | None = None
 ) -> tuple[Rows, dict[int, tuple[StoredSpan, Fields]]]:
-    """Return the rows of a frame, and by row number the spans of those that can be read.
+    """Return the rows of a frame, and the spans of the rows that can be read, by row number.
 
     Args:
         frame: The table.
         versions: At least one for each row, ascending, as of an update that is made now.
-        project: Of rows that do not say theirs.
+        project: The project of rows that do not name one.
 
     Raises:
-        ConfigurationError: A column that is needed is missing; it names those that are there.
+        ConfigurationError: A required column is missing; the message names the columns of the frame.
     """
     missing = [column for column in REQUIRED if column not in frame]
     if missing and frame.height:
@@ -71,7 +71,7 @@ def span_rows(
     known = {name: frame.column(name) for name in _PARTS if name in frame}
     attributes = {name: frame.column(name) for name in frame.names if name in _OBJECTS or name.startswith(_ATTRIBUTES)}
     rows.remember(
-        f"column {ascii(name)[:200]}: no part of a span here; it was left out"
+        f"column {ascii(name)[:200]}: not part of a span; it was left out"
         for name in frame.names
         if name not in known and name not in attributes and name not in REQUIRED
     )
@@ -92,7 +92,7 @@ def span_rows(
 
 
 def _parts(rows: Rows, row: int, known: Mapping[str, list[object]], project: str | None) -> dict[str, Any]:
-    """Return what the columns beside the attributes say of a row; a row that lacks something has a problem."""
+    """Return the cells of a row that are not attributes; a row without a required one gets a problem."""
     parts: dict[str, Any] = {"project": project}
     for name, cells in known.items():
         cell = cells[row]
@@ -174,7 +174,7 @@ def _text(cell: object) -> str | None:
 
 
 def _status(cell: object) -> str | int | None:
-    """Return a word, or the integer code that a late update gave a span: a list shows it so, an export as text."""
+    """Return a word, or the integer code that a late update gave a span: a list has the integer, an export its text."""
     code, _ = read_status(cell)
     return code.upper() if isinstance(code, str) else code
 
@@ -186,7 +186,7 @@ def _one_of(words: tuple[str, ...]) -> Callable[[object], str | None]:
     return word
 
 
-# Column → how a cell of it is read (None: it cannot be), and what is expected there.
+# Column → the function that reads a cell (None for an invalid one), and what is expected.
 _PARTS: Final[Mapping[str, tuple[Callable[[object], Any], str]]] = {
     **dict.fromkeys(
         ("name", "span_kind", "status_message", "scope_name", "scope_version", "project"), (_text, "a text")

@@ -1,7 +1,7 @@
-"""The rows of a frame onto their spans: into a store, or through a destination's patch exporter.
+"""Apply the rows of a frame to their spans: in a store, or through a destination's patch exporter.
 
-What a row says was decided in `client.columns`. Here each row gets its version, its span is found, and it ends as
-updated or as failed with a reason. A row is one patch, so it is applied whole or not at all.
+`client.columns` decides what a row means. This module gives each row a version, finds its span, and reports the row
+as updated, or as failed with a reason. A row is one patch, so it is applied whole or not at all.
 
 A store is written in parts of about `PART_FIELDS`, each a transaction, so that other processes get their turn. A
 destination gets batches of its own size; what it answers with a retry is tried a few times while the caller waits, and
@@ -69,7 +69,7 @@ _SETTINGS: Final = OutboxSettings(visibility_millis=0)
 
 
 def _report_of(rows: Rows) -> UpdateReport:
-    """Return what became of *rows*: those without a problem were applied."""
+    """Return the report of *rows*: those without a problem were applied."""
     errors = [span_error(rows.span_ids[row], problem) for row, problem in sorted(rows.problems.items())]
     return UpdateReport(spans_updated=len(rows.span_ids) - len(errors), errors=errors, notes=rows.notes)
 
@@ -84,10 +84,10 @@ class StoreUpdates:
         self._versions = versions
 
     def close(self) -> None:
-        """Nothing is held: the store is closed by whoever opened it."""
+        """Do nothing: whoever opened the store closes it."""
 
     def apply(self, rows: Rows) -> UpdateReport:
-        """Apply every row whose span is stored, and say why the others were not.
+        """Apply every row whose span is stored, and report why the others were not applied.
 
         Raises:
             StoreError: The store cannot be read or written, and nothing was changed. Where a part was written before,
@@ -112,7 +112,7 @@ class StoreUpdates:
         span_ids = rows.span_ids
         placed: list[int] = []
         by_trace: dict[str, list[int]] = {}
-        # A few at a time, for the garbage collector's sake: it walks over what is held.
+        # A few at a time: the garbage collector visits every object that is held.
         for start in range(0, len(part), _FIND_ROWS):
             some = part[start : start + _FIND_ROWS]
             found = self._store.find({span_ids[row] for row in some})
@@ -127,8 +127,8 @@ class StoreUpdates:
                     trace = f" of trace {rows.trace_ids[row]}" if span_ids[row] in found else ""
                     rows.reject(row, "segment_not_found", f": span {span_ids[row]}{trace} is not in {self._store}.")
         versions = list(draw(self._versions, len(placed)))
-        # In the order of the store, because rows in any other order are written more slowly. One after the other,
-        # for the garbage collector's sake again.
+        # In the order of the store: SQLite writes rows in any other order more slowly. One after the other, because the
+        # garbage collector visits every object that is held.
         self._store.patch_rows(
             (trace_id, span_ids[placed[at]], fields)
             for trace_id in sorted(by_trace)
@@ -139,7 +139,7 @@ class StoreUpdates:
     def log(
         self, rows: Rows, spans: Mapping[int, tuple[StoredSpan, Fields]], evaluations: Rows | None = None
     ) -> UpdateReport:
-        """Store *spans*, each the span of a row, then apply *evaluations*, and say what became of all rows.
+        """Store *spans*, each the span of a row, then apply *evaluations*, and report on all rows.
 
         Raises:
             StoreError: The store cannot be written, and nothing was. Where a part was, the report says so instead.
@@ -188,18 +188,18 @@ class StoreUpdates:
             start = end
 
     def _trace_id(self, span_id: str, trace_id: str | None, found: Mapping[str, StoredKey]) -> str | None:
-        """Return the trace that a span is stored in, None for none."""
+        """Return the id of the trace in which a span is stored; None if it is not stored."""
         key = found.get(span_id)
         if key is None or trace_id is None or key.trace_id == trace_id:
             return key.trace_id if key is not None else None
-        # The newest span of this id is one of another trace.
+        # The newest span with this id belongs to another trace.
         return trace_id if self._store.query(SpanQuery(trace_id, span_id, limit=1)) else None
 
 
 @final
 @dataclass(slots=True)
 class _Sent:
-    """A patch, the rows that it is made of, and why it has not arrived."""
+    """A patch, the rows that it was made of, and the reason why it has not arrived yet."""
 
     patch: Patch
     rows: list[int]
@@ -217,7 +217,7 @@ class DestinationUpdates:
     def __init__(
         self, destination: Destination, clock: Clock | None = None, versions: VersionSource = settings.VERSIONS
     ) -> None:
-        """Send to *destination*, which is shut down by whoever made it."""
+        """Send to *destination*. Whoever made it shuts it down."""
         self._name = destination.name
         self._exporter = destination.patch_exporter
         self._clock = clock or SystemClock()
@@ -227,11 +227,11 @@ class DestinationUpdates:
         self._suppressed = suppressed()
 
     def close(self) -> None:
-        """End the wait of a call that runs: what it waits for has failed. Any thread."""
+        """End the wait of a running call: the rows that it still has to send fail. Any thread."""
         self._is_closing.set()
 
     def apply(self, rows: Rows) -> UpdateReport:
-        """Send every row that can be read, and say which arrived.
+        """Send every row that can be read, and report which ones arrived.
 
         Rows of one span are one patch. A destination that cannot tell an unknown span (`reports_missing`) counts it as
         updated.
@@ -260,7 +260,7 @@ class DestinationUpdates:
         return _report_of(rows)
 
     def apply_all(self, rows: Rows) -> UpdateReport:
-        """As `apply`: a destination cannot be asked first, so each row fares by itself."""
+        """Do as `apply`: nobody can ask a destination first which spans it has, so each row succeeds or fails alone."""
         return self.apply(rows)
 
     def _patches(self, rows: Rows, targets: Mapping[int, SpanRef]) -> list[_Sent]:
@@ -290,7 +290,7 @@ class DestinationUpdates:
                 return
 
     def _send(self, batch: Sequence[_Sent], rows: Rows) -> DeliveryError | None:
-        """Send a batch, and what remains of it again; return why the whole call has to end, where it has to."""
+        """Send a batch, and try again what has not arrived; return an error if the whole call has to end."""
         due, attempt = [batch], 1
         while True:
             again: list[_Sent] = []
@@ -321,13 +321,13 @@ class DestinationUpdates:
                 return None
             too_long = wait_ns > MAX_WAIT_NS
             if attempt == MAX_TRIES or too_long or self._clock.wait(self._is_closing, wait_ns):
-                # When nothing of a batch arrives, what follows would only wait as long.
+                # Nothing of the batch arrived, so the batches after it would wait as long for nothing.
                 is_down = len(again) == len(batch) or too_long or self._is_closing.is_set()
                 return again[0].problem if is_down else None
             due, attempt = [again], attempt + 1
 
     def _export(self, group: Sequence[_Sent]) -> list[Outcome | None]:
-        """Return one outcome for each patch; None for those of a batch with which the exporter raised."""
+        """Return one outcome for each patch; None for each of a batch if the exporter raised."""
         token = otel_context.attach(self._suppressed)
         try:
             outcomes = outcomes_of(self._exporter, [one.patch for one in group], _TIMEOUT_MILLIS)
@@ -343,7 +343,7 @@ class DestinationUpdates:
 
 
 def _verdict(outcome: Outcome | None, attempt: int, batch_size: int) -> Verdict:
-    """Return what follows from a try, for a caller that waits: nobody is asked again for a span that is unknown."""
+    """Return what follows from a try. The caller waits, so an unknown span is given up at once."""
     tried = Tried(
         attempts=attempt,
         age_ns=0,
@@ -357,7 +357,7 @@ def _verdict(outcome: Outcome | None, attempt: int, batch_size: int) -> Verdict:
 
 
 def _ends_of_parts(weights: Iterable[int]) -> Iterator[int]:
-    """Yield where each part ends: at the first row with which it is full, and at the last row."""
+    """Yield the end of each part: after the row that fills it, and after the last row."""
     end = full = 0
     for end, weight in enumerate(weights, 1):
         full += weight
@@ -372,7 +372,7 @@ _RAISED: Final = Retry(DeliveryError("connection_failure", "the patch exporter r
 
 
 def _masked(rows: Rows) -> Rows:
-    """Return *rows* without credentials and through the mask of this process, as every other update."""
+    """Return *rows* without credentials and masked by the mask of this process, as every other update is."""
     if settings.in_force.mask is None:
         columns = [
             (name, [cell if cell is UNSET else without_credentials_in(name, cell) for cell in cells])
