@@ -85,7 +85,6 @@ class _Form(NamedTuple):
     """The names of the columns of one kind of verdict.
 
     Attributes:
-        column: The form of a name, for error messages.
         prefixes: Prefixes of the columns, and the level that each stands for.
         parts: What may follow the name.
         contents: A verdict has at least one of these parts.
@@ -94,7 +93,6 @@ class _Form(NamedTuple):
         left_out: A part that is understood, but not stored here.
     """
 
-    column: str
     prefixes: tuple[tuple[str, Level], ...]
     parts: tuple[str, ...]
     contents: tuple[str, ...]
@@ -105,7 +103,6 @@ class _Form(NamedTuple):
 
 # Arize writes trace_eval, and has evaluations of sessions; its name for the annotator is updated_by.
 _EVALUATION: Final = _Form(
-    "eval.<Name>",
     (("eval.", "span"), ("trace.eval.", "trace"), ("trace_eval.", "trace")),
     ("label", "score", "explanation", "source", "metadata"),
     ("label", "score", "explanation"),
@@ -114,7 +111,6 @@ _EVALUATION: Final = _Form(
     "",
 )
 _ANNOTATION: Final = _Form(
-    "annotation.<Name>",
     (("annotation.", "span"), ("trace.annotation.", "trace")),
     ("label", "score", "text", "annotator"),
     ("label", "score", "text"),
@@ -551,7 +547,7 @@ def _verdict_rows(frame: Frame, form: _Form, validate: bool) -> Rows:
     if not frame.height:
         return rows
     verdicts, unknown = _verdict_columns(frame, form, rows)
-    expected = ", ".join(f"{form.column}.{part}" for part in form.contents)
+    expected = ", ".join(f"{form.prefixes[0][0]}<Name>.{part}" for part in form.contents)
     _refuse(frame, rows, unknown, expected, validate)
     for (level, name), columns in verdicts.items():
         read = [(part, column, frame.column(column)) for part, column in columns]

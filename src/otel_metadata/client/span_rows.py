@@ -179,11 +179,8 @@ def _status(cell: object) -> str | int | None:
     return code.upper() if isinstance(code, str) else code
 
 
-def _one_of(words: tuple[str, ...]) -> Callable[[object], str | None]:
-    def word(cell: object) -> str | None:
-        return cell.upper() if isinstance(cell, str) and cell.upper() in words else None
-
-    return word
+def _kind(cell: object) -> str | None:
+    return cell.upper() if isinstance(cell, str) and cell.upper() in _KINDS else None
 
 
 # Column → the function that reads a cell (None for an invalid one), and what is expected.
@@ -193,6 +190,6 @@ _PARTS: Final[Mapping[str, tuple[Callable[[object], Any], str]]] = {
     ),
     **dict.fromkeys(("start_time", "end_time"), (wall_ns, EXPECTED_TIME)),
     "parent_id": (read_span_id, "a span id of 16 hex digits"),
-    "kind": (_one_of(_KINDS), f"one of {', '.join(_KINDS)}"),
+    "kind": (_kind, f"one of {', '.join(_KINDS)}"),
     "status_code": (_status, f"one of {', '.join(_STATUSES)}, or an integer code"),
 }

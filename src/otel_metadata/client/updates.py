@@ -174,18 +174,16 @@ class StoreUpdates:
         Raises:
             StoreError: The first part failed, and the call has changed nothing before.
         """
-        good = rows.good()
-        start = 0
-        for end in _ends_of_parts(map(weight, good)):
+        parts = _parts(rows.good(), weight)
+        for part in parts:
             try:
-                apply(good[start:end])
+                apply(part)
             except StoreError as error:
-                if not start and not is_changed:
+                if not is_changed:
                     raise
-                for row in good[start:]:
+                for row in chain(part, *parts):
                     rows.reject(row, "connection_failure", f": {error}")
-                return
-            start = end
+            is_changed = True
 
     def _trace_id(self, span_id: str, trace_id: str | None, found: Mapping[str, StoredKey]) -> str | None:
         """Return the id of the trace in which a span is stored; None if it is not stored."""
@@ -356,16 +354,18 @@ def _verdict(outcome: Outcome | None, attempt: int, batch_size: int) -> Verdict:
     return verdict(outcome, tried, _SETTINGS, chance=1.0)
 
 
-def _ends_of_parts(weights: Iterable[int]) -> Iterator[int]:
-    """Yield the end of each part: after the row that fills it, and after the last row."""
-    end = full = 0
-    for end, weight in enumerate(weights, 1):
-        full += weight
+def _parts(rows: Iterable[int], weight: Callable[[int], int]) -> Iterator[list[int]]:
+    """Yield *rows* in parts: a part ends with the row that makes it heavy enough."""
+    part: list[int] = []
+    full = 0
+    for row in rows:
+        part.append(row)
+        full += weight(row)
         if full >= PART_FIELDS:
-            yield end
-            full = 0
-    if full:
-        yield end
+            yield part
+            part, full = [], 0
+    if part:
+        yield part
 
 
 _RAISED: Final = Retry(DeliveryError("connection_failure", "the patch exporter raised; the log says what"))
