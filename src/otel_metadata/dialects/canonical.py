@@ -226,8 +226,8 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
         else:
             note = Annotation.from_json({"name": key, **parts})
             values[level, kind, annotation_key(key, note.annotator)] = note.to_json()
-    said = versions(attributes)
-    return dict(_at_version(name, value, said, version) for name, value in values.items()), taken
+    listed = versions(attributes)
+    return dict(_at_version(name, value, listed, version) for name, value in values.items()), taken
 
 
 def is_field(name: str) -> bool:
@@ -239,28 +239,28 @@ def is_field(name: str) -> bool:
 
 
 def _at_version(
-    name: FieldName, value: Json, said: Mapping[FieldName, Version], otherwise: Version
+    name: FieldName, value: Json, listed: Mapping[FieldName, Version], otherwise: Version
 ) -> tuple[FieldName, tuple[Json, Version]]:
     """Return a field with its version, under the level at which it was set."""
     _, kind, key = name
     if kind in _ON_BOTH_LEVELS:
         # Both levels share one attribute, which has the later of their two values.
-        both: list[FieldName] = [(at, kind, key) for at in _LEVEL_PREFIX if (at, kind, key) in said]
-        name = max(both, key=lambda one: (said[one], one), default=name)
-    return name, (value, said.get(name, otherwise))
+        both: list[FieldName] = [(at, kind, key) for at in _LEVEL_PREFIX if (at, kind, key) in listed]
+        name = max(both, key=lambda one: (listed[one], one), default=name)
+    return name, (value, listed.get(name, otherwise))
 
 
 def versions(attributes: Mapping[str, object]) -> dict[FieldName, Version]:
     """Return the versions that `VERSIONS` lists; entries that `versions_text` would not write are ignored."""
-    said: dict[FieldName, Version] = {}
-    listed = _parsed(attributes.get(VERSIONS))
-    for one in listed if isinstance(listed, list) else ():
+    listed: dict[FieldName, Version] = {}
+    entries = _parsed(attributes.get(VERSIONS))
+    for one in entries if isinstance(entries, list) else ():
         if not isinstance(one, list) or [type(part) for part in one] != [str, str, str, int, str]:
             continue
         level, kind, key, nanoseconds, writer = cast("tuple[Level, Kind, str, int, str]", one)
         if 0 <= nanoseconds < 1 << 63 and _WRITER.fullmatch(writer):
-            said[level, kind, key] = (nanoseconds, int(writer, 16))
-    return said
+            listed[level, kind, key] = (nanoseconds, int(writer, 16))
+    return listed
 
 
 def _read_part(

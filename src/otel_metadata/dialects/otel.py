@@ -18,7 +18,7 @@ from otel_metadata.dialects.canonical import (
     to_attributes,
     versions_text,
 )
-from otel_metadata.dialects.spelling import is_said_by_the_span, name_of, own_tags, status_of
+from otel_metadata.dialects.spelling import is_held_by_the_span, name_of, own_tags, status_of
 from otel_metadata.model.encoding import Encoded, SpanView
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level
 
@@ -72,7 +72,7 @@ class OtelDialect:
             if kind == "tag":
                 tags.setdefault(level, {})[name] = field
                 continue
-            if is_said_by_the_span(name, fields):
+            if is_held_by_the_span(name, fields):
                 continue
             parts = spell(name, field[0])
             added = sum(part not in own and part not in spelled for part in parts)

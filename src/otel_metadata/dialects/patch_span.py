@@ -76,7 +76,7 @@ def attributes_of(patch: Patch) -> dict[str, AttributeValue]:
 
 def fields_of(attributes: Mapping[str, object]) -> Fields:
     """Return the fields of a patch with their versions, without those whose attribute was removed on the way."""
-    said = versions(attributes)
+    listed = versions(attributes)
     found: dict[FieldName, Json] = {name: value for name, (value, _) in read(attributes, (0, 0))[0].items()}
     json_names = texts(attributes.get(JSON_NAMES))
 
@@ -92,8 +92,8 @@ def fields_of(attributes: Mapping[str, object]) -> Fields:
         for value in also if isinstance(also, list) else ():
             note = Annotation.from_json(value)
             found.setdefault((level, "annotation", annotation_key(note.name, note.annotator)), note.to_json())
-    for name in said:
+    for name in listed:
         attribute = name[2] if name[1] == "attribute" else f"{_OWN}{name[1]}"
         if attribute in attributes:
             found.setdefault(name, own(attribute))
-    return {name: (found[name], version) for name, version in said.items() if name in found}
+    return {name: (found[name], version) for name, version in listed.items() if name in found}

@@ -1,6 +1,6 @@
 """What all dialects share: which fields are no attributes, and how spelled fields are laid over the span's own.
 
-A vendor's dialect decides how a field is spelled, and which fields cannot be said on the span.
+A vendor's dialect decides how a field is spelled, and which fields the span cannot hold.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.encoding import SpanStatus, SpanView
 
-__all__ = ["encoded", "is_attribute", "is_said_by_the_span", "name_of", "of_kind", "own_tags", "status_of"]
+__all__ = ["encoded", "is_attribute", "is_held_by_the_span", "name_of", "of_kind", "own_tags", "status_of"]
 
 _VERDICTS: Final = frozenset({"evaluation", "annotation"})
 
@@ -39,10 +39,10 @@ def encoded(
     Args:
         span: The ended span.
         fields: All fields of the span.
-        spelled: The fields that the dialect can say, as attributes; `otel_metadata.json` lists those that are JSON.
-        remainder: The fields that it cannot say. Their canonical attributes stay. Name, status and status message may
-            be among them: those that the span itself can say are left out.
-        also: Names of fields that are said on the span and leave as a patch too.
+        spelled: The fields that the dialect can spell, as attributes; `otel_metadata.json` lists those that are JSON.
+        remainder: The fields that it cannot spell. Their canonical attributes stay. Name, status and status message may
+            be among them: those that the span itself can hold are left out.
+        also: Names of fields that are on the span and leave as a patch too.
     """
     own = dict(span.attributes or {})
     gone: set[str] = set()
@@ -57,7 +57,7 @@ def encoded(
     listed = [*dict.fromkeys([*before, *texts(spelled.get(JSON_NAMES))])]
     if listed:
         own[JSON_NAMES] = listed
-    left = {name: field for name, field in remainder.items() if not is_said_by_the_span(name, fields)}
+    left = {name: field for name, field in remainder.items() if not is_held_by_the_span(name, fields)}
     left.update((name, fields[name]) for name in also)
     return Encoded(own, name=name_of(fields), status=status_of(fields), remainder=left)
 
@@ -76,7 +76,7 @@ def own_tags(span: SpanView, fields: Fields, level: Level) -> list[str]:
     return [*dict.fromkeys([*texts(present), *of_kind(fields, level, "tag")])]
 
 
-def is_said_by_the_span(name: FieldName, fields: Fields) -> bool:
+def is_held_by_the_span(name: FieldName, fields: Fields) -> bool:
     """Whether a field is a part of the span itself: a name that is text, a status, a message beside a status."""
     if name not in NOT_ATTRIBUTES:
         return False

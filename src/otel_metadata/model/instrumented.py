@@ -247,8 +247,8 @@ def kind_of(attributes: Mapping[str, Json]) -> str | None:
     if isinstance(own, str) and own:
         return own.upper()
     for name, words in KINDS:
-        said = attributes.get(name)
-        if isinstance(said, str) and (kind := words.get(said.lower())) is not None:
+        word = attributes.get(name)
+        if isinstance(word, str) and (kind := words.get(word.lower())) is not None:
             return kind
     return "LLM" if attributes.get(ASKS_A_MODEL) else None
 

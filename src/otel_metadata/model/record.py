@@ -227,8 +227,8 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
     def latest(kind: Kind) -> Json:
         # The value may have been set on the span or on its trace; the later one wins.
         levels: tuple[Level, Level] = ("trace", "span")
-        said = [fields[level, kind, ""] for level in levels if (level, kind, "") in fields]
-        return max(said, key=lambda field: field[1])[0] if said else None
+        found = [fields[level, kind, ""] for level in levels if (level, kind, "") in fields]
+        return max(found, key=lambda field: field[1])[0] if found else None
 
     def evaluations(level: Level) -> dict[str, Evaluation]:
         return {key: Evaluation.from_json(key, value) for key, value in many(level, "evaluation").items()}
@@ -243,9 +243,9 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
     events = tuple(event for event in span.events if f"{event.get('name')}".startswith(instrumented.EVENTS))
 
     def own(kind: Kind, spelling: instrumented.Spelling) -> Json:
-        said = many("span", kind)
-        if said:
-            return said[""]
+        held = many("span", kind)
+        if held:
+            return held[""]
         return instrumented.value_of(spelling, attributes, span.attributes, events) if is_marked or events else None
 
     status = one("status", "span")

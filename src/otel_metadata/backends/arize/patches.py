@@ -39,7 +39,7 @@ _UNCLEAR: Final = Retry(DeliveryError("connection_failure", "the answer does not
 _LATE: Final = Retry(DeliveryError("connection_failure", "there was no whole answer in time"))
 _SHUT_DOWN: Final = Retry(DeliveryError("connection_failure", "the exporter was shut down meanwhile"))
 
-_MAX_TOLD: Final = 8
+_MAX_NAMED: Final = 8
 
 _MAX_TRIES: Final = 3
 """Tries for a row that Arize's store refuses: the store may be busy, or the schema may have another type."""
@@ -205,7 +205,7 @@ class ArizePatchExporter:
     def _refused(self, entry: _Entry, answer: _Refused) -> Outcome:
         """Return the outcome of a refused row that cannot be halved."""
         paths = entry.row.paths
-        error = DeliveryError(answer.type, f"{', '.join(paths[:_MAX_TOLD])}: {answer.message}")
+        error = DeliveryError(answer.type, f"{', '.join(paths[:_MAX_NAMED])}: {answer.message}")
         if answer.type != "backend_rejection":
             return Rejected(error)
         tries = (self._refusals.get((entry.span_id, paths)) or 0) + 1
@@ -295,6 +295,6 @@ def _combined(one: Plan, outcomes: Sequence[Outcome]) -> Outcome:
         return Delivered(one.notes)
     if _UNKNOWN_SPAN in rejected:
         return _UNKNOWN_SPAN
-    told = "; ".join(outcome.error.message for outcome in rejected[:_MAX_TOLD])
+    messages = "; ".join(outcome.error.message for outcome in rejected[:_MAX_NAMED])
     rest = "; the rest of the patch arrived" if len(rejected) < len(outcomes) else ""
-    return Rejected(DeliveryError(rejected[0].error.type, f"{told}{rest}"))
+    return Rejected(DeliveryError(rejected[0].error.type, f"{messages}{rest}"))

@@ -95,10 +95,10 @@ def plan(patch: Patch, now_millis: int) -> Plan:
     rows = (*(Row("update_metadata", {PATCH_DOCUMENT: document}) for document in documents), *verdicts)
     unsupported = dict.fromkeys(_path(*name) for name in patch.fields if name[1] not in _SENT)
     only_live = (NotKept(f"{path}: unsupported, Arize sets it only with the span") for path in unsupported)
-    told = (*notes, *too_large, *only_live)
+    all_notes = (*notes, *too_large, *only_live)
     if rows:
-        return Plan(rows, told)
-    return Plan((), (), DeliveryError("too_large" if too_large else "unsupported", "; ".join(told)))
+        return Plan(rows, all_notes)
+    return Plan((), (), DeliveryError("too_large" if too_large else "unsupported", "; ".join(all_notes)))
 
 
 def _metadata(patch: Patch, notes: list[str]) -> dict[str, Json]:
@@ -175,8 +175,8 @@ def _evaluation(
         notes.append(NotKept(f"{path}: its metadata is unsupported"))
     if evaluation.source == "human":
         notes.append(f"{path}: kept as an annotation, as Arize does with what people say")
-        said = Annotation(evaluation.name, evaluation.label, evaluation.score, evaluation.explanation)
-        return _annotation(said, level, version, now_millis, path, notes)
+        annotation = Annotation(evaluation.name, evaluation.label, evaluation.score, evaluation.explanation)
+        return _annotation(annotation, level, version, now_millis, path, notes)
     if evaluation.source != "code":
         notes.append(NotKept(f"{path}: its source is unsupported"))
     stem = f"{'eval' if level == 'span' else 'trace_eval'}.{_name(evaluation.name, path, notes)}"

@@ -44,12 +44,12 @@ class GalileoDialect:
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
         """Return the span's attributes with *fields*, name, status, and fields without an attribute (a null name)."""
         # Fields of the trace go on any span: a patch of the trace would need an id that nobody here knows.
-        said = _OPENINFERENCE.encode(span, fields, is_local_root=True)
-        attributes = dict(said.attributes)
+        encoded = _OPENINFERENCE.encode(span, fields, is_local_root=True)
+        attributes = dict(encoded.attributes)
         spelled: dict[str, Json] = {}
         also: list[Json] = []
         remainder: dict[FieldName, Field] = {}
-        for name, field in sorted(said.remainder.items(), key=lambda item: (item[1][1], item[0])):
+        for name, field in sorted(encoded.remainder.items(), key=lambda item: (item[1][1], item[0])):
             parts = spell(name, field[0])
             if not parts:
                 remainder[name] = field
@@ -67,4 +67,4 @@ class GalileoDialect:
             session = uuid4(value) if name[1] == "session_id" else None
             if session is not None:
                 spelled[SESSION] = session
-        return replace(said, attributes={**attributes, **to_attributes(spelled)[0]}, remainder=remainder)
+        return replace(encoded, attributes={**attributes, **to_attributes(spelled)[0]}, remainder=remainder)

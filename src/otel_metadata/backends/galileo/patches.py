@@ -92,9 +92,9 @@ class _Body:
 
     def without(self, refused: set[str]) -> _Body:
         """Return the rest, where Galileo refuses some of its fields."""
-        told = {name: _REFUSED for one in refused for name in self.names[one]}
+        notes = {name: _REFUSED for one in refused for name in self.names[one]}
         values = {one: value for one, value in self.values.items() if one not in refused}
-        return _Body(values, self.names, {**self.notes, **told})
+        return _Body(values, self.names, {**self.notes, **notes})
 
 
 @final
@@ -182,8 +182,8 @@ class GalileoPatchExporter(RestPatchExporter):
             outcome = self._patch(f"/v2/projects/{path_segment(project)}", record, identifier, body, notes, budget)
             if outcome is not None:
                 return outcome
-        told = [(words_for(name, value), notes[name]) for name, (value, _) in patch.fields.items() if name in notes]
-        return Delivered(tuple(type(note)(f"{field}: {note}") for field, note in told))
+        noted = [(words_for(name, value), notes[name]) for name, (value, _) in patch.fields.items() if name in notes]
+        return Delivered(tuple(type(note)(f"{field}: {note}") for field, note in noted))
 
     def _address(self, target: SpanRef, level: Level) -> tuple[Record, str] | Rejected:
         """Return the record of the target's span or trace, or the reason why nothing can be sent for it."""
@@ -333,7 +333,7 @@ def _is_missing(answer: RestAnswer) -> bool:
     if not isinstance(answer.body, dict) or answer.status not in {404, 422}:
         return False
     # Only Galileo's own words are searched: beside them it repeats the values that were sent.
-    said = [answer.body.get("detail"), *(one.get("msg") for one in _details(answer))]
+    messages = [answer.body.get("detail"), *(one.get("msg") for one in _details(answer))]
     return answer.status == 404 or any(
-        isinstance(one, str) and ("not found" in one.lower() or "not ingested" in one.lower()) for one in said
+        isinstance(one, str) and ("not found" in one.lower() or "not ingested" in one.lower()) for one in messages
     )

@@ -32,7 +32,7 @@ def routed(span: ReadableSpan) -> ReadableSpan:
     A span of an experiment belongs to no log stream.
     """
     own = span.attributes or {}
-    said = {name: value for name in _ROUTING if (value := own.get(name))}
-    if _EXPERIMENT in said:
-        said.pop(_LOG_STREAM, None)
-    return altered(span, resource=span.resource.merge(Resource(said))) if said else span
+    routing = {name: value for name in _ROUTING if (value := own.get(name))}
+    if _EXPERIMENT in routing:
+        routing.pop(_LOG_STREAM, None)
+    return altered(span, resource=span.resource.merge(Resource(routing))) if routing else span

@@ -224,8 +224,8 @@ class LangfusePatchExporter(RestPatchExporter):
         if not values:
             return _UNSUPPORTED
         version = latest_version(fields)
-        said: Fields = {("span", "attribute", name): (value, version) for name, value in values.items()}
-        span = synthetic_span(Patch(patch.target, said, patch.window_ns), self._resource)
+        attributes: Fields = {("span", "attribute", name): (value, version) for name, value in values.items()}
+        span = synthetic_span(Patch(patch.target, attributes, patch.window_ns), self._resource)
         outcome = self._spans.send([span], timeout_millis=budget.left_millis)
         if not isinstance(outcome, Delivered):
             return outcome
@@ -422,8 +422,8 @@ def _judged_score(answer: RestAnswer) -> Outcome:
     if answer.outcome is None and answer.status == 207:
         rejected = answer.member("rejected")
         return _REFUSED if rejected == 1 else _judged(answer, rejected == 0)
-    said = answer.member("message" if answer.status == 202 else "id")
-    return _judged(answer, isinstance(said, str))
+    confirmation = answer.member("message" if answer.status == 202 else "id")
+    return _judged(answer, isinstance(confirmation, str))
 
 
 def _judged_event(body: Json, event_id: str) -> Outcome:

@@ -64,7 +64,7 @@ _ON_A_SPAN: Final = frozenset({"metadata", "attribute", "user_id", "session_id",
 _DIALECT: Final = LangWatchDialect()
 
 
-class _Said(NamedTuple):
+class _Kept(NamedTuple):
     """What became of one field.
 
     Attributes:
@@ -165,9 +165,9 @@ class LangWatchPatchExporter(RestPatchExporter):
         refused += (_unsupported(_shown(name), "LangWatch changes no stored span") for name in by_way.get("", {}))
         trace = by_way.get("trace", {})
         if trace:
-            values, said = flattened(trace, refused)
+            values, kept = flattened(trace, refused)
             for metadata in packed(values, refused):
-                yield self._patched(patch, metadata, said, budget)
+                yield self._patched(patch, metadata, kept, budget)
         if "span" in by_way:
             yield self._beside(patch, by_way["span"], budget)
         judged: list[tuple[FieldName, Evaluation, Version]] = []
@@ -195,7 +195,7 @@ class LangWatchPatchExporter(RestPatchExporter):
         rides = level == "span" or (self.strategy == "otlp_span" and patch.target.is_valid)
         return "span" if rides else "trace"
 
-    def _patched(self, patch: Patch, metadata: dict[str, Json], said: Mapping[str, _Said], budget: Budget) -> Outcome:
+    def _patched(self, patch: Patch, metadata: dict[str, Json], kept: Mapping[str, _Kept], budget: Budget) -> Outcome:
         trace_id = patch.target.trace_id_hex
         path = f"/api/traces/{path_segment(trace_id)}/metadata"
         refused: list[NotKept] = []
@@ -203,29 +203,29 @@ class LangWatchPatchExporter(RestPatchExporter):
         named = _named_fields(answer) & metadata.keys()
         if named:
             # LangWatch takes all keys or none, and names those that it cannot take.
-            refused = [NotKept(f"{said[key].shown}: LangWatch refused the value") for key in sorted(named)]
+            refused = [NotKept(f"{kept[key].shown}: LangWatch refused the value") for key in sorted(named)]
             metadata = {key: value for key, value in metadata.items() if key not in named}
             if not metadata:
                 return Rejected(DeliveryError("patch_failure", "; ".join(dict.fromkeys(refused))))
             answer = self._client.call("PATCH", path, {"metadata": metadata}, budget=budget)
         if answer.outcome is not None:
-            return _about(answer.outcome, (said[key] for key in metadata))
+            return _about(answer.outcome, (kept[key] for key in metadata))
         if answer.member("traceId") != trace_id:
             return _NOT_LANGWATCH
-        return Delivered((*dict.fromkeys(said[key].note for key in metadata), *dict.fromkeys(refused)))
+        return Delivered((*dict.fromkeys(kept[key].note for key in metadata), *dict.fromkeys(refused)))
 
     def _beside(self, patch: Patch, fields: Fields, budget: Budget) -> Outcome:
         span = synthetic_span(Patch(patch.target, fields, patch.window_ns), self._resource)
         attributes = _DIALECT.encode(span, fields, is_local_root=True).attributes
         outcome = self._spans.send([altered(span, attributes=attributes)], timeout_millis=budget.left_millis)
-        said = list(dict.fromkeys(_beside_note(name, value) for name, (value, _) in fields.items()))
+        kept = list(dict.fromkeys(_beside_note(name, value) for name, (value, _) in fields.items()))
         if isinstance(outcome, Delivered):
             if outcome.rejected:
                 # One span was sent, so this is the one that was rejected.
                 message = "LangWatch rejected the span that carries the patch"
                 return Rejected(DeliveryError("backend_rejection", message))
-            return _delivered(said)
-        return _about(outcome, said)
+            return _delivered(kept)
+        return _about(outcome, kept)
 
     def _evaluated(
         self, patch: Patch, evaluations: Sequence[tuple[FieldName, Evaluation, Version]], budget: Budget
@@ -235,8 +235,8 @@ class LangWatchPatchExporter(RestPatchExporter):
             "spans": [],
             "evaluations": [_evaluation(patch, *one) for one in evaluations],
         }
-        said = [
-            _Said(
+        kept = [
+            _Kept(
                 _shown(name),
                 "kept on the trace; LangWatch has no source and no metadata of an evaluation",
                 is_whole=not evaluation.metadata,
@@ -244,7 +244,7 @@ class LangWatchPatchExporter(RestPatchExporter):
             for name, evaluation, _ in evaluations
         ]
         answer = self._client.call("POST", "/api/collector", body, budget=budget)
-        return _message(answer, said)
+        return _message(answer, kept)
 
     def _tracked(self, patch: Patch, note: Annotation, event_id: str, version: Version, budget: Budget) -> Outcome:
         is_thumb = note.name == THUMBS
@@ -261,8 +261,8 @@ class LangWatchPatchExporter(RestPatchExporter):
             "event_details": {key: value for key, value in details.items() if value is not None},
             "timestamp": version[0] // 1_000_000,
         }
-        said = _Said(f"annotation {note.name!r}", "kept as an event of the trace; an earlier one of this name stays")
-        return _message(self._client.call("POST", "/api/events/track", body, budget=budget), [said])
+        kept = _Kept(f"annotation {note.name!r}", "kept as an event of the trace; an earlier one of this name stays")
+        return _message(self._client.call("POST", "/api/events/track", body, budget=budget), [kept])
 
     def _commented(self, patch: Patch, note: Annotation, budget: Budget) -> Outcome | None:
         """Write a note as a comment; return None where it cannot be one.
@@ -272,12 +272,12 @@ class LangWatchPatchExporter(RestPatchExporter):
         """
         path = f"/api/annotations/trace/{path_segment(patch.target.trace_id_hex)}"
         how = "kept on the trace as a comment; of the score only whether it is above 0"
-        said = [_Said(f"annotation {note.name!r}", how, is_whole=False)]
+        kept = [_Kept(f"annotation {note.name!r}", how, is_whole=False)]
         answer = self._client.call("GET", path, budget=budget)
         if answer.status == 403:
             return None
         if answer.outcome is not None:
-            return _about(answer.outcome, said)
+            return _about(answer.outcome, kept)
         if answer.body is None and answer.text:
             return None
         rows = answer.member("data")
@@ -286,7 +286,7 @@ class LangWatchPatchExporter(RestPatchExporter):
         head, body = _comment(note)
         ours = [row for row in rows if isinstance(row, dict) and _is_ours(row, head)]
         if any(body.items() <= row.items() for row in ours):
-            return _delivered(said)
+            return _delivered(kept)
         identifier = ours[0].get("id") if ours else None
         if isinstance(identifier, str):
             answer = self._client.call("PATCH", f"/api/annotations/{path_segment(identifier)}", body, budget=budget)
@@ -295,8 +295,8 @@ class LangWatchPatchExporter(RestPatchExporter):
         if answer.status == 403:
             return None
         if answer.outcome is not None:
-            return _about(answer.outcome, said)
-        return _delivered(said) if isinstance(answer.member("data"), dict) else _NOT_LANGWATCH
+            return _about(answer.outcome, kept)
+        return _delivered(kept) if isinstance(answer.member("data"), dict) else _NOT_LANGWATCH
 
 
 def utf16_units(text: str) -> int:
@@ -304,7 +304,7 @@ def utf16_units(text: str) -> int:
     return len(text.encode("utf-16-le")) // 2
 
 
-def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, Json], dict[str, _Said]]:
+def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, Json], dict[str, _Kept]]:
     """Return fields of a trace as metadata that LangWatch can keep, and for each key what became of its field.
 
     All values are sent as text: LangWatch reads a number as a double, and loses a zero. A null is the text `null`.
@@ -315,13 +315,13 @@ def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, J
         refused: Gets an error for each field, or part, that LangWatch cannot keep.
     """
     values: dict[str, Json] = {}
-    said: dict[str, _Said] = {}
+    kept: dict[str, _Kept] = {}
     labels: list[str] = []
     for name, (value, _) in sorted(fields.items(), key=lambda item: (item[0][1] in _RESERVED, item[1][1])):
         kind, key, shown = name[1], name[2], _shown(name)
         if kind == "tag" or (kind, key) == ("metadata", "labels"):
             labels += [key] if kind == "tag" else as_labels(value)
-            said.setdefault("labels", _Said(shown, "added to the labels of the trace; none is removed"))
+            kept.setdefault("labels", _Kept(shown, "added to the labels of the trace; none is removed"))
             continue
         key = _RESERVED.get(kind, key)
         if key in _ID_KEYS and (value in ("", None) or isinstance(value, list | dict)):
@@ -337,15 +337,15 @@ def flattened(fields: Fields, refused: list[DeliveryError]) -> tuple[dict[str, J
                 refused.append(DeliveryError("too_large", message))
                 continue
             if path in values:
-                refused.append(_unsupported(said[path].shown, f"{shown} has its place"))
+                refused.append(_unsupported(kept[path].shown, f"{shown} has its place"))
             values[path] = text
             how = "added" if path == key else "added in parts, under dotted keys"
-            said[path] = _Said(shown, f"{how}{'' if isinstance(value, str) else ', as text'}; {_ADDED}")
+            kept[path] = _Kept(shown, f"{how}{'' if isinstance(value, str) else ', as text'}; {_ADDED}")
     if any(labels):
         values["labels"] = [*dict.fromkeys(filter(None, labels))]
-    elif "labels" in said:
-        refused.append(_unsupported(said["labels"].shown, "LangWatch removes no label"))
-    return values, said
+    elif "labels" in kept:
+        refused.append(_unsupported(kept["labels"].shown, "LangWatch removes no label"))
+    return values, kept
 
 
 def packed(values: Mapping[str, Json], refused: list[DeliveryError]) -> Iterator[dict[str, Json]]:
@@ -398,31 +398,31 @@ def _shown(name: FieldName) -> str:
     return words_for((level, kind, "")) + "s" if kind == "tag" else words_for(name)
 
 
-def _beside_note(name: FieldName, value: Json) -> _Said:
+def _beside_note(name: FieldName, value: Json) -> _Kept:
     as_text = ", as text" if name[1] != "tag" and not isinstance(value, str) else ""
-    return _Said(_shown(name), f"kept on a span of its own beside the target{as_text}; {_ADDED}")
+    return _Kept(_shown(name), f"kept on a span of its own beside the target{as_text}; {_ADDED}")
 
 
 def _unsupported(shown: str, why: str) -> DeliveryError:
     return DeliveryError("unsupported", f"{shown}: unsupported; {why}")
 
 
-def _delivered(said: Iterable[_Said]) -> Delivered:
-    return Delivered(tuple(one.note for one in said))
+def _delivered(kept: Iterable[_Kept]) -> Delivered:
+    return Delivered(tuple(one.note for one in kept))
 
 
-def _about(outcome: Outcome, said: Iterable[_Said]) -> Outcome:
+def _about(outcome: Outcome, kept: Iterable[_Kept]) -> Outcome:
     """Return an outcome; a rejection names the fields, because it may become a note on a delivered patch."""
     if not isinstance(outcome, Rejected):
         return outcome
-    shown = ", ".join(dict.fromkeys(one.shown for one in said))
+    shown = ", ".join(dict.fromkeys(one.shown for one in kept))
     return Rejected(DeliveryError(outcome.error.type, f"{shown}: {outcome.error.message}"))
 
 
-def _message(answer: RestAnswer, said: Sequence[_Said]) -> Outcome:
+def _message(answer: RestAnswer, kept: Sequence[_Kept]) -> Outcome:
     if answer.outcome is not None:
-        return _about(answer.outcome, said)
-    return _delivered(said) if isinstance(answer.member("message"), str) else _NOT_LANGWATCH
+        return _about(answer.outcome, kept)
+    return _delivered(kept) if isinstance(answer.member("message"), str) else _NOT_LANGWATCH
 
 
 def _named_fields(answer: RestAnswer) -> set[str]:
@@ -461,8 +461,8 @@ def _comment(note: Annotation) -> tuple[str, dict[str, Json]]:
     head = (
         " ".join(f"{note.name}, by {note.annotator}:".split()) if note.annotator else f"{' '.join(note.name.split())}:"
     )
-    said = [head, *([note.label] if note.label else []), note.text or ""]
-    body: dict[str, Json] = {"comment": "\n".join(said), "isThumbsUp": (note.score or 0) > 0}
+    lines = [head, *([note.label] if note.label else []), note.text or ""]
+    body: dict[str, Json] = {"comment": "\n".join(lines), "isThumbsUp": (note.score or 0) > 0}
     if note.annotator and "@" in note.annotator:
         body["email"] = note.annotator
     return head, body

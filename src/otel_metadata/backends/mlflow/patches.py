@@ -124,10 +124,10 @@ class MlflowPatchExporter(RestPatchExporter):
                 faults.append(_Fault(outcome.error.type, f"{step.subject}: {outcome.error.message}"))
             else:
                 return outcome
-        said = [NotKept(fault.message) for fault in faults]
+        lost = [NotKept(fault.message) for fault in faults]
         if faults and not is_any_delivered:
-            return Rejected(DeliveryError(faults[0].type, "; ".join(said)))
-        return Delivered((*notes, *said))
+            return Rejected(DeliveryError(faults[0].type, "; ".join(lost)))
+        return Delivered((*notes, *lost))
 
     def _set_tag(self, path: str, tag: _Tag, budget: Budget) -> Outcome:
         answer = self._client.call("PATCH", f"{path}/tags", {"key": tag.key, "value": tag.text}, budget=budget)

@@ -187,17 +187,17 @@ def _body(level: Level, kind: Kind, key: str, value: Json, notes: list[str]) -> 
         )
         return "annotations", body
     if kind == "annotation":
-        said = Annotation.from_json(value)
-        identifier = f"{ANNOTATION_NAME}:{kind}" + (f":{said.annotator}" if said.annotator is not None else "")
-        if said.name == _NOTE and (said.label, said.score) == (None, None) and (said.text or "").strip():
-            if said.text != (said.text or "").strip():
+        note = Annotation.from_json(value)
+        identifier = f"{ANNOTATION_NAME}:{kind}" + (f":{note.annotator}" if note.annotator is not None else "")
+        if note.name == _NOTE and (note.label, note.score) == (None, None) and (note.text or "").strip():
+            if note.text != (note.text or "").strip():
                 notes.append(f"{shown}: Phoenix takes off the blanks around it")
-            if said.annotator is not None:
+            if note.annotator is not None:
                 notes.append(f"{shown}: its annotator is in the identifier of the note alone, a note has no author")
-            return "notes", {"note": said.text, "identifier": identifier}
-        about: dict[str, Json] = {} if said.annotator is None else {"annotator": said.annotator}
-        parts = (said.label, said.score, said.text)
-        return "annotations", _annotation(_free_name(said.name, shown, notes), identifier, "human", parts, about)
+            return "notes", {"note": note.text, "identifier": identifier}
+        about: dict[str, Json] = {} if note.annotator is None else {"annotator": note.annotator}
+        parts = (note.label, note.score, note.text)
+        return "annotations", _annotation(_free_name(note.name, shown, notes), identifier, "human", parts, about)
     name = ANNOTATION_NAME if kind == "metadata" else f"{ANNOTATION_NAME}.{kind}"
     notes.append(f"{shown}: kept as an annotation of the {level} ({name}); Phoenix does not change what it has stored")
     word = key or kind

@@ -136,8 +136,8 @@ def destination(
         backend=BACKEND,
     )
     spans = AlteredSpans(
-        OtlpHttpSender(place.traces, headers={place.header: place.key, **_said(routing)}),
-        OnResource(_said(on_resource), overrides=True),
+        OtlpHttpSender(place.traces, headers={place.header: place.key, **_without_none(routing)}),
+        OnResource(_without_none(on_resource), overrides=True),
     )
     return Destination(name, spans, patches, SplunkAoDialect(), hold_millis=hold_millis)
 
@@ -183,5 +183,5 @@ def _name_or_id(
     return name if name is not None else first_set(*names) or default, None
 
 
-def _said(values: dict[str, str | None]) -> dict[str, str]:
+def _without_none(values: dict[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}

@@ -33,8 +33,8 @@ class SplunkAoDialect:
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
         """Return the span's attributes with *fields*, name, status, and fields without an attribute (a null name)."""
-        said = _GALILEO.encode(span, fields, is_local_root=is_local_root)
-        attributes = dict(said.attributes)
+        encoded = _GALILEO.encode(span, fields, is_local_root=is_local_root)
+        attributes = dict(encoded.attributes)
         metadata = {**as_object(attributes.get(_METADATA)), **as_object(attributes.pop(METADATA, None))}
         if metadata:
             attributes[_METADATA] = json_text({key: as_text(value) for key, value in metadata.items()})
@@ -44,4 +44,4 @@ class SplunkAoDialect:
         attributes.pop(SESSION, None)
         if (session := attributes.get("session.id")) is not None:
             attributes.setdefault(_SESSION, session)
-        return replace(said, attributes=attributes)
+        return replace(encoded, attributes=attributes)
