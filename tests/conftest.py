@@ -71,7 +71,7 @@ def isolation() -> Iterator[None]:
         patch.setattr(REGISTRY, "entries", {})
         patch.setattr(REGISTRY, "inherited", frozenset())
         patch.setattr(REGISTRY, "_roots", RecentMap(MAX_ROOTS))
-        before = live_settings.current()
+        before = live_settings.in_force
         live_settings.use(live_settings.LiveSettings())
         yield
         live_settings.use(before)

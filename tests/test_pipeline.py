@@ -543,7 +543,7 @@ def test_our_share_of_a_spans_attributes_follows_its_limit(provider, monkeypatch
     """With a smaller attribute limit in the environment fewer attributes are ours, and nothing is lost."""
     monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "8")
     om.configure(memory(), tracer_provider=provider)
-    assert live_settings.current().max_attributes == 2
+    assert live_settings.in_force.max_attributes == 2
 
 
 # --- several destinations, several calls -----------------------------------------------------------------------------
@@ -800,7 +800,7 @@ def test_without_configure_the_environment_decides_what_is_captured(monkeypatch,
         monkeypatch.setenv("OTEL_PYTHON_METADATA_CAPTURE", variable)
     live_settings.use(live_settings.LiveSettings())
 
-    assert live_settings.current().capture is expected
+    assert live_settings.in_force.capture is expected
 
 
 def test_without_configure_a_variable_that_cannot_be_read_captures_nothing(tmp_path):

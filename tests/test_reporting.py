@@ -1,4 +1,4 @@
-"""Log lines that do not repeat endlessly, and the guard at the host's door."""
+"""Log lines that do not repeat endlessly, and the count of our own failures."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_a_record_that_is_not_there_is_named(metadata_pipeline):
     answer("a")
     answer("b")
     metadata_pipeline.deliver()
-    with pytest.raises(LookupError, match=r"0 spans are named 'other' among \['answer', 'answer'\]"):
+    with pytest.raises(LookupError, match=r"0 spans are named 'other'; expected one among \['answer', 'answer'\]"):
         metadata_pipeline.record("other")
     with pytest.raises(LookupError, match="2 spans are named 'answer'"):
         metadata_pipeline.record("answer")
@@ -123,11 +123,11 @@ def test_a_record_that_is_not_there_is_named(metadata_pipeline):
 
 def test_the_pipeline_leaves_nothing_behind():
     """After close the settings are those of before, and updates are refused."""
-    before = live_settings.current()
+    before = live_settings.in_force
     pipeline = InMemoryPipeline()
-    assert live_settings.current() is not before
+    assert live_settings.in_force is not before
     pipeline.close()
-    assert live_settings.current() is before
+    assert live_settings.in_force is before
     assert om.update_span(om.SpanRef(1, 1), metadata={"a": 1}).reason == "after_shutdown"
 
 

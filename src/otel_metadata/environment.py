@@ -1,4 +1,4 @@
-"""What the environment says that several parts read: switches, the attribute limit of a span, the working directory."""
+"""What several parts read of the environment: switches, the attribute limit of a span, the working directory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _DEFAULT_ATTRIBUTE_LIMIT: Final = 128
 
 
 def flag(variable: str, *, default: bool) -> bool:
-    """Return what a variable says.
+    """Return the value of a switch.
 
     Args:
-        variable: Its name.
-        default: What holds where it is not set.
+        variable: The name of the environment variable.
+        default: The value if the variable is not set.
 
     Raises:
-        ConfigurationError: It is neither `true` nor `false`.
+        ConfigurationError: The variable is neither `true` nor `false`.
     """
     text = os.environ.get(variable, "").strip().lower()
     if text in {"", "true", "false"}:
@@ -29,18 +29,18 @@ def flag(variable: str, *, default: bool) -> bool:
 
 
 def absolute_path(setting: str, path: str) -> str:
-    """Return a path that stays what it is when the process changes its working directory; `~` is the user's home.
+    """Return a path that stays valid when the process changes its working directory; `~` is the user's home.
 
     Args:
-        setting: What was set, for the error.
-        path: As a user gives it.
+        setting: The name of the setting, for the error.
+        path: The path as a user gives it.
 
     Raises:
-        ConfigurationError: It is relative, and the working directory has been removed.
+        ConfigurationError: The path is relative, and the working directory has been removed.
     """
     expanded = os.path.expanduser(path)
     try:
-        # Not `abspath`: where a directory is a link, `..` behind it is not the directory before it.
+        # Not `abspath`, which drops `link/..`: if the directory is a link, its `..` is another directory.
         return expanded if os.path.isabs(expanded) else os.path.join(os.getcwd(), expanded)
     except OSError:
         raise ConfigurationError(
@@ -51,8 +51,8 @@ def absolute_path(setting: str, path: str) -> str:
 def span_attribute_limit() -> int | None:
     """Return how many attributes one span may have; None for no limit.
 
-    Source: OpenTelemetry, "Span Limits" and "Attribute Limits" of the SDK environment variables. The limits that a
-    tracer provider was given in code are private to it.
+    Source: OpenTelemetry, "Span Limits" and "Attribute Limits" of the SDK environment variables. Limits that were given
+    to a tracer provider in code are private to it.
     """
     for variable in ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"):
         text = os.environ.get(variable, "").strip()
@@ -62,5 +62,5 @@ def span_attribute_limit() -> int | None:
 
 
 def our_share(limit: int | None) -> int | None:
-    """Return how many attributes of one span ours may be: a quarter, so that we never evict the application's."""
+    """Return how many attributes of one span may be ours: a quarter, so that we never evict the application's."""
     return None if limit is None else limit // 4

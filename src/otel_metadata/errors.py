@@ -1,7 +1,7 @@
-"""The exceptions that otel_metadata raises, and nothing else does.
+"""The exceptions that only otel_metadata raises.
 
-An update never raises into the application; these are for misuse at decoration, in `configure`, and for programs
-that work on stored spans.
+An update never raises into the application. These exceptions are for wrong arguments of decorators and of `configure`,
+and for programs that work on stored spans.
 
     OtelMetadataError
     ├── ConfigurationError            a setting, URL or destination that cannot be used       (also ValueError)
@@ -11,8 +11,8 @@ that work on stored spans.
     ├── FileError                     a file of an export or import cannot be used            (also OSError)
     └── StoreError                    the store cannot be read or written
         ├── SpanNotFoundError         no such span in the store                               (also LookupError)
-        ├── StoreAccessError          the store does not let us: password, rights, tables
-        └── StoreFormatError          the file is no store, or one of a newer version
+        ├── StoreAccessError          the store refuses access: password, rights, tables
+        └── StoreFormatError          the file is not a store, or a newer version wrote it
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class OtelMetadataError(Exception):
     """Root of the tree above."""
 
     def __init__(self, *args: object) -> None:
-        """Keep the message on one line, without what a terminal would obey: names in it come from everywhere."""
+        """Escape line breaks and control codes in the message, because names in it come from everywhere."""
         super().__init__(*(visible(one) if isinstance(one, str) else one for one in args))
 
 
@@ -53,9 +53,9 @@ class ConfigurationError(OtelMetadataError, ValueError):
     """A setting, URL or destination cannot be used.
 
     Attributes:
-        setting: What was set, as the user knows it: an argument, an environment variable, a destination.
-        got: The value that was given, or its type where that is what is wrong. Never a secret: callers pass
-            credentials as `"***"`.
+        setting: The setting as the user knows it: an argument, an environment variable, a destination.
+        got: The value that was given, or its type if the type is wrong. Never a secret: callers pass credentials as
+            `"***"`.
         expected: What would have been right, and what to do.
     """
 
@@ -74,8 +74,8 @@ class FilterError(OtelMetadataError, ValueError):
 
     Attributes:
         text: The filter as it was given.
-        place: Index into `text` of the character that the caret points at; its length where more was expected.
-        found: What stands there.
+        place: Index into `text` of the character that the caret points at; the length of `text` if it ends too early.
+        found: The text at that place.
         expected: What would have been right, and what to do.
     """
 
@@ -85,9 +85,9 @@ class FilterError(OtelMetadataError, ValueError):
         self.place = place
         self.found = _on_one_line(found)
         self.expected = _on_one_line(expected)
-        said = f"Filter, character {place + 1}: found {self.found}; expected {self.expected}."
-        super().__init__(said)
-        self.args = (f"{said}\n{_with_caret(text, place)}",)
+        message = f"Filter, character {place + 1}: found {self.found}; expected {self.expected}."
+        super().__init__(message)
+        self.args = (f"{message}\n{_with_caret(text, place)}",)
 
 
 @final
@@ -108,11 +108,11 @@ class InvalidSpanRefError(OtelMetadataError, ValueError):
 
 @final
 class MissingExtraError(OtelMetadataError, ImportError):
-    """A package that only an extra brings is not installed.
+    """A package that only an extra installs is not there.
 
     Attributes:
-        package: Its name.
-        extra: The extra of otel-metadata that brings it.
+        package: The name of the package.
+        extra: The extra of otel-metadata that installs it.
     """
 
     def __init__(self, package: str, extra: str) -> None:
@@ -142,7 +142,7 @@ class StoreError(OtelMetadataError):
 
 @final
 class StoreAccessError(StoreError):
-    """The store does not let us: a password, a right or a table is missing, and trying again changes nothing."""
+    """The store refuses access: a password, a right or a table is missing, and trying again changes nothing."""
 
 
 @final
@@ -164,7 +164,7 @@ class SpanNotFoundError(StoreError, LookupError):
 
 @final
 class StoreFormatError(StoreError):
-    """The file is not a store of ours, or one that a newer version wrote.
+    """The file is not a store of ours, or a newer version wrote it.
 
     Attributes:
         path: The file.
@@ -176,7 +176,7 @@ class StoreFormatError(StoreError):
         super().__init__(f"{path} is {got}; expected {expected}. Nothing was changed.")
 
 
-# A filter may have 4 kB: what stands around the place is enough.
+# A filter may be 4 kB long: the text around the place is enough.
 _SHOWN_BEFORE: Final = 60
 _SHOWN_AFTER: Final = 40
 
@@ -194,14 +194,14 @@ def _columns(char: str) -> int:
 
 
 def _on_one_line(text: str) -> str:
-    # One character for each, so that the caret stands right; a line break or control code would move it.
+    # One character for each, so that the caret is at the right place; a line break or control code would move it.
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def shown_url(url: str) -> str:
     """Return a URL as an error or a log line may show it: without user, password, query and fragment.
 
-    Those are the places of keys.
+    Keys are found in those parts.
     """
     _, at, rest = url.rpartition("@")
     if at:

@@ -1,7 +1,7 @@
-"""Zero code: `opentelemetry-instrument` finds this by the `opentelemetry_instrumentor` entry point.
+"""Set-up without code: `opentelemetry-instrument` finds this class by the `opentelemetry_instrumentor` entry point.
 
-It does nothing until `OTEL_PYTHON_METADATA_DESTINATIONS` is set, it never raises, and a second call changes nothing.
-It is no distro and no configurator: those would take the place of the application's own.
+It does nothing until `OTEL_PYTHON_METADATA_DESTINATIONS` is set. It never raises, and a second call changes nothing.
+It is neither a distro nor a configurator, because those would replace the application's own.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ _is_instrumented = False
 
 @final
 class MetadataInstrumentor:
-    """Calls `configure()` where the environment asks for it."""
+    """Calls `configure()` if the environment asks for it."""
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Nothing has to be installed for it."""
+        """Return no dependency: nothing has to be installed."""
         return ()
 
     def instrument(self, **options: object) -> None:
         """Join the tracer provider of the application.
 
         Args:
-            options: What OpenTelemetry passes; `tracer_provider` is used, when it is there.
+            options: The options that OpenTelemetry passes; only `tracer_provider` is used.
         """
-        global _is_instrumented  # noqa: PLW0603 # once a process, however many loaders call it
+        global _is_instrumented  # noqa: PLW0603 # once in a process, however many loaders call it
         if _is_instrumented or not os.environ.get("OTEL_PYTHON_METADATA_DESTINATIONS"):
             return
         try:
-            from otel_metadata.pipeline import configure  # loaded only where it is asked for
+            from otel_metadata.pipeline import configure  # loaded only when it is needed
 
             configure(tracer_provider=cast("TracerProvider | None", options.get("tracer_provider")))
             _is_instrumented = True
-        except Exception as error:  # noqa: BLE001 # the host's start-up
+        except Exception as error:  # noqa: BLE001 # boundary: the application has to start
             REPORTER.tell("instrument", f"otel_metadata was not set up: {error}")
 
     def uninstrument(self, **options: object) -> None:  # OpenTelemetry passes its own
         """Shut the pipeline down."""
         global _is_instrumented  # noqa: PLW0603 # see instrument
-        from otel_metadata.pipeline import shutdown  # loaded only where it is asked for
+        from otel_metadata.pipeline import shutdown  # loaded only when it is needed
 
         shutdown()
         _is_instrumented = False

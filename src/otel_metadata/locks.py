@@ -1,7 +1,7 @@
 """A re-entrant lock that can say whether the calling thread holds it.
 
-A finalizer or a signal handler runs in the middle of our own calls, on their thread. It has to know whether that thread
-holds a lock: what it would wait for may need that lock.
+A finalizer or a signal handler may run in the middle of one of our own calls, on the same thread. It has to know
+whether that thread holds a lock, because the thread for which it would wait may need that lock.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ __all__ = ["ReentrantLock"]
 
 @final
 class ReentrantLock(_RLock):  # type: ignore[misc] # final in the stubs, not where it runs
-    """`threading.RLock` with a public name for what `threading.Condition` asks it in private.
+    """`threading.RLock` with a public name for the private method that `threading.Condition` calls.
 
-    A subclass without a method of its own: entering, leaving and asking call the code of the base class, in C.
+    The subclass defines no method of its own, so acquiring, releasing and asking run the base class's code in C.
     """
 
     __slots__ = ()

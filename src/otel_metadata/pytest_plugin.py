@@ -1,6 +1,6 @@
 """Fixtures for applications that use otel_metadata; pytest finds them by the `pytest11` entry point.
 
-Imported into every pytest run of everybody who has the package installed, so it imports nothing before it is used.
+Every pytest run in an environment with the package imports this module, so it imports nothing before it is used.
 """
 
 from __future__ import annotations

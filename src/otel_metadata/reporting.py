@@ -1,7 +1,7 @@
-"""What the library tells people: one log line a minute for each reason, with the count; and guards at the host's door.
+"""Log lines, at most one a minute for each reason; and the count and log of our own failures.
 
-Nothing of ours raises into the application. Where our code meets it (decorator, span processor, worker), a failure is
-counted and logged here. A test switches `reraise` on, so that a swallowed bug cannot hide.
+Our code never raises into the application. Where the two meet (decorator, span processor, worker), a failure is counted
+and logged here. A test switches `reraise` on, so that a swallowed bug cannot hide.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _LOGGER: Final = logging.getLogger("otel_metadata")
 
 REPEAT_AFTER_NS: Final = 60 * 1_000_000_000
 
-# How long a line waits for another thread that decides about one, which is soon over; unless that thread has
-# ended in the middle of it, as daemon threads do when the interpreter exits.
+# How long a line waits for another thread that holds the lock. That thread is soon done, unless it ended with the lock
+# held, as daemon threads may when the interpreter exits.
 _PATIENCE_SECONDS: Final = 0.5
 
 _MAX_HELD_BACK: Final = 64
 
 _MAX_CHARACTERS: Final = 2_000
-"""Of one line, without its count."""
+"""Length of one line, without its count."""
 
 
 def _never() -> bool:
@@ -49,10 +49,11 @@ _numbers: Final = itertools.count()
 
 
 def after_fork_in_child(method: Callable[[], None]) -> None:
-    """Call a bound *method* in every forked child, as long as its object lives; nothing where there is no fork.
+    """Call a bound *method* in every forked child as long as its object lives; do nothing where fork does not exist.
 
-    Python gives no hook back. There is one for each function, so that objects that come and go leave nothing behind;
-    and no fewer, so that it comes after the hooks of what the module of the function has imported.
+    Python cannot remove a hook. So there is one hook for each function, not for each object: objects that come and go
+    leave nothing behind. A single hook for all functions would run too early: a hook must come after the hooks of the
+    modules that the function's module has imported.
     """
     if not hasattr(os, "register_at_fork"):
         return
@@ -71,15 +72,15 @@ def _call_all(methods: dict[int, weakref.WeakMethod[Callable[[], None]]]) -> Non
         try:
             if method is not None:
                 method()
-        except Exception as error:  # noqa: BLE001 # the other objects need theirs
+        except Exception as error:  # noqa: BLE001 # the methods of the other objects must still be called
             REPORTER.failed("after_fork", error)
 
 
 @final
 class Reporter:
-    """Log lines that do not repeat endlessly, and the count of our own failures.
+    """Writes log lines that do not repeat endlessly, and counts our own failures.
 
-    Any thread, re-entrant.
+    Any thread may call it, also in the middle of another call of the same thread.
     """
 
     def __init__(self) -> None:
@@ -93,27 +94,27 @@ class Reporter:
         after_fork_in_child(self._renew)
 
     def _renew(self) -> None:
-        # Another thread may have held it at the fork: it is not in the child to give it back.
+        # A thread that held the lock at the fork does not exist in the child, and can never release it.
         self._lock = threading.RLock()
         self._held_back.clear()  # the parent logs them
 
     def hold_back_while(self, is_locked_here: Callable[[], bool]) -> None:
-        """Hold lines back on a thread for which *is_locked_here* holds: they are logged with the next line.
+        """Hold lines back while *is_locked_here* is true on the calling thread; the next line logs them as well.
 
-        A finalizer may refuse an update while its thread holds a lock of ours. A handler of the application's that then
-        waits for its own lock, which another thread has while it updates a span, would wait for ever.
+        A finalizer may refuse an update while its thread holds a lock of ours. If a logging handler of the application
+        then waited for a lock that another thread holds while it updates a span, both would wait for ever.
         """
         self._is_locked_here = is_locked_here
 
     def tell(self, reason: str, message: str, *, level: int = logging.WARNING) -> None:
-        """Log *message* unless *reason* was told within the last minute; then it says how often it came meanwhile.
+        """Log *message*, unless *reason* was logged within the last minute; the next line then says how often.
 
-        Never raises, and is not called with a lock of ours held: a logging handler is the application's code.
+        Never raises. Not to be called with a lock of ours held, because a logging handler is the application's code.
 
         Args:
-            reason: A word of a closed list: at most one line a minute for each.
+            reason: One of a bounded number of words; at most one line a minute is logged for each.
             message: A sentence without metadata values or secrets.
-            level: Of the logging module.
+            level: A level of the logging module.
         """
         now = time.monotonic_ns()
         try:
@@ -127,34 +128,34 @@ class Reporter:
         finally:
             try:
                 self._lock.release()
-            except RuntimeError:  # it was not free in time
+            except RuntimeError:  # the lock was not free in time
                 pass
         again = f" ({unsaid} more since the last such line)" if unsaid else ""
-        # What is not ASCII may be more than the handler's stream can write.
+        # The handler's stream may not be able to write characters that are not ASCII.
         line = visible(message[:_MAX_CHARACTERS]).encode("ascii", "backslashreplace").decode()
         self._held_back.append((level, line[:_MAX_CHARACTERS] + again))
         if not self._is_locked_here():
             self._log()
 
     def _log(self) -> None:
-        """Log what is decided; called without a lock of ours."""
+        """Log the lines that were decided; called without a lock of ours."""
         lines = self._held_back
         while lines:
             try:
                 level, line = lines.popleft()
-            except IndexError:  # another thread has logged it
+            except IndexError:  # another thread has logged the last line
                 return
             try:
                 _LOGGER.log(level, "%s", line)
-            except BaseException as error:  # noqa: BLE001 # a handler or filter failed; there is nobody left to tell
+            except BaseException as error:  # noqa: BLE001 # a handler or filter failed; there is nobody else to tell
                 pass_on(error)
 
     def failed(self, where: str, error: BaseException) -> None:
         """Count and log a failure of our own code; the application goes on.
 
         Raises:
-            BaseException: *error* again, where a signal handler of the application raised it (a time limit), or when a
-                test has set `reraise`.
+            BaseException: *error* again, if a signal handler of the application raised it (a time limit), or if a test
+                has set `reraise`.
         """
         pass_on(error)
         self.internal_errors += 1
@@ -172,4 +173,4 @@ class Reporter:
 
 
 REPORTER: Final = Reporter()
-"""The one of this process."""
+"""The reporter of this process."""

@@ -1,7 +1,7 @@
-"""The span processor on top of `live` and `late`: the one object that OpenTelemetry calls.
+"""The span processor on top of `live` and `delivery`: the one object that OpenTelemetry calls.
 
-It is added to the application's tracer provider in place of its `BatchSpanProcessor(exporter)`. It enters spans into
-the registry as they start, sets context metadata on them, and puts them into each destination's outbox as they end.
+It is added to the application's tracer provider in place of a `BatchSpanProcessor(exporter)`. It enters spans into the
+registry as they start, sets context metadata on them, and puts them into each destination's outbox as they end.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from otel_metadata.delivery.stats import PipelineStats
 from otel_metadata.delivery.worker import Worker
 from otel_metadata.errors import ConfigurationError
 
-# The public calls live in these; they are loaded with the processor and not at their first use, because an import that
-# is under way on another thread at a fork is never finished in the child, which then waits for it for ever.
+# These modules have the public calls. They are loaded with the processor and not at their first use: if a process forks
+# while another thread imports a module, the import never ends in the child, and the child would wait for it for ever.
 from otel_metadata.live import current as _current  # noqa: F401 # see above
 from otel_metadata.live import ended_provider, live_settings, routing
 from otel_metadata.live import observe as _observe  # noqa: F401 # see above
@@ -56,25 +56,21 @@ if TYPE_CHECKING:
 __all__ = ["MetadataSpanProcessor"]
 
 EXIT_MILLIS: Final = 5_000
-"""How long a process waits at its end, at most, until what waits has been sent."""
+"""How long a process waits at its end, at most, for spans and patches that are not sent yet."""
 
 _SAMPLED: Final = 0x01
 
 
-def _masks_credentials() -> bool:
-    return live_settings.in_force.masks_credentials
-
-
 @final
 class MetadataSpanProcessor(SpanProcessor):
-    """Takes ended spans and late updates to their destinations; add it in place of a `BatchSpanProcessor`.
+    """Sends ended spans and late updates to their destinations; add it in place of a `BatchSpanProcessor`.
 
     ```python
     provider.add_span_processor(MetadataSpanProcessor(Destination("phoenix", exporter, patches)))
     ```
 
-    Each destination has its own bounded outbox and worker thread, so a dead one delays no other. No method raises into
-    the application or waits for the network, but `force_flush` and `shutdown`, which wait up to their timeout.
+    Each destination has its own bounded outbox and worker thread, so a dead destination delays no other. No method
+    raises into the application. Only `force_flush` and `shutdown` wait for the network, up to their timeout.
     """
 
     @checked
@@ -92,15 +88,17 @@ class MetadataSpanProcessor(SpanProcessor):
 
         Args:
             destinations: At least one; their names differ.
-            settings: Bounds and times of the outboxes; None for what `OTEL_BSP_*` say.
-            clock: Time; None for the system's.
+            settings: Bounds and times of the outboxes; None for the values of the `OTEL_BSP_*` variables.
+            clock: The clock; None for the system's.
             start_workers: False for tests that step the workers by hand.
-            chance: Uniform in [0, 1), for the jitter of the back-off.
-            spool: Where updates survive the process; None for memory only. It is closed with the processor.
-            on_dead_letter: Called with each patch that is given up: on a worker's thread, or the one that flushes.
+            chance: Random numbers, uniform in [0, 1), for the jitter of the back-off.
+            spool: Keeps updates beyond the end of the process; None keeps them in memory only. It is closed with the
+                processor.
+            on_dead_letter: Called with each patch that is given up, on a worker's thread or on the thread that flushes.
 
         Raises:
-            ConfigurationError: No destination, two of one name, or an `OTEL_BSP_*` variable that is no number.
+            ConfigurationError: There is no destination, two have the same name, or an `OTEL_BSP_*` variable is not a
+                number.
         """
         self.names = tuple(destination.name for destination in destinations)
         if not destinations or len(set(self.names)) != len(self.names):
@@ -118,7 +116,7 @@ class MetadataSpanProcessor(SpanProcessor):
                 LOCK,
                 chance,
                 spool.partition(destination.name) if spool is not None else None,
-                _masks_credentials,
+                lambda: live_settings.in_force.masks_credentials,
             )
             for destination in destinations
         )
@@ -126,7 +124,7 @@ class MetadataSpanProcessor(SpanProcessor):
         self.workers = tuple(
             Worker(outbox, self._clock, start=start_workers, on_dead_letter=on_dead_letter) for outbox in self.outboxes
         )
-        # One destination is the common case: what a late update is told there is made once.
+        # The answer to a late update that is taken without being looked at; made once.
         self._late_routes = MappingProxyType({name: Routed("late") for name in self.names})
         self._refused: dict[str, int] = {}
         self._is_shut_down = False
@@ -164,14 +162,14 @@ class MetadataSpanProcessor(SpanProcessor):
                 self._show(span, entry, bound.captures)
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
-        except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("on_start", error)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Put an ended span into every outbox, with its sidecar, in one step with closing it."""
+        """Close the sidecar of an ended span, and put the span with it into every outbox."""
         entry: LiveSpan | None = None
         try:
-            # A SpanContext is a tuple, its ids first; its two properties would cost more.
+            # A SpanContext is a tuple that starts with the two ids; its properties would cost more.
             key = span.context[:2]
             entries = REGISTRY.entries
             entry = entries.get(key)
@@ -184,7 +182,7 @@ class MetadataSpanProcessor(SpanProcessor):
             del entries[key]
             if entry.captures:
                 _judge(entry, span)
-        except BaseException as error:  # what is raised here reaches the application
+        except BaseException as error:  # boundary: no exception of ours may reach the application
             entry = entry or REGISTRY.entries.get(span.context[:2])
             if entry is not None:
                 self._make_sure(entry, span)
@@ -193,46 +191,47 @@ class MetadataSpanProcessor(SpanProcessor):
             REPORTER.failed("on_end", error)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send what waits, for all destinations in parallel; True when all of it arrived within the time.
+        """Send all waiting spans and patches, for all destinations in parallel; True when all arrived in time.
 
-        Waits for a backend's grace, not for schedules, holding or back-off; what fails is tried once. False at once on
-        a thread that does the sending, and in a finalizer or signal handler that `must_not_wait`.
+        It waits for a backend's grace before a patch, but not for schedules, held spans or back-off. Each
+        failing request is tried once. It returns False at once on a thread that sends, and in a finalizer or signal
+        handler that `must_not_wait`.
         """
         if self.must_not_wait or any(worker.runs_here for worker in self.workers):
-            return False  # an exporter that flushes its own pipeline: it would wait for itself
+            return False  # an exporter that flushes its own pipeline would wait for itself
         deadline_ns = self._clock.monotonic_ns() + bounded_millis(timeout_millis, 30_000) * 1_000_000
         finishes = [worker.begin_flush(deadline_ns) for worker in self.workers]
         answers = [finish() for finish in finishes]  # each is waited for, also after one failed
         return all(answers) and not (self._is_shut_down and ended_provider.has_missed())
 
     def shutdown_with_provider(self, timeout_millis: int = EXIT_MILLIS) -> None:
-        """Shut down because the tracer provider does: what comes afterwards is told of in the log."""
+        """Shut down because the tracer provider does; a log line tells of spans and updates that come afterwards."""
         if not self._is_shut_down:
             ended_provider.end()
         self.shutdown(timeout_millis)
 
     def shutdown(self, timeout_millis: int = EXIT_MILLIS) -> None:
-        """Take nothing more, send what waits (spans, then patches), and close the exporters, all under one deadline.
+        """Accept nothing more, send waiting spans, then patches, and close the exporters, all before one deadline.
 
-        What could not be sent by then is counted as lost (`shutdown_deadline`). A second call waits, up to its own
-        timeout, until the first has ended; there is nothing more to it. In a finalizer or signal handler that
-        `must_not_wait` it begins, and returns; the workers send meanwhile, and the next call, at the latest the one at
-        exit, waits for them.
+        Spans and updates that are not sent by then are counted as lost (`shutdown_deadline`). A second call only waits,
+        up to its own timeout, until the first has ended. In a finalizer or signal handler that `must_not_wait`, a call
+        begins the shutdown and returns. The workers send meanwhile, and the next call, at the latest the one at exit,
+        waits for them.
         """
         deadline_ns = self._begin_shutdown(bounded_millis(timeout_millis, EXIT_MILLIS))
         if not self.must_not_wait:
             self._end(deadline_ns)
 
     def _begin_shutdown(self, timeout_millis: int) -> int:
-        """Let the workers send what waits and end, without waiting for them; return the deadline."""
+        """Let the workers send the rest and end, without waiting for them; return the deadline."""
         deadline_ns = self._clock.monotonic_ns() + timeout_millis * 1_000_000
         self._is_shut_down = True
-        # Another thread, or a call that this one has interrupted, may have begun and not be done with it. Twice does
-        # no harm: each step changes nothing the second time.
+        # Another thread, or a call that this one has interrupted, may be in the middle of these steps. Doing them twice
+        # does no harm: each step changes nothing the second time.
         if all(worker.is_stopping for worker in self.workers):
             return deadline_ns
         if self._begun_by == threading.get_ident() and self.must_not_wait:
-            return deadline_ns  # inside a begin, with the lock: what that one puts into its place now leaves as well
+            return deadline_ns  # the call that this one has interrupted does the same steps, and may hold the lock
         self._begun_by = threading.get_ident()
         routing.remove_router(self)
         REGISTRY.drop(self)
@@ -243,7 +242,7 @@ class MetadataSpanProcessor(SpanProcessor):
         return deadline_ns
 
     def _end(self, deadline_ns: int) -> None:
-        """Wait for the workers, count what is left, close the spool: once."""
+        """Wait for the workers, count what they did not send, and close the spool: once."""
         if self._is_ended and any(worker.runs_here for worker in self.workers):
             return  # another thread waits for this one
         if not self._ending.acquire(timeout=max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9):
@@ -265,25 +264,25 @@ class MetadataSpanProcessor(SpanProcessor):
     def must_not_wait(self) -> bool:
         """Whether the caller has interrupted one of our own calls on this thread, which holds a lock.
 
-        The workers may need it: a finalizer or signal handler that waits for them would wait in vain.
+        The workers may need that lock, so a finalizer or signal handler that waits for them would wait in vain.
         """
         spool = self._spool
         return LOCK.is_held_by_current_thread() or (spool is not None and spool.is_locked_by_current_thread)
 
     def look(self) -> None:
-        """Look whether exporters of the application that share a place with a destination were added. Never raises."""
+        """Look for new exporters of the application that send to the place of a destination. Never raises."""
         try:
             for outbox in self.outboxes:
                 outbox.look()
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
-        except Exception as error:  # noqa: BLE001 # what is raised here reaches the application
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("look", error)
 
     # --- the live side: see live.registry.Router --------------------------------------------------------------------
 
     def knows(self, key: SpanKey) -> bool:
-        """Whether one of the destinations holds or recently exported this span."""
+        """Whether an outbox of ours holds this span or has exported it recently."""
         return any(outbox.knows(key) for outbox in self.outboxes)
 
     def submit(self, target: SpanRef, fields: dict[FieldName, Field]) -> dict[str, Routed]:
@@ -297,7 +296,7 @@ class MetadataSpanProcessor(SpanProcessor):
     def submit_plain(
         self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]
     ) -> Mapping[str, Routed] | None:
-        """Take the most frequent late update without looking at it; None, and nothing taken, where that cannot be."""
+        """Take the most frequent late update without looking at it; None, and nothing taken, if that is impossible."""
         only = self._only
         if only is not None:
             return self._late_routes if only.take_plain(target, key, version, metadata) else None
@@ -308,7 +307,7 @@ class MetadataSpanProcessor(SpanProcessor):
         return self._late_routes
 
     def sync(self) -> None:
-        """Write to the spool what was just taken, on the caller's thread, without the lock."""
+        """Write updates that were just taken to the spool, on the caller's thread, without the lock."""
         if self._spool is None:
             return
         for outbox in self.outboxes:
@@ -325,14 +324,14 @@ class MetadataSpanProcessor(SpanProcessor):
             outbox.lose_live(entry)
 
     def overflowed(self) -> None:
-        """Count an update for which live spans have no room."""
+        """Count an update of a live span that was refused because live spans have no room left."""
         for outbox in self.outboxes:
             outbox.refuse_live()
 
     # --- for operators ----------------------------------------------------------------------------------------------
 
     def outcome(self, receipt: Receipt) -> dict[str, DestinationOutcome]:
-        """Return what became of an update, for each of its destinations that are of this processor."""
+        """Return what became of an update, for each of its destinations that belongs to this processor."""
         found: dict[str, DestinationOutcome] = {}
         for outbox in self.outboxes:
             name = outbox.destination.name
@@ -349,7 +348,7 @@ class MetadataSpanProcessor(SpanProcessor):
 
     def _outcome(self, outbox: Outbox, receipt: Receipt, route: Route) -> DestinationOutcome:
         if receipt.version < self._since:
-            # Taken by a processor before this one: here it can only be in a patch, read from the spool.
+            # An earlier processor took it, so here it can only be in a patch that was read from the spool.
             route = "late"
         entry = REGISTRY.entries.get(receipt.key)
         found = outbox.outcome(receipt.key, receipt.names, receipt.version, route)
@@ -374,27 +373,28 @@ class MetadataSpanProcessor(SpanProcessor):
 
     def _after_fork(self) -> None:
         self._refused = {}
-        # Another thread may be ending it at the fork: that is the parent's business.
+        # At the fork another thread may have held the lock; the parent ends what that thread began.
         self._ending = ReentrantLock()
         self._is_ended = self._is_shut_down
 
     def _make_sure(self, entry: LiveSpan, span: ReadableSpan) -> None:
-        """Do the rest of an `on_end` that an exception has interrupted: what was set on the span leaves."""
+        """Finish an `on_end` that an exception has interrupted, so that everything that was set on the span leaves."""
         try:
             entry.ended = span
             for outbox in entry.outboxes:
                 outbox.arrive_surely(entry)
             REGISTRY.entries.pop(entry.key, None)
         except RecursionError:
-            REPORTER.internal_errors += 1  # there is no room for a call; the collector will count its updates
+            # There is no room for a call. When the span is collected, its updates are counted as lost.
+            REPORTER.internal_errors += 1
             entry.ended = None
 
     def _take_unseen(self, key: SpanKey, span: ReadableSpan) -> None:
-        """Take a span that started before this processor was added; not one that a processor beside this one took."""
+        """Take a span that started before this processor was added, unless another processor of ours took it."""
         is_sampled = span.context.trace_flags & _SAMPLED
         if not is_sampled or self._is_shut_down or key in REGISTRY.inherited or self.knows(key):
             return
-        entry = LiveSpan(_Unseen(), None)  # type: ignore[arg-type] # nobody will ask for the span itself
+        entry = LiveSpan(span, None)  # type: ignore[arg-type] # a span that has ended is only readable
         entry.key = key
         REGISTRY.take_unseen(entry, span.parent)
         entry.log = []
@@ -421,12 +421,12 @@ class MetadataSpanProcessor(SpanProcessor):
             entry.captures = (captured,)
 
 
-# Those that are shut down are among them: a second call waits until the first has ended.
+# Including processors that are shut down: a second call waits until the first has ended.
 _processors: Final[weakref.WeakSet[MetadataSpanProcessor]] = weakref.WeakSet()
 
 
 def _shut_down_all() -> None:
-    """Shut every processor down, all at once and within the time of one."""
+    """Shut all processors down at once, within the time of one."""
     processors = list(_processors)
     deadlines = [processor._begin_shutdown(EXIT_MILLIS) for processor in processors]
     for processor, deadline_ns in zip(processors, deadlines, strict=True):
@@ -434,7 +434,7 @@ def _shut_down_all() -> None:
 
 
 def _must_go_on() -> bool:
-    """Whether another thread that shuts every processor down would wait for this one."""
+    """Whether another thread that shuts all processors down would wait for this thread."""
     processors = list(_processors)
     return any(one.must_not_wait or one._ending.is_held_by_current_thread() for one in processors)
 
@@ -442,12 +442,8 @@ def _must_go_on() -> bool:
 call_at_process_end(_shut_down_all, _must_go_on)
 
 
-class _Unseen:
-    """Stands for a live span that nobody here saw."""
-
-
 def _judge(entry: LiveSpan, span: ReadableSpan) -> None:
-    """Look again whether captured spans are calls of a model: most attributes come after the start."""
+    """Judge again whether captured spans are calls of a model, because most attributes come after the start."""
     for captured in entry.captures:
         captured.is_llm = is_llm_span(captured.scope_name, span.attributes)
         captured.is_ended = True

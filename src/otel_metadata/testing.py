@@ -1,4 +1,4 @@
-"""For tests of applications, and our own: a clock that a test moves, and a pipeline without threads, files or network.
+"""Support for tests: a clock that a test moves, and a pipeline without threads, files or network.
 
 ```python
 def test_the_verdict_reaches_the_span(metadata_pipeline):  # the fixture of otel_metadata.pytest_plugin
@@ -43,7 +43,7 @@ class ManualClock:
 
     @checked
     def __init__(self, wall_ns: int = 1_700_000_000_000_000_000) -> None:
-        """Start at *wall_ns*, monotonic time at zero."""
+        """Start with the wall time *wall_ns*, and the monotonic time zero."""
         self._condition = threading.Condition()
         self._wall_ns = wall_ns
         self._monotonic_ns = 0
@@ -57,25 +57,25 @@ class ManualClock:
         return self._monotonic_ns
 
     def advance(self, millis: float) -> None:
-        """Move both times forward and wake who waits."""
+        """Move both times forward, and wake every thread that waits."""
         with self._condition:
             self._wall_ns += int(millis * 1_000_000)
             self._monotonic_ns += int(millis * 1_000_000)
             self._condition.notify_all()
 
     def wait(self, event: threading.Event, timeout_ns: int | None) -> bool:
-        """Wait until *event* is set, or the test has moved the time far enough; it is looked at on every move."""
+        """Wait until *event* is set, or the test has moved the time by *timeout_ns*."""
         with self._condition:
             until_ns = None if timeout_ns is None else self._monotonic_ns + timeout_ns
             while not event.is_set() and (until_ns is None or self._monotonic_ns < until_ns):
-                # An event does not notify the condition; a hundredth of a second is how late its setting is seen.
+                # An event does not notify the condition, so it is looked at every hundredth of a second.
                 self._condition.wait(0.01)
         return event.is_set()
 
 
 @final
 class RecordingSpanExporter(SpanExporter):
-    """Keeps the spans it was given; answers as it is told.
+    """Keeps the spans that it acknowledges; the test decides the answers.
 
     Attributes:
         spans: Every span that was acknowledged, in order.
@@ -84,26 +84,26 @@ class RecordingSpanExporter(SpanExporter):
 
     @checked
     def __init__(self, answer: Callable[[], SpanExportResult] | None = None) -> None:
-        """Answer each batch by *answer*, or with success."""
+        """Answer each batch with the result of *answer*, or with success."""
         self.spans: list[ReadableSpan] = []
         self.answer = answer
         self.is_shut_down = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Keep the spans, if they are acknowledged."""
+        """Keep the spans, if the answer is success."""
         result = self.answer() if self.answer is not None else SpanExportResult.SUCCESS
         if result is SpanExportResult.SUCCESS:
             self.spans.extend(spans)
         return result
 
     def shutdown(self) -> None:
-        """Remember it."""
+        """Note the shutdown in `is_shut_down`."""
         self.is_shut_down = True
 
 
 @final
 class InMemoryPipeline:
-    """A tracer provider with our processor on a store in memory; nothing runs by itself.
+    """A tracer provider with our processor and a store in memory; nothing runs by itself.
 
     Attributes:
         provider: The tracer provider; not the global one.
@@ -113,11 +113,11 @@ class InMemoryPipeline:
 
     @checked
     def __init__(self, *destinations: Destination, outbox: OutboxSettings | None = None) -> None:
-        """Set it up, and let `observe` and `start_span` use it until `close`.
+        """Set the pipeline up; `observe` and `start_span` use it until `close`.
 
         Args:
-            destinations: More destinations, beside the store.
-            outbox: Bounds and times.
+            destinations: More destinations besides the store.
+            outbox: Bounds and times of the outboxes.
         """
         self.clock = ManualClock()
         self._store = SqliteStore(":memory:")
@@ -127,7 +127,7 @@ class InMemoryPipeline:
         )
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(self.processor)
-        self._before = live_settings.current()
+        self._before = live_settings.in_force
         live_settings.use(
             live_settings.LiveSettings(
                 tracer=self.provider.get_tracer(live_settings.SCOPE_NAME, __version__),
@@ -137,7 +137,7 @@ class InMemoryPipeline:
         )
 
     def deliver(self) -> bool:
-        """Export and send everything that waits, on this thread; True when all of it arrived."""
+        """Send all waiting spans and updates, on this thread; True when all of them arrived."""
         return self.processor.force_flush()
 
     def records(self) -> list[SpanRecord]:
@@ -148,11 +148,13 @@ class InMemoryPipeline:
         """Return the stored span of this name.
 
         Raises:
-            LookupError: None has it, or more than one.
+            LookupError: No span has the name, or several have it.
         """
         found = [record for record in self.records() if record.name == name]
         if len(found) != 1:
-            raise LookupError(f"{len(found)} spans are named {name!r} among {[one.name for one in self.records()]}.")
+            raise LookupError(
+                f"{len(found)} spans are named {name!r}; expected one among {[one.name for one in self.records()]}."
+            )
         return found[0]
 
     def stats(self) -> PipelineStats:
@@ -160,7 +162,7 @@ class InMemoryPipeline:
         return self.processor.stats()
 
     def close(self) -> None:
-        """Undo the set-up."""
+        """Shut the pipeline down and restore the settings."""
         live_settings.use(self._before)
         self.processor.shutdown()
         self.provider.shutdown()

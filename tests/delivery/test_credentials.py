@@ -81,7 +81,7 @@ def test_they_leave_masked_whatever_the_dialect_does(dialect, is_updated):
 def test_headers_that_are_set_through_us_are_masked_at_any_time(when, masks_credentials):
     """As an attribute of an update they are the same secret; with `mask_credentials=False` it is they alone."""
     scene = Scene()
-    settings.use(replace(settings.current(), masks_credentials=masks_credentials))
+    settings.use(replace(settings.in_force, masks_credentials=masks_credentials))
     span = scene.tracer.start_span("span")
     ref = om.SpanRef.from_span_context(span.get_span_context())
     if when != "live":
@@ -101,7 +101,7 @@ def test_headers_that_are_set_through_us_are_masked_at_any_time(when, masks_cred
 def test_the_names_that_tell_follow_the_setting():
     """With `mask_credentials=False` what an instrumentor set leaves, but for headers."""
     scene = Scene()
-    settings.use(replace(settings.current(), masks_credentials=False))
+    settings.use(replace(settings.in_force, masks_credentials=False))
     ref = ended(scene.tracer)
     leave(scene)
     assert dict(scene.span(ref).attributes) == {**ATTRIBUTES, "gen_ai.headers": "<masked>"}

@@ -96,7 +96,7 @@ def use_settings(scene: Scene) -> Callable[..., None]:
     """Change single live settings, as `configure` would; undone with the pipeline."""
 
     def use(**changes: object) -> None:
-        live_settings.use(replace(live_settings.current(), **changes))
+        live_settings.use(replace(live_settings.in_force, **changes))
 
     return use
 

@@ -424,8 +424,8 @@ class TestTooMuch:
 
         assert scene.record("call").output["rows"][-1].endswith(" more>")
         assert [line for line in self.lines(caplog) if "output" in line] == [
-            "A captured output was too much: output.rows: cut: more than 10000 values, or 1048576 characters. "
-            "What is missing is marked; capture less with process_output=."
+            "A captured output was too large: output.rows: cut: more than 10000 values, or 1048576 characters. "
+            "The captured value shows where something is missing; capture less with process_output=."
         ]
 
     def test_an_input_that_is_too_long(self, scene, caplog):
@@ -462,7 +462,7 @@ class TestTooMuch:
 
         assert len(list(call())) == 1_500
         assert scene.record("call").output == kept
-        assert self.lines(caplog) == ["A captured output was too much: output: cut, 500 yielded values are missing."]
+        assert self.lines(caplog) == ["A captured output was too large: output: cut, 500 yielded values are missing."]
 
     def test_a_hook_gets_texts_without_a_mark(self, scene):
         """The joined text that it gets is what was yielded; the mark comes after what it returns."""

@@ -320,7 +320,7 @@ class TestKeys:
             om.update_current_span(metadata=type("Odd", (), {"keys": lambda _: [SECRET], "__getitem__": None})())
 
         assert SECRET not in caplog.text
-        assert "A captured input was too much: input: with a mask in force" in caplog.text
+        assert "A captured input was too large: input: with a mask in force" in caplog.text
         assert "An update sets nothing: metadata" in caplog.text
 
 

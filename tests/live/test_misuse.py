@@ -266,7 +266,7 @@ ONE_WRONG = [
     (
         lambda: om.start_span("x", tracer=3),
         "start_span",
-        "tracer: got int; expected an opentelemetry.trace.Tracer; the one of configure() was taken",
+        "tracer: got int; expected an opentelemetry.trace.Tracer; the tracer of configure() was taken",
     ),
     (lambda: om.using_metadata(5), "using_metadata", f"metadata: got int; {MAPPING}"),
     (lambda: om.using_metadata(user_id=[1]), "using_metadata", f"user_id: got list; {TEXT}"),

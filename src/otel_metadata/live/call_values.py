@@ -1,7 +1,7 @@
 """Input and output of an observed function, as values.
 
-This module decides what of a call is captured: arguments by parameter name, defaults included, never `self` or `cls`;
-the result. It does not decide whether (`observe`) nor how a value is cleaned (`values`).
+This module decides what is captured of a call: the arguments by parameter name, defaults included, without `self` and
+`cls`, and the result. `observe` decides whether anything is captured, and `model.value` how a value is cleaned.
 """
 
 from __future__ import annotations
@@ -24,33 +24,41 @@ from otel_metadata.reporting import REPORTER
 
 __all__ = ["Arguments", "PartialOutput", "output_value", "parameter_names"]
 
-# What a generator yielded is kept up to these: values that are no texts, and characters of all. Beyond, it is counted.
+# How much of a generator's output is kept: items that are not texts, and characters of all items. The rest is counted.
 MAX_ITEMS: Final = 1_000
 MAX_TEXT_CHARS: Final = 262_144
 
-# With texts of at most 32 Ki characters, within every limit.
+# So many arguments are within every limit, because a clean text has at most 32 Ki characters.
 _FEW: Final = 7
 
 _SELVES: Final = (("self",), ("cls",))
 
 
 def parameter_names(func: Callable[..., object]) -> frozenset[str] | None:
-    """Return the names that an argument of *func* may have in what is captured; None where it may have any."""
+    """Return the names under which arguments of *func* may be captured; None if it accepts any keyword."""
     func = getattr(func, "__func__", func)  # of a class method, static method or bound method
     while isinstance(func, functools.partial):
         func = func.func
-    try:
-        parameters = inspect.signature(func).parameters.values()
-    except (TypeError, ValueError):  # a built-in function without a signature
-        return None
+    parameters = _parameters(func)
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return frozenset(parameter.name for parameter in parameters)
 
 
+def _parameters(func: Callable[..., object]) -> list[inspect.Parameter]:
+    """Return the parameters of *func*; `*args, **kwargs` for a built-in function without a signature."""
+    try:
+        return list(inspect.signature(func).parameters.values())
+    except (TypeError, ValueError):
+        return [
+            inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+            inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+        ]
+
+
 @final
 class Arguments:
-    """The parameters of one function, bound by hand: `inspect.Signature.bind` is too slow for every call."""
+    """Binds the arguments of one function to its parameters; `inspect.Signature.bind` is too slow for every call."""
 
     __slots__ = (
         "_all_names",
@@ -75,23 +83,17 @@ class Arguments:
         Args:
             func: The function itself, not bound.
             ignored: Parameter names that are not captured.
-            process: Turns the arguments by name into what is captured; None for themselves.
+            process: Turns the arguments by name into what is captured; None captures the arguments.
         """
         self._ignored = frozenset(ignored)
         self._process = process
-        # What partials have filled, innermost first; their parameters are those of the function inside.
+        # The arguments that partials have filled, innermost first; the parameters are those of the function inside.
         filled: tuple[tuple[object, ...], dict[str, object]] = ((), {})
         while isinstance(func, functools.partial):
             filled = ((*func.args, *filled[0]), {**func.keywords, **filled[1]})
             func = func.func
         self._filled = filled if filled[0] or filled[1] else None
-        try:
-            parameters = list(inspect.signature(func).parameters.values())
-        except (TypeError, ValueError):  # a built-in function without a signature
-            parameters = [
-                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
-                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
-            ]
+        parameters = _parameters(func)
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._names = tuple(p.name for p in parameters if p.kind in positional)
         self._rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), "")
@@ -101,7 +103,7 @@ class Arguments:
         self._count = len(parameters)
         self._all_names = frozenset(p.name for p in parameters)
         keywords = {p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD}
-        # Nothing but parameters that name no secret.
+        # No hook, no `**kwargs`, and no parameter that names a secret.
         self._is_plain = (
             process is None
             and not keywords
@@ -116,7 +118,7 @@ class Arguments:
         Args:
             args: Positional arguments; without the instance or class when *is_bound*.
             kwargs: Keyword arguments.
-            is_bound: Whether the first parameter was bound already.
+            is_bound: Whether the first parameter is bound already.
         """
         if self._filled is not None:
             args, kwargs = (*self._filled[0], *args), {**self._filled[1], **kwargs}
@@ -125,7 +127,7 @@ class Arguments:
         if self._rest and len(args) > len(names):
             bound[self._rest] = args[len(names) :]
         for name, value in kwargs.items():
-            # Not over a positional-only parameter, whose name a keyword may have as well.
+            # A keyword may have the name of a positional-only parameter, which comes first.
             if name not in bound and (self._keeps_rest or name in self._all_names):
                 bound[name] = value
         if len(bound) < self._count:
@@ -137,9 +139,9 @@ class Arguments:
         for name in self._ignored:
             bound.pop(name, None)
         if self._is_plain and len(bound) <= _FEW and all(map(is_clean_scalar, bound.values())):
-            # The usual call: what `snapshot` would find as well, in less time.
+            # The usual call: the same as `snapshot` would return, in less time.
             text = orjson.dumps(bound)
-            # As URLs and headers have that tell a secret.
+            # URLs and headers that contain a secret have one of these.
             if b"@" not in text and b"=" not in text and not may_authorize(text.decode()):
                 return (text.decode(),)
         return _processed("input", self._process, bound)
@@ -150,8 +152,8 @@ def output_value(process: Callable[[Any], object] | None, result: object, missin
 
     Args:
         process: The application's own hook.
-        result: What was returned; of a generator the items.
-        missing: How many further items there were. The hook gets the items alone; what it makes of them is marked.
+        result: What the function returned; the items of a generator.
+        missing: How many further items a generator yielded. The hook gets the kept items; its result is marked.
     """
     if (
         type(result) is str
@@ -170,7 +172,7 @@ def _processed(kind: str, process: Callable[[Any], object] | None, value: object
     if process is not None:
         try:
             value = process(value)
-        except BaseException as error:  # noqa: BLE001 # the hook is the application's; what it could not judge is not kept
+        except BaseException as error:  # noqa: BLE001 # the hook is the application's; a value that it failed on is not kept
             pass_on(error)
             value = f"<process_{kind} raised {type(error).__name__}>"
     if missing:
@@ -183,20 +185,20 @@ def _processed(kind: str, process: Callable[[Any], object] | None, value: object
 
 
 def _tell(kind: str, notes: list[str]) -> None:
-    """Say in the log that a part of a captured value is missing: there is no receipt that could say it."""
+    """Log that a part of a captured value is missing, because there is no receipt that could say it."""
     note = next(filter(is_cut, notes), None)
     if note is not None:
         REPORTER.tell(
             f"captured_{kind}",
-            f"A captured {kind} was too much: {loggable(note)}. "
-            f"What is missing is marked; capture less with process_{kind}=.",
+            f"A captured {kind} was too large: {loggable(note)}. "
+            f"The captured value shows where something is missing; capture less with process_{kind}=.",
         )
 
 
 def _marked(value: object, missing: int) -> object:
-    """Say that items of a generator are missing: in the log, and in *value* where it is a text or a list."""
+    """Say that items of a generator are missing: in the log, and in *value* if it is a text or a list."""
     REPORTER.tell(
-        "captured_output", f"A captured output was too much: output: cut, {missing} yielded values are missing."
+        "captured_output", f"A captured output was too large: output: cut, {missing} yielded values are missing."
     )
     mark = f"<{missing:,} more>"
     if type(value) is str:
@@ -206,13 +208,13 @@ def _marked(value: object, missing: int) -> object:
 
 @final
 class PartialOutput:
-    """What a generator has yielded so far, within bounds; texts are joined, other values are a list."""
+    """What a generator has yielded so far, within bounds: one joined text, or a list if an item is not a text."""
 
     def __init__(self, *, is_processed: bool) -> None:
         """Start empty.
 
         Args:
-            is_processed: The application's own hook turns the items into what is kept: they are left as they are.
+            is_processed: Whether a hook of the application gets the items, which are kept unchanged for it.
         """
         self._is_processed = is_processed
         self._items: list[Any] = []
@@ -224,7 +226,7 @@ class PartialOutput:
         """Take one item, if there is room."""
         self._count += 1
         is_text = type(item) is str
-        # A streamed answer has thousands of small texts: only their length counts.
+        # A streamed answer has thousands of small texts, so for texts only the length counts.
         if self._chars >= MAX_TEXT_CHARS or (not is_text and self._others >= MAX_ITEMS):
             return
         self._others += not is_text
@@ -232,7 +234,7 @@ class PartialOutput:
             self._chars += len(item) if is_text else 0  # type: ignore[arg-type] # the exact type was just tested
             self._items.append(item)
             return
-        # Cleaned now: the item itself is not kept alive, and a later change of it has no effect.
+        # Cleaned now, so that the item itself is not kept alive and a later change of it has no effect.
         limits = CAPTURE_LIMITS._replace(text_chars=MAX_TEXT_CHARS - self._chars)
         notes: list[str] = []
         kept = clean(item, notes, f"output.{self._count - 1}", limits)
@@ -242,7 +244,7 @@ class PartialOutput:
         self._items.append(kept)
 
     def value(self, process: Callable[[Any], object] | None, result: object = None) -> Snapshot:
-        """Return the joined text, or the list of items; the return value instead when nothing was yielded."""
+        """Return the joined text or the list of items; *result*, the return value, when nothing was yielded."""
         if not self._count:
             return output_value(process, result)
         items = list(self._items)

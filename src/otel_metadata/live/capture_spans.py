@@ -1,14 +1,15 @@
 """`capture_spans`: the spans that start inside a block, whoever starts them.
 
 An LLM span that an instrumentor opens is often never the current span, and often ends long after the call returned.
-A capture keeps its name from the moment it starts, so that it can be updated at any time.
-It keeps ids, never spans (a span object is large, and holds what the application thought was gone).
+A capture keeps a reference from the moment the span starts, so that the span can be updated at any time.
+It keeps ids, never spans: a span object is large, and keeps alive what the application thought was gone.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
 
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["CaptureSpans", "CapturedSpan", "Match", "capture_spans", "is_llm_span"]
 
 Match: TypeAlias = "Callable[[Span], bool]"
-"""Whether a span that starts is wanted; called on the application's thread, as the span starts. Most attributes of an
-instrumentor's span come later; its scope, name and kind are there."""
+"""Whether to capture a span; called on the application's thread as the span starts. At that time an instrumentor's span
+has its scope, name and kind; most of its attributes come later."""
 
-# Scopes whose every span is a call of a model. By scope, never by package: the chat spans of openai-v2 carry the name
-# of OpenTelemetry's shared GenAI library.
+# Scopes whose spans are all calls of a model. By scope, never by package: the scope of the chat spans of openai-v2 is
+# OpenTelemetry's shared GenAI library.
 _LLM_SCOPES: Final = frozenset(
     {
         "opentelemetry.util.genai.handler",
@@ -44,9 +45,9 @@ _LLM_SCOPE_PREFIXES: Final = (
     "opentelemetry.instrumentation.anthropic",
     "opentelemetry.instrumentation.google_genai",
 )
-# Scopes of clients that open a span of their own for the call that an instrumentor traces as well.
+# Scopes of clients that open their own span for a call that an instrumentor traces as well.
 _CLIENT_SCOPES: Final = frozenset({"com.anthropic.sdk.python"})
-# Not calls of a model: OpenTelemetry's GenAI conventions, "gen_ai.operation.name"; OpenLLMetry's "traceloop.span.kind".
+# Operations that are not calls of a model. Source: "gen_ai.operation.name" of OpenTelemetry's GenAI conventions.
 _OTHER_OPERATIONS: Final = (
     "create_agent",
     "embedding",
@@ -58,70 +59,51 @@ _OTHER_OPERATIONS: Final = (
 )
 _LLM_ATTRIBUTES: Final = ("gen_ai.operation.name", "gen_ai.request.model", "gen_ai.system", "gen_ai.provider.name")
 
-# A capture around a long loop must not grow without end; the latest are kept, the first is kept as well.
+# A capture around a long loop must not grow without end: the first span and the latest ones are kept.
 MAX_CAPTURED: Final = 10_000
 
-# How many of them are looked at for the instrumentor's span of a call.
+# How many captured spans are searched for the instrumentor's span of a call.
 MAX_LOOK_BACK: Final = 100
 
 
 @final
+@dataclass(slots=True, eq=False, repr=False)
 class CapturedSpan:
-    """The name of a span that started inside a capture; a target for updates.
+    """A reference to a span that started inside a capture; a target for updates.
 
     Attributes:
-        ref: Its span ref; invalid, and refused by every update, when nothing was captured.
-        name: The name it started with.
-        scope_name: The instrumentation scope that opened it.
-        is_llm: Whether it is the call of a model, as far as its scope and attributes tell, at the latest when it ends.
-        is_ended: Whether it has ended.
-        parent_id: The span id of its parent, 0 for a root.
+        ref: The span ref; invalid, and refused by every update, when nothing was captured.
+        name: The name with which the span started.
+        scope_name: The instrumentation scope that opened the span.
+        is_llm: Whether the span is the call of a model, by its scope and attributes; judged again when the span ends.
+        parent_id: The span id of the parent, 0 for a root.
+        outer: The captured span around this one, None if it was not captured.
+        is_ended: Whether the span has ended.
     """
 
-    __slots__ = ("_outer", "is_ended", "is_llm", "name", "parent_id", "ref", "scope_name")
-
-    def __init__(
-        self,
-        ref: SpanRef,
-        name: str,
-        scope_name: str,
-        *,
-        is_llm: bool,
-        parent_id: int = 0,
-        outer: CapturedSpan | None = None,
-    ) -> None:
-        """Keep the facts.
-
-        Args:
-            ref: Its span ref.
-            name: The name it started with.
-            scope_name: Its instrumentation scope.
-            is_llm: As far as is known at its start.
-            parent_id: The span id of its parent, 0 for a root.
-            outer: Its parent, where that was captured.
-        """
-        self.ref = ref
-        self.name = name
-        self.scope_name = scope_name
-        self.is_llm = is_llm
-        self.is_ended = False
-        self.parent_id = parent_id
-        self._outer = outer
+    ref: SpanRef
+    name: str
+    scope_name: str
+    _: KW_ONLY
+    is_llm: bool
+    parent_id: int = 0
+    outer: CapturedSpan | None = None
+    is_ended: bool = False
 
     def around(self) -> Iterator[CapturedSpan]:
-        """Yield the captured spans that it is inside of, nearest first, up to one that was not captured."""
-        outer = self._outer
+        """Yield the captured spans around this one, nearest first, up to a span that was not captured."""
+        outer = self.outer
         while outer is not None:
             yield outer
-            outer = outer._outer
+            outer = outer.outer
 
     def find_outer(self, others: Iterable[CapturedSpan]) -> None:
-        """Find the instrumentor's span of the same call among *others* where that is not the parent.
+        """Find the instrumentor's span of the same call among *others*, if it is not the parent.
 
-        An instrumentor need not make its span current: then the client's own is a child of the caller, and starts while
-        the instrumentor's lives.
+        An instrumentor need not make its span current. Then the client's own span is a child of the caller's span, and
+        starts while the instrumentor's span is live.
         """
-        if self.scope_name not in _CLIENT_SCOPES or (self._outer is not None and self._outer.is_llm):
+        if self.scope_name not in _CLIENT_SCOPES or (self.outer is not None and self.outer.is_llm):
             return
         for other in others:
             if (
@@ -130,7 +112,7 @@ class CapturedSpan:
                 and other.scope_name not in _CLIENT_SCOPES
                 and (other.ref.trace_id, other.parent_id) == (self.ref.trace_id, self.parent_id)
             ):
-                self._outer = other
+                self.outer = other
                 return
 
     def __bool__(self) -> bool:
@@ -146,10 +128,10 @@ _NOTHING: Final = CapturedSpan(INVALID_SPAN_REF, "", "", is_llm=False)
 
 
 def is_llm_span(scope_name: str, attributes: Mapping[str, object] | None) -> bool:
-    """Whether a span is the call of a model that answers, by what it says so far; not one that embeds.
+    """Whether a span is the call of a model that answers (not of one that embeds), by its scope and present attributes.
 
     Source: the scopes and attributes that instrumentors were seen to write; `openinference.span.kind` of the
-    OpenInference conventions, `gen_ai.*` of OpenTelemetry's.
+    OpenInference conventions, `gen_ai.*` of OpenTelemetry's, `traceloop.span.kind` of OpenLLMetry's.
     """
     found = attributes or {}
     kind = found.get("openinference.span.kind")
@@ -165,13 +147,13 @@ def is_llm_span(scope_name: str, attributes: Mapping[str, object] | None) -> boo
 
 @final
 class CaptureSpans:
-    """The spans that start inside the block; closed at its exit, kept afterwards.
+    """The spans that start inside a block; still there after the block has ended.
 
-    Any thread that inherits OpenTelemetry's context adds to it. Use it with `with` or `async with`, once.
+    Spans of every thread that inherits OpenTelemetry's context are captured. Use it for one `with` or `async with`.
     """
 
     def __init__(self, match: Match | None) -> None:
-        """Remember the filter."""
+        """Keep the filter."""
         self._match = match
         self._lock = threading.RLock()
         self._spans: list[CapturedSpan] = []
@@ -180,24 +162,24 @@ class CaptureSpans:
 
     @property
     def all(self) -> tuple[CapturedSpan, ...]:
-        """The captured spans in the order in which they started; at most 10,000, the middle ones are dropped."""
+        """The captured spans in the order in which they started: the first, and the latest up to 10,000 in all."""
         return tuple(self._spans)
 
     @property
     def last(self) -> CapturedSpan:
-        """The span that started last; never None, an empty one refuses updates."""
+        """The span that started last; never None: without a span, updates of the result are refused."""
         return self._spans[-1] if self._spans else _NOTHING
 
     @property
     def llm(self) -> CapturedSpan:
-        """The call of a model that started last; never None, an empty one refuses updates.
+        """The call of a model that started last; never None: without one, updates of the result are refused.
 
-        Where several spans are about one call, one inside the other, it is the outermost: the instrumentor's, not the
-        one that the client opens inside it.
+        Of several spans for one call, one inside the other, it is the outermost: the instrumentor's span, not the span
+        that the client opens inside it.
         """
         spans = self._spans.copy()
         last = next((span for span in reversed(spans) if span.is_llm), _NOTHING)
-        # Two spans of one instrumentor are two calls, also where a stream that was dropped left its span current.
+        # Two spans of one instrumentor are two calls, even if a stream that was dropped left the first span current.
         scopes = {last.scope_name}
         for outer in last.around():
             if outer.is_llm and any(outer is one for one in spans):
@@ -208,7 +190,7 @@ class CaptureSpans:
         return last
 
     def add(self, span: Span, captured: CapturedSpan) -> bool:
-        """Take a span that starts, if the block is still open and the filter wants it; called by the processor."""
+        """Take a span that starts, if the block is still open and the filter accepts it; called by the processor."""
         if not self._is_open:
             return False
         if self._match is not None:
@@ -235,7 +217,7 @@ class CaptureSpans:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop capturing: a span that starts later in a thread that still holds the context is not taken."""
+        """Stop capturing, also in threads that still hold the context."""
         self._is_open = False
         self._scope.exit()
 
@@ -263,11 +245,11 @@ def capture_spans(match: Match | None = None, *_unknown: NoReturn, **_misplaced:
     otel_metadata.update_span(captured.llm, metadata={"reviewed": True})
     ```
 
-    It sees spans of every provider that carries a `MetadataSpanProcessor`, in whatever thread or task OpenTelemetry's
+    It captures spans of every provider that has a `MetadataSpanProcessor`, in whatever thread or task OpenTelemetry's
     context reaches.
 
     Args:
-        match: Whether a span that starts is wanted; None for all, as for what cannot be called.
+        match: Whether to capture a span that starts; None, or an object that cannot be called, captures every span.
     """
     notes = unknown_arguments(capture_spans, _unknown, _misplaced)
     given: object = match

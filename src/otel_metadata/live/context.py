@@ -1,7 +1,7 @@
-"""What OpenTelemetry's Context carries for us: metadata for the spans that start in it, and the captures that watch.
+"""What OpenTelemetry's Context carries for us: metadata for the spans that start in it, and the captures around them.
 
-One immutable value under one key, so that the span processor does one look-up for each span that starts. It travels as
-far as OpenTelemetry's own context does, and no further.
+It is one immutable value under one key, so that the span processor does one look-up for each span that starts. It
+travels exactly as far as OpenTelemetry's own context does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Bound", "ContextScope", "bound_in", "detach", "with_bound"]
 
 _KEY: Final = otel_context.create_key("otel_metadata")
 
-# next() of it is atomic.
+# Calling next() on it is atomic.
 _scope_numbers: Final = itertools.count()
 
 
@@ -37,7 +37,7 @@ class Bound:
 
     Attributes:
         values: Set on every span that starts; not changed once bound.
-        captures: Told of every span that starts.
+        captures: Get every span that starts.
     """
 
     values: Values
@@ -48,7 +48,7 @@ class Bound:
         return replace(self, values={**self.values, **values})
 
     def with_capture(self, capture: CaptureSpans) -> Bound:
-        """Add a capture; the outer ones go on."""
+        """Add a capture; the outer captures stay."""
         return replace(self, captures=(*self.captures, capture))
 
 
@@ -56,7 +56,7 @@ _EMPTY: Final = Bound({}, ())
 
 
 def bound_in(context: Context | None) -> Bound | None:
-    """Return what is bound in *context*, the current one when it is None."""
+    """Return what is bound in *context*; None means the current Context."""
     return cast("Bound | None", otel_context.get_value(_KEY, context))
 
 
@@ -66,15 +66,15 @@ def with_bound(change: Callable[[Bound], Bound]) -> Context:
 
 
 def detach(token: object, span: Span | None = None) -> None:
-    """Undo an attach where it was made; do nothing elsewhere.
+    """Undo an attach in the context where it was made; do nothing in another context.
 
     A generator or coroutine may be closed in another context than it was started in (by the collector, by another
-    task). OpenTelemetry's own detach logs an error then; there is nothing to undo in a context that is not ours.
+    task). OpenTelemetry's own detach would log an error, although there is nothing to undo in that context.
 
     Args:
         token: What attach returned.
-        span: What was attached. A generator whose steps are taken by several threads takes it along: where it is
-            current, it was attached anew, and goes here too.
+        span: The span that was attached. A generator whose steps run on several threads takes it along: if it is
+            current in another context, it was attached there again, and is detached there too.
     """
     if isinstance(token, Token):
         try:
@@ -84,15 +84,15 @@ def detach(token: object, span: Span | None = None) -> None:
                 before = token.old_value
                 otel_context.attach(Context() if before is Token.MISSING else before)
     else:
-        otel_context.detach(token)  # type: ignore[arg-type] # a runtime context of the application's own
+        otel_context.detach(token)  # type: ignore[arg-type] # the token of a runtime context that the application made
 
 
 @final
 class ContextScope:
-    """Enters and leaves a changed Context; any number of times, nested, and from any thread or task.
+    """Enters and leaves a changed Context, any number of times, nested, and from any thread or task.
 
-    The changed Context itself remembers the one before it, so nothing is kept here that two threads could confuse, and
-    leaving it also undoes a Context that foreign code attached inside and never detached.
+    The changed Context itself holds the previous one, so there is nothing here that two threads could confuse. Leaving
+    it also undoes a Context that foreign code attached inside and never detached.
     """
 
     __slots__ = ("_key",)
@@ -102,16 +102,16 @@ class ContextScope:
         self._key = f"otel_metadata.scope.{next(_scope_numbers)}"
 
     def enter(self, context: Context) -> None:
-        """Attach *context*, which was made of the current one."""
+        """Attach *context*, which was made from the current Context."""
         before = otel_context.get_current()
         otel_context.attach(otel_context.set_value(self._key, before, context))
 
     def is_current(self) -> bool:
-        """Whether the current Context is what was entered, or was made of it."""
+        """Whether the current Context is the one that was entered, or was made from it."""
         return otel_context.get_value(self._key) is not None
 
     def exit(self) -> None:
-        """Go back to the Context before the last enter; do nothing where it was not entered."""
+        """Go back to the Context before the last enter; do nothing in a context that was not entered."""
         before = otel_context.get_value(self._key)
         if before is not None:
             otel_context.attach(cast("Context", before))

@@ -1,7 +1,7 @@
-"""What comes after the tracer provider has shut the pipeline down: nobody has asked us for an end, so it is told of.
+"""Spans and updates that come after the tracer provider has shut the pipeline down: a log line tells of them.
 
-Providers that are set up a second time do so (`logfire.configure()`): they shut down what they had, our processor with
-it, and go on with a new provider that does not have it.
+The application has not asked us to end. A tracing library that is set up a second time (`logfire.configure()`) shuts
+down its old provider, and our processor with it, and goes on with a new provider that does not have our processor.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _has_missed = False
 
 
 def clear() -> None:
-    """There is a processor that takes spans and updates again, or the application has asked for an end."""
+    """Note that a processor takes spans and updates again, or that the application itself shut the pipeline down."""
     global _is_ended, _has_missed  # noqa: PLW0603 # one for the process
     _is_ended = _has_missed = False
 
 
 def end() -> None:
-    """The tracer provider shuts the processor of `configure` down; at the end of the process it is meant to."""
+    """Note that the tracer provider shuts the processor of `configure` down, unless the process is about to end."""
     global _is_ended  # noqa: PLW0603 # as above
     if not threading.main_thread().is_alive():  # the interpreter runs its exit handlers, the provider's among them
         return
@@ -49,7 +49,7 @@ def end() -> None:
 
 
 def miss() -> bool:
-    """Say that a span or an update came after the end; whether there was such an end."""
+    """Log that a span or an update came after such an end, and return True; return False if there was none."""
     global _has_missed  # noqa: PLW0603 # as above
     if _is_ended:
         _has_missed = True
@@ -58,13 +58,13 @@ def miss() -> bool:
 
 
 def has_missed() -> bool:
-    """Whether a span or an update came after the end."""
+    """Whether a span or an update came after such an end."""
     return _has_missed
 
 
 @final
 class _Telling(Tracer):
-    """The tracer of `observe` and `start_span`, whose provider may be another by now: ours does not see its spans."""
+    """The tracer of `observe` and `start_span` after such an end: its provider may no longer have our processor."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer

@@ -2,14 +2,14 @@
 
 A `with span:` around a `yield` goes wrong in many ways: the consumer's spans become children, two interleaved
 generators take each other's parent, an early `break` leaves the span open, and a close on another thread logs
-"Failed to detach context". So the body's Context is attached when a step begins, and the consumer's is back when it
-ends. All other context variables are shared, as they are without us.
+"Failed to detach context". So the body's Context is attached when a step begins, and the consumer's Context is put back
+when the step ends. All other context variables are shared, as they are without us.
 
 When the consumer is a `with` block (`contextlib.contextmanager`, a fixture), the body's Context stays attached in the
-block: what the generator opens around its `yield` is meant for the block.
+block, because what the generator opens around its `yield` is meant for the block.
 
-What is returned are real generators, so that `inspect`, `send`, `throw`, `close`, `return` values and an event loop's
-finalizer hooks all hold.
+Callers get real generators, so that `inspect`, `send`, `throw`, `close`, `return` values and an event loop's finalizer
+hooks all work.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _T = TypeVar("_T")
 
 @final
 class BodyContext:
-    """The OpenTelemetry Context of a body: attached for each step, remembered as the step leaves it.
+    """The OpenTelemetry Context of a body: attached for each step, and kept as the step leaves it.
 
     In a block it stays attached between the steps, until `leave`. A step that runs where it is not attached (on another
-    thread) gets it for itself, as outside of a block.
+    thread) attaches it for that step alone, as outside of a block.
     """
 
     __slots__ = ("_context", "_scope")
 
     def __init__(self, context: Context, *, is_block: bool = False) -> None:
-        """Begin with *context*; a block has it from here on."""
+        """Begin with *context*; in a block it is attached from here on."""
         self._context = context
         self._scope = ContextScope() if is_block else None
         if self._scope is not None:
@@ -71,16 +71,16 @@ class BodyContext:
 
 
 class Observer:
-    """What is told of a generator's life; the base class does nothing."""
+    """Is told what a generator yields and how it ends; the base class does nothing."""
 
     def item(self, value: object) -> None:
-        """One value was yielded."""
+        """Called with each value that was yielded."""
 
     def end(self, error: BaseException | None, result: object = None) -> None:
-        """It ended: returned *result*, or *error* left it; called once."""
+        """Called once, at the end: the generator returned *result*, or raised *error*."""
 
     def is_collected(self) -> bool:
-        """Whether a generator that is being closed was dropped, and its body may still be used by the application."""
+        """Whether the generator is closed because it was dropped; the application may still use its body then."""
         return False
 
 
@@ -88,8 +88,8 @@ class Start(NamedTuple):
     """What the first step begins with.
 
     Attributes:
-        context: Where the steps run.
-        observer: What is told of the life of the body.
+        context: The Context in which the steps run.
+        observer: Is told what the body yields and how it ends.
     """
 
     context: Context
@@ -97,14 +97,14 @@ class Start(NamedTuple):
 
 
 Starter: TypeAlias = "Callable[[Context | None], Start]"
-"""Called at the first step, so that a generator which nobody starts leaves nothing behind. Its argument is the current
-Context when the consumer is a `with` block, else None."""
+"""Called at the first step, so that a generator that nobody starts leaves nothing behind. Its argument is the current
+Context if the consumer is a `with` block, else None."""
 
 
 def driven(body: Any, start: Starter) -> Any:
-    """Return a generator of the kind and name of *body*, which takes its steps inside what *start* returns.
+    """Return a generator of the kind and name of *body*, whose steps run inside the Context that *start* returns.
 
-    Anything else is returned as it is: a decorator may have made of a generator function what it likes.
+    Anything that is not a generator is returned as it is: a decorator may have made a generator function return it.
     """
     if type(body) is not GeneratorType and type(body) is not AsyncGeneratorType:
         return body
@@ -116,7 +116,7 @@ def driven(body: Any, start: Starter) -> Any:
 
 
 def named(made: Any, like: Any) -> Any:
-    """Give a generator or coroutine the name of another, which the interpreter shows in warnings, tasks and texts."""
+    """Give a generator or coroutine the name of another, because the interpreter shows it in warnings and tasks."""
     made.__name__, made.__qualname__ = like.__name__, like.__qualname__
     return made
 
@@ -141,7 +141,7 @@ def _drive(body: Generator[Any, Any, Any], start: Starter) -> Generator[Any, Any
             except BaseException as error:  # thrown in by the consumer: the body decides
                 closing = error if type(error) is GeneratorExit else None
                 if closing is not None and observer.is_collected():
-                    # Not closed, only let go: the application may hold the generator itself.
+                    # Released, not closed: the application may hold the inner generator itself.
                     del body, step
                     context.run(held.clear)
                     raise
@@ -188,10 +188,10 @@ async def _drive_async(body: AsyncGenerator[Any, Any], start: Starter) -> AsyncG
 
 
 def _unregistered(asend: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Return *asend* for the first step: the event loop does not get to know of the body.
+    """Return an *asend* for the first step that hides the body from the event loop.
 
-    It knows the generator around it. When it closed both at its end, they would meet: "asynchronous generator is
-    already running".
+    The event loop knows the generator around the body. If it closed both at its end, one would find the other running:
+    "asynchronous generator is already running".
     """
 
     def first(argument: object) -> Awaitable[Any]:
@@ -209,9 +209,9 @@ def _unregistered(asend: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitab
 class _Inside:
     """An awaitable whose every step runs inside a body's Context.
 
-    Not a new task per item: the task's identity, its cancellation and `asyncio.timeout` stay the consumer's. Not one
-    attach around the whole `await`: an awaitable that is driven by hand, or given up in the middle, would leave the
-    body's Context attached where it was suspended.
+    There is no new task for each item, so that the task's identity, its cancellation and `asyncio.timeout` stay the
+    consumer's. There is no single attach around the whole `await`, because an awaitable that is driven by hand, or
+    abandoned in the middle, would leave the body's Context attached where it was suspended.
     """
 
     __slots__ = ("_awaitable", "_context")
@@ -239,7 +239,7 @@ class _Inside:
                 step, argument = inner.throw, error
 
 
-# Who takes the first step of a generator for a block of the application's code: the module and name of the function.
+# The functions that take the first step of a generator for a block of the application's code: module and name.
 _BLOCKS: Final = frozenset(
     {
         ("contextlib", "__enter__"),
@@ -255,11 +255,11 @@ _OWN_STEPS: Final = frozenset(
 
 
 def _begun(start: Starter, driver: FrameType | None) -> tuple[BodyContext, Observer]:
-    """Start, in the way that suits whoever takes the first step.
+    """Start a body, as a block if the consumer is one.
 
     Args:
         start: See `Starter`.
-        driver: The frame below the generator.
+        driver: The frame that took the generator's first step.
     """
     while driver is not None and driver.f_code in _OWN_STEPS:  # a generator of ours around this one
         driver = driver.f_back

@@ -1,7 +1,7 @@
 """What `configure` decides for the application's thread: the mask, whether input and output are captured, the tracer.
 
-One private object; `pipeline` replaces it whole, everybody else reads it. Until then it is what the environment says,
-for who adds a `MetadataSpanProcessor` by hand.
+One private object holds it. `pipeline` replaces the object as a whole; everybody else reads it. Without `configure`
+the object follows the environment, for applications that add a `MetadataSpanProcessor` themselves.
 """
 
 from __future__ import annotations
@@ -22,41 +22,42 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.masking import Mask
 
-__all__ = ["CAPTURE", "MASK_CREDENTIALS", "SCOPE_NAME", "VERSIONS", "LiveSettings", "current", "in_force", "use"]
+__all__ = ["CAPTURE", "MASK_CREDENTIALS", "SCOPE_NAME", "VERSIONS", "LiveSettings", "in_force", "use"]
 
 CAPTURE: Final = "OTEL_PYTHON_METADATA_CAPTURE"
-"""The environment variable that switches the capture of input and output off."""
+"""The environment variable that switches off the capture of input and output."""
 
 MASK_CREDENTIALS: Final = "OTEL_PYTHON_METADATA_MASK_CREDENTIALS"
-"""The environment variable that ends the masking of credentials."""
+"""The environment variable that switches off the masking of credentials."""
 
 SCOPE_NAME: Final = "otel_metadata"
 """The instrumentation scope of the spans that we open."""
 
 VERSIONS: Final = VersionSource(SystemClock())
-"""Where every update of this process gets its version."""
+"""The source of the version of every update in this process."""
 
 
 def _global_tracer() -> Tracer:
-    # Before a provider is set this is OpenTelemetry's proxy, which follows the provider that comes.
+    # Until a provider is set this is OpenTelemetry's proxy, which forwards to the provider that is set later.
     return trace.get_tracer(SCOPE_NAME, __version__)
 
 
-def _captures() -> bool:
+def _switch(variable: str, reason: str, *, if_wrong: bool, consequence: str) -> bool:
+    """Return the value of a switch; *if_wrong* for a wrong value, because it is read at import, which must not fail."""
     try:
-        return flag(CAPTURE, default=True)
+        return flag(variable, default=True)
     except ConfigurationError as error:
-        # Read at import, which must not fail; what was meant to be private stays private.
-        REPORTER.tell("capture", f"{error} Input and output are not captured.")
-        return False
+        REPORTER.tell(reason, f"{error} {consequence}")
+        return if_wrong
+
+
+def _captures() -> bool:
+    # After a wrong value, what may be private stays private; below as well.
+    return _switch(CAPTURE, "capture", if_wrong=False, consequence="Input and output are not captured.")
 
 
 def _masks_credentials() -> bool:
-    try:
-        return flag(MASK_CREDENTIALS, default=True)
-    except ConfigurationError as error:
-        REPORTER.tell("mask_credentials", f"{error} Credentials are masked.")  # as above
-        return True
+    return _switch(MASK_CREDENTIALS, "mask_credentials", if_wrong=True, consequence="Credentials are masked.")
 
 
 def _max_attributes() -> int:
@@ -70,13 +71,14 @@ class LiveSettings:
     """Settings of the application's side.
 
     Attributes:
-        mask: Replaces what must not leave the process; None for nothing.
-        masks_credentials: Whether values of keys that name a secret are replaced; by default what
-            `OTEL_PYTHON_METADATA_MASK_CREDENTIALS` says.
-        capture: Whether observed functions capture input and output unless they say otherwise; by default what
-            `OTEL_PYTHON_METADATA_CAPTURE` says.
-        max_attributes: Attribute names of ours on one live span; by default our share of OpenTelemetry's limit.
-        max_bytes: Estimated size of what is set on all live spans; an update beyond it is lost (`buffer_full`).
+        mask: Replaces what must not leave the process; None for no mask.
+        masks_credentials: Whether the values of keys that name a secret are replaced; by default the value of
+            `OTEL_PYTHON_METADATA_MASK_CREDENTIALS`.
+        capture: Whether observed functions capture input and output unless they say otherwise; by default the value of
+            `OTEL_PYTHON_METADATA_CAPTURE`.
+        max_attributes: How many attributes we set on one live span; by default our share of OpenTelemetry's limit.
+        max_bytes: Estimated size of everything that updates set on live spans; a further update is lost
+            (`buffer_full`).
         tracer: Opens the spans of `observe` and `start_span`.
     """
 
@@ -89,12 +91,7 @@ class LiveSettings:
 
 
 in_force = LiveSettings()
-"""The settings in force. Read it through the module, each time: it is replaced, never changed."""
-
-
-def current() -> LiveSettings:
-    """Return the settings in force."""
-    return in_force
+"""The settings in force. Read it through the module each time: it is replaced, never changed."""
 
 
 def use(settings: LiveSettings) -> None:

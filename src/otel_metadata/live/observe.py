@@ -1,11 +1,11 @@
 """`observe`: a span around every call of a function, whatever kind of callable it is.
 
-This module decides what a decorated callable does; spans are opened and ended as in `spans`, generators driven by
-`generators`, arguments bound by `capture`.
+This module decides what a decorated callable does. `opened_spans` records how a span ended, `generators` drives
+generators, `streams` replaces results that go on after the call, and `call_values` binds the arguments.
 
-The wrapping is `wrapt`'s: it keeps the signature and the `inspect` kinds, and binding decides whether a method, class
-method or static method is called, in either decorator order. Each kind of callable has one short wrapper below; the
-common steps are inlined in the synchronous and asynchronous ones because they are the application's hot path.
+`wrapt` does the wrapping. It keeps the signature and the `inspect` kinds; binding decides whether a method, class
+method or static method is called, in either decorator order. Each kind of callable has one short wrapper below. The
+synchronous and the asynchronous wrapper repeat the common steps inline, because they are the application's hot path.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from otel_metadata.live.call_values import Arguments, PartialOutput, output_valu
 from otel_metadata.live.context import detach
 from otel_metadata.live.opened_spans import end_at_least, is_kept, record_end, set_values, span_kind_attributes
 from otel_metadata.live.routing import set_captured
-from otel_metadata.live.values import Values, masked_text_value, span_values, tell
+from otel_metadata.live.values import Values, log_notes, masked_text_value, span_values
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.model.snapshot import Snapshot
 from otel_metadata.model.unset import UNSET, UnsetType
@@ -80,36 +80,36 @@ def observe(
     kind: SpanKind = SpanKind.INTERNAL,
     tracer: Tracer | None = None,
 ) -> Any:
-    """Open a span around every call of a function; inside, it is the current span.
+    """Open a span around every call of a function; inside the call it is the current span.
 
     For functions, coroutine functions, generator and async generator functions, methods, class methods and static
-    methods (above or below their decorator), callable objects; on a class: every public method that is written in it.
-    The signature, the `inspect` kind and the result are unchanged; an exception is recorded and goes on.
+    methods (above or below their decorator), and callable objects; on a class, for every public method that is written
+    in it. The signature, the `inspect` kind and the result are unchanged; an exception is recorded and goes on.
 
     The consumer of a generator keeps its own current span; the block of a `contextlib.contextmanager` is inside the
-    span. When a function returns a coroutine, a generator or a streaming response, its span lasts until that ends.
+    span. If a function returns a coroutine, a generator or a streaming response, its span lasts until that ends.
 
-    Write it directly above `def`, below decorators that register the function (routes, tasks, commands, tools): they
-    call what they were given.
+    Write it directly above `def`, below decorators that register the function (routes, tasks, commands, tools), because
+    those call the object that they were given.
 
     Args:
         func: What to observe, when used without parentheses.
         name: The span's name; by default the function's, with its class.
         as_type: What it is for, as in `start_span`.
-        capture_input: Keep the arguments by parameter name, without `self` or `cls`; None: unless
-            `OTEL_PYTHON_METADATA_CAPTURE=false`.
-        capture_output: Keep the result, of a generator what it yielded; None as above.
-        ignore_arguments: Parameter names that are not captured. The function has to have them, unless it takes any; of
-            a class one of its methods.
+        capture_input: Whether to capture the arguments by parameter name, without `self` and `cls`; None captures them
+            unless `OTEL_PYTHON_METADATA_CAPTURE=false`.
+        capture_output: Whether to capture the result, or what a generator yielded; None as above.
+        ignore_arguments: Parameter names that are not captured. The function must have these parameters, unless it
+            takes any keyword; for a class, one of its methods must have them.
         process_input: Turns the arguments by name into what is captured.
         process_output: Turns the result into what is captured.
         metadata: Set on every span.
         tags: Set on every span.
         kind: OpenTelemetry's span kind.
-        tracer: Opens the spans; by default the one of `configure`, else of the global provider.
+        tracer: Opens the spans; by default the tracer of `configure`, else of the global provider.
 
     Raises:
-        ConfigurationError: At decoration: it cannot be observed, or an argument is wrong.
+        ConfigurationError: At decoration, if *func* cannot be observed or an argument is wrong.
     """
     ignored = _checked(
         name=name,
@@ -125,7 +125,7 @@ def observe(
     )
     notes: list[str] = []
     values = span_values("span", notes, metadata=metadata, tags=tags)
-    tell("observe", notes)
+    log_notes("observe", notes)
     options = _Options(
         name=name,
         attributes=span_kind_attributes(as_type),
@@ -144,7 +144,7 @@ def observe(
 
 
 def _checked(*, ignore_arguments: Iterable[str], **given: object) -> tuple[str, ...]:
-    """Return the names to ignore; what can never work raises here, where it is written."""
+    """Return the names to ignore; raise here, at the decorator, for arguments that can never work."""
     expected: dict[str, tuple[Callable[[Any], bool], str]] = {
         "name": (lambda value: isinstance(value, str), "a text"),
         "capture_input": (lambda value: isinstance(value, bool), "True, False or None"),
@@ -227,7 +227,7 @@ def _decorated(func: Any, *, options: _Options) -> Any:
 
 
 def _refuse_unknown(func: Any, ignored: tuple[str, ...]) -> None:
-    """Refuse names to ignore that no call can have: what was to be kept private would be captured."""
+    """Refuse names to ignore that are no parameters: the argument that should stay private would be captured."""
     members = vars(func).items() if inspect.isclass(func) else [("", func)]
     known = set(_SELVES)  # never captured anyway
     for owned, member in members:
@@ -275,11 +275,11 @@ def _observe_class(cls: type, options: _Options) -> type:
 def _is_own_method(cls: type, member: Any) -> bool:
     """Whether *member* is a method that is written in the class, and not observed yet.
 
-    Functions that were assigned (a default, a callback, an imported helper) or generated have another name or module; a
+    A function that was assigned (a default, a callback, an imported helper) or generated has another name or module. A
     decorator that uses `functools.wraps` keeps both.
     """
     function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
-    # Of a context manager the generator function inside is observed.
+    # Of a context manager, the generator function inside is observed.
     if any(isinstance(one, _Observed) for one in (member, function, getattr(function, "__wrapped__", None))):
         return False
     if not inspect.isfunction(function):
@@ -289,14 +289,14 @@ def _is_own_method(cls: type, member: Any) -> bool:
 
 
 class _Observed(Wrapped):
-    """A function that is observed; a class that is observed leaves it as it is."""
+    """An observed function; observing its class leaves it as it is."""
 
 
 class _ObservedObject(wrapt.ObjectProxy):  # type: ignore[type-arg] # generic in wrapt's types, not at run time
-    """A callable object that is observed: itself in every respect, but for its calls.
+    """An observed callable object: like the object itself in every respect except its calls.
 
-    Its `__call__` is the observed bound method, so that a framework which asks for the kind of `__call__` (Starlette
-    does) is told the same as without us.
+    Its `__call__` is the observed bound method, so that a framework that inspects the kind of `__call__` (as Starlette
+    does) sees the same kind as without us.
     """
 
     def __init__(self, wrapped: Any, options: _Options) -> None:
@@ -312,7 +312,7 @@ class _ObservedObject(wrapt.ObjectProxy):  # type: ignore[type-arg] # generic in
         return _ObservedObject(copy.deepcopy(self.__wrapped__, memo), self._self_options)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
-        # The object itself, not observed: a tracer does not travel to another process.
+        # The object itself, not observed, because a tracer does not travel to another process.
         return copy.copy, (self.__wrapped__,)
 
     @property
@@ -343,8 +343,8 @@ def _shown_names(function: Any) -> tuple[str, str]:
 
 def _wrapper(func: Any, options: _Options) -> Callable[..., Any]:
     """Return the wrapt wrapper for the kind of callable that *func* is."""
-    # Of the callable itself, never of what it wraps: a decorator between us and an `async def` may have made a plain
-    # function of it, and what runs is the decorator's.
+    # The kind of the callable itself, never of what it wraps: a decorator between us and an `async def` may have made a
+    # plain function of it, and the decorator's function is what runs.
     function = _callable_of(func)
     call = _Call(func, options)
     if inspect.iscoroutinefunction(function):
@@ -364,7 +364,7 @@ class _Call:
         self._options = options
         self._name = options.name or _span_name(func)
         self._shown = _shown_names(_callable_of(func))
-        # A function of a class has `self` or `cls` among its parameters; a bound method or an object has not.
+        # A function in a class has `self` or `cls` among its parameters; a bound method or a callable object does not.
         self._takes_self = inspect.isfunction(_callable_of(func)) and not isinstance(func, staticmethod)
         self._arguments = Arguments(
             func.__func__ if isinstance(func, classmethod | staticmethod) else func,
@@ -428,7 +428,7 @@ class _Call:
             detach(token)
 
     def going_on(self, span: Span, kept: bool, given: Snapshot | UnsetType, result: Any, context: Context) -> Any:
-        """Return what stands for a result that goes on, and ends the span when it ends; None when it is over."""
+        """Return the replacement of a result that goes on, whose end ends the span; None if the result is complete."""
         try:
             return streams.going_on(
                 result,
@@ -438,7 +438,7 @@ class _Call:
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
             return None
-        except Exception as error:  # noqa: BLE001 # the host's door
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("observe", error)
             return None
 
@@ -456,7 +456,7 @@ class _Call:
         return generators.driven(wrapped(*args, **kwargs), start)
 
     def _start(self, context: Any = None) -> Span | None:
-        """Start the span; None when that failed, and the call goes on without one."""
+        """Start the span; return None if that failed, and the call goes on without a span."""
         options = self._options
         try:
             tracer = options.tracer or settings.in_force.tracer
@@ -467,13 +467,13 @@ class _Call:
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
             return None
-        except Exception as error:  # noqa: BLE001 # the host's door
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("observe", error)
             return None
         return span
 
     def _input(self, instance: Any, args: Any, kwargs: Any) -> Snapshot | UnsetType:
-        """Return the captured input; UNSET when it is not wanted."""
+        """Return the captured input; UNSET if it is not captured."""
         wanted = self._options.capture_input
         if wanted is None:
             wanted = settings.in_force.capture
@@ -484,12 +484,12 @@ class _Call:
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
             return UNSET
-        except Exception as error:  # noqa: BLE001 # the host's door
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("capture_input", error)
             return UNSET
 
     def _output(self, result: Any) -> Snapshot | UnsetType:
-        """Return the captured output; UNSET when it is not wanted."""
+        """Return the captured output; UNSET if it is not captured."""
         wanted = self._options.capture_output
         if wanted is None:
             wanted = settings.in_force.capture
@@ -516,7 +516,7 @@ class _Call:
             span.end()
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
-        except BaseException as failure:  # noqa: BLE001 # the host's door
+        except BaseException as failure:  # noqa: BLE001 # boundary: no exception may reach the application
             end_at_least(span, failure)
             REPORTER.failed("end", failure)
 
@@ -528,7 +528,7 @@ class _Call:
         output: PartialOutput | None,
         result: Any,
     ) -> None:
-        """End the span of a generator: what it yielded is kept, also when an error or an early close ended it."""
+        """End the span of a generator, and keep what it yielded, even if an error or an early close ended it."""
         try:
             if not span.is_recording():
                 return
@@ -540,12 +540,12 @@ class _Call:
             span.end()
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
-        except BaseException as failure:  # noqa: BLE001 # the host's door
+        except BaseException as failure:  # noqa: BLE001 # boundary: no exception may reach the application
             end_at_least(span, failure)
             REPORTER.failed("end", failure)
 
     def partial_output(self) -> PartialOutput | None:
-        """Return what gathers the items of a generator; None when its output is not wanted."""
+        """Return the collector of a generator's items; None if its output is not captured."""
         return PartialOutput(is_processed=self._options.process_output is not None) if self._wants_output() else None
 
     def _observer(self, span: Span, instance: Any, args: Any, kwargs: Any) -> generators.Observer:
@@ -556,7 +556,7 @@ class _Call:
 
 @final
 class _GeneratorSpan(generators.Observer):
-    """The span of a generator: ended once, however it ends, with what it yielded."""
+    """The span of a generator: ended once, however the generator ends, with what it yielded."""
 
     def __init__(self, call: _Call, span: Span, given: Snapshot | UnsetType, output: PartialOutput | None) -> None:
         self._call = call
@@ -592,7 +592,7 @@ class _ResultSpan(streams.ResultObserver):
             self._output.add(self._text(value) if type(value) is bytes else value)
 
     def _text(self, chunk: bytes) -> str | bytes:
-        """Return the text of a chunk, which may end within a character; the chunk itself when it is no text."""
+        """Return the text of a chunk, which may end within a character; the chunk itself if it is not UTF-8."""
         if self._decoder is None:
             self._decoder = codecs.getincrementaldecoder("utf-8")()
         try:
@@ -605,7 +605,7 @@ class _ResultSpan(streams.ResultObserver):
         if id(type(result)) not in streams.WHOLE:
             made = self._call.going_on(self._span, self._kept, self._given, result, self._context)
             if made is not None:
-                self._has_ended = True  # by the observer of what goes on now
+                self._has_ended = True  # the observer of the new result ends the span
                 return made
         return super().returned(result)
 

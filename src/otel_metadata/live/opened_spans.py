@@ -1,6 +1,6 @@
 """Spans that we open: the handle of `start_span`, and what `observe` shares with it.
 
-This module decides when a span starts and ends, and what its end says of an exception. The span itself is
+This module decides when a span starts and ends, and how an exception is recorded at its end. The span itself is
 OpenTelemetry's.
 """
 
@@ -23,7 +23,7 @@ from otel_metadata.live.context import detach
 from otel_metadata.live.misuse import kind_of, misfit, requires_nothing, shown, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
 from otel_metadata.live.stacktraces import bounded_stacktrace, type_of
-from otel_metadata.live.values import StatusLike, Values, masked, masked_text_value, span_values, tell
+from otel_metadata.live.values import StatusLike, Values, log_notes, masked, masked_text_value, span_values
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.span_ref import INVALID_SPAN_REF, SpanRef
@@ -47,11 +47,11 @@ __all__ = [
 ]
 
 ENDED_BY: Final = "otel_metadata.ended_by"
-"""The attribute that tells an early end from an error: `cancelled`, `closed`, `interrupted` or `exit`."""
+"""The attribute that distinguishes an early end from an error: `cancelled`, `closed`, `interrupted` or `exit`."""
 
 _SAMPLED: Final = 0x01  # TraceFlags.SAMPLED as a plain number: quicker to compare with
 
-# In the order in which they count when several ended one span together.
+# In order of precedence, for a group of several exceptions that ended one span.
 _EARLY_ENDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (SystemExit, "exit"),
     (KeyboardInterrupt, "interrupted"),
@@ -59,16 +59,15 @@ _EARLY_ENDS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (GeneratorExit, "closed"),
 )
 
-# The cancellation of other event loops: module and name of the exception. AnyIO's is that of the loop under it.
+# The cancellation of other event loops: module and name of the exception. AnyIO raises that of the loop below it.
 _CANCELLATIONS: Final = (("trio", "Cancelled"), ("curio", "CancelledError"), ("greenlet", "GreenletExit"))
 
-_SPAN_KINDS: Final[Mapping[str, str | None]] = {
-    "span": None,
-    "generation": "LLM",
-    **{
-        kind.lower(): kind
-        for kind in ("LLM", "CHAIN", "TOOL", "AGENT", "RETRIEVER", "EMBEDDING", "RERANKER", "GUARDRAIL", "EVALUATOR")
-    },
+_SPAN_KIND: Final = "openinference.span.kind"
+_KINDS: Final = ("LLM", "CHAIN", "TOOL", "AGENT", "RETRIEVER", "EMBEDDING", "RERANKER", "GUARDRAIL", "EVALUATOR")
+_SPAN_KINDS: Final[Mapping[str, dict[str, str]]] = {
+    "span": {},
+    "generation": {_SPAN_KIND: "LLM"},
+    **{kind.lower(): {_SPAN_KIND: kind} for kind in _KINDS},
 }
 
 
@@ -84,12 +83,11 @@ def span_kind_attributes(as_type: str | None) -> dict[str, str]:
         return {}
     if not isinstance(as_type, str) or as_type.lower() not in _SPAN_KINDS:
         raise ConfigurationError("as_type", as_type, f"one of {', '.join(sorted(_SPAN_KINDS))}")
-    kind = _SPAN_KINDS[as_type.lower()]
-    return {} if kind is None else {"openinference.span.kind": kind}
+    return _SPAN_KINDS[as_type.lower()]
 
 
 def set_values(span: Span, values: Values) -> None:
-    """Set values on a span and beside it, if it has a future. Part of the span, not an update: it has no receipt."""
+    """Set values on a span and in its sidecar, if the span is kept. They are part of the span: there is no receipt."""
     if is_kept(span):
         _set_masked(span, masked(values, []))
 
@@ -103,14 +101,14 @@ def _set_masked(span: Span, values: Values) -> None:
 
 
 def is_kept(span: Span) -> bool:
-    """Whether what is set on the span has a future: one may record without being sampled, and never leaves."""
+    """Whether the span will be exported: a span may record without being sampled."""
     return span.is_recording() and span.get_span_context().trace_flags & _SAMPLED != 0
 
 
 def _ended_early_by(error: BaseException) -> str | None:
-    """Return the word for an exception that is no failure; None for one that is.
+    """Return the word for an exception that is not a failure; None for a failure.
 
-    A group is none when it holds nothing else: what a task group raises that was cancelled.
+    A group is not a failure when none of its exceptions is: a cancelled task group raises such a group.
     """
     for kind, word in _EARLY_ENDS:
         if isinstance(error, kind):
@@ -121,7 +119,7 @@ def _ended_early_by(error: BaseException) -> str | None:
             return "cancelled"
     if isinstance(error, Exception):
         return None
-    # By its name: Python 3.10 has it from a package.
+    # By the name of the class: in Python 3.10 it comes from a package.
     if any(base.__name__ == "BaseExceptionGroup" for base in type(error).__mro__):
         words = {_ended_early_by(inner) for inner in error.exceptions}  # type: ignore[attr-defined] # of every group
         return None if None in words else next((word for _, word in _EARLY_ENDS if word in words), None)
@@ -143,7 +141,7 @@ def _record(span: Span, error: BaseException) -> None:
 
 
 def record_end(span: Span, error: BaseException) -> None:
-    """Say on a span that *error* ended it: as OpenTelemetry does for an exception, by `ENDED_BY` for an early end.
+    """Record on a span that *error* ended it: as OpenTelemetry records exceptions, an early end as `ENDED_BY`.
 
     Never raises: an exception whose own `__str__` fails must reach the application unchanged.
     """
@@ -163,15 +161,15 @@ def record_end(span: Span, error: BaseException) -> None:
         span.set_status(Status(StatusCode.ERROR, description))
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
-    except Exception as failure:  # noqa: BLE001 # the host's door
+    except Exception as failure:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("record_end", failure)
 
 
 def end_at_least(span: Span, failure: BaseException) -> None:
-    """End a span whose end was interrupted, so that what was set on it leaves.
+    """End a span after its end was interrupted, so that it is exported with everything that was set on it.
 
     Raises:
-        BaseException: *failure* again, where it came from outside.
+        BaseException: *failure* again, if it came from outside.
     """
     try:
         if span.is_recording():
@@ -186,7 +184,7 @@ class SpanHandle:
     """A span that `start_span` opens, as a context manager; a target for updates, at any time.
 
     Attributes:
-        ref: Its name; invalid before the block is entered.
+        ref: A reference to the span; invalid before the block is entered.
     """
 
     __slots__ = ("_attributes", "_kind", "_name", "_span", "_token", "_tracer", "_values", "ref")
@@ -194,7 +192,7 @@ class SpanHandle:
     def __init__(
         self, name: str, kind: SpanKind, attributes: Mapping[str, str], values: Values, tracer: Tracer | None
     ) -> None:
-        """Remember how to start."""
+        """Keep what the span starts with."""
         self._name = name
         self._kind = kind
         self._attributes = attributes
@@ -215,7 +213,7 @@ class SpanHandle:
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         name: str | None = None,
-        input: object = UNSET,  # the word of the field
+        input: object = UNSET,  # shadows the builtin on purpose: it is the name of the field
         output: object = UNSET,
         tags: Iterable[str] | None = None,
         status: StatusLike | None = None,
@@ -282,7 +280,7 @@ class SpanHandle:
         """Start the span and make it the current one."""
         try:
             tracer = self._tracer or settings.in_force.tracer
-            # Plain attributes are there from the start, for samplers and other processors.
+            # Plain attributes are set as the span starts, so that samplers and other processors see them.
             attributes: dict[str, AttributeValue] = dict(self._attributes)
             values: Values = {}
             for field, value in masked(self._values, []).items():
@@ -298,14 +296,14 @@ class SpanHandle:
                 _set_masked(span, values)
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
-        except Exception as error:  # noqa: BLE001 # the host's door
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("start_span", error)
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the span, record an exception, and make the span before it current again; the exception goes on."""
+        """End the span, record an exception, and make the previous span current again; the exception goes on."""
         token, self._token = self._token, None
         span = self._span
         if token is not None:
@@ -318,7 +316,7 @@ class SpanHandle:
             span.end()
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
-        except BaseException as error:  # noqa: BLE001 # the host's door
+        except BaseException as error:  # noqa: BLE001 # boundary: no exception may reach the application
             end_at_least(span, error)
             REPORTER.failed("end_span", error)
 
@@ -345,13 +343,13 @@ def start_span(
     as_type: str | None = None,
     metadata: Mapping[str, object] | None = None,
     tags: Iterable[str] | None = None,
-    input: object = UNSET,  # the word of the field
+    input: object = UNSET,  # shadows the builtin on purpose: it is the name of the field
     attributes: Mapping[str, object] | None = None,
     kind: SpanKind = SpanKind.INTERNAL,
     tracer: Tracer | None = None,
     **_misplaced: NoReturn,
 ) -> SpanHandle:
-    """Return a span to be entered by `with` or `async with`; inside, it is the current span.
+    """Return a span for a `with` or `async with` block; inside the block it is the current span.
 
     ```python
     with otel_metadata.start_span("retrieve", as_type="retriever") as span:
@@ -364,12 +362,12 @@ def start_span(
             `reranker`, `guardrail`, `evaluator`, or `span`.
         metadata: Set from the start.
         tags: Set from the start.
-        input: What goes in; captured only when given.
+        input: The input of the work; captured only when given.
         attributes: Plain span attributes, set from the start.
         kind: OpenTelemetry's span kind.
-        tracer: Opens the span; by default the one of `configure`, else of the global provider.
+        tracer: Opens the span; by default the tracer of `configure`, else of the global provider.
 
-    It runs inside requests, so it never raises: an argument that is wrong is left out, and a log line says so.
+    Never raises, because it runs inside requests: a wrong argument is left out, and a log line says so.
     """
     values: Values = {}
     start_attributes: dict[str, str] = {}
@@ -377,21 +375,21 @@ def start_span(
         notes = unknown_arguments(start_span, _unknown, _misplaced)
         name, kind, tracer = _fitting(name, kind, tracer, notes)
         try:
-            # Of anything but a text the error would have to show what may be anything.
+            # The error of a text is enough: another object may not be shown.
             start_attributes = span_kind_attributes(as_type if as_type is None or type(as_type) is str else "")
         except ConfigurationError as error:
             notes.append(misfit("as_type", shown(as_type), error.expected))
         values = span_values("span", notes, metadata=metadata, tags=tags, input=input, attributes=attributes)
-        tell("start_span", notes)
+        log_notes("start_span", notes)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("start_span", error)
     return SpanHandle(name, kind, start_attributes, values, tracer)
 
 
 def _fitting(name: object, kind: object, tracer: object, notes: list[str]) -> tuple[str, SpanKind, Tracer | None]:
-    """Return the arguments of a span as OpenTelemetry wants them, with a note for each that was wrong."""
+    """Return the arguments of a span as OpenTelemetry expects them, and add a note for each wrong one."""
     if type(name) is not str:
         notes.append(misfit("name", kind_of(name), "a text", "the span is called 'span'"))
         name = "span"
@@ -400,7 +398,7 @@ def _fitting(name: object, kind: object, tracer: object, notes: list[str]) -> tu
         kind = SpanKind.INTERNAL
     if tracer is not None and not _is_tracer(tracer):
         expected = "an opentelemetry.trace.Tracer"
-        notes.append(misfit("tracer", kind_of(tracer), expected, "the one of configure() was taken"))
+        notes.append(misfit("tracer", kind_of(tracer), expected, "the tracer of configure() was taken"))
         tracer = None
     return name, kind, cast("Tracer | None", tracer)
 
@@ -408,6 +406,6 @@ def _fitting(name: object, kind: object, tracer: object, notes: list[str]) -> tu
 def _is_tracer(given: object) -> bool:
     try:
         return hasattr(given, "start_span")
-    except Exception as error:  # noqa: BLE001 # what is no tracer may be anything, and looking at it is somebody's code
+    except Exception as error:  # noqa: BLE001 # it may be any object, and looking at it runs somebody's code
         pass_on(error)
         return False

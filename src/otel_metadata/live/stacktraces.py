@@ -7,7 +7,7 @@ spans inside have. The first span that an exception leaves always has all of it.
 
 A chain of exceptions, each raised from the one that left the span inside, is handled like one exception.
 
-Nothing is kept alive. The exception that was last seen on a thread is known by its id, and by its type and message,
+Nothing is kept alive. The exception that was last seen on a thread is recognised by its id and by its type and message,
 because Python uses ids again.
 """
 
@@ -24,13 +24,13 @@ _MAX_FRAMES: Final = 100
 _HALF: Final = 8_192
 _LEFT_OUT: Final = "  [Frames were left out here; the spans inside this one have them.]\n"
 _HEADER: Final = "Traceback (most recent call last):\n"
-# As Python writes them between two exceptions.
+# The texts that Python writes between two exceptions.
 _CAUSE: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT: Final = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 class _Text(NamedTuple):
-    """A stack trace: the exceptions before the last one, the frames of that, and its type and message."""
+    """A stack trace: the exceptions before the last one, the frames of the last one, and its type and message."""
 
     before: str
     frames: str
@@ -41,15 +41,15 @@ class _Seen(NamedTuple):
     """The exception that was last recorded on a thread.
 
     Attributes:
-        error: Its id.
-        said: The hash of its type and message.
+        error: The id of the exception.
+        summary: The hash of its type and message.
         entry: The id of the first entry of its traceback.
-        frames: How many frames it has, with those of the exceptions before it.
-        text: What was recorded, where it was not OpenTelemetry's own.
+        frames: How many frames it has, together with the exceptions before it.
+        text: The recorded text, if it was not OpenTelemetry's own.
     """
 
     error: int
-    said: int
+    summary: int
     entry: int
     frames: int
     text: _Text | None
@@ -69,18 +69,20 @@ def type_of(error: BaseException) -> str:
 
 
 def bounded_stacktrace(error: BaseException) -> str | None:
-    """Return the stack trace of an exception for a span that it leaves; None for the one that OpenTelemetry writes.
+    """Return the stack trace of an exception for a span that it leaves; None if OpenTelemetry should write its own.
 
     Args:
-        error: Where it leaves, on the thread on which it left the span inside.
+        error: The exception, on the thread on which it left the span inside.
     """
-    entry, said, seen = error.__traceback__, _said(error), _LAST.seen
+    entry, summary, seen = error.__traceback__, _summary_of(error), _LAST.seen
     before = _before(error)
     inner = error if seen is not None and seen.error == id(error) else before
-    is_seen = seen is not None and inner is not None and seen.error == id(inner) and seen.said == hash(_said(inner))
+    is_seen = (
+        seen is not None and inner is not None and seen.error == id(inner) and seen.summary == hash(_summary_of(inner))
+    )
     new = _length(entry, seen.entry if seen is not None and is_seen and inner is error else None)
     if seen is None or not is_seen or new is None:
-        _LAST.seen = _Seen(id(error), hash(said), id(entry), _length_of_all(error), None)
+        _LAST.seen = _Seen(id(error), hash(summary), id(entry), _length_of_all(error), None)
         return None
     frames = seen.frames + new
     text: _Text | None = None
@@ -92,10 +94,10 @@ def bounded_stacktrace(error: BaseException) -> str | None:
         else:
             between = _CAUSE if error.__cause__ is not None else _CONTEXT
             own = "".join(traceback.format_tb(entry))
-            text = _Text(f"{''.join(seen.text)}{between}{_HEADER}", own, _message(error, said))
+            text = _Text(f"{''.join(seen.text)}{between}{_HEADER}", own, _message(error, summary))
         if text is not None:
             text = text._replace(before=_bounded(text.before), frames=_bounded(text.frames))
-    _LAST.seen = _Seen(id(error), hash(said), id(entry), frames, text)
+    _LAST.seen = _Seen(id(error), hash(summary), id(entry), frames, text)
     return "".join(text) if text is not None else None
 
 
@@ -106,18 +108,18 @@ def _before(error: BaseException) -> BaseException | None:
     return error.__context__
 
 
-def _said(error: BaseException) -> str:
+def _summary_of(error: BaseException) -> str:
     return f"{type_of(error)}: {error}"
 
 
-def _message(error: BaseException, said: str) -> str:
+def _message(error: BaseException, summary: str) -> str:
     notes = getattr(error, "__notes__", None)
-    lines = [said, *(f"{note}" for note in notes)] if isinstance(notes, list) else [said]
+    lines = [summary, *(f"{note}" for note in notes)] if isinstance(notes, list) else [summary]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _length(entry: TracebackType | None, until: int | None = None) -> int | None:
-    """Return how many frames a traceback has, before the entry of an id; None where there is none of that id."""
+    """Return how many frames a traceback has before the entry with the id *until*; None if no entry has it."""
     count = 0
     while entry is not None and id(entry) != until:
         count += 1
@@ -136,7 +138,7 @@ def _length_of_all(error: BaseException) -> int:
 
 
 def _whole(error: BaseException) -> _Text | None:
-    """Return all of a stack trace; None for a group of exceptions, which is a tree."""
+    """Return the whole stack trace; None for a group of exceptions, which is a tree."""
     read = traceback.TracebackException.from_exception(error)
     if getattr(read, "exceptions", None):
         return None
@@ -146,7 +148,7 @@ def _whole(error: BaseException) -> _Text | None:
 
 
 def _bounded(text: str) -> str:
-    """Return a text without its middle where it is too long; it is cut between lines."""
+    """Return a text without its middle if it is too long; it is cut between lines."""
     if len(text) <= 2 * _HALF + len(_LEFT_OUT):
         return text
     first, last = text[: text.rfind("\n", 0, _HALF) + 1], text[text.find("\n", len(text) - _HALF) + 1 :]

@@ -1,7 +1,8 @@
 """Results that go on after the call that returned them: coroutines, generators, streaming responses.
 
-A decorated function that returns one has not done its work yet. What is returned in its place is of the same kind, and
-takes its steps in the Context of the call; of a response of a web framework, the same object, its iterator is replaced.
+A decorated function that returns one of these has not done its work yet. Its caller gets another object of the same
+kind, whose steps run in the Context of the call. A response of a web framework stays the same object; its iterator is
+replaced.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["WHOLE", "ResultObserver", "going_on"]
 
 WHOLE: Final = frozenset(map(id, (type(None), bool, int, float, str, bytes, list, tuple, dict, set)))
-"""Ids of the types of the plain values that most functions return: they do not go on.
+"""Ids of the types of the plain values that most functions return: such a result does not go on.
 
-Ids, for a metaclass may have a hash of its own, which is the application's code.
+Ids of types, because hashing a type may run the application's code: its metaclass may define `__hash__`.
 """
 
-# What `type` itself says of a class, whatever its metaclass says.
+# The attributes of a class as `type` has them, whatever its metaclass returns.
 _bases_of: Final = type.__dict__["__mro__"].__get__
 _name_of: Final = type.__dict__["__name__"].__get__
 _module_of: Final = type.__dict__["__module__"].__get__
 
-# Web responses that are sent while an iterator runs: module and name of the class, and the attribute that has it.
+# Web responses that are sent while an iterator runs: module and name of the class, and the attribute with the iterator.
 _RESPONSES: Final[Mapping[tuple[str, str], str]] = {
-    ("starlette.responses", "Response"): "body_iterator",  # FastAPI's and sse-starlette's are made of it
+    ("starlette.responses", "Response"): "body_iterator",  # also FastAPI's and sse-starlette's
     ("werkzeug.sansio.response", "Response"): "response",  # Flask's
     ("django.http.response", "StreamingHttpResponse"): "_iterator",
 }
@@ -44,38 +45,39 @@ _NAMES: Final = frozenset(name for _, name in _RESPONSES)
 
 
 class ResultObserver(Observer):
-    """What is told of a result; the base class does nothing.
+    """Is told how a result goes on; the base class does nothing.
 
-    Unlike a generator function, whoever returned the result has begun: it is told, too, when nobody takes a step.
+    Unlike the call of a generator function, the call that returned the result has already begun. So the end is told
+    even if nobody takes a step.
     """
 
     _has_ended = False
-    _standing: Callable[[], object | None] | None = None
+    _replacement: Callable[[], object | None] | None = None
 
-    def stands_for(self, standing: object) -> None:
-        """Remember, weakly, what was returned in place of the result."""
-        self._standing = weakref.ref(standing)
+    def watch(self, replacement: object) -> None:
+        """Keep a weak reference to the object that was returned in place of the result."""
+        self._replacement = weakref.ref(replacement)
 
     def is_collected(self) -> bool:
-        """Whether what was returned in place of the result was dropped by the application."""
-        return self._standing is not None and self._standing() is None
+        """Whether the application dropped the object that was returned in place of the result."""
+        return self._replacement is not None and self._replacement() is None
 
     def end(self, error: BaseException | None, result: object = None) -> None:
-        """Tell the end once."""
+        """Call `ended` once."""
         if not self._has_ended:
             self._has_ended = True
             self.ended(error, result)
 
     def ended(self, error: BaseException | None, result: object) -> None:
-        """It ended; called once."""
+        """Called once, when the result has ended."""
 
     def returned(self, result: Any) -> Any:
-        """Take what a coroutine returned, and return what its caller gets."""
+        """Take what a coroutine returned; return what the awaiting caller gets."""
         self.end(None, result)
         return result
 
     def __del__(self) -> None:
-        """End what was collected, or closed, before its first step."""
+        """End a result that was collected or closed before its first step."""
         try:
             self.end(GeneratorExit())
         except Exception:  # noqa: BLE001, S110 # the interpreter exits, and its modules are gone
@@ -85,12 +87,13 @@ class ResultObserver(Observer):
 def going_on(
     result: Any, make_observer: Callable[[], ResultObserver], context_of: Callable[[Context | None], Context]
 ) -> Any:
-    """Return what stands for a result that goes on, of the same kind; None when it does not go on.
+    """Return the replacement of a result that goes on, of the same kind; None for a result that needs none.
 
     Args:
-        result: What a function returned, or a coroutine that it awaited.
-        make_observer: Called for a result that goes on: the observer is told of its life.
-        context_of: Makes the Context of its steps; of the current one when a `with` block consumes it, else of None.
+        result: What a function returned, or what awaiting its coroutine returned.
+        make_observer: Makes the observer of a result that goes on.
+        context_of: Makes the Context of the steps; its argument is the current Context when a `with` block consumes the
+            result, else None.
     """
     kind = type(result)
     if kind is CoroutineType:
@@ -109,7 +112,7 @@ def going_on(
         observer = make_observer()
         _replace(result, stream, lambda block: Start(context_of(block), observer))
         return result
-    observer.stands_for(made)
+    observer.watch(made)
     return made
 
 
@@ -145,7 +148,7 @@ def _passed_on_steps(coroutine: Any, context: Context, observer: ResultObserver)
 
 
 # A coroutine's code cannot have a bare `yield`, and one that is suspended in an `await` cannot be awaited. So a
-# generator's code is made a coroutine's, by the flag, as `types.coroutine` does with its own flag.
+# generator's code gets the flag of a coroutine, as `types.coroutine` sets its own flag.
 _passed_on: Final = cast(
     "Callable[[Any, Context, ResultObserver], Coroutine[Any, Any, Any]]",
     types.FunctionType(
@@ -157,16 +160,16 @@ _passed_on: Final = cast(
 
 
 def _stream_in(result: object) -> str | None:
-    """Return the attribute of a web response that is sent while an iterator runs; None for all else."""
+    """Return the attribute with the iterator of a web response; None if *result* is not such a response."""
     for base in _bases_of(type(result)):
         name = _name_of(base)
         attribute = _RESPONSES.get((str(_module_of(base)), name)) if name in _NAMES else None
         if attribute is not None:
-            # Read without running code of the application's.
+            # Read without running the application's code.
             held: dict[str, Any] = object.__getattribute__(result, "__dict__")
             is_file = held.get("direct_passthrough") or held.get("file_to_stream") is not None
             kind = type(held.get(attribute))
-            # A file is sent by the server itself, in its own way.
+            # The server itself sends a file, in its own way.
             return attribute if not is_file and (hasattr(kind, "__aiter__") or hasattr(kind, "__next__")) else None
     return None
 
@@ -179,7 +182,7 @@ def _replace(response: object, attribute: str, start: Starter) -> None:
     held[attribute] = made = driven(body, start)
     closers = held.get("_resource_closers")
     if closers is not None and type(made) is GeneratorType:
-        closers.insert(0, made.close)  # Django closes what it was given, which is inside now
+        closers.insert(0, made.close)  # Django closes what it was given, which is now the inner iterator
 
 
 def _items(body: Iterable[Any]) -> Generator[Any, None, None]:

@@ -1,6 +1,6 @@
 """`using_metadata`: metadata for every span that starts inside a block, and for the current span.
 
-Held in OpenTelemetry's Context, so it goes where that goes. Set by the span processor as a span starts.
+OpenTelemetry's Context holds the metadata, so it goes where that goes. The span processor sets it as a span starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from otel_metadata.live import generators, streams
 from otel_metadata.live.context import ContextScope, with_bound
 from otel_metadata.live.misuse import unknown_arguments
 from otel_metadata.live.opened_spans import set_values
-from otel_metadata.live.values import Values, span_values, tell
+from otel_metadata.live.values import Values, log_notes, span_values
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.reporting import REPORTER
 
@@ -38,11 +38,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 class UsingMetadata:
     """A block, or a decorated function, whose spans all get the same metadata. Made by `using_metadata`.
 
-    May be entered again before it is left, and from several threads and tasks.
+    It can be entered again before it is left, and from several threads and tasks.
     """
 
     def __init__(self, values: Values) -> None:
-        """Remember the values."""
+        """Keep the values."""
         self._values = values
         self._scope = ContextScope()
 
@@ -55,7 +55,7 @@ class UsingMetadata:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Go back to what was bound before."""
+        """Go back to the metadata that was bound before."""
         self._scope.exit()
 
     async def __aenter__(self) -> UsingMetadata:
@@ -65,7 +65,7 @@ class UsingMetadata:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Go back to what was bound before."""
+        """Go back to the metadata that was bound before."""
         self.__exit__(exc_type, exc, traceback)
 
     def __call__(self, func: _F) -> _F:
@@ -102,7 +102,7 @@ class UsingMetadata:
         return generators.Start(with_bound(self._bind), generators.Observer())
 
     def _going_on(self, result: Any) -> Any:
-        """Return the result of a function; one that goes on after the call goes on with the values."""
+        """Return the result of a function; a result that goes on after the call keeps the values."""
         if id(type(result)) in streams.WHOLE:
             return result
         try:
@@ -113,7 +113,7 @@ class UsingMetadata:
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
             return result
-        except Exception as error:  # noqa: BLE001 # the host's door
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("using_metadata", error)
             return result
         return result if made is None else made
@@ -127,7 +127,7 @@ class UsingMetadata:
                 set_values(trace.get_current_span(), self._values)
         except RecursionError:
             REPORTER.internal_errors += 1  # there is no room for a call
-        except Exception as error:  # noqa: BLE001 # the host's door
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("using_metadata", error)
 
 
@@ -146,9 +146,9 @@ def using_metadata(
         client.chat.completions.create(...)  # the instrumentor's span has both
     ```
 
-    Works with `with`, `async with` and as a decorator. Nested blocks merge, the inner one wins key by key. The values
-    are read once, here. It reaches spans on a provider that carries a `MetadataSpanProcessor`, and goes into threads
-    and tasks as far as OpenTelemetry's own context does.
+    Works with `with`, `async with` and as a decorator. Nested blocks merge; the inner one wins key by key. The values
+    are read once, at this call. They reach spans of every provider that has a `MetadataSpanProcessor`, in whatever
+    thread or task OpenTelemetry's context reaches.
 
     Args:
         metadata: First-level keys.
@@ -156,21 +156,21 @@ def using_metadata(
         session_id: The session they belong to.
         tags: Texts.
 
-    An argument that is wrong or unknown is left out, and a log line says so.
+    A wrong or unknown argument is left out, and a log line says so.
 
     Raises:
-        ConfigurationError: It was written without parentheses as a decorator.
+        ConfigurationError: It was used as a decorator without parentheses.
     """
-    # By its type: to ask the object itself for its class may run code of the application's.
+    # By its type: asking the object for its class may run code of the application.
     if issubclass(type(metadata), type | FunctionType | BuiltinFunctionType | MethodType):
         raise ConfigurationError("using_metadata", type(metadata), "@using_metadata({...}), with metadata")
     values: Values = {}
     try:
         notes = unknown_arguments(using_metadata, _unknown, _misplaced)
         values = span_values("span", notes, metadata=metadata, user_id=user_id, session_id=session_id, tags=tags)
-        tell("using_metadata", notes)
+        log_notes("using_metadata", notes)
     except RecursionError:
         REPORTER.internal_errors += 1  # there is no room for a call
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("using_metadata", error)
     return UsingMetadata(values)

@@ -1,8 +1,8 @@
-"""From the arguments of an update to its values: cleaned when they are given, masked when they are set, by field name.
+"""From the arguments of an update to values by field name: cleaned at the call, masked when they are set.
 
-This module decides what the arguments of `update_*`, `score_*`, `annotate_*` mean as fields. Versions are given, and
-the way is found, in `routing`. Arguments are the application's and may be anything: each is looked at by its exact type
-before it is compared, because a comparison is somebody's code, and one that cannot be read leaves the others alone.
+This module decides what the arguments of `update_*`, `score_*`, `annotate_*` mean as fields. `routing` gives them their
+version and their destination. An argument is the application's and may be any object. Its exact type is tested before
+it is compared, because a comparison runs somebody's code; an argument that cannot be read leaves the others alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import enum
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
@@ -40,51 +41,54 @@ __all__ = [
     "Values",
     "annotation_values",
     "evaluation_values",
+    "log_notes",
     "loggable",
     "masked",
     "masked_text_value",
     "masked_value",
     "read_status",
     "span_values",
-    "tell",
     "without_credentials_in",
 ]
 
 Values: TypeAlias = dict[FieldName, Json]
 
 StatusLike: TypeAlias = Literal["ok", "error"] | int | StatusCode | Status
-"""OpenTelemetry's status, as a word or as its own objects, or an integer code as Galileo has it: 400 and above is an
+"""OpenTelemetry's status as a word or as its own objects, or an integer code as Galileo has it: 400 and above is an
 error."""
 
 MAX_TAGS: Final = 1_000
-"""Tags of one update that are read: what is iterated may have no end."""
+"""How many tags of one update are read: an iterable may have no end."""
 
-# One text, however it may be iterated.
+# One text each, although it can be iterated.
 _TEXTS: Final = (str, bytes, bytearray, memoryview, enum.Enum)
 
-# As OpenTelemetry's API says it, and as OTLP does.
+# As OpenTelemetry's API and OTLP spell it.
 _STATUS_WORD: Final = re.compile(r"(?:statuscode\.|status_code_)?(ok|error|unset)", re.ASCII)
 
-# Whoever numbers words begins with 0; HTTP's codes begin with 100.
+# An enumeration that numbers words starts near 0; the codes of HTTP start at 100.
 _FIRST_CODE: Final = 100
 
-# Keys that were found clean, with the name of their field: the keys of an application are few and come again and again.
-# At most MAX_KNOWN_KEYS for each kind; beyond, the others are checked each time.
+# Keys that were found clean, and the names of their fields: an application uses the same few keys again and again.
+# At most MAX_KNOWN_KEYS of each kind; further keys are checked each time.
 _known_keys: Final[dict[tuple[Level, Kind], dict[str, FieldName]]] = {}
 MAX_KNOWN_KEYS: Final = 4_096
 
 KNOWN_METADATA_KEYS: Final[dict[str, str]] = {}
-"""Of the most frequent kind, a span's metadata: clean key that names no secret → its attribute."""
+"""Known keys of a span's metadata, the most frequent kind, that name no secret: clean key → its attribute."""
 
-# Kinds of fields whose key says what the value is.
+# Kinds of fields whose key may name a secret.
 _KEYED: Final = frozenset({"metadata", "attribute"})
 
 _NO_VERSION: Final = (0, 0)
 
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
-_PART_TYPES: Final[Mapping[str, tuple[type, ...]]] = {"score": (int, float), "metadata": (dict,)}
-_PART_EXPECTED: Final[Mapping[str, str]] = {"score": "a finite number", "metadata": "a mapping with string keys"}
+# What a part of a verdict may be, and how a note says it; every other part is a text.
+_PARTS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "score": ((int, float), "a finite number"),
+    "metadata": ((dict,), "a mapping with string keys"),
+}
 
 
 def span_values(
@@ -174,23 +178,23 @@ def annotation_values(
 
 
 def _name(name: object, notes: list[str], kind: str) -> str:
-    """Return the name of a verdict; anything becomes a text, as a key does."""
+    """Return the name of a verdict; an object that is no text becomes one, as a key does."""
     if not issubclass(type(name), str):
         notes.append(misfit("name", kind_of(name), "a text", "it became one"))
     return clean_key(name, notes, kind)
 
 
 def masked(values: Values, notes: list[str]) -> Values:
-    """Return *values* as they may be set: without credentials, and through the mask in force, where there is one."""
+    """Return *values* as they may be set: without credentials, and through the mask in force, if there is one."""
     values = {name: without_credentials_in(name, value) for name, value in values.items()}
     if settings.in_force.mask is None:
         return values
     kept: Values = {}
     for name, value in values.items():
-        field, said = _masked_field(name, value, notes)
+        field, shown = _masked_field(name, value, notes)
         if field in kept and field[1] != "tag":
             notes.append(_same_keys(f"{field[1]}.{field[2]}"))
-        kept[field] = said
+        kept[field] = shown
     return kept
 
 
@@ -208,7 +212,7 @@ def _masked_field(name: FieldName, value: Json, notes: list[str]) -> tuple[Field
         kept = Annotation.from_json(value)
         if kept.name in ("", given.name):
             kept = replace(kept, name=shown)
-        # The key says name and annotator again: as they are now.
+        # The key repeats name and annotator, so it is made of the masked ones.
         key = annotation_key(kept.name, kept.annotator)
         return (level, kind, key), {**value, "name": kept.name} if isinstance(value, dict) else value
     shown = _masked_key(key, notes)
@@ -216,49 +220,42 @@ def _masked_field(name: FieldName, value: Json, notes: list[str]) -> tuple[Field
 
 
 def without_credentials_in(name: FieldName, value: Json) -> Json:
-    """Return the value of a field without credentials, as far as they are masked: see `model.credentials`."""
+    """Return the value of a field without credentials, if settings mask them: see `model.credentials`."""
     if not settings.in_force.masks_credentials:
         return MASKED if name[1] == "attribute" and name[2] in HEADERS and value else value
     return without_credentials_under(name[2], value) if name[1] in _KEYED else without_credentials(value)
 
 
 def masked_value(path: str, value: Json, notes: list[str], shown: str | None = None) -> Json:
-    """Return one value through the mask in force, its keys too; replaced when the mask fails.
+    """Return one value, with its keys, as the mask in force returns it; a replacement when the mask fails.
 
     Args:
-        path: For the mask.
+        path: The path that the mask gets.
         value: JSON.
-        notes: What was changed is noted there.
-        shown: The path as notes may have it, where a key in it was masked.
+        notes: Gets a note for each change.
+        shown: The path that notes may contain, where it differs: a key in *path* may have been masked.
     """
     mask = settings.in_force.mask
     if mask is None:
         return value
     shown = path if shown is None else shown
     try:
-        # `Masking` would look at the keys as well, but cannot note which have become the same.
+        # `Masking` would mask the keys as well, but cannot note which of them became the same.
         answer = clean((mask.values if type(mask) is Masking else mask)(path, value), notes, shown, CAPTURE_LIMITS)
-    except BaseException as error:  # noqa: BLE001 # the mask is the application's; what it could not judge must not leave
+    except BaseException as error:  # noqa: BLE001 # the mask is the application's; a value that it failed on must not leave
         pass_on(error)
         notes.append(f"{shown[:256]}: the mask failed; the value was replaced")
         return MASK_FAILED
     if not isinstance(answer, dict | list):
         return answer
-    known: dict[str, str] = {}  # the keys of a table are few
-
-    def ask(key: str) -> str:
-        name = known.get(key)
-        if name is None:
-            name = known[key] = _masked_key(key, notes)
-        return name
-
+    ask = cache(lambda key: _masked_key(key, notes))  # the keys of a table are few
     return with_keys(
         answer, ask, lambda key: notes.append(_same_keys(f"{shown}.{key}")), keeps_own=parts_of_a_field(path, answer)
     )
 
 
 def masked_text_value(path: str, text: str) -> str:
-    """Return a text that has to stay one, as the name of a span that starts, through the mask in force."""
+    """Return a text as the mask in force returns it; always a text, as the name of a span has to be."""
     if settings.in_force.mask is None:
         return text
     kept = masked_value(path, text, [])
@@ -266,20 +263,20 @@ def masked_text_value(path: str, text: str) -> str:
 
 
 def loggable(note: str) -> str:
-    """Return a note as it may be logged: it names keys as they were given, and a mask may be there to hide them."""
+    """Return a note as it may be logged: without its keys when a mask is in force, because the mask may hide them."""
     if settings.in_force.mask is None:
         return note
     kind = re.split(r"[.:]", note, maxsplit=1)[0]
     return f"{kind}: with a mask in force the log does not say where"
 
 
-def tell(function: str, notes: list[str]) -> None:
-    """Log the notes of a call that has no receipt: what was changed of its values, and what does not fit."""
+def log_notes(function: str, notes: list[str]) -> None:
+    """Log the notes of a call that has no receipt: about changed values as well as misfits."""
     log_misfits(function, [note if type(note) is Misfit else Misfit(loggable(note)) for note in notes])
 
 
 def _masked_key(key: str, notes: list[str]) -> str:
-    """Return a key through the mask in force; replaced when the mask fails, or answers with no text."""
+    """Return a key as the mask in force returns it; a replacement when the mask fails or returns no text."""
     mask = settings.in_force.mask
     if mask is None:
         return key
@@ -312,7 +309,7 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
         if name is None:
             name = (level, kind, clean_key(key, notes, kind))
             if kind == "attribute" and is_field(name[2]):
-                # As long as the input may be; what is no input is shortened below.
+                # As long as an input may be; `_put_fields` shortens everything else.
                 spelled[name[2]] = clean(value, notes, f"attribute.{name[2]}", CAPTURE_LIMITS)
                 continue
             if type(key) is str and name[2] == key and len(known) < MAX_KNOWN_KEYS:
@@ -325,13 +322,14 @@ def _put_mapping(values: Values, level: Level, kind: Kind, given: Mapping[str, o
 
 
 def _pairs(given: object, notes: list[str], path: str) -> list[tuple[Any, Any]] | None:
-    """Return the items of any mapping, read once; None for what is no mapping.
+    """Return the items of any mapping, read once; None if *given* is not a mapping.
 
-    A value that cannot be read leaves the others alone. What has keys and values is a mapping, whatever its class.
+    An object with `keys` and `__getitem__` is a mapping, whatever its class. A value that cannot be read leaves the
+    others alone.
     """
     kind = type(given)
     if issubclass(kind, dict):
-        # dict's own method, and one C call: neither a subclass nor a thread that changes it can break the iteration.
+        # dict's own method, in one C call: neither a subclass nor a thread that changes it can break the iteration.
         return list(dict.items(given))  # type: ignore[arg-type] # a subclass of dict, as was just tested
     try:
         if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):
@@ -355,13 +353,13 @@ def _pairs(given: object, notes: list[str], path: str) -> list[tuple[Any, Any]] 
 def _put_fields(values: Values, attributes: dict[str, Json], notes: list[str]) -> None:
     """Put the fields that *attributes* spell: `session.id` is the session, however late it is set.
 
-    While the span is live they are read so from it; an update that comes late has to say the same. What a field may be
-    is the same as for the argument of its name.
+    The attributes of a live span are read the same way, so a late update has to mean the same. A field may have the
+    same values as the argument of its name.
     """
     if "tag.tags" in attributes:
         _put_tags(values, "span", attributes.pop("tag.tags"), notes)
     fields, taken = read(attributes, _NO_VERSION)
-    # The type of an input says nothing without the input.
+    # The type of an input or output means nothing without it.
     taken -= {f"{kind}.mime_type" for kind in ("input", "output") if f"{kind}.value" not in attributes}
     for name, value in attributes.items():
         if name not in taken:
@@ -406,10 +404,11 @@ def _cleaned_parts(kind: str, parts: Mapping[str, object], notes: list[str]) -> 
             item = clean(value, notes, path)
         if isinstance(item, bool) and part == "score":
             item = int(item)
-        if isinstance(item, _PART_TYPES.get(part, (str,))):
+        types, expected = _PARTS.get(part, ((str,), "a text"))
+        if isinstance(item, types):
             kept[part] = item
         else:
-            notes.append(misfit(part, kind_of(value), _PART_EXPECTED.get(part, "a text")))
+            notes.append(misfit(part, kind_of(value), expected))
     return kept
 
 
@@ -430,7 +429,7 @@ def _put_tags(values: Values, level: Level, tags: object, notes: list[str]) -> N
 
 
 def _items(tags: object, notes: list[str]) -> list[object]:
-    """Return what any iterable yields, read once and at most `MAX_TAGS` of it; a text is one tag."""
+    """Return the first `MAX_TAGS` items of any iterable, read once; a text is one tag."""
     kind = type(tags)
     items: list[object] = []
     try:
@@ -449,7 +448,7 @@ def _items(tags: object, notes: list[str]) -> list[object]:
             items.append(item)
     except Exception as error:  # noqa: BLE001 # the iterable is the application's
         pass_on(error)
-        notes.append(Misfit(f"tags: reading them raised {type(error).__name__}; {len(items)} were read before"))
+        notes.append(Misfit(f"tags: reading them raised {type(error).__name__} after {len(items)} tags"))
     return items
 
 
@@ -470,11 +469,11 @@ def _put_status(values: Values, status: object, notes: list[str]) -> None:
 
 
 def read_status(status: object) -> tuple[str | int | None, object]:
-    """Return "ok", "error", "unset" or an integer code, None for anything else; and the description that came with it.
+    """Return "ok", "error", "unset" or an integer code, None for anything else; and the description of a `Status`.
 
-    Words are read in any case, also as OTLP spells them. A member of an enumeration means its word, also where it has
-    a number for it: that of `StatusCode.ERROR` is 2, and as a code it would be none of an error. The codes of HTTP mean
-    themselves. Of gRPC's codes, all but OK are errors.
+    Words may have any case, and OTLP's prefix. A member of an enumeration means its word even if its value is a number:
+    the number of `StatusCode.ERROR` is 2, which as a code would not be an error. A code of HTTP means itself. Every
+    code of gRPC except OK is an error.
     """
     message: object = None
     if issubclass(type(status), Status):

@@ -1,9 +1,9 @@
-"""Functions that are wrapped and otherwise themselves: to copy, to pickle, to look at.
+"""Wrapped functions that can be copied, pickled and inspected like the function itself.
 
-The wrapping is `wrapt`'s; this module adds what its proxies refuse: a wrapped function can be copied (it is its own
-copy, as a function is) and pickled (by its name, as a function is), so that a process pool takes it.
+`wrapt` does the wrapping. This module adds what its proxies refuse: a wrapped function can be copied (like a function,
+it is its own copy) and pickled (like a function, by its name), so that a process pool accepts it.
 
-It also knows what other decorators make of a function, where decorating that would not do what it says.
+It also recognises objects that other decorators make of a function and that must not be decorated.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _MANAGERS: Final[dict[CodeType, Callable[..., Any]]] = {
     make(lambda: None).__code__: make  # type: ignore[arg-type, return-value] # never called
     for make in (contextlib.contextmanager, contextlib.asynccontextmanager)
 }
-"""The code that every function of `contextlib.contextmanager` has in common, and who makes it."""
+"""The code that all functions made by `contextlib.contextmanager` share, and the decorator that makes them."""
 
-# Packages whose decorators put an object in the place of the function, and call the function behind our back. Others
-# return the function itself (FastAPI, Flask, Typer): that cannot be seen.
+# Packages whose decorators return an object in place of the function, and call the function directly. Other packages
+# (FastAPI, Flask, Typer) return the function itself, which cannot be recognised.
 _REGISTERING: Final = frozenset(
     {
         "_pytest",
@@ -50,12 +50,12 @@ _REGISTERING: Final = frozenset(
 
 
 def refuse_registered(func: Any, decorator: str) -> None:
-    """Raise for an object that a framework has made of a function: it would not call what we make of that.
+    """Refuse an object that a framework has made of a function, because the framework would never call our wrapper.
 
     Raises:
-        ConfigurationError: It is one; the message says which order works.
+        ConfigurationError: *func* is such an object; the message says which order of decorators works.
     """
-    # The classes alone are looked at: Celery's task is a proxy that would be made whole by any attribute of it.
+    # Only classes are looked at: Celery's task is a proxy, and reading any attribute of it would evaluate the task.
     kind = type(func)
     package = next(
         (name for base in kind.__mro__ if (name := str(base.__module__).partition(".")[0]) in _REGISTERING), ""
@@ -76,9 +76,9 @@ def refuse_registered(func: Any, decorator: str) -> None:
 
 
 def inside_context_manager(func: Any, decorate: Callable[[Any], Any]) -> Any:
-    """Decorate the generator function that `contextlib` has made a context manager of; None for all else.
+    """Decorate the generator function behind a function of `contextlib.contextmanager`; None for any other *func*.
 
-    What such a function returns has done nothing yet: the block that enters it is what is meant.
+    Calling such a function does nothing yet; the work to decorate is the block that enters the result.
     """
     if isinstance(func, classmethod | staticmethod):
         made = inside_context_manager(func.__func__, decorate)
@@ -88,7 +88,7 @@ def inside_context_manager(func: Any, decorate: Callable[[Any], Any]) -> Any:
 
 
 def _found(module: str, qualname: str) -> Any:
-    """Return what a module calls by this name: how a wrapped function comes out of a pickle."""
+    """Return the object with this name in a module: unpickling a wrapped function calls it."""
     return reduce(getattr, qualname.split("."), import_module(module))
 
 
