@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Field, FieldName, Json, Version
     from otel_metadata.model.receipt import Receipt, Refusal, Route
     from otel_metadata.model.span_ref import SpanKey
+    from otel_metadata.model.weight import Weight
     from otel_metadata.seams import Clock
     from otel_metadata.spool.spool import Spool
 
@@ -285,10 +286,19 @@ class MetadataSpanProcessor(SpanProcessor):
         """Whether an outbox of ours holds this span or has exported it recently."""
         return any(outbox.knows(key) for outbox in self.outboxes)
 
-    def submit(self, target: SpanRef, fields: dict[FieldName, Field]) -> dict[str, Routed]:
-        """Take one update for a span that is not live, for each destination."""
+    def take_in_spans(self) -> None:
+        """Take in most spans that have ended; called without the lock."""
+        for outbox in self.outboxes:
+            outbox.take_in_spans()
+
+    def submit(
+        self, target: SpanRef, fields: dict[FieldName, Field], weight: Weight, *, only_if_known: bool = False
+    ) -> dict[str, Routed]:
+        """Take one update for a span that is not live, for each destination; nothing where it had to be known."""
         with LOCK:
-            routes = {outbox.destination.name: outbox.submit(target, fields) for outbox in self.outboxes}
+            if only_if_known and not self.knows(target.key):
+                return {}
+            routes = {outbox.destination.name: outbox.submit(target, fields, weight) for outbox in self.outboxes}
             if not target.trace_id and all(routed.reason == "invalid_target" for routed in routes.values()):
                 self.refused("invalid_target")
             return routes

@@ -18,7 +18,7 @@ from otel_metadata.live import values as values_module
 from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.encoding import Encoded
 from otel_metadata.model.merge import Fields, Json, merge
-from otel_metadata.model.weight import SHARED_NAMES
+from otel_metadata.model.weight import SHARED_NAMES, weigh
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
 SCHEDULE = 5_000
@@ -121,6 +121,10 @@ class Scene:
     def unseen(self, number: int = 1) -> om.SpanRef:
         """Return the name of a span of another process."""
         return om.SpanRef(0xABC, number)
+
+    def submit(self, ref: om.SpanRef, fields: Fields) -> None:
+        """Hand fields to the processor as an update of a span that is not live."""
+        self.processor.submit(ref, dict(fields), weigh(fields))
 
     def step_all(self) -> int:
         """Step until nothing is due; return how often something was."""

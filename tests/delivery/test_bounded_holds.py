@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import heapq
+import sys
 
 import pytest
+from opentelemetry.sdk.trace.export import SpanExportResult
+from tests.delivery.conftest import SaysNothing
 
 import otel_metadata as om
 from otel_metadata.delivery import waiting_patches
 from otel_metadata.delivery.flush import FlushTicket
 from otel_metadata.delivery.outbox import SpanBatch
 from otel_metadata.live import registry, routing
+from otel_metadata.model import weight
 from otel_metadata.model.outcome import Delivered, DeliveryError, Retry
 
 MANY = 1_000
@@ -60,6 +64,7 @@ def lock(scene, monkeypatch):
     monkeypatch.setattr(routing, "LOCK", lock)
     for name in ("heappush", "heappop"):
         monkeypatch.setattr(waiting_patches.heapq, name, lock.counting(getattr(heapq, name)))
+    monkeypatch.setattr(weight, "getsizeof", lock.counting(sys.getsizeof))
     monkeypatch.setattr(scene.outbox, "_add_late", lock.counting(scene.outbox._add_late))
     monkeypatch.setattr(scene.outbox, "_put", lock.counting(scene.outbox._put))
     return lock
@@ -148,3 +153,81 @@ def test_what_arrives_during_a_request_is_taken_in_in_portions(scene, lock, unkn
         settle()
         assert not scene.outbox._late
         assert 0 < lock.longest <= BOUND
+
+
+def long(start):
+    """A list that takes long to weigh: each of its numbers is an object of its own."""
+    return list(range(start, start + MANY))
+
+
+HELD_BY = {
+    "a live span": lambda scene: scene.tracer.start_span("live"),
+    "a span that waits": lambda scene: scene.ended(),
+    "a patch": lambda scene: scene.unseen(),
+}
+
+
+@pytest.mark.parametrize("held_by", HELD_BY)
+def test_a_container_is_weighed_before_the_lock_is_taken(scene, lock, held_by):
+    """Neither a container that comes nor one that it replaces, or that a scalar replaces, is weighed in a hold."""
+    target = HELD_BY[held_by](scene)
+    for value in (
+        long(1_000),
+        long(5_000),
+        [long(9_000)],
+        [1_000, 2_000],
+        "text",
+        long(3_000),
+        {"a": long(7_000)},
+        None,
+    ):
+        assert om.update_span(target, metadata={"a": value, "b": 1})
+    assert 0 < lock.longest <= BOUND
+
+
+def test_a_container_that_is_sent_again_is_not_weighed_in_a_hold(scene, lock):
+    """What comes while a patch is being sent, and waits with it after a failure, keeps its weight."""
+    ref = scene.unseen()
+    om.update_span(ref, metadata={"a": long(1_000), "b": long(5_000)})
+    scene.clock.advance(3_600_000)
+    batch = scene.outbox.claim_patches()
+    om.update_span(ref, metadata={"a": long(9_000), "c": long(3_000)})
+    scene.outbox.patches_answered(batch, [DOWN])
+    om.update_span(ref, metadata={"a": 1, "b": 1, "c": long(2_000)})
+    assert lock.longest <= BOUND
+    pending = scene.outbox._patches.get(ref.key)
+    name = ("span", "metadata", "c")
+    assert dict(pending.large) == {name: weight.weigh_value(pending.fields[name][0])}
+    assert pending.size == weight.PATCH_BYTES + weight.weigh_fields(pending.fields)
+
+
+def test_fields_that_follow_a_span_are_not_weighed_in_a_hold(make_scene, monkeypatch):
+    """What a dialect cannot say, and what was joined to a span that failed, waits as a patch with its weight."""
+    scene = make_scene(dialect=SaysNothing(), span_retry_millis=0)
+    lock = CountingLock()
+    monkeypatch.setattr(scene.outbox, "_lock", lock)
+    monkeypatch.setattr(weight, "getsizeof", lock.counting(sys.getsizeof))
+    for answer in (SpanExportResult.SUCCESS, SpanExportResult.FAILURE):
+        scene.spans.answer = lambda answer=answer: answer
+        om.update_span(scene.ended(), metadata={"a": long(1_000)})
+        lock.longest = 0
+        scene.clock.advance(3_600_000)
+        scene.worker.step()
+        assert lock.longest <= BOUND
+
+
+def test_an_update_looks_for_its_span_once(scene, monkeypatch):
+    """With one processor nobody is asked whether it knows the span before it takes the update."""
+    monkeypatch.setattr(scene.outbox, "knows", None)
+    assert om.update_span(scene.unseen(), metadata={"a": [1]}).route == "late"
+
+
+def test_ended_spans_are_taken_in_in_portions_before_an_update_is_placed(scene, lock):
+    """An update that finds a full inbox takes it in, but not in one hold."""
+    scene.outbox._inbox_room = scene.outbox._inbox_bound = 2 * MANY
+    for _ in range(MANY):
+        with scene.tracer.start_as_current_span("span") as span:
+            pass
+    lock.longest = 0
+    assert om.update_span(span, metadata={"a": [1]}).route == "in_flight"
+    assert 0 < lock.longest <= BOUND

@@ -335,9 +335,7 @@ def test_a_span_that_ends_after_a_flush_was_asked_for_keeps_its_schedule(make_sc
 def test_a_flush_pushes_out_the_span_in_front_of_its_patch(scene):
     """A span that comes after a flush was asked for, but whose patch the flush waits for, goes at once."""
     span = scene.tracer.start_span("span")
-    scene.processor.submit(
-        om.SpanRef.from_span_context(span.get_span_context()), {("span", "metadata", "early"): (True, (1, 1))}
-    )
+    scene.submit(om.SpanRef.from_span_context(span.get_span_context()), {("span", "metadata", "early"): (True, (1, 1))})
     ticket, done = ticket_of(scene)
     scene.ended()
     span.end()
@@ -360,7 +358,7 @@ def test_a_flush_waits_for_the_span_that_came_while_its_patch_was_sent(scene):
     """The answer to a patch does not end a flush that waits for the span of the same name, too."""
     span = scene.tracer.start_span("span")
     ref = om.SpanRef.from_span_context(span.get_span_context())
-    scene.processor.submit(ref, {("span", "metadata", "early"): (True, (1, 1))})
+    scene.submit(ref, {("span", "metadata", "early"): (True, (1, 1))})
     asked = []
 
     def answer(patch):

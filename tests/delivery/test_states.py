@@ -260,7 +260,7 @@ def test_an_eviction_ends_the_patch_that_waits_for_the_span(make_scene):
     with scene.tracer.start_as_current_span("span") as span:
         ref = om.SpanRef.from_span_context(span.get_span_context())
         # As another process would have it: the outbox does not know this span yet.
-        scene.processor.submit(ref, {("span", "metadata", "early"): (True, (1, 1))})
+        scene.submit(ref, {("span", "metadata", "early"): (True, (1, 1))})
     scene.ended()
     assert scene.lost == {"target_not_exported": 1}
 
@@ -303,7 +303,7 @@ def test_a_span_that_comes_after_its_update_goes_first(scene):
     """When the span of a waiting patch ends here after all, the span is exported first and the patch follows."""
     with scene.tracer.start_as_current_span("span") as span:
         ref = om.SpanRef.from_span_context(span.get_span_context())
-        scene.processor.submit(ref, {("span", "metadata", "early"): (True, (1, 1))})
+        scene.submit(ref, {("span", "metadata", "early"): (True, (1, 1))})
     assert scene.stats.spans_queued == 1
     order = []
     scene.spans.answer = lambda: order.append("span") or SpanExportResult.SUCCESS
@@ -320,7 +320,7 @@ def test_no_update_overtakes_a_patch_of_its_span(make_scene, convergence, is_sen
     scene = make_scene(patches=InMemoryPatchExporter(convergence=convergence), remote_grace_millis=0)
     span = scene.tracer.start_span("span")
     ref = om.SpanRef.from_span_context(span.get_span_context())
-    scene.processor.submit(ref, {("span", "metadata", "a"): ("first", (1, 1))})
+    scene.submit(ref, {("span", "metadata", "a"): ("first", (1, 1))})
     routes = []
 
     def end_and_update():

@@ -172,8 +172,8 @@ def test_a_backend_id_stays_with_an_update_of_the_trace(metadata_pipeline):
     ref = om.SpanRef(7, 0).with_backend_id("galileo", "uuid")
     submitted = []
     submit = metadata_pipeline.processor.outboxes[0].submit
-    metadata_pipeline.processor.outboxes[0].submit = lambda target, fields: (
-        submitted.append(target) or submit(target, fields)
+    metadata_pipeline.processor.outboxes[0].submit = lambda target, *rest: (
+        submitted.append(target) or submit(target, *rest)
     )
 
     om.update_trace(ref, metadata={"a": 1})

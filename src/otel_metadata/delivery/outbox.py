@@ -49,7 +49,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import reduce
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from otel_metadata.delivery.flush import Flushes, FlushTicket
 from otel_metadata.delivery.in_flight import span_without_credentials
@@ -66,7 +66,7 @@ from otel_metadata.model.receipt import LossReason, Route, Routed
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.span_ref import SpanKey, SpanRef
 from otel_metadata.model.update_outcome import DestinationOutcome
-from otel_metadata.model.weight import SHARED_NAMES, weigh_fields, weigh_span
+from otel_metadata.model.weight import SHARED_NAMES, Weight, weigh, weigh_common, weigh_span
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import takes
 from otel_metadata.spool.frames import PlainUpdate, SpooledSpan, SpooledUpdate
@@ -122,6 +122,8 @@ _LATE: Final = Routed("late")
 # Entries that one hold of the lock deals with where there may be many: the application's threads wait meanwhile.
 _PORTION: Final = 64
 
+_Item = TypeVar("_Item")
+
 # So often `stats` counts without the lock before it counts with it.
 _TRIES_WITHOUT_LOCK: Final = 3
 
@@ -133,8 +135,8 @@ _CREATED_NS: Final = attrgetter("created_ns")
 _MAX_FAILURES: Final = 16
 
 
-def _portions(keys: Sequence[SpanKey]) -> Iterator[Sequence[SpanKey]]:
-    return (keys[first : first + _PORTION] for first in range(0, len(keys), _PORTION))
+def _portions(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    return (items[first : first + _PORTION] for first in range(0, len(items), _PORTION))
 
 
 _DELIVERED: Final = DestinationOutcome("delivered")
@@ -318,9 +320,10 @@ class Outbox:
 
     def _keep_bounds(self, ended: EndedSpan, *, is_sample: bool) -> None:
         """Do on the application's thread what must not wait for a worker that is busy, or hangs in an exporter."""
+        size = weigh_span(ended.ended) if is_sample and ended.ended is not None else 0
         with self._lock:
-            if is_sample and ended.ended is not None:
-                self._learn(weigh_span(ended.ended))
+            if size:
+                self._learn(size)
             if len(self._inbox) > self._inbox_bound:
                 self._admit(limit=2, weigh=True)  # two for one, so that no single call pays for all
         self.log_pending_lines()
@@ -366,7 +369,13 @@ class Outbox:
             if waiting > _LATE_BOUND:
                 self._admit_late(limit=2)
 
-    def submit(self, target: SpanRef, fields: Fields) -> Routed:
+    def take_in_spans(self) -> None:
+        """Admit most spans that have ended, in portions: called without the lock, which others get in between."""
+        for _ in range(len(self._inbox) // _PORTION):
+            with self._lock:
+                self._admit(limit=_PORTION)
+
+    def submit(self, target: SpanRef, fields: Fields, weight: Weight) -> Routed:
         """Take one update for a span that is not live: join it, or make a patch of it.
 
         With a spool it is queued to be written: the caller calls `partition.sync()` once it has left the lock.
@@ -385,16 +394,15 @@ class Outbox:
                 )
                 return Routed("dropped", "invalid_target")
             # Placed first, counted after: an exception that interrupts us here reaches the caller, who has no receipt.
-            routed = self._submit(target, key, fields)
+            routed = self._submit(target, key, fields, weight)
             self._counters.accepted += 1
             return routed
 
-    def _submit(self, target: SpanRef, key: SpanKey, fields: Fields) -> Routed:
-        size = weigh_fields(fields)
+    def _submit(self, target: SpanRef, key: SpanKey, fields: Fields, weight: Weight) -> Routed:
         item = self._spans.open(key)
         if item is not None:
-            if self._spans.has_room_for(item, fields, size):
-                self._spans.join(item, target, fields, 1, size, self._put_joined(item, target, fields))
+            if self._spans.has_room_for(item, fields, weight.size):
+                self._spans.join(item, target, fields, 1, weight, self._put_joined(item, target, fields))
                 return _IN_FLIGHT
             if not self._is_durable:
                 return self._lost("buffer_full", 1)
@@ -402,18 +410,18 @@ class Outbox:
         recent = self._recent.get(key)
         if recent is not None and recent.state == "evicted":
             return self._lost("target_not_exported", 1)
-        return self._submit_late(target, fields, size, recent)
+        return self._submit_late(target, fields, weight, recent)
 
-    def _submit_late(self, target: SpanRef, fields: Fields, size: int, recent: _Recent | None) -> Routed:
+    def _submit_late(self, target: SpanRef, fields: Fields, weight: Weight, recent: _Recent | None) -> Routed:
         window = recent.window_ns if recent is not None else None
         # Once one was spilled, all that follow are, until those were loaded: so versions of a target ascend.
-        if self._spilled or not self._patches.room_for(target.key, fields, size):
+        if self._spilled or not self._patches.room_for(target.key, fields, weight.size):
             if self._spill(self._entry(target, fields, 1, window)):
                 return _LATE
-            if not self._has_room_beyond(target.key, fields, size):
+            if not self._has_room_beyond(target.key, fields, weight.size):
                 return self._lost(self._no_room, 1)
         row = self.partition.put(self._entry(target, fields, 1, window)) if self._is_durable else None
-        return self._add_late(target, fields, size, recent, (row,) if row is not None else ())
+        return self._add_late(target, fields, weight, recent, (row,) if row is not None else ())
 
     def _spill(self, entry: SpooledUpdate) -> bool:
         """Leave to the disk alone what has no room in memory; False without a spool, or without room there."""
@@ -437,7 +445,7 @@ class Outbox:
         self,
         target: SpanRef,
         fields: Fields,
-        size: int,
+        weight: Weight,
         recent: _Recent | None,
         rows: tuple[Row, ...],
         *,
@@ -449,7 +457,7 @@ class Outbox:
             target,
             fields,
             1,
-            size,
+            weight,
             rows,
             earliest_ns=earliest,
             due_ns=due,
@@ -480,10 +488,11 @@ class Outbox:
 
     def knows(self, key: SpanKey) -> bool:
         """Whether the span waits here or left lately."""
+        self.take_in_spans()
         with self._lock:
             self._admit()
-            self._admit_late()
-            return key in self._spans or key in self._recent or key in self._patches
+            is_late = any(update[1].key == key for update in self._late.copy())
+            return is_late or key in self._spans or key in self._recent or key in self._patches
 
     def _times(self, key: SpanKey, recent: _Recent | None, now: int) -> tuple[int, int, int | None]:
         """Return when a new patch may go at the earliest, when it is due, and until when it is tried."""
@@ -502,22 +511,21 @@ class Outbox:
     def weigh_waiting(self) -> None:
         """Admit what arrived, weigh the spans among it, and let the spool have those that are held."""
         while True:
-            self._take_in()
+            self.take_in()
             with self._lock:
                 self._admit()
                 self._admit_late()
                 items = self._spans.take_unweighed()
-                if self._holds_on_disk:
-                    for item in items:
-                        if self._spans.waiting.get(item.key) is item:
-                            self._put_held(item)
             if not items:
                 return
-            sizes = [item.weight() for item in items]
-            with self._lock:
-                self._learn(max(sizes))
-                for item, size in zip(items, sizes, strict=True):
-                    self._spans.note_size(item, size)
+            for portion in _portions(items):
+                sizes = [item.weight() for item in portion]
+                with self._lock:
+                    self._learn(max(sizes))
+                    for item, size in zip(portion, sizes, strict=True):
+                        self._spans.note_size(item, size)
+                        if self._spans.waiting.get(item.key) is item:
+                            self._put_held(item)
 
     def wanted_rows(self) -> int:
         """Return how many rows of the spool there is room for now; 0 when none wait there."""
@@ -546,24 +554,27 @@ class Outbox:
             rows: What `Partition.load` returned.
             damaged: What `Partition.lost` returned.
         """
+        spooled = [
+            content.spooled(self.destination.name) if isinstance(content, PlainUpdate) else content
+            for _, content, *_ in rows
+        ]
+        weights = [weigh(content.fields) if content is not None else Weight(0) for content in spooled]
         with self._lock:
             self._counters.adopted += damaged
             if damaged:
                 self._lost("spool_damaged", damaged)
             if self._is_given_up:
                 return  # a shutdown did not wait for them to be read: they stay with the spool
-            for row, content, is_adopted, updates, _ in rows:
+            for (row, _, is_adopted, updates, _), content, weight in zip(rows, spooled, weights, strict=True):
                 if is_adopted:
                     self._counters.adopted += updates
                 else:
                     self._spilled -= updates
                     self._note_read(content)
-                if isinstance(content, PlainUpdate):
-                    self._admit_update(row, content.spooled(self.destination.name))
-                elif isinstance(content, SpooledSpan):
+                if isinstance(content, SpooledSpan):
                     self._admit_span(row, content)
                 elif isinstance(content, SpooledUpdate):
-                    self._admit_update(row, content)
+                    self._admit_update(row, content, weight)
                 else:
                     self.partition.settle((row,))
                     self._lost("spool_damaged", updates)
@@ -586,13 +597,12 @@ class Outbox:
                 ticket.keys.add(item.key)
         self._enqueue(item)
 
-    def _admit_update(self, row: Row, content: SpooledUpdate) -> None:
+    def _admit_update(self, row: Row, content: SpooledUpdate, weight: Weight) -> None:
         key = content.target.key
         self._patches.settled.wait_again(key, content.fields)
-        size = weigh_fields(content.fields)
         item = self._spans.open(key)
         if item is not None:
-            self._spans.join(item, content.target, content.fields, content.updates, size, row)
+            self._spans.join(item, content.target, content.fields, content.updates, weight, row)
             return
         now = self._clock.monotonic_ns()
         recent = self._recent.get(key)
@@ -601,7 +611,7 @@ class Outbox:
             content.target,
             content.fields,
             content.updates,
-            size,
+            weight,
             (row,),
             earliest_ns=earliest,
             due_ns=due,
@@ -638,7 +648,8 @@ class Outbox:
             remainders: For each span the fields that its dialect could not say.
             reason: As what the live updates of spans that failed are lost.
         """
-        self._take_in()
+        self.take_in()
+        weights = [weigh(remainder) for remainder in remainders]
         with self._lock:
             self._admit_late()
             now = self._clock.monotonic_ns()
@@ -648,7 +659,7 @@ class Outbox:
             spans.circuit.keep_apart(self._patches.circuit, now)
             self._tell_of_spans(outcome)
             again: list[QueuedSpan] = []
-            for item, remainder in zip(batch.items, remainders, strict=True):
+            for item, remainder, weight in zip(batch.items, remainders, weights, strict=True):
                 if not spans.take_back(item):
                     continue  # given up meanwhile, at a shutdown that could not wait
                 if not is_exported and spans.may_go_again(item, outcome, batch_size, now, is_closing=self._is_closed):
@@ -659,7 +670,7 @@ class Outbox:
                     end = DestinationOutcome("delivered", notes=outcome.notes) if outcome.notes else _DELIVERED
                     self._recent[item.key] = _Recent("exported", now, item.window_ns, tuple(remainder), end)
                     self._counters.spans_exported += 1
-                    self._settle_exported(item, remainder, now)
+                    self._settle_exported(item, remainder, weight, now)
                 else:
                     end = DestinationOutcome("lost", reason, outcome.error if outcome is not None else None)
                     self._recent[item.key] = _Recent("failed", now, item.window_ns, outcome=end)
@@ -712,7 +723,7 @@ class Outbox:
 
     def patches_answered(self, batch: PatchBatch, outcomes: Sequence[Outcome | None]) -> None:
         """Settle each patch by its outcome; one without an outcome is tried again."""
-        self._take_in()
+        self.take_in()
         with self._lock:
             self._admit_late()
             self._flushes.answered(self._patches.answered(batch.patches, outcomes))
@@ -747,7 +758,7 @@ class Outbox:
             deadline_ns: Until when somebody waits; monotonic.
         """
         ticket = FlushTicket(deadline_ns, done)
-        self._take_in()
+        self.take_in()
         try:
             with self._lock:
                 self._admit()
@@ -823,7 +834,7 @@ class Outbox:
 
     def close(self) -> None:
         """Stop accepting updates, and release patches that still wait for remote spans."""
-        self._take_in()
+        self.take_in()
         with self._lock:
             self._admit()
             self._admit_late()
@@ -917,7 +928,7 @@ class Outbox:
             version: Their version.
             route: Where it went when it was taken.
         """
-        self._take_in()
+        self.take_in()
         with self._lock:
             self._admit()
             self._admit_late()
@@ -999,7 +1010,7 @@ class Outbox:
         Args:
             count_live: Returns the updates on spans that have not ended; they are not in the outbox yet.
         """
-        self._take_in()
+        self.take_in()
         for _ in range(_TRIES_WITHOUT_LOCK):
             with self._lock:
                 moment = self._moment(count_live)
@@ -1050,7 +1061,7 @@ class Outbox:
 
     # --- decisions, under the lock ----------------------------------------------------------------------------------
 
-    def _take_in(self) -> None:
+    def take_in(self) -> None:
         """Admit most of what arrived, in portions: called without the lock, which others get in between."""
         for _ in range(max(len(self._inbox), len(self._late)) // _PORTION):
             with self._lock:
@@ -1106,9 +1117,9 @@ class Outbox:
                     # Its schedule counts from the call.
                     age_ns = self._clock.monotonic_ns() - at_ns
                     rows = (row,) if row is not None else ()
-                    size = weigh_fields(fields)
+                    weight = weigh(fields)
                     self._failures = 0
-                    self._add_late(target, fields, size, recent, rows, age_ns=age_ns)
+                    self._add_late(target, fields, weight, recent, rows, age_ns=age_ns)
                 except BaseException as error:
                     if not self._is_given_up_on(error):
                         raise
@@ -1205,7 +1216,7 @@ class Outbox:
             self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")
         self._check_flushes()
 
-    def _settle_exported(self, item: QueuedSpan, remainder: Fields, now: int) -> None:
+    def _settle_exported(self, item: QueuedSpan, remainder: Fields, weight: Weight, now: int) -> None:
         updates = item.updates + item.joined_updates
         if not remainder:
             self._counters.delivered += updates
@@ -1214,7 +1225,7 @@ class Outbox:
         # One update has one version: as many updates are unsettled as the remainder has versions.
         moved = unsettled(remainder, updates)
         self._counters.delivered += updates - moved
-        self._follow(item, remainder, moved, now)
+        self._follow(item, remainder, weight, moved, now)
 
     def _settle_failed(self, item: QueuedSpan, reason: LossReason, now: int) -> None:
         self._counters.lose(reason, item.updates)
@@ -1222,13 +1233,21 @@ class Outbox:
             self.partition.settle(item.all_rows())
             return
         deadline = now + self.settings.failed_span_millis * _MILLI
-        self._follow(item, item.joined, item.joined_updates, now, deadline_ns=deadline)
+        weight = Weight(weigh_common(item.joined, item.joined, item.large), item.large)
+        self._follow(item, item.joined, weight, item.joined_updates, now, deadline_ns=deadline)
 
     def _follow(
-        self, item: QueuedSpan, fields: Fields, updates: int, now: int, *, deadline_ns: int | None = None
+        self,
+        item: QueuedSpan,
+        fields: Fields,
+        weight: Weight,
+        updates: int,
+        now: int,
+        *,
+        deadline_ns: int | None = None,
     ) -> None:
         """Let what has not left with a span follow it as a patch, after the backend's grace and within the bounds."""
-        size = weigh_fields(fields)
+        size = weight.size
         entry = self._entry(item.ref, fields, updates, item.window_ns)
         # The span's rows are erased only after what takes their place is written: see Partition.
         has_room = self._patches.room_for(item.key, fields, size)
@@ -1246,7 +1265,7 @@ class Outbox:
             item.ref,
             fields,
             updates,
-            size,
+            weight,
             (row,) if row is not None else item.all_rows(),
             earliest_ns=earliest,
             due_ns=earliest,

@@ -8,7 +8,7 @@ from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, 
 from otel_metadata.model.snapshot import Snapshot, value_of
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
-from otel_metadata.model.weight import weigh_span
+from otel_metadata.model.weight import NO_LARGE, weigh_span
 from otel_metadata.spool.frames import SpooledSpan
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class QueuedSpan:
         captured: Captured input and output, as text; decoded without the lock, most often on the worker.
         updates: How many update calls are in the sidecar.
         joined: Fields that came after the end.
+        large: The weights of the large values in `joined`.
         joined_updates: How many update calls those are.
         rows: What the spool has of those.
         unspooled: How many of those are in no row.
@@ -88,6 +89,7 @@ class QueuedSpan:
         "joined",
         "joined_updates",
         "key",
+        "large",
         "row",
         "rows",
         "size",
@@ -117,6 +119,7 @@ class QueuedSpan:
         self.is_local_root = is_local_root
         self.due_ns = due_ns
         self.joined: dict[FieldName, Field] | None = None
+        self.large = NO_LARGE
         self.joined_updates = self.unspooled = 0
         self.rows: list[Row] | None = None
         self.row: Row | None = None

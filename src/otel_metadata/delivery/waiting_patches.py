@@ -35,7 +35,7 @@ from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
-from otel_metadata.model.weight import PATCH_BYTES, ROW_BYTES, merge_weighed, weigh_common, weigh_fields
+from otel_metadata.model.weight import NO_LARGE, PATCH_BYTES, ROW_BYTES, Weight, merge_weighed, weigh, weigh_common
 
 if TYPE_CHECKING:
     from otel_metadata.delivery.flush import Flushes
@@ -73,6 +73,7 @@ class Pending:
         fields: What it sets.
         updates: How many update calls are in it.
         size: Estimated bytes.
+        large: The weights of the large values in `fields`.
         rows: What the spool has of it.
         unspooled: How many of `updates` are in no row.
         created_ns: When the oldest of them was accepted; monotonic.
@@ -98,6 +99,7 @@ class Pending:
         "earliest_ns",
         "error",
         "fields",
+        "large",
         "max_fields",
         "missing_ns",
         "rows",
@@ -113,6 +115,7 @@ class Pending:
         """Start empty."""
         self.target = target
         self.fields: dict[FieldName, Field] = {}
+        self.large = NO_LARGE
         self.sent: Fields | None = None
         self.updates = self.unspooled = self.size = self.attempts = 0
         self.rows: list[Row] = []
@@ -125,11 +128,12 @@ class Pending:
         self.max_fields: int | None = None
         self.window_ns: tuple[int, int] | None = None
 
-    def take(self, target: SpanRef, fields: Fields, updates: int, size: int, rows: Sequence[Row]) -> int:
+    def take(self, target: SpanRef, fields: Fields, updates: int, weight: Weight, rows: Sequence[Row]) -> int:
         """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
         self.target = self.target.with_backend_ids(target.backend_ids)
         # To merge once more does no harm, to count does; what counts follows the last call: see `Outbox._admit`.
-        growth = merge_weighed(self.fields, fields, size) + ROW_BYTES * len(rows)
+        growth, self.large = merge_weighed(self.fields, fields, weight, self.large)
+        growth += ROW_BYTES * len(rows)
         if not self.size:
             growth += PATCH_BYTES
         self.rows += rows
@@ -268,7 +272,7 @@ class PatchQueue:
         target: SpanRef,
         fields: Fields,
         updates: int,
-        size: int,
+        weight: Weight,
         rows: Sequence[Row],
         *,
         earliest_ns: int,
@@ -283,7 +287,7 @@ class PatchQueue:
         said = self.settled.versions(key) if self.is_ordered else None
         if said:
             fields = _without_stale(fields, said)
-            size = weigh_fields(fields)
+            weight = weigh(fields)
             if not fields:  # merged into what the backend has, they change nothing
                 self._counters.delivered += updates
                 self._partition.settle(rows)
@@ -301,7 +305,7 @@ class PatchQueue:
             pending.deadline_ns = deadline_ns
         if window_ns is not None:
             pending.window_ns = window_ns
-        self.bytes += pending.take(target, fields, updates, size, rows)
+        self.bytes += pending.take(target, fields, updates, weight, rows)
 
     def room_for(self, key: SpanKey, fields: Fields, size: int, *, beyond_window: bool = False) -> bool:
         """Whether there is room in memory, also when what *fields* replaces is taken off.
@@ -318,7 +322,7 @@ class PatchQueue:
         if held is None and len(self._pending) + len(self._sending) >= most:
             return False
         after = self.bytes + size + (PATCH_BYTES if held is None else 0)
-        return after <= bound or (held is not None and after - weigh_common(held.fields, fields) <= bound)
+        return after <= bound or (held is not None and after - weigh_common(held.fields, fields, held.large) <= bound)
 
     def schedule(self, key: SpanKey, pending: Pending) -> None:
         """Enter it into its heap, unless it is blocked: then whoever unblocks it does."""
@@ -492,9 +496,10 @@ class PatchQueue:
             if given_up is None:
                 self._partition.settle(pending.rows)
             return False
-        pending.fields, pending.updates = rest, moved
+        large = {name: pending.large[name] for name in rest if name in pending.large}
+        pending.fields, pending.updates, pending.large = rest, moved, large
         pending.unspooled = min(pending.unspooled, moved)
-        size = PATCH_BYTES + weigh_fields(rest) + ROW_BYTES * len(pending.rows)
+        size = PATCH_BYTES + weigh_common(rest, rest, large) + ROW_BYTES * len(pending.rows)
         self.bytes += size - pending.size
         pending.size = size
         pending.due_ns = pending.earliest_ns = now
@@ -548,8 +553,8 @@ class PatchQueue:
         self._pending[key] = pending
         if newer is not None and newer is not pending:
             # Updates that came while this one was being sent: they wait with it now.
-            size = newer.size - PATCH_BYTES - ROW_BYTES * len(newer.rows)
-            growth = pending.take(newer.target, newer.fields, newer.updates, size, newer.rows)
+            weight = Weight(newer.size - PATCH_BYTES - ROW_BYTES * len(newer.rows), newer.large)
+            growth = pending.take(newer.target, newer.fields, newer.updates, weight, newer.rows)
             if newer.rows:
                 pending.unspooled += newer.unspooled
             self.bytes += growth - newer.size

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from otel_metadata.delivery.queued import QueuedSpan
     from otel_metadata.model.merge import Fields
     from otel_metadata.model.span_ref import SpanKey, SpanRef
+    from otel_metadata.model.weight import Weight
     from otel_metadata.spool.partition import Row
 
 __all__ = ["SpanQueue"]
@@ -98,16 +99,19 @@ class SpanQueue:
         """Whether *fields*, which weigh *size*, fit, also when what they replace is taken off."""
         bound, held = self._settings.max_bytes, item.joined
         after = self.bytes + size + (0 if held else JOINED_BYTES)
-        return after <= bound or (held is not None and after - weigh_common(held, fields) <= bound)
+        return after <= bound or (held is not None and after - weigh_common(held, fields, item.large) <= bound)
 
-    def join(self, item: QueuedSpan, target: SpanRef, fields: Fields, updates: int, size: int, row: Row | None) -> None:
+    def join(
+        self, item: QueuedSpan, target: SpanRef, fields: Fields, updates: int, weight: Weight, row: Row | None
+    ) -> None:
         """Join fields to a span that waits, and the ids that its name brings."""
         if target.backend_ids:
             item.backend_ids = {**item.backend_ids, **target.backend_ids}
-        growth = 0 if item.joined else JOINED_BYTES
+        first = 0 if item.joined else JOINED_BYTES
         if item.joined is None:
             item.joined = {}
-        growth += merge_weighed(item.joined, fields, size)
+        growth, item.large = merge_weighed(item.joined, fields, weight, item.large)
+        growth += first
         # No call from here on, so that an exception from outside comes before all of it or after: see `Outbox._admit`.
         item.joined_updates += updates
         if row is None:

@@ -42,7 +42,7 @@ from opentelemetry import trace
 from otel_metadata.interrupts import pass_on
 from otel_metadata.locks import ReentrantLock
 from otel_metadata.model.recent import RecentMap
-from otel_metadata.model.weight import SHARED_NAMES, weigh_name, weigh_value
+from otel_metadata.model.weight import NO_LARGE, SHARED_NAMES, weigh_name, weigh_value
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.snapshot import Snapshot
     from otel_metadata.model.span_ref import SpanKey, SpanRef
     from otel_metadata.model.unset import UnsetType
+    from otel_metadata.model.weight import Weight
 
 __all__ = [
     "ATTRIBUTE_BYTES",
@@ -152,8 +153,18 @@ class Router(Protocol):
         """Whether one of its destinations holds or recently exported this span."""
         ...
 
-    def submit(self, target: SpanRef, fields: dict[FieldName, Field]) -> dict[str, Routed]:
-        """Join the fields to the span in flight, or make a patch of them; say which for each destination."""
+    def take_in_spans(self) -> None:
+        """Take in most of the spans that have ended; called without `LOCK`, so that a later call finds few."""
+        ...
+
+    def submit(
+        self, target: SpanRef, fields: dict[FieldName, Field], weight: Weight, *, only_if_known: bool = False
+    ) -> dict[str, Routed]:
+        """Join the fields to the span in flight, or make a patch of them.
+
+        Returns:
+            Which of the two for each destination; nothing where the span had to be known and is not.
+        """
         ...
 
     def submit_plain(
@@ -195,6 +206,7 @@ class LiveSpan(weakref.ref["Span"]):
         size: What `LiveRegistry.bytes` counts for it; 0 once it is closed.
         fields: The sidecar; None before the first field. Read under `LOCK`.
         log: Frequent updates that are not in `fields` yet: a version, and metadata by plain keys; at most MAX_LOG.
+        large: The weights of the large values in `fields`.
         captured: Captured input and output, `UNSET` for what was not: fields of the span as of its end. They are not in
             `fields`, for to decode them there would keep `LOCK` for long; who takes the ended span does.
         updates: How many update calls it holds.
@@ -214,6 +226,7 @@ class LiveSpan(weakref.ref["Span"]):
     names: tuple[str, ...]
     outboxes: tuple[Inbox, ...]
     log: list[tuple[Version, dict[str, Json]]]
+    large: Mapping[FieldName, int] = NO_LARGE
     is_open: bool = True
     size: int = 0
     captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None = None
@@ -255,6 +268,9 @@ class LiveSpan(weakref.ref["Span"]):
                         if held is None or held[1] < version:
                             if held is None:
                                 change -= _weigh_fresh(name, value)
+                            elif name in self.large:
+                                change += self.large[name] - weigh_value(value)
+                                self.large = {one: size for one, size in self.large.items() if one != name}
                             elif kind is str or kind is not type(held[0]):
                                 change -= _weigh_change(value, held[0])
                             fields[name] = (value, version)

@@ -48,7 +48,7 @@ from otel_metadata.model.snapshot import Snapshot, encoded, value_of
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import METADATA_LIMITS, is_clean_scalar
-from otel_metadata.model.weight import FIELD_BYTES, weigh_name, weigh_value
+from otel_metadata.model.weight import FIELD_BYTES, LARGE_BYTES, NO_LARGE, Weight, weigh_common, weigh_name, weigh_value
 from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
@@ -207,16 +207,21 @@ def route(
             (key, tuple(values)),
             tuple(notes),
         )
+    weight, _ = _weigh(values)
+    target = ref if ref is not None else SpanRef(*key)
+    for router in routers:
+        router.take_in_spans()
     with LOCK:
         version = settings.VERSIONS.next()
         fields: dict[FieldName, Field] = {name: (value, version) for name, value in values.items()}
-        holders = [router for router in routers if router.knows(key)] or [routers[-1]]
-        target = ref if ref is not None else SpanRef(*key)
         routes: dict[str, Routed] = {}
-        for router in holders:
-            routes.update(router.submit(target, fields))
+        if len(routers) > 1:
+            for router in routers:
+                routes.update(router.submit(target, fields, weight, only_if_known=True))
+        if not routes:
+            routes = routers[-1].submit(target, fields, weight)
     # With a spool the update is on disk before the call returns; not under the lock, for a disk may be slow.
-    for router in holders:
+    for router in routers:
         router.sync()
     return Receipt(version, routes, (target.key, tuple(values)), tuple(notes))
 
@@ -259,14 +264,14 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: boo
         values: What to set.
         are_shared: Whether they are held elsewhere in any case, by a Context: then they take no room here.
     """
-    size, shown = (FIELD_BYTES * len(values), 0) if are_shared else _weigh(values)
+    weight, shown = (Weight(FIELD_BYTES * len(values)), 0) if are_shared else _weigh(values)
     with LOCK:
         if not entry.is_open:
             return
-        growth = _growth(entry, values, size)
+        growth = _growth(entry, values, weight)
         has_room = are_shared or REGISTRY.bytes + growth + shown <= settings.in_force.max_bytes
         if has_room:
-            _merge(entry, values)
+            _merge(entry, values, weight)
             entry.grow(growth)
     if has_room:
         _show(span, entry, values)
@@ -274,24 +279,25 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: boo
         REPORTER.tell("live_full", "Values of a span were dropped: live spans have no room for more.")
 
 
-def _weigh(values: Values) -> tuple[int, int]:
-    """Return the bytes of fields, and how many at most the attributes take that show them; see `_count_shown`."""
+def _weigh(values: Values) -> tuple[Weight, int]:
+    """Return what fields weigh, and the most bytes that the attributes take that show them; see `_count_shown`."""
     size = shown = 0
+    large: dict[FieldName, int] = {}
     for name, value in values.items():
         weight = weigh_value(value)
         size += weigh_name(name) + weight
-        shown += ATTRIBUTE_BYTES + (weight if type(value) is dict or type(value) is list else 0)
-    return size, shown
+        shown += ATTRIBUTE_BYTES
+        if type(value) is dict or type(value) is list:
+            shown += weight
+            if weight > LARGE_BYTES:
+                large[name] = weight
+    return Weight(size, large or NO_LARGE), shown
 
 
-def _growth(entry: LiveSpan, values: Values, size: int) -> int:
-    """Return by how much *values*, which weigh *size*, let the sidecar grow; the caller holds `LOCK`."""
+def _growth(entry: LiveSpan, values: Values, weight: Weight) -> int:
+    """Return by how many bytes *values* make the sidecar grow; the caller holds `LOCK`."""
     held = entry.fields
-    if held:
-        for name in values:
-            if name in held:
-                size -= weigh_name(name) + weigh_value(held[name][0])
-    return size
+    return weight.size - (weigh_common(held, values, entry.large) if held else 0)
 
 
 def set_captured(span: Span, given: Snapshot | UnsetType, result: Snapshot | UnsetType) -> None:
@@ -413,7 +419,7 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     return Receipt(version, routes, (key, given))
 
 
-def _merge(entry: LiveSpan, values: Values) -> Version:
+def _merge(entry: LiveSpan, values: Values, weight: Weight) -> Version:
     """Merge *values* into the sidecar with a new version; the caller holds `LOCK`.
 
     A version drawn under the lock is above all that are in the sidecar.
@@ -429,6 +435,10 @@ def _merge(entry: LiveSpan, values: Values) -> Version:
             if name[1] == "tag":
                 _list_tag(entry, name, version)
             fields[name] = (value, version)
+    if entry.large or weight.large:
+        came = {name for name, value in values.items() if fields[name][0] is value}
+        kept = {name: size for name, size in entry.large.items() if name not in came}
+        entry.large = {**kept, **{name: size for name, size in weight.large.items() if name in came}}
     return version
 
 
@@ -451,18 +461,18 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
     if span is None:
         return None
     REGISTRY.bury()  # their room is free
-    size, shown = _weigh(values)
+    weight, shown = _weigh(values)
     told = tuple(notes) if notes else ()
     with LOCK:
         if not entry.is_open:
             return None
-        growth = _growth(entry, values, size)
+        growth = _growth(entry, values, weight)
         if REGISTRY.bytes + growth + shown > max(settings.in_force.max_bytes, REGISTRY.bytes):
             for router in entry.routers:
                 router.overflowed()
             version = settings.VERSIONS.next()
             return Receipt(version, dict.fromkeys(entry.names, _FULL), (entry.key, tuple(values)), told)
-        version = _merge(entry, values)
+        version = _merge(entry, values, weight)
         entry.grow(growth)
         entry.updates += 1
         if ref is not None and ref.backend_ids:

@@ -15,24 +15,30 @@ number of values in an update.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from sys import getsizeof
-from typing import TYPE_CHECKING, Any, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_metadata.model.merge import merge_into
+from otel_metadata.model.merge import FieldName, merge_into
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
-    from otel_metadata.model.merge import Field, FieldName, Fields
+    from otel_metadata.model.merge import Field, Fields
 
 __all__ = [
     "FIELD_BYTES",
     "JOINED_BYTES",
+    "LARGE_BYTES",
+    "NO_LARGE",
     "PATCH_BYTES",
     "ROW_BYTES",
     "SHARED_NAMES",
+    "Weight",
     "merge_weighed",
+    "weigh",
     "weigh_common",
     "weigh_fields",
     "weigh_name",
@@ -53,6 +59,12 @@ PATCH_BYTES: Final = 760
 
 JOINED_BYTES: Final = 240
 """Bytes that the first field on a waiting span adds, beside the field itself."""
+
+LARGE_BYTES: Final = 2_048
+"""A list or dict that weighs more is weighed once, without the lock; its weight is kept beside it."""
+
+NO_LARGE: Final[Mapping[FieldName, int]] = MappingProxyType({})
+"""The weights of large values where there is no large value."""
 
 SHARED_NAMES: Final[dict[FieldName, FieldName]] = {}
 """Names that are kept for the life of the process. Fields share them, so they do not count as a field's own bytes."""
@@ -81,7 +93,9 @@ _MANY: Final = 8
 
 def weigh_value(value: object) -> int:
     """Return the bytes of *value*: a scalar, or a list, tuple or dict with all that is in it."""
-    return weigh_values([value])
+    if type(value) is str and value.isascii():  # the usual value, without a list around it
+        return _TEXT_BYTES + len(value) if len(value) > 1 else 0
+    return 0 if value is None else weigh_values([value])
 
 
 def weigh_values(values: list[Any], *, as_is: bool = False) -> int:
@@ -142,31 +156,72 @@ def weigh_name(name: FieldName) -> int:
     return FIELD_BYTES + _NAME_BYTES + (_TEXT_BYTES + len(key) if key else 0)
 
 
-def weigh_fields(fields: Fields) -> int:
-    """Return the bytes of *fields*: for each its value, and what `weigh_name` returns."""
+class Weight(NamedTuple):
+    """What fields weigh, found out before a lock is taken.
+
+    Attributes:
+        size: The bytes of all of them.
+        large: The bytes of each value that takes long to weigh.
+    """
+
+    size: int
+    large: Mapping[FieldName, int] = NO_LARGE
+
+
+def weigh(fields: Fields) -> Weight:
+    """Return what *fields* weigh: for each its value, and what `weigh_name` returns."""
     size = 0
+    large: dict[FieldName, int] = {}
     for name, (value, _) in fields.items():
-        size += weigh_name(name)
-        if type(value) is str and value.isascii():
-            size += _TEXT_BYTES + len(value)
-        elif value is not None:
-            size += weigh_value(value)
+        weight = weigh_value(value)
+        size += weigh_name(name) + weight
+        if weight > LARGE_BYTES and type(value) is not str:
+            large[name] = weight
+    return Weight(size, large or NO_LARGE)
+
+
+def weigh_fields(fields: Fields) -> int:
+    """Return the bytes of *fields*."""
+    return weigh(fields).size
+
+
+def weigh_common(held: Fields, fields: Iterable[FieldName], large: Mapping[FieldName, int]) -> int:
+    """Return the bytes of those fields among *held* that *fields* may replace.
+
+    Args:
+        held: What may be replaced.
+        fields: The names of what may replace it.
+        large: The weights of the large values in *held*.
+    """
+    size = 0
+    for name in fields:
+        if name in held:
+            size += weigh_name(name) + (large.get(name) or weigh_value(held[name][0]))
     return size
 
 
-def weigh_common(held: Fields, fields: Fields) -> int:
-    """Return the bytes of those fields among *held* that *fields* may replace."""
-    return weigh_fields({name: held[name] for name in fields if name in held})
+def merge_weighed(
+    held: dict[FieldName, Field], fields: Fields, weight: Weight, large: Mapping[FieldName, int]
+) -> Weight:
+    """Merge *fields* into *held*.
 
+    Args:
+        held: What is changed.
+        fields: What is merged into it.
+        weight: What *fields* weigh.
+        large: The weights of the large values in *held*.
 
-def merge_weighed(held: dict[FieldName, Field], fields: Fields, size: int) -> int:
-    """Merge *fields*, which weigh *size*, into *held*; return the bytes by which *held* grew (below 0: shrank)."""
-    replaced = weigh_common(held, fields)
+    Returns:
+        The bytes by which *held* grew (below 0: shrank), and the weights of the large values in it now.
+    """
+    replaced = weigh_common(held, fields, large)
     merge_into(held, fields)
-    if not replaced:
-        return size
+    if large or weight.large:
+        came = {name for name, field in fields.items() if held.get(name) is field}
+        kept = {name: bytes_ for name, bytes_ in large.items() if name not in came}
+        large = {**kept, **{name: bytes_ for name, bytes_ in weight.large.items() if name in came}}
     # An older version does not replace a newer one, so the fields in *held* are weighed, not those that came.
-    return weigh_common(held, fields) - replaced
+    return Weight(weigh_common(held, fields, large) - replaced if replaced else weight.size, large)
 
 
 _NO_FIELDS: Final[Fields] = {}
