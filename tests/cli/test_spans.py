@@ -153,7 +153,7 @@ class TestLs:
         """What is older is not there, and on a terminal that is said."""
         assert call("ls") == (0, "", "")
         assert call("ls", "--no-json")[2] == (
-            "otel-metadata: no such span in the last seven days; --since looks further back.\n"
+            "otel-metadata: no span was found in the last seven days; --since looks further back.\n"
         )
 
     @pytest.mark.parametrize(("since", "found"), [("2h", 1), ("90 min", 1), ("1d", 1), ("1w", 1), ("50s", 0)])
@@ -171,7 +171,7 @@ class TestLs:
         assert (code, len(output.splitlines())) == (0, 3)
         assert [one["span_id"] for one in rows("ls", *EVER, "--limit", 3, "--cursor", cursor)] == [ROOT]
         assert call("ls", *EVER, "--limit", 3, "--no-json")[2] == (
-            f"otel-metadata: there are more; go on with --cursor {cursor}\n"
+            f"otel-metadata: there are more; continue with --cursor {cursor}\n"
         )
 
     def test_what_a_terminal_would_obey_is_escaped(self, path):
@@ -535,7 +535,7 @@ class TestDelete:
         assert call("delete", ROOT) == (
             1,
             "",
-            "otel-metadata: deletes nothing without --yes where nobody can be asked.\n",
+            "otel-metadata: nothing was deleted, because there is no terminal to ask on; expected --yes.\n",
         )
         assert record(path).name == "answer"
 
@@ -649,36 +649,36 @@ def test_a_filter_error_points_at_the_place(path):
         (("ls", "--li\x1b[31m\nx"), "No such option"),
         (("ls", "words"), "(words)"),
         (("ls", "--limit"), "Option '--limit' requires an argument"),
-        (("ls", "--limit", "0"), "--limit: '0' is no whole number of 1 or more"),
-        (("ls", "--limit", "x"), "--limit: 'x' is no whole number of 1 or more"),
+        (("ls", "--limit", "0"), "--limit: '0' is not a whole number of 1 or more"),
+        (("ls", "--limit", "x"), "--limit: 'x' is not a whole number of 1 or more"),
         (("spool", "lst"), "No such command 'lst'"),
         (("ls", "--since", "yesterday"), "neither how long ago (30min, 12h, 7d) nor a time"),
         (("ls", "--until", "999999w"), "neither how long ago (30min, 12h, 7d) nor a time"),
         (("show", "answer"), "neither a span id (16 hex digits), nor a trace id (32), nor a traceparent"),
         (("show", "0" * 7), "neither a span id"),
         (("patch", ROOT), "nothing to set was given"),
-        (("patch", ROOT, "-m", "novalue"), "'novalue' is no key=value"),
-        (("patch", ROOT, "-m", "=1"), "'=1' is no key=value"),
-        (("patch", ROOT, "--attribute", "a"), "'a' is no key=value"),
-        (("patch", ROOT, "--metadata", "{"), "is no JSON"),
-        (("patch", ROOT, "--metadata", '{"a": NaN}'), "NaN is no number of JSON"),
-        (("patch", ROOT, "--metadata", "[1]"), "is no JSON object"),
+        (("patch", ROOT, "-m", "novalue"), "'novalue' is not of the form key=value"),
+        (("patch", ROOT, "-m", "=1"), "'=1' is not of the form key=value"),
+        (("patch", ROOT, "--attribute", "a"), "'a' is not of the form key=value"),
+        (("patch", ROOT, "--metadata", "{"), "is not JSON"),
+        (("patch", ROOT, "--metadata", '{"a": NaN}'), "NaN is not a number in JSON"),
+        (("patch", ROOT, "--metadata", "[1]"), "is not a JSON object"),
         (("patch", ROOT, "--status", "fine"), "neither ok, nor error, nor an integer code"),
         (("patch", TRACE, "--status", "ok"), "a trace has no --attribute, --status or --status-message"),
         (("patch", ROOT, "--trace", "--attribute", "a=1"), "a trace has no --attribute"),
         (("score", ROOT, "Tone"), "expected --score, --label, or --explanation"),
-        (("score", ROOT, "Tone", "--score", "nan"), "--score: 'nan' is no finite number"),
-        (("score", ROOT, "Tone", "--score", "high"), "--score: 'high' is no finite number"),
+        (("score", ROOT, "Tone", "--score", "nan"), "--score: 'nan' is not a finite number"),
+        (("score", ROOT, "Tone", "--score", "high"), "--score: 'high' is not a finite number"),
         (
             ("score", ROOT, "Tone", "--score", "1", "--source", "boss"),
             "--source': 'boss' is not one of 'code', 'llm', 'human'",
         ),
-        (("score", ROOT, "", "--score", "1"), "an empty name"),
+        (("score", ROOT, "", "--score", "1"), "the name is empty"),
         (("annotate", ROOT, "quality"), "expected --score, --label, or --text"),
         (("annotate", ROOT, "quality", "--annotator", "ada"), "expected --score, --label, or --text"),
         (("export", "spans.txt"), "ends with neither .parquet, nor .jsonl, nor .csv"),
         (("export", "spans"), "ends with neither"),
-        (("export", "-", "--format", "csv"), "standard output takes jsonl only"),
+        (("export", "-", "--format", "csv"), "standard output takes only jsonl"),
         (("export",), "PATH"),
         (("import",), "PATH"),
         (("delete", TRACE, "--yes"), "is a trace id; expected span ids"),
@@ -897,7 +897,7 @@ class TestProcess:
             (">&-", ("ls", *EVER), "standard output is closed"),
             (">&-", ("export", "-"), "standard output is closed"),
             (">&-", ("delete", ROOT, "--yes"), "standard output is closed"),
-            ("<&-", ("delete", ROOT), "deletes nothing without --yes where nobody can be asked"),
+            ("<&-", ("delete", ROOT), "nothing was deleted, because there is no terminal to ask on"),
             ("<&-", ("import", "-"), "standard input is closed"),
             (">&- 2>&-", ("ls", *EVER), ""),
             ("2>&-", ("ls", "--store", "sqlite:///nowhere.db"), ""),

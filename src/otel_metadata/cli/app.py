@@ -45,7 +45,7 @@ def main(
 
 @app.command()
 def demo(
-    keep: Annotated[str, typer.Option(help="Keep the store under this name; by default it is removed.")] = "",
+    keep: Annotated[str, typer.Option(help="Keep the store in this file; by default it is removed.")] = "",
 ) -> None:
     """Watch metadata reach spans live, in flight and late. Needs no network."""
     try:

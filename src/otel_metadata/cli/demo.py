@@ -1,9 +1,9 @@
-"""The demo: one small LLM application whose spans get metadata at every moment of their life.
+"""The demo: a small LLM application whose spans get metadata while they run, after their end, and after their export.
 
-Everything is real but the model: the `openai` client, the instrumentor that traces it by itself, the store, and a
-second process that knows nothing but a `traceparent`. The model is a stub on loopback.
+Only the model is a stub, on loopback. The `openai` client, its instrumentor, the store, and the second process, which
+knows only a `traceparent`, are real.
 
-What is shown is checked: the demo fails when a value read back is not what the merge contract says.
+The demo checks what it shows: it fails when a value read back differs from the merge contract.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _STYLES = {"live": "green", "in_flight": "yellow", "late": "cyan", "dropped": "r
 
 _ANOTHER_PROCESS = "late, another process"
 
-# What a receipt has to say at each moment.
+# The route that a receipt must name at each moment.
 _ROUTES = {"while it runs": "live", "after its end": "in_flight", "after its export": "late", _ANOTHER_PROCESS: "late"}
 
 
 class _Shown(NamedTuple):
-    """One update, as the first table shows it."""
+    """One update: a row of the first table."""
 
     moment: str
     span: str
@@ -67,7 +67,7 @@ class _Shown(NamedTuple):
 
 
 def run(keep: str = "") -> int:
-    """Run the demo and return the exit code: 0 when every value read back is what the merge contract says.
+    """Run the demo and return the exit code: 0 when every value read back follows the merge contract.
 
     Args:
         keep: A file for the store, kept afterwards; "" for a temporary one.
@@ -77,7 +77,7 @@ def run(keep: str = "") -> int:
         path = Path(keep).resolve() if keep else Path(directory) / "spans.db"
         if keep:
             if path.exists():
-                say(f"{path}: exists already; name another file.")
+                say(f"{path}: the file exists already; expected the name of a new file.")
                 return 2
             with failures():  # before anything is shown
                 create_private_file(str(path))
@@ -88,7 +88,10 @@ def run(keep: str = "") -> int:
         with Client(store) as client:
             records = client.spans.list()
         _print_updates(console, updates)
-        _print_spans(console, records)
+        console.print("[bold]The trace, as read back from the store[/]")
+        for tree in trace_trees(records):
+            console.print(tree)
+        console.print()
         statistics = stats().destinations["sqlite"]
         wrong = _check(records)
         wrong += [
@@ -107,14 +110,14 @@ def run(keep: str = "") -> int:
             for line in wrong:
                 console.print(f"[red]wrong:[/] {escape(visible(line))}")
             return 1
-        console.print("[green]Every value is what the merge contract says.[/]")
+        console.print("[green]Every value is as the merge contract says.[/]")
         if keep:
             console.print(f"The spans are in {escape(visible(str(path)))}.")
         return 0
 
 
 class _Application:
-    """A chat application of two functions and one `with` span, and everything that becomes known about it later."""
+    """A chat application with two functions and one `with` span, and the updates that come later."""
 
     def __init__(self, store: str) -> None:
         self._store = store
@@ -191,7 +194,7 @@ class _Application:
         return references[0], found[0], found[1]
 
     def _in_flight(self, reference: SpanRef, plain: Any, streamed: Any) -> None:
-        """The function has returned, its spans wait to be exported: what comes now leaves with them."""
+        """Update spans that have ended and wait to be exported: the updates leave with them."""
         self._tell("answer", "metadata thumbs='up'", update_span(reference, metadata={"thumbs": "up"}))
         self._tell("LLM call", "metadata cached=False", update_span(plain, metadata={"cached": False}))
         self._tell(
@@ -204,7 +207,7 @@ class _Application:
         )
 
     def _late(self, reference: SpanRef) -> None:
-        """The spans are stored. Another process, which knows only a text, changes its mind about one of them."""
+        """Update a stored span, from another process that knows only its `traceparent`."""
         completed = subprocess.run(
             [sys.executable, "-m", "otel_metadata.cli.demo_late", self._store, reference.to_traceparent()],
             check=True,
@@ -223,7 +226,7 @@ class _Application:
 
 def _print_updates(console: Console, updates: list[_Shown]) -> None:
     table = Table(title="Each update and its receipt", title_justify="left", title_style="bold")
-    for column in ("when", "span", "what is said of it", "receipt"):
+    for column in ("when", "span", "update", "receipt"):
         table.add_column(column)
     for update in updates:
         table.add_row(
@@ -233,15 +236,8 @@ def _print_updates(console: Console, updates: list[_Shown]) -> None:
     console.print()
 
 
-def _print_spans(console: Console, records: Sequence[SpanRecord]) -> None:
-    console.print("[bold]The trace, as read back from the store[/]")
-    for tree in trace_trees(records):
-        console.print(tree)
-    console.print()
-
-
 def _check(records: Sequence[SpanRecord]) -> list[str]:
-    """Return what is not as the merge contract says, one sentence each."""
+    """Return one sentence for each value that differs from the merge contract."""
     by_name: dict[str, list[SpanRecord]] = {}
     for record in records:
         by_name.setdefault(record.name, []).append(record)

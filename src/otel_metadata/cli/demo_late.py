@@ -1,6 +1,6 @@
-"""The second process of the demo: it knows a store and a `traceparent`, and nothing else.
+"""The second process of the demo: it knows only a store and a `traceparent`.
 
-Prints one line for each update: span, what is said of it, and the receipt's route, separated by tabs.
+Prints one line for each update: the span, the update, and the receipt's route, separated by tabs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(store: str, traceparent: str) -> int:
         ("annotation tone='friendly'", annotate_span(traceparent, "tone", label="friendly", annotator="ada")),
     ]
     for call, receipt in receipts:
-        print(f"answer\t{call}\t{receipt.route}")  # the answer to the process that asked
+        print(f"answer\t{call}\t{receipt.route}")  # read by the demo
     return 0 if flush() else 1
 
 

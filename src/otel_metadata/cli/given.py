@@ -1,6 +1,6 @@
-"""What users write after a command, as values: a moment, a span, a key with its value, a store.
+"""The arguments of commands, read as values: a time, a span, a key with its value, a number, a status.
 
-Pure apart from the variable that names a store. What cannot be read is a usage error (exit code 2).
+Pure. An argument that cannot be read is a usage error (exit code 2).
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 class Named(NamedTuple):
-    """What names a span or a trace.
+    """The ids of a span or a trace.
 
     Attributes:
-        trace_id: 32 hex digits, or None where only the span was named.
-        span_id: 16 hex digits, or None where a trace was named.
+        trace_id: 32 hex digits, or None where only a span id was given.
+        span_id: 16 hex digits, or None where a trace id was given.
     """
 
     trace_id: str | None
@@ -64,7 +64,7 @@ def named(text: str) -> Named:
     """Read a trace id, a span id, or a `traceparent`; upper case counts as lower case.
 
     Raises:
-        typer.BadParameter: It is none of them.
+        typer.BadParameter: *text* is none of these.
     """
     trace = trace_of(text)
     if trace is not None:
@@ -75,17 +75,15 @@ def named(text: str) -> Named:
     try:
         ref = SpanRef.from_traceparent(lower)
     except ValueError:
-        raise typer.BadParameter(
-            f"{ascii(text)[:100]} is neither a span id (16 hex digits), nor a trace id (32), nor a traceparent."
-        ) from None
+        raise _bad(text, "is neither a span id (16 hex digits), nor a trace id (32), nor a traceparent") from None
     return Named(ref.trace_id_hex, ref.span_id_hex)
 
 
 def moment(text: str | None, now_ns: int, option: str) -> str | dt.datetime | None:
-    """Read how long ago something was, such as `7d`; the text of a time stays as it is.
+    """Return the time that a text such as `7d` means, counted back from *now_ns*; the text of a time stays as it is.
 
     Raises:
-        typer.BadParameter: It is neither.
+        typer.BadParameter: *text* is neither.
     """
     match = _AGO.fullmatch(text.strip()) if text is not None else None
     try:
@@ -94,23 +92,21 @@ def moment(text: str | None, now_ns: int, option: str) -> str | dt.datetime | No
             return text
         return _EPOCH + dt.timedelta(microseconds=now_ns // 1_000) - int(match[1]) * _UNITS[match[2]]
     except (ConfigurationError, OverflowError):
-        raise typer.BadParameter(
-            f"{ascii(text)[:100]} is neither how long ago (30min, 12h, 7d) nor a time such as 2026-01-31T10:00:00Z.",
-            param_hint=option,
-        ) from None
+        what = "is neither how long ago (30min, 12h, 7d) nor a time such as 2026-01-31T10:00:00Z"
+        raise _bad(text, what, option) from None
 
 
 def key_values(pairs: list[str] | None, option: str) -> dict[str, Json]:
-    """Read `key=value`, each value JSON where it is some, else text; a later key stands.
+    """Read pairs `key=value`. A value that is JSON is read as JSON, any other as text; the last of equal keys wins.
 
     Raises:
-        typer.BadParameter: One has no key.
+        typer.BadParameter: A pair has no key or no `=`.
     """
     values: dict[str, Json] = {}
     for pair in pairs or ():
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise typer.BadParameter(f"{ascii(pair)[:100]} is no key=value.", param_hint=option)
+            raise _bad(pair, "is not of the form key=value", option)
         values[key] = json_or_text(value)
     return values
 
@@ -125,30 +121,30 @@ def json_or_text(text: str) -> Json:
 
 
 def json_object(text: str | None, option: str) -> dict[str, Json]:
-    """Return a JSON object; an empty one where nothing was given.
+    """Return a JSON object; an empty one for None.
 
     Raises:
-        typer.BadParameter: It is no JSON, or no object.
+        typer.BadParameter: *text* is not a JSON object.
     """
     if text is None:
         return {}
     try:
         value = _loads(text)
     except (ValueError, RecursionError) as error:
-        raise typer.BadParameter(f"{ascii(text)[:100]} is no JSON: {error}.", param_hint=option) from None
+        raise _bad(text, f"is not JSON: {error}", option) from None
     if not isinstance(value, dict):
-        raise typer.BadParameter(f"{ascii(text)[:100]} is no JSON object such as '{{\"key\": 1}}'.", param_hint=option)
+        raise _bad(text, "is not a JSON object such as '{\"key\": 1}'", option)
     return value
 
 
 def whole_number(text: str, option: str) -> int:
-    """Read a number of things, 1 or more.
+    """Read a count.
 
     Raises:
         typer.BadParameter: *text* is not a whole number of 1 or more.
     """
     if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII) or not int(text):
-        raise typer.BadParameter(f"{ascii(text)[:100]} is no whole number of 1 or more.", param_hint=option)
+        raise _bad(text, "is not a whole number of 1 or more", option)
     return int(text)
 
 
@@ -165,7 +161,7 @@ def number(text: str | None, option: str) -> float | None:
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
-        raise typer.BadParameter(f"{ascii(text)[:100]} is no finite number such as 0.5.", param_hint=option)
+        raise _bad(text, "is not a finite number such as 0.5", option)
     return found
 
 
@@ -173,22 +169,24 @@ def status_of(text: str | None) -> StatusLike | None:
     """Read `ok`, `error`, or an integer code.
 
     Raises:
-        typer.BadParameter: It is none of them.
+        typer.BadParameter: *text* is none of these.
     """
     if text is None:
         return None
     code, _ = read_status(text)
     if code is not None and code != "unset":
         return cast("StatusLike", code)
-    raise typer.BadParameter(
-        f"{ascii(text)[:100]} is neither ok, nor error, nor an integer code.", param_hint="--status"
-    )
+    raise _bad(text, "is neither ok, nor error, nor an integer code", "--status")
+
+
+def _bad(text: str | None, what: str, option: str | None = None) -> typer.BadParameter:
+    return typer.BadParameter(f"{ascii(text)[:100]} {what}.", param_hint=option)
 
 
 def _loads(text: str) -> Any:
-    # NaN and Infinity are no JSON, though Python reads them; as text they stay what the user wrote.
+    # NaN and Infinity are not JSON, though Python reads them; as text they stay what the user wrote.
     return json.loads(text, parse_constant=_refuse)
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")

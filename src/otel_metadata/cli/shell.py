@@ -1,4 +1,4 @@
-"""What every command does alike: how it fails, and how it speaks JSON."""
+"""What all commands share: error messages, the terminal, and JSON output."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
+from rich.console import Console
 from typer.core import TyperGroup
 
 from otel_metadata.errors import FilterError, OtelMetadataError
@@ -19,17 +20,33 @@ from otel_metadata.foreign_text import visible
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
 
-__all__ = ["Commands", "fail", "failures", "in_ascii", "one_or_many", "print_json", "say", "speaks_json"]
+__all__ = [
+    "AsJson",
+    "Commands",
+    "console",
+    "fail",
+    "failures",
+    "in_ascii",
+    "one_or_many",
+    "print_json",
+    "say",
+    "speaks_json",
+]
 
 # The class has no public name that every release has: earlier ones take it from click, later ones have their own.
 _UsageError: Final[type[Any]] = typer.BadParameter.__bases__[0]
 
-
 _NOT_PLAIN: Final = re.compile(r"[^\n\x20-\x7e]")
 
 
+AsJson = Annotated[
+    bool | None,
+    typer.Option("--json/--no-json", help="JSON, one object a line, or text; JSON by default when piped."),
+]
+
+
 class Commands(TyperGroup):
-    """A group of commands that says on one line, as any other error, why a command line cannot be understood."""
+    """A group of commands that reports a usage error on one line, like any other error."""
 
     def main(
         self,
@@ -43,7 +60,7 @@ class Commands(TyperGroup):
         """Run a command; in standalone mode, end the process with its exit code.
 
         Raises:
-            SystemExit: With 2 for what cannot be understood, 1 where a question was not answered.
+            SystemExit: With 2 for a usage error, 1 where a question was not answered.
         """
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
@@ -63,8 +80,8 @@ class Commands(TyperGroup):
 def _tell_usage_error(error: Any) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed already
         return
-    # Some of typer's messages have line breaks or the name of an exception, and it calls "invalid value" what is about
-    # no single value.
+    # Some of typer's messages have line breaks or the name of an exception; and some begin with "Invalid value" though
+    # they are about no single value.
     words = " ".join(error.format_message().split())
     message = words.removeprefix("Invalid value: ").replace(": Value error, ", ": ", 1)
     command = error.ctx.command_path if error.ctx is not None else "otel-metadata"
@@ -72,31 +89,31 @@ def _tell_usage_error(error: Any) -> None:
 
 
 def fail(message: str, *more: str) -> NoReturn:
-    """Say what is wrong on standard error and end with exit code 1; the arguments are those of `say`."""
+    """Write an error to standard error and end with exit code 1. The arguments are those of `say`."""
     say(message, *more)
     raise typer.Exit(1)
 
 
 def say(message: str, *more: str) -> None:
-    """Write *message* to standard error, where it does not get into what is piped.
+    """Write *message* to standard error, which is not piped into the next program.
 
     Args:
         message: One line.
-        more: Lines below it, which point into what the user wrote.
+        more: Lines below it, such as a filter with a caret.
     """
-    if sys.stderr is not None:  # whoever started us may have closed it
+    if sys.stderr is not None:  # None where the parent process has closed it
         lines = "\n".join(map(visible, (f"otel-metadata: {message}", *more)))
         typer.echo(_encodable(lines, sys.stderr.encoding), err=True)
 
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn what a user can cause into one line and exit code 1; let anything else through."""
+    """Turn errors that a user can cause into one line and exit code 1; let all others through."""
     if sys.stdout is None:
         fail("standard output is closed; expected one that can be written, such as /dev/null.")
-    # What it warns of it raises too; without a handler Python would write it to standard error, beside our line.
+    # It raises what it warns of. Without a handler Python would write the warning to standard error beside our line.
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
-    # What the terminal's encoding lacks is escaped: a Windows console would raise in the middle of a table.
+    # Escape characters that the encoding lacks: a Windows console would raise in the middle of a table.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -107,14 +124,19 @@ def failures() -> Iterator[None]:
     except OtelMetadataError as error:
         fail(f"{error}")
     except BrokenPipeError:
-        raise  # who reads has enough, as `head` does; it is no failure of ours to speak of
+        raise  # the reader has closed the pipe, as `head` does: not an error to report
     except OSError as error:
         fail(f"{error.filename or 'standard output'}: {error.strerror or error}.")
 
 
 def speaks_json(chosen: bool | None) -> bool:
-    """Return whether output is JSON: as the user chose, else whenever nobody looks at a terminal."""
+    """Return whether output is JSON: as the user chose, otherwise whenever standard output is not a terminal."""
     return not sys.stdout.isatty() if chosen is None else chosen
+
+
+def console() -> Console:
+    """Return a terminal that shows text as it is: nothing from a span is read as markup."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def print_json(facts: Json) -> None:
@@ -123,7 +145,7 @@ def print_json(facts: Json) -> None:
 
 
 def in_ascii(text: str) -> str:
-    """Return JSON that says the same in ASCII, without control characters but line ends."""
+    """Return the same JSON in ASCII, without control characters other than line ends."""
     return _NOT_PLAIN.sub(lambda found: "".join(f"\\u{unit:04x}" for unit in _utf16(found[0])), text)
 
 

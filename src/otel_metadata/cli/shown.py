@@ -1,6 +1,7 @@
-"""Stored spans for people: a table of many, a tree of one trace.
+"""Stored spans as people see them: a table of many spans (`ls`), a tree of one trace (`show`).
 
-Pure: records in, something for rich out. Whatever comes from a span goes through `visible` and is never read as markup.
+Pure: takes records, returns tables and trees of rich. All text of a span goes through `visible` and is never read as
+markup.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["duration", "short", "span_table", "trace_trees"]
 
 WIDE: Final = 110
-"""Columns of a terminal from which evaluations have a column of their own."""
+"""Width of a terminal from which the table has a column of evaluations."""
 
 VERY_WIDE: Final = 150
-"""Columns of a terminal from which trace ids are shown too."""
+"""Width of a terminal from which the table has a column of trace ids."""
 
 MAX_DEPTH: Final = 10
-"""Levels of spans that are indented; deeper ones would leave no room for their text."""
+"""Levels of spans that are indented; deeper indentation would leave no room for text."""
 
 MAX_VALUE_CHARS: Final = 200
-"""Characters of one value of metadata."""
+"""Characters that are shown of one metadata value."""
 
 MAX_TEXT_CHARS: Final = 1_000
-"""Characters of an input or output, before it is cut to the width of the terminal."""
+"""Characters that are kept of an input or output, before the terminal cuts it to its width."""
 
 _MILLISECOND: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
@@ -47,7 +48,7 @@ _SECOND: Final = 1_000_000_000
 def span_table(records: Sequence[SpanRecord], *, width: int) -> Table:
     """Return a table of spans, one line each, in the order given.
 
-    Ids are whole, so that they can be copied; names and metadata give way where the terminal is narrow.
+    Ids are shown whole, so that they can be copied; on a narrow terminal, names and metadata are cut.
 
     Args:
         records: At least one.
@@ -96,13 +97,13 @@ def span_table(records: Sequence[SpanRecord], *, width: int) -> Table:
 def trace_trees(
     records: Iterable[SpanRecord], *, marked: str | None = None, with_attributes: bool = False
 ) -> Iterator[Tree]:
-    """Yield a tree for each trace, earliest first: its spans below one another with what was said of them.
+    """Yield a tree for each trace, earliest first: each span below its parent, with everything that was set on it.
 
-    A span whose parent is not there stands at the top and says so.
+    A span whose parent is missing is at the top, with a note.
 
     Args:
         records: In any order.
-        marked: The span id to point at.
+        marked: The span id that gets an arrow.
         with_attributes: Show plain attributes too.
     """
     traces: dict[str, list[SpanRecord]] = {}
@@ -125,22 +126,33 @@ def duration(nanoseconds: int) -> str:
 
 
 def short(value: Json, limit: int = MAX_VALUE_CHARS) -> str:
-    """Return a value as JSON on one line, or as it is when it is a text; cut after *limit* characters."""
+    """Return a text on one line, and any other value as JSON; cut after *limit* characters."""
     text = value if isinstance(value, str) else json_text(value)
     return visible(text if len(text) <= limit else f"{text[: limit - 1]}…")
 
 
 def _trace_tree(spans: Sequence[SpanRecord], marked: str | None, *, with_attributes: bool) -> Tree:
-    first_ns = spans[0].span.start_ns
-    tree = Tree(_trace_label(spans[0]), guide_style="dim")
+    first = spans[0]
+    tree = Tree(_trace_label(first), guide_style="dim")
     tree.add(_trace_measures(spans))
-    # Said of the trace, all of its spans show the same user; one of which another was said shows its own.
+    # A user that was set on the trace is the same on all spans. Where they differ, each span shows its own.
     has_one = len({(record.user_id, record.session_id) for record in spans}) == 1
-    _add_trace_facts(tree, spans[0], with_user=has_one)
+    for fact in _facts(
+        "trace ",
+        first.trace_metadata,
+        first.trace_tags,
+        first.trace_input,
+        first.trace_output,
+        first.trace_evaluations,
+        first.trace_annotations,
+    ):
+        tree.add(fact)
+    if has_one:
+        _add_user(tree, first)
     nodes = [tree]
     for depth, parent_is_missing, record in _walk(spans):
         del nodes[min(depth, MAX_DEPTH) + 1 :]
-        label = _span_label(record, first_ns)
+        label = _span_label(record, first.span.start_ns)
         if depth > MAX_DEPTH:
             label.append(f"  {depth} levels down", style="dim")
         if parent_is_missing:
@@ -160,7 +172,7 @@ def _walk(spans: Sequence[SpanRecord]) -> Iterator[tuple[int, bool, SpanRecord]]
     for record in spans:
         below.setdefault(record.parent_id if record.parent_id in ids else None, []).append(record)
     seen: set[str] = set()
-    # Whoever is its own ancestor is below no root; the earliest of such a ring stands at the top then.
+    # In a ring each span is its own ancestor, and none is below a root: the earliest one goes to the top.
     for top in [*below.get(None, []), *spans]:
         waiting = [(0, top)]
         while waiting:
@@ -199,21 +211,6 @@ def _span_label(record: SpanRecord, first_ns: int) -> Text:
     if record.status_message:
         label.append(f"  {short(record.status_message)}", style="red")
     return label
-
-
-def _add_trace_facts(tree: Tree, record: SpanRecord, *, with_user: bool) -> None:
-    for fact in _facts(
-        "trace ",
-        record.trace_metadata,
-        record.trace_tags,
-        record.trace_input,
-        record.trace_output,
-        record.trace_evaluations,
-        record.trace_annotations,
-    ):
-        tree.add(fact)
-    if with_user:
-        _add_user(tree, record)
 
 
 def _add_span_facts(node: Tree, record: SpanRecord, *, with_user: bool, with_attributes: bool) -> None:
@@ -272,14 +269,10 @@ def _verdict(verdict: Evaluation | Annotation) -> Text:
 
 def _pairs(values: Mapping[str, Json]) -> Text:
     return Text(" ").join(
-        Text(f"{visible(key)}=").append(_shown_value(value), style="magenta") for key, value in values.items()
+        # As JSON, so that "5" and 5 differ.
+        Text(f"{visible(key)}=").append(short(json_text(value)), style="magenta")
+        for key, value in values.items()
     )
-
-
-def _shown_value(value: Json) -> str:
-    """Return a value of metadata as JSON, so that `"5"` and `5` differ; cut where it is long."""
-    text = json_text(value)
-    return visible(text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…")
 
 
 def _fact(name: str, value: Text) -> Text:

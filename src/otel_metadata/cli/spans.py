@@ -1,7 +1,6 @@
 """Stored spans from a shell: `ls`, `show`, `patch`, `score`, `annotate`, `delete`, `export`, `import`.
 
-Each command is a call of `Client`, and what is printed of its answer. What a command line can say is read in `given`,
-how spans look is decided in `shown`.
+Each command calls `Client` and prints the answer. `given` reads the arguments; `shown` decides how spans look.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
-from rich.console import Console
 
 from otel_metadata.cli.given import (
     json_object,
@@ -27,7 +26,17 @@ from otel_metadata.cli.given import (
     status_of,
     whole_number,
 )
-from otel_metadata.cli.shell import fail, failures, in_ascii, one_or_many, print_json, say, speaks_json
+from otel_metadata.cli.shell import (
+    AsJson,
+    console,
+    fail,
+    failures,
+    in_ascii,
+    one_or_many,
+    print_json,
+    say,
+    speaks_json,
+)
 from otel_metadata.cli.shown import span_table, trace_trees
 from otel_metadata.client import Client
 from otel_metadata.client.page import record_to_dict
@@ -61,37 +70,33 @@ _Store = Annotated[
     typer.Option(
         "--store",
         metavar="URL",
-        help="The store, such as sqlite:///spans.db; by default the first one among OTEL_PYTHON_METADATA_DESTINATIONS, "
-        "else sqlite:///otel_metadata.db.",
+        help="The store, such as sqlite:///spans.db. By default the first store in OTEL_PYTHON_METADATA_DESTINATIONS, "
+        "or sqlite:///otel_metadata.db.",
     ),
 ]
 _Project = Annotated[str | None, typer.Option("--project", metavar="NAME", help="Only spans of this project.")]
 _Since = Annotated[
     str | None,
     typer.Option(
-        "--since", metavar="TIME", help="Only spans that started then or later: 30min, 12h, 7d, 2026-01-31 (UTC)."
+        "--since", metavar="TIME", help="Only spans from this time on: 30min, 12h or 7d ago, or 2026-01-31 (UTC)."
     ),
 ]
 _Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Only spans that started before; as --since.")
+    str | None, typer.Option("--until", metavar="TIME", help="Only spans that started before; written as --since.")
 ]
 _Filter = Annotated[
     str | None,
-    typer.Option("--filter", metavar="TEXT", help="What must hold, such as \"metadata.region = 'us-west'\"."),
-]
-_AsJson = Annotated[
-    bool | None,
-    typer.Option("--json/--no-json", help="JSON, one object a line, or text to look at; JSON when piped."),
+    typer.Option("--filter", metavar="TEXT", help="Only spans that match, such as \"metadata.region = 'us-west'\"."),
 ]
 _Span = Annotated[
     str,
-    typer.Argument(metavar="SPAN", help="A span id of 16 hex digits, a traceparent, or a trace id of 32: the trace."),
+    typer.Argument(metavar="SPAN", help="A span id (16 hex digits), a traceparent, or a trace id (32): the trace."),
 ]
-_OfTrace = Annotated[bool, typer.Option("--trace", help="Say it of the trace that the span belongs to.")]
+_OfTrace = Annotated[bool, typer.Option("--trace", help="Change the trace of the span instead of the span.")]
 
 
 class _Judge(str, Enum):
-    """`model.evaluation.Source`, as every release of typer takes a choice."""
+    """`model.evaluation.Source` as an Enum: older releases of typer take no Literal."""
 
     CODE = "code"
     LLM = "llm"
@@ -99,7 +104,7 @@ class _Judge(str, Enum):
 
 
 class _Format(str, Enum):
-    """What a file of spans may be."""
+    """The formats of a file of spans."""
 
     PARQUET = "parquet"
     JSONL = "jsonl"
@@ -111,16 +116,16 @@ def ls(
     project: _Project = None,
     since: _Since = None,
     until: _Until = None,
-    filter: _Filter = None,  # the word of the client
-    limit: Annotated[str, typer.Option(metavar="NUMBER", help="At most so many spans.")] = "100",
+    filter: _Filter = None,  # shadows the builtin on purpose: the name is that of `Client`
+    limit: Annotated[str, typer.Option(metavar="NUMBER", help="List at most this many spans.")] = "100",
     cursor: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Go on behind the page that named this cursor.")
+        str | None, typer.Option(metavar="TEXT", help="Continue after the page that gave this cursor.")
     ] = None,
-    as_json: _AsJson = None,
+    as_json: AsJson = None,
 ) -> None:
-    """List spans, newest first; those of the last seven days unless --since looks further back.
+    """List spans, newest first. Without --since, only those of the last seven days.
 
-    Where there are more, the cursor of the next page is told on standard error, as JSON when the spans are.
+    When there are more, the cursor of the next page is written to standard error, as JSON when the spans are JSON.
     """
     now_ns = _CLOCK.wall_ns()
     with _opened(store) as spans:
@@ -137,13 +142,13 @@ def ls(
             if page.next_cursor is not None:
                 typer.echo(json.dumps({"next_cursor": page.next_cursor}), err=True)
             return
-        console = _console()
         if page.spans:
-            console.print(span_table(page.spans, width=console.width))
+            terminal = console()
+            terminal.print(span_table(page.spans, width=terminal.width))
         else:
-            say("no such span" + ("." if since else " in the last seven days; --since looks further back."))
+            say("no span was found" + ("." if since else " in the last seven days; --since looks further back."))
         if page.next_cursor is not None:
-            say(f"there are more; go on with --cursor {page.next_cursor}")
+            say(f"there are more; continue with --cursor {page.next_cursor}")
 
 
 def show(
@@ -152,11 +157,11 @@ def show(
     ],
     store: _Store = None,
     with_attributes: Annotated[bool, typer.Option("--attributes", help="Show plain attributes too.")] = False,
-    as_json: _AsJson = None,
+    as_json: AsJson = None,
 ) -> None:
-    """Show a trace as a tree, with everything that was said of it.
+    """Show a trace as a tree, with everything that was set on it and its spans.
 
-    As JSON, the spans of a trace, or one span where one is named, with everything that is stored of them.
+    As JSON: every span of the trace, or one span for a span id, with everything that is stored of it.
     """
     with _opened(store) as spans:
         found = _found(spans, name)
@@ -164,10 +169,9 @@ def show(
         if speaks_json(as_json):
             _print_rows([found] if is_span else _trace(spans, found.trace_id))
             return
-        console = _console()
         marked = found.span_id if is_span else None
         for tree in trace_trees(_trace(spans, found.trace_id), marked=marked, with_attributes=with_attributes):
-            console.print(tree)
+            console().print(tree)
 
 
 def patch(
@@ -177,44 +181,46 @@ def patch(
         typer.Option(
             "-m",
             metavar="KEY=VALUE",
-            help="One key of the metadata, as often as needed; the value is JSON where it is some, else text.",
+            help="A metadata key; repeat it for more. A value that is not JSON is a text.",
         ),
     ] = None,
     metadata: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Keys of the metadata as an object; -m is applied after it.")
+        str | None, typer.Option(metavar="JSON", help="Metadata keys as one object; -m is applied after it.")
     ] = None,
     attributes: Annotated[
         list[str] | None,
-        typer.Option("--attribute", metavar="KEY=VALUE", help="One plain attribute of the span, as -m."),
+        typer.Option("--attribute", metavar="KEY=VALUE", help="A plain attribute of the span, written as for -m."),
     ] = None,
     tags: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="TEXT", help="A tag to add, as often as needed.")
+        list[str] | None, typer.Option("--tag", metavar="TEXT", help="A tag to add; repeat it for more.")
     ] = None,
     new_name: Annotated[str | None, typer.Option("--name", metavar="TEXT", help="A new name.")] = None,
-    user_id: Annotated[str | None, typer.Option("--user", metavar="ID", help="The user behind it.")] = None,
-    session_id: Annotated[str | None, typer.Option("--session", metavar="ID", help="Its session.")] = None,
+    user_id: Annotated[str | None, typer.Option("--user", metavar="ID", help="The user id.")] = None,
+    session_id: Annotated[str | None, typer.Option("--session", metavar="ID", help="The session id.")] = None,
     input: Annotated[  # shadows the builtin on purpose: it is the name of the field
-        str | None, typer.Option("--input", metavar="VALUE", help="What went in: JSON where it is some, else text.")
+        str | None, typer.Option("--input", metavar="VALUE", help="The input. A value that is not JSON is a text.")
     ] = None,
-    output: Annotated[str | None, typer.Option("--output", metavar="VALUE", help="What came out, as --input.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", metavar="VALUE", help="The output, read as --input.")
+    ] = None,
     status: Annotated[
         str | None, typer.Option(metavar="STATUS", help="ok, error, or an integer code; 400 and above is an error.")
     ] = None,
     status_message: Annotated[str | None, typer.Option(metavar="TEXT", help="A description of an error.")] = None,
     of_trace: _OfTrace = False,
     store: _Store = None,
-    as_json: _AsJson = None,
+    as_json: AsJson = None,
 ) -> None:
-    """Set metadata, tags and more on a stored span, or on its trace.
+    """Set metadata, tags and more on a stored span or its trace.
 
-    Metadata merges at the first level: other keys stay, a nested value is replaced whole, and null is a value.
+    Metadata merges at the first level: other keys stay, and a nested value is replaced as a whole. null is a value.
     """
     options = (pairs, metadata, attributes, tags, new_name, user_id, session_id, input, output, status, status_message)
     if all(option is None or option == [] for option in options):
-        raise typer.BadParameter("nothing to set was given; expected -m, --metadata, --tag, or another of the options.")
+        raise typer.BadParameter("nothing to set was given; expected -m, --metadata, --tag, or another option.")
     level = _level(name, of_trace=of_trace)
     if level == "trace" and (attributes or status is not None or status_message is not None):
-        raise typer.BadParameter("a trace has no --attribute, --status or --status-message; name one of its spans.")
+        raise typer.BadParameter("a trace has no --attribute, --status or --status-message; expected a span id.")
     keys = {**json_object(metadata, "--metadata"), **key_values(pairs, "-m")}
     given_attributes = key_values(attributes, "--attribute")
     given_status = status_of(status)
@@ -239,16 +245,16 @@ def patch(
 
 def score(
     name: _Span,
-    evaluation: Annotated[str, typer.Argument(metavar="NAME", help="What was judged, such as Correctness.")],
-    value: Annotated[str | None, typer.Option("--score", metavar="NUMBER", help="A number.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="TEXT", help="A word, such as correct.")] = None,
-    explanation: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
-    source: Annotated[_Judge, typer.Option(help="Who judged: a program, a judge model, a person.")] = _Judge.CODE,
+    evaluation: Annotated[str, typer.Argument(metavar="NAME", help="The name of the evaluation, such as Correctness.")],
+    value: Annotated[str | None, typer.Option("--score", metavar="NUMBER", help="The score.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="TEXT", help="The label, such as correct.")] = None,
+    explanation: Annotated[str | None, typer.Option(metavar="TEXT", help="Why it was judged so.")] = None,
+    source: Annotated[_Judge, typer.Option(help="Who judged: a program, a model, or a person.")] = _Judge.CODE,
     of_trace: _OfTrace = False,
     store: _Store = None,
-    as_json: _AsJson = None,
+    as_json: AsJson = None,
 ) -> None:
-    """Put an evaluation on a stored span, or on its trace; one of the same name is replaced whole."""
+    """Add an evaluation to a stored span or its trace. It replaces an evaluation of the same name."""
     parts = _contents("--explanation", score=number(value, "--score"), label=label, explanation=explanation)
     with _opened(store) as spans:
         found, level = _found(spans, name), _level(name, of_trace=of_trace)
@@ -258,18 +264,18 @@ def score(
 
 def annotate(
     name: _Span,
-    annotation: Annotated[str, typer.Argument(metavar="NAME", help="What it is about, such as quality.")],
-    label: Annotated[str | None, typer.Option(metavar="TEXT", help="A word, such as good.")] = None,
-    value: Annotated[str | None, typer.Option("--score", metavar="NUMBER", help="A number.")] = None,
+    annotation: Annotated[str, typer.Argument(metavar="NAME", help="The name of the annotation, such as quality.")],
+    label: Annotated[str | None, typer.Option(metavar="TEXT", help="The label, such as good.")] = None,
+    value: Annotated[str | None, typer.Option("--score", metavar="NUMBER", help="The score.")] = None,
     text: Annotated[str | None, typer.Option(metavar="TEXT", help="Free text.")] = None,
     annotator: Annotated[
-        str | None, typer.Option(metavar="WHO", help="Who says it; of one name, each has an annotation of their own.")
+        str | None, typer.Option(metavar="WHO", help="Who annotates. Several annotators may use one name.")
     ] = None,
     of_trace: _OfTrace = False,
     store: _Store = None,
-    as_json: _AsJson = None,
+    as_json: AsJson = None,
 ) -> None:
-    """Put a person's annotation on a stored span, or on its trace; one of the same name and annotator is replaced."""
+    """Add a person's annotation to a stored span or its trace. It replaces one of the same name and annotator."""
     parts = _contents("--text", score=number(value, "--score"), label=label, text=text)
     if annotator is not None:
         parts["annotator"] = annotator
@@ -280,22 +286,22 @@ def annotate(
 
 
 def delete(
-    names: Annotated[list[str], typer.Argument(metavar="SPAN", help="Span ids of 16 hex digits, or traceparents.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    names: Annotated[list[str], typer.Argument(metavar="SPAN", help="Span ids (16 hex digits), or traceparents.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     store: _Store = None,
-    as_json: _AsJson = None,
+    as_json: AsJson = None,
 ) -> None:
-    """Delete spans and all that was said of them, for good; unknown ones are told.
+    """Delete spans and everything that was set on them, for good. Unknown spans are reported.
 
-    With the last span of a trace goes what was said of the trace.
+    The last span of a trace takes with it what was set on the trace.
     """
     for name in names:
         if named(name).span_id is None:
-            raise typer.BadParameter(f"{name} is a trace id; expected span ids, which `show` and `ls` have.")
+            raise typer.BadParameter(f"{name} is a trace id; expected span ids, which `show` and `ls` print.")
     with _opened(store) as spans:
         if not yes:
             if sys.stdin is None or not sys.stdin.isatty():
-                fail("deletes nothing without --yes where nobody can be asked.")
+                fail("nothing was deleted, because there is no terminal to ask on; expected --yes.")
             typer.confirm(f"Delete {one_or_many(len(names), 'span')} for good?", abort=True, err=True)
         report = spans.delete([name.strip().lower() for name in names])
         if speaks_json(as_json):
@@ -305,44 +311,39 @@ def delete(
             left = f"; {rest}: {', '.join(report.not_deleted_span_ids)}" if report.not_deleted_span_ids else ""
             typer.echo(f"{one_or_many(len(report.deleted_span_ids), 'span')} deleted{left}.")
         if not report.completed:
-            fail(f"{report.error_message} The same command again goes on with the rest.")
+            fail(f"{report.error_message} Run the same command again to delete the rest.")
 
 
 def export(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A new file, or `-` for JSON Lines on standard output.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A file, or `-` for JSON Lines on standard output.")],
     format: Annotated[
-        _Format | None, typer.Option(help="By default the one that the path ends with: .parquet, .jsonl, .csv.")
+        _Format | None, typer.Option(help="By default the ending of the path decides: .parquet, .jsonl, .csv.")
     ] = None,
     store: _Store = None,
     project: _Project = None,
     since: _Since = None,
     until: _Until = None,
     filter: _Filter = None,
-    as_json: _AsJson = None,
+    as_json: AsJson = None,
 ) -> None:
-    """Write all spans, or those that were selected, to a file; what is there is replaced when all is written."""
+    """Write all spans, or the selected ones, to a file. An existing file is replaced once everything is written."""
     chosen = _format_of(path, format)
     now_ns = _CLOCK.wall_ns()
     start_time, end_time = moment(since, now_ns, "--since"), moment(until, now_ns, "--until")
     with _opened(store) as spans:
-        if path == _STANDARD_STREAM:
-            # A line of progress would get among the lines of spans.
-            progress = False if sys.stdout.isatty() else None
-            spans.export_to_jsonl(
-                cast("BinaryIO", _Terminal()) if sys.stdout.isatty() else sys.stdout.buffer,
-                project=project,
-                start_time=start_time,
-                end_time=end_time,
-                filter=filter,
-                progress=progress,
-            )
-            return
         writers: Mapping[_Format, Callable[..., int]] = {
             _Format.PARQUET: spans.export_to_parquet,
             _Format.JSONL: spans.export_to_jsonl,
             _Format.CSV: spans.export_to_csv,
         }
-        count = writers[chosen](path, project=project, start_time=start_time, end_time=end_time, filter=filter)
+        write = partial(writers[chosen], project=project, start_time=start_time, end_time=end_time, filter=filter)
+        if path == _STANDARD_STREAM:
+            if sys.stdout.isatty():
+                write(_Terminal(), progress=False)  # a line of progress would get among the lines of spans
+            else:
+                write(sys.stdout.buffer)
+            return
+        count = write(path)
         if speaks_json(as_json):
             print_json({"path": path, "spans": count})
         else:
@@ -354,16 +355,16 @@ def import_(
         list[str],
         typer.Argument(
             metavar="PATH",
-            help="OTLP as JSON lines, as a Collector writes them; exports in Parquet or JSON Lines; or `-` for what "
-            "comes on standard input.",
+            help="OTLP as JSON lines, as a Collector writes them; a Parquet or JSON Lines file that `export` has "
+            "written; or `-` for standard input.",
         ),
     ],
     store: _Store = None,
-    as_json: _AsJson = None,
+    as_json: AsJson = None,
 ) -> None:
-    """Write the spans of files into the store, which is made where there is none; twice is the same as once.
+    """Write the spans of files into the store, and make a missing store. A second import changes nothing.
 
-    What cannot be read is told on standard error, the rest is imported, and the exit code is 1; so it is for a file
+    Errors are reported on standard error, and the rest is imported. The exit code is 1 after an error, and for a file
     without spans.
     """
     is_whole = True
@@ -371,7 +372,7 @@ def import_(
         for path in paths:
             try:
                 report = spans.import_file(_standard_input() if path == _STANDARD_STREAM else path)
-            except (FileError, MissingExtraError) as error:  # the other files are part of the rest
+            except (FileError, MissingExtraError) as error:  # the other files are imported
                 say(f"{error}")
                 is_whole = False
                 continue
@@ -382,12 +383,12 @@ def import_(
 
 def _standard_input() -> BufferedReader:
     if sys.stdin is None:
-        fail("standard input is closed; expected one that can be read, or a file.")
-    return cast("BufferedReader", sys.stdin.buffer)  # typeshed leaves open what a test may have put there
+        fail("standard input is closed; expected an open one, or the name of a file.")
+    return cast("BufferedReader", sys.stdin.buffer)  # typeshed allows for the stand-in of a test
 
 
 def _tell_import(path: str, report: ImportReport, as_json: bool | None) -> None:
-    """Say what became of a file."""
+    """Print the result of importing one file."""
     for problem in report.problems:
         say(f"{path}, line {problem.line}: {problem.message}")
     if report.spans_failed > len(report.problems):
@@ -413,7 +414,7 @@ def _tell_import(path: str, report: ImportReport, as_json: bool | None) -> None:
 
 @contextmanager
 def _opened(store: str | None, *, create: bool = False) -> Iterator[Spans]:
-    """Open the store; what a user can cause is one line and exit code 1."""
+    """Open the store. An error that a user can cause is one line and exit code 1."""
     with failures(), Client(store if store is not None else default_store(), create=create) as client:
         yield client.spans
 
@@ -422,11 +423,11 @@ def _format_of(path: str, chosen: _Format | None) -> _Format:
     """Return the format to write.
 
     Raises:
-        typer.BadParameter: Neither an option nor the path names one, or standard output is to have another.
+        typer.BadParameter: Neither the option nor the path names a format, or standard output takes another.
     """
     if path == _STANDARD_STREAM:
         if chosen not in (None, _Format.JSONL):
-            raise typer.BadParameter("standard output takes jsonl only; name a file.", param_hint="--format")
+            raise typer.BadParameter("standard output takes only jsonl; name a file.", param_hint="--format")
         return _Format.JSONL
     suffix = PurePath(path).suffix.lower().removeprefix(".")
     if chosen is None and suffix not in list(_Format):
@@ -438,7 +439,7 @@ def _format_of(path: str, chosen: _Format | None) -> _Format:
 
 
 class _Terminal:
-    """Standard output for lines of JSON, where somebody looks at it."""
+    """Standard output for lines of JSON, where it is a terminal."""
 
     def writelines(self, lines: Iterable[bytes]) -> None:
         for line in lines:
@@ -448,28 +449,24 @@ class _Terminal:
         sys.stdout.flush()
 
 
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False)
-
-
 def _print_rows(records: Iterable[SpanRecord]) -> None:
     for record in records:
         print_json(record_to_dict(record))
 
 
 def _found(spans: Spans, name: str) -> SpanRecord:
-    """Return the span that was named, or one of the trace that was.
+    """Return the span that *name* names; for a trace id, one span of the trace.
 
     Raises:
-        SpanNotFoundError: It is not stored.
-        typer.BadParameter: It is no name of either.
+        SpanNotFoundError: The span is not stored.
+        typer.BadParameter: *name* is not an id of a span or a trace.
     """
     trace_id, span_id = named(name)
     if span_id is not None:
         return spans.get(span_id, trace_id=trace_id)
     found = spans.list(trace_id=trace_id, limit=1)
     if not found:
-        fail(f"no span of trace {trace_id} is stored here; expected one whose spans were exported.")
+        fail(f"no span of trace {trace_id} is stored here; expected a trace whose spans were exported.")
     return found[0]
 
 
@@ -485,39 +482,39 @@ def _trace(spans: Spans, trace_id: str) -> Iterator[SpanRecord]:
 
 
 def _level(name: str, *, of_trace: bool) -> Level:
-    """Return what an update is about: a trace id alone means the trace.
+    """Return whether an update is for the span or the trace: a trace id alone means the trace.
 
     Raises:
-        typer.BadParameter: It is no name of either.
+        typer.BadParameter: *name* is not an id of a span or a trace.
     """
     return "trace" if named(name).span_id is None or of_trace else "span"
 
 
 def _contents(last: str, **parts: float | str | None) -> dict[str, float | str]:
-    """Return what a verdict says.
+    """Return the parts of a verdict that were given.
 
     Raises:
-        typer.BadParameter: Nothing.
+        typer.BadParameter: No part was given.
     """
     given = {part: value for part, value in parts.items() if value is not None}
     if not given:
-        raise typer.BadParameter(f"nothing to say was given; expected --score, --label, or {last}.")
+        raise typer.BadParameter(f"no value was given; expected --score, --label, or {last}.")
     return given
 
 
 def _verdict_row(
     record: SpanRecord, level: Level, kind: str, name: str, parts: Mapping[str, float | str]
 ) -> dict[str, float | str]:
-    """Return one row of a frame, as the client takes it, that says a verdict of *record*."""
+    """Return a verdict about *record* as one row of a frame, as the client takes it."""
     if not name:
-        raise typer.BadParameter("an empty name; expected one such as Correctness.", param_hint="NAME")
+        raise typer.BadParameter("the name is empty; expected a name such as Correctness.", param_hint="NAME")
     prefix = f"trace.{kind}" if level == "trace" else kind
     ids: dict[str, float | str] = {"context.trace_id": record.trace_id, "context.span_id": record.span_id}
     return ids | {f"{prefix}.{name}.{part}": value for part, value in parts.items()}
 
 
 def _tell(report: UpdateReport, record: SpanRecord, level: Level, verb: str, as_json: bool | None) -> None:
-    """Say what became of an update."""
+    """Print the result of an update."""
     for note in report.notes:
         say(f"note: {note}")
     if report.errors:

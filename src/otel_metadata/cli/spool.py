@@ -1,21 +1,20 @@
-"""`otel-metadata spool`: what waits on disk, what was given up, and sending what a dead process has left."""
+"""`otel-metadata spool`: lists updates and spans on disk, handles dead letters, sends what dead processes have left."""
 
 from __future__ import annotations
 
 import datetime as dt
 import time
 from collections import Counter
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from otel_metadata.cli.shell import fail, one_or_many, print_json, speaks_json
+from otel_metadata.cli.shell import AsJson, console, fail, failures, one_or_many, print_json, speaks_json
 from otel_metadata.destination_factory import make_destinations
-from otel_metadata.errors import OtelMetadataError
 from otel_metadata.foreign_text import visible
 from otel_metadata.model.dead_letter import DeadLetter
 from otel_metadata.seams import SystemClock
@@ -25,7 +24,7 @@ from otel_metadata.spool import dead_letters
 from otel_metadata.spool.spool import Spool, SpoolSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from otel_metadata.model.merge import Json
     from otel_metadata.model.outcome import DeliveryError
@@ -33,30 +32,29 @@ if TYPE_CHECKING:
 
 __all__ = ["spool_app"]
 
-spool_app = typer.Typer(help="What waits on disk, and what was given up.", no_args_is_help=True)
+spool_app = typer.Typer(help="Updates and spans that wait on disk, and those given up.", no_args_is_help=True)
 
 _CLOCK = SystemClock()
 
 _MAX_REASONS = 5
-"""Different reasons that are shown for one destination."""
+"""The number of different reasons that are shown for one destination."""
 
 _Path = Annotated[
     str, typer.Option("--spool", envvar=SPOOL, help="The spool file that applications were configured with.")
 ]
-_AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line; the default when piped.")]
-_Numbers = Annotated[list[int] | None, typer.Argument(help="Numbers of dead letters, as `list` shows them.")]
+_Numbers = Annotated[list[int] | None, typer.Argument(metavar="NUMBER", help="Numbers of dead letters, from `list`.")]
 _All = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
-_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 @spool_app.command("list")
-def list_(path: _Path = "", as_json: _AsJson = False) -> None:
-    """Show what waits, by destination, and every dead letter."""
+def list_(path: _Path = "", as_json: AsJson = None) -> None:
+    """Show how much waits for each destination, and every dead letter."""
     with _opened(path) as spool:
         found = dead_letters.waiting(spool)
         letters = list(dead_letters.letters(spool))
         now_ns = _CLOCK.wall_ns()
-        if speaks_json(as_json or None):
+        if speaks_json(as_json):
             for one in found:
                 print_json(
                     {
@@ -70,9 +68,9 @@ def list_(path: _Path = "", as_json: _AsJson = False) -> None:
             for letter in letters:
                 print_json({"kind": "dead_letter", **_summary(letter)})
             return
-        console = Console(highlight=False, markup=False, emoji=False)
+        terminal = console()
         if not found and not letters:
-            console.print(f"{visible(spool.path)}: nothing waits, and nothing was given up.")
+            terminal.print(f"{visible(spool.path)}: nothing waits, and nothing was given up.")
         if found:
             names = ("destination", "updates", "held spans", "oldest")
             table = Table(*names, title="waits", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -83,7 +81,7 @@ def list_(path: _Path = "", as_json: _AsJson = False) -> None:
                     str(one.spans),
                     _age(now_ns - one.oldest_ns),
                 )
-            console.print(table)
+            terminal.print(table)
         if letters:
             table = Table(title="dead letters", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
             table.add_column("no.", justify="right", no_wrap=True)
@@ -100,14 +98,14 @@ def list_(path: _Path = "", as_json: _AsJson = False) -> None:
                     str(letter.tries),
                     _age(now_ns - letter.died_ns),
                 )
-            console.print(table)
+            terminal.print(table)
 
 
 @spool_app.command()
 def show(
-    number: Annotated[int, typer.Argument(help="The number of a dead letter.")],
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The number of a dead letter.")],
     path: _Path = "",
-    values: Annotated[bool, typer.Option("--values", help="Show what it would have set, not only the names.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Show values too, not only names.")] = False,
 ) -> None:
     """Show one dead letter: its target, its fields, and why it was given up."""
     with _opened(path) as spool:
@@ -121,7 +119,7 @@ def show(
 
 @spool_app.command()
 def retry(numbers: _Numbers = None, path: _Path = "", everything: _All = False) -> None:
-    """Let dead letters wait again: the next process that has their destination, or `drain`, sends them."""
+    """Put dead letters back in the queue. The next process that has their destination sends them, or `drain` does."""
     with _opened(path) as spool:
         chosen = _chosen(spool, numbers or [], everything=everything)
         done = dead_letters.retry(spool, chosen, _CLOCK.wall_ns())
@@ -144,25 +142,26 @@ def drain(
     path: _Path = "",
     destinations: Annotated[
         list[str] | None,
-        typer.Option("--to", help="A destination as in configure(); by default OTEL_PYTHON_METADATA_DESTINATIONS."),
+        typer.Option(
+            "--to",
+            help="As in configure(); repeat it for more. By default OTEL_PYTHON_METADATA_DESTINATIONS.",
+        ),
     ] = None,
-    timeout_seconds: Annotated[int, typer.Option(min=1, help="Give up after so long.")] = 60,
+    timeout_seconds: Annotated[int, typer.Option(min=1, help="Stop after this many seconds.")] = 60,
 ) -> None:
-    """Send what dead processes have left, then stop. What a living process leases is left to it."""
+    """Send what dead processes have left on disk, then stop. What a living process has leased is not touched."""
     given_up: list[DeadLetter] = []
-    try:
+    with failures():
         made = make_destinations(*(destinations or ()))
         spool = Spool(SpoolSettings(_existing(path)))
         processor = MetadataSpanProcessor(*made, spool=spool, on_dead_letter=given_up.append)
-    except OtelMetadataError as error:
-        fail(f"{error}")
     until_ns = _CLOCK.monotonic_ns() + timeout_seconds * 1_000_000_000
     left_millis = timeout_seconds * 1_000
     while left_millis > 0 and not processor.force_flush(left_millis):
         if not any(stats.waiting for stats in processor.stats().destinations.values()):
             break
-        # What failed is tried again by the worker, in its own time.
-        time.sleep(0.2)  # a command that waits
+        # The worker tries again by its own schedule.
+        time.sleep(0.2)  # this is a command: nobody's request waits for it
         left_millis = (until_ns - _CLOCK.monotonic_ns()) // 1_000_000
     last_errors = {outbox.destination.name: _counted(outbox.last_errors()) for outbox in processor.outboxes}
     processor.shutdown(max(left_millis, 1_000))
@@ -196,7 +195,7 @@ def drain(
 
 
 def _counted(errors: Iterable[DeliveryError]) -> list[tuple[str, int]]:
-    """Return what was said, the most frequent first, and how often."""
+    """Return error messages with their counts, the most frequent first."""
     return Counter(f"{one.type}: {visible(one.message)}" for one in errors).most_common(_MAX_REASONS)
 
 
@@ -204,23 +203,11 @@ def _amount(left: dead_letters.Waiting) -> str:
     return f"{one_or_many(left.updates, 'update')} and {one_or_many(left.spans, 'held span')}"
 
 
-class _opened:  # noqa: N801 # used like a function, as contextlib's own
-    """Open a spool that is there; an error is one line, and exit code 1."""
-
-    def __init__(self, path: str) -> None:
-        self._path = _existing(path)
-
-    def __enter__(self) -> Spool:
-        try:
-            self._spool = Spool(SpoolSettings(self._path))
-        except OtelMetadataError as error:
-            fail(f"{error}")
-        return self._spool
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        self._spool.close()
-        if isinstance(error, OtelMetadataError):
-            fail(f"{error}")
+@contextmanager
+def _opened(path: str) -> Iterator[Spool]:
+    """Open a spool that exists; an error is one line and exit code 1."""
+    with failures(), closing(Spool(SpoolSettings(_existing(path)))) as spool:
+        yield spool
 
 
 def _existing(path: str) -> str:
