@@ -182,7 +182,7 @@ def _judged(body: Json, sent: _Assessment) -> Outcome:
         return _NOT_MLFLOW
     notes = list(sent.notes)
     if stored.get("assessment_id") != sent.id:
-        notes.append(f"{sent.subject}: MLflow stored it under an id of its own; a second try would store it twice")
+        notes.append(f"{sent.subject}: stored under an id of the backend's own; a second try would store it twice")
     lost = (key for key, text in sent.metadata.items() if member(stored.get("metadata"), key) != text)
     notes += [NotKept(f"{sent.subject}: {key!r} was not kept") for key in lost]
     return Delivered(tuple(notes))
