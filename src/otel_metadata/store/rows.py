@@ -78,9 +78,9 @@ def with_fields(span: StoredSpan, exact: Fields) -> tuple[StoredSpan, Fields]:
     spelled = _spelled(exact)
     attributes = {name: value for name, value in span.attributes.items() if name not in spelled}
     plain, taken = read(attributes, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
-    if said := versions(attributes):
+    if named := versions(attributes):
         own = zip(_OWN, (span.name, span.status_code.lower(), span.status_message), strict=True)
-        plain.update({name: (value, said[name]) for name, value in own if value and name in said})
+        plain.update({name: (value, named[name]) for name, value in own if value and name in named})
     left = {name: value for name, value in attributes.items() if name not in taken}
     return replace(span, attributes=left), {**plain, **exact}
 

@@ -210,9 +210,10 @@ def arrow_row(span: StoredSpan, fields: Fields) -> tuple[Any, ...]:
     """Return a span and its fields as one row, in the order of `COLUMNS`: JSON as text, times as nanoseconds."""
     record = assemble(span, fields)
     row = readable(record)
-    row[SPAN] = _hidden(record, fields)
+    row[SPAN] = _covered(record, fields)
     row[VERSIONS] = [
-        [*name, ns, f"{writer:016x}", *_unsaid(row, name, value)] for name, (value, (ns, writer)) in fields.items()
+        [*name, ns, f"{writer:016x}", *_unless_shown(row, name, value)]
+        for name, (value, (ns, writer)) in fields.items()
     ]
     return tuple(
         (json_text(row[name]) if row[name] else None) if name in JSON_COLUMNS else row[name] for name in COLUMNS
@@ -282,19 +283,19 @@ def row_of(row: Row) -> tuple[StoredSpan, Fields]:
     shown = {
         name: value for name, value in _object(row, "attributes").items() if ("span", "attribute", name) not in fields
     }
-    said = {**row, **hidden}
+    values = {**row, **hidden}
     return (
         StoredSpan(
             trace_id=_id(row, "context.trace_id", 32),
             span_id=_id(row, "context.span_id", 16),
             parent_id=_id(row, "parent_id", 16) if row.get("parent_id") is not None else None,
             trace_state=_text(row, "context.trace_state", ""),
-            name=_text(said, "name"),
+            name=_text(values, "name"),
             kind=_text(row, "kind"),
             start_ns=_integer(row, "start_time"),
             end_ns=_integer(row, "end_time"),
-            status_code=_text(said, "status_code"),
-            status_message=_text(said, "status_message") if said.get("status_message") is not None else None,
+            status_code=_text(values, "status_code"),
+            status_message=_text(values, "status_message") if values.get("status_message") is not None else None,
             attributes={**shown, **_object(hidden, "attributes")},
             events=_objects(row, "events"),
             links=_objects(row, "links"),
@@ -374,23 +375,23 @@ def _parsed(column: str, value: object) -> Json:
         raise RowError(_got(column, value, f"JSON text ({error})")) from None
 
 
-def _hidden(record: SpanRecord, fields: Fields) -> dict[str, Json]:
+def _covered(record: SpanRecord, fields: Fields) -> dict[str, Json]:
     """Return OTLP's values that a field covers."""
     span = record.span
-    said = {name: getattr(span, name) for name in ("name", "status_code", "status_message")}
-    hidden: dict[str, Json] = {name: value for name, value in said.items() if getattr(record, name) != value}
+    own = {name: getattr(span, name) for name in ("name", "status_code", "status_message")}
+    hidden: dict[str, Json] = {name: value for name, value in own.items() if getattr(record, name) != value}
     covered = {name: value for name, value in span.attributes.items() if ("span", "attribute", name) in fields}
     return {**hidden, "attributes": covered} if covered else hidden
 
 
-def _unsaid(row: Row, name: FieldName, value: Json) -> list[Json]:
+def _unless_shown(row: Row, name: FieldName, value: Json) -> list[Json]:
     """Return the value of a field in a list. The list is empty if the columns give the value back exactly."""
-    said = _said(row, name)
-    is_said = said is value or (said is not UNSET and json_text(said) == json_text(value))
-    return [] if is_said else [value]
+    shown = _shown_value(row, name)
+    is_shown = shown is value or (shown is not UNSET and json_text(shown) == json_text(value))
+    return [] if is_shown else [value]
 
 
-def _said(row: Row, name: FieldName) -> Json | UnsetType:
+def _shown_value(row: Row, name: FieldName) -> Json | UnsetType:
     """Return the value that the columns show for a field, or `UNSET`."""
     level, kind, key = name
     column = SHOWN_IN.get((level, kind))
@@ -439,10 +440,10 @@ def _field(
         raise ValueError(key)
     name = (level, kind, key)
     version = (operator.index(ns), int(writer, 16))
-    said = value[0] if value else _said(row, name)
-    if said is UNSET or version[0] not in _INT64 or not 0 <= version[1] < 1 << 64:
+    found = value[0] if value else _shown_value(row, name)
+    if found is UNSET or version[0] not in _INT64 or not 0 <= version[1] < 1 << 64:
         raise ValueError(key)
-    return name, (_json(said), version)
+    return name, (_json(found), version)
 
 
 def _got(column: str, value: object, expected: str) -> str:

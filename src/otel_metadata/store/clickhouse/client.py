@@ -208,7 +208,7 @@ class Connection:
         except OtelMetadataError:
             raise
         except Exception as error:
-            told = self._told(error)
+            told = self._error_for(error)
             if told is None:
                 raise
             raise told from None  # the text of *error* comes from the server, and may hold values
@@ -265,8 +265,8 @@ class Connection:
             except ValueError:
                 row = None
             if not isinstance(row, list):
-                said = _CODE.search(" ".join(map(repr, [line, *islice(found, _LINES_OF_AN_ERROR)])))
-                raise self._of_code(int(said[1]) if said else None, "no row")
+                code = _CODE.search(" ".join(map(repr, [line, *islice(found, _LINES_OF_AN_ERROR)])))
+                raise self._error_of_code(int(code[1]) if code else None, "no row")
             yield row
 
     def close(self) -> None:
@@ -305,7 +305,7 @@ class Connection:
             client_name="otel-metadata",
         )
 
-    def _told(self, error: Exception) -> StoreError | None:
+    def _error_for(self, error: Exception) -> StoreError | None:
         """Return the error to raise for an error of the client, without the server's text, which may hold values."""
         from clickhouse_connect.driver.exceptions import ClickHouseError, DataError
 
@@ -314,10 +314,10 @@ class Connection:
                 f"{self.address}: a value cannot be sent ({type(error).__name__}); expected 64-bit times."
             )
         if isinstance(error, ClickHouseError):
-            return self._of_code(_code(error), type(error).__name__)
-        return self._of_code(None, type(error).__name__) if isinstance(error, _NOT_UNDERSTOOD) else None
+            return self._error_of_code(_code(error), type(error).__name__)
+        return self._error_of_code(None, type(error).__name__) if isinstance(error, _NOT_UNDERSTOOD) else None
 
-    def _of_code(self, code: int | None, name: str) -> StoreError:
+    def _error_of_code(self, code: int | None, name: str) -> StoreError:
         if code is not None and code in _NO_ACCESS:
             name, what = _NO_ACCESS[code]
             return StoreAccessError(f"{self.address} refuses (error {code}, {name}); expected to be let in: {what}.")

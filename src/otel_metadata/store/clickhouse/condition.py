@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.record import SpanQuery
 
-__all__ = ["END", "GRAVES", "LIVE", "TRACE_REACH_NS", "Sql", "select_keys"]
+__all__ = ["END", "LIVE", "TOMBSTONES", "TRACE_REACH_NS", "Sql", "select_keys"]
 
 TRACE_REACH_NS: Final = 86_400_000_000_000
 """How far from a span, in nanoseconds, the other rows of its trace are looked for: one day."""
@@ -53,15 +53,15 @@ class Sql(NamedTuple):
     values: dict[str, Any]
 
 
-GRAVES: Final = f"(SELECT TraceId, SpanId, max(Version) AS Version FROM `{DELETED}` GROUP BY TraceId, SpanId)"
+TOMBSTONES: Final = f"(SELECT TraceId, SpanId, max(Version) AS Version FROM `{DELETED}` GROUP BY TraceId, SpanId)"
 """SQL of the tombstones, one for each span or trace."""
 
-_GRAVES_OF_TRACES: Final = (
+_TOMBSTONES_OF_TRACES: Final = (
     f"(SELECT TraceId, max(Version) AS Version FROM `{DELETED}` WHERE SpanId = '' GROUP BY TraceId)"
 )
 
 # A user's profile may make joins give NULL for missing rows (`join_use_nulls`).
-_GRAVE: Final = "ifNull(g.Version, '')"
+_TOMBSTONE: Final = "ifNull(g.Version, '')"
 
 _NULL: Final = "CAST(NULL, 'Nullable(UInt8)')"
 _ATTRIBUTES: Final = "t.SpanAttributes"
@@ -94,18 +94,20 @@ _STEM: Final = {"evaluation": "eval", "annotation": "annotation"}
 _END_KEY: Final = f"concat(leftPad(lower(hex(toUInt64({END}))), 16, '0'), '0000000000000000')"
 """The version, as 32 hex digits, of values in the row `t` that have no version of their own."""
 
-LIVE: Final = f"{_END_KEY} > {_GRAVE}"
+LIVE: Final = f"{_END_KEY} > {_TOMBSTONE}"
 """Whether the row `t` is newer than the tombstone `g` of its span, if it has one."""
 
 _ONE_BY_ONE: Final = f"JSONExtractArrayRaw({_ATTRIBUTES}['{VERSIONS}'])"
 _NAME: Final = "concat(JSONExtractString(one, 1), ' ', JSONExtractString(one, 2), ' ', JSONExtractString(one, 3))"
 _DIGITS: Final = "concat(leftPad(lower(hex(JSONExtractUInt(one, 4))), 16, '0'), JSONExtractString(one, 5))"
-_SAID: Final = f"mapFromArrays(arrayMap(one -> {_NAME}, {_ONE_BY_ONE}), arrayMap(one -> {_DIGITS}, {_ONE_BY_ONE}))"
+_NAMED_VERSIONS: Final = (
+    f"mapFromArrays(arrayMap(one -> {_NAME}, {_ONE_BY_ONE}), arrayMap(one -> {_DIGITS}, {_ONE_BY_ONE}))"
+)
 
 
 def _with_versions(of: Level) -> str:
     """Return entries of a WITH that read the versions of rows: those that they name, and that of their end."""
-    return f"{_SAID} AS said_by_{of}, {_END_KEY} AS end_of_{of}"
+    return f"{_NAMED_VERSIONS} AS versions_of_{of}, {_END_KEY} AS end_of_{of}"
 
 
 class _Value(NamedTuple):
@@ -151,7 +153,7 @@ class _Select:
         sql = (
             f"WITH {named} SELECT {_START} AS start, t.TraceId AS trace_id, t.SpanId AS span_id, "
             f"{_ATTRIBUTES}['{ROW}'] AS written FROM {self._spans} "
-            f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId"
+            f"LEFT ANY JOIN {TOMBSTONES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId"
             f"{self._joins()} WHERE {' AND '.join(f'({one})' for one in where)} "
             "ORDER BY t.Timestamp DESC, t.TraceId DESC, t.SpanId DESC"
         )
@@ -213,15 +215,15 @@ class _Select:
         digits, inverted = (f"'{one}'" for one in INVERTED)
         version = "substring(f.Field, 1, 32)"
         is_newer = (
-            f"{_GRAVE} = '' OR if(f.Kind = 'tag', {version} < translate({_GRAVE}, {digits}, {inverted}), "
-            f"{version} > {_GRAVE})"
+            f"{_TOMBSTONE} = '' OR if(f.Kind = 'tag', {version} < translate({_TOMBSTONE}, {digits}, {inverted}), "
+            f"{version} > {_TOMBSTONE})"
         )
         ids = "f.TraceId, f.SpanId" if level == "span" else "f.TraceId"
         columns = ", ".join(f"{sql} AS {alias}" for sql, alias in self._fields[level].items())
         asked = self._asked_about(ids.replace("f.", "t."))
         return (
             f"(SELECT {', '.join(f'{one} AS {one[2:]}' for one in ids.split(', '))}, {columns} FROM `{FIELDS}` AS f "
-            f"LEFT ANY JOIN {GRAVES} AS g ON f.TraceId = g.TraceId AND f.SpanId = g.SpanId "
+            f"LEFT ANY JOIN {TOMBSTONES} AS g ON f.TraceId = g.TraceId AND f.SpanId = g.SpanId "
             f"WHERE f.Level = '{level}' AND f.SpanId {'!=' if level == 'span' else '='} '' "
             f"AND ({' OR '.join(self._fields_wanted[level])}) AND ({is_newer}) AND ({ids}) IN {asked} GROUP BY {ids})"
         )
@@ -235,8 +237,8 @@ class _Select:
         where = [*self._window(TRACE_REACH_NS), f"NOT {_IS_OURS}", LIVE, f"t.TraceId IN {asked}"]
         return (
             f"(WITH {_with_versions('trace')} SELECT t.TraceId AS TraceId, {columns} FROM {self._spans} "
-            f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
-            f"LEFT ANY JOIN {_GRAVES_OF_TRACES} AS h ON t.TraceId = h.TraceId "
+            f"LEFT ANY JOIN {TOMBSTONES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
+            f"LEFT ANY JOIN {_TOMBSTONES_OF_TRACES} AS h ON t.TraceId = h.TraceId "
             f"WHERE {' AND '.join(f'({one})' for one in where)} GROUP BY t.TraceId)"
         )
 
@@ -303,8 +305,8 @@ class _Select:
         listed = f"{_ATTRIBUTES}['{name}']"
         tags = f"if(startsWith({listed}, '['), JSONExtract({listed}, 'Array(String)'), [{listed}])"
         is_listed = f"mapContains({_ATTRIBUTES}, '{name}') AND has({tags}, {self._bind(tag, 'String')})"
-        said = f"if({is_listed}, concat({self._version(level, 'tag', tag)}, 'true'), '')"
-        return f"{field} != '' OR {self._said(level, said)} != ''"
+        in_row = f"if({is_listed}, concat({self._version(level, 'tag', tag)}, 'true'), '')"
+        return f"{field} != '' OR {self._if_collector(level, in_row)} != ''"
 
     # Values
 
@@ -328,8 +330,8 @@ class _Select:
         if kind in ("evaluation", "annotation"):
             return _Value("json", self._verdict(subject))
         if kind in ("user_id", "session_id"):
-            of_span = self._name(_greatest(self._single("span", kind), self._said_by_name("span", kind)))
-            of_trace = self._name(_greatest(self._single("trace", kind), self._said_by_name("trace", kind)))
+            of_span = self._name(_greatest(self._single("span", kind), self._from_attribute("span", kind)))
+            of_trace = self._name(_greatest(self._single("trace", kind), self._from_attribute("trace", kind)))
             # The value that was set last; of equal versions, the trace's.
             is_of_trace = f"substring({of_trace}, 1, 32) >= substring({of_span}, 1, 32)"
             return self._shown(f"if({is_of_trace}, {of_trace}, {of_span})")
@@ -346,7 +348,7 @@ class _Select:
             return _Value("text", self._kind())
         if kind == "model":
             return _Value("text", f"nullIf({self._of_instrumentor(MODEL)}, '')")
-        stands = _greatest(self._single(level, kind, key), self._said_by_name(level, kind, key))
+        stands = _greatest(self._single(level, kind, key), self._from_attribute(level, kind, key))
         if kind in ("input", "output"):
             return _Value("json", self._input_or_output(level, kind, stands))
         return self._shown(stands) if kind == "name" else _Value("json", _json_of(stands))
@@ -355,8 +357,8 @@ class _Select:
         """Return the JSON of an input or output. An object or list becomes a text, its JSON text."""
         instead = "''"
         if level == "span":
-            said = self._of_instrumentor(INPUT if kind == "input" else OUTPUT)
-            instead = _with(said, "if(one = '', '', toJSONString(one))")
+            text = self._of_instrumentor(INPUT if kind == "input" else OUTPUT)
+            instead = _with(text, "if(one = '', '', toJSONString(one))")
         json = _json_of("field")
         shown = f"if(JSONType({json}) IN ('Array', 'Object'), toJSONString(JSONExtractRaw({json})), {json})"
         return _with(stands, f"if(field = '', {instead}, {shown})", "field")
@@ -380,19 +382,19 @@ class _Select:
             f"if(name IN ({', '.join(map(_quoted, spelling.events))}), arrayFirst(one -> one != '', [{texts}]), '')"
         )
         messages = f"arrayMap((name, attributes) -> {message}, t.`Events.Name`, t.`Events.Attributes`)"
-        said = f"arrayMap(one -> {as_json}, arrayFilter(one -> one != '', {messages}))"
-        told = [f"nullIf(arrayStringConcat({lines}, '\\n'), '')" for lines in (parts, said)]
-        return f"ifNull(coalesce(nullIf({whole}, ''), {', '.join(told)}), '')"
+        of_events = f"arrayMap(one -> {as_json}, arrayFilter(one -> one != '', {messages}))"
+        joined = [f"nullIf(arrayStringConcat({lines}, '\\n'), '')" for lines in (parts, of_events)]
+        return f"ifNull(coalesce(nullIf({whole}, ''), {', '.join(joined)}), '')"
 
     def _kind(self) -> str:
         """Return the result of `model.instrumented.kind_of`, or NULL."""
         names = [SPAN_KIND, *(name for name, _ in KINDS), ASKS_A_MODEL]
-        said = self._name(self._attribute_texts(names))
-        kinds = [f"nullIf(upperUTF8({said}[1]), '')"]
+        texts = self._name(self._attribute_texts(names))
+        kinds = [f"nullIf(upperUTF8({texts}[1]), '')"]
         for number, (_, words) in enumerate(KINDS, 2):
             spelled, known = (self._bind(list(some), "Array(String)") for some in (words, words.values()))
-            kinds.append(f"nullIf(transform(lowerUTF8({said}[{number}]), {spelled}, {known}, ''), '')")
-        kinds.append(f"if({said}[{len(names)}] = '', NULL, 'LLM')")
+            kinds.append(f"nullIf(transform(lowerUTF8({texts}[{number}]), {spelled}, {known}, ''), '')")
+        kinds.append(f"if({texts}[{len(names)}] = '', NULL, 'LLM')")
         return f"coalesce({', '.join(kinds)})"
 
     def _attribute_texts(self, names: Sequence[str]) -> str:
@@ -444,8 +446,8 @@ class _Select:
         stem = f"{'trace.' if level == 'trace' else ''}{_STEM[kind]}.{name}."
         every = ", ".join(self._bind(stem + one, "String") for one in _PARTS_OF[kind])
         any_part = f"hasAny(mapKeys({_ATTRIBUTES}), [{every}])"
-        said = f"if({any_part}, concat({self._version(level, kind, name)}, {self._canonical(stem + part)}), '')"
-        stands = self._name(_json_of(_greatest(f"if({field} = '', '', {of_part})", self._said(level, said))))
+        in_row = f"if({any_part}, concat({self._version(level, kind, name)}, {self._canonical(stem + part)}), '')"
+        stands = self._name(_json_of(_greatest(f"if({field} = '', '', {of_part})", self._if_collector(level, in_row))))
         allowed = "'String'" if part in TEXT_PARTS else "'Int64', 'UInt64', 'Double'"
         return f"if(JSONType({stands}) IN ({allowed}), {stands}, '')"
 
@@ -465,7 +467,7 @@ class _Select:
 
     # Values in the rows of a Collector
 
-    def _said_by_name(self, level: Level, kind: str, key: str = "") -> str:
+    def _from_attribute(self, level: Level, kind: str, key: str = "") -> str:
         """Return the text of a field that is one attribute of the row, or of a row of the trace."""
         prefix = "trace." if level == "trace" else ""
         if kind == "metadata":
@@ -491,13 +493,13 @@ class _Select:
                 trace = self._named_version(level, "trace", kind, "")
                 of_trace = f"({trace} != '' AND {trace} >= {span})"
                 json = f"if({of_trace if level == 'trace' else f'NOT {of_trace}'}, {json}, '')"
-        return self._said(level, f"if({json} = '', '', concat({self._version(level, kind, key)}, {json}))")
+        return self._if_collector(level, f"if({json} = '', '', concat({self._version(level, kind, key)}, {json}))")
 
     def _or_own(self, kind: str, own: str) -> str:
         """Return the text of a field of the span, or of the row's column *own* if the row names its version."""
         named = self._named_version("span", "span", kind, "")
-        said = f"if({named} = '' OR {own} = '', '', concat({named}, toJSONString({own})))"
-        return _greatest(self._single("span", kind), self._said("span", said))
+        in_row = f"if({named} = '' OR {own} = '', '', concat({named}, toJSONString({own})))"
+        return _greatest(self._single("span", kind), self._if_collector("span", in_row))
 
     def _version(self, level: Level, kind: str, key: str) -> str:
         """Return the version of a field's value in the row, as 32 hex digits."""
@@ -514,12 +516,12 @@ class _Select:
             key: The field's key; for an annotation its name, whoever annotated.
         """
         if kind != "annotation":
-            return f"said_by_{of}[{self._bind(_name_of(level, kind, key), 'String')}]"
+            return f"versions_of_{of}[{self._bind(_name_of(level, kind, key), 'String')}]"
         bare = self._bind(_name_of(level, kind, annotation_key(key, None)), "String")
         pair = self._bind(_name_of(level, kind, _pair(key)), "String")
-        return f"mapValues(mapFilter((name, _) -> name = {bare} OR startsWith(name, {pair}), said_by_{of}))[1]"
+        return f"mapValues(mapFilter((name, _) -> name = {bare} OR startsWith(name, {pair}), versions_of_{of}))[1]"
 
-    def _said(self, level: Level, text: str) -> str:
+    def _if_collector(self, level: Level, text: str) -> str:
         """Return *text* of the row if a Collector wrote it; for the trace, the greatest *text* of its rows."""
         if level == "span":
             return f"if({_IS_OURS}, '', {text})"
@@ -556,7 +558,7 @@ class _Select:
 
 
 def _name_of(level: Level, kind: str, key: str) -> str:
-    """Return the name of a field as a key of `_SAID`."""
+    """Return the name of a field as a key of `_NAMED_VERSIONS`."""
     return f"{level} {kind} {key}"
 
 

@@ -60,7 +60,7 @@ class TooLargeError(UnexpectedError):
 
 
 @final
-class _Patience:
+class _WaitLimit:
     """The time that a request may wait: its whole timeout for each `_STEP_BYTES` of the answer.
 
     Only waiting counts, not the work in between.
@@ -101,28 +101,28 @@ class _Patience:
             self._left_ns, self._step_bytes = self._whole_ns, 0
 
 
-# The patience of this thread's request. urllib3 passes no argument of ours on to a connection.
+# The wait limit of this thread's request. urllib3 passes no argument of ours on to a connection.
 _current = threading.local()
 
 
 class _Bounded(HTTPConnection):
-    """A connection on which every wait ends with the patience of its request."""
+    """A connection on which every wait ends at the limit of its request."""
 
-    _patience: _Patience
+    _wait_limit: _WaitLimit
 
     def request(self, *args: Any, **options: Any) -> None:
-        self._patience = _current.patience
+        self._wait_limit = _current.wait_limit
         super().request(*args, **options)
 
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        self.sock.settimeout(self._patience.left_seconds())
+        self.sock.settimeout(self._wait_limit.left_seconds())
         super().send(data)
-        self._patience.received(0)
+        self._wait_limit.received(0)
 
     def response_class(self, sock: socket.socket, *args: Any, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override] # a class in http.client, called with what it reads from
-        incoming = Incoming(sock, self._patience.left_seconds, self._patience.received)
+        incoming = Incoming(sock, self._wait_limit.left_seconds, self._wait_limit.received)
         return Response(incoming, *args, **options)  # type: ignore[arg-type] # it asks of a socket only makefile()
 
 
@@ -166,7 +166,7 @@ class BoundedPool(urllib3.PoolManager):
             HTTPError: There is no answer in time, or it is malformed, compressed or too large.
         """
         seconds = self._seconds(url)
-        _current.patience = patience = _Patience(seconds, self._monotonic_ns)
+        _current.wait_limit = wait_limit = _WaitLimit(seconds, self._monotonic_ns)
         is_whole = options.pop("preload_content", True)
         options |= {
             "retries": False,
@@ -179,7 +179,7 @@ class BoundedPool(urllib3.PoolManager):
             if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
                 raise UnexpectedError("an encoding that was not asked for")
             if not is_whole and response.status // 100 == 2:
-                patience.is_large = True
+                wait_limit.is_large = True
                 return response
             body = b"".join(_pieces(response, _STEP_BYTES))
         except BaseException:

@@ -30,7 +30,7 @@ from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKe
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock, VersionSource
 from otel_metadata.store.clickhouse.client import Address, AnswerTooLargeError, Connection
-from otel_metadata.store.clickhouse.condition import END, GRAVES, LIVE, TRACE_REACH_NS, select_keys
+from otel_metadata.store.clickhouse.condition import END, LIVE, TOMBSTONES, TRACE_REACH_NS, select_keys
 from otel_metadata.store.clickhouse.rows import (
     ROW,
     ROW_KIND,
@@ -68,7 +68,7 @@ _MAX_KEYS: Final = 100_000
 _FIELD_COLUMNS: Final = ("TraceId", "SpanId", "Level", "Kind", "Key", "Field")
 _LOW: Final = "LowCardinality(String)"
 _FIELD_TYPES: Final = ("String", "String", _LOW, _LOW, "String", "String")
-_GRAVE_COLUMNS: Final = ("TraceId", "SpanId", "Version")
+_TOMBSTONE_COLUMNS: Final = ("TraceId", "SpanId", "Version")
 
 _WITHIN: Final = (
     "t.Timestamp >= fromUnixTimestamp64Nano({first:Int64}) AND t.Timestamp <= fromUnixTimestamp64Nano({last:Int64})"
@@ -223,7 +223,7 @@ class ClickHouseStore:
         found: dict[str, StoredKey] = {}
         with self._opened() as client:
             for ids in _chunks(dict.fromkeys(span_ids)):
-                for key, end_ns in self._standing(client, "t.SpanId IN {ids:Array(String)}", {"ids": ids}):
+                for key, end_ns in self._current(client, "t.SpanId IN {ids:Array(String)}", {"ids": ids}):
                     place = StoredKey(key.trace_id, key.start_ns, end_ns)
                     held = found.get(key.span_id)
                     if held is None or (held.start_ns, held.trace_id) < (place.start_ns, place.trace_id):
@@ -270,13 +270,13 @@ class ClickHouseStore:
     def _delete(self, client: Client, keys: Sequence[_Ids], version: Version) -> list[_Ids]:
         wanted = set(keys)
         values: dict[str, Any] = {"t": sorted({key[0] for key in keys}), "s": sorted({key[1] for key in keys})}
-        standing = self._standing(client, "t.TraceId IN {t:Array(String)} AND t.SpanId IN {s:Array(String)}", values)
-        there = {(key.trace_id, key.span_id) for key, _ in standing} & wanted
-        self._bury(client, there, version)
+        current = self._current(client, "t.TraceId IN {t:Array(String)} AND t.SpanId IN {s:Array(String)}", values)
+        there = {(key.trace_id, key.span_id) for key, _ in current} & wanted
+        self._write_tombstones(client, there, version)
         traces = sorted({trace_id for trace_id, _ in there})
-        left = self._standing(client, "t.TraceId IN {t:Array(String)}", {"t": traces}) if traces else []
+        left = self._current(client, "t.TraceId IN {t:Array(String)}", {"t": traces}) if traces else []
         empty = set(traces) - {key.trace_id for key, _ in left}
-        self._bury(client, ((trace_id, "") for trace_id in empty), version)
+        self._write_tombstones(client, ((trace_id, "") for trace_id in empty), version)
         try:
             self._remove(client, self.address.table, wanted)
             self._remove(client, FIELDS, [*there, *((trace_id, "") for trace_id in empty)], version)
@@ -287,11 +287,11 @@ class ClickHouseStore:
             ) from error
         return [key for key in keys if key in there]
 
-    def _bury(self, client: Client, keys: Iterable[_Ids], version: Version) -> None:
+    def _write_tombstones(self, client: Client, keys: Iterable[_Ids], version: Version) -> None:
         rows = [(*key, version_text(version)) for key in keys]
         if rows:
             client.insert(
-                DELETED, rows, column_names=_GRAVE_COLUMNS, column_type_names=("String",) * len(_GRAVE_COLUMNS)
+                DELETED, rows, column_names=_TOMBSTONE_COLUMNS, column_type_names=("String",) * len(_TOMBSTONE_COLUMNS)
             )
 
     def _remove(self, client: Client, table: str, keys: Collection[_Ids], version: Version | None = None) -> None:
@@ -338,38 +338,38 @@ class ClickHouseStore:
         return found
 
     def _resolved_some(self, client: Client, keys: Sequence[_Key]) -> Iterator[_Found]:
-        about = _About(self._connection, client, self.address.table, keys)
-        spans, rows, fields = about.spans(), about.of_traces(), about.fields()
+        details = _Details(self._connection, client, self.address.table, keys)
+        spans, rows, fields = details.spans(), details.of_traces(), details.fields()
         done: set[_Ids] = set()
         for key in keys:
             ids = (key.trace_id, key.span_id)
-            if ids in done or (ids, key.written) not in spans or about.written.get(ids, "") != key.written:
+            if ids in done or (ids, key.written) not in spans or details.written.get(ids, "") != key.written:
                 continue
             done.add(ids)
-            span, said = spans[ids, key.written]
-            merged: dict[FieldName, Field] = {name: field for name, field in said.items() if name[0] == "span"}
+            span, in_row = spans[ids, key.written]
+            merged: dict[FieldName, Field] = {name: field for name, field in in_row.items() if name[0] == "span"}
             merge_into(merged, rows[key.trace_id])
             merge_into(merged, fields[ids])
             merge_into(merged, fields[key.trace_id, ""])
             yield span, merged
 
-    def _standing(self, client: Client, where: str, values: Mapping[str, Any]) -> list[tuple[_Key, int]]:
+    def _current(self, client: Client, where: str, values: Mapping[str, Any]) -> list[tuple[_Key, int]]:
         """Return the current rows, with their ends, one for each span, newest start first."""
         sql = (
             f"SELECT toUnixTimestamp64Nano(t.Timestamp) AS start, t.TraceId, t.SpanId, t.SpanAttributes['{ROW}'], "
             f"{END} FROM {self._spans} AS t "
-            f"LEFT ANY JOIN {GRAVES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
+            f"LEFT ANY JOIN {TOMBSTONES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId "
             f"WHERE {where} AND {LIVE} ORDER BY start DESC"
         )
         rows = [(_key(row[:4]), int(row[4])) for row in self._connection.run(client, sql, values)]
-        standing: dict[_Ids, tuple[_Key, int]] = {}
+        current: dict[_Ids, tuple[_Key, int]] = {}
         for some in _chunks(rows):
-            about = _About(self._connection, client, self.address.table, [key for key, _ in some])
-            about.fields(kinds=(ROW_KIND,))
+            details = _Details(self._connection, client, self.address.table, [key for key, _ in some])
+            details.fields(kinds=(ROW_KIND,))
             for key, end_ns in some:
-                if about.written.get((key.trace_id, key.span_id), "") == key.written:
-                    standing.setdefault((key.trace_id, key.span_id), (key, end_ns))
-        return list(standing.values())
+                if details.written.get((key.trace_id, key.span_id), "") == key.written:
+                    current.setdefault((key.trace_id, key.span_id), (key, end_ns))
+        return list(current.values())
 
     def _opened(self, timeout_millis: int | None = None) -> Any:  # a context manager of the client
         if not self._is_made:
@@ -406,7 +406,7 @@ class ClickHouseStore:
         return f"{self.address}"
 
 
-class _About:
+class _Details:
     """What the tables have about the spans of some rows. Each method asks one question."""
 
     def __init__(self, connection: Connection, client: Client, table: str, keys: Sequence[_Key]) -> None:
@@ -415,7 +415,7 @@ class _About:
         self._traces = sorted({key.trace_id for key in keys})
         self._ids = sorted({key.span_id for key in keys})
         self._first, self._last = min(key.start_ns for key in keys), max(key.start_ns for key in keys)
-        self._graves: dict[_Ids, Version] | None = None
+        self._tombstones: dict[_Ids, Version] | None = None
         self.written: dict[_Ids, str] = {}
 
     def spans(self) -> dict[tuple[_Ids, str], tuple[StoredSpan, Fields]]:
@@ -448,10 +448,10 @@ class _About:
         fields: dict[str, dict[FieldName, Field]] = defaultdict(dict)
         for trace_id, span_id, end, texts in self._run(sql, {**self._values(TRACE_REACH_NS), "n": names}):
             end_ns = int(end)
-            if not self._is_gone(trace_id, span_id, (end_ns, PLAIN_ATTRIBUTE_WRITER)):
-                said, _ = read(read_map(texts), (end_ns, PLAIN_ATTRIBUTE_WRITER))
-                for name, field in said.items():
-                    if name[0] == "trace" and not self._is_gone(trace_id, "", field[1]):
+            if not self._is_deleted(trace_id, span_id, (end_ns, PLAIN_ATTRIBUTE_WRITER)):
+                in_row, _ = read(read_map(texts), (end_ns, PLAIN_ATTRIBUTE_WRITER))
+                for name, field in in_row.items():
+                    if name[0] == "trace" and not self._is_deleted(trace_id, "", field[1]):
                         merge_into(fields[trace_id], {name: field})
         return fields
 
@@ -469,22 +469,22 @@ class _About:
                 self.written[trace_id, span_id] = text[:32]
                 continue
             value, version = decode_field(kind, text)
-            if not self._is_gone(trace_id, span_id, version):
+            if not self._is_deleted(trace_id, span_id, version):
                 fields[trace_id, span_id][level, kind, key] = value, version
         return fields
 
-    def _is_gone(self, trace_id: str, span_id: str, version: Version) -> bool:
-        if self._graves is None:
+    def _is_deleted(self, trace_id: str, span_id: str, version: Version) -> bool:
+        if self._tombstones is None:
             sql = (
                 f"SELECT TraceId, SpanId, max(Version) FROM `{DELETED}` WHERE TraceId IN {{t:Array(String)}} "
                 "GROUP BY TraceId, SpanId"
             )
-            self._graves = {
+            self._tombstones = {
                 (row[0], row[1]): (int(row[2][:16], 16), int(row[2][16:], 16))
                 for row in self._run(sql, {"t": self._traces})
             }
-        grave = self._graves.get((trace_id, span_id))
-        return grave is not None and version <= grave
+        tombstone = self._tombstones.get((trace_id, span_id))
+        return tombstone is not None and version <= tombstone
 
     def _values(self, reach_ns: int) -> dict[str, Any]:
         return {

@@ -219,8 +219,8 @@ def _of_status(types: str) -> Sql:
     # A late update may give a word or an integer; anything else leaves the span's own status.
     upper = "upper(json_extract(f.value, '$'))" if _TEXT in types else "NULL"
     code = "json_extract(f.value, '$')" if _NUMBER in types else "NULL"
-    said = f"CASE json_type(f.value) WHEN 'text' THEN {upper} WHEN 'integer' THEN {code} END"
-    field = _of_field("span", "status", "", said)
+    given = f"CASE json_type(f.value) WHEN 'text' THEN {upper} WHEN 'integer' THEN {code} END"
+    field = _of_field("span", "status", "", given)
     over = _of_field("span", "status", "", "json_type(f.value) IN ('text', 'integer')")
     own = "s.status_code" if _TEXT in types else "NULL"
     return _sql(f"CASE WHEN {{}} THEN {{}} ELSE {own} END", over, field)

@@ -121,18 +121,18 @@ def _arrow_row(row: _Row, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
         del entry[5]
     # Most spans have no attributes of an instrumentor, and a search is quicker than parsing.
     messages = orjson.loads(events) if EVENTS in events else ()
-    said = orjson.loads(attributes) if messages or MARKED.search(attributes) is not None else None
-    if said is not None:
+    parsed = orjson.loads(attributes) if messages or MARKED.search(attributes) is not None else None
+    if parsed is not None:
         for column, spelling in _OF_INSTRUMENTOR:
             if column not in shown:
                 shown[column], shown[column.removesuffix("value") + "mime_type"] = text_and_mime_type(
-                    value_of(spelling, said, said, messages)
+                    value_of(spelling, parsed, parsed, messages)
                 )
     get = shown.get
     metadata, trace_metadata = get("attributes.metadata"), get("trace.metadata")
     return (
         trace_id, span_id, trace_state or None, parent_id, name, kind,
-        kind_of(said) if said is not None else None, start_ns, end_ns, (end_ns - start_ns) / 1e6,
+        kind_of(parsed) if parsed is not None else None, start_ns, end_ns, (end_ns - start_ns) / 1e6,
         status_code, status_message, _project(resource), None, None,
         get("attributes.input.value"), get("attributes.input.mime_type"),
         get("attributes.output.value"), get("attributes.output.mime_type"),

@@ -133,13 +133,13 @@ _DELETE_SPAN: Final = "DELETE FROM spans WHERE trace_id = ? AND span_id = ?"
 
 _ANY_SPAN: Final = "SELECT 1 FROM spans WHERE trace_id = ? LIMIT 1"
 
-_BURY: Final = """
+_WRITE_TOMBSTONE: Final = """
 INSERT INTO deleted (trace_id, span_id, ns, writer) VALUES (?, ?, ?, ?)
 ON CONFLICT (trace_id, span_id) DO UPDATE SET ns = excluded.ns, writer = excluded.writer
 WHERE (excluded.ns, excluded.writer) > (ns, writer)
 """
 
-_FIND_GRAVES: Final = """
+_FIND_TOMBSTONES: Final = """
 SELECT deleted.trace_id, deleted.span_id, deleted.ns, deleted.writer FROM json_each(?) AS wanted CROSS JOIN deleted
 ON deleted.trace_id = json_extract(wanted.value, '$[0]') AND deleted.span_id = json_extract(wanted.value, '$[1]')
 """
@@ -162,7 +162,7 @@ _CLOSE_SECONDS: Final = 0.5
 _T = TypeVar("_T")
 
 # Whether a field or span of (trace id, span id) with a version was deleted.
-_IsGone: TypeAlias = "Callable[[str, str, Version], bool]"
+_IsDeleted: TypeAlias = "Callable[[str, str, Version], bool]"
 
 
 @final
@@ -218,19 +218,19 @@ class SqliteStore:
         """
         rows = list(rows)
         with self._transaction() as connection:
-            spans, is_gone = [span for span, _ in rows], None
+            spans, is_deleted = [span for span, _ in rows], None
             if _is_any_deleted(connection):
-                is_gone = _graves(connection, ((span.trace_id, span.span_id) for span in spans))
+                is_deleted = _tombstones(connection, ((span.trace_id, span.span_id) for span in spans))
                 spans = [
                     span
                     for span in spans
-                    if not is_gone(span.trace_id, span.span_id, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
+                    if not is_deleted(span.trace_id, span.span_id, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
                 ]
             connection.executemany(_WRITE_SPAN, map(_span_row, spans))
             starts = ((span.start_ns, span.trace_id, span.span_id, span.start_ns) for span in spans)
             connection.executemany(_SET_START, starts)
             of_spans = ((span.trace_id, span.span_id, fields) for span, fields in rows)
-            connection.executemany(_MERGE_FIELD, _field_rows(of_spans, is_gone))
+            connection.executemany(_MERGE_FIELD, _field_rows(of_spans, is_deleted))
 
     def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
         """Merge fields, whether or not their span is there yet, all or none.
@@ -252,11 +252,11 @@ class SqliteStore:
             StoreError: Nothing was written.
         """
         with self._transaction(timeout_millis) as connection:
-            is_gone = None
+            is_deleted = None
             if _is_any_deleted(connection):
                 rows = list(rows)  # only here: many objects at once keep the garbage collector busy
-                is_gone = _graves(connection, (row[:2] for row in rows))
-            connection.executemany(_MERGE_FIELD, _field_rows(rows, is_gone))
+                is_deleted = _tombstones(connection, (row[:2] for row in rows))
+            connection.executemany(_MERGE_FIELD, _field_rows(rows, is_deleted))
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest start first.
@@ -315,7 +315,7 @@ class SqliteStore:
             empty = [trace_id for trace_id in traces if not connection.execute(_ANY_SPAN, (trace_id,)).fetchone()]
             gone = [*deleted, *((trace_id, "") for trace_id in empty)]
             connection.executemany("DELETE FROM fields WHERE trace_id = ? AND span_id = ?", gone)
-            connection.executemany(_BURY, ((*key, ns, f"{writer:016x}") for key in gone))
+            connection.executemany(_WRITE_TOMBSTONE, ((*key, ns, f"{writer:016x}") for key in gone))
         return deleted
 
     def close(self) -> None:
@@ -527,7 +527,7 @@ class SqliteStore:
         return f"sqlite:///{self.path}"
 
 
-def _graves(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> _IsGone:
+def _tombstones(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> _IsDeleted:
     """Return a function that tells whether a version was deleted.
 
     Args:
@@ -535,14 +535,14 @@ def _graves(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> 
         keys: (trace id, span id) of the spans that are written. Tombstones of their traces are read as well.
     """
     wanted = {place for trace_id, span_id in keys for place in ((trace_id, span_id), (trace_id, ""))}
-    found = connection.execute(_FIND_GRAVES, (orjson.dumps(list(wanted)).decode(),))
-    graves = {(trace_id, span_id): (ns, int(writer, 16)) for trace_id, span_id, ns, writer in found}
+    found = connection.execute(_FIND_TOMBSTONES, (orjson.dumps(list(wanted)).decode(),))
+    tombstones = {(trace_id, span_id): (ns, int(writer, 16)) for trace_id, span_id, ns, writer in found}
 
-    def is_gone(trace_id: str, span_id: str, version: Version) -> bool:
-        grave = graves.get((trace_id, span_id))
-        return grave is not None and version <= grave
+    def is_deleted(trace_id: str, span_id: str, version: Version) -> bool:
+        tombstone = tombstones.get((trace_id, span_id))
+        return tombstone is not None and version <= tombstone
 
-    return is_gone
+    return is_deleted
 
 
 def _is_any_deleted(connection: sqlite3.Connection) -> bool:
@@ -550,13 +550,15 @@ def _is_any_deleted(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM deleted LIMIT 1").fetchone() is not None
 
 
-def _field_rows(spans: Iterable[tuple[str, str, Fields]], is_gone: _IsGone | None) -> Iterator[tuple[str | int, ...]]:
+def _field_rows(
+    spans: Iterable[tuple[str, str, Fields]], is_deleted: _IsDeleted | None
+) -> Iterator[tuple[str | int, ...]]:
     """Yield the values of `_MERGE_FIELD` for each field that was not deleted."""
     last, writer_text = -1, ""
     for trace_id, span_id, fields in spans:
         for (level, kind, key), (value, version) in fields.items():
             place = span_id if level == "span" else ""
-            if is_gone is not None and is_gone(trace_id, place, version):
+            if is_deleted is not None and is_deleted(trace_id, place, version):
                 continue
             ns, writer = version
             if writer != last:
