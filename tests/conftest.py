@@ -61,7 +61,6 @@ def isolation() -> Iterator[None]:
         patch.setattr(ended_provider, "_is_ended", False)
         patch.setattr(ended_provider, "_has_missed", False)
         patch.setattr(routing, "_routers", ())
-        patch.setattr(routing, "_only_router", None)
         patch.setattr(routing, "_was_shut_down", False)
         patch.setattr(routing, "add_router", add_and_remember)
         patch.setattr(pipeline, "_pipeline", None)

@@ -121,7 +121,6 @@ class MetadataSpanProcessor(SpanProcessor):
             )
             for destination in destinations
         )
-        self._only = self.outboxes[0] if len(self.outboxes) == 1 else None
         self.workers = tuple(
             Worker(outbox, self._clock, start=start_workers, on_dead_letter=on_dead_letter) for outbox in self.outboxes
         )
@@ -306,14 +305,12 @@ class MetadataSpanProcessor(SpanProcessor):
     def submit_plain(
         self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]
     ) -> Mapping[str, Routed] | None:
-        """Take the most frequent late update without looking at it; None, and nothing taken, if that is impossible."""
-        only = self._only
-        if only is not None:
-            return self._late_routes if only.take_plain(target, key, version, metadata) else None
-        if not all(outbox.takes_plain(key) for outbox in self.outboxes):
-            return None
+        """Take the most frequent late update without looking at it; None, and nothing taken, where that cannot be."""
         for outbox in self.outboxes:
-            outbox.arrive_late(target, version, metadata)
+            if not outbox.takes_plain(key):
+                return None
+        for outbox in self.outboxes:
+            outbox.take_plain(target, version, metadata)
         return self._late_routes
 
     def sync(self) -> None:

@@ -271,11 +271,7 @@ class Outbox:
         self._is_disk_left = False
         self._is_closed = self._is_given_up = False
         self._lost_before: tuple[int, dict[LossReason, int]] = (0, {})
-        # Whether nothing but the spool decides about a late update.
-        self._spills_plain = True
-        self._takes_plain = self._is_roomy = (
-            self.settings.max_bytes >= _LATE_BYTES and self.settings.max_patches >= 2 * _LATE_BOUND
-        )
+        self._takes_plain = self._has_room_for_plain()
 
     def look(self) -> None:
         """Look whether the application exports to the same place, which it may do from now on."""
@@ -330,43 +326,17 @@ class Outbox:
 
     def takes_plain(self, key: SpanKey) -> bool:
         """Whether a plain update of this span is certainly a late patch with room; the caller holds the lock."""
-        has_room = self._takes_plain or (self._spilled > 0 and self._spills_plain and self.partition.has_room)
-        return has_room and not self._inbox and key not in self._spans.waiting
+        return self._takes_plain and not self._inbox and key not in self._spans.waiting
 
-    def take_plain(self, target: SpanRef, key: SpanKey, version: Version, metadata: dict[str, Json]) -> bool:
-        """Fast path for one destination: check and append in one call."""
-        late = self._late
-        if (
-            self._takes_plain
-            and not (self._is_durable or self._inbox or len(late) >= _LATE_ROOM - 1)
-            and key not in self._spans.waiting
-        ):
-            late.append((self._monotonic_ns(), target, version, metadata, None))
-            return True
-        if not self.takes_plain(key):
-            return False
-        self.arrive_late(target, version, metadata)
-        return True
-
-    def arrive_late(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
+    def take_plain(self, target: SpanRef, version: Version, metadata: dict[str, Json]) -> None:
         """Take a plain update that `takes_plain`; the caller holds the lock. It is coalesced later, by the worker."""
-        if self._spilled:
-            if self.partition.spill(PlainUpdate(target, version, metadata)):
-                self._spilled += 1
-            else:
-                self._patches.settled.gone(target.key, _fields_of(version, metadata), "spool_full")
-                self._tell_lost("spool_full")
-                self._counters.lose("spool_full", 1)
-            self._counters.accepted += 1
-            return
         late = self._late
         row = self.partition.put(PlainUpdate(target, version, metadata)) if self._is_durable else None
-        late.append((self._clock.monotonic_ns(), target, version, metadata, row))
-        waiting = len(late)
-        if waiting >= _LATE_ROOM:
-            if waiting % _LATE_ROOM == 0:
+        late.append((self._monotonic_ns(), target, version, metadata, row))
+        if len(late) >= _LATE_ROOM:
+            if len(late) % _LATE_ROOM == 0:
                 self.wake()
-            if waiting > _LATE_BOUND:
+            if len(late) > _LATE_BOUND:
                 self._admit_late(limit=2)
 
     def take_in_spans(self) -> None:
@@ -841,7 +811,7 @@ class Outbox:
             if not self._is_closed:
                 self._lost_before = self._lost_so_far()
             self._is_closed = True
-            self._takes_plain = self._spills_plain = False
+            self._takes_plain = False
             keys = self._patches.keys()
         for portion in _portions(keys):
             with self._lock:
@@ -1131,14 +1101,19 @@ class Outbox:
             finally:
                 self._placing_late = place
             limit = None if limit is None else limit - 1
-        room = self.settings.spool_window if self._is_durable else self.settings.max_patches // 2
-        self._takes_plain = (
-            self._is_roomy
+        self._takes_plain = self._has_room_for_plain()
+
+    def _has_room_for_plain(self) -> bool:
+        """Whether the next plain updates need not be looked at: there is room for as many as may wait."""
+        settings, patches = self.settings, self._patches
+        return (
+            settings.max_bytes >= _LATE_BYTES
+            and settings.max_patches >= 2 * _LATE_BOUND
             and not self._is_closed
             and not self._spilled
             and not self._counters.spans_evicted
-            and len(self._patches) < room
-            and self._patches.bytes * 2 < self.settings.max_bytes
+            and len(patches) < (settings.spool_window if self._is_durable else settings.max_patches // 2)
+            and patches.bytes * 2 < settings.max_bytes
         )
 
     def _is_given_up_on(self, error: BaseException) -> bool:
@@ -1210,7 +1185,7 @@ class Outbox:
             self._counters.spans_evicted += 1
             self.partition.settle(item.all_rows())
             self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None, outcome=_EVICTED)
-            self._takes_plain = self._spills_plain = False
+            self._takes_plain = False
             self._patches.drop(key, "target_not_exported")
             self._flushes.forget(key, is_clean=False)
             self._tell("evicted", "the outbox is full; the oldest ended span was dropped, with its updates.")

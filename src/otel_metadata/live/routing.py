@@ -102,7 +102,6 @@ _FULL: Final = Routed("dropped", "buffer_full")
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
 _routers: tuple[Router, ...] = ()
-_only_router: Router | None = None  # of one, the usual case: for the path of a late update
 _was_shut_down = False
 _has_told_unseen = False
 
@@ -115,9 +114,9 @@ _UNSEEN: Final = (
 
 def add_router(router: Router) -> None:
     """Let *router* take updates; the one added last takes those of spans that nobody here has seen."""
-    global _was_shut_down, _has_told_unseen  # noqa: PLW0603 # one for the process
+    global _routers, _was_shut_down, _has_told_unseen  # noqa: PLW0603 # one for the process, replaced whole
     with LOCK:
-        _use((*_routers, router))
+        _routers = (*_routers, router)
         _was_shut_down = _has_told_unseen = False
         ended_provider.clear()
 
@@ -129,16 +128,10 @@ def routers() -> tuple[Router, ...]:
 
 def remove_router(router: Router) -> None:
     """Let *router* take no more updates."""
-    global _was_shut_down  # noqa: PLW0603 # one for the process
+    global _routers, _was_shut_down  # noqa: PLW0603 # one for the process, replaced whole
     with LOCK:
-        _use(tuple(other for other in _routers if other is not router))
+        _routers = tuple(other for other in _routers if other is not router)
         _was_shut_down = True
-
-
-def _use(routers: tuple[Router, ...]) -> None:
-    global _routers, _only_router  # noqa: PLW0603 # replaced whole, so readers need no lock
-    _routers = routers
-    _only_router = routers[0] if len(routers) == 1 else None
 
 
 def refuse(reason: Refusal, notes: list[str] | None = None) -> Receipt:
@@ -389,9 +382,9 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     Only its version is drawn here; the worker makes fields of it and merges them. A program that patches many spans
     pays much less than by the general way. None when anything is out of the ordinary: nothing was taken then.
     """
-    router = _only_router
+    routers = _routers
     if (
-        router is None
+        len(routers) != 1
         or type(metadata) is not dict
         or not 0 < len(metadata) <= MAX_PLAIN_KEYS
         or settings.in_force.mask is not None
@@ -410,6 +403,7 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     key = (ref.trace_id, ref.span_id)
     if key in REGISTRY.entries or not ref.trace_id:
         return None
+    router = routers[0]
     with LOCK:
         version = settings.VERSIONS.next()
         routes = router.submit_plain(ref, key, version, given)

@@ -80,11 +80,6 @@ class Partition(Protocol):
         """Queue a row of something that is in memory as well; None when there is no room or no spool."""
         ...
 
-    @property
-    def has_room(self) -> bool:
-        """Whether `spill` would take a row now."""
-        ...
-
     def spill(self, entry: PlainUpdate | SpooledUpdate) -> bool:
         """Queue a row of something that is *not* in memory; False when there is no room: then it was not taken."""
         ...
@@ -139,7 +134,6 @@ class NoPartition:
 
     is_durable = False
     has_more = False
-    has_room = False
     unwritten = 0
     unkept = 0
     bytes = 0

@@ -728,11 +728,6 @@ class SpoolPartition:
         self.spool.enqueue(self, row, spilled=False)
         return row
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a row may be queued."""
-        return self.spool.has_room()
-
     def spill(self, entry: PlainUpdate | SpooledUpdate) -> bool:
         """Queue a row of something that is not in memory."""
         if not self.spool.has_room():
