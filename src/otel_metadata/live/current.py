@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
 
 from opentelemetry import trace
@@ -160,9 +161,8 @@ def update_current_trace(
         (update_current_trace, _unknown, _misplaced),
         _CURRENT,
         "trace",
-        lambda level, notes: span_values(
-            level,
-            notes,
+        partial(
+            span_values,
             metadata=metadata,
             name=name,
             user_id=user_id,
@@ -224,13 +224,13 @@ def update_span(
     except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("update_span", error)
         return _FAILED
+    # `partial`, because a `lambda` would make every call, also of the fast path, keep its arguments in cells.
     return _update(
         (update_span, _unknown, _misplaced),
         target,
         "span",
-        lambda level, notes: span_values(
-            level,
-            notes,
+        partial(
+            span_values,
             metadata=metadata,
             attributes=attributes,
             name=name,
@@ -275,9 +275,8 @@ def update_trace(
         (update_trace, _unknown, _misplaced),
         target,
         "trace",
-        lambda level, notes: span_values(
-            level,
-            notes,
+        partial(
+            span_values,
             metadata=metadata,
             name=name,
             user_id=user_id,
