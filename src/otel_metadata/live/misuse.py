@@ -26,7 +26,7 @@ _TRACE: Final = "update_current_trace, update_trace or using_metadata"
 _SCORE: Final = "score_current_span or score_span"
 _ANNOTATION: Final = "annotate_current_span or annotate_span"
 
-# The functions that take an argument, for the note about a call of a function that does not.
+# For the note about an argument that was given to the wrong function: the functions that take it.
 _HOMES: Final[Mapping[str, str]] = {
     "user_id": _TRACE,
     "session_id": _TRACE,

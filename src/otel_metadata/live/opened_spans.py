@@ -375,7 +375,7 @@ def start_span(
         notes = unknown_arguments(start_span, _unknown, _misplaced)
         name, kind, tracer = _fitting(name, kind, tracer, notes)
         try:
-            # The error of a text is enough: another object may not be shown.
+            # The error shows the value, so an object that is not a text is replaced: it may be anything.
             start_attributes = span_kind_attributes(as_type if as_type is None or type(as_type) is str else "")
         except ConfigurationError as error:
             notes.append(misfit("as_type", shown(as_type), error.expected))

@@ -1,6 +1,7 @@
 """`using_metadata`: metadata for every span that starts inside a block, and for the current span.
 
-OpenTelemetry's Context holds the metadata, so it goes where that goes. The span processor sets it as a span starts.
+OpenTelemetry's Context holds the metadata, so the metadata reaches the same threads and tasks. The span processor sets
+it as a span starts.
 """
 
 from __future__ import annotations
