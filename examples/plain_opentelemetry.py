@@ -1,4 +1,4 @@
-"""An application that is traced with plain OpenTelemetry: its provider is joined, its spans are updated as ours."""
+"""An application that plain OpenTelemetry traces: `configure` joins its provider, and updates reach its spans."""
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider

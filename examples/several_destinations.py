@@ -1,4 +1,4 @@
-"""Two destinations, one of them dead: each has its own outbox, and the other is not delayed."""
+"""Two destinations, one of them dead: each has its own outbox, so the other one is not delayed."""
 
 import otel_metadata as om
 

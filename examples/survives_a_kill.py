@@ -1,4 +1,4 @@
-"""An update survives `kill -9`: a process takes a verdict and dies at once; the next one delivers it."""
+"""An update survives `kill -9`: a process accepts it and is killed at once, and the next process delivers it."""
 
 import os
 import signal

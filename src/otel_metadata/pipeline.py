@@ -57,7 +57,7 @@ class Pipeline:
     Attributes:
         processor: The span processor, with its outboxes.
         tracer_provider: The provider that it was added to.
-        destinations: In the order given.
+        destinations: The destinations, in the order given.
     """
 
     def __init__(
@@ -69,15 +69,15 @@ class Pipeline:
         self.destinations = destinations
 
     def flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send what waits: see `flush`."""
+        """Send everything that waits: see `flush`."""
         return self.processor.force_flush(timeout_millis)
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
-        """Take nothing more and send what waits: see `shutdown`. The tracer provider itself goes on."""
+        """Stop accepting updates and send everything that waits: see `shutdown`. The tracer provider stays open."""
         self.processor.shutdown(timeout_millis)
 
     def stats(self) -> PipelineStats:
-        """Return what became of every update so far."""
+        """Return the counts of every update so far."""
         return self.processor.stats()
 
     def __enter__(self) -> Pipeline:
@@ -97,12 +97,12 @@ class Pipeline:
 
 _pipeline: Pipeline | None = None
 
-# Processors that were added by hand and shut down by `shutdown()`: `stats()` still says what became of their updates.
+# Processors that were added by hand and closed by `shutdown()`: `stats()` still counts their updates.
 _closed: tuple[MetadataSpanProcessor, ...] = ()
 
 _CLOCK: Final = SystemClock()
 
-# Longer than what one call may take to shut the pipeline before it down.
+# Longer than one call may take to shut down the earlier pipeline.
 _TURN_SECONDS: Final = 60
 
 
@@ -113,7 +113,7 @@ _MADE_GLOBAL: Final = (
 
 
 class _Made(NamedTuple):
-    """What a call of `configure` has made: the pipeline, the live settings, whether its provider becomes global."""
+    """The result of one call of `configure`: pipeline, live settings, and whether its provider becomes global."""
 
     pipeline: Pipeline
     live: live_settings.LiveSettings
@@ -122,10 +122,10 @@ class _Made(NamedTuple):
 
 @final
 class _Turns:
-    """Calls of `configure` one after the other, also one of a signal handler that has interrupted another.
+    """Lets calls of `configure` run one after the other; a signal handler may call it while it interrupts another call.
 
     Attributes:
-        made: What is not shut down yet, by the number of its call: the highest one stands.
+        made: The results that are not shut down yet, by the number of their call. The highest number is in force.
     """
 
     def __init__(self) -> None:
@@ -139,11 +139,11 @@ class _Turns:
 
     @contextmanager
     def wait(self) -> Iterator[int]:
-        """Wait for the calls before this one; yield its number.
+        """Wait for earlier calls, then yield the number of this one.
 
         Raises:
-            ConfigurationError: They do not end; or this thread may not wait, because it was interrupted in a call of
-                ours whose lock the other may need.
+            ConfigurationError: The earlier calls do not end; or this thread must not wait, because it holds a lock of
+                ours that they may need.
         """
         lock = self._lock
         if not lock.acquire(timeout=0 if _must_not_wait() else _TURN_SECONDS):
@@ -156,11 +156,11 @@ class _Turns:
             lock.release()
 
     def latest(self) -> int:
-        """Return the number of the call that stands."""
+        """Return the number of the call that is in force."""
         return max(list(self.made))
 
     def shut_down_before(self, number: int) -> None:
-        """Shut down what earlier calls have made."""
+        """Shut down the pipelines of earlier calls."""
         for earlier in list(self.made):
             made = self.made.get(earlier)
             if earlier < number and made is not None:
@@ -186,12 +186,12 @@ def configure(
 ) -> Pipeline:
     """Send the spans of the application, and what is said of them at any time, to *destinations*.
 
-    It joins the tracer provider that the application has; where there is none it makes a global one. It removes nothing
-    from the provider. Where an exporter of the application sends to the same place as a destination, each span leaves
+    It joins the application's tracer provider, or makes a global one where there is none. It removes nothing from the
+    provider. Where an exporter of the application sends to the same place as a destination, each span leaves
     once, by that exporter, and a log line says so: see *adopt*, and `docs/joining.md`.
 
-    A second call shuts the first pipeline down and takes over. Calls from several threads come one after the other: the
-    last one stands.
+    A second call shuts the first pipeline down and takes over. Calls from several threads run one after the other, and
+    the last one is in force.
 
     Args:
         destinations: Each a `Destination`, or a text: `"sqlite:///file.db"` (four slashes for an absolute path),
@@ -230,7 +230,7 @@ def configure(
     if not isinstance(set_global, bool):
         raise ConfigurationError("configure(set_global=)", set_global, "True or False")
     _tell_misspelled()
-    # All that can be wrong is looked at before the first pipeline is shut down.
+    # Everything that can fail is checked before the earlier pipeline is shut down.
     adopts = _chosen("adopt", adopt, settings.ADOPT, default=False)
     is_captured = _chosen("capture", capture, live_settings.CAPTURE, default=True)
     are_masked = _chosen("mask_credentials", mask_credentials, live_settings.MASK_CREDENTIALS, default=True)
@@ -242,7 +242,7 @@ def configure(
     processor: MetadataSpanProcessor | None = None
     try:
         with _TURNS.wait() as number:
-            if becomes_global:  # unless another thread has set one meanwhile
+            if becomes_global:  # another thread may have set a global provider meanwhile
                 provider, becomes_global = _provider(tracer_provider, set_global=set_global, made=provider)
             _TURNS.shut_down_before(number)
             http_proxy.use(proxies)
@@ -275,7 +275,7 @@ def configure(
 
 
 def _tell_misspelled() -> None:
-    """Log environment variables that begin like ours but do not exist."""
+    """Log a warning for each environment variable that has our prefix but is not known."""
     prefix = settings.PREFIX
     known = [one.name.removeprefix(prefix) for one in settings.VARIABLES if one.name.startswith(prefix)]
     for name in list(os.environ):
@@ -304,7 +304,7 @@ def _provider(
 
 
 def _chosen(name: str, given: object, variable: str, *, default: bool) -> bool:
-    """Return what was given; of None, what the environment says."""
+    """Return *given*; for None, the value of the environment variable."""
     if given is None:
         return flag(variable, default=default)
     if not isinstance(given, bool):
@@ -313,7 +313,7 @@ def _chosen(name: str, given: object, variable: str, *, default: bool) -> bool:
 
 
 def _must_not_wait() -> bool:
-    """Whether this thread was interrupted with a lock of ours: see `MetadataSpanProcessor.must_not_wait`."""
+    """Whether this thread was interrupted while it held a lock of ours: see `MetadataSpanProcessor.must_not_wait`."""
     processors = _added() if _pipeline is None else (_pipeline.processor, *_added())
     return LOCK.is_held_by_current_thread() or any(processor.must_not_wait for processor in processors)
 
@@ -324,7 +324,7 @@ def _is_free() -> bool:
 
 
 def _put_in_force(made: _Made) -> None:
-    """Let a pipeline have the spans and the calls."""
+    """Route spans and calls to a pipeline."""
     global _pipeline, _closed  # what flush(), shutdown() and stats() are about
     join_provider(made.pipeline.tracer_provider, made.pipeline.processor)
     if made.becomes_global and _is_free():
@@ -335,10 +335,10 @@ def _put_in_force(made: _Made) -> None:
 
 
 def flush(timeout_millis: int = 30_000) -> bool:
-    """Send what waits, for all destinations in parallel, and wait for it.
+    """Send everything that waits, to all destinations in parallel, and wait until it has arrived.
 
-    Processors that were added by hand are among them. Schedules, holding and back-off are skipped, a backend's grace is
-    waited for, and what fails is tried once.
+    This includes processors that were added by hand. It skips schedules, holding and back-off, waits for a backend's
+    grace, and tries each failure once.
 
     Args:
         timeout_millis: How long to wait at most.
@@ -349,18 +349,18 @@ def flush(timeout_millis: int = 30_000) -> bool:
     try:
         return _flush(_processors(), _millis("flush", timeout_millis, 30_000))
     except RecursionError:
-        REPORTER.internal_errors += 1  # there is no room for a call
+        REPORTER.internal_errors += 1  # the stack has no room for another call
         return False
-    except Exception as error:  # noqa: BLE001 # the host's door
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("flush", error)
         return False
 
 
 def shutdown(timeout_millis: int = 5_000) -> None:
-    """Take nothing more, send what waits (spans, then patches), and close the exporters, all under one deadline.
+    """Stop accepting updates, send spans and then patches, and close the exporters, all under one deadline.
 
-    Processors that were added by hand are shut down too. A second call does nothing. OpenTelemetry's provider calls it
-    at exit by itself.
+    Processors that were added by hand are shut down too. A second call does nothing. At exit, OpenTelemetry's provider
+    calls it.
 
     Args:
         timeout_millis: How long to wait at most; what could not be sent by then is counted as lost.
@@ -381,15 +381,15 @@ def shutdown(timeout_millis: int = 5_000) -> None:
                 _closed = processors or _closed
                 ended_provider.clear()
     except RecursionError:
-        REPORTER.internal_errors += 1  # there is no room for a call
-    except Exception as error:  # noqa: BLE001 # the host's door
+        REPORTER.internal_errors += 1  # the stack has no room for another call
+    except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
         REPORTER.failed("shutdown", error)
 
 
 def stats() -> PipelineStats:
-    """Return what became of every update so far, for each destination; empty when nothing is configured.
+    """Return the counts of every update so far, for each destination; empty when nothing is configured.
 
-    Processors that were added by hand are among them; of two destinations with one name the second gets a number.
+    This includes processors that were added by hand. Of two destinations with one name the second gets a number.
     """
     destinations: dict[str, DestinationStats] = {}
     refused: dict[str, int] = {}
@@ -436,7 +436,7 @@ def outcome(receipt: object) -> UpdateOutcome:
 
 
 def _millis(function: str, given: object, default: int) -> int:
-    """Return the time that a call may take; where it is no time, the default, and a log line says so."""
+    """Return the time that a call may take. For a value that is not a time, log it and return the default."""
     millis = bounded_millis(given, -1)
     if millis >= 0:
         return millis
@@ -474,10 +474,10 @@ def _flush(processors: Sequence[MetadataSpanProcessor], timeout_millis: int) -> 
 
 
 def open_spool(given: str | SpoolSettings | None) -> Spool | None:
-    """Return the spool that was asked for, in code or by the environment; None for none.
+    """Return the spool that the argument or the environment names; None where neither does.
 
     Raises:
-        ConfigurationError: It cannot be used.
+        ConfigurationError: The spool cannot be used.
     """
     chosen = given if given is not None else os.environ.get(settings.SPOOL, "").strip() or None
     if chosen is None:

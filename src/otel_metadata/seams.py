@@ -1,7 +1,7 @@
-"""The four seams: patch exporter, dialect, span store, clock; and the system's clock.
+"""The interfaces between the parts: patch exporter, span sender, dialect, span store, clock; and the system's clock.
 
-Each is an interface with the real implementations and a fake beside it: exporters in `exporters` (fake:
-`exporters.memory`), dialects in `dialects`, stores in `store`, the manual clock in `testing`.
+The implementations are elsewhere: exporters in `exporters` (for tests `exporters.memory`), dialects in `dialects` and
+in `backends`, stores in `store`, the manual clock in `testing`.
 """
 
 from __future__ import annotations
@@ -40,26 +40,28 @@ __all__ = [
 ]
 
 Convergence: TypeAlias = Literal["versioned", "ordered", "add_only", "none"]
-"""What the same updates in another order lead to. versioned: the same state, always. ordered: the same state when sent
-one at a time in ascending version. add_only: the first value of a key stands. none: each patch is another record."""
+"""The result when the same updates arrive in another order. versioned: always the same state. ordered: the same state
+when they are sent one at a time in ascending version. add_only: the first value of a key stays. none: each patch makes
+another record."""
 
 
 @runtime_checkable
 class PatchExporter(Protocol):
     """Sends patches to one backend.
 
-    Called by one thread at a time. Knows nothing of queues, retries or spans in flight: it tries once and tells.
+    One thread at a time calls it. It knows nothing of queues, retries or spans in flight: it tries once and returns the
+    outcomes.
 
     Attributes:
         name: The backend's name, for people.
-        max_batch: Patches in one call, at least 1.
+        max_batch: The largest number of patches in one call, at least 1.
         grace_millis: How long after a span's export was acknowledged the backend needs before it takes a patch for it.
-        reports_missing: Whether it tells an unknown span (as `segment_not_found`).
+        reports_missing: Whether it reports an unknown span (as `segment_not_found`).
         convergence: See `Convergence`.
 
-    It may have one attribute more, `found_by`, a frozenset: what a span is found by whose trace id is not known.
-    `"span_id"` says that its span id will do, the name of a backend that the id which this backend gave it will do
-    (`SpanRef.backend_ids`). Without it, only targets with a trace id are handed over.
+    It may have one more attribute, the frozenset `found_by`: how it finds a span whose trace id is unknown. `"span_id"`
+    means by the span id alone; the name of a backend means by the id that this backend gave the span
+    (`SpanRef.backend_ids`). Without the attribute, the exporter gets only targets with a trace id.
     """
 
     name: str
@@ -76,16 +78,16 @@ class PatchExporter(Protocol):
         ...
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Hand over what is buffered inside; True when nothing is left."""
+        """Send everything that is buffered inside; True when nothing is left."""
         ...
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
-        """Give back what is held. Called once, after the last export."""
+        """Release resources. Called once, after the last export."""
         ...
 
 
 def takes(exporter: PatchExporter, target: SpanRef) -> bool:
-    """Whether an exporter can find *target*: with a trace id always, else as its `found_by` says."""
+    """Whether an exporter can find *target*: always by a trace id, otherwise by its `found_by`."""
     if target.trace_id:
         return True
     found_by: frozenset[str] = getattr(exporter, "found_by", frozenset())
@@ -96,19 +98,19 @@ def takes(exporter: PatchExporter, target: SpanRef) -> bool:
 
 @runtime_checkable
 class SpanSender(Protocol):
-    """A span exporter that can say more than success or failure; where one has it, the worker prefers it to `export`.
+    """A span exporter that returns an `Outcome`; the worker prefers `send` to `export` where an exporter has it.
 
-    It tries once: no wait, and no try of its own.
+    It tries once: it neither waits nor tries again.
     """
 
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:
-        """Send *spans* together and return what became of all of them.
+        """Send *spans* together and return one outcome for all of them.
 
-        It may raise for a batch that cannot be encoded: whoever calls finds the span by sending fewer.
+        It may raise for a batch that cannot be encoded: the caller finds the span by sending fewer.
 
         Args:
             spans: Ended spans.
-            timeout_millis: For everything, the last byte of the answer included.
+            timeout_millis: For the whole call, up to the last byte of the answer.
         """
         ...
 
@@ -117,7 +119,7 @@ class Dialect(Protocol):
     """How one backend spells metadata, evaluations, … as span attributes. Pure; called on the worker."""
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
-        """Return the span's attributes with *fields* in this spelling, and what it cannot say.
+        """Return the span's attributes with *fields* in this spelling, and the fields that it has no spelling for.
 
         Canonical keys that are spelled anew are removed. Never raises for fields that went through the clean-up.
         """
@@ -221,7 +223,7 @@ class Clock(Protocol):
 
 
 MAX_TIMEOUT_MILLIS: Final = 2_000_000_000
-"""The longest wait, 23 days: of a longer one some system calls make an error, and others none at all."""
+"""The longest wait, 23 days: longer ones are an error in some system calls, and end at once in others."""
 
 
 def bounded_millis(timeout_millis: object, default_millis: int) -> int:
@@ -229,14 +231,14 @@ def bounded_millis(timeout_millis: object, default_millis: int) -> int:
 
     Args:
         timeout_millis: A number of any kind and size; below 0 it is 0.
-        default_millis: What None, NaN and what is no number stand for.
+        default_millis: Returned for None, NaN and anything that is not a number.
     """
     try:
         if isinstance(timeout_millis, int):
             return min(max(int(timeout_millis), 0), MAX_TIMEOUT_MILLIS)
         millis = float(timeout_millis)  # type: ignore[arg-type] # anything that is not a number raises
         return default_millis if math.isnan(millis) else int(min(max(millis, 0), MAX_TIMEOUT_MILLIS))
-    except Exception as error:  # noqa: BLE001 # numbers of others
+    except Exception as error:  # noqa: BLE001 # numbers of other packages may raise anything
         pass_on(error)
         return default_millis
 

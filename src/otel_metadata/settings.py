@@ -1,6 +1,6 @@
-"""Settings beside the arguments of `configure`: bounds, the spool, and every environment variable that is read.
+"""Settings beyond the arguments of `configure`: bounds, the spool, and every environment variable that is read.
 
-The table of variables is public, so that a program can list them; `docs/configuration.md` shows it.
+The tables of variables are public, so that a program can list them; `docs/configuration.md` shows them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Variable(NamedTuple):
 
     Attributes:
         name: Its name.
-        default: What holds without it, as text.
+        default: The value in force when it is not set, as text.
         meaning: One sentence.
     """
 
@@ -44,8 +44,8 @@ class Variable(NamedTuple):
 
 VARIABLES: Final = (
     Variable(DESTINATIONS, DEFAULT_DESTINATION, "Destinations of `configure()`, separated by commas."),
-    Variable(SPOOL, "none", "File for updates that must survive the process; none without it."),
-    Variable(SPOOL_QUOTA, "1073741824", "Bytes beyond which nothing more is written to the spool."),
+    Variable(SPOOL, "none", "File in which updates survive the process; without it they wait in memory."),
+    Variable(SPOOL_QUOTA, "1073741824", "Size in bytes beyond which nothing more is written to the spool."),
     Variable(SPOOL_DURABILITY, "process", "What a spooled update survives: `process`, or `power` (one fsync a write)."),
     Variable(
         PROXY,
@@ -53,16 +53,16 @@ VARIABLES: Final = (
         "HTTP proxy of all destinations: `true` for `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`; or its URL.",
     ),
     Variable(CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
-    Variable(ADOPT, "false", "Whether destinations send by an exporter of the application to the same place."),
+    Variable(ADOPT, "false", "Whether a destination sends by the application's exporter to the same place."),
     Variable(MASK_CREDENTIALS, "true", "Whether values of keys that name a secret are masked."),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
     Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "Spans in one export."),
-    Variable("OTEL_BSP_SCHEDULE_DELAY", "5000", "Milliseconds that a span or patch waits for others to be sent with."),
+    Variable(
+        "OTEL_BSP_SCHEDULE_DELAY", "5000", "Milliseconds that a span or patch waits to be sent together with others."
+    ),
     Variable("OTEL_BSP_EXPORT_TIMEOUT", "30000", "Milliseconds that one export of patches may take."),
     Variable("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "128", "Attributes of one span; ours are at most a quarter of them."),
-    Variable(
-        "OTEL_ATTRIBUTE_COUNT_LIMIT", "128", "The same, where `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT` does not say otherwise."
-    ),
+    Variable("OTEL_ATTRIBUTE_COUNT_LIMIT", "128", "The same, where `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT` is not set."),
 )
 
 
@@ -89,7 +89,7 @@ VENDOR_VARIABLES: Final[Mapping[str, tuple[Variable, ...]]] = MappingProxyType(
             Variable("LANGFUSE_PUBLIC_KEY", "none", "The public key; required."),
             Variable("LANGFUSE_SECRET_KEY", "none", "The secret key; required."),
             Variable("LANGFUSE_BASE_URL", "https://cloud.langfuse.com", "The server."),
-            Variable("LANGFUSE_HOST", "none", "The same, where `LANGFUSE_BASE_URL` does not say otherwise."),
+            Variable("LANGFUSE_HOST", "none", "The same, where `LANGFUSE_BASE_URL` is not set."),
             Variable("LANGFUSE_TRACING_ENVIRONMENT", "what the resource says", "The environment of spans and scores."),
             Variable("LANGFUSE_RELEASE", "what the resource says", "The release of spans."),
         ),
@@ -108,12 +108,10 @@ VENDOR_VARIABLES: Final[Mapping[str, tuple[Variable, ...]]] = MappingProxyType(
         ),
         "phoenix": (
             Variable("PHOENIX_COLLECTOR_ENDPOINT", "http://localhost:6006", "The server."),
-            Variable(
-                "PHOENIX_BASE_URL", "none", "The same, where `PHOENIX_COLLECTOR_ENDPOINT` does not say otherwise."
-            ),
+            Variable("PHOENIX_BASE_URL", "none", "The same, where `PHOENIX_COLLECTOR_ENDPOINT` is not set."),
             Variable("PHOENIX_API_KEY", "none", "The key; Phoenix's cloud demands one."),
             Variable("PHOENIX_PROJECT", "what the resource says", "The project."),
-            Variable("PHOENIX_PROJECT_NAME", "none", "The same, where `PHOENIX_PROJECT` does not say otherwise."),
+            Variable("PHOENIX_PROJECT_NAME", "none", "The same, where `PHOENIX_PROJECT` is not set."),
             Variable("PHOENIX_CLIENT_HEADERS", "none", "Headers of every request: `name=value,name=value`."),
         ),
         "splunk_ao": (
@@ -132,4 +130,4 @@ VENDOR_VARIABLES: Final[Mapping[str, tuple[Variable, ...]]] = MappingProxyType(
         ),
     }
 )
-"""What each vendor's destination reads, by the vendor's name, as the vendor's own SDK does."""
+"""The variables that each vendor's destination reads, by the vendor's name. The vendor's own SDK reads them too."""

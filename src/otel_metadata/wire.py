@@ -1,7 +1,7 @@
-"""What arrives on a connection, bounded: by the time and by the bytes that whoever waits for it allows.
+"""Reading from a connection with two bounds that the reader sets: a time and a number of bytes.
 
-`http.client` and urllib3 give a timeout to each piece that arrives, and no bound to the whole: a peer that sends a byte
-now and then holds them for hours, and one that does not stop fills the memory.
+`http.client` and urllib3 apply a timeout to each piece that arrives, and no bound to the whole answer: a peer that
+sends a byte now and then holds them for hours, and a peer that does not stop fills the memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n"
 
 
 def at_most(max_bytes: int) -> Callable[[int], None]:
-    """Return what takes the sizes of pieces, and raises `IncompleteRead` when they are more than *max_bytes*."""
+    """Return a function that counts the sizes of pieces, and raises `IncompleteRead` beyond *max_bytes*."""
     count = 0
 
     def received(size: int) -> None:
@@ -34,9 +34,9 @@ def at_most(max_bytes: int) -> Callable[[int], None]:
 
 @final
 class Response(http.client.HTTPResponse):
-    """An answer whose chunks are as long as RFC 9112, 7.1 lets them be.
+    """An HTTP response that accepts only the chunk lengths of RFC 9112, 7.1.
 
-    `http.client` takes `-1` for a length, and then reads until the peer closes.
+    `http.client` accepts `-1` as a length, and then reads until the peer closes.
     """
 
     def _read_next_chunk_size(self) -> int:
@@ -49,10 +49,10 @@ class Response(http.client.HTTPResponse):
 
 @final
 class Incoming(io.RawIOBase):
-    """What arrives on a socket.
+    """The bytes that arrive on a socket, as a file.
 
     Attributes:
-        is_at_end: Whether the peer has said that nothing more comes, and somebody asked for more.
+        is_at_end: Whether a read has found that the peer sends nothing more.
     """
 
     def __init__(self, sock: socket.socket, left_seconds: Callable[[], float], received: Callable[[int], None]) -> None:
@@ -60,8 +60,8 @@ class Incoming(io.RawIOBase):
 
         Args:
             sock: Connected.
-            left_seconds: How long may be waited for the next piece; asked before each. It raises when there is no time.
-            received: Told the size of each piece; it raises when there were enough.
+            left_seconds: Called before each piece; returns how long to wait for it, and raises when no time is left.
+            received: Called with the size of each piece; raises when there were too many bytes.
         """
         self.is_at_end = False
         self._sock = sock
@@ -74,7 +74,7 @@ class Incoming(io.RawIOBase):
         return io.BufferedReader(self)
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True: the socket is open for reading."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 # collections.abc.Buffer is of Python 3.12
