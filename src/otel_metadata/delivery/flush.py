@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
+from otel_metadata.delivery.shared_place import THEIRS
 from otel_metadata.model.span_ref import SpanKey
 
 if TYPE_CHECKING:
-    from otel_metadata.delivery.waiting_patches import Answered
+    from otel_metadata.delivery.waiting_patches import Answered, PatchQueue, Pending
+    from otel_metadata.delivery.waiting_spans import SpanQueue
 
 __all__ = ["FlushTicket", "Flushes"]
 
@@ -45,10 +47,6 @@ class FlushTicket:
         """Whether nothing more is waited for."""
         return not self.keys and not self.wants_spooled and not self.is_filling
 
-    def keep_only(self, keys: set[SpanKey]) -> None:
-        """Wait for *keys* alone. A set of many keys is freed with the ticket, not here, under the lock."""
-        self._dropped, self.keys = self.keys, keys
-
     def tried(self, key: SpanKey, *, is_clean: bool) -> None:
         """Note the answer to what went first: what waits behind it, if anything does, is still to be tried."""
         if key in self.keys:
@@ -74,6 +72,49 @@ class FlushTicket:
         """Note that rows of the spool that nobody has loaded are not waited for any more, if there are any."""
         if self.wants_spooled:
             self.wants_spooled = self.is_clean = False
+
+    def wait_for(self, keys: Iterable[SpanKey], patches: PatchQueue, now_ns: int) -> None:
+        """Wait for the patches of *keys* that are still here."""
+        for key in keys:
+            if not patches.holds(key):
+                continue
+            self.keys.add(key)
+            if patches.is_behind(key):
+                self.behind.add(key)
+            pending = patches.get(key)
+            if pending is not None:
+                self.hurry(key, pending, patches, now_ns)
+
+    def hurry(self, key: SpanKey, pending: Pending, patches: PatchQueue, now_ns: int) -> None:
+        """Let a waiting patch go as soon as it may; where that is too late, do not wait for it.
+
+        What goes before it, its span or another patch, is still waited for.
+        """
+        if not self.is_hopeless(pending, patches, now_ns):
+            patches.make_due(key, pending, pending.earliest_ns)
+            return
+        self.is_clean = False
+        self.behind.discard(key)
+        if not patches.is_blocked(key):
+            self.keys.discard(key)
+
+    def is_hopeless(self, pending: Pending, patches: PatchQueue, now_ns: int) -> bool:
+        """Whether a patch may not go before the deadline, or waits out a pause.
+
+        What was never tried does go to a paused destination, once: a flush is a probe.
+        """
+        is_paused = pending.attempts > 0 and pending.earliest_ns > now_ns and patches.circuit.is_open(now_ns)
+        return pending.earliest_ns > self.deadline_ns or is_paused
+
+    def drop_patches(self, patches: PatchQueue, spans: SpanQueue) -> None:
+        """Wait for no patch that is not being sent; its cost depends on the keys that are kept, not on all of them."""
+        first = [THEIRS, *patches.sending(), *spans.exporting, *spans.waiting]
+        kept = {key for key in first if key in self.keys}
+        if len(kept) < len(self.keys) or any(key in patches for key in kept):
+            self.is_clean = False
+        self.behind = {key for key in list(self.behind) if key not in patches}
+        # A set of many keys is freed with the ticket, not here, under the lock.
+        self._dropped, self.keys = self.keys, kept
 
     def give_up(self) -> None:
         """Wait for nothing more: the destination does not answer."""

@@ -45,18 +45,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import reduce
-from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from otel_metadata.delivery.flush import Flushes, FlushTicket
 from otel_metadata.delivery.in_flight import span_without_credentials
+from otel_metadata.delivery.outcomes import DELIVERED, UNKNOWN, LeftSpan, Outcomes
 from otel_metadata.delivery.queued import EndedSpan, QueuedSpan
-from otel_metadata.delivery.settled import covers, notes_about
 from otel_metadata.delivery.shared_place import THEIRS, SharedPlace
-from otel_metadata.delivery.stats import Counters, DestinationStats
+from otel_metadata.delivery.stats import Counters, DestinationStats, Moment
 from otel_metadata.delivery.waiting_patches import PatchQueue, Pending, unsettled
 from otel_metadata.delivery.waiting_spans import SpanQueue
 from otel_metadata.model.merge import Field, FieldName, Fields
@@ -127,9 +125,6 @@ _Item = TypeVar("_Item")
 # So often `stats` counts without the lock before it counts with it.
 _TRIES_WITHOUT_LOCK: Final = 3
 
-_UPDATES: Final = attrgetter("updates")
-_CREATED_NS: Final = attrgetter("created_ns")
-
 # So often placing the first of an inbox may fail before it is given up: an exception from outside (a signal handler's)
 # may interrupt it any number of times, a failure of our own would stop everything behind it.
 _MAX_FAILURES: Final = 16
@@ -139,31 +134,11 @@ def _portions(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
     return (items[first : first + _PORTION] for first in range(0, len(items), _PORTION))
 
 
-_DELIVERED: Final = DestinationOutcome("delivered")
 _EVICTED: Final = DestinationOutcome("lost", "target_not_exported")
-_UNKNOWN: Final = DestinationOutcome("unknown")
 
 
 def _nobody() -> None:
     """Wake nobody: an outbox without a worker."""
-
-
-class _Recent(NamedTuple):
-    """How a span left this outbox.
-
-    Attributes:
-        state: exported, failed or evicted; given up for what a shutdown left.
-        at_ns: When; monotonic.
-        window_ns: Its start and end.
-        moved: The fields that it could not say, which followed as a patch.
-        outcome: What became of what was set on it live.
-    """
-
-    state: str
-    at_ns: int
-    window_ns: tuple[int, int] | None
-    moved: tuple[FieldName, ...] = ()
-    outcome: DestinationOutcome = _DELIVERED
 
 
 class SpanBatch(NamedTuple):
@@ -176,16 +151,6 @@ class PatchBatch(NamedTuple):
     """Patches to send; answered by `Outbox.patches_answered`."""
 
     patches: Sequence[Patch]
-
-
-class _Moment(NamedTuple):
-    """What `stats` counts: references, taken under the lock in one step."""
-
-    live: int
-    counts: tuple[object, ...]
-    spilled: int
-    patches: Sequence[Pending]
-    spans: Sequence[QueuedSpan]
 
 
 def _fields_of(version: Version, metadata: dict[str, Json]) -> dict[FieldName, Field]:
@@ -245,7 +210,7 @@ class Outbox:
         """Forget everything and count from zero: in a forked child the parent keeps what waits."""
         self._counters = Counters()
         self._spans = SpanQueue(self.settings, self._chance, is_holding=self.destination.hold_millis > 0)
-        self._recent: RecentMap[SpanKey, _Recent] = RecentMap(MAX_RECENT)
+        self._recent: RecentMap[SpanKey, LeftSpan] = RecentMap(MAX_RECENT)
         self._flushes = Flushes()
         self._patches = PatchQueue(
             self.destination.patch_exporter,
@@ -258,6 +223,7 @@ class Outbox:
             self._spans.__contains__,
             self._tell,
         )
+        self._outcomes = Outcomes(self._spans, self._patches, self._recent)
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
         self._pending_lines: deque[tuple[str, str, int]] = deque(maxlen=_MAX_PENDING_LINES)
@@ -382,7 +348,7 @@ class Outbox:
             return self._lost("target_not_exported", 1)
         return self._submit_late(target, fields, weight, recent)
 
-    def _submit_late(self, target: SpanRef, fields: Fields, weight: Weight, recent: _Recent | None) -> Routed:
+    def _submit_late(self, target: SpanRef, fields: Fields, weight: Weight, recent: LeftSpan | None) -> Routed:
         window = recent.window_ns if recent is not None else None
         # Once one was spilled, all that follow are, until those were loaded: so versions of a target ascend.
         if self._spilled or not self._patches.room_for(target.key, fields, weight.size):
@@ -416,7 +382,7 @@ class Outbox:
         target: SpanRef,
         fields: Fields,
         weight: Weight,
-        recent: _Recent | None,
+        recent: LeftSpan | None,
         rows: tuple[Row, ...],
         *,
         age_ns: int = 0,
@@ -464,7 +430,7 @@ class Outbox:
             is_late = any(update[1].key == key for update in self._late.copy())
             return is_late or key in self._spans or key in self._recent or key in self._patches
 
-    def _times(self, key: SpanKey, recent: _Recent | None, now: int) -> tuple[int, int, int | None]:
+    def _times(self, key: SpanKey, recent: LeftSpan | None, now: int) -> tuple[int, int, int | None]:
         """Return when a new patch may go at the earliest, when it is due, and until when it is tried."""
         settings = self.settings
         if recent is not None:
@@ -593,7 +559,7 @@ class Outbox:
         for ticket in self._flushes:
             if ticket.wants_spooled and pending is not None:
                 ticket.keys.add(key)
-                self._hurry(ticket, key, pending, now)
+                ticket.hurry(key, pending, self._patches, now)
 
     def claim_spans(self) -> SpanBatch | None:
         """Take the spans whose time has come out of the queue, with what was joined to them; None for none."""
@@ -637,13 +603,13 @@ class Outbox:
                     continue
                 spans.gone(item)
                 if isinstance(outcome, Delivered):
-                    end = DestinationOutcome("delivered", notes=outcome.notes) if outcome.notes else _DELIVERED
-                    self._recent[item.key] = _Recent("exported", now, item.window_ns, tuple(remainder), end)
+                    end = DestinationOutcome("delivered", notes=outcome.notes) if outcome.notes else DELIVERED
+                    self._recent[item.key] = LeftSpan("exported", now, item.window_ns, tuple(remainder), end)
                     self._counters.spans_exported += 1
                     self._settle_exported(item, remainder, weight, now)
                 else:
                     end = DestinationOutcome("lost", reason, outcome.error if outcome is not None else None)
-                    self._recent[item.key] = _Recent("failed", now, item.window_ns, outcome=end)
+                    self._recent[item.key] = LeftSpan("failed", now, item.window_ns, outcome=end)
                     self._counters.spans_failed += 1
                     self._settle_failed(item, reason, now)
                 self._release(item.key, now, is_exported)
@@ -701,7 +667,7 @@ class Outbox:
             is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
             for ticket in self._flushes:
                 if is_paused or self._patches.circuit.is_dead:
-                    self._drop_all_patches(ticket)
+                    ticket.drop_patches(self._patches, self._spans)
                     ticket.read_no_more()
             self._check_flushes()
 
@@ -742,7 +708,7 @@ class Outbox:
             # There may be a hundred thousand: others get the lock in between.
             for portion in _portions(keys):
                 with self._lock:
-                    self._wait_for(ticket, portion)
+                    ticket.wait_for(portion, self._patches, self._clock.monotonic_ns())
             with self._lock:
                 ticket.is_filling = False
                 self._check_flushes()
@@ -750,26 +716,6 @@ class Outbox:
             self._flushes.drop(ticket)  # a signal handler's: nobody waits for this flush
             raise
         return ticket
-
-    def _wait_for(self, ticket: FlushTicket, keys: Iterable[SpanKey]) -> None:
-        """Let a flush wait for the patches of *keys* that are still here."""
-        now = self._clock.monotonic_ns()
-        for key in keys:
-            if not self._patches.holds(key):
-                continue
-            ticket.keys.add(key)
-            if self._patches.is_behind(key):
-                ticket.behind.add(key)
-            pending = self._patches.get(key)
-            if pending is not None:
-                self._hurry(ticket, key, pending, now)
-
-    def _hurry(self, ticket: FlushTicket, key: SpanKey, pending: Pending, now: int) -> None:
-        """Let a waiting patch go for a flush as soon as it may, or take it off the flush."""
-        if self._is_hopeless(pending, ticket, now):
-            self._drop_patches(ticket, (key,))
-        else:
-            self._patches.make_due(key, pending, pending.earliest_ns)
 
     @property
     def wants_theirs(self) -> bool:
@@ -902,52 +848,16 @@ class Outbox:
         with self._lock:
             self._admit()
             self._admit_late()
-            if route == "late":
-                return self._of_patch(key, names, version)
-            lost = self._patches.settled.gone_at(key, names, version)
-            if lost is not None:
-                return lost
-            item = self._spans.waiting.get(key)
-            if item is not None:
-                return DestinationOutcome("retrying" if item.attempts else "in_flight", error=item.error)
-            if key in self._spans.exporting:
-                return DestinationOutcome("sending")
-            recent = self._recent.get(key)
-            if recent is None or (recent.state == "failed" and route == "in_flight"):
-                return self._of_patch(key, names, version)
-            if recent.state != "exported":
-                return recent.outcome
-            moved = [name for name in names if name in recent.moved]
-            stayed = [name for name in names if name not in recent.moved]
-            if not stayed:
-                return self._of_patch(key, moved, version)
-            notes = [note for name in stayed for note in notes_about(name, recent.outcome.notes, names)]
-            said = DestinationOutcome("delivered", notes=tuple(dict.fromkeys(notes))) if notes else _DELIVERED
-            return said.joined(self._of_patch(key, moved, version)) if moved else said
+            return self._outcomes.of(key, names, version, route, self._on_disk(version))
 
-    def _of_patch(self, key: SpanKey, names: Sequence[FieldName], version: Version) -> DestinationOutcome:
-        """Return what became of fields that leave, or left, as a patch."""
-        parts = [self._of_field(key, name, version) for name in names]
-        return reduce(DestinationOutcome.joined, parts) if parts else _UNKNOWN
-
-    def _of_field(self, key: SpanKey, name: FieldName, version: Version) -> DestinationOutcome:
-        patches = self._patches
-        settled = patches.settled.of_field(key, name, version)
-        if settled is not None:
-            return settled
-        for pending, state in ((patches.being_sent(key), "sending"), (patches.get(key), "late")):
-            held = pending.fields.get(name) if pending is not None else None
-            if pending is None or held is None or not covers(name, held[1], version):
-                continue
-            if state == "sending" and pending.sent is not None and name in pending.sent:
-                return DestinationOutcome("sending", error=pending.error)
-            return DestinationOutcome("retrying" if pending.attempts else "late", error=pending.error)
+    def _on_disk(self, version: Version) -> DestinationOutcome:
+        """Return what becomes of a field that may be on disk only, or be nowhere."""
         if version >= self._spilled_from:
             if self._spilled > 0:
                 return DestinationOutcome("late")
             if self._is_disk_left:
                 return DestinationOutcome("handed_over")
-        return _UNKNOWN
+        return UNKNOWN
 
     def _note_read(self, content: object) -> None:
         """Note how far what was spilled has been read back: versions ascend."""
@@ -962,17 +872,16 @@ class Outbox:
     def _note_given_up(self, item: QueuedSpan, reason: LossReason, *, is_kept: bool) -> None:
         """Note what became of a span that a shutdown leaves, and of what was joined to it."""
         end = DestinationOutcome("handed_over") if is_kept else DestinationOutcome("lost", reason, item.error)
-        self._recent[item.key] = _Recent("failed", self._clock.monotonic_ns(), item.window_ns, outcome=end)
+        self._recent[item.key] = LeftSpan("failed", self._clock.monotonic_ns(), item.window_ns, outcome=end)
         if item.joined:
             are_kept = bool(item.rows) and self.partition.keeps(item.rows or ()) and not item.unspooled
             self._patches.settled.gone(item.key, item.joined, None if are_kept else reason, item.error)
 
     def last_errors(self) -> list[DeliveryError]:
-        """Return what was said at the last try of each patch and span that waits, where one was tried."""
+        """Return the error of the last try of each patch and span that waits, where one was tried."""
         with self._lock:
-            patches, spans = self._patches.all(), self._spans.all()
-        said = (*(one.error for one in patches), *(one.error for one in spans))
-        return [error for error in said if error is not None]
+            waiting: list[Pending | QueuedSpan] = [*self._patches.all(), *self._spans.all()]
+        return [one.error for one in waiting if one.error is not None]
 
     def stats(self, count_live: Callable[[], int]) -> DestinationStats:
         """Return the counts of this moment. Called without the lock.
@@ -985,49 +894,30 @@ class Outbox:
             with self._lock:
                 moment = self._moment(count_live)
             # There may be a hundred thousand patches; where something moved meanwhile, they are counted again.
-            found = self._stats(moment)
+            found = moment.stats(self.partition)
             with self._lock:
                 if (self._counters.all(), self._spilled) == (moment.counts, moment.spilled):
                     return found
         with self._lock:
-            return self._stats(self._moment(count_live))
+            return self._moment(count_live).stats(self.partition)
 
-    def _moment(self, count_live: Callable[[], int]) -> _Moment:
+    def _moment(self, count_live: Callable[[], int]) -> Moment:
         while True:
             self._admit()
             self._admit_late()
             counts = self._counters.all()
-            moment = _Moment(count_live(), counts, self._spilled, self._patches.all(), self._spans.all())
+            moment = Moment(
+                self._clock.monotonic_ns(),
+                counts,
+                count_live(),
+                self._spilled,
+                self._patches.all(),
+                self._spans.all(),
+                self._spans.bytes + self._patches.bytes,
+            )
             # A finalizer or signal handler that updates a span may have come between.
             if self._counters.all() == counts:
                 return moment
-
-    def _stats(self, moment: _Moment) -> DestinationStats:
-        live, _, spilled, patches, spans = moment
-        counters = self._counters
-        oldest_ns = min(map(_CREATED_NS, patches), default=None)
-        now = self._clock.monotonic_ns()
-        return DestinationStats(
-            accepted=counters.accepted + live,
-            adopted=counters.adopted,
-            delivered=counters.delivered,
-            live=live,
-            in_flight=sum(item.updates + item.joined_updates for item in spans),
-            late=sum(map(_UPDATES, patches)) + spilled,
-            handed_over=counters.handed_over,
-            retried=counters.retried,
-            lost=counters.lost.copy(),
-            spans_queued=len(spans),
-            spans_exported=counters.spans_exported,
-            spans_retried=counters.spans_retried,
-            spans_failed=counters.spans_failed,
-            spans_evicted=counters.spans_evicted,
-            buffered_bytes=self._spans.bytes + self._patches.bytes,
-            spool_bytes=self.partition.bytes,
-            unspooled=self.partition.unwritten,
-            oldest_millis=(now - oldest_ns) // _MILLI if oldest_ns is not None else 0,
-            notes=counters.notes,
-        )
 
     # --- decisions, under the lock ----------------------------------------------------------------------------------
 
@@ -1184,7 +1074,7 @@ class Outbox:
             spans.bytes -= item.size
             self._counters.spans_evicted += 1
             self.partition.settle(item.all_rows())
-            self._recent[key] = _Recent("evicted", self._clock.monotonic_ns(), None, outcome=_EVICTED)
+            self._recent[key] = LeftSpan("evicted", self._clock.monotonic_ns(), None, outcome=_EVICTED)
             self._takes_plain = False
             self._patches.drop(key, "target_not_exported")
             self._flushes.forget(key, is_clean=False)
@@ -1262,37 +1152,11 @@ class Outbox:
         for ticket in self._flushes:
             if key in ticket.keys:
                 ticket.is_clean = ticket.is_clean and is_exported
-                if self._is_hopeless(pending, ticket, now):
+                if ticket.is_hopeless(pending, self._patches, now):
                     ticket.forget(key, is_clean=False)
         is_flushed = key in self._flushes
         pending.due_ns = pending.earliest_ns if is_flushed else max(pending.due_ns, pending.earliest_ns)
         self._patches.schedule(key, pending)
-
-    def _is_hopeless(self, pending: Pending, ticket: FlushTicket, now: int) -> bool:
-        """Whether a flush need not wait for it: it may not go in time, or waits out a pause.
-
-        What was never tried does go to a paused destination, once: a flush is a probe.
-        """
-        is_waiting_out = pending.attempts > 0 and pending.earliest_ns > now and self._patches.circuit.is_open(now)
-        return pending.earliest_ns > ticket.deadline_ns or is_waiting_out
-
-    def _drop_patches(self, ticket: FlushTicket, keys: Iterable[SpanKey]) -> None:
-        """Take waiting patches that will not go now off a flush; not a span or patch that goes before one of them."""
-        for key in keys:
-            ticket.is_clean = False
-            ticket.behind.discard(key)
-            if not self._patches.is_blocked(key):
-                ticket.keys.discard(key)
-
-    def _drop_all_patches(self, ticket: FlushTicket) -> None:
-        """Do what `_drop_patches` does for every patch that waits, at the price of those that are kept."""
-        spans = self._spans
-        first = [THEIRS, *self._patches.sending(), *spans.exporting, *spans.waiting]
-        kept = {key for key in first if key in ticket.keys}
-        if len(kept) < len(ticket.keys) or any(key in self._patches for key in kept):
-            ticket.is_clean = False
-        ticket.behind = {key for key in list(ticket.behind) if key not in self._patches}
-        ticket.keep_only(kept)
 
     def _learn(self, size: int) -> None:
         """Adapt the room of the inbox to the size of the spans that come."""

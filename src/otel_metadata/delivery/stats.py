@@ -9,14 +9,21 @@ Refusals are a second list: they were never accepted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, final
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 if TYPE_CHECKING:
+    from otel_metadata.delivery.queued import QueuedSpan
+    from otel_metadata.delivery.waiting_patches import Pending
     from otel_metadata.model.receipt import LossReason
+    from otel_metadata.spool.partition import Partition
 
-__all__ = ["Counters", "DestinationStats", "PipelineStats"]
+__all__ = ["Counters", "DestinationStats", "Moment", "PipelineStats"]
+
+_UPDATES: Final = attrgetter("updates")
+_CREATED_NS: Final = attrgetter("created_ns")
 
 
 @final
@@ -103,7 +110,7 @@ class PipelineStats:
 
 @final
 class Counters:
-    """The counts of one outbox; changed under its lock."""
+    """The counts of one outbox, named as in `DestinationStats`; changed under its lock."""
 
     def __init__(self) -> None:
         """Start at zero."""
@@ -119,11 +126,48 @@ class Counters:
         self.spans_evicted = 0
         self.notes = 0
 
-    def all(self) -> tuple[object, ...]:
-        """Return every count: where it is the same as before, nothing has moved."""
-        return (*vars(self).copy().values(), sum(self.lost.values()))
+    def all(self) -> dict[str, Any]:
+        """Return a copy of every count: where it equals an earlier one, nothing has moved."""
+        return {**vars(self), "lost": self.lost.copy()}
 
     def lose(self, reason: LossReason, updates: int) -> None:
         """Count accepted updates that will not arrive."""
         if updates:
             self.lost[reason] = self.lost.get(reason, 0) + updates
+
+
+class Moment(NamedTuple):
+    """What `stats` counts, taken under the lock in one step: counts, and references to what waits.
+
+    Attributes:
+        now_ns: Monotonic.
+        counts: What `Counters.all` returned.
+        live: Updates on spans that have not ended.
+        spilled: Updates that are on disk only.
+        patches: Those that wait or are being sent.
+        spans: Those that wait or are being exported.
+        buffered_bytes: What both weigh.
+    """
+
+    now_ns: int
+    counts: dict[str, Any]
+    live: int
+    spilled: int
+    patches: Sequence[Pending]
+    spans: Sequence[QueuedSpan]
+    buffered_bytes: int
+
+    def stats(self, partition: Partition) -> DestinationStats:
+        """Count what waits; without the lock where there may be much."""
+        oldest_ns = min(map(_CREATED_NS, self.patches), default=self.now_ns)
+        return DestinationStats(
+            **{**self.counts, "accepted": self.counts["accepted"] + self.live},
+            live=self.live,
+            in_flight=sum(item.updates + item.joined_updates for item in self.spans),
+            late=sum(map(_UPDATES, self.patches)) + self.spilled,
+            spans_queued=len(self.spans),
+            buffered_bytes=self.buffered_bytes,
+            spool_bytes=partition.bytes,
+            unspooled=partition.unwritten,
+            oldest_millis=(self.now_ns - oldest_ns) // 1_000_000,
+        )
