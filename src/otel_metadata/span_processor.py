@@ -242,17 +242,16 @@ class MetadataSpanProcessor(SpanProcessor):
         return deadline_ns
 
     def _end(self, deadline_ns: int) -> None:
-        """Wait for the workers, count what they did not send, and close the spool: once."""
+        """Wait for the workers, count what they did not send, and close the spool; twice does no harm."""
         if self._is_ended and any(worker.runs_here for worker in self.workers):
             return  # another thread waits for this one
         if not self._ending.acquire(timeout=max(deadline_ns - self._clock.monotonic_ns(), 0) / 1e9):
             return
         try:
-            is_second, self._is_ended = self._is_ended, True
+            self._is_ended = True
             for worker in self.workers:
                 worker.stop()
-            if is_second:
-                return
+            # Once more by a second call: an exception from outside may have interrupted the first.
             for worker in self.workers:
                 worker.give_up("shutdown_deadline")
             if self._spool is not None:

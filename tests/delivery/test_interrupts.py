@@ -463,6 +463,31 @@ def test_a_shutdown_may_interrupt_a_shutdown_at_any_place(tmp_path, monkeypatch,
     every_place(attempt, lambda: [processor.shutdown(60_000) for processor in list(span_processor._processors)])
 
 
+@pytest.mark.parametrize("with_spool", [False, True], ids=["memory", "spool"])
+def test_what_a_shutdown_leaves_is_counted_once_whatever_interrupts(tmp_path, with_spool):
+    """A second shutdown counts, as lost or handed over, exactly what the first had not come to."""
+
+    def attempt(interrupt):
+        application = Application(tmp_path / str(interrupt.number) if with_spool else None, start_workers=False)
+        for number in range(3):
+            with application.tracer.start_as_current_span("span") as span:
+                om.update_current_span(metadata={"live": number})
+            assert om.update_span(span, metadata={"joined": number})
+            assert om.update_span(om.SpanRef(0xABC, number + 1), metadata={"late": number})
+        was_interrupted = interrupt.during(lambda: application.processor.shutdown(0))
+        application.processor.shutdown(0)
+        stats = application.processor.stats().destinations["memory"]
+        assert (stats.is_balanced, stats.accepted, stats.waiting, stats.spans_evicted) == (True, 9, 0, 3), (
+            interrupt.number
+        )
+        # The spool has the updates after the end; what was set live is lost with its span.
+        handed_over = stats.accepted - sum(stats.lost.values())
+        assert (stats.handed_over, handed_over) == ((6, 6) if with_spool else (0, 0)), interrupt.number
+        return was_interrupted
+
+    every_place(attempt)
+
+
 def test_two_threads_that_shut_down_at_once_lose_nothing(monkeypatch):
     """The second does not give up what the first has not yet asked the workers for."""
     application = Application()

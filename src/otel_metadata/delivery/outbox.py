@@ -236,6 +236,7 @@ class Outbox:
         self._spilled_from: Version = (0, 0)
         self._is_disk_left = False
         self._is_closed = self._is_given_up = False
+        self._spans_kept = 0  # spans that `give_up` left to the spool
         self._lost_before: tuple[int, dict[LossReason, int]] = (0, {})
         self._takes_plain = self._has_room_for_plain()
 
@@ -671,10 +672,10 @@ class Outbox:
                     ticket.read_no_more()
             self._check_flushes()
 
-    def take_letter(self) -> DeadLetter | None:
+    def take_dead_letter(self) -> DeadLetter | None:
         """Return a dead letter, to be shown to the application without the lock; None when all were."""
         with self._lock:
-            return self._patches.take_letter()
+            return self._patches.take_dead_letter()
 
     def next_due_ns(self) -> int | None:
         """Return the monotonic time of the next work that is known now; None when nothing waits."""
@@ -771,52 +772,55 @@ class Outbox:
 
     def _lost_so_far(self) -> tuple[int, dict[LossReason, int]]:
         counters = self._counters
-        return counters.spans_failed + counters.spans_evicted, counters.lost.copy()
+        spans = counters.spans_failed + counters.spans_evicted - self._spans_kept
+        return spans, counters.lost.copy()
 
     def give_up(self, reason: LossReason) -> tuple[int, int, Sequence[LossReason]]:
         """Leave what the spool has to it, and count the rest as lost.
 
         Returns:
-            How many spans and updates were lost since `close`, by this and before it, and why the updates were.
+            How many spans and updates were lost since `close`, by this and before it, and why the updates were. A
+            second call, after one that was interrupted, returns what the first did not.
         """
         with self._lock:
             self._admit()
             self._admit_late()
             self._is_given_up = True
+            self._leave_spans(reason)
+            self._patches.leave(reason)
             counters = self._counters
-            kept_spans = 0
-            for item in self._spans.all():
-                kept = self._left_to_the_spool(item)
-                counters.handed_over += kept
-                counters.lose(reason, item.updates + item.joined_updates - kept)
-                is_kept = item.row is not None and self.partition.keeps((item.row,))
-                kept_spans += is_kept
-                self._note_given_up(item, reason, is_kept=is_kept)
-            counters.spans_evicted += len(self._spans.waiting)
-            counters.spans_failed += len(self._spans.exporting)
-            self._patches.clear(reason)
             unwritten = min(self.partition.unkept, self._spilled)
-            self._is_disk_left = self._spilled > 0 and not unwritten
-            counters.lose(reason, unwritten)
+            counters.lose(reason, unwritten)  # the last call: see `_admit`
+            self._is_disk_left = self._is_disk_left or self._spilled > unwritten
             counters.handed_over += self._spilled - unwritten
             self._spilled = 0
-            self._spans.clear()
             for ticket in self._flushes:
                 ticket.give_up()
             self._check_flushes()
-            spans_before, before = self._lost_before
             spans, lost = self._lost_so_far()
+            spans_before, before = self._lost_before
+            self._lost_before = spans, lost
             since = {one: count - before.get(one, 0) for one, count in lost.items() if count > before.get(one, 0)}
-            return spans - spans_before - kept_spans, sum(since.values()), list(since)
+            return spans - spans_before, sum(since.values()), list(since)
 
-    def _left_to_the_spool(self, item: QueuedSpan) -> int:
-        """Return how many updates of a span are in rows that another process will find."""
-        kept = 0
-        if item.row is not None and self.partition.keeps((item.row,)):
-            kept += item.updates
-        if item.rows and self.partition.keeps(item.rows):
-            kept += item.joined_updates - item.unspooled
-        return kept
+    def _leave_spans(self, reason: LossReason) -> None:
+        """Leave spans that the spool has to it, and count the rest as lost."""
+        spans, counters = self._spans, self._counters
+        for item in spans.all():
+            kept = item.updates_kept_in(self.partition)
+            is_kept = item.row is not None and self.partition.keeps((item.row,))
+            self._note_given_up(item, reason, is_kept=is_kept)
+            is_waiting = spans.waiting.get(item.key) is item
+            counters.lose(reason, item.updates + item.joined_updates - kept)  # the last call: see `_admit`
+            counters.handed_over += kept
+            self._spans_kept += is_kept
+            if is_waiting:
+                del spans.waiting[item.key]
+                counters.spans_evicted += 1
+            else:
+                del spans.exporting[item.key]
+                counters.spans_failed += 1
+        spans.clear()
 
     def refuse_live(self) -> None:
         """Count an update for which live spans have no room."""

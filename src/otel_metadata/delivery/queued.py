@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.outcome import DeliveryError
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.model.unset import UnsetType
-    from otel_metadata.spool.partition import Row
+    from otel_metadata.spool.partition import Partition, Row
 
 __all__ = ["EndedSpan", "QueuedSpan"]
 
@@ -191,6 +191,11 @@ class QueuedSpan:
             taken if isinstance(taken, str) else taken[0] for taken in self.captured or () if taken is not UNSET
         ]
         return weigh_span(self.span, *captured, fields=self.fields)
+
+    def updates_kept_in(self, partition: Partition) -> int:
+        """Return how many of its updates are in rows that another process will find."""
+        live = self.updates if self.row is not None and partition.keeps((self.row,)) else 0
+        return live + (self.joined_updates - self.unspooled if self.rows and partition.keeps(self.rows) else 0)
 
     def all_rows(self) -> list[Row]:
         """Return what the spool has of it."""

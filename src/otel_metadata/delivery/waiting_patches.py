@@ -220,7 +220,7 @@ class PatchQueue:
         self._asked: list[tuple[int, SpanKey]] = []
         self.circuit = Circuit(settings.pause_millis, chance)
         self.settled = Settled()
-        self._letters: deque[DeadLetter] = deque()
+        self._dead_letters: deque[DeadLetter] = deque()
         self._told_notes: set[str] = set()
         self.is_ordered = exporter.convergence == "ordered"
         self.bytes = 0
@@ -261,9 +261,9 @@ class PatchQueue:
         """Return the targets of the patches that are being sent."""
         return list(self._sending)
 
-    def take_letter(self) -> DeadLetter | None:
+    def take_dead_letter(self) -> DeadLetter | None:
         """Return the next dead letter that was not returned yet; None when there are no more."""
-        return self._letters.popleft() if self._letters else None
+        return self._dead_letters.popleft() if self._dead_letters else None
 
     # --- in ---------------------------------------------------------------------------------------------------------
 
@@ -529,7 +529,7 @@ class PatchQueue:
         )
         self.settled.gone(pending.target.key, fields, given_up.reason, error)
         self._partition.bury([] if keep_rows else pending.rows, letter)
-        self._letters.append(letter)
+        self._dead_letters.append(letter)
         why = f"a patch for {pending.target} was given up ({given_up.reason}): {error.message}"
         self._tell(given_up.reason, why, logging.WARNING)
 
@@ -571,18 +571,20 @@ class PatchQueue:
             error = DeliveryError("segment_not_found", "its span was dropped here before it was exported")
             self._bury(pending, pending.fields, pending.updates, GivenUp(reason, error), keep_rows=False)
 
-    def clear(self, reason: LossReason) -> None:
+    def leave(self, reason: LossReason) -> None:
         """Leave what the spool has to it, and count the rest as lost."""
         left = self.all()
-        for pending in left[-MAX_TARGETS:]:
-            is_kept = self._partition.keeps(pending.rows) and not pending.unspooled
-            self.settled.gone(pending.target.key, pending.fields, None if is_kept else reason, pending.error)
-        for pending in left:
-            kept = pending.updates - pending.unspooled if self._partition.keeps(pending.rows) else 0
+        for number, pending in enumerate(left):
+            key = pending.target.key
+            is_row_kept = self._partition.keeps(pending.rows)
+            kept = pending.updates - pending.unspooled if is_row_kept else 0
+            if len(left) - number <= MAX_TARGETS:  # more are not remembered
+                is_kept = is_row_kept and not pending.unspooled
+                self.settled.gone(key, pending.fields, None if is_kept else reason, pending.error)
+            place = self._pending if self._pending.get(key) is pending else self._sending
+            self._counters.lose(reason, pending.updates - kept)  # the last call: see `Outbox._admit`
             self._counters.handed_over += kept
-            self._counters.lose(reason, pending.updates - kept)
-        self._pending.clear()
-        self._sending.clear()
+            del place[key]
         self._due.clear()
         self._asked.clear()
         self.bytes = 0

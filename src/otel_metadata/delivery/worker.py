@@ -240,7 +240,7 @@ class Worker:
     def tell(self) -> None:
         """Say what was decided: log lines, and dead letters to who asked for them. Without the lock: foreign code."""
         self.outbox.log_pending_lines()
-        while (letter := self.outbox.take_letter()) is not None:
+        while (letter := self.outbox.take_dead_letter()) is not None:
             if self._on_dead_letter is None:
                 continue
             try:
