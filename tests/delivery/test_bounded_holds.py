@@ -12,7 +12,6 @@ from tests.delivery.conftest import SaysNothing
 import otel_metadata as om
 from otel_metadata.delivery import waiting_patches
 from otel_metadata.delivery.flush import FlushTicket
-from otel_metadata.delivery.outbox import SpanBatch
 from otel_metadata.live import registry, routing
 from otel_metadata.model import weight
 from otel_metadata.model.outcome import Delivered, DeliveryError, Retry
@@ -95,11 +94,11 @@ def test_a_flush_looks_at_few_patches_that_others_left_due(scene, lock):
         pending.earliest_ns = scene.clock.monotonic_ns() + 10**8
         scene.outbox._patches.make_due(key, pending, pending.earliest_ns)
     lock.longest = 0
-    assert scene.outbox.claim_patches() is None
+    assert scene.outbox.claim_patches() == []
     assert scene.outbox.next_due_ns() == pending.earliest_ns
     scene.clock.advance(100)
     batch = scene.outbox.claim_patches()
-    assert [patch.target.key for patch in batch.patches] == [key]
+    assert [patch.target.key for patch in batch] == [key]
     assert lock.longest <= BOUND
 
 
@@ -143,8 +142,8 @@ def test_what_arrives_during_a_request_is_taken_in_in_portions(scene, lock, unkn
     scene.clock.advance(3_600_000)
     batch = scene.outbox.claim_patches()
     for settle in (
-        lambda: scene.outbox.patches_answered(batch, [Delivered()] * len(batch.patches)),
-        lambda: scene.outbox.spans_answered(SpanBatch([]), Delivered(), []),
+        lambda: scene.outbox.patches_answered(batch, [Delivered()] * len(batch)),
+        lambda: scene.outbox.spans_answered([], Delivered(), []),
     ):
         for number in range(MANY):
             om.update_span(scene.unseen(number + 1), metadata={"a": number})

@@ -116,7 +116,7 @@ def test_no_patch_can_be_claimed_while_its_span_is_exported(scene):
     during_export(scene, look)
     scene.clock.advance(5_000)
     scene.worker.step()
-    assert claimed == [None]
+    assert claimed == [[]]
 
 
 def test_an_update_during_a_failing_export_gets_a_deadline(make_scene):

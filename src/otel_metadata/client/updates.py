@@ -20,9 +20,9 @@ from opentelemetry import context as otel_context
 
 from otel_metadata.client.columns import TRACE_ID, TRACEPARENT, Rows
 from otel_metadata.client.report import MAX_NOTES, UpdateReport, span_error
+from otel_metadata.delivery.foreign_parts import outcomes_of, suppressed
 from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.delivery.verdict import NO_ANSWER, Again, Arrived, Tried, Verdict, verdict
-from otel_metadata.delivery.worker import outcomes_of, suppressed
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
 from otel_metadata.interrupts import pass_on
 from otel_metadata.live import live_settings as settings

@@ -47,7 +47,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from otel_metadata.delivery.flush import Flushes, FlushTicket
 from otel_metadata.delivery.in_flight import span_without_credentials
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock
     from otel_metadata.spool.partition import Loaded, Partition, Row
 
-__all__ = ["MAX_RECENT", "Outbox", "PatchBatch", "SpanBatch"]
+__all__ = ["MAX_RECENT", "Outbox"]
 
 _MILLI: Final = 1_000_000
 
@@ -139,18 +139,6 @@ _EVICTED: Final = DestinationOutcome("lost", "target_not_exported")
 
 def _nobody() -> None:
     """Wake nobody: an outbox without a worker."""
-
-
-class SpanBatch(NamedTuple):
-    """Spans to export; answered by `Outbox.spans_answered`."""
-
-    items: Sequence[QueuedSpan]
-
-
-class PatchBatch(NamedTuple):
-    """Patches to send; answered by `Outbox.patches_answered`."""
-
-    patches: Sequence[Patch]
 
 
 def _fields_of(version: Version, metadata: dict[str, Json]) -> dict[FieldName, Field]:
@@ -562,17 +550,15 @@ class Outbox:
                 ticket.keys.add(key)
                 ticket.hurry(key, pending, self._patches, now)
 
-    def claim_spans(self) -> SpanBatch | None:
-        """Take the spans whose time has come out of the queue, with what was joined to them; None for none."""
+    def claim_spans(self) -> Sequence[QueuedSpan]:
+        """Take the spans whose time has come out of the queue, with what was joined to them."""
         with self._lock:
             self._admit()
-            now = self._clock.monotonic_ns()
-            batch = self._spans.claim(now, self._flushes)
-            return SpanBatch(batch) if batch else None
+            return self._spans.claim(self._clock.monotonic_ns(), self._flushes)
 
     def spans_answered(
         self,
-        batch: SpanBatch,
+        batch: Sequence[QueuedSpan],
         outcome: Outcome | None,
         remainders: Sequence[Fields],
         reason: LossReason = "target_not_exported",
@@ -591,12 +577,12 @@ class Outbox:
             self._admit_late()
             now = self._clock.monotonic_ns()
             is_exported = isinstance(outcome, Delivered)
-            spans, batch_size = self._spans, len(batch.items)
+            spans, batch_size = self._spans, len(batch)
             spans.judge(outcome, batch_size, now)
             spans.circuit.keep_apart(self._patches.circuit, now)
             self._tell_of_spans(outcome)
             again: list[QueuedSpan] = []
-            for item, remainder, weight in zip(batch.items, remainders, weights, strict=True):
+            for item, remainder, weight in zip(batch, remainders, weights, strict=True):
                 if not spans.take_back(item):
                     continue  # given up meanwhile, at a shutdown that could not wait
                 if not is_exported and spans.may_go_again(item, outcome, batch_size, now, is_closing=self._is_closed):
@@ -645,25 +631,25 @@ class Outbox:
         tried = list(self._spans.waiting) if self._spans.circuit.is_dead else [item.key for item in again]
         self._flushes.give_up_on(tried)
 
-    def claim_patches(self) -> PatchBatch | None:
-        """Take the patches whose time has come, at most the exporter's `max_batch`; None when there are none."""
+    def claim_patches(self) -> Sequence[Patch]:
+        """Take the patches whose time has come, at most the exporter's `max_batch`."""
         patches: list[Patch] | None = None
         while patches is None:
             with self._lock:
                 self._admit_late()
                 patches = self._patches.claim(self._window_of)
-        return PatchBatch(patches) if patches else None
+        return patches
 
     def _window_of(self, key: SpanKey) -> tuple[int, int] | None:
         recent = self._recent.get(key)
         return recent.window_ns if recent is not None else None
 
-    def patches_answered(self, batch: PatchBatch, outcomes: Sequence[Outcome | None]) -> None:
+    def patches_answered(self, patches: Sequence[Patch], outcomes: Sequence[Outcome | None]) -> None:
         """Settle each patch by its outcome; one without an outcome is tried again."""
         self.take_in()
         with self._lock:
             self._admit_late()
-            self._flushes.answered(self._patches.answered(batch.patches, outcomes))
+            self._flushes.answered(self._patches.answered(patches, outcomes))
             self._patches.circuit.keep_apart(self._spans.circuit, self._clock.monotonic_ns())
             is_paused = any(isinstance(outcome, Pause) for outcome in outcomes)
             for ticket in self._flushes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, merge
@@ -48,6 +49,7 @@ class EndedSpan(Protocol):
 
 
 @final
+@dataclass(slots=True, eq=False)
 class QueuedSpan:
     """An ended span that waits, what was set on it live, and what was joined to it since.
 
@@ -75,59 +77,26 @@ class QueuedSpan:
         error: What the last export said, if it said anything.
     """
 
-    __slots__ = (
-        "attempts",
-        "backend_ids",
-        "captured",
-        "due_ns",
-        "error",
-        "failed_ns",
-        "fields",
-        "is_elsewhere",
-        "is_local_root",
-        "is_shut",
-        "joined",
-        "joined_updates",
-        "key",
-        "large",
-        "row",
-        "rows",
-        "size",
-        "span",
-        "unspooled",
-        "updates",
-    )
-
-    def __init__(
-        self,
-        key: SpanKey,
-        span: ReadableSpan,
-        fields: Fields,
-        updates: int,
-        is_local_root: bool,
-        due_ns: int,
-        backend_ids: Mapping[str, str],
-        captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None = None,
-    ) -> None:
-        """Start without joined fields."""
-        self.key = key
-        self.captured = captured
-        self.backend_ids = backend_ids
-        self.span = span
-        self.fields = fields
-        self.updates = updates
-        self.is_local_root = is_local_root
-        self.due_ns = due_ns
-        self.joined: dict[FieldName, Field] | None = None
-        self.large = NO_LARGE
-        self.joined_updates = self.unspooled = 0
-        self.rows: list[Row] | None = None
-        self.row: Row | None = None
-        self.size = 0
-        self.is_shut = self.is_elsewhere = False
-        self.attempts = 0
-        self.failed_ns = 0
-        self.error: DeliveryError | None = None
+    key: SpanKey
+    span: ReadableSpan
+    fields: Fields
+    updates: int
+    is_local_root: bool
+    due_ns: int
+    backend_ids: Mapping[str, str]
+    captured: tuple[Snapshot | UnsetType, Snapshot | UnsetType] | None = None
+    joined: dict[FieldName, Field] | None = None
+    large: Mapping[FieldName, int] = field(default_factory=lambda: NO_LARGE)
+    joined_updates: int = 0
+    rows: list[Row] | None = None
+    unspooled: int = 0
+    row: Row | None = None
+    size: int = 0
+    is_elsewhere: bool = False
+    is_shut: bool = False
+    attempts: int = 0
+    failed_ns: int = 0
+    error: DeliveryError | None = None
 
     @classmethod
     def of_row(cls, row: Row, content: SpooledSpan, due_ns: int) -> QueuedSpan:

@@ -109,22 +109,21 @@ class PipelineStats:
 
 
 @final
+@dataclass(eq=False)
 class Counters:
     """The counts of one outbox, named as in `DestinationStats`; changed under its lock."""
 
-    def __init__(self) -> None:
-        """Start at zero."""
-        self.accepted = 0
-        self.adopted = 0
-        self.delivered = 0
-        self.handed_over = 0
-        self.retried = 0
-        self.lost: dict[LossReason, int] = {}
-        self.spans_exported = 0
-        self.spans_retried = 0
-        self.spans_failed = 0
-        self.spans_evicted = 0
-        self.notes = 0
+    accepted: int = 0
+    adopted: int = 0
+    delivered: int = 0
+    handed_over: int = 0
+    retried: int = 0
+    lost: dict[LossReason, int] = field(default_factory=dict)
+    spans_exported: int = 0
+    spans_retried: int = 0
+    spans_failed: int = 0
+    spans_evicted: int = 0
+    notes: int = 0
 
     def all(self) -> dict[str, Any]:
         """Return a copy of every count: where it equals an earlier one, nothing has moved."""

@@ -26,6 +26,7 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from otel_metadata.delivery.circuit import Circuit
@@ -65,12 +66,14 @@ def unsettled(remainder: Fields, updates: int) -> int:
 
 
 @final
+@dataclass(slots=True, eq=False)
 class Pending:
     """A patch that waits: everything for one target, coalesced.
 
     Attributes:
         target: The span or trace.
         fields: What it sets.
+        sent: Those among them that are being sent.
         updates: How many update calls are in it.
         size: Estimated bytes.
         large: The weights of the large values in `fields`.
@@ -89,44 +92,25 @@ class Pending:
         window_ns: Start and end of the span, where they are known.
     """
 
-    __slots__ = (
-        "asked_ns",
-        "attempts",
-        "batch_size",
-        "created_ns",
-        "deadline_ns",
-        "due_ns",
-        "earliest_ns",
-        "error",
-        "fields",
-        "large",
-        "max_fields",
-        "missing_ns",
-        "rows",
-        "sent",
-        "size",
-        "target",
-        "unspooled",
-        "updates",
-        "window_ns",
-    )
-
-    def __init__(self, target: SpanRef, now_ns: int) -> None:
-        """Start empty."""
-        self.target = target
-        self.fields: dict[FieldName, Field] = {}
-        self.large = NO_LARGE
-        self.sent: Fields | None = None
-        self.updates = self.unspooled = self.size = self.attempts = 0
-        self.rows: list[Row] = []
-        self.created_ns = self.earliest_ns = self.due_ns = now_ns
-        self.asked_ns: int | None = None
-        self.deadline_ns: int | None = None
-        self.missing_ns: int | None = None
-        self.error: DeliveryError | None = None
-        self.batch_size: int | None = None
-        self.max_fields: int | None = None
-        self.window_ns: tuple[int, int] | None = None
+    target: SpanRef
+    created_ns: int
+    earliest_ns: int
+    due_ns: int
+    fields: dict[FieldName, Field] = field(default_factory=dict)
+    large: Mapping[FieldName, int] = field(default_factory=lambda: NO_LARGE)
+    sent: Fields | None = None
+    updates: int = 0
+    size: int = 0
+    rows: list[Row] = field(default_factory=list)
+    unspooled: int = 0
+    asked_ns: int | None = None
+    deadline_ns: int | None = None
+    missing_ns: int | None = None
+    attempts: int = 0
+    error: DeliveryError | None = None
+    batch_size: int | None = None
+    max_fields: int | None = None
+    window_ns: tuple[int, int] | None = None
 
     def take(self, target: SpanRef, fields: Fields, updates: int, weight: Weight, rows: Sequence[Row]) -> int:
         """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
@@ -294,8 +278,7 @@ class PatchQueue:
                 return
         pending = self._pending.get(key)
         if pending is None:
-            fresh = Pending(target, now)
-            fresh.earliest_ns, fresh.due_ns = earliest_ns, due_ns
+            fresh = Pending(target, now, earliest_ns, due_ns)
             # Whole before it is seen: a shutdown that interrupts us here makes due what it finds.
             pending = self._pending.setdefault(key, fresh)
         if not pending.updates:  # new, or the call that made it was interrupted before it was done

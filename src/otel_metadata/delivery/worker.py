@@ -10,33 +10,32 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from itertools import islice
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from otel_metadata.delivery.flush import FlushTicket
+from otel_metadata.delivery.foreign_parts import copied, guarded, is_trusted, outcomes_of, sound, suppressed
 from otel_metadata.delivery.in_flight import merged, settled_fields
-from otel_metadata.delivery.outbox import Outbox, PatchBatch, SpanBatch
+from otel_metadata.delivery.outbox import Outbox
 from otel_metadata.interrupts import is_from_a_signal_handler, pass_on
-from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Rejected, Retry
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SpanSender
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan
 
+    from otel_metadata.delivery.queued import QueuedSpan
     from otel_metadata.model.dead_letter import DeadLetter
-    from otel_metadata.model.merge import Fields, Json
+    from otel_metadata.model.merge import Fields
     from otel_metadata.model.patch import Patch
     from otel_metadata.model.receipt import LossReason
-    from otel_metadata.model.span_ref import SpanRef
-    from otel_metadata.seams import Clock, PatchExporter
+    from otel_metadata.seams import Clock
 
-__all__ = ["Worker", "outcomes_of", "suppressed"]
+__all__ = ["Worker"]
 
 _OURS: Final = Rejected(DeliveryError("patch_failure", "a failure of our own, which was logged"))
 
@@ -46,20 +45,6 @@ _IDLE_NS: Final = 1_000_000_000
 
 # Rows that are read from the spool at a time take at most such a part of the room in bytes: see `Outbox.wanted_rows`.
 _PORTION: Final = 8
-
-
-def suppressed() -> Context:
-    """Return a Context in which instrumentation is switched off, by the key of today and by those of older versions."""
-    context = otel_context.Context()
-    for key in (
-        getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", None),
-        getattr(otel_context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", None),
-        "suppress_instrumentation",
-        "suppress_http_instrumentation",
-    ):
-        if key is not None:
-            context = otel_context.set_value(key, True, context)
-    return context
 
 
 @final
@@ -262,7 +247,7 @@ class Worker:
 
     def _export_due(self) -> bool:
         spans = self.outbox.claim_spans()
-        if spans is None:
+        if not spans:
             return False
         self._spans_were_last = True
         self._export(spans)
@@ -270,7 +255,7 @@ class Worker:
 
     def _send_due(self) -> bool:
         patches = self.outbox.claim_patches()
-        if patches is None:
+        if not patches:
             return False
         self._spans_were_last = False
         self._send(patches)
@@ -278,15 +263,30 @@ class Worker:
 
     def flush(self, deadline_ns: int) -> bool:
         """Wait until everything that waits now was tried once, or until the deadline; True when all of it arrived."""
-        finish = self.begin_flush(deadline_ns)
-        return finish()
+        return self.begin_flush(deadline_ns)()
 
-    def begin_flush(self, deadline_ns: int) -> _Finish:
+    def begin_flush(self, deadline_ns: int) -> Callable[[], bool]:
         """Ask for a flush without waiting; the result waits until the deadline."""
         event = _Event(self._new_lock())
         ticket = self.outbox.request_flush(event.set, deadline_ns)
         self.wake()
-        return _Finish(self, ticket, event)
+        return partial(self._finish, ticket, event)
+
+    def _finish(self, ticket: FlushTicket, event: _Event) -> bool:
+        """Block until a started flush finishes."""
+        try:
+            if self.runs_here:
+                return False
+            if not self.wait(event, ticket.deadline_ns):
+                while not event.is_set() and self._clock.monotonic_ns() < ticket.deadline_ns and self.step():
+                    pass
+            return ticket.is_over and ticket.is_clean
+        finally:
+            self.outbox.drop_ticket(ticket)
+            # What arrived is erased before the caller goes on: its next step may be os._exit, and what a child leaves
+            # in the spool is sent again by whoever takes it over.
+            self.outbox.partition.tend()
+            self.tell()
 
     def begin_stop(self, deadline_ns: int) -> None:
         """Take nothing more, try what waits once, then close the destination's exporters, without waiting for it."""
@@ -328,16 +328,14 @@ class Worker:
         destination = self.outbox.destination
         remaining = max((self._stop_by_ns - self._clock.monotonic_ns()) // 1_000_000, 0)
         try:
-            destination.patch_exporter.shutdown(remaining)
-        except BaseException as error:  # noqa: BLE001 # a foreign exporter
-            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
-        try:
-            if self.outbox.shared is not None:
-                self.outbox.shared.close()
-            elif destination.span_exporter is not None:
-                destination.span_exporter.shutdown()
-        except BaseException as error:  # noqa: BLE001 # a foreign exporter
-            REPORTER.tell(f"shutdown:{destination.name}", f"{destination.name}: shutdown raised {type(error).__name__}")
+            with guarded("shutdown", destination.name, "shutdown"):
+                destination.patch_exporter.shutdown(remaining)
+        finally:
+            with guarded("shutdown", destination.name, "shutdown"):
+                if self.outbox.shared is not None:
+                    self.outbox.shared.close()
+                elif destination.span_exporter is not None:
+                    destination.span_exporter.shutdown()
 
     @property
     def runs_here(self) -> bool:
@@ -378,20 +376,21 @@ class Worker:
             event.set()
         self._ident = 0  # the next thread may get the same
 
-    def _export(self, batch: SpanBatch) -> None:
+    def _export(self, batch: Sequence[QueuedSpan]) -> None:
         outcome: Outcome | None
         try:
             outgoing, remainders = self._merged(batch)
-        except BaseException as error:  # noqa: BLE001 # what was claimed is answered, whatever happens
-            outcome = None if is_from_a_signal_handler(error) else _OURS
-            self.outbox.spans_answered(batch, outcome, [{} for _ in batch.items], "internal_error")
-            _pass_a_limit_on(error)
+        except BaseException as error:  # what was claimed is answered, whatever happens
+            is_limit = is_from_a_signal_handler(error)
+            self.outbox.spans_answered(batch, None if is_limit else _OURS, [{} for _ in batch], "internal_error")
+            if is_limit:
+                raise
             REPORTER.failed("export", error)
             return
         outcome = None
         try:
             outcome = self._hand_over(outgoing) if outgoing else Delivered()
-            if any(item.is_elsewhere and remainder for item, remainder in zip(batch.items, remainders, strict=True)):
+            if any(item.is_elsewhere and remainder for item, remainder in zip(batch, remainders, strict=True)):
                 self._flush_theirs()  # a patch goes after its span
         finally:
             self.outbox.spans_answered(batch, outcome, remainders)
@@ -401,22 +400,23 @@ class Worker:
         shared = self.outbox.shared
         return shared is None or shared.flush(self.outbox.settings.export_timeout_millis)
 
-    def _merged(self, batch: SpanBatch) -> tuple[list[ReadableSpan], list[Fields]]:
+    def _merged(self, batch: Sequence[QueuedSpan]) -> tuple[list[ReadableSpan], list[Fields]]:
         """Return the spans that leave here, as they leave, and for each of the batch the fields that follow it."""
         destination = self.outbox.destination
         # Both see the fields of a span, which other destinations get as well.
-        is_foreign = not (_is_trusted(destination.spelling) and _is_trusted(destination.span_exporter))
+        is_foreign = not (is_trusted(destination.spelling) and is_trusted(destination.span_exporter))
         outgoing: list[ReadableSpan] = []
         remainders: list[Fields] = []
-        for item in batch.items:
+        for item in batch:
             fields = settled_fields(item.span, item.all_fields())
             ended = self.outbox.without_credentials(item.span)
-            given = _copied(fields) if is_foreign else fields
+            given = copied(fields) if is_foreign else fields
             try:
                 span, remainder = merged(ended, given, destination.spelling, is_local_root=item.is_local_root)
                 remainder = {name: fields[name] for name in remainder}
-            except BaseException as error:  # noqa: BLE001 # a foreign dialect; its span leaves as it ended
-                _pass_a_limit_on(error)
+            except BaseException as error:  # a foreign dialect; its span leaves as it ended
+                if is_from_a_signal_handler(error):
+                    raise
                 REPORTER.tell(
                     f"dialect:{destination.name}", f"{destination.name}: the dialect raised {type(error).__name__}"
                 )
@@ -438,31 +438,29 @@ class Worker:
         if exporter is None:
             return Delivered()
         token = otel_context.attach(self._suppressed)
+        outcome: Outcome | None = None
         try:
-            if isinstance(exporter, SpanSender):
-                timeout_millis = self.outbox.settings.export_timeout_millis
-                return _sound(exporter.send(outgoing, timeout_millis=timeout_millis))
-            if exporter.export(outgoing) is SpanExportResult.SUCCESS:
-                return Delivered()
-            return Retry(DeliveryError("connection_failure", "the span exporter failed; its log line says why"))
-        except BaseException as error:  # noqa: BLE001 # a foreign exporter
-            _pass_a_limit_on(error)
-            REPORTER.tell(
-                f"span_export:{destination.name}",
-                f"{destination.name}: the span exporter raised {type(error).__name__}; its spans are tried again.",
-            )
-            return None
+            with guarded("span_export", destination.name, "the span exporter", "; its spans are tried again."):
+                if isinstance(exporter, SpanSender):
+                    timeout_millis = self.outbox.settings.export_timeout_millis
+                    outcome = sound(exporter.send(outgoing, timeout_millis=timeout_millis))
+                elif exporter.export(outgoing) is SpanExportResult.SUCCESS:
+                    outcome = Delivered()
+                else:
+                    error = DeliveryError("connection_failure", "the span exporter failed; its log line says why")
+                    outcome = Retry(error)
+            return outcome
         finally:
             otel_context.detach(token)
 
-    def _send(self, batch: PatchBatch) -> None:
+    def _send(self, patches: Sequence[Patch]) -> None:
         outcomes: Sequence[Outcome | None] = ()
         token = otel_context.attach(self._suppressed)
         try:
-            outcomes = self._deliver(batch.patches)
+            outcomes = self._deliver(patches)
         finally:
             # What was claimed is answered, whatever happens: also where a handler of the application's log raises.
-            self.outbox.patches_answered(batch, outcomes)
+            self.outbox.patches_answered(patches, outcomes)
             otel_context.detach(token)
         self.tell()
 
@@ -471,23 +469,11 @@ class Worker:
         destination = self.outbox.destination
         timeout_millis = self.outbox.settings.export_timeout_millis
         outcomes: Sequence[Outcome | None] = ()
-        try:
+        with guarded("patch_export", destination.name, "the patch exporter", "."):
             outcomes = outcomes_of(destination.patch_exporter, patches, timeout_millis)
-        except BaseException as error:  # noqa: BLE001 # a foreign exporter
-            _pass_a_limit_on(error)
-            REPORTER.tell(
-                f"patch_export:{destination.name}",
-                f"{destination.name}: the patch exporter raised {type(error).__name__}.",
-            )
         if self.outbox.is_flushing:
-            try:
+            with guarded("patch_flush", destination.name, "the patch exporter", " in its flush."):
                 destination.patch_exporter.force_flush(timeout_millis)
-            except BaseException as error:  # noqa: BLE001 # a foreign exporter
-                _pass_a_limit_on(error)
-                REPORTER.tell(
-                    f"patch_flush:{destination.name}",
-                    f"{destination.name}: the patch exporter raised {type(error).__name__} in its flush.",
-                )
         return outcomes
 
     def give_up(self, reason: LossReason) -> None:
@@ -500,93 +486,9 @@ class Worker:
             REPORTER.tell(f"{reason}:{name}", f"{name}: {spans} spans and {updates} updates are lost{why}.")
 
 
-@final
-class _Finish:
-    """Block until a started flush finishes."""
-
-    def __init__(self, worker: Worker, ticket: FlushTicket, event: _Event) -> None:
-        self._worker = worker
-        self._ticket = ticket
-        self._event = event
-
-    def __call__(self) -> bool:
-        worker, deadline_ns = self._worker, self._ticket.deadline_ns
-        clock = worker._clock  # of this module
-        try:
-            if worker.runs_here:
-                return False
-            if not worker.wait(self._event, deadline_ns):
-                while not self._event.is_set() and clock.monotonic_ns() < deadline_ns and worker.step():
-                    pass
-            return self._ticket.is_over and self._ticket.is_clean
-        finally:
-            worker.outbox.drop_ticket(self._ticket)
-            # What arrived is erased before the caller goes on: its next step may be os._exit, and what a child leaves
-            # in the spool is sent again by whoever takes it over.
-            worker.outbox.partition.tend()
-            worker.tell()
-
-
-def _pass_a_limit_on(error: BaseException) -> None:
-    """Raise again what a signal handler raised: without a thread the caller of a flush does the work, with its limit.
-
-    No other exception passes: an exporter's own KeyboardInterrupt is its failure.
-    """
-    if is_from_a_signal_handler(error):
-        raise error
-
-
 def _survive(error: BaseException) -> None:
     """Count and tell a failure on a thread that must go on, also where telling it fails."""
     try:
         REPORTER.failed("worker", error)
     except BaseException:  # noqa: BLE001, S110 # a log handler that raises SystemExit; there is nobody left to tell
         pass
-
-
-def outcomes_of(exporter: PatchExporter, patches: Sequence[Patch], timeout_millis: int) -> list[Outcome | None]:
-    """Let an exporter send *patches*; return what it said of each, as far as it did. It may be foreign code, and raise.
-
-    What goes to code of others shares nothing with ours that can be changed.
-    """
-    given = patches
-    if not _is_trusted(exporter):
-        given = [replace(one, target=_copied_target(one.target), fields=_copied(one.fields)) for one in patches]
-    return [_sound(answer) for answer in islice(exporter.export(given, timeout_millis=timeout_millis), len(patches))]
-
-
-def _is_trusted(part: object) -> bool:
-    """Whether *part* changes nothing of what it is handed: one of ours or of OpenTelemetry's, or none."""
-    return part is None or type(part).__module__.partition(".")[0] in {"otel_metadata", "opentelemetry"}
-
-
-def _copied_target(target: SpanRef) -> SpanRef:
-    return replace(target, backend_ids={**target.backend_ids})
-
-
-def _copied(fields: Fields) -> Fields:
-    return {name: (_copy(value), version) for name, (value, version) in fields.items()}
-
-
-def _copy(value: Json) -> Json:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _sound(answer: object) -> Outcome:
-    """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code.
-
-    By the exact types: what follows is decided under the lock, where no method of anybody's may be called.
-    """
-    if type(answer) is Delivered:
-        notes = answer.notes
-        is_whole = type(notes) in (tuple, list) and all(type(one) in (str, NotKept) for one in notes)
-        return answer if is_whole and type(answer.rejected) is int else Delivered()
-    if type(answer) is Retry or type(answer) is Pause or type(answer) is Rejected:
-        error = answer.error
-        after_millis = answer.after_millis if type(answer) is Retry else None
-        are_texts = type(error) is DeliveryError and type(error.type) is type(error.message) is str
-        if are_texts and (after_millis is None or type(after_millis) is int):
-            return answer
-    return Retry(DeliveryError("connection_failure", "the exporter answered with something else than an outcome"))

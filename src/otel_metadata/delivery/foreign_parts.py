@@ -1,0 +1,113 @@
+"""Code of others around a worker (exporters, dialects) and the guards against it.
+
+It may raise anything, change what it is handed, and answer with anything. None of that may harm the worker, a try of
+its own that follows, or another destination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from opentelemetry import context as otel_context
+
+from otel_metadata.interrupts import is_from_a_signal_handler
+from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outcome, Pause, Rejected, Retry
+from otel_metadata.reporting import REPORTER
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from otel_metadata.model.merge import Fields, Json
+    from otel_metadata.model.patch import Patch
+    from otel_metadata.model.span_ref import SpanRef
+    from otel_metadata.seams import PatchExporter
+
+__all__ = ["copied", "guarded", "is_trusted", "outcomes_of", "sound", "suppressed"]
+
+
+def suppressed() -> Context:
+    """Return a Context in which instrumentation is switched off, by the key of today and by those of older versions."""
+    context = otel_context.Context()
+    for key in (
+        getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", None),
+        getattr(otel_context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", None),
+        "suppress_instrumentation",
+        "suppress_http_instrumentation",
+    ):
+        if key is not None:
+            context = otel_context.set_value(key, True, context)
+    return context
+
+
+@contextmanager
+def guarded(reason: str, destination: str, part: str, end: str = "") -> Iterator[None]:
+    """Log what foreign code raises in the block, and go on after it.
+
+    What a signal handler raises passes: without a thread the caller of a flush does the work, with its time limit. No
+    other exception does: an exporter's own KeyboardInterrupt is its failure.
+
+    Args:
+        reason: Of the log line, with *destination*: one line a minute.
+        destination: Its name.
+        part: The subject of the sentence.
+        end: The end of the sentence, after the type of the error.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_from_a_signal_handler(error):
+            raise
+        REPORTER.tell(f"{reason}:{destination}", f"{destination}: {part} raised {type(error).__name__}{end}")
+
+
+def outcomes_of(exporter: PatchExporter, patches: Sequence[Patch], timeout_millis: int) -> list[Outcome | None]:
+    """Let an exporter send *patches*; return what it said of each, as far as it did. It may be foreign code, and raise.
+
+    What goes to code of others shares nothing with ours that can be changed.
+    """
+    given = patches
+    if not is_trusted(exporter):
+        given = [replace(one, target=_copied_target(one.target), fields=copied(one.fields)) for one in patches]
+    return [sound(answer) for answer in islice(exporter.export(given, timeout_millis=timeout_millis), len(patches))]
+
+
+def is_trusted(part: object) -> bool:
+    """Whether *part* changes nothing of what it is handed: one of ours or of OpenTelemetry's, or none."""
+    return part is None or type(part).__module__.partition(".")[0] in {"otel_metadata", "opentelemetry"}
+
+
+def _copied_target(target: SpanRef) -> SpanRef:
+    return replace(target, backend_ids={**target.backend_ids})
+
+
+def copied(fields: Fields) -> Fields:
+    """Return fields that share nothing with *fields* that can be changed."""
+    return {name: (_copy(value), version) for name, (value, version) in fields.items()}
+
+
+def _copy(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def sound(answer: object) -> Outcome:
+    """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code.
+
+    By the exact types: what follows is decided under the lock, where no method of anybody's may be called.
+    """
+    if type(answer) is Delivered:
+        notes = answer.notes
+        is_whole = type(notes) in (tuple, list) and all(type(one) in (str, NotKept) for one in notes)
+        return answer if is_whole and type(answer.rejected) is int else Delivered()
+    if type(answer) is Retry or type(answer) is Pause or type(answer) is Rejected:
+        error = answer.error
+        after_millis = answer.after_millis if type(answer) is Retry else None
+        are_texts = type(error) is DeliveryError and type(error.type) is type(error.message) is str
+        if are_texts and (after_millis is None or type(after_millis) is int):
+            return answer
+    return Retry(DeliveryError("connection_failure", "the exporter answered with something else than an outcome"))
