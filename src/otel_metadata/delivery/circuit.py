@@ -35,7 +35,7 @@ class Circuit:
     __slots__ = ("_chance", "_has_answered", "_pause_ns", "failures", "until_ns")
 
     def __init__(self, pause_millis: int, chance: Callable[[], float]) -> None:
-        """Begin with a destination that may be asked.
+        """Start with a destination that may be asked.
 
         Args:
             pause_millis: How long a destination that refuses the key is left alone.
@@ -48,7 +48,7 @@ class Circuit:
         self.until_ns = 0
 
     def answered(self) -> None:
-        """Note that the destination is there, whatever it said of what was sent."""
+        """Note that the destination answered, whatever the answer was."""
         self._has_answered = True
         self.failures = 0
         self.until_ns = 0
@@ -67,7 +67,7 @@ class Circuit:
         self.until_ns = now_ns + max(wait_ns, _MIN_NS)
 
     def paused(self, now_ns: int) -> None:
-        """Note that it cannot go on as a whole: keys, quota, a wrong endpoint."""
+        """Note that the destination refuses everything for now: a wrong key, a used-up quota, a wrong endpoint."""
         self.failures = max(self.failures, 1)
         self.until_ns = now_ns + self._pause_ns
 

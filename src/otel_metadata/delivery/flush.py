@@ -18,12 +18,12 @@ __all__ = ["FlushTicket", "Flushes"]
 
 @final
 class FlushTicket:
-    """What one flush waits for: everything that waited when it was asked for, tried at least once.
+    """What one flush waits for: that everything which waited when it began was tried at least once.
 
     Attributes:
         keys: What is still to be tried.
-        deadline_ns: When nobody waits any more; monotonic. What cannot be tried before is not waited for.
-        behind: Those among them of which a patch is being sent and another waits behind it, or their span.
+        deadline_ns: Until when the caller waits; monotonic. What cannot be tried by then is not waited for.
+        behind: Those of `keys` for which a patch is being sent, while another patch or their span waits behind it.
         wants_spooled: Whether rows of the spool that nobody has loaded are waited for as well.
         is_filling: Whether `keys` is not complete yet.
         is_clean: Whether all that was tried so far arrived.
@@ -48,7 +48,7 @@ class FlushTicket:
         return not self.keys and not self.wants_spooled and not self.is_filling
 
     def tried(self, key: SpanKey, *, is_clean: bool) -> None:
-        """Note the answer to what went first: what waits behind it, if anything does, is still to be tried."""
+        """Note the answer to the patch or span that went first; what waits behind it is still to be tried."""
         if key in self.keys:
             self.is_clean = self.is_clean and is_clean
             if key in self.behind:
@@ -126,10 +126,10 @@ class FlushTicket:
 
 @final
 class Flushes:
-    """The tickets of the flushes that go on; called under the outbox's lock, which a call may enter again."""
+    """The tickets of all flushes that somebody waits for; called under the outbox's lock, which is re-entrant."""
 
     def __init__(self) -> None:
-        """None goes on."""
+        """Start with none."""
         self._tickets: list[FlushTicket] = []
 
     def __bool__(self) -> bool:
@@ -146,20 +146,20 @@ class Flushes:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether one of them waits for a span or patch that was here when it was asked for."""
+        """Whether one of them still waits for a span or patch."""
         return any(ticket.keys for ticket in self._tickets)
 
     def add(self, ticket: FlushTicket) -> None:
-        """Let one more go on."""
+        """Add the ticket of one more."""
         self._tickets.append(ticket)
 
     def drop(self, ticket: FlushTicket) -> None:
-        """Forget one that nobody waits for any more."""
+        """Forget a ticket whose caller waits no more."""
         with suppress(ValueError):
             self._tickets.remove(ticket)
 
     def answered(self, answers: Iterable[Answered]) -> None:
-        """Note for all what became of patches."""
+        """Tell every ticket what became of patches."""
         for key, is_clean, is_last in answers:
             for ticket in self._tickets:
                 if is_last:
@@ -168,18 +168,18 @@ class Flushes:
                     ticket.tried(key, is_clean=is_clean)
 
     def forget(self, key: SpanKey, *, is_clean: bool) -> None:
-        """Note for all that nothing of *key* is left to be tried."""
+        """Tell every ticket that nothing of *key* is left to be tried."""
         for ticket in self._tickets:
             ticket.forget(key, is_clean=is_clean)
 
     def give_up_on(self, keys: Iterable[SpanKey]) -> None:
-        """Note for all that *keys* were tried in vain."""
+        """Tell every ticket that *keys* were tried in vain."""
         for key in keys:
             for ticket in self._tickets:
                 ticket.give_up_on(key)
 
     def end_those_that_are_over(self) -> None:
-        """Tell who waits for a flush that is over."""
+        """Wake the callers of flushes that are over."""
         for ticket in self:
             if not ticket.is_over:
                 continue

@@ -148,8 +148,8 @@ def settled_fields(span: ReadableSpan, fields: Fields) -> Fields:
     status = fields.get(_STATUS)
     if status is None or span.end_time is None or status[1][0] > span.end_time:
         return fields
-    said = StatusCode.ERROR if is_error_status(status[0]) else StatusCode.OK
-    if span.status.status_code in {StatusCode.UNSET, said}:
+    updated = StatusCode.ERROR if is_error_status(status[0]) else StatusCode.OK
+    if span.status.status_code in {StatusCode.UNSET, updated}:
         return fields
     return {name: field for name, field in fields.items() if name not in {_STATUS, _STATUS_MESSAGE}}
 

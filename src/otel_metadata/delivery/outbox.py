@@ -1,7 +1,7 @@
 """A destination's own queue of ended spans and waiting patches.
 
-Theory of operation. For one destination a span is, after its end, in one of these states, and an update for it does
-what the state says:
+Theory of operation. After its end, a span is in one of these states for a destination; the state decides what happens
+to an update for it:
 
     arrived     in `_inbox`, put there without a lock; admitted to the queue before anything is decided
     queued      in `_spans.waiting`: the update is joined to it and leaves with it; but where the backend does not
@@ -233,10 +233,10 @@ class Outbox:
         if self.shared is None:
             return
         with self._lock:
-            said = self.shared.look()
-            if said is not None:
+            line = self.shared.look()
+            if line is not None:
                 # An adopted exporter was asked for.
-                self._tell("shared", said, logging.INFO if self.shared.exporter is not None else logging.WARNING)
+                self._tell("shared", line, logging.INFO if self.shared.exporter is not None else logging.WARNING)
 
     def exchange(self, key: SpanKey, span: ReadableSpan) -> bool:
         """Let an ended span leave as *span*, where it has not left; False when it leaves elsewhere, or never came."""

@@ -69,12 +69,12 @@ class QueuedSpan:
         is_local_root: Whether it has no parent that a processor of ours has seen in this process.
         due_ns: When it leaves, at the latest; monotonic.
         size: Estimated bytes; 0 until weighed.
-        is_elsewhere: Whether the application's exporter sends it; what was said of it after its end leaves as a patch.
-        is_shut: Whether nothing is joined to it any more: it was sent once, or leaves elsewhere, or a patch of it waits
-            that must not be overtaken.
+        is_elsewhere: Whether the application's exporter sends it; updates that came after its end leave as a patch.
+        is_shut: Whether nothing is joined to it any more: it was sent once, the application's exporter sends it, or a
+            patch of it waits that must not be overtaken.
         attempts: How often its export failed.
         failed_ns: When it failed first.
-        error: What the last export said, if it said anything.
+        error: The error of the last export; None where it gave none.
     """
 
     key: SpanKey

@@ -86,7 +86,7 @@ class Pending:
         deadline_ns: Until when it is tried, because its span failed for good; None for as long as `max_age_millis`.
         missing_ns: When the backend first said that it does not know the span.
         attempts: How often it was tried.
-        error: What the last try said.
+        error: The error of the last try.
         batch_size: At most so many patches in the request that it goes in.
         max_fields: At most so many fields in one request.
         window_ns: Start and end of the span, where they are known.
@@ -155,7 +155,7 @@ class PatchQueue:
 
     Attributes:
         circuit: Whether the destination is asked now.
-        is_ordered: Whether what comes last stands there, whatever its version.
+        is_ordered: Whether the backend keeps what comes last, whatever its version.
         settled: What became of the fields of recent patches.
         bytes: Estimated size of what is held.
     """
@@ -246,7 +246,7 @@ class PatchQueue:
         return list(self._sending)
 
     def take_dead_letter(self) -> DeadLetter | None:
-        """Return the next dead letter that was not returned yet; None when there are no more."""
+        """Return the next dead letter; None when there are no more."""
         return self._dead_letters.popleft() if self._dead_letters else None
 
     # --- in ---------------------------------------------------------------------------------------------------------
@@ -268,9 +268,9 @@ class PatchQueue:
         """Let more fields of *target* wait; the first decide when they may go."""
         key = target.key
         now = self._clock.monotonic_ns()
-        said = self.settled.versions(key) if self.is_ordered else None
-        if said:
-            fields = _without_stale(fields, said)
+        arrived = self.settled.versions(key) if self.is_ordered else None
+        if arrived:
+            fields = _without_stale(fields, arrived)
             weight = weigh(fields)
             if not fields:  # merged into what the backend has, they change nothing
                 self._counters.delivered += updates
@@ -457,7 +457,7 @@ class PatchQueue:
         return None if decided.at_once else False
 
     def _tell_notes(self, notes: Sequence[str]) -> None:
-        """Say each note once: of what a backend does to every patch, a line a minute would be noise."""
+        """Log each note once: a backend that changes every patch would fill the log with one line."""
         for note in notes:
             if note not in self._told_notes and len(self._told_notes) < _MAX_TOLD_NOTES:
                 self._told_notes.add(note)
@@ -577,6 +577,8 @@ def _versions(fields: Fields) -> set[Version]:
     return {version for _, version in fields.values()}
 
 
-def _without_stale(fields: Fields, said: Mapping[FieldName, Version]) -> Fields:
-    """Leave out what a later value stands over that the backend already has and would not compare with."""
-    return {name: field for name, field in fields.items() if name[1] == "tag" or said.get(name, NO_VERSION) < field[1]}
+def _without_stale(fields: Fields, arrived: Mapping[FieldName, Version]) -> Fields:
+    """Leave out fields of which the backend has a later value: it would replace that, whatever the version."""
+    return {
+        name: field for name, field in fields.items() if name[1] == "tag" or arrived.get(name, NO_VERSION) < field[1]
+    }

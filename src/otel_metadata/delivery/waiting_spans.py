@@ -43,7 +43,7 @@ class SpanQueue:
         exporting: By key.
         bytes: Estimated size of both.
         circuit: Whether the destination is asked now.
-        pressure_at: So many that wait leave before their time.
+        pressure_at: Number of waiting spans at which they leave before their time.
     """
 
     def __init__(self, settings: OutboxSettings, chance: Callable[[], float], *, is_holding: bool) -> None:
@@ -96,7 +96,7 @@ class SpanQueue:
         return item if item is not None and not item.is_shut else None
 
     def has_room_for(self, item: QueuedSpan, fields: Fields, size: int) -> bool:
-        """Whether *fields*, which weigh *size*, fit, also when what they replace is taken off."""
+        """Whether *fields*, which weigh *size*, fit once the weight of what they replace is subtracted."""
         bound, held = self._settings.max_bytes, item.joined
         after = self.bytes + size + (0 if held else JOINED_BYTES)
         return after <= bound or (held is not None and after - weigh_common(held, fields, item.large) <= bound)
@@ -158,13 +158,13 @@ class SpanQueue:
         return len(self.waiting) > self._settings.max_queue_size or self.bytes > self._settings.max_bytes
 
     def weigh_for_room(self) -> None:
-        """Weigh what nobody has weighed, where there are too many bytes: to drop it would free nothing."""
+        """Weigh the rest when there are too many bytes: to evict a span without a weight would free nothing."""
         if self.bytes > self._settings.max_bytes:
             for item in self.take_unweighed():
                 self.weigh(item)
 
     def to_be_evicted(self) -> QueuedSpan | None:
-        """Return the oldest while the bounds do not hold; never the latest: it is not to blame for what others weigh.
+        """Return the oldest span while the bounds are exceeded; never the only one that is left.
 
         The caller counts it as lost before it takes it out: an exception from outside may come between.
         """
@@ -267,11 +267,11 @@ class SpanQueue:
             self.waiting.move_to_end(item.key, last=is_alone and outcome is None)
 
     def gone(self, item: QueuedSpan) -> None:
-        """Note that it is not held any more."""
+        """Subtract the size of a span that has left."""
         self.bytes -= item.size
 
     def clear(self) -> None:
-        """Hold nothing any more."""
+        """Forget every span."""
         self.waiting.clear()
         self.exporting.clear()
         self._unweighed.clear()

@@ -1,6 +1,6 @@
 """The thread that empties one outbox: a thin shell around the outbox's decisions.
 
-It claims, calls the destination's exporters, and reports what they said. One piece of work is one `step`, which tests
+It claims, calls the destination's exporters, and reports their answers. One piece of work is one `step`, which tests
 call by hand. Exporters run with instrumentation suppressed, so that the HTTP calls of our own patches open no spans.
 """
 
@@ -51,8 +51,8 @@ _PORTION: Final = 8
 class _Event(threading.Event):
     """An event whose methods may be interrupted by a finalizer or signal handler that calls them as well.
 
-    Inside `set` and `wait` the standard library's holds a lock that is not re-entrant: such a call would wait for
-    itself. Here a lock is the state, held while the event is not set, and each step is atomic. One thread waits for it.
+    The standard library's event holds a lock that is not re-entrant inside `set` and `wait`, so such a call would wait
+    for itself. Here the state is a lock, held while the event is not set; each step is atomic. One thread waits for it.
     """
 
     def __init__(self, lock: threading.Lock) -> None:
@@ -223,7 +223,7 @@ class Worker:
         return self._export_due() or self._send_due()
 
     def tell(self) -> None:
-        """Say what was decided: log lines, and dead letters to who asked for them. Without the lock: foreign code."""
+        """Write pending log lines, and give dead letters to the callback. Without the lock: both are foreign code."""
         self.outbox.log_pending_lines()
         while (letter := self.outbox.take_dead_letter()) is not None:
             if self._on_dead_letter is None:
@@ -289,7 +289,7 @@ class Worker:
             self.tell()
 
     def begin_stop(self, deadline_ns: int) -> None:
-        """Take nothing more, try what waits once, then close the destination's exporters, without waiting for it."""
+        """Let the worker stop accepting, try once what waits, and close the exporters; does not wait for it."""
         if self.is_stopping:
             return
         self._is_closing = True
