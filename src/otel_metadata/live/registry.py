@@ -1,8 +1,8 @@
 """The spans that are live in this process, with the fields that were set on them.
 
 Theory of operation. A span enters when a `MetadataSpanProcessor` sees it start and leaves when it sees it end. While it
-is here and open, an update is merged into its *sidecar*: the versioned fields, exact, beside the span. Attributes are
-set on the span as well, for everybody else who reads it, but what our destinations get is the sidecar.
+is here and open, an update is merged into its *sidecar*: the versioned fields, with exact values, beside the span. The
+update also sets attributes on the span, for everybody else who reads it. Our destinations get the sidecar.
 
 One lock decides. `LOCK` guards every sidecar and every outbox of the process; it is held briefly and never while
 foreign code runs (no span method, no exporter, no callback). Starting and ending a span take no lock at all:
@@ -11,14 +11,14 @@ foreign code runs (no span method, no exporter, no callback). Starting and endin
     end     the entry is appended to the inbox of each outbox (atomic), then taken out of `entries`
     admit   an outbox takes its inbox in, under the lock, and closes the sidecar; it does so before it looks at anything
 
-An update takes the lock, and finds the span either open: then its fields are in the sidecar before any outbox reads it;
-or closed: then every outbox that is asked admits the span first, and the update is joined to it. Never in neither,
-never in both. The SDK freezes a span's attributes a moment before its processors hear of the end; an update in
+An update takes the lock. If it finds the span open, its fields are in the sidecar before any outbox reads it. If it
+finds the span closed, each outbox admits the span first, and then joins the update to it. So an update is always in
+exactly one of the two. The SDK freezes a span's attributes a moment before its processors hear of the end; an update in
 that moment is in the sidecar in time, and leaves with the span.
 
-The bound. `LiveRegistry.bytes` is what the sidecars of open spans take, with the attributes that show them, as
-`model.weight` has it. An update that would take it beyond `LiveSettings.max_bytes` is lost (`buffer_full`), so the
-oldest values stay; one that replaces a value counts for the difference. A span gives its bytes back when it is closed:
+The bound. `LiveRegistry.bytes` is the memory of the sidecars of open spans and of the attributes that show them, as
+`model.weight` estimates it. An update that would exceed `LiveSettings.max_bytes` is lost (`buffer_full`), so the oldest
+values stay; an update that replaces a value counts for the difference. When a span is closed its bytes are subtracted:
 its outboxes count them from then on. A forked child begins at 0.
 
 `LOCK` is re-entrant, because a finalizer (an abandoned generator) or a signal handler may end a span while its thread
@@ -78,8 +78,8 @@ __all__ = [
 LOCK: Final = ReentrantLock()
 """Guards the in-memory state of the process: the registry and the outboxes.
 
-A call that finds it held by its own thread is that of a finalizer or signal handler that has interrupted one of our own
-calls. It must wait for no other thread, for that one may need the lock.
+A call that finds it held by its own thread comes from a finalizer or signal handler that interrupted one of our calls.
+Such a call must not wait for another thread, because that thread may need the lock.
 """
 
 REPORTER.hold_back_while(LOCK.is_held_by_current_thread)
@@ -94,33 +94,33 @@ OUTPUT: Final[FieldName] = ("span", "output", "")
 # Frequent updates that wait to be merged into a sidecar: enough to save the work for spans with a few of them.
 MAX_LOG: Final = 32
 
-# An attribute that lists something is set whole each time, so that a list without end makes every update dearer.
+# An attribute that lists something is set whole each time, so a list without a bound would slow every update down.
 MAX_SHOWN: Final = 128
 
 SIDECAR_BYTES: Final = 480
-"""What a span takes on which anything was set, beside its fields; measured with `tracemalloc`."""
+"""Bytes of a span's first field, beside the field itself; measured with `tracemalloc`."""
 
 ATTRIBUTE_BYTES: Final = 60
-"""What the attribute takes that shows a field on the span, without a value of its own."""
+"""Bytes of an attribute that shows a field on the span and shares its value."""
 
 LOGGED_BYTES: Final = 310
-"""What an entry of the log takes."""
+"""Bytes of an entry of `LiveSpan.log`."""
 
 LOGGED_KEY_BYTES: Final = 110
-"""What each key of it takes, without a text, and its attribute."""
+"""Bytes of each key of such an entry, with its attribute, without a text."""
 
 _NO_IDS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def _weigh_change(value: Json, held: Json) -> int:
-    """Return by how much a field grows of which a text or a value of another type replaces a value."""
+    """Return the bytes by which a field grows when a text, or a value of another type, replaces its value."""
     if type(value) is str and type(held) is str and held.isascii():
         return len(value) - len(held)
     return weigh_value(value) - weigh_value(held)
 
 
 def _weigh_fresh(name: FieldName, value: Json) -> int:
-    """Return the bytes of a field that is new, and of its attribute: what is logged was shown."""
+    """Return the bytes of a new field and its attribute; what is in the log has been shown on the span."""
     return weigh_name(name) + ATTRIBUTE_BYTES + weigh_value(value)
 
 
@@ -128,11 +128,11 @@ class Inbox(Protocol):
     """What takes a span that ends: an outbox."""
 
     def arrive(self, entry: LiveSpan) -> None:
-        """Take it, without a lock: it is admitted before anything else is decided."""
+        """Take a span that ended, without a lock: it is admitted before anything else is decided."""
         ...
 
     def arrive_surely(self, entry: LiveSpan) -> None:
-        """Take it unless it has arrived: a call of `arrive` was interrupted, nobody knows where."""
+        """Take a span unless it has arrived: a call of `arrive` was interrupted at an unknown place."""
         ...
 
 
@@ -146,7 +146,7 @@ class Router(Protocol):
 
     @property
     def outboxes(self) -> tuple[Inbox, ...]:
-        """One for each destination."""
+        """The outbox of each destination."""
         ...
 
     def knows(self, key: SpanKey) -> bool:
@@ -174,7 +174,7 @@ class Router(Protocol):
         ...
 
     def sync(self) -> None:
-        """Write to the spool what was just taken; called without `LOCK`."""
+        """Write the updates that were just taken to the spool; called without `LOCK`."""
         ...
 
     def refused(self, reason: Refusal) -> None:
@@ -192,32 +192,32 @@ class Router(Protocol):
 
 @final
 class LiveSpan(weakref.ref["Span"]):
-    """A span that is live, and its sidecar: a weak reference to the span, for one that nobody ends must not stay.
+    """A live span and its sidecar. It is a weak reference to the span, so that a span that nobody ends is collected.
 
-    Attributes without a value of their own are in the class: one of these is made for every span that starts.
+    Defaults are in the class, because one of these is made for every span that starts.
 
     Attributes:
         key: (trace id, span id).
         root_key: The local root of its trace in this process; itself when it is the root.
         routers: Processors that saw the span start.
-        names: The names of the destinations that get it.
+        names: The names of the destinations of those processors.
         outboxes: The outboxes of those processors.
         is_open: Whether the sidecar still takes fields; closed under `LOCK`.
         size: What `LiveRegistry.bytes` counts for it; 0 once it is closed.
         fields: The sidecar; None before the first field. Read under `LOCK`.
         log: Frequent updates that are not in `fields` yet: a version, and metadata by plain keys; at most MAX_LOG.
         large: The weights of the large values in `fields`.
-        captured: Captured input and output, `UNSET` for what was not: fields of the span as of its end. They are not in
-            `fields`, for to decode them there would keep `LOCK` for long; who takes the ended span does.
+        captured: Captured input and output, `UNSET` where nothing was captured: fields of the span as of its end. They
+            are not in `fields`, because decoding them under `LOCK` takes long. The worker decodes them.
         updates: How many update calls it holds.
-        lost_in: The outboxes that have counted them as lost, for it will never end.
+        lost_in: The outboxes that have counted those updates as lost, because the span will never end.
         ended: The ended span, once it has ended.
         attribute_names: The attributes that we set on the span; None before the first.
-        shown_bytes: What those take whose value is their own: a JSON text, a copy of a list.
-        json_names: Those among them whose text is JSON.
+        shown_bytes: The bytes of the attributes whose value is their own: a JSON text, a copy of a list.
+        json_names: The attributes whose text is JSON.
         shown_tags: The tags that the span shows, by level, with their first versions; at most MAX_SHOWN of each.
         captures: The captures that watch it.
-        backend_ids: Ids that backends gave the span, as far as updates brought them.
+        backend_ids: Ids that backends gave the span, and that updates brought.
     """
 
     key: SpanKey
@@ -251,8 +251,8 @@ class LiveSpan(weakref.ref["Span"]):
                 fields = self._fields = {}
             is_weighed = self.is_open
             growth = 0
-            # One at a time, and only where the version is higher: an update made by a signal handler may come between.
-            # Merged first and taken out after, for the handler may raise.
+            # One entry at a time, and only higher versions: a signal handler may make an update in between. An entry is
+            # merged before it is taken out, because the handler may raise.
             try:
                 while log:
                     first = log[0]
@@ -296,14 +296,14 @@ class LiveSpan(weakref.ref["Span"]):
             REGISTRY.bytes += size
 
     def close(self) -> None:
-        """Take no more fields, and give back what they were counted for; the caller holds `LOCK`."""
+        """Take no more fields, and subtract their bytes from `LiveRegistry.bytes`; the caller holds `LOCK`."""
         self.is_open = False
         size, self.size = self.size, 0
         REGISTRY.bytes -= size
 
     @property
     def said(self) -> dict[FieldName, Field] | None:
-        """The sidecar without what waits in `log`, to be looked at without the lock."""
+        """The sidecar without the entries of `log`; may be read without the lock."""
         return self._fields
 
     @property
@@ -313,7 +313,7 @@ class LiveSpan(weakref.ref["Span"]):
 
 
 def _is_recording(context: Context | None) -> bool:
-    """Whether the current span of a Context lives, whoever made it."""
+    """Whether the current span of a Context is recording, whoever made it."""
     try:
         return trace.get_current_span(context).is_recording()
     except Exception as error:  # noqa: BLE001 # a span of somebody else's
@@ -327,8 +327,8 @@ class LiveRegistry:
 
     Attributes:
         entries: The spans by key.
-        inherited: Those that a forked child has of its parent.
-        bytes: What the sidecars of open spans take. Changed under `LOCK`.
+        inherited: Keys of the spans that were live in the parent when this process was forked.
+        bytes: The memory of the sidecars of open spans. Changed under `LOCK`.
     """
 
     def __init__(self) -> None:
@@ -348,7 +348,7 @@ class LiveRegistry:
         router: Router,
         parent_context: Context | None = None,
     ) -> LiveSpan | None:
-        """Enter a span that starts; None when another router has entered it already and this one was only added.
+        """Enter a span that starts; return None if another router has entered it, and then only add this router.
 
         Args:
             span: The span.
@@ -387,7 +387,7 @@ class LiveRegistry:
         return entry
 
     def take_unseen(self, entry: LiveSpan, parent: SpanContext | None) -> None:
-        """Find the local root of a span that has ended, and that nobody saw start.
+        """Find the local root of a span that has ended and that no router saw start.
 
         Args:
             entry: The span, with its key.
@@ -397,20 +397,20 @@ class LiveRegistry:
         entry.root_key = self._local_root(entry.key, self._roots.get(entry.key[0]) if is_inner else None)
 
     def _local_root(self, key: SpanKey, known: SpanKey | None) -> SpanKey:
-        """Return the root of a trace that is *known*, else remember the span itself as its local root."""
+        """Return *known*, the root of the trace; if it is None, make the span itself the local root."""
         if known is None:
             known = self._roots[key[0]] = key
         return known
 
     def root_of(self, key: SpanKey) -> SpanKey | None:
-        """Return the local root of a span or trace as far as it is known here."""
+        """Return the local root of a span or trace; None when this process does not know it."""
         entry = self.entries.get(key)
         return entry.root_key if entry is not None else self._roots.get(key[0])
 
     def drop(self, router: Router) -> None:
-        """Take a router that takes nothing more off the live spans, and let it count their updates as lost.
+        """Remove a router that takes no more updates from the live spans, and let it count their updates as lost.
 
-        A span that has just ended is not among them: it is in the outboxes already.
+        A span that has just ended keeps its router: it is in the outboxes already.
         """
         dropped: list[LiveSpan] = []
         self.bury()
@@ -438,7 +438,7 @@ class LiveRegistry:
             )
 
     def after_fork(self) -> None:
-        """Leave the live spans to the parent: it ends them, and in the child they are spans of another process."""
+        """Leave the live spans to the parent, which ends them; for the child they are spans of another process."""
         self.inherited = frozenset({*self.inherited, *self.entries})
         self.bytes = 0
         for entry in [*self.entries.values()]:
@@ -446,9 +446,9 @@ class LiveRegistry:
         self.entries = {}
 
     def bury(self) -> None:
-        """Count what was set on spans of the application that nobody ended, and that were collected.
+        """Count the updates of spans that were collected before anybody ended them.
 
-        The collector calls no Python of ours: what a signal handler raised in it would reach nobody.
+        This is not done in the collector's callback: an exception of a signal handler would be swallowed there.
         """
         gone = self._gone
         while gone:
@@ -465,7 +465,7 @@ class LiveRegistry:
 
 
 REGISTRY: Final = LiveRegistry()
-"""The one of this process."""
+"""The registry of this process."""
 
 
 def _acquire() -> None:

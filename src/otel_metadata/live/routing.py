@@ -1,6 +1,6 @@
-"""The way of an update: onto the live span, else to who holds the span, else out as a patch.
+"""Where an update goes: onto the live span, else to the processors that hold the span, else out as a patch.
 
-This module decides where an update goes first. What an outbox then makes of it is in `late`.
+What an outbox then makes of it is in `delivery.outbox`.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ _REFUSALS: Final[Mapping[Refusal, str]] = {
 }
 
 MAX_PLAIN_KEYS: Final = 8
-"""Keys of a late update that is taken without being looked at: what waits in an outbox's hands unweighed is small."""
+"""The most keys of a late update that an outbox takes unweighed: updates that wait unweighed must be small."""
 
 MAX_PLAIN_CHARS: Final = 256
-"""Length of a text in one."""
+"""The longest text in such an update."""
 
 _MAX_TEXT_CHARS: Final = METADATA_LIMITS.text_chars
 
@@ -113,7 +113,7 @@ _UNSEEN: Final = (
 
 
 def add_router(router: Router) -> None:
-    """Let *router* take updates; the one added last takes those of spans that nobody here has seen."""
+    """Let *router* take updates. The router that was added last takes updates of spans that no router has seen."""
     global _routers, _was_shut_down, _has_told_unseen  # noqa: PLW0603 # one for the process, replaced whole
     with LOCK:
         _routers = (*_routers, router)
@@ -122,7 +122,7 @@ def add_router(router: Router) -> None:
 
 
 def routers() -> tuple[Router, ...]:
-    """Return who takes updates now, in the order in which they were added."""
+    """Return the routers that take updates now, in the order in which they were added."""
     return _routers
 
 
@@ -156,18 +156,19 @@ def route(
     ref: SpanRef | None = None,
     span: Span | None = None,
 ) -> Receipt:
-    """Take one update to where it can still go, and say where that is.
+    """Hand one update over where it can still go, and return a receipt that says where.
 
-    Any thread. Waits briefly for `LOCK`, and for the disk where there is a spool; calls no foreign code but the span's
-    own setters.
+    Any thread. Waits briefly for `LOCK`, and for the disk if there is a spool. The only foreign code that it calls are
+    the span's own setters.
 
     Args:
         key: The span, or the trace alone.
-        values: Cleaned; they are masked here.
+        values: Clean values; they are masked here.
         notes: What the clean-up changed.
         is_sampled: Whether the span is exported at all.
-        ref: Its span ref, when the caller has it; made of the key otherwise.
-        span: The span itself when the caller holds it; a span of a provider without our processor is set directly.
+        ref: The span ref, if the caller has it; otherwise it is made from the key.
+        span: The span itself, if the caller holds it. On a span of a provider without our processor the values are set
+            directly.
     """
     if not values:
         if notes and not any(type(note) is Misfit for note in notes):
@@ -213,7 +214,7 @@ def route(
                 routes.update(router.submit(target, fields, weight, only_if_known=True))
         if not routes:
             routes = routers[-1].submit(target, fields, weight)
-    # With a spool the update is on disk before the call returns; not under the lock, for a disk may be slow.
+    # With a spool the update is on disk before the call returns. Not under the lock, because a disk may be slow.
     for router in routers:
         router.sync()
     return Receipt(version, routes, (target.key, tuple(values)), tuple(notes))
@@ -228,9 +229,9 @@ def _tell_unseen() -> None:
 
 
 def set_unseen(span: Span, values: Values) -> None:
-    """Set masked values on a recording span of a provider that carries no processor of ours: its exporters have them.
+    """Set masked values on a recording span of a provider that has no processor of ours: its exporters get them.
 
-    What we set on it before is read from the span, as far as it can be read (OpenTelemetry's API has no way to).
+    Values that we set on it before are read from the span if it has `attributes`; OpenTelemetry's API has no getter.
     """
     attributes: Mapping[str, object] = getattr(span, "attributes", None) or {}
     groups = _spelled(span, values, _tags_on(attributes, values), None)
@@ -249,13 +250,13 @@ def set_unseen(span: Span, values: Values) -> None:
 
 
 def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: bool = False) -> None:
-    """Set masked values that are the span's own from the start: context metadata, options. There is no receipt.
+    """Set masked values that a span has from its start, such as context metadata and options. There is no receipt.
 
     Args:
         entry: The span.
         span: The span itself.
         values: What to set.
-        are_shared: Whether they are held elsewhere in any case, by a Context: then they take no room here.
+        are_shared: Whether a Context holds the values anyway, so that they take no more memory here.
     """
     weight, shown = (Weight(FIELD_BYTES * len(values)), 0) if are_shared else _weigh(values)
     with LOCK:
@@ -296,8 +297,8 @@ def _growth(entry: LiveSpan, values: Values, weight: Weight) -> int:
 def set_captured(span: Span, given: Snapshot | UnsetType, result: Snapshot | UnsetType) -> None:
     """Set captured input and output as the span is about to end, with one call of the span's setter.
 
-    They are plain values of the span: they have the version of its end, and what the application has said about either
-    stands. `UNSET` for what was not captured.
+    They are plain values of the span: they have the version of its end, so a value that the application set for either
+    wins. `UNSET` where nothing was captured.
     """
     if settings.in_force.mask is not None:
         given = given if given is UNSET else encoded(masked_value("input", value_of(given), []))
@@ -328,8 +329,8 @@ def set_captured(span: Span, given: Snapshot | UnsetType, result: Snapshot | Uns
 def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt | None:
     """Do what `set_live` does, for the most frequent update: a few keys seen before, with native values, no mask.
 
-    The same steps in one loop, because this call is what applications make on every request. None when anything is
-    out of the ordinary: nothing was set then.
+    It takes the same steps in one loop, because applications make this call on every request. If anything is out of the
+    ordinary, it sets nothing and returns None.
     """
     config = settings.in_force
     if type(metadata) is not dict or entry.json_names or config.mask is not None:
@@ -341,7 +342,7 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
         attribute = KNOWN_METADATA_KEYS.get(key) if type(key) is str else None
         if attribute is None or value is None:
             return None
-        # A text, the usual value, is told without a call. One with "://" may hold a password.
+        # A text, the usual value, is recognized without a call. A text with "://" may hold a password.
         kind = type(value)
         if kind is str:
             length = len(value)
@@ -379,8 +380,8 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
 def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     """Do what `route` does, for the most frequent late update: a few keys seen before, clean values, no mask.
 
-    Only its version is drawn here; the worker makes fields of it and merges them. A program that patches many spans
-    pays much less than by the general way. None when anything is out of the ordinary: nothing was taken then.
+    Only the version is drawn here; the worker makes the fields and merges them. This costs a fraction of `route`. If
+    anything is out of the ordinary, it takes nothing and returns None.
     """
     routers = _routers
     if (
@@ -394,7 +395,7 @@ def set_late_metadata(ref: SpanRef, metadata: object) -> Receipt | None:
     for name, value in given.items():
         if type(name) is not str or name not in KNOWN_METADATA_KEYS:
             return None
-        # A text, the usual value, is told without a call.
+        # A text, the usual value, is recognized without a call.
         if type(value) is str:
             if len(value) > MAX_PLAIN_CHARS or not value.isascii() or "\0" in value or "://" in value:
                 return None
@@ -449,7 +450,8 @@ def _list_tag(entry: LiveSpan, name: FieldName, version: Version) -> None:
 def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | None = None) -> Receipt | None:
     """Merge masked values into the sidecar if it is open, then show them on the span; None when the span has ended.
 
-    Ids that *ref* brings are kept beside them: what a dialect cannot say on the span leaves as a patch that needs them.
+    The backend ids of *ref* are kept, too: fields that a dialect cannot put on the span leave as a patch, which needs
+    them.
     """
     span = entry()
     if span is None:
@@ -473,8 +475,8 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
             entry.backend_ids = {**entry.backend_ids, **ref.backend_ids}
     if span.is_recording():
         _show(span, entry, values)
-    # One that has been frozen a moment ago, but was not handed to an outbox yet, takes it all the same: it is in the
-    # sidecar, leaves with the span, and shares its fate, so it is called live; in flight it would be in the spool, too.
+    # A span that was frozen a moment ago, but that no outbox has yet, takes the update all the same: the update is in
+    # the sidecar and leaves with the span, so its route is live. In flight, it would be in the spool as well.
     return Receipt(version, entry.names, (entry.key, tuple(values)), told)
 
 
@@ -488,7 +490,7 @@ def _show(span: Span, entry: LiveSpan, values: Values) -> None:
 
 
 def _count_shown(entry: LiveSpan, attributes: Mapping[str, AttributeValue], values: Values, before: int) -> None:
-    """Count what attributes take on the span, beside the values that they share with the sidecar.
+    """Count the memory of attributes on the span, without the values that they share with the sidecar.
 
     Args:
         entry: The span.
@@ -520,7 +522,7 @@ def _count_shown(entry: LiveSpan, attributes: Mapping[str, AttributeValue], valu
 
 
 _Group: TypeAlias = "tuple[dict[str, AttributeValue], list[str]]"
-"""The attributes of one field, and the names of those whose text is JSON: set together or not at all."""
+"""The attributes of one field, and the names of the attributes whose text is JSON. All are set, or none."""
 
 
 def _spelled(span: Span, values: Values, tags: Mapping[Level, list[str]], entry: LiveSpan | None) -> list[_Group]:
@@ -538,7 +540,7 @@ def _spelled(span: Span, values: Values, tags: Mapping[Level, list[str]], entry:
 
 
 def _within_budget(entry: LiveSpan, groups: list[_Group]) -> dict[str, AttributeValue]:
-    """Return what our share of the span's attributes has room for; the sidecar has everything in any case."""
+    """Return the attributes for which our share of the span's limit has room; the sidecar has every field anyway."""
     used = entry.attribute_names
     if used is None:
         used = entry.attribute_names = set()
@@ -548,7 +550,7 @@ def _within_budget(entry: LiveSpan, groups: list[_Group]) -> dict[str, Attribute
     listed = len(entry.json_names or ())
     for group, names in groups:
         new = {*group, JSON_NAMES} - used if names else {*group} - used
-        # What is on the span already is kept up to date in any case.
+        # Attributes that are on the span already are always kept up to date.
         if names and listed + len(json_names) + len(names) > MAX_SHOWN and not used.issuperset(group):
             continue
         if len(used) + len(new) <= room:
@@ -577,7 +579,7 @@ def _tags_in(entry: LiveSpan, values: Values) -> Mapping[Level, list[str]]:
 
 
 def _tags_on(attributes: Mapping[str, object], values: Values) -> Mapping[Level, list[str]]:
-    """Return the tags of a span we know nothing of: those in its attributes, and those of *values*."""
+    """Return the tags of a span that we did not see start: those in its attributes, and those of *values*."""
     tags: dict[Level, dict[str, None]] = {}
     for level, kind, key in values:
         if kind == "tag":
@@ -588,7 +590,7 @@ def _tags_on(attributes: Mapping[str, object], values: Values) -> Mapping[Level,
 
 
 def _set_part(span: Span, name: FieldName, value: Json, values: Values, entry: LiveSpan | None) -> None:
-    """Set what is part of the span itself; OpenTelemetry's own rules hold (`ok` is final)."""
+    """Set a field that is part of the span itself; OpenTelemetry's own rules hold (`ok` is final)."""
     if name[1] == "name" and isinstance(value, str):
         span.update_name(value)
     elif name[1] == "status":

@@ -1,4 +1,4 @@
-"""What an update may be about: everything that names a span."""
+"""The targets that an update accepts: everything that names a span."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["HasIds", "HasSpanContext", "HasTraceAndOwnId", "Target", "resolve"]
 
 
 class HasSpanContext(Protocol):
-    """Anything that says its span context as OpenTelemetry's spans do: `logfire.span()`, a span of another library."""
+    """Anything that returns a span context as OpenTelemetry's spans do: `logfire.span()`, a span of another library."""
 
     def get_span_context(self) -> SpanContext:
-        """Return it."""
+        """Return the span context."""
         ...
 
 
@@ -30,12 +30,12 @@ class HasIds(Protocol):
 
     @property
     def trace_id(self) -> int | str:
-        """Of the trace."""
+        """The id of the trace."""
         ...
 
     @property
     def span_id(self) -> int | str:
-        """Of the span."""
+        """The id of the span."""
         ...
 
 
@@ -59,7 +59,7 @@ _WRAPPED: Final = ("span", "_span", "_otel_span", "otel_span", "__wrapped__")
 
 
 def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span | None] | None:
-    """Return the span ref that *target* means, and the span itself where it is at hand; None when it names none.
+    """Return the span ref that *target* names, and the span itself if *target* has it; None if it names no span.
 
     Args:
         target: See `Target`.
@@ -95,7 +95,7 @@ def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span
 
 
 def _read(target: object, name: str) -> object:
-    """Return an attribute, None where there is none or it cannot be read; a mock has every attribute."""
+    """Return an attribute; None where it is missing or cannot be read. A mock has every attribute."""
     try:
         return getattr(target, name, None)
     except Exception as error:  # noqa: BLE001 # somebody's code
@@ -116,14 +116,14 @@ def _ref_of(target: object) -> SpanRef | None:
 
 
 def _ids(holder: object) -> SpanRef | None:
-    """Return the ref that an object's ids make; None when it has none."""
+    """Return the ref that is made of an object's ids; None when it lacks one of them."""
     span_id = _read(holder, "span_id")
     trace = _number(_read(holder, "trace_id"), 32)
     span = _number(span_id if span_id is not None else _read(holder, "id"), 16)
     if not trace or not span:
         return None
     flags = _read(holder, "trace_flags")
-    # Where it is not said, it is sampled: only OpenTelemetry tells.
+    # Sampled unless it says otherwise: only OpenTelemetry's objects have flags.
     return SpanRef(trace, span, not isinstance(flags, int) or bool(flags & TraceFlags.SAMPLED))
 
 
