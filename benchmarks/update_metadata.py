@@ -100,7 +100,7 @@ def verdicts(spans: list[StoredSpan]) -> pd.DataFrame:
 def written(path: Path) -> list[tuple[object, ...]]:
     """Return what the store's statement wrote, row by row, in the order in which it was written."""
     store = SqliteStore(path)
-    with store._opened() as connection:
+    with store._opened(store._deadline_ns(None)) as connection:
         rows = connection.execute(
             "SELECT trace_id, span_id, level, kind, key, value, ns, writer, trace_id, span_id "
             "FROM fields ORDER BY ns, writer, key DESC"
@@ -112,7 +112,7 @@ def written(path: Path) -> list[tuple[object, ...]]:
 def upsert(store: SqliteStore, rows: list[tuple[object, ...]], more_ns: int) -> None:
     """Write rows with the store's statement and nothing else; *more_ns* makes them newer than those that are there."""
     newer = [(*row[:6], row[6] + more_ns, *row[7:]) for row in rows] if more_ns else rows
-    with store._opened() as connection:
+    with store._opened(store._deadline_ns(None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany(sqlite._MERGE_FIELD, newer)
         connection.execute("COMMIT")
