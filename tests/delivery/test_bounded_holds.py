@@ -90,7 +90,7 @@ def test_a_flush_looks_at_few_patches_that_others_left_due(scene, lock):
     key = refs[-1].key
     with lock:
         scene.outbox._flushes.add(ticket)
-        pending = scene.outbox._patches.get(key)
+        pending = scene.outbox._patches.waiting.get(key)
         pending.earliest_ns = scene.clock.monotonic_ns() + 10**8
         scene.outbox._patches.make_due(key, pending, pending.earliest_ns)
     lock.longest = 0
@@ -194,7 +194,7 @@ def test_a_container_that_is_sent_again_is_not_weighed_in_a_hold(scene, lock):
     scene.outbox.patches_answered(batch, [DOWN])
     om.update_span(ref, metadata={"a": 1, "b": 1, "c": long(2_000)})
     assert lock.longest <= BOUND
-    pending = scene.outbox._patches.get(ref.key)
+    pending = scene.outbox._patches.waiting.get(ref.key)
     name = ("span", "metadata", "c")
     assert dict(pending.large) == {name: weight.weigh_value(pending.fields[name][0])}
     assert pending.size == weight.PATCH_BYTES + weight.weigh_fields(pending.fields)

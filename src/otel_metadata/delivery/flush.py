@@ -81,7 +81,7 @@ class FlushTicket:
             self.keys.add(key)
             if patches.is_behind(key):
                 self.behind.add(key)
-            pending = patches.get(key)
+            pending = patches.waiting.get(key)
             if pending is not None:
                 self.hurry(key, pending, patches, now_ns)
 
@@ -108,11 +108,11 @@ class FlushTicket:
 
     def drop_patches(self, patches: PatchQueue, spans: SpanQueue) -> None:
         """Wait for no patch that is not being sent; its cost depends on the keys that are kept, not on all of them."""
-        first = [THEIRS, *patches.sending(), *spans.exporting, *spans.waiting]
+        first = [THEIRS, *patches.sending, *spans.exporting, *spans.waiting]
         kept = {key for key in first if key in self.keys}
-        if len(kept) < len(self.keys) or any(key in patches for key in kept):
+        if len(kept) < len(self.keys) or any(key in patches.waiting for key in kept):
             self.is_clean = False
-        self.behind = {key for key in list(self.behind) if key not in patches}
+        self.behind = {key for key in list(self.behind) if key not in patches.waiting}
         # A set of many keys is freed with the ticket, not here, under the lock.
         self._dropped, self.keys = self.keys, kept
 

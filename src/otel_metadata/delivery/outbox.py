@@ -417,7 +417,7 @@ class Outbox:
         with self._lock:
             self._admit()
             is_late = any(update[1].key == key for update in self._late.copy())
-            return is_late or key in self._spans or key in self._recent or key in self._patches
+            return is_late or key in self._spans or key in self._recent or key in self._patches.waiting
 
     def _times(self, key: SpanKey, recent: LeftSpan | None, now: int) -> tuple[int, int, int | None]:
         """Return when a new patch may go at the earliest, when it is due, and until when it is tried."""
@@ -544,7 +544,7 @@ class Outbox:
             age_ns=max(self._clock.wall_ns() - content.accepted_ns, 0),
             window_ns=content.window_ns,
         )
-        pending = self._patches.get(key)
+        pending = self._patches.waiting.get(key)
         for ticket in self._flushes:
             if ticket.wants_spooled and pending is not None:
                 ticket.keys.add(key)
@@ -750,7 +750,7 @@ class Outbox:
             with self._lock:
                 now = self._clock.monotonic_ns()
                 for key in portion:
-                    pending = self._patches.get(key)
+                    pending = self._patches.waiting.get(key)
                     # After a try, its time is what the backend asked for; after its span's export, the backend's grace.
                     if pending is not None and not pending.attempts and key not in self._recent:
                         pending.earliest_ns = now
@@ -1132,7 +1132,7 @@ class Outbox:
 
     def _release(self, key: SpanKey, now: int, is_exported: bool) -> None:
         """Let the patch that waited for the answer go, if there is one."""
-        pending = self._patches.get(key)
+        pending = self._patches.waiting.get(key)
         if pending is None:
             self._flushes.forget(key, is_clean=is_exported)
             return

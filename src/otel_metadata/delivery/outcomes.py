@@ -104,11 +104,11 @@ class Outcomes:
         settled = self._patches.settled.of_field(key, name, version)
         if settled is not None:
             return settled
-        sending = self._patches.being_sent(key)
+        sending = self._patches.sending.get(key)
         sent = sending.sent.get(name) if sending is not None and sending.sent is not None else None
         if sending is not None and sent is not None and covers(name, sent[1], version):
             return DestinationOutcome("sending", error=sending.error)
-        for pending in (sending, self._patches.get(key)):
+        for pending in (sending, self._patches.waiting.get(key)):
             held = pending.fields.get(name) if pending is not None else None
             if pending is not None and held is not None and covers(name, held[1], version):
                 return DestinationOutcome("retrying" if pending.attempts else "late", error=pending.error)

@@ -1,8 +1,8 @@
 """The patches that wait for one destination: which may go now, and what follows from an answer.
 
-Theory of operation. A target has at most one patch that waits (`_pending`, later updates are merged into it) and one
-that is being sent (`_sending`): one request in flight for each target, versions ascending. `_due` is a heap of (when,
-key) over `_pending`, and `_asked` another one, of the patches that a flush waits for; an entry that no longer matches
+Theory of operation. A target has at most one patch that waits (`waiting`, later updates are merged into it) and one
+that is being sent (`sending`): one request in flight for each target, versions ascending. `_due` is a heap of (when,
+key) over `waiting`, and `_asked` another one, of the patches that a flush waits for; an entry that no longer matches
 its patch is skipped.
 
 A target is *blocked* while its span waits or is being exported here, and while an earlier patch of it is being sent:
@@ -154,6 +154,8 @@ class PatchQueue:
     """Waiting patches of one destination: see the module's theory of operation.
 
     Attributes:
+        waiting: Patches that wait, by target.
+        sending: Patches that are being sent, by target.
         circuit: Whether the destination is asked now.
         is_ordered: Whether the backend keeps what comes last, whatever its version.
         settled: What became of the fields of recent patches.
@@ -198,8 +200,8 @@ class PatchQueue:
         self._max_targets = (
             min(settings.spool_window, settings.max_patches) if partition.is_durable else settings.max_patches
         )
-        self._pending: dict[SpanKey, Pending] = {}
-        self._sending: dict[SpanKey, Pending] = {}
+        self.waiting: dict[SpanKey, Pending] = {}
+        self.sending: dict[SpanKey, Pending] = {}
         self._due: list[tuple[int, SpanKey]] = []
         self._asked: list[tuple[int, SpanKey]] = []
         self.circuit = Circuit(settings.pause_millis, chance)
@@ -211,39 +213,23 @@ class PatchQueue:
 
     def __len__(self) -> int:
         """How many targets have a patch that waits or is being sent."""
-        return len(self._pending) + len(self._sending)
-
-    def __contains__(self, key: object) -> bool:
-        """Whether the target has a patch that waits."""
-        return key in self._pending
-
-    def get(self, key: SpanKey) -> Pending | None:
-        """Return the patch that waits for *key*."""
-        return self._pending.get(key)
-
-    def being_sent(self, key: SpanKey) -> Pending | None:
-        """Return the patch of *key* that is being sent."""
-        return self._sending.get(key)
+        return len(self.waiting) + len(self.sending)
 
     def holds(self, key: SpanKey) -> bool:
         """Whether a patch of *key* waits or is being sent."""
-        return key in self._pending or key in self._sending
+        return key in self.waiting or key in self.sending
 
     def all(self) -> list[Pending]:
         """Return every patch that waits or is being sent."""
-        return [*self._pending.values(), *self._sending.values()]
+        return [*self.waiting.values(), *self.sending.values()]
 
     def keys(self) -> list[SpanKey]:
         """Return the targets of `all`; one that is in both comes twice."""
-        return [*self._pending, *self._sending]
+        return [*self.waiting, *self.sending]
 
     def is_behind(self, key: SpanKey) -> bool:
         """Whether a patch of *key* is being sent and another waits, or the span."""
-        return key in self._sending and (key in self._pending or self._is_span_here(key))
-
-    def sending(self) -> list[SpanKey]:
-        """Return the targets of the patches that are being sent."""
-        return list(self._sending)
+        return key in self.sending and (key in self.waiting or self._is_span_here(key))
 
     def take_dead_letter(self) -> DeadLetter | None:
         """Return the next dead letter; None when there are no more."""
@@ -276,11 +262,11 @@ class PatchQueue:
                 self._counters.delivered += updates
                 self._partition.settle(rows)
                 return
-        pending = self._pending.get(key)
+        pending = self.waiting.get(key)
         if pending is None:
             fresh = Pending(target, now, earliest_ns, due_ns)
             # Whole before it is seen: a shutdown that interrupts us here makes due what it finds.
-            pending = self._pending.setdefault(key, fresh)
+            pending = self.waiting.setdefault(key, fresh)
         if not pending.updates:  # new, or the call that made it was interrupted before it was done
             self.schedule(key, pending)
         pending.created_ns = min(pending.created_ns, now - age_ns)
@@ -299,10 +285,10 @@ class PatchQueue:
             size: What it weighs.
             beyond_window: The spool takes nothing: as much room as there is without one.
         """
-        held = self._pending.get(key)
+        held = self.waiting.get(key)
         bound = self._settings.max_bytes
         most = self._settings.max_patches if beyond_window else self._max_targets
-        if held is None and len(self._pending) + len(self._sending) >= most:
+        if held is None and len(self.waiting) + len(self.sending) >= most:
             return False
         after = self.bytes + size + (PATCH_BYTES if held is None else 0)
         return after <= bound or (held is not None and after - weigh_common(held.fields, fields, held.large) <= bound)
@@ -330,7 +316,7 @@ class PatchQueue:
 
     def is_blocked(self, key: SpanKey) -> bool:
         """Whether something of the same target goes first."""
-        return key in self._sending or self._is_span_here(key)
+        return key in self.sending or self._is_span_here(key)
 
     # --- out --------------------------------------------------------------------------------------------------------
 
@@ -362,7 +348,7 @@ class PatchQueue:
             if not heap or heap[0][0] > now or len(patches) >= room:
                 break
             due_ns, key = heap[0]
-            pending = self._pending.get(key)
+            pending = self.waiting.get(key)
             if pending is None or pending.due_ns != due_ns or self.is_blocked(key):
                 self._pop(heap, pending)
                 continue
@@ -375,8 +361,8 @@ class PatchQueue:
                 break
             self._pop(heap, pending)
             room = min(room, pending.batch_size or room)
-            self._sending[key] = pending
-            del self._pending[key]
+            self.sending[key] = pending
+            del self.waiting[key]
             pending.sent = pending.portion()
             patches.append(Patch(pending.target, pending.sent, pending.window_ns or window_of(key)))
         else:
@@ -394,18 +380,18 @@ class PatchQueue:
         answers: list[Answered] = []
         for index, patch in enumerate(patches):
             key = patch.target.key
-            pending = self._sending.get(key)
+            pending = self.sending.get(key)
             if pending is None:
                 continue  # given up meanwhile, at a shutdown that could not wait
             try:
-                del self._sending[key]
+                del self.sending[key]
                 pending.attempts += 1
                 outcome = outcomes[index] if index < len(outcomes) else None
                 is_clean = self._settle(pending, outcome, len(patches), now)
             except BaseException:
                 self._put_back(pending)  # it is sent once more: that does no harm, to lose it does
                 raise
-            waiting = self._pending.get(key)
+            waiting = self.waiting.get(key)
             if waiting is not None:
                 self.schedule(key, waiting)
             if is_clean is not None:
@@ -531,9 +517,9 @@ class PatchQueue:
     def _put_back(self, pending: Pending) -> None:
         key = pending.target.key
         pending.sent = None
-        newer = self._pending.get(key)
+        newer = self.waiting.get(key)
         # In its place before it is read, so that what a finalizer adds meanwhile is added here.
-        self._pending[key] = pending
+        self.waiting[key] = pending
         if newer is not None and newer is not pending:
             # Updates that came while this one was being sent: they wait with it now.
             weight = Weight(newer.size - PATCH_BYTES - ROW_BYTES * len(newer.rows), newer.large)
@@ -547,7 +533,7 @@ class PatchQueue:
 
     def drop(self, key: SpanKey, reason: LossReason) -> None:
         """Count the patch that waits for a span that can never arrive as lost, and bury it."""
-        pending = self._pending.pop(key, None)
+        pending = self.waiting.pop(key, None)
         if pending is not None:
             self._counters.lose(reason, pending.updates)
             self.bytes -= pending.size
@@ -564,7 +550,7 @@ class PatchQueue:
             if len(left) - number <= MAX_TARGETS:  # more are not remembered
                 is_kept = is_row_kept and not pending.unspooled
                 self.settled.gone(key, pending.fields, None if is_kept else reason, pending.error)
-            place = self._pending if self._pending.get(key) is pending else self._sending
+            place = self.waiting if self.waiting.get(key) is pending else self.sending
             self._counters.lose(reason, pending.updates - kept)  # the last call: see `Outbox._admit`
             self._counters.handed_over += kept
             del place[key]
