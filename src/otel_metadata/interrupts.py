@@ -1,13 +1,14 @@
-"""What the application's signal handlers raise in the middle of our code: it is the application's, and passes.
+"""What signal handlers and other threads raise in the middle of our code: it is the application's, and passes.
 
 A time limit is an exception that a signal handler raises: Celery's `SoftTimeLimitExceeded`, the `TimeoutError` of
-timeout decorators. Python runs the handler wherever the main thread is, often in a call of ours. Our guards catch what
-our own code raises; they must not catch that one.
+timeout decorators. Python runs the handler wherever the main thread is, often in a call of ours. Other limits are
+thrown in by another thread, as Dramatiq's. Our guards catch what our own code raises; they must not catch those.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -16,21 +17,46 @@ if TYPE_CHECKING:
 __all__ = ["is_from_a_signal_handler", "pass_on"]
 
 
-# Who ends a task or a greenlet from outside: cancellations and time limits, none of which is an `Exception`.
-_SCHEDULERS: Final = frozenset({"asyncio", "concurrent", "trio", "curio", "gevent", "greenlet", "eventlet"})
+# Who ends a task, a greenlet or a job from outside: cancellations and time limits, none of which is an `Exception`.
+_SCHEDULERS: Final = frozenset(
+    {"asyncio", "concurrent", "trio", "curio", "gevent", "greenlet", "eventlet", "dramatiq", "func_timeout"}
+)
+# Those whose time limits are an `Exception`, which another thread throws in: `rq.timeouts.TimerDeathPenalty`, stopit.
+_TIMERS: Final = frozenset({"rq", "stopit"})
 
 
 def pass_on(error: BaseException) -> None:
     """Raise *error* again where it came from outside; do nothing otherwise.
 
-    From outside come Ctrl-C, what a signal handler raised, and cancellations. Everything else, `SystemExit` included,
-    is a failure of who raised it: of ours, or of a callback. Called in each `except Exception` that code on the
-    application's thread reaches, and around callbacks.
+    From outside come Ctrl-C, what a signal handler raised, cancellations, and what another thread threw in. Everything
+    else, `SystemExit` included, is a failure of who raised it: of ours, or of a callback. Called in each `except` that
+    code on the application's thread reaches, and around callbacks.
     """
-    is_exception = isinstance(error, Exception)
-    is_cancellation = not is_exception and type(error).__module__.partition(".")[0] in _SCHEDULERS
-    if isinstance(error, KeyboardInterrupt) or is_cancellation or is_from_a_signal_handler(error):
+    if isinstance(error, KeyboardInterrupt) or _is_thrown_in(error) or is_from_a_signal_handler(error):
         raise error
+
+
+def _is_thrown_in(error: BaseException) -> bool:
+    """Whether a scheduler or another thread has thrown *error* in.
+
+    `PyThreadState_SetAsyncExc` raises wherever the thread is: also in code that raises no such thing, as the innermost
+    frame of the traceback shows.
+    """
+    package = type(error).__module__.partition(".")[0]
+    if isinstance(error, Exception):
+        return package in _TIMERS
+    if package in _SCHEDULERS:
+        return True
+    # Generators are closed in their own frames, and Rust panics in the frame of who called it.
+    if isinstance(error, GeneratorExit) or package == "pyo3_runtime":
+        return False
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    where = str(traceback.tb_frame.f_globals.get("__name__")).partition(".")[0]
+    return where == "otel_metadata" or (package != "builtins" and where in sys.stdlib_module_names)
 
 
 def is_from_a_signal_handler(error: BaseException) -> bool:

@@ -238,7 +238,7 @@ def bounded_millis(timeout_millis: object, default_millis: int) -> int:
             return min(max(int(timeout_millis), 0), MAX_TIMEOUT_MILLIS)
         millis = float(timeout_millis)  # type: ignore[arg-type] # anything that is not a number raises
         return default_millis if math.isnan(millis) else int(min(max(millis, 0), MAX_TIMEOUT_MILLIS))
-    except Exception as error:  # noqa: BLE001 # numbers of other packages may raise anything
+    except BaseException as error:  # noqa: BLE001 # numbers of other packages may raise anything
         pass_on(error)
         return default_millis
 

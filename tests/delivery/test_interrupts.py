@@ -8,7 +8,10 @@ the application's thread is interrupted, as Python does it; the workers are thre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import ctypes
+import functools
 import gc
 import inspect
 import itertools
@@ -27,6 +30,8 @@ from otel_metadata import span_processor
 from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.delivery.worker import _Thread
 from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.interrupts import pass_on
+from otel_metadata.live import live_settings
 from otel_metadata.model.outcome import DeliveryError, Retry
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock
@@ -622,4 +627,95 @@ def test_what_comes_from_outside_passes_through_a_callback(error):
         function("?")
     application.processor.force_flush(3_000)
     assert len(application.spans.spans) == 1
+    application.processor.shutdown(3_000)
+
+
+def thrown_in(module, base):
+    """The class of a time limit that another thread throws in."""
+    return type("Thrown", (base,), {"__module__": module})
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        thrown_in("dramatiq.middleware.threading", BaseException),
+        thrown_in("func_timeout.exceptions", BaseException),
+        thrown_in("application", BaseException),
+        thrown_in("rq.timeouts", Exception),
+        thrown_in("stopit.utils", Exception),
+        SystemExit,
+    ],
+    ids=lambda limit: f"{limit.__module__}.{limit.__name__}",
+)
+def test_a_limit_that_another_thread_throws_in_passes(limit, monkeypatch):
+    """Where the thread is in our own code when it comes: CPython raises it there as soon as the mask, in C, returns."""
+    application = Application()
+    throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    here = ctypes.c_ulong(threading.get_ident())
+    mask = functools.partial(throw, here, ctypes.py_object(limit))
+    monkeypatch.setattr(live_settings, "in_force", replace(live_settings.in_force, mask=mask))
+    with pytest.raises(limit):
+        om.update_span(om.SpanRef(1, 1), metadata={"a": "b"})
+    application.processor.shutdown(3_000)
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "passes"),
+    [
+        ("threading", thrown_in("application", BaseException), True),
+        ("application", thrown_in("application", BaseException), False),
+        ("argparse", SystemExit, False),
+        ("otel_metadata.live.generators", GeneratorExit, False),
+        ("otel_metadata.model.value", thrown_in("pyo3_runtime", BaseException), False),
+        ("otel_metadata.model.value", thrown_in("numpy.exceptions", Exception), False),
+    ],
+)
+def test_the_innermost_frame_tells_what_was_thrown_in(where, error, passes):
+    """What a callback, a value, a closed generator or Rust raises is a failure of its own."""
+    with pytest.raises(error) if passes else contextlib.nullcontext():
+        try:
+            exec("raise error", {"__name__": where, "error": error})  # a frame of this module
+        except BaseException as caught:  # any of them
+            pass_on(caught)
+
+
+class EndsTheProgram:
+    """A value whose methods raise SystemExit."""
+
+    def _exit(self, *_):
+        raise SystemExit(3)
+
+    __iter__ = __len__ = __getitem__ = __str__ = __repr__ = __int__ = __float__ = __index__ = keys = _exit
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        lambda value: om.update_span(om.SpanRef(1, 1), metadata={"a": 1}, tags=value, status=value, name=value),
+        lambda value: om.update_span(om.SpanRef(1, 1), metadata={"a": [value], "b": {"c": value}}, input=value),
+        lambda value: om.update_span(om.SpanRef(1, 1), metadata=value, attributes={"a": 1}),
+        lambda value: om.score_span(om.SpanRef(1, 1), "q", score=1, explanation=value, metadata=value),
+        lambda value: om.update_span(om.SpanRef(1, 1), metadata={"a": value, value: 1}),
+    ],
+    ids=["arguments", "nested", "mapping", "evaluation", "key"],
+)
+def test_a_value_that_ends_the_program_costs_itself_and_nothing_else(update):
+    application = Application()
+    assert update(EndsTheProgram())
+    assert not om.update_span(EndsTheProgram(), metadata={"a": 1})
+    om.flush(EndsTheProgram())
+    application.processor.shutdown(3_000)
+
+
+def test_an_exception_whose_text_ends_the_program_stays_the_one_that_is_raised():
+    application = Application()
+    failure = type("Failure", (Exception,), {"__str__": EndsTheProgram._exit})()
+
+    @om.observe(tracer=application.tracer)
+    def fail():
+        raise failure
+
+    with pytest.raises(type(failure)) as caught:
+        fail()
+    assert caught.value is failure
     application.processor.shutdown(3_000)

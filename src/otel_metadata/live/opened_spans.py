@@ -154,7 +154,7 @@ def record_end(span: Span, error: BaseException) -> None:
             description = f"{type(error).__name__}: {error}"
             description.encode()
             _record(span, error)
-        except Exception as failure:  # noqa: BLE001 # str(error) is the application's code
+        except BaseException as failure:  # noqa: BLE001 # str(error) is the application's code
             pass_on(failure)
             description = type(error).__name__
             span.add_event("exception", {"exception.type": description, "exception.escaped": "False"})
@@ -406,6 +406,6 @@ def _fitting(name: object, kind: object, tracer: object, notes: list[str]) -> tu
 def _is_tracer(given: object) -> bool:
     try:
         return hasattr(given, "start_span")
-    except Exception as error:  # noqa: BLE001 # it may be any object, and looking at it runs somebody's code
+    except BaseException as error:  # noqa: BLE001 # it may be any object, and looking at it runs somebody's code
         pass_on(error)
         return False

@@ -338,11 +338,11 @@ def _pairs(given: object, notes: list[str], path: str) -> list[tuple[Any, Any]] 
             for key in islice(mapping.keys(), METADATA_LIMITS.nodes):
                 try:
                     pairs.append((key, mapping[key]))
-                except Exception as error:  # noqa: BLE001 # as below
+                except BaseException as error:  # noqa: BLE001 # as below
                     pass_on(error)
                     notes.append(f"{path}.{clean_key(key, [], path)}: reading it raised {type(error).__name__}")
             return pairs
-    except Exception as error:  # noqa: BLE001 # the mapping is the application's
+    except BaseException as error:  # noqa: BLE001 # the mapping is the application's
         pass_on(error)
         notes.append(f"{path}: reading its keys raised {type(error).__name__}")
         return None
@@ -446,7 +446,7 @@ def _items(tags: object, notes: list[str]) -> list[object]:
                 notes.append(f"tags: cut after {MAX_TAGS}")
                 break
             items.append(item)
-    except Exception as error:  # noqa: BLE001 # the iterable is the application's
+    except BaseException as error:  # noqa: BLE001 # the iterable is the application's
         pass_on(error)
         notes.append(Misfit(f"tags: reading them raised {type(error).__name__} after {len(items)} tags"))
     return items
@@ -457,7 +457,7 @@ def _put_status(values: Values, status: object, notes: list[str]) -> None:
     message: object = None
     try:
         code, message = read_status(status)
-    except Exception as error:  # noqa: BLE001 # an enumeration of the application's, whose value is its code
+    except BaseException as error:  # noqa: BLE001 # an enumeration of the application's, whose value is its code
         pass_on(error)
     if code is None:
         expected = "'ok', 'error', OpenTelemetry's StatusCode or Status, or an integer code"

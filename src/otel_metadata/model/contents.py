@@ -105,7 +105,7 @@ def type_name(value: object) -> str:
     """Return the name of the class of *value*: ASCII, at most 100 characters."""
     try:
         return str.__str__(_CLASS_NAME.__get__(type(value)))[:100].encode("ascii", "replace").decode()
-    except Exception as error:  # noqa: BLE001 # a metaclass may do anything
+    except BaseException as error:  # noqa: BLE001 # a metaclass may do anything
         pass_on(error)
         return "object"
 

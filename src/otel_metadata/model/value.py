@@ -184,14 +184,14 @@ class _Cleaner:
             return self._clean(value, path, depth, floor)
         except _TooMuchError:
             raise
-        except Exception as error:  # noqa: BLE001 # a value may be broken in every way
+        except BaseException as error:  # noqa: BLE001 # a value may be broken in every way
             pass_on(error)
             return self._mark(path, f"unreadable {type_name(value)}", f"reading it raised {type_name(error)}")
 
     def key(self, key: object, path: _Path) -> str:
         try:
             text = self._key_text(key, path)
-        except Exception as error:  # noqa: BLE001 # as above
+        except BaseException as error:  # noqa: BLE001 # as above
             pass_on(error)
             text = f"<unreadable {type_name(key)}>"
             self._note(path, f"a key of type {type_name(key)} could not be read")
