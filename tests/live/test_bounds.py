@@ -184,6 +184,41 @@ def test_what_is_live_weighs_what_it_takes(monkeypatch, make, room):
 
     Also once a process has seen so many keys that no more are kept: then each field has a name of its own.
     """
+    weighs_what_it_takes(monkeypatch, room, lambda n: [update_with(metadata=metadata) for metadata in make(n)])
+
+
+def update_with(**fields):
+    return lambda: om.update_current_span(**fields)
+
+
+def score(name, **parts):
+    return lambda: om.score_current_span(name, **parts)
+
+
+def annotate(name, **parts):
+    return lambda: om.annotate_current_span(name, **parts)
+
+
+SAID = {
+    "one tag": lambda n: [update_with(tags=[f"{n:04}" * 60])],
+    "one tag in emoji": lambda n: [update_with(tags=[f"{n}" + "\U0001f600" * 200])],
+    "tags in emoji": lambda n: [update_with(tags=[f"{n} {i}" + "\U0001f600" * 200 for i in range(30)])],
+    "explanations": lambda n: [score(f"q{i}", score=0.5, explanation=f"{n} {i}" * 900) for i in range(4)],
+    "wide explanations": lambda n: [score(f"q{i}", explanation=f"日{n} {i}日本語" * 300) for i in range(4)],
+    "texts of annotations": lambda n: [annotate(f"q{i}", text=f"{n} {i}" * 900) for i in range(4)],
+    "long names of scores": lambda n: [score(f"{n:04} {i}" * 40, score=0.5) for i in range(4)],
+    "wide names of annotations": lambda n: [annotate(f"{n} {i}" + "日本語" * 60, score=0.5) for i in range(4)],
+}
+
+
+@pytest.mark.parametrize("make", SAID.values(), ids=SAID)
+def test_what_is_said_of_a_live_span_weighs_what_it_takes(monkeypatch, make):
+    """The same holds for tags, scores and annotations, whose texts are in names, and are shown as attributes."""
+    weighs_what_it_takes(monkeypatch, MAX_KNOWN_KEYS, make)
+
+
+def weighs_what_it_takes(monkeypatch, room, make):
+    """Compare what is counted with what is taken, for updates that are made on each of 30 spans."""
     for known in (values._known_keys, values.KNOWN_METADATA_KEYS, SHARED_NAMES):
         for name in known.copy():
             monkeypatch.delitem(known, name)
@@ -194,8 +229,9 @@ def test_what_is_live_weighs_what_it_takes(monkeypatch, make, room):
 
     def run(numbers):
         for n in numbers:
-            for metadata in make(n):
-                assert update(spans[n], metadata=metadata)
+            for one in make(n):
+                with trace.use_span(spans[n]):
+                    assert one()
 
     run(range(20))
     gc.collect()

@@ -97,6 +97,15 @@ _COPY_BYTES: Final = sys.getsizeof(())
 # A text that is no longer is taken as a part of `ATTRIBUTE_BYTES`; most are the names of types, which are shared.
 _SHORT: Final = 20
 
+# A name that is no longer is taken as a part of `ATTRIBUTE_BYTES`, or known for the process.
+_LONG_NAME: Final = 100
+
+# Kinds whose parts are shown as attributes of their own.
+_WITH_PARTS: Final = ("evaluation", "annotation")
+
+# Of the first tag that a span shows, with tracemalloc.
+_SHOWN_TAGS_BYTES: Final = 400
+
 _FULL: Final = Routed("dropped", "buffer_full")
 
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
@@ -442,6 +451,7 @@ def _list_tag(entry: LiveSpan, name: FieldName, version: Version) -> None:
     level, _, tag = name
     if entry.shown_tags is None:
         entry.shown_tags = {}
+        entry.grow(_SHOWN_TAGS_BYTES)
     shown = entry.shown_tags.setdefault(level, {})
     if len(shown) < MAX_SHOWN:
         shown.setdefault(tag, version)
@@ -503,9 +513,11 @@ def _count_shown(entry: LiveSpan, attributes: Mapping[str, AttributeValue], valu
     for name, value in attributes.items():
         if type(value) is list:
             sizes[name] = _COPY_BYTES + 8 * len(value)
-        elif type(value) is str and len(value) > _SHORT and not any(value is one for one in values.values()):
+        elif type(value) is str and len(value) > _SHORT and not _is_in(value, values):
             # Once a container was encoded, the texts in it keep their UTF-8 form.
             sizes[name] = sys.getsizeof(value) + (0 if value.isascii() else len(value.encode()))
+        if len(name) > _LONG_NAME:
+            sizes[name] = sizes.get(name, 0) + sys.getsizeof(name)
     shown = entry.shown_bytes
     if not (growth or sizes or shown):
         return
@@ -519,6 +531,15 @@ def _count_shown(entry: LiveSpan, attributes: Mapping[str, AttributeValue], valu
                     growth += size - shown.get(name, 0)
                     shown[name] = size
         entry.grow(growth)
+
+
+def _is_in(text: str, values: Values) -> bool:
+    """Whether the text of an attribute is one of the values, or a part of a verdict among them."""
+    return any(
+        text is value
+        or (name[1] in _WITH_PARTS and type(value) is dict and any(text is part for part in value.values()))
+        for name, value in values.items()
+    )
 
 
 _Group: TypeAlias = "tuple[dict[str, AttributeValue], list[str]]"

@@ -153,6 +153,8 @@ def weigh_name(name: FieldName) -> int:
     if name in SHARED_NAMES:
         return FIELD_BYTES
     key = name[2]
+    if not key.isascii():
+        return FIELD_BYTES + _NAME_BYTES + _weigh_text(key)
     return FIELD_BYTES + _NAME_BYTES + (_TEXT_BYTES + len(key) if key else 0)
 
 
