@@ -45,8 +45,8 @@ NEVER = OutboxSettings(schedule_delay_millis=3_600_000)
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="CPython 3.10 runs signal handlers anywhere")
 
 
-class InterruptError(BaseException):
-    """What a signal handler of the application raises."""
+class InterruptError(KeyboardInterrupt):
+    """What a signal handler of the application raises: of Ctrl-C, because no handler is in the traceback here."""
 
 
 class TimeLimitError(Exception):
