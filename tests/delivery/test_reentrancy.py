@@ -7,6 +7,8 @@ exporters and callbacks run on our worker. Each test is a forked child with a re
 from __future__ import annotations
 
 import gc
+import inspect
+import itertools
 import logging
 import os
 import signal
@@ -16,8 +18,11 @@ import threading
 import weakref
 
 import pytest
+from opentelemetry import attributes as sdk_attributes
+from opentelemetry.sdk import trace as sdk_trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.trace import StatusCode
 from tests.delivery.processes import in_child
 
 import otel_metadata as om
@@ -177,6 +182,55 @@ def test_a_call_of_the_collector_between_any_two_lines_of_an_update(tmp_path, in
         return application.end()
 
     assert in_child(child)[1] == 0
+
+
+class SpanLines(Lines):
+    """The same for lines of ours and of OpenTelemetry's spans."""
+
+    files = os.path.dirname(om.__file__), inspect.getfile(sdk_trace), inspect.getfile(sdk_attributes)
+
+
+@pytest.mark.parametrize("interrupt", [by_finalizer, by_signal])
+@pytest.mark.parametrize(
+    "outer",
+    [
+        lambda span: span.set_attributes({"a": 1, "b": [1, 2]}),
+        lambda span: span.set_attribute("a", "text"),
+        lambda span: span.set_status(StatusCode.ERROR, "failed"),
+        lambda span: span.update_name("other"),
+        lambda span: span.add_event("event", {"a": 1}),
+        lambda span: om.update_current_span(metadata={"outer": 1}),
+        lambda span: om.update_current_span(name="another", status="ok", tags=["t"], metadata={"outer": None}),
+        lambda span: span.end(),
+    ],
+    ids=["attributes", "attribute", "status", "name", "event", "update", "every field", "end"],
+)
+def test_an_update_of_the_span_that_is_being_changed(interrupt, outer):
+    """OpenTelemetry's lock of a span is not re-entrant: what interrupts it there updates the span, and does not wait."""
+
+    def child():
+        application, receipts, counts = Application(), [], itertools.count()
+
+        def update():
+            count = next(counts)
+            receipts.append(om.update_current_span(metadata={"inner": count}))
+            receipts.append(om.update_current_trace(user_id=f"u-{count}", name="trace"))
+            receipts.append(om.update_current_span(name="inner", status="error", tags=["t"], input=[count]))
+            receipts.append(om.score_current_span("q", score=1.0))
+
+        with application.tracer.start_as_current_span("outer", end_on_exit=False) as span:
+            lines = SpanLines(interrupt(update))
+            lines.during(lambda: outer(span))
+            span.end()
+        assert len(receipts) >= 4 * len(lines.seen) > 12
+        assert all(receipts)
+        assert any("not set as attributes" in note for one in receipts for note in one.notes)
+        om.flush(timeout_millis=FOREVER)
+        return [*application.end(), len(application.spans.spans)]
+
+    accepted, lost, spans = in_child(child)
+    assert (lost, spans) == (0, 1)
+    assert accepted >= 4
 
 
 def with_traced_worker(lines, folder=None):

@@ -6,6 +6,7 @@ What an outbox then makes of it is in `delivery.outbox`.
 from __future__ import annotations
 
 import sys
+from _thread import LockType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from opentelemetry.trace import Status, StatusCode
@@ -53,6 +54,7 @@ from otel_metadata.reporting import REPORTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import FrameType
 
     from opentelemetry.trace import Span
     from opentelemetry.util.types import AttributeValue
@@ -107,6 +109,13 @@ _WITH_PARTS: Final = ("evaluation", "annotation")
 _SHOWN_TAGS_BYTES: Final = 400
 
 _FULL: Final = Routed("dropped", "buffer_full")
+
+# The module of the SDK's spans.
+_SDK: Final = "opentelemetry.sdk.trace"
+_NOT_SHOWN: Final = (
+    "not set as attributes on the span: the call interrupted OpenTelemetry in the lock of the same span. Destinations "
+    "get the values"
+)
 
 _STATUS_MESSAGE: Final[FieldName] = ("span", "status_message", "")
 
@@ -198,6 +207,7 @@ def route(
         span is not None
         and key not in REGISTRY.inherited
         and span.is_recording()
+        and not _is_interrupted(span)
         and not any(router.knows(key) for router in routers)
     ):
         set_unseen(span, values)
@@ -342,7 +352,7 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
     ordinary, it sets nothing and returns None.
     """
     config = settings.in_force
-    if type(metadata) is not dict or entry.json_names or config.mask is not None:
+    if type(metadata) is not dict or entry.json_names or config.mask is not None or _is_interrupted(span):
         return None
     given = metadata.copy()
     attributes: dict[str, AttributeValue] = {}
@@ -468,6 +478,10 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
         return None
     REGISTRY.bury()  # their room is free
     weight, shown = _weigh(values)
+    is_shown = span.is_recording()
+    if is_shown and _is_interrupted(span):
+        is_shown = False
+        notes.append(_NOT_SHOWN)
     told = tuple(notes) if notes else ()
     with LOCK:
         if not entry.is_open:
@@ -483,11 +497,27 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
         entry.updates += 1
         if ref is not None and ref.backend_ids:
             entry.backend_ids = {**entry.backend_ids, **ref.backend_ids}
-    if span.is_recording():
+    if is_shown:
         _show(span, entry, values)
     # A span that was frozen a moment ago, but that no outbox has yet, takes the update all the same: the update is in
     # the sidecar and leaves with the span, so its route is live. In flight, it would be in the spool as well.
     return Receipt(version, entry.names, (entry.key, tuple(values)), told)
+
+
+def _is_interrupted(span: Span) -> bool:
+    """Whether this call interrupts OpenTelemetry while it holds the lock of *span*.
+
+    A signal handler or a finalizer may come there. The SDK's lock is not re-entrant, so a setter would wait for ever.
+    """
+    lock = getattr(span, "_lock", None)
+    if type(lock) is not LockType or not lock.locked():
+        return False
+    frame: FrameType | None = sys._getframe(1)  # no other way is as quick; this is the rare case
+    while frame is not None:
+        if frame.f_globals.get("__name__") == _SDK and frame.f_locals.get("self") is span:
+            return True
+        frame = frame.f_back
+    return False  # another thread holds it, for a moment
 
 
 def _show(span: Span, entry: LiveSpan, values: Values) -> None:
