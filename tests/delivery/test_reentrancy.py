@@ -206,7 +206,7 @@ class SpanLines(Lines):
     ids=["attributes", "attribute", "status", "name", "event", "update", "every field", "end"],
 )
 def test_an_update_of_the_span_that_is_being_changed(interrupt, outer):
-    """OpenTelemetry's lock of a span is not re-entrant: what interrupts it there updates the span, and does not wait."""
+    """OpenTelemetry's lock of a span is not re-entrant: a call that interrupts it updates the span without a wait."""
 
     def child():
         application, receipts, counts = Application(), [], itertools.count()

@@ -196,6 +196,7 @@ def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read
 
 
 def _gzip(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
+    # What it unpacks to is bounded by `json_documents`, which reads it in pieces.
     number = 0
     try:
         with gzip.GzipFile(fileobj=file) as inside:

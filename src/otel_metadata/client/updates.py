@@ -386,6 +386,6 @@ def _masked(rows: Rows) -> Rows:
 
 
 def draw(versions: VersionSource, count: int) -> Iterator[Version]:
-    """Yield *count* versions, ascending."""
+    """Reserve *count* versions under the lock; return them in ascending order."""
     with LOCK:  # under which every update of this process draws its version
         return versions.several(count)

@@ -26,17 +26,16 @@ where there is no room for it. A row is settled when its update is.
 
 Every method that changes state takes the process's one re-entrant lock (`live.registry.LOCK`, passed in) and never
 calls foreign code in it. Methods *decide*; the worker acts: it calls `claim_*`, then the exporter without the lock,
-then `*_answered` with what came back. So no update is in neither place: the span and its fields are claimed together. A
-log line ends in a handler of the application's, so what is to be told waits in `_pending_lines` for
-`log_pending_lines`.
+then `*_answered` with what came back. A span and its fields are claimed together, so every update is always in one
+place. A log line ends in a handler of the application's, so lines wait in `_pending_lines` for `log_pending_lines`.
 
 Balance: each update that was accepted, or adopted from another process's rows, is counted once in exactly one of
 delivered, waiting, handed over (to the spool, at the end), lost. A patch carries the number of updates that are in it;
 a span that leaves with a remainder settles only the updates that are not in the remainder.
 
-Bytes: `SpanQueue.bytes` and `PatchQueue.bytes` are what is held, the handles of rows among it, apart from spans that
-are not weighed yet: a field that replaces another counts only for the difference. Each has a bound of its own, so that
-patches push out no spans.
+Bytes: `SpanQueue.bytes` and `PatchQueue.bytes` count everything that is held, including the handles of rows, but not
+spans that are not weighed yet. A field that replaces another counts only for the difference. Each queue has a bound of
+its own, so that patches push out no spans.
 
 If you add a place where updates wait, add it to `stats` and to `give_up`.
 """
@@ -91,17 +90,17 @@ MAX_RECENT: Final = 16_384
 # Log lines that wait to be told; the reporter tells one a minute of each kind, so a few are enough.
 _MAX_PENDING_LINES: Final = 1_024
 
-# Ended spans that wait to be admitted before the worker is woken for it. Until then they are not weighed, so when spans
-# turn out to be large there are fewer of them: together an eighth of the room in bytes.
+# So many ended spans may wait to be admitted before the worker is woken. They are not weighed until then, so this
+# number falls when spans turn out to be large: together they take an eighth of the room in bytes.
 _INBOX_ROOM: Final = 1_024
 _MIN_INBOX_ROOM: Final = 16
 
 # While the worker does not come, one in so many spans is weighed as it arrives: enough to see that they got larger.
 _SAMPLE_EVERY: Final = 64
 
-# Plain late updates that wait to be coalesced: the worker is woken for the first number; beyond the second the
-# application's thread helps, for the worker hangs. Each is a few short values, 4 kB at most; an outbox that has no room
-# for twice as many takes none.
+# Plain late updates that wait to be coalesced. At `_LATE_ROOM` the worker is woken. Beyond `_LATE_BOUND` the worker
+# hangs, so the application's thread helps. Each is a few short values, 4 kB at most. An outbox with less room than
+# `_LATE_BYTES` takes no update in this way.
 _LATE_ROOM: Final = 1_024
 _LATE_BOUND: Final = 4_096
 _LATE_BYTES: Final = 2 * 4_096 * _LATE_BOUND
@@ -215,7 +214,8 @@ class Outbox:
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
         self._pending_lines: deque[tuple[str, str, int]] = deque(maxlen=_MAX_PENDING_LINES)
-        # How many at the front of each inbox are being placed by calls that this one may have interrupted.
+        # How many entries at the front of each inbox are being placed by calls that the present call may have
+        # interrupted, which is also the index of the first entry that is free to be placed.
         self._placing = self._placing_late = 0
         self._attempted: EndedSpan | None = None
         self._failures = 0
@@ -569,7 +569,7 @@ class Outbox:
             batch: What `claim_spans` returned.
             outcome: What the span exporter said of it; None when it raised, or there was nothing to be sent.
             remainders: For each span the fields that its dialect could not say.
-            reason: As what the live updates of spans that failed are lost.
+            reason: The reason under which live updates of failed spans are counted as lost.
         """
         self.take_in()
         weights = [weigh(remainder) for remainder in remainders]
@@ -928,7 +928,7 @@ class Outbox:
         if inbox:
             self.look()
         while limit != 0:
-            # A finalizer's call leaves to the one that it interrupted what that one is placing.
+            # A finalizer's call skips the entries that the interrupted call is placing.
             place = self._placing
             self._placing = place + 1
             try:
@@ -1035,7 +1035,7 @@ class Outbox:
         item.is_shut = item.is_elsewhere or (self._patches.is_ordered and self._patches.holds(item.key))
         is_flushed = item.key in self._flushes
         if is_flushed:
-            # A flush waits for the patch behind this span: it goes first, for what is in front of it need not go yet.
+            # A flush waits for the patch behind this span, so the span goes first: other spans need not leave yet.
             item.due_ns = self._clock.monotonic_ns()
         before = spans.put(item, is_first=is_flushed)
         if before is not None:

@@ -96,10 +96,10 @@ _MAX_TEXT_CHARS: Final = METADATA_LIMITS.text_chars
 # A list becomes a tuple on the span.
 _COPY_BYTES: Final = sys.getsizeof(())
 
-# A text that is no longer is taken as a part of `ATTRIBUTE_BYTES`; most are the names of types, which are shared.
+# A text of at most this length counts as a part of `ATTRIBUTE_BYTES`; most are the names of types, which are shared.
 _SHORT: Final = 20
 
-# A name that is no longer is taken as a part of `ATTRIBUTE_BYTES`, or known for the process.
+# A name of at most this length counts as a part of `ATTRIBUTE_BYTES`, or is known for the process.
 _LONG_NAME: Final = 100
 
 # Kinds whose parts are shown as attributes of their own.
@@ -293,7 +293,7 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: boo
 
 
 def _weigh(values: Values) -> tuple[Weight, int]:
-    """Return what fields weigh, and the most bytes that the attributes take that show them; see `_count_shown`."""
+    """Return what fields weigh, and the most bytes that their attributes may take; see `_count_shown`."""
     size = shown = 0
     large: dict[FieldName, int] = {}
     for name, value in values.items():
@@ -487,6 +487,7 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
         if not entry.is_open:
             return None
         growth = _growth(entry, values, weight)
+        # An update that makes nothing larger passes even when live spans have no room.
         if REGISTRY.bytes + growth + shown > max(settings.in_force.max_bytes, REGISTRY.bytes):
             for router in entry.routers:
                 router.overflowed()
