@@ -8,7 +8,7 @@ __all__ = ["MAX_DELAY_NS", "backoff_ns"]
 
 _FIRST_DELAY_NS: Final = 1_000_000_000
 MAX_DELAY_NS: Final = 60_000_000_000
-# A backend may ask for hours; what waits must still be counted as expired in time.
+# A backend may ask for hours; waiting patches must still be counted as expired in time.
 _MAX_ASKED_NS: Final = 300_000_000_000
 
 

@@ -15,7 +15,7 @@ __all__ = ["Circuit"]
 _MILLI: Final = 1_000_000
 
 # A dead destination is asked once a second at most, and not much less often than four times a minute: one patch costs
-# it little, and what waits should leave soon after it is back.
+# it little, and waiting patches should leave soon after it is back.
 _MIN_NS: Final = 1_000_000_000
 _MAX_NS: Final = 15_000_000_000
 

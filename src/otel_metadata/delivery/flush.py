@@ -48,7 +48,7 @@ class FlushTicket:
         return not self.keys and not self.wants_spooled and not self.is_filling
 
     def tried(self, key: SpanKey, *, is_clean: bool) -> None:
-        """Note the answer to the patch or span that went first; what waits behind it is still to be tried."""
+        """Note the answer to the patch or span that went first; the patch behind it is still to be tried."""
         if key in self.keys:
             self.is_clean = self.is_clean and is_clean
             if key in self.behind:
@@ -62,7 +62,7 @@ class FlushTicket:
         self.tried(key, is_clean=is_clean)
 
     def give_up_on(self, key: SpanKey) -> None:
-        """Note that *key* was tried in vain: neither it nor what waits behind it is waited for."""
+        """Note that *key* was tried in vain: the flush waits neither for it nor for the patch behind it."""
         if key in self.keys:
             self.is_clean = False
             self.behind.discard(key)

@@ -39,7 +39,7 @@ def call_at_process_end(end: Callable[[], None], must_go_on: Callable[[], bool])
     """Call *end* when a worker process ends that runs no exit handlers; in this process or in one forked from it.
 
     Args:
-        end: Sends what waits within a bound, and does not raise.
+        end: Sends waiting spans and patches within a bound, and does not raise.
         must_go_on: Whether the calling thread has what *end* needs on another thread.
     """
     global _end, _must_go_on  # set once
@@ -87,7 +87,7 @@ def _in_child(*, is_forked: bool) -> None:
 
 
 def _at_exit() -> None:
-    """Send what waits, after the threads that the process still waits for have ended."""
+    """Send waiting spans and patches, after the threads that the process still waits for have ended."""
     others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
     waited_for = [thread for thread in others if not thread.daemon]
     if not waited_for:

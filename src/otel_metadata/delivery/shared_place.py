@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["THEIRS", "SharedPlace"]
 
 THEIRS: Final[SpanKey] = (-1, -1)
-"""Stands, in a flush, for what waits in the application's processors; no span has this key."""
+"""The key of a flush for the spans that wait in the application's processors; no span has it."""
 
 
 class SharedPlace(Protocol):
@@ -38,7 +38,7 @@ class SharedPlace(Protocol):
         ...
 
     def flush(self, timeout_millis: int) -> bool:
-        """Let the application's processors export what waits in them; True when they did."""
+        """Let the application's processors export their waiting spans; True when they did."""
         ...
 
     def close(self) -> None:

@@ -46,7 +46,7 @@ class DestinationStats:
         spans_retried: Tries of a span's export beyond the first.
         spans_failed: Spans whose export was refused, raised or timed out, and that are not tried again.
         spans_evicted: Spans dropped because the outbox was full.
-        buffered_bytes: Estimated size of what waits in memory.
+        buffered_bytes: Estimated size of the spans and patches that wait in memory.
         spool_bytes: Size of the spool file, which destinations share; 0 without one.
         unspooled: Rows that could not be written to the spool and wait in memory (a full disk, a read-only one).
         oldest_millis: Age of the oldest patch that waits in memory; 0 for none.
@@ -136,7 +136,7 @@ class Counters:
 
 
 class Moment(NamedTuple):
-    """What `stats` counts, taken under the lock in one step: counts, and references to what waits.
+    """What `stats` counts, taken under the lock in one step: counts, and references to waiting items.
 
     Attributes:
         now_ns: Monotonic.
@@ -157,7 +157,7 @@ class Moment(NamedTuple):
     buffered_bytes: int
 
     def stats(self, partition: Partition) -> DestinationStats:
-        """Count what waits; without the lock where there may be much."""
+        """Count waiting items, without the lock, because there may be many."""
         oldest_ns = min(map(_CREATED_NS, self.patches), default=self.now_ns)
         return DestinationStats(
             **{**self.counts, "accepted": self.counts["accepted"] + self.live},

@@ -175,7 +175,7 @@ class Worker:
         return True
 
     def wait(self, event: _Event, deadline_ns: int) -> bool:
-        """Wait until the thread has set *event* or has ended; False where there is none: the caller does the work.
+        """Wait until the thread has set *event* or has ended; False without a thread: then the caller does the work.
 
         A thread that is missing is started. On the application's own thread an exception of a signal handler (Ctrl-C, a
         time limit) may come at any step of the work: it would be taken for the exporter's, or leave an answer half
@@ -193,7 +193,7 @@ class Worker:
             self._waiting.discard(event)
 
     def _after_fork(self) -> None:
-        # The thread did not come along, and what waits belongs to the parent.
+        # The thread is not in the child, and waiting spans and patches belong to the parent.
         self.outbox.reset()
         if self._is_closing:
             self._forget_thread()
@@ -289,7 +289,7 @@ class Worker:
             self.tell()
 
     def begin_stop(self, deadline_ns: int) -> None:
-        """Let the worker stop accepting, try once what waits, and close the exporters; does not wait for it."""
+        """Let the worker stop accepting, try waiting items once, and close the exporters; do not wait for it."""
         if self.is_stopping:
             return
         self._is_closing = True
@@ -396,7 +396,7 @@ class Worker:
             self.outbox.spans_answered(batch, outcome, remainders)
 
     def _flush_theirs(self) -> bool:
-        """Let the application's processors that export to the same place send what waits in them."""
+        """Let the application's processors that export to the same place send the spans that wait in them."""
         shared = self.outbox.shared
         return shared is None or shared.flush(self.outbox.settings.export_timeout_millis)
 
@@ -477,7 +477,7 @@ class Worker:
         return outcomes
 
     def give_up(self, reason: LossReason) -> None:
-        """Leave what waits to the spool, count the rest as lost, and say so: at an exit nobody reads the counts."""
+        """Leave spooled items to the spool, count the rest as lost, and log it: at an exit nobody reads the counts."""
         self.outbox.partition.sync()
         spans, updates, reasons = self.outbox.give_up(reason)
         if spans or updates:

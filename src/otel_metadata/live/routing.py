@@ -105,7 +105,7 @@ _LONG_NAME: Final = 100
 # Kinds whose parts are shown as attributes of their own.
 _WITH_PARTS: Final = ("evaluation", "annotation")
 
-# Of the first tag that a span shows, with tracemalloc.
+# What the first tag of a span adds beside its text, as `tracemalloc` counts it.
 _SHOWN_TAGS_BYTES: Final = 400
 
 _FULL: Final = Routed("dropped", "buffer_full")
