@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import hypothesis
 import pytest
+from opentelemetry import context as otel_context
 
 from otel_metadata import instrumentor, pipeline, settings
 from otel_metadata.live import ended_provider, live_settings, routing
@@ -40,6 +41,8 @@ def pytest_report_header() -> str | None:
 @pytest.fixture(autouse=True)
 def isolation() -> Iterator[None]:
     """Start from an empty process; at the end shut down every processor of the test and assert its balance.
+
+    The current context is as it was: what is left in it would change what the next tests see.
 
     Failures of our own code are raised again instead of being counted. A test about that counting sets
     `REPORTER.reraise = False` for itself.
@@ -72,8 +75,13 @@ def isolation() -> Iterator[None]:
         patch.setattr(REGISTRY, "_roots", RecentMap(MAX_ROOTS))
         before = live_settings.in_force
         live_settings.use(live_settings.LiveSettings())
+        context = otel_context.get_current()
         yield
         live_settings.use(before)
+        left = otel_context.get_current()
+        if left != context:
+            otel_context.attach(context)  # the next test starts as this one did
+        assert left == context, "the test, or what it interrupted, left another current context than it found"
         for processor in made:
             assert_balanced(processor)
             processor.shutdown()

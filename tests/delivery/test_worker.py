@@ -147,6 +147,22 @@ def test_exporters_run_with_instrumentation_suppressed(scene):
     assert otel_context.get_value("suppress_instrumentation") is None
 
 
+@pytest.mark.parametrize("answered", ["patches_answered", "spans_answered"])
+def test_a_step_that_is_interrupted_leaves_instrumentation_on(scene, monkeypatch, answered):
+    """An exception between an exporter's answer and its entry ends the step with the context that its caller had."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    om.update_span(scene.exported(), metadata={"a": 1})
+    scene.ended(b=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(scene.worker.outbox), answered, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scene.wait_and_step()
+        assert otel_context.get_value("suppress_instrumentation") is None
+
+
 def test_a_patch_exporter_gets_the_export_timeout(make_scene):
     """The timeout that a patch exporter is given is the one of OTEL_BSP_EXPORT_TIMEOUT."""
     given = []

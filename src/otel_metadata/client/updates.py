@@ -16,11 +16,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Final, final
 
-from opentelemetry import context as otel_context
-
 from otel_metadata.client.columns import TRACE_ID, TRACEPARENT, Rows
 from otel_metadata.client.report import MAX_NOTES, UpdateReport, span_error
-from otel_metadata.delivery.foreign_parts import outcomes_of, suppressed
+from otel_metadata.delivery.foreign_parts import outcomes_of, run_suppressed
 from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.delivery.verdict import NO_ANSWER, Again, Arrived, Tried, Verdict, verdict
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
@@ -222,7 +220,6 @@ class DestinationUpdates:
         self._versions = versions
         self._lock = threading.Lock()
         self._is_closing = threading.Event()
-        self._suppressed = suppressed()
 
     def close(self) -> None:
         """End the wait of a running call: the rows that it still has to send fail. Any thread."""
@@ -326,17 +323,15 @@ class DestinationUpdates:
 
     def _export(self, group: Sequence[_Sent]) -> list[Outcome | None]:
         """Return one outcome for each patch; None for each of a batch if the exporter raised."""
-        token = otel_context.attach(self._suppressed)
+        patches = [one.patch for one in group]
         try:
-            outcomes = outcomes_of(self._exporter, [one.patch for one in group], _TIMEOUT_MILLIS)
+            outcomes = run_suppressed(outcomes_of, self._exporter, patches, _TIMEOUT_MILLIS)
         except BaseException as error:  # noqa: BLE001 # a foreign exporter
             pass_on(error)
             REPORTER.tell(
                 f"patch_export:{self._name}", f"{self._name}: the patch exporter raised {type(error).__name__}."
             )
             return [None] * len(group) if len(group) > 1 else [_RAISED]
-        finally:
-            otel_context.detach(token)
         return [*outcomes, *[NO_ANSWER] * (len(group) - len(outcomes))]
 
 

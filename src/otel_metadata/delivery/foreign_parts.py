@@ -6,11 +6,12 @@ its own that follows, or another destination.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from opentelemetry import context as otel_context
 
@@ -26,10 +27,26 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanRef
     from otel_metadata.seams import PatchExporter
 
-__all__ = ["copied", "guarded", "is_trusted", "outcomes_of", "sound", "suppressed"]
+__all__ = ["copied", "guarded", "is_trusted", "outcomes_of", "run_suppressed", "sound"]
+
+T = TypeVar("T")
 
 
-def suppressed() -> Context:
+def run_suppressed(call: Callable[..., T], *args: object) -> T:
+    """Call *call* with instrumentation switched off; return what it returns.
+
+    It runs in a copy of the caller's context, which the interpreter leaves by itself: an exception of a signal handler
+    between an attach and its detach would leave the application's instrumentation switched off.
+    """
+    return contextvars.copy_context().run(_attached, call, args)
+
+
+def _attached(call: Callable[..., T], args: tuple[object, ...]) -> T:
+    otel_context.attach(_suppressed())
+    return call(*args)
+
+
+def _suppressed() -> Context:
     """Return a Context in which instrumentation is switched off, by the key of today and by those of older versions."""
     context = otel_context.Context()
     for key in (

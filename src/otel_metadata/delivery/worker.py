@@ -13,11 +13,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
-from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from otel_metadata.delivery.flush import FlushTicket
-from otel_metadata.delivery.foreign_parts import copied, guarded, is_trusted, outcomes_of, sound, suppressed
+from otel_metadata.delivery.foreign_parts import copied, guarded, is_trusted, outcomes_of, run_suppressed, sound
 from otel_metadata.delivery.in_flight import merged, settled_fields
 from otel_metadata.delivery.outbox import Outbox
 from otel_metadata.interrupts import is_from_a_signal_handler, pass_on
@@ -122,7 +121,6 @@ class Worker:
         self._on_dead_letter = on_dead_letter
         self._with_thread = start
         self._is_closing = False
-        self._suppressed = suppressed()
         self._idle_ns = min(_IDLE_NS, outbox.settings.schedule_delay_millis * 1_000_000)
         self._begin()
         outbox.wake = self.wake
@@ -347,14 +345,13 @@ class Worker:
             return  # another thread was started meanwhile
         try:
             self.has_thread = True
-            self._work()
+            run_suppressed(self._work)
         finally:
             self.has_thread = False
             self._working.release()
 
     def _work(self) -> None:
         self._ident = self._get_ident()
-        otel_context.attach(self._suppressed)
         while not self._is_stopped:
             due_ns = None
             try:
@@ -389,7 +386,7 @@ class Worker:
             return
         outcome = None
         try:
-            outcome = self._hand_over(outgoing) if outgoing else Delivered()
+            outcome = run_suppressed(self._hand_over, outgoing) if outgoing else Delivered()
             if any(item.is_elsewhere and remainder for item, remainder in zip(batch, remainders, strict=True)):
                 self._flush_theirs()  # a patch goes after its span
         finally:
@@ -437,31 +434,25 @@ class Worker:
         exporter = (shared.exporter if shared is not None else None) or destination.span_exporter
         if exporter is None:
             return Delivered()
-        token = otel_context.attach(self._suppressed)
         outcome: Outcome | None = None
-        try:
-            with guarded("span_export", destination.name, "the span exporter", "; its spans are tried again."):
-                if isinstance(exporter, SpanSender):
-                    timeout_millis = self.outbox.settings.export_timeout_millis
-                    outcome = sound(exporter.send(outgoing, timeout_millis=timeout_millis))
-                elif exporter.export(outgoing) is SpanExportResult.SUCCESS:
-                    outcome = Delivered()
-                else:
-                    error = DeliveryError("connection_failure", "the span exporter failed; its log line says why")
-                    outcome = Retry(error)
-            return outcome
-        finally:
-            otel_context.detach(token)
+        with guarded("span_export", destination.name, "the span exporter", "; its spans are tried again."):
+            if isinstance(exporter, SpanSender):
+                timeout_millis = self.outbox.settings.export_timeout_millis
+                outcome = sound(exporter.send(outgoing, timeout_millis=timeout_millis))
+            elif exporter.export(outgoing) is SpanExportResult.SUCCESS:
+                outcome = Delivered()
+            else:
+                error = DeliveryError("connection_failure", "the span exporter failed; its log line says why")
+                outcome = Retry(error)
+        return outcome
 
     def _send(self, patches: Sequence[Patch]) -> None:
         outcomes: Sequence[Outcome | None] = ()
-        token = otel_context.attach(self._suppressed)
         try:
-            outcomes = self._deliver(patches)
+            outcomes = run_suppressed(self._deliver, patches)
         finally:
             # What was claimed is answered, whatever happens: also where a handler of the application's log raises.
             self.outbox.patches_answered(patches, outcomes)
-            otel_context.detach(token)
         self.tell()
 
     def _deliver(self, patches: Sequence[Patch]) -> Sequence[Outcome | None]:
