@@ -139,7 +139,8 @@ class TestNoForeignCode:
             taken(value)
         assert calls == []
 
-    def test_a_key_of_a_foreign_type_is_never_hashed_or_compared(self) -> None:
+    @pytest.mark.parametrize("item", [2, "two"])
+    def test_a_key_of_a_foreign_type_is_never_hashed_or_compared(self, item: object) -> None:
         """A dict knows the hashes of its keys; nobody else asks for them."""
         calls: list[str] = []
 
@@ -152,17 +153,18 @@ class TestNoForeignCode:
                 calls.append("eq")
                 return True
 
-        value = {Key(): 1}
-        rows = [{"role": 1, "content": 2}] * 10 + [value]  # type: ignore[list-item]
+        value = {Key(): item}
+        rows = [{"role": item, "content": item}] * 10 + [value]  # type: ignore[list-item]
         calls.clear()
 
-        assert taken(value) == {"<Key>": 1}
-        assert taken({"rows": [value]}) == {"rows": [{"<Key>": 1}]}
+        assert taken(value) == {"<Key>": item}
+        assert taken({"rows": [value]}) == {"rows": [{"<Key>": item}]}
         assert calls == []
-        assert taken(rows)[-1] == {"<Key>": 1}
+        assert taken(rows)[-1] == {"<Key>": item}
 
+    @pytest.mark.parametrize("item", [2, "two"])
     @pytest.mark.parametrize("kind", [str, object])
-    def test_a_key_that_raises_when_it_is_compared_loses_nothing(self, kind: type) -> None:
+    def test_a_key_that_raises_when_it_is_compared_loses_nothing(self, kind: type, item: object) -> None:
         """Not even where one call looks at the keys of many dicts."""
         calls: list[str] = []
 
@@ -171,9 +173,9 @@ class TestNoForeignCode:
             raise ValueError("Not comparable.")
 
         key: Any = type("Key", (kind,), {"__eq__": refuse, "__hash__": lambda _: hash("role")})
-        rows = [{key("role") if kind is str else key(): number} for number in range(20)]
+        rows = [{key("role") if kind is str else key(): item} for _ in range(20)]
 
-        assert taken(rows) == [{"role" if kind is str else "<Key>": number} for number in range(20)]
+        assert taken(rows) == [{"role" if kind is str else "<Key>": item}] * 20
         assert calls == []
 
     def test_a_list_that_another_thread_changes_meanwhile(self) -> None:

@@ -42,6 +42,8 @@ _EXACT_TYPES: Final = (
 
 # A value within the limit of one text has no text beyond it.
 _MAX_CHARS: Final = CAPTURE_LIMITS.text_chars
+_MAX_NODES: Final = CAPTURE_LIMITS.nodes
+_MAX_DEPTH: Final = CAPTURE_LIMITS.depth
 _MAX_INT: Final = (1 << 63) - 1
 _MIN_INT: Final = -(1 << 63)
 # With more parts than this, a C call for all of them costs less than a loop.
@@ -72,9 +74,15 @@ def snapshot(value: object, notes: list[str], path: str, *, masks_credentials: b
     kind = type(value)
     if kind is dict or kind is list or kind is tuple:
         try:
-            if _is_plain([value], _fit_keys[masks_credentials], masks_credentials=masks_credentials):
-                text = orjson.dumps(value, option=_EXACT_TYPES)
-                if len(text) <= _MAX_CHARS and not (_has_nul(text) or (masks_credentials and _tells_a_secret(text))):
+            rows: list[dict[Any, Any]] = []
+            if _is_plain([value], rows, _fit_keys[masks_credentials], masks_credentials=masks_credentials):
+                text = orjson.dumps(value, option=_EXACT_TYPES)  # refuses keys that are not exact texts
+                if (
+                    len(text) <= _MAX_CHARS
+                    and not _has_nul(text)
+                    and not (masks_credentials and _tells_a_secret(text))
+                    and (not rows or _have_fit_keys(rows, _fit_keys[masks_credentials], masks=masks_credentials))
+                ):
                     return (text.decode(),)
         except Exception as error:  # noqa: BLE001 # the careful way takes what orjson refuses, and what others change
             pass_on(error)
@@ -94,35 +102,38 @@ def value_of(taken: Snapshot) -> Json:
     return taken if type(taken) is str else cast("Json", orjson.loads(taken[0]))
 
 
-def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
+def _is_plain(level: Any, rows: list[dict[Any, Any]], fit: set[str], *, masks_credentials: bool) -> bool:
     """Whether containers hold only JSON of exact builtin types, within the limits and without keys that name a secret.
+
+    The dicts that it adds to *rows* hold only texts. Their keys are not checked: `orjson` checks the types of keys in
+    its one call, and `_have_fit_keys` the keys after it.
 
     It goes level by level, which counts the depth and makes no call for a part. No code of the application runs: types
     are compared before a value is used. Rows and vectors are checked by C calls, and the parts of other values in two
     loops, one for dicts and one for lists, because a function call for each would cost more.
     """
-    nodes = CAPTURE_LIMITS.nodes - len(level)
+    nodes = _MAX_NODES - len(level)
     chars = _MAX_CHARS
     dicts = 0  # the number of parts of this level that are known to be dicts
-    for _ in range(CAPTURE_LIMITS.depth):
+    for _ in range(_MAX_DEPTH):
         count = sum(map(len, level))
         nodes -= count
         if nodes < 0:
             return False
         if len(level) > _MANY and (dicts == len(level) or {*map(type, level)} == _DICTS):
-            # A set compares keys, which runs the code of an application's class: so all keys must be exact texts.
-            if [*map(type, chain.from_iterable(level))].count(str) != count:
-                return False
-            keys = set().union(*level)
-            if not (keys <= fit or all(_is_fit(key, fit, masks=masks_credentials) for key in keys)):
-                return False
-            if masks_credentials and ("value" in keys or "Value" in keys) and any(map(is_named_secret, level)):
-                return False
             try:
                 # Messages and rows of texts: one call checks that all are texts, and counts their characters.
-                return chars >= len("".join(chain.from_iterable(map(dict.values, level))))
+                chars -= len("".join(chain.from_iterable(map(dict.values, level))))
             except TypeError:
+                # A set compares keys, which runs the code of an application's class: so all keys must be exact texts.
+                if [*map(type, chain.from_iterable(level))].count(str) != count:
+                    return False
+                if not _have_fit_keys(level, fit, masks=masks_credentials):
+                    return False
                 level = ([*chain.from_iterable(map(dict.values, level))],)
+            else:
+                rows += level
+                return chars >= 0
         below: list[Any] = []
         dicts = 0
         for part in level:
@@ -140,7 +151,7 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
                             return False
                     elif not (item is None or kind is bool or (kind is float and isfinite(item))):
                         return False
-                if len(part) > 1 and masks_credentials and is_named_secret(part):
+                if masks_credentials and ("value" in part or "Value" in part) and is_named_secret(part):
                     return False
                 continue
             if len(part) > _MANY:
@@ -175,6 +186,17 @@ def _is_plain(level: Any, fit: set[str], *, masks_credentials: bool) -> bool:
     return False
 
 
+def _may_show_a_user(text: bytes) -> bool:
+    at = text.find(b"@")
+    for _ in range(_MAX_LOOKS):
+        if at < 0:
+            return False
+        if text.rfind(b"://", max(at - _MAX_URL_USER, 0), at) >= 0:
+            return True
+        at = text.find(b"@", at + 1)
+    return at >= 0
+
+
 def _has_nul(text: bytes) -> bool:
     """Whether a text in the JSON may hold a NUL. The search for a backslash is the quicker one, so it comes first."""
     return b"\\" in text and b"\\u0000" in text
@@ -182,21 +204,22 @@ def _has_nul(text: bytes) -> bool:
 
 def _tells_a_secret(text: bytes) -> bool:
     """Whether there may be a secret: a URL with `://` not far before the rare `@`, or a secret parameter or header."""
-    at = text.find(b"@")
-    for _ in range(_MAX_LOOKS):
-        if at < 0:
-            break
-        if text.rfind(b"://", max(at - _MAX_URL_USER, 0), at) >= 0:
-            return True
-        at = text.find(b"@", at + 1)
-    if at >= 0 and b"://" in text:
-        return True
     # A single letter is found quickest.
+    if b"@" in text and b"://" in text and _may_show_a_user(text):
+        return True
     has_query = b"=" in text and (b"://" in text or (b"?" in text and _PATH_QUERY.search(text) is not None))
     has_header = (b"z" in text and b"uthorization" in text) or (b"Z" in text and b"UTHORIZATION" in text)
     if not (has_query or has_header):
         return False
     return masked_text(shown := text.decode()) != shown
+
+
+def _have_fit_keys(rows: list[dict[str, Any]], fit: set[str], *, masks: bool) -> bool:
+    """Whether the keys, all exact texts, stay as they are, and no key and no name beside a value names a secret."""
+    keys = set().union(*rows)
+    return (keys <= fit or all(_is_fit(key, fit, masks=masks) for key in keys)) and not (
+        masks and ("value" in keys or "Value" in keys) and any(map(is_named_secret, rows))
+    )
 
 
 def _is_fit(key: object, fit: set[str], *, masks: bool) -> bool:
