@@ -17,6 +17,7 @@ from opentelemetry import context as otel_context
 from otel_metadata import instrumentor, pipeline, settings
 from otel_metadata.live import ended_provider, live_settings, routing
 from otel_metadata.live.registry import MAX_ROOTS, REGISTRY
+from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 from otel_metadata.span_processor import MetadataSpanProcessor
@@ -70,6 +71,7 @@ def isolation() -> Iterator[None]:
         patch.setattr(pipeline, "_closed", ())
         patch.setattr(pipeline._TURNS, "made", {})
         patch.setattr(instrumentor, "_is_instrumented", False)
+        patch.setattr(AUTHORS, "_names", RecentMap(MAX_AUTHORS))
         patch.setattr(REGISTRY, "entries", {})
         patch.setattr(REGISTRY, "inherited", frozenset())
         patch.setattr(REGISTRY, "_roots", RecentMap(MAX_ROOTS))
