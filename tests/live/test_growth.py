@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 
 import otel_metadata as om
-from otel_metadata.live.registry import MAX_SHOWN
+from otel_metadata.live.span_attributes import MAX_SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,7 +28,7 @@ from otel_metadata.live import live_settings as settings
 from otel_metadata.live.call_values import Arguments, PartialOutput, output_value, parameter_names
 from otel_metadata.live.context import detach
 from otel_metadata.live.opened_spans import end_at_least, is_kept, record_end, set_values, span_kind_attributes
-from otel_metadata.live.routing import set_captured
+from otel_metadata.live.span_attributes import set_captured
 from otel_metadata.live.values import Values, log_notes, masked_text_value, span_values
 from otel_metadata.live.wrapped import Wrapped, inside_context_manager, refuse_registered
 from otel_metadata.model.snapshot import Snapshot

@@ -22,6 +22,7 @@ from otel_metadata.live import live_settings as settings
 from otel_metadata.live.context import detach
 from otel_metadata.live.misuse import kind_of, misfit, requires_nothing, shown, unknown_arguments
 from otel_metadata.live.registry import REGISTRY
+from otel_metadata.live.span_attributes import set_unseen
 from otel_metadata.live.stacktraces import bounded_stacktrace, type_of
 from otel_metadata.live.values import StatusLike, Values, log_notes, masked, masked_text_value, span_values
 from otel_metadata.model.evaluation import Source
@@ -97,7 +98,7 @@ def _set_masked(span: Span, values: Values) -> None:
     if entry is not None:
         routing.set_on_start(entry, span, values)
     else:
-        routing.set_unseen(span, values)
+        set_unseen(span, values)
 
 
 def is_kept(span: Span) -> bool:

@@ -60,13 +60,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTRIBUTE_BYTES",
-    "INPUT",
     "LOCK",
     "LOGGED_BYTES",
     "LOGGED_KEY_BYTES",
     "MAX_LOG",
-    "MAX_SHOWN",
-    "OUTPUT",
     "REGISTRY",
     "SIDECAR_BYTES",
     "Inbox",
@@ -87,15 +84,8 @@ REPORTER.hold_back_while(LOCK.is_held_by_current_thread)
 # How many traces are remembered after their local root ended, for `update_trace`.
 MAX_ROOTS: Final = 8_192
 
-
-INPUT: Final[FieldName] = ("span", "input", "")
-OUTPUT: Final[FieldName] = ("span", "output", "")
-
 # Frequent updates that wait to be merged into a sidecar: enough to save the work for spans with a few of them.
 MAX_LOG: Final = 32
-
-# An attribute that lists something is set whole each time, so a list without a bound would slow every update down.
-MAX_SHOWN: Final = 128
 
 SIDECAR_BYTES: Final = 480
 """Bytes of a span's first field, beside the field itself; measured with `tracemalloc`."""
@@ -215,7 +205,8 @@ class LiveSpan(weakref.ref["Span"]):
         attribute_names: The attributes that we set on the span; None before the first.
         shown_bytes: The bytes of the attributes whose value is their own: a JSON text, a copy of a list.
         json_names: The attributes whose text is JSON.
-        shown_tags: The tags that the span shows, by level, with their first versions; at most MAX_SHOWN of each.
+        shown_tags: The tags that the span shows, by level, with their first versions; see
+            `span_attributes.list_tag`.
         captures: The captures that watch it.
         backend_ids: Ids that backends gave the span, and that updates brought.
     """
