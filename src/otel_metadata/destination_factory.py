@@ -1,4 +1,4 @@
-"""Destinations and stores made from what users write: names, URLs, and the environment.
+"""Destinations and stores made from the names and URLs that users write, and from the environment.
 
 `make_destinations` reads the arguments of `configure`; `open_store` reads the URL of a store.
 """

@@ -1,4 +1,4 @@
-"""What several parts read of the environment: switches, the attribute limit of a span, the working directory."""
+"""Variables that several parts read: switches, the attribute limit of a span, the working directory."""
 
 from __future__ import annotations
 

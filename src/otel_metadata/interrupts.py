@@ -1,8 +1,8 @@
-"""What signal handlers and other threads raise in the middle of our code: it is the application's, and passes.
+"""Exceptions that signal handlers and other threads raise in the middle of our code: they pass to the application.
 
 A time limit is an exception that a signal handler raises: Celery's `SoftTimeLimitExceeded`, the `TimeoutError` of
 timeout decorators. Python runs the handler wherever the main thread is, often in a call of ours. Other limits are
-thrown in by another thread, as Dramatiq's. Our guards catch what our own code raises; they must not catch those.
+thrown in by another thread, as Dramatiq's. Our guards catch exceptions of our own code; they must not catch those.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _TIMERS: Final = frozenset({"rq", "stopit"})
 def pass_on(error: BaseException) -> None:
     """Raise *error* again where it came from outside; do nothing otherwise.
 
-    From outside come Ctrl-C, what a signal handler raised, cancellations, and what another thread threw in. Everything
-    else, `SystemExit` included, is a failure of who raised it: of ours, or of a callback. Called in each `except` that
-    code on the application's thread reaches, and around callbacks.
+    From outside come Ctrl-C, exceptions of signal handlers, cancellations, and exceptions that another thread threw in.
+    Everything else, `SystemExit` included, is a failure of who raised it: of ours, or of a callback. Called in each
+    `except` that code on the application's thread reaches, and around callbacks.
     """
     if isinstance(error, KeyboardInterrupt) or _is_thrown_in(error) or is_from_a_signal_handler(error):
         raise error

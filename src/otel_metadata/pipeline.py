@@ -52,7 +52,7 @@ __all__ = ["Pipeline", "configure", "flush", "outcome", "shutdown", "stats"]
 
 @final
 class Pipeline:
-    """What `configure` set up.
+    """The parts that `configure` set up.
 
     Attributes:
         processor: The span processor, with its outboxes.
@@ -184,7 +184,7 @@ def configure(
     on_dead_letter: Callable[[DeadLetter], None] | None = None,
     proxy: bool | str | None = None,
 ) -> Pipeline:
-    """Send the spans of the application, and what is said of them at any time, to *destinations*.
+    """Send the spans of the application, and updates of them at any time, to *destinations*.
 
     It joins the application's tracer provider, or makes a global one where there is none. It removes nothing from the
     provider. Where an exporter of the application sends to the same place as a destination, each span leaves
@@ -363,7 +363,7 @@ def shutdown(timeout_millis: int = 5_000) -> None:
     calls it.
 
     Args:
-        timeout_millis: How long to wait at most; what could not be sent by then is counted as lost.
+        timeout_millis: How long to wait at most; updates that could not be sent by then are counted as lost.
     """
     global _closed  # noqa: PLW0603 # for stats()
     try:

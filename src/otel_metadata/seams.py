@@ -180,10 +180,11 @@ class SpanStore(Protocol):
         ...
 
     def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
-        """Delete spans, each (trace id, span id) in hex digits, and all that was said of them; return which were there.
+        """Delete spans, each (trace id, span id) in hex digits, with everything set on them; return which were there.
 
-        What is not newer than *version* is refused from then on, so that a span which is sent again, or an update that
-        was under way, brings nothing back. With the last span of a trace goes what was said of the trace.
+        Spans and updates that are not newer than *version* are refused from then on, so that a span which is sent
+        again, or an update that was under way, brings nothing back. With the last span of a trace go the fields of the
+        trace.
 
         Raises:
             StoreError: Nothing was deleted.

@@ -1,4 +1,4 @@
-"""What all commands share: error messages, the terminal, and JSON output."""
+"""The parts that all commands share: error messages, the terminal, and JSON output."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ def failures() -> Iterator[None]:
     """Turn errors that a user can cause into one line and exit code 1; let all others through."""
     if sys.stdout is None:
         fail("standard output is closed; expected one that can be written, such as /dev/null.")
-    # It raises what it warns of. Without a handler Python would write the warning to standard error beside our line.
+    # It also raises each error that it warns of. Without a handler Python would write the warning to standard error
+    # beside our line.
     logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     # Escape characters that the encoding lacks: a Windows console would raise in the middle of a table.
     for stream in (sys.stdout, sys.stderr):

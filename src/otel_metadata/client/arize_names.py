@@ -1,6 +1,6 @@
-"""What Arize's client has and this one does not need: arguments, and older names of methods.
+"""Arguments and older names of methods that Arize's client has and this one does not need.
 
-A script for Arize's client runs with only the client changed. So its arguments are taken, and here is what they mean:
+A script for Arize's client runs with only the client changed. So its arguments are taken, and this is their meaning:
 a project or space has to be the one that the destination sends to; in a store, where an id alone finds a span, it means
 nothing.
 """

@@ -96,7 +96,7 @@ class Client:
             )
         if not isinstance(create, bool):
             raise ConfigurationError("Client(create=)", type(create), "True or False")
-        # The client closes what it has made.
+        # The client closes the stores and exporters that it has made.
         self._own_store: SpanStore | None = None
         self._own_destination: Destination | None = None
         where: SpanStore | Destination
@@ -111,7 +111,7 @@ class Client:
         self.spans = Spans(where)
 
     def close(self) -> None:
-        """Close what this client opened, and end the wait of an update that is being sent.
+        """Close the stores and exporters that this client opened, and end the wait of an update that is being sent.
 
         If an exporter raises, the log says so. A second call does nothing.
         """
@@ -240,7 +240,7 @@ class Spans:
             project: Only spans of this project: `openinference.project.name` of their resource, else `service.name`.
             start_time: Only spans that started then or later; without it the last seven days, or any time for a trace.
             end_time: Only spans that started before.
-            filter: What must hold; docs/filters.md has the language.
+            filter: A condition on spans; docs/filters.md has the language.
             limit: At most this many, at least 1.
             cursor: `next_cursor` of the page before, asked with the same arguments.
             trace_id: Only those of one trace, 32 hex digits.
@@ -379,9 +379,9 @@ class Spans:
         return self._store.export(query_of(**window))
 
     def import_file(self, path: str | os.PathLike[str] | BufferedReader) -> ImportReport:
-        """Store the spans of a file, and report what cannot be read. Twice has the effect of once.
+        """Store the spans of a file, and report the parts that cannot be read. Twice has the effect of once.
 
-        Fields merge by version: an export that is older than what is stored overwrites nothing.
+        Fields merge by version: an export that is older than the stored values overwrites nothing.
 
         Args:
             path: OTLP as JSON, one request a line, as the Collector's file exporter writes it, or pretty-printed;
@@ -390,9 +390,9 @@ class Spans:
 
         Raises:
             ConfigurationError: It is neither a path nor such a file.
-            FileError: The file cannot be read or has another format; what was read before stays imported.
+            FileError: The file cannot be read or has another format; the spans before that stay imported.
             MissingExtraError: It is Parquet, and pyarrow is not installed.
-            StoreError: The store cannot be written; what was written before stays.
+            StoreError: The store cannot be written; the spans before that stay stored.
         """
         return imports.import_file(self._store, path)
 

@@ -192,7 +192,7 @@ class Rows:
         return [row for row in range(len(self.span_ids)) if row not in self.problems]
 
     def put(self, row: int, values: Values) -> None:
-        """Lay *values* over what the row has."""
+        """Lay *values* over the values of the row."""
         self.documents.setdefault(row, {}).update(values)
 
     def reject(self, row: int, error_type: ErrorType, message: str) -> None:
@@ -241,7 +241,7 @@ def identities(frame: Frame) -> Rows:
     elif TRACEPARENT in frame:
         for row, cell in enumerate(frame.column(TRACEPARENT)):
             try:
-                ref = SpanRef.from_traceparent(cell)  # type: ignore[arg-type] # it says so of what is no text
+                ref = SpanRef.from_traceparent(cell)  # type: ignore[arg-type] # it refuses a cell that is no text
             except InvalidSpanRefError:
                 rows.span_ids[row] = _backend_only(rows, row, TRACEPARENT, cell, "a W3C traceparent")
             else:
@@ -422,7 +422,7 @@ def _part_of(given: object, part: str) -> object:
 
 
 def read_name(given: object) -> _Name:
-    """Return the trace id, or None if it is not known, the span id, and the ids of backends of what names a span.
+    """Return the trace id (None if unknown), the span id, and the ids of backends, of an object that names a span.
 
     If only a backend's id names the span, the text of the reference replaces the span id.
 

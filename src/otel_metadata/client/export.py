@@ -37,8 +37,8 @@ _Write: TypeAlias = "Callable[[pa.RecordBatch], None]"
 Format: TypeAlias = "Callable[[BinaryIO], AbstractContextManager[_Write]]"
 """Begins a format in an open file, and returns the function that writes a batch to it."""
 
-# What a spreadsheet takes for a formula (OWASP, "CSV Injection"). Some spreadsheets skip blanks and quotes before it;
-# East Asian ones read the full-width forms as well. The syntax is that of RE2.
+# Texts that a spreadsheet takes for a formula (OWASP, "CSV Injection"). Some spreadsheets skip blanks and quotes before
+# it; East Asian ones read the full-width forms as well. The syntax is that of RE2.
 _FORMULA: Final = r"""^([\s'"\p{Z}\p{C}]*[=+\-@\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]|[\t\r\n])"""
 
 _PAGE_ROWS: Final = 8
@@ -51,7 +51,7 @@ _GROUP_BYTES: Final = 32_000_000
 def export_to_file(
     batches: Iterable[pa.RecordBatch], path: str | os.PathLike[str], format: Format, *, progress: bool | None = None
 ) -> int:
-    """Write batches to *path*, replace what is there, and return the number of spans.
+    """Write batches to *path*, replace the file that is there, and return the number of spans.
 
     Args:
         batches: In the columns of `store.table`.

@@ -56,7 +56,7 @@ _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 @final
 @dataclass(frozen=True, slots=True)
 class ImportProblem:
-    """What could not be read.
+    """A part of a file that could not be read.
 
     Attributes:
         line: The line of a text file on which a document begins, the row of Parquet; from 1.
@@ -70,13 +70,13 @@ class ImportProblem:
 @final
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What became of a file.
+    """The result of an import.
 
     Attributes:
         spans_imported: Spans that are in the store now.
         spans_failed: Spans, and lines, that could not be read.
         lines_ignored: Lines, or documents over several lines, that hold logs, metrics or profiles.
-        problems: The first 100 of what could not be read.
+        problems: The first 100 parts that could not be read.
         updates_imported: Late updates that had travelled through OTLP as spans of their own, and are on the spans that
             they are about now, wherever those come from.
         found_instead: What the file holds, when it has neither spans nor updates: nothing, logs, requests without
@@ -98,9 +98,9 @@ _EMPTY: Final = "requests"
 
 
 def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader) -> ImportReport:
-    """Write the spans of a file into *store*, in batches, and report what cannot be read.
+    """Write the spans of a file into *store*, in batches, and report the parts that cannot be read.
 
-    Fields merge by version: an export that is older than what is stored overwrites nothing. Values of a Collector's
+    Fields merge by version: an export that is older than the stored values overwrites nothing. Values of a Collector's
     file have the version that their span says, else that of its end.
 
     Args:
@@ -111,9 +111,9 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
 
     Raises:
         ConfigurationError: *path* is neither a path nor a file opened for reading bytes.
-        FileError: The file cannot be read or has another format; what was read before stays imported.
+        FileError: The file cannot be read or has another format; the spans before that stay imported.
         MissingExtraError: It is Parquet, and pyarrow is not installed.
-        StoreError: The store cannot be written; what was written before stays.
+        StoreError: The store cannot be written; the spans before that stay stored.
     """
     others: Counter[str] = Counter()
     problems: list[ImportProblem] = []
@@ -196,7 +196,7 @@ def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read
 
 
 def _gzip(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
-    # What it unpacks to is bounded by `json_documents`, which reads it in pieces.
+    # `json_documents` reads the unpacked text in pieces, and bounds it.
     number = 0
     try:
         with gzip.GzipFile(fileobj=file) as inside:

@@ -109,7 +109,8 @@ def spans_of(request: Mapping[str, Any]) -> Iterator[Read]:
     """Yield each span with its fields, each update of another span, and an error for each part that cannot be read.
 
     Args:
-        request: What `is_traces`: a message `ExportTraceServiceRequest` or `TracesData` as JSON, or one of its parts.
+        request: A message for which `is_traces` is true: `ExportTraceServiceRequest` or `TracesData` as JSON, or one of
+            its parts.
     """
     for of_resource in _each_of(_request_of(request) or {}, _OF_REQUEST):
         if isinstance(of_resource, OtlpError):

@@ -4,8 +4,9 @@
 as updated, or as failed with a reason. A row is one patch, so it is applied whole or not at all.
 
 A store is written in parts of about `PART_FIELDS`, each a transaction, so that other processes get their turn. A
-destination gets batches of its own size; what it answers with a retry is tried a few times while the caller waits, and
-a destination that is down or paused ends the call: the rest fails with its answer instead of waiting for each.
+destination gets batches of its own size; a patch that it answers with a retry is tried a few times while the caller
+waits, and a destination that is down or paused ends the call: the rest fails with its answer instead of waiting for
+each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The wait before the next try: one pure function of the try, what the backend asked for, and chance."""
+"""The wait before the next try: one pure function of the try, the time that the backend asked for, and chance."""
 
 from __future__ import annotations
 

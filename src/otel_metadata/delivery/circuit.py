@@ -19,7 +19,8 @@ _MILLI: Final = 1_000_000
 _MIN_NS: Final = 1_000_000_000
 _MAX_NS: Final = 15_000_000_000
 
-# A flush asks again at once: one failure may be about what was sent, two in a row are about the destination.
+# A flush asks again at once: one failure may be about the patches that were sent, two in a row are about the
+# destination.
 _DEAD_AFTER: Final = 2
 
 
@@ -28,7 +29,7 @@ class Circuit:
     """Counts failures in a row, and says until when nobody asks.
 
     Attributes:
-        failures: Tries in a row without an answer about what was sent.
+        failures: Tries in a row that brought no answer about the patches.
         until_ns: Until when the destination is left alone; monotonic.
     """
 
@@ -54,7 +55,7 @@ class Circuit:
         self.until_ns = 0
 
     def failed(self, now_ns: int, after_millis: int | None = None) -> None:
-        """Note a try without an answer: it is left alone for the back-off, or for what it asked for.
+        """Note a try without an answer: leave the destination alone for the back-off, or as long as it asked for.
 
         Args:
             now_ns: Monotonic.

@@ -1,4 +1,4 @@
-"""A destination: where spans go, the dialect it speaks, and what takes the patches that come late."""
+"""A destination: where spans go, the dialect it speaks, and the exporter of late patches."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _REMOTE_GRACE_MILLIS: Final = 5_000
 @final
 @dataclass(frozen=True, eq=False)
 class Destination:
-    """Where spans go: a span exporter, the dialect it speaks, and the patch exporter for what comes late.
+    """Where spans go: a span exporter, the dialect it speaks, and the patch exporter for late updates.
 
     Attributes:
-        name: Short and unique among the destinations of a pipeline: what receipts and `stats()` call it.
+        name: Short and unique among the destinations of a pipeline: receipts and `stats()` use it.
         span_exporter: OpenTelemetry's exporter for its spans. None only with `spans=False`.
-        patch_exporter: Takes what comes after a span was exported.
+        patch_exporter: Takes updates that come after a span was exported.
         dialect: How metadata is spelled on its spans; "otel" for canonical attributes.
-        hold_millis: How long an ended span is kept so that what comes soon after still leaves with it; 0 for the usual
+        hold_millis: How long an ended span is kept so that updates soon after still leave with it; 0 for the usual
             batch schedule. The only way onto the span itself where a backend never changes a stored one.
         spans: False when the application exports its spans there by other means: then only late patches leave.
         remote_grace_millis: How long an update for a span of another process waits; None for 0 where order does not
@@ -48,7 +48,7 @@ class Destination:
     remote_grace_millis: int | None = None
 
     def __post_init__(self) -> None:
-        """Check what can be checked now.
+        """Check the parts as far as possible now.
 
         Raises:
             ConfigurationError: A part is missing or of the wrong kind.

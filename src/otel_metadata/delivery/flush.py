@@ -1,4 +1,4 @@
-"""What flushes wait for."""
+"""Flushes: the spans and patches that each of them waits for."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ __all__ = ["FlushTicket", "Flushes"]
 
 @final
 class FlushTicket:
-    """What one flush waits for: that everything which waited when it began was tried at least once.
+    """The spans and patches that one flush waits for, until each was tried once: those that waited when it began.
 
     Attributes:
-        keys: What is still to be tried.
-        deadline_ns: Until when the caller waits; monotonic. What cannot be tried by then is not waited for.
-        behind: Those of `keys` for which a patch is being sent, while another patch or their span waits behind it.
-        wants_spooled: Whether rows of the spool that nobody has loaded are waited for as well.
+        keys: The targets that are still to be tried.
+        deadline_ns: Until when the caller waits; monotonic. The flush does not wait for a patch
+            that cannot be tried by then.
+        behind: The `keys` for which a patch is being sent while another patch, or their span, waits behind it.
+        wants_spooled: Whether the flush also waits for rows of the spool that nobody has loaded.
         is_filling: Whether `keys` is not complete yet.
-        is_clean: Whether all that was tried so far arrived.
+        is_clean: Whether everything that was tried so far arrived.
     """
 
     __slots__ = ("_dropped", "behind", "deadline_ns", "done", "is_clean", "is_filling", "keys", "wants_spooled")
@@ -44,7 +45,7 @@ class FlushTicket:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is waited for."""
+        """Whether the flush waits for nothing more."""
         return not self.keys and not self.wants_spooled and not self.is_filling
 
     def tried(self, key: SpanKey, *, is_clean: bool) -> None:
@@ -69,7 +70,7 @@ class FlushTicket:
             self.keys.discard(key)
 
     def read_no_more(self) -> None:
-        """Note that rows of the spool that nobody has loaded are not waited for any more, if there are any."""
+        """Wait no longer for rows of the spool that nobody has loaded, if there are any."""
         if self.wants_spooled:
             self.wants_spooled = self.is_clean = False
 
@@ -88,7 +89,7 @@ class FlushTicket:
     def hurry(self, key: SpanKey, pending: Pending, patches: PatchQueue, now_ns: int) -> None:
         """Let a waiting patch go as soon as it may; where that is too late, do not wait for it.
 
-        What goes before it, its span or another patch, is still waited for.
+        The flush still waits for the span or the patch that goes before it.
         """
         if not self.is_hopeless(pending, patches, now_ns):
             patches.make_due(key, pending, pending.earliest_ns)
@@ -101,7 +102,7 @@ class FlushTicket:
     def is_hopeless(self, pending: Pending, patches: PatchQueue, now_ns: int) -> bool:
         """Whether a patch may not go before the deadline, or waits out a pause.
 
-        What was never tried does go to a paused destination, once: a flush is a probe.
+        A patch that was never tried does go to a paused destination, once: a flush is a probe.
         """
         is_paused = pending.attempts > 0 and pending.earliest_ns > now_ns and patches.circuit.is_open(now_ns)
         return pending.earliest_ns > self.deadline_ns or is_paused
@@ -159,7 +160,7 @@ class Flushes:
             self._tickets.remove(ticket)
 
     def answered(self, answers: Iterable[Answered]) -> None:
-        """Tell every ticket what became of patches."""
+        """Tell every ticket the answers to patches."""
         for key, is_clean, is_last in answers:
             for ticket in self._tickets:
                 if is_last:

@@ -1,6 +1,6 @@
 """Code of others around a worker (exporters, dialects) and the guards against it.
 
-It may raise anything, change what it is handed, and answer with anything. None of that may harm the worker, a try of
+It may raise anything, change its arguments, and answer with anything. None of that may harm the worker, a try of
 its own that follows, or another destination.
 """
 
@@ -62,10 +62,10 @@ def _suppressed() -> Context:
 
 @contextmanager
 def guarded(reason: str, destination: str, part: str, end: str = "") -> Iterator[None]:
-    """Log what foreign code raises in the block, and go on after it.
+    """Log exceptions of foreign code in the block, and go on after it.
 
-    What a signal handler raises passes: without a thread the caller of a flush does the work, with its time limit. No
-    other exception does: an exporter's own KeyboardInterrupt is its failure.
+    An exception of a signal handler passes: without a thread the caller of a flush does the work, with its time limit.
+    No other exception does: an exporter's own KeyboardInterrupt is its failure.
 
     Args:
         reason: Of the log line, with *destination*: one line a minute.
@@ -82,9 +82,9 @@ def guarded(reason: str, destination: str, part: str, end: str = "") -> Iterator
 
 
 def outcomes_of(exporter: PatchExporter, patches: Sequence[Patch], timeout_millis: int) -> list[Outcome | None]:
-    """Let an exporter send *patches*; return what it said of each, as far as it did. It may be foreign code, and raise.
+    """Let an exporter send *patches*; return its outcomes, as many as it gave.
 
-    What goes to code of others shares nothing with ours that can be changed.
+    It may be foreign code, and raise. It gets copies, so that it cannot change patches of ours.
     """
     given = patches
     if not is_trusted(exporter):
@@ -93,7 +93,7 @@ def outcomes_of(exporter: PatchExporter, patches: Sequence[Patch], timeout_milli
 
 
 def is_trusted(part: object) -> bool:
-    """Whether *part* changes nothing of what it is handed: one of ours or of OpenTelemetry's, or none."""
+    """Whether *part* leaves its arguments unchanged: it is ours, OpenTelemetry's, or None."""
     return part is None or type(part).__module__.partition(".")[0] in {"otel_metadata", "opentelemetry"}
 
 
@@ -115,7 +115,7 @@ def _copy(value: Json) -> Json:
 def sound(answer: object) -> Outcome:
     """Return what an exporter answered if it is an outcome with all its parts, else a retry: it may be foreign code.
 
-    By the exact types: what follows is decided under the lock, where no method of anybody's may be called.
+    By the exact types: the next step is decided under the lock, where no method of anybody's may be called.
     """
     if type(answer) is Delivered:
         notes = answer.notes

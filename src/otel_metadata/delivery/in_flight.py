@@ -43,7 +43,7 @@ class _Proxy(ReadableSpan):
         events: Sequence[Event] | None = None,
         links: Sequence[Link] | None = None,
     ) -> None:
-        """Replace the attributes, and what else is given."""
+        """Replace the attributes, and each other part that is given."""
         super().__init__(
             name=name or span.name,
             context=span.context,
@@ -94,8 +94,8 @@ class MergedSpan(_Proxy):
 def span_without_credentials(span: ReadableSpan, *, masks_credentials: bool) -> ReadableSpan:
     """Return an ended span whose attributes, events and links hold no credentials; itself when they hold none.
 
-    Instrumentors copy headers and connection strings into attributes. What was set through this library was masked when
-    it was set; here it is what others have set.
+    Instrumentors copy headers and connection strings into attributes. Values that were set through this library were
+    masked then; the values of others are masked here.
 
     Args:
         span: Not changed.
@@ -134,7 +134,7 @@ def merged(span: ReadableSpan, fields: Fields, dialect: Dialect, *, is_local_roo
     if not fields:
         return span, {}
     encoded = dialect.encode(span, fields, is_local_root=is_local_root)
-    # A remainder is part of the fields: what a foreign dialect may have made of them is not.
+    # The remainder has our own fields: a foreign dialect may have changed them.
     remainder = {name: fields[name] for name in encoded.remainder}
     return MergedSpan(span, encoded, fields), remainder
 

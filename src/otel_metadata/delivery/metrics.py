@@ -9,7 +9,7 @@ Names follow the SDK's own (`otel.sdk.processor.span.processed` with `error.type
 | `otel_metadata.patch.processed` | counter | `{update}` | updates settled; lost ones with `error.type`, the reason |
 | `otel_metadata.patch.retried` | counter | `{patch}` | patches sent again |
 | `otel_metadata.patch.waiting` | up-down counter | `{update}` | updates whose end is open |
-| `otel_metadata.patch.waiting.size` | up-down counter | `By` | what waits in memory |
+| `otel_metadata.patch.waiting.size` | up-down counter | `By` | updates and spans that wait in memory |
 | `otel_metadata.patch.waiting.age` | gauge | `s` | age of the oldest patch that waits in memory |
 | `otel_metadata.spool.size` | up-down counter | `By` | the spool file |
 | `otel_metadata.span.processed` | counter | `{span}` | ended spans: exported, or with `error.type` failed, evicted |

@@ -1,4 +1,4 @@
-"""Bounds and times of an outbox, and what OpenTelemetry's variables say of them."""
+"""Bounds and times of an outbox, and their values in OpenTelemetry's variables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OutboxSettings:
         max_queue_size: Ended spans that wait, at least 1 (`OTEL_BSP_MAX_QUEUE_SIZE`); when full the oldest is dropped.
         max_export_batch_size: Spans in one export (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
         schedule_delay_millis: How long a span or patch waits for others to be sent with (`OTEL_BSP_SCHEDULE_DELAY`).
-        export_timeout_millis: What one export of patches may take (`OTEL_BSP_EXPORT_TIMEOUT`).
+        export_timeout_millis: How long one export of patches may take (`OTEL_BSP_EXPORT_TIMEOUT`).
         max_patches: Targets with a waiting patch; beyond, an update is lost (`buffer_full`).
         max_bytes: Estimated size of the ended spans that wait or are being exported, and of the patches: each of the
             two may be this large. Ended spans that were not admitted yet come on top: at most max_queue_size of them,
@@ -63,7 +63,7 @@ class OutboxSettings:
 
     @classmethod
     def from_environment(cls) -> OutboxSettings:
-        """Return what OpenTelemetry's `OTEL_BSP_*` variables say, with our own defaults for the rest.
+        """Return the settings of OpenTelemetry's `OTEL_BSP_*` variables, with our own defaults for the rest.
 
         Source: OpenTelemetry, "Batch Span Processor" of the SDK environment variables.
 

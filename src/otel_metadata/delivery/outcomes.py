@@ -1,4 +1,4 @@
-"""What became of an update: asked of the queues in which its fields may wait, and of what was noted as they left."""
+"""The outcome of an update: from the queues in which its fields may wait, and from the notes made as they left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LeftSpan(NamedTuple):
         at_ns: When; monotonic.
         window_ns: Its start and end.
         moved: The fields that its dialect could not express, which followed as a patch.
-        outcome: What became of the updates that were set on it live.
+        outcome: The outcome of the updates that were set on it live.
     """
 
     state: Literal["exported", "failed", "evicted"]
@@ -44,7 +44,7 @@ class LeftSpan(NamedTuple):
 
 @final
 class Outcomes:
-    """Finds updates in the queues of one outbox, and in its memory of what left them; called under its lock."""
+    """Finds updates in the queues of one outbox, and in its memory of recent ones; called under its lock."""
 
     def __init__(self, spans: SpanQueue, patches: PatchQueue, recent: RecentMap[SpanKey, LeftSpan]) -> None:
         """Ask these."""
@@ -80,7 +80,7 @@ class Outcomes:
         if key in self._spans.exporting:
             return DestinationOutcome("sending")
         left = self._recent.get(key)
-        # What was joined to a span that failed follows as a patch.
+        # The fields that were joined to a span follow as a patch when the span failed.
         if left is None or (left.state == "failed" and route == "in_flight"):
             return self._of_patch(key, names, version, on_disk)
         if left.state != "exported":
@@ -96,7 +96,7 @@ class Outcomes:
     def _of_patch(
         self, key: SpanKey, names: Sequence[FieldName], version: Version, on_disk: DestinationOutcome
     ) -> DestinationOutcome:
-        """Return what became of fields that leave, or left, as a patch."""
+        """Return the outcome of fields that leave, or left, as a patch."""
         parts = [self._of_field(key, name, version) or on_disk for name in names]
         return reduce(DestinationOutcome.joined, parts) if parts else UNKNOWN
 

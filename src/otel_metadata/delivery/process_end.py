@@ -6,10 +6,10 @@
   ends by the default action of SIGTERM. See `termination`.
 - A child of Celery's prefork pool leaves by `os._exit` after the signal `worker_process_shutdown`. That is used.
 
-A forked child of multiprocessing first clears the finalizers that it has inherited and then calls what was given to
-`register_after_fork`; therefore the finalizer is made there. A spawned child does neither: there it is made as soon as
-the child has a span processor. Neither multiprocessing nor Celery is imported here: a process that has not loaded them
-has no such workers.
+A forked child of multiprocessing first clears the finalizers that it has inherited and then calls the functions that
+were given to `register_after_fork`; therefore the finalizer is made there. A spawned child does neither: there it is
+made as soon as the child has a span processor. Neither multiprocessing nor Celery is imported here: a process that has
+not loaded them has no such workers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def call_at_process_end(end: Callable[[], None], must_go_on: Callable[[], bool])
 
 
 def watch_process_end(*, is_forked: bool = False) -> None:
-    """Attach to what is loaded by now; a second call changes nothing.
+    """Attach to the packages that are loaded by now; a second call changes nothing.
 
     Args:
         is_forked: The process has just been forked.
@@ -71,7 +71,7 @@ def _watch_multiprocessing(*, is_forked: bool) -> None:
         _is_registered = True
         # The object is one that lives as long as the process: the registry holds it weakly.
         util.register_after_fork(_in_child, lambda in_child: in_child(is_forked=True))
-    # The second is what a spawned child has while it imports the program's main module.
+    # A spawned child has the second while it imports the program's main module.
     is_child = process.parent_process() is not None or hasattr(process.current_process(), "_inheriting")
     if is_child and _watched_pid != os.getpid():
         _in_child(is_forked=is_forked)

@@ -1,4 +1,4 @@
-"""An ended span that waits in an outbox, with what was set on it live and what was joined to it since."""
+"""An ended span that waits in an outbox, with the fields that were set on it live or joined to it since."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class EndedSpan(Protocol):
 @final
 @dataclass(slots=True, eq=False)
 class QueuedSpan:
-    """An ended span that waits, what was set on it live, and what was joined to it since.
+    """An ended span that waits, with the fields that were set on it live or joined to it since.
 
     Attributes:
         key: (trace id, span id).
-        backend_ids: Ids that updates brought: what cannot leave with the span needs them.
+        backend_ids: Ids that updates brought, for the fields that cannot leave with the span.
         span: The ended span.
         fields: Its sidecar, closed; without `captured` until somebody needs all of it.
         captured: Captured input and output, as text; decoded without the lock, most often on the worker.
@@ -63,9 +63,9 @@ class QueuedSpan:
         joined: Fields that came after the end.
         large: The weights of the large values in `joined`.
         joined_updates: How many update calls those are.
-        rows: What the spool has of those.
+        rows: The rows of those updates in the spool.
         unspooled: How many of those are in no row.
-        row: What the spool has of the span itself; None when it is not held, or not there yet.
+        row: The row of the span itself; None when the span is not held, or not in the spool yet.
         is_local_root: Whether it has no parent that a processor of ours has seen in this process.
         due_ns: When it leaves, at the latest; monotonic.
         size: Estimated bytes; 0 until weighed.
@@ -108,7 +108,7 @@ class QueuedSpan:
         return item
 
     def entry(self, span: ReadableSpan, destination: str, wall_ns: int) -> SpooledSpan:
-        """Return what the spool is to have of the span itself; what was joined has rows of its own.
+        """Return the row of the span itself for the spool; fields that were joined have rows of their own.
 
         Args:
             span: Its span, without credentials.
@@ -134,7 +134,7 @@ class QueuedSpan:
 
     @property
     def ref(self) -> SpanRef:
-        """Its name, for what follows as a patch."""
+        """The span ref, for fields that follow as a patch."""
         return SpanRef(*self.key, backend_ids=self.backend_ids)
 
     def live_fields(self) -> Fields:
@@ -167,7 +167,7 @@ class QueuedSpan:
         return live + (self.joined_updates - self.unspooled if self.rows and partition.keeps(self.rows) else 0)
 
     def all_rows(self) -> list[Row]:
-        """Return what the spool has of it."""
+        """Return its rows in the spool."""
         rows = list(self.rows or ())
         if self.row is not None:
             rows.append(self.row)

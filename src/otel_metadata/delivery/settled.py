@@ -1,4 +1,4 @@
-"""What became of the fields of patches, for the targets of the most recent ones.
+"""Whether the fields of patches arrived, for the targets of the most recent ones.
 
 For each target it has the highest version of each field that arrived, and of each that was given up. So whether an
 update arrived is a comparison: it did when each of its fields arrived with its own version or a later one, for a later
@@ -41,7 +41,7 @@ class _Gone(NamedTuple):
 
 @final
 class _Target:
-    """Of one target: fields that arrived, fields that did not, and notes with the names of what was sent."""
+    """Of one target: fields that arrived, fields that did not, and notes with the names of the fields sent."""
 
     __slots__ = ("arrived", "gone", "notes")
 
@@ -91,7 +91,7 @@ class Settled:
         return target.arrived if target is not None else {}
 
     def of_field(self, key: SpanKey, name: FieldName, version: Version) -> DestinationOutcome | None:
-        """Return what became of one field of an update; None when nothing is known."""
+        """Return the outcome of one field of an update; None when nothing is known."""
         target = self._targets.get(key)
         if target is None:
             return None
@@ -122,12 +122,12 @@ class Settled:
 
 
 def covers(name: FieldName, held: Version, version: Version) -> bool:
-    """Whether who has a field with version *held* has what was set with *version*, or what took its place."""
+    """Whether a field with version *held* includes an update of *version*: it is that update, or replaced it."""
     return held <= version if name[1] == "tag" else held >= version
 
 
 def notes_about(name: FieldName, notes: Sequence[str], sent: Collection[FieldName]) -> list[str]:
-    """Return the notes about one field, and those about none of those that were sent with it."""
+    """Return the notes about one field, and the general notes of its request."""
     others = [other for other in sent if other != name]
     return [note for note in notes if _names(note, name) or not any(_names(note, other) for other in others)]
 

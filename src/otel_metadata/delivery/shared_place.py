@@ -1,4 +1,4 @@
-"""What an outbox asks where the application exports to the same place: see `joining.sharing`."""
+"""The questions that an outbox asks where the application exports to the same place: see `joining.sharing`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class SharedPlace(Protocol):
 
     @property
     def is_shared(self) -> bool:
-        """Whether there are any."""
+        """Whether there are such exporters."""
         ...
 
     @property
     def exporter(self) -> SpanExporter | None:
-        """The adopted one, which exports for the destination; None when the destination exports by its own."""
+        """The adopted exporter, which exports for the destination; None when the destination has its own."""
         ...
 
     def look(self) -> str | None:
-        """Look whether there are new ones; return what is to be said of them. Called under the lock."""
+        """Look for new exporters; return a sentence about them for the log, or None. Called under the lock."""
         ...
 
     def claim(self, key: SpanKey, span: ReadableSpan) -> ReadableSpan | None:
@@ -42,5 +42,5 @@ class SharedPlace(Protocol):
         ...
 
     def close(self) -> None:
-        """Close the destination's span exporter, and give back what was adopted."""
+        """Close the destination's span exporter, and give the adopted exporter back."""
         ...

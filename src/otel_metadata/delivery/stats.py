@@ -1,4 +1,4 @@
-"""The balance: what became of every update, for each destination.
+"""The balance: how many updates were delivered, wait or were lost, for each destination.
 
 The unit is one update, settled when its last part is:
 
@@ -29,7 +29,7 @@ _CREATED_NS: Final = attrgetter("created_ns")
 @final
 @dataclass(frozen=True, slots=True)
 class DestinationStats:
-    """What one destination did, at one moment.
+    """The counts of one destination, at one moment.
 
     Attributes:
         accepted: Updates taken, live ones included.
@@ -94,7 +94,7 @@ class PipelineStats:
         destinations: By name.
         refused: Updates that were not accepted, by reason.
         internal_errors: Failures of our own code in this process; each was logged.
-        live_bytes: Estimated size of what was set on spans of this process that have not ended.
+        live_bytes: Estimated size of the values that were set on spans of this process that have not ended.
     """
 
     destinations: Mapping[str, DestinationStats] = field(default_factory=dict[str, DestinationStats])
@@ -136,7 +136,7 @@ class Counters:
 
 
 class Moment(NamedTuple):
-    """What `stats` counts, taken under the lock in one step: counts, and references to waiting items.
+    """The source of `stats`, taken under the lock in one step: counts, and references to waiting items.
 
     Attributes:
         now_ns: Monotonic.
@@ -145,7 +145,7 @@ class Moment(NamedTuple):
         spilled: Updates that are on disk only.
         patches: Those that wait or are being sent.
         spans: Those that wait or are being exported.
-        buffered_bytes: What both weigh.
+        buffered_bytes: The bytes of both.
     """
 
     now_ns: int

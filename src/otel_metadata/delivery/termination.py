@@ -1,4 +1,4 @@
-"""SIGTERM in a child of multiprocessing: what waits is sent, then the signal ends the process as it would have.
+"""SIGTERM in a child of multiprocessing: waiting spans and patches are sent, then the signal ends the process.
 
 Python runs a signal handler between two steps of the main thread. A child that was asked to end while its main thread
 is about to wait for a lock, or inside a long call of C, would run it much later or never, where the default action ends
@@ -43,9 +43,10 @@ def watch_termination(end: Callable[[], object], must_go_on: Callable[[], bool],
     Nothing is changed where SIGTERM has another action than the default one, and away from the main thread.
 
     Args:
-        end: Sends what waits within a bound. A second SIGTERM ends the process at once.
-        must_go_on: Whether the main thread, interrupted where it is, has what *end* needs; else it stops meanwhile.
-        is_forked: The process has just been forked: what listens at the wake-up file descriptor is its parent's.
+        end: Sends waiting spans and patches within a bound. A second SIGTERM ends the process at once.
+        must_go_on: Whether *end* needs something, such as a lock, that the interrupted main thread holds; else that
+            thread stops meanwhile.
+        is_forked: The process has just been forked: the parent listens at the wake-up file descriptor.
     """
     global _watched_pid, _must_go_on  # noqa: PLW0603 # of this process
     if not hasattr(faulthandler, "register") or threading.current_thread() is not threading.main_thread():

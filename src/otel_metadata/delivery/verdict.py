@@ -1,11 +1,11 @@
-"""What follows from one try of one patch: arrived, again, or given up. Pure: values in, a value out.
+"""The decision after one try of one patch: arrived, again, or given up. Pure: values in, a value out.
 
-The outcome is the exporter's; what is decided here is the delivery contract's answer to it.
+The exporter gives the outcome; this module decides what the delivery contract makes of it.
 
 | outcome | verdict |
 |---|---|
 | `Delivered` | arrived |
-| `Retry`, `Pause`, no outcome | again after the back-off, or what the backend asked for |
+| `Retry`, `Pause`, no outcome | again after the back-off, or after the time that the backend asked for |
 | `Rejected(segment_not_found)` | again while the span may still appear, then given up |
 | `Rejected(too_large)` | again at once, half as many together; alone, with half its fields; one field: given up |
 | `Rejected` otherwise | given up |
@@ -31,13 +31,13 @@ __all__ = ["NO_ANSWER", "Again", "Arrived", "GivenUp", "Tried", "Verdict", "verd
 _MILLI: Final = 1_000_000
 
 NO_ANSWER: Final = Retry(DeliveryError("connection_failure", "the exporter gave no outcome for this patch"))
-"""What an exporter that raised, or answered too little, is taken to have said."""
+"""The outcome that stands for the missing answer of an exporter that raised, or answered too little."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What is known of a patch after a try.
+    """The history of a patch, this try included.
 
     Attributes:
         attempts: How often it was tried, this time included.
@@ -105,7 +105,7 @@ def verdict(outcome: Outcome | None, tried: Tried, settings: OutboxSettings, cha
 
     Args:
         outcome: The exporter's; None when it gave none (it raised): then the batch is halved as well, for one patch in
-            it may be what the exporter chokes on.
+            the exporter may choke on it.
         tried: The patch.
         settings: Bounds.
         chance: Uniform in [0, 1), for the jitter of the back-off.

@@ -1,4 +1,4 @@
-"""The patches that wait for one destination: which may go now, and what follows from an answer.
+"""The patches that wait for one destination: which may go now, and how an answer settles them.
 
 Theory of operation. A target has at most one patch that waits (`waiting`, later updates are merged into it) and one
 that is being sent (`sending`): one request in flight for each target, versions ascending. `_due` is a heap of (when,
@@ -72,17 +72,17 @@ class Pending:
 
     Attributes:
         target: The span or trace.
-        fields: What it sets.
-        sent: Those among them that are being sent.
+        fields: The fields that it sets.
+        sent: The fields that are being sent; None while no request is under way.
         updates: How many update calls are in it.
         size: Estimated bytes.
         large: The weights of the large values in `fields`.
-        rows: What the spool has of it.
+        rows: Its rows in the spool.
         unspooled: How many of `updates` are in no row.
-        created_ns: When the oldest of them was accepted; monotonic.
-        earliest_ns: When it may go: a grace, or what the backend asked for. A flush obeys it.
+        created_ns: When the oldest of its updates was accepted; monotonic.
+        earliest_ns: When it may go: after a grace, or after the time that the backend asked for. A flush obeys it.
         due_ns: When it goes.
-        asked_ns: When it goes by the heap of what flushes wait for; None when it is not in it.
+        asked_ns: When it goes by the heap of the patches that flushes wait for; None when it is not in that heap.
         deadline_ns: Until when it is tried, because its span failed for good; None for as long as `max_age_millis`.
         missing_ns: When the backend first said that it does not know the span.
         attempts: How often it was tried.
@@ -115,7 +115,7 @@ class Pending:
     def take(self, target: SpanRef, fields: Fields, updates: int, weight: Weight, rows: Sequence[Row]) -> int:
         """Take more fields for the same span, and the ids that its name brings; return by how much it grew."""
         self.target = self.target.with_backend_ids(target.backend_ids)
-        # To merge once more does no harm, to count does; what counts follows the last call: see `Outbox._admit`.
+        # To merge once more does no harm, to count does; the counting follows the last call: see `Outbox._admit`.
         growth, self.large = merge_weighed(self.fields, fields, weight, self.large)
         growth += ROW_BYTES * len(rows)
         if not self.size:
@@ -128,7 +128,7 @@ class Pending:
         return growth
 
     def portion(self) -> Fields:
-        """Return what goes in the next request: all of it, or the fields of the lowest versions."""
+        """Return the fields for the next request: all of them, or those of the lowest versions."""
         if self.max_fields is None or self.max_fields >= len(self.fields):
             return self.fields
         ordered = sorted(self.fields.copy().items(), key=lambda item: (item[1][1], item[0]))
@@ -136,7 +136,7 @@ class Pending:
 
 
 class Answered(NamedTuple):
-    """What became of one patch of a batch: for who waits for a flush.
+    """The result of one patch of a batch, for the flushes that wait for it.
 
     Attributes:
         key: The target.
@@ -157,9 +157,9 @@ class PatchQueue:
         waiting: Patches that wait, by target.
         sending: Patches that are being sent, by target.
         circuit: Whether the destination is asked now.
-        is_ordered: Whether the backend keeps what comes last, whatever its version.
-        settled: What became of the fields of recent patches.
-        bytes: Estimated size of what is held.
+        is_ordered: Whether the backend keeps the value that comes last, whatever its version.
+        settled: Whether the fields of recent patches arrived.
+        bytes: Estimated size of all patches here.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class PatchQueue:
             chance: Uniform in [0, 1), for the jitter of the back-off.
             counters: The outbox's.
             partition: The destination's part of the spool.
-            flushes: What flushes wait for: it goes also while the destination is left alone.
+            flushes: The flushes: a patch that one waits for goes also while the destination is left alone.
             is_span_here: Whether a span waits or is being exported here.
             tell: Called with a reason, a sentence for the log, and its level.
         """
@@ -196,7 +196,7 @@ class PatchQueue:
         self._flushes = flushes
         self._is_span_here = is_span_here
         self._tell = tell
-        # With a spool, what exceeds the window is on disk alone.
+        # With a spool, updates beyond the window are on disk alone.
         self._max_targets = (
             min(settings.spool_window, settings.max_patches) if partition.is_durable else settings.max_patches
         )
@@ -258,14 +258,14 @@ class PatchQueue:
         if arrived:
             fields = _without_stale(fields, arrived)
             weight = weigh(fields)
-            if not fields:  # merged into what the backend has, they change nothing
+            if not fields:  # they would change nothing in the backend
                 self._counters.delivered += updates
                 self._partition.settle(rows)
                 return
         pending = self.waiting.get(key)
         if pending is None:
             fresh = Pending(target, now, earliest_ns, due_ns)
-            # Whole before it is seen: a shutdown that interrupts us here makes due what it finds.
+            # Whole before it is seen: a shutdown that interrupts us here makes the patches due that it finds.
             pending = self.waiting.setdefault(key, fresh)
         if not pending.updates:  # new, or the call that made it was interrupted before it was done
             self.schedule(key, pending)
@@ -277,12 +277,12 @@ class PatchQueue:
         self.bytes += pending.take(target, fields, updates, weight, rows)
 
     def room_for(self, key: SpanKey, fields: Fields, size: int, *, beyond_window: bool = False) -> bool:
-        """Whether there is room in memory, also when what *fields* replaces is taken off.
+        """Whether there is room in memory, also once the values that *fields* replaces are taken off.
 
         Args:
             key: The target.
-            fields: What would be added.
-            size: What it weighs.
+            fields: The fields to be added.
+            size: Their bytes.
             beyond_window: The spool takes nothing: as much room as there is without one.
         """
         held = self.waiting.get(key)
@@ -451,7 +451,7 @@ class PatchQueue:
                 self._tell(f"note:{note}", f"delivered, but: {note}.", level)
 
     def _part_is_gone(self, pending: Pending, sent: Fields, given_up: GivenUp | None, now: int) -> bool:
-        """Settle what was sent; where that was a part, the rest goes on: return whether it does."""
+        """Settle the fields that were sent; return whether others remain, which go on as a patch."""
         rest = {name: field for name, field in pending.fields.items() if name not in sent}
         moved = unsettled(rest, pending.updates)
         if given_up is not None:
@@ -506,7 +506,7 @@ class PatchQueue:
         self._counters.retried += 1
         pending.error = again.error
         pending.due_ns = now + again.wait_ns
-        # A flush need not wait for the back-off, but for what the backend asked for.
+        # A flush need not wait for the back-off, but for the time that the backend asked for.
         pending.earliest_ns = pending.due_ns if again.asked else now
         if again.batch_size is not None:
             pending.batch_size = again.batch_size
@@ -518,7 +518,7 @@ class PatchQueue:
         key = pending.target.key
         pending.sent = None
         newer = self.waiting.get(key)
-        # In its place before it is read, so that what a finalizer adds meanwhile is added here.
+        # In its place before it is read, so that an update of a finalizer meanwhile is added here.
         self.waiting[key] = pending
         if newer is not None and newer is not pending:
             # Updates that came while this one was being sent: they wait with it now.
@@ -541,7 +541,7 @@ class PatchQueue:
             self._bury(pending, pending.fields, pending.updates, GivenUp(reason, error), keep_rows=False)
 
     def leave(self, reason: LossReason) -> None:
-        """Leave what the spool has to it, and count the rest as lost."""
+        """Leave to the spool the updates that it has, and count the rest as lost."""
         left = self.all()
         for number, pending in enumerate(left):
             key = pending.target.key

@@ -7,8 +7,8 @@ time has come, when a batch is full, when half of the room is taken (for those t
 After a failure the destination is left alone (`circuit`) and then asked with half as many spans, down to one, so that a
 span on which the exporter chokes comes to be alone; with each success twice as many.
 
-`bytes` is what is held, with what was joined; a span that nobody has weighed yet counts nothing. All of it is called
-under the outbox's lock. What becomes of a span's updates is the outbox's business.
+`bytes` is the size of the spans and of the fields that were joined to them; a span that nobody has weighed yet counts
+nothing. Everything here is called under the outbox's lock. The outbox decides about the updates of a span.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SpanQueue:
         Args:
             settings: Bounds and times.
             chance: Uniform in [0, 1), for the jitter of the back-off.
-            is_holding: Whether spans are kept for what comes soon after them.
+            is_holding: Whether spans are kept for updates that come soon after their end.
         """
         self._settings = settings
         # Ordered: taking the oldest out of a plain dict again and again is quadratic (see RecentMap).
@@ -145,7 +145,7 @@ class SpanQueue:
         self.note_size(item, item.weight())
 
     def note_size(self, item: QueuedSpan, size: int) -> None:
-        """Note what it weighs, if it is still here."""
+        """Note the size of a span, if it is still here."""
         if self.waiting.get(item.key) is item or self.exporting.get(item.key) is item:
             item.size += size
             self.bytes += size
@@ -243,7 +243,7 @@ class SpanQueue:
     def may_go_again(
         self, item: QueuedSpan, outcome: Outcome | None, batch_size: int, now_ns: int, *, is_closing: bool
     ) -> bool:
-        """Whether a span whose export failed is tried again: what is refused, only in a smaller batch."""
+        """Whether a span whose export failed is tried again: after a refusal only in a smaller batch."""
         retry_ns = self._settings.span_retry_millis * _MILLI
         # Not where another span of this id came meanwhile, from an id generator that repeated itself: one can stay.
         if not retry_ns or item.key in self.waiting:

@@ -111,7 +111,7 @@ class Worker:
         """Start the thread.
 
         Args:
-            outbox: What to empty.
+            outbox: The outbox that it empties.
             clock: Time.
             start: False for a test that calls `step` by hand.
             on_dead_letter: Called with each patch that is given up.
@@ -161,7 +161,8 @@ class Worker:
             self._thread.start()
         except BaseException as error:
             self.has_thread = False  # it may have started all the same: see `_run`
-            # CPython makes another error of what a signal handler raises in here: a KeyError, a lock that nobody holds.
+            # CPython turns an exception that a signal handler raises in here into another: a KeyError, a lock that
+            # nobody holds.
             cause: BaseException | None = error
             while cause is not None and cause is not handled:
                 pass_on(cause)
@@ -281,8 +282,8 @@ class Worker:
             return ticket.is_over and ticket.is_clean
         finally:
             self.outbox.drop_ticket(ticket)
-            # What arrived is erased before the caller goes on: its next step may be os._exit, and what a child leaves
-            # in the spool is sent again by whoever takes it over.
+            # The rows of updates that arrived are erased before the caller goes on: its next step may be os._exit, and
+            # rows that a child leaves in the spool are sent again by the process that takes them over.
             self.outbox.partition.tend()
             self.tell()
 
@@ -301,7 +302,7 @@ class Worker:
         return self._stop_ticket is not None
 
     def stop(self) -> None:
-        """Wait for what `begin_stop` asked for, until its deadline; a hanging exporter is left behind."""
+        """Wait until the stop that `begin_stop` began is done, or its deadline; a hanging exporter is left behind."""
         # Each call has an event of its own: a signal handler that shuts down may interrupt a shutdown that waits.
         if not self.runs_here and not self.wait(_Event(self._new_lock()), self._stop_by_ns):
             while not self._is_stopped and self._clock.monotonic_ns() < self._stop_by_ns and self.step():
@@ -359,7 +360,7 @@ class Worker:
                     continue
                 due_ns = self.outbox.next_due_ns()
             except BaseException as error:  # noqa: BLE001 # the thread must go on; the failure is counted and told
-                _survive(error)  # and waits: what failed is still due, and may fail again at once
+                _survive(error)  # and waits: the step is still due, and may fail again at once
             wait_ns = self._idle_ns
             if due_ns is not None:
                 wait_ns = min(max(due_ns - self._clock.monotonic_ns(), 0), wait_ns)
@@ -367,7 +368,7 @@ class Worker:
             self._awake.clear()
         self._close_exporters()
         # A shutdown in a signal handler does not wait for the call that it interrupts. That may be a flush, and then
-        # nobody is left to do what it waits for.
+        # nobody is left to do the work that it waits for.
         self._is_over = True
         for event in list(self._waiting):
             event.set()
@@ -377,7 +378,7 @@ class Worker:
         outcome: Outcome | None
         try:
             outgoing, remainders = self._merged(batch)
-        except BaseException as error:  # what was claimed is answered, whatever happens
+        except BaseException as error:  # every claimed span is answered, whatever happens
             is_limit = is_from_a_signal_handler(error)
             self.outbox.spans_answered(batch, None if is_limit else _OURS, [{} for _ in batch], "internal_error")
             if is_limit:
@@ -419,7 +420,8 @@ class Worker:
                 )
                 span, remainder = ended, item.all_fields()
             if item.is_elsewhere:
-                # The span leaves by other means, with what was set on it live; what came after its end is not on it.
+                # The span leaves by other means, with the values that were set on it live, without those that came
+                # after its end.
                 end_ns = item.span.end_time or 0
                 remainder = {**remainder, **{name: field for name, field in fields.items() if field[1][0] > end_ns}}
             else:
@@ -428,7 +430,7 @@ class Worker:
         return outgoing, remainders
 
     def _hand_over(self, outgoing: list[ReadableSpan]) -> Outcome | None:
-        """Give spans to the span exporter; return what it said of them, None when it raised."""
+        """Give spans to the span exporter; return its outcome for them, None when it raised."""
         destination = self.outbox.destination
         shared = self.outbox.shared
         exporter = (shared.exporter if shared is not None else None) or destination.span_exporter
@@ -451,12 +453,12 @@ class Worker:
         try:
             outcomes = run_suppressed(self._deliver, patches)
         finally:
-            # What was claimed is answered, whatever happens: also where a handler of the application's log raises.
+            # Every claimed patch is answered, also where a handler of the application's log raises.
             self.outbox.patches_answered(patches, outcomes)
         self.tell()
 
     def _deliver(self, patches: Sequence[Patch]) -> Sequence[Outcome | None]:
-        """Give patches to the patch exporter; return what it said of each."""
+        """Give patches to the patch exporter; return its outcome for each."""
         destination = self.outbox.destination
         timeout_millis = self.outbox.settings.export_timeout_millis
         outcomes: Sequence[Outcome | None] = ()

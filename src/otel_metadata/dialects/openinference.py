@@ -46,7 +46,7 @@ class OpenInferenceDialect:
         self._scalars = scalars
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
-        """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
+        """Return the span's attributes with *fields*, name, status, and the fields that leave as a patch."""
         spelled: dict[str, Json] = {}
         remainder: dict[FieldName, Field] = {}
         for name, field in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):

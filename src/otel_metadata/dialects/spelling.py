@@ -1,4 +1,4 @@
-"""What all dialects share: which fields are no attributes, and how spelled fields are laid over the span's own.
+"""The common part of all dialects: which fields are no attributes, and how spelled fields are laid over the span's own.
 
 A vendor's dialect decides how a field is spelled, and which fields the span cannot hold.
 """

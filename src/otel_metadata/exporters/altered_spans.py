@@ -42,7 +42,7 @@ class AlteredSpans(OtlpSender):
         self.where = sender.where
 
     def __repr__(self) -> str:
-        """Return the endpoint, without what may be secret."""
+        """Return the endpoint, without parts that may be secret."""
         return f"<AlteredSpans {self._sender!r}>"
 
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:

@@ -1,4 +1,4 @@
-"""The HTTP client of every exporter of ours, and what each answer means for what was sent.
+"""The HTTP client of every exporter of ours, and the meaning of each answer for the patches or spans in the request.
 
 One client is one connection to one address. It knows no redirects, retries, cookies or `.netrc`, and a proxy only when
 one was asked for (`exporters.proxy`): a redirect is an answer like any other, so no header of ours ever reaches an
@@ -6,7 +6,7 @@ address that the user did not name. It decides nothing: it returns a `Reply` or 
 `ANSWERS` what follows.
 
 Whatever the peer does, a request is bounded: in bytes by `MAX_BODY_BYTES`, before and after decompression, and in time
-by one deadline: each wait on the socket gets what is left of it. Only the lookup of a name takes as long as the
+by one deadline: each wait on the socket gets the rest of it. Only the lookup of a name takes as long as the
 system's resolver does. The import loads urllib3, which `import otel_metadata` does not.
 """
 
@@ -85,7 +85,7 @@ class Reply:
     Attributes:
         status: The status code, 100 to 999.
         headers: By lower-case name; not shown, as they may hold cookies.
-        body: Decompressed, at most `MAX_BODY_BYTES`; not shown, as it may repeat what was sent.
+        body: Decompressed, at most `MAX_BODY_BYTES`; not shown, as it may repeat the request.
         is_cut: Whether there was more of the body.
     """
 
@@ -121,7 +121,7 @@ class Failure:
 
 
 class Answer(NamedTuple):
-    """One row of what answers mean.
+    """The meaning of an answer: a row of `ANSWERS`.
 
     Attributes:
         answer: The answers, for people.
@@ -169,7 +169,7 @@ ANSWERS: Final = (
 
 
 def outcome_of(answer: Reply | Failure, now_wall_ns: int) -> Outcome | None:
-    """Return what an answer means for what was sent; None for a 2xx, whose body the exporter has to judge.
+    """Return the outcome of a request by its answer; None for a 2xx, whose body the exporter has to judge.
 
     An exporter whose backend gives a status a special meaning (404 for an unknown span) must check that status first.
 
@@ -300,7 +300,7 @@ class HttpClient:
         self._begin()
 
     def __repr__(self) -> str:
-        """Return the address, without what may be secret."""
+        """Return the address, without parts that may be secret."""
         return f"<HttpClient {self.shown_url}>"
 
     def request(
@@ -401,7 +401,8 @@ class HttpClient:
             found = {name.lower(): value for name, value in response.headers.items()}
             raw = bytearray()
             while len(raw) <= MAX_BODY_BYTES:
-                # urllib3 first returns what has arrived. Only the next read shows that a body was cut off or broken.
+                # urllib3 first returns the bytes that have arrived. Only the next read shows that a body was cut off or
+                # broken.
                 piece = response.read(_PIECE_BYTES, decode_content=False)
                 if not piece:
                     break
@@ -445,7 +446,7 @@ class _Connection(HTTPConnection):
         via: The proxy to connect to, or None.
         is_established: Whether it is connected, and has its tunnel if it needs one.
         deadline_ns: The end of the current request's time.
-        incoming: What arrives as the current answer.
+        incoming: The bytes that arrive as the current answer.
     """
 
     via: proxy.Proxy | None = None

@@ -37,7 +37,7 @@ class InMemoryPatchExporter:
         reports_missing: bool = False,
         convergence: Convergence = "versioned",
     ) -> None:
-        """Answer each patch with what *answer* returns; None answers `Delivered`."""
+        """Answer each patch with the result of *answer*; None answers `Delivered`."""
         self.name = name
         self.max_batch = max_batch
         self.grace_millis = grace_millis

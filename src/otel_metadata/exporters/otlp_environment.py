@@ -32,7 +32,7 @@ Signal: TypeAlias = Literal["traces", "logs"]
 DEFAULT_TIMEOUT_MILLIS: Final = 10_000
 _DEFAULT_HTTP_ENDPOINT: Final = "http://localhost:4318"
 
-# As in opentelemetry.util.re, which is not called because it logs what it cannot read, and that may be a key.
+# As in opentelemetry.util.re, which is not called because it logs a header that it cannot read, and that may be a key.
 _HEADER: Final = re.compile(r"([!#-'*+.0-9A-Z^-z|~-]+)[ \t]*=[ \t]*([ !#-+\--:<-\[\]-~]*)")
 
 

@@ -141,7 +141,7 @@ class OtlpHttpSender(OtlpSender):
         self.where = self._receiver.where
 
     def __repr__(self) -> str:
-        """Return the endpoint, without what may be secret."""
+        """Return the endpoint, without parts that may be secret."""
         return f"<OtlpHttpSender {self.endpoint}>"
 
     def send(self, spans: Sequence[ReadableSpan], *, timeout_millis: int) -> Outcome:

@@ -1,4 +1,4 @@
-"""What OTLP over HTTP and over gRPC have in common: a batch is sent once, and the answer says what was accepted."""
+"""The part that OTLP over HTTP and over gRPC share: a batch is sent once, and the answer says what was accepted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OtlpSender(SpanExporter, ABC):
         the batch is delivered, with a note and their number.
 
         Args:
-            spans: What to send.
+            spans: The batch.
             timeout_millis: Time limit of the whole request; the sender's own holds where it is shorter.
 
         Raises:

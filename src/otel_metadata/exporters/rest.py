@@ -60,7 +60,7 @@ class RestAnswer(NamedTuple):
 
 @final
 class Budget:
-    """What is left of the time for one export."""
+    """The rest of the time for one export."""
 
     def __init__(self, timeout_millis: int, clock: Clock = _CLOCK) -> None:
         """Begin now."""
@@ -109,7 +109,7 @@ class RestClient:
 
         Args:
             method: `GET`, `POST`, …
-            path: Begins with a slash; what varies in it went through `path_segment`.
+            path: Begins with a slash; its variable parts went through `path_segment`.
             body: Sent as JSON; None sends none.
             budget: Of the whole export.
             headers: More headers.

@@ -8,8 +8,8 @@ it:
     the destination, where it was not handed over (a filter refused it)
     the destination as well, by the application's exporter, where that exporter was adopted
 
-A *tap* sees what is handed over (`taps`). A stock processor hands over every span, so it gets no tap unless its
-exporter is adopted.
+A *tap* sees the spans that a processor hands to its exporter (`taps`). A stock processor hands over every span, so it
+gets no tap unless its exporter is adopted.
 
 A tap and `claim` decide under the process's one lock, so no span is sent by both or by neither, in whatever order the
 two processors hear of its end. A span that was claimed for the destination first goes no further when it is handed over
@@ -291,7 +291,7 @@ class SharedPlace:
     # --- on the worker ----------------------------------------------------------------------------------------------
 
     def flush(self, timeout_millis: int) -> bool:
-        """Let the application's processors export what waits in them; True when they say that they did."""
+        """Let the application's processors export their waiting spans; True when they say that they did."""
         answers = [_flushed(found, timeout_millis) for found in list(self._found)]
         return all(answers)
 
@@ -308,7 +308,7 @@ class SharedPlace:
 
 
 def _own_flush(processor: Any) -> Any:  # noqa: ANN401 # whatever hands spans over, and its method
-    """Return a processor's own `force_flush`, without what `SharedPlace` has put in front of it."""
+    """Return a processor's own `force_flush`, without the wrapper that `SharedPlace` has put around it."""
     return getattr(processor.force_flush, "of_the_processor", processor.force_flush)
 
 

@@ -31,7 +31,7 @@ MAX_REMEMBERED: Final = 16_384
 
 @final
 class Tap:
-    """Sees what one processor of the application hands to its exporter.
+    """Sees the spans that one processor of the application hands to its exporter.
 
     Attributes:
         keeps: Whether a span goes no further, because it leaves by our outbox; None before there is a pipeline.
@@ -95,7 +95,7 @@ class TappedExporter(SpanExporter):
 
     Attributes:
         exporter: The application's.
-        tap: Sees what is exported; None where the tap is in front of the processor's queue.
+        tap: Sees the spans that are exported; None where the tap is in front of the processor's queue.
         lent_to: The shared place whose destination sends by the exporter as well. The exporter stays open as long.
     """
 

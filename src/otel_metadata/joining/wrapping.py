@@ -40,12 +40,12 @@ def wrap_exporter(
 
     Args:
         exporter: Any span exporter. The destination closes it.
-        patch_exporter: Takes what comes after a span was exported. None for the exporter itself: each update leaves as
-            a short span beside its target, or as a line of text where *exporter* prints on the console.
+        patch_exporter: Takes updates that come after a span was exported. None for the exporter itself: each update
+            leaves as a short span beside its target, or as a line of text where *exporter* prints on the console.
         name: Of the destination; None for `otlp`, `console`, or the name of the exporter's class.
         dialect: How metadata is spelled on its spans; "otel" for canonical attributes.
         hold_millis: See `Destination`.
-        resource: Of the spans that carry what comes late; None for that of the global tracer provider.
+        resource: Of the spans that carry late updates; None for that of the global tracer provider.
 
     Raises:
         ConfigurationError: One of these cannot be used.

@@ -1,4 +1,4 @@
-"""What OpenTelemetry's Context carries for us: metadata for the spans that start in it, and the captures around them.
+"""Values that OpenTelemetry's Context carries for us: metadata for spans that start in it, and captures around them.
 
 It is one immutable value under one key, so that the span processor does one look-up for each span that starts. It
 travels exactly as far as OpenTelemetry's own context does.
@@ -33,7 +33,7 @@ _scope_numbers: Final = itertools.count()
 @final
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What is bound in a Context.
+    """The metadata and captures that are bound in a Context.
 
     Attributes:
         values: Set on every span that starts; not changed once bound.
@@ -56,12 +56,12 @@ _EMPTY: Final = Bound({}, ())
 
 
 def bound_in(context: Context | None) -> Bound | None:
-    """Return what is bound in *context*; None means the current Context."""
+    """Return the metadata and captures that are bound in *context*; None means the current Context."""
     return cast("Bound | None", otel_context.get_value(_KEY, context))
 
 
 def with_bound(change: Callable[[Bound], Bound]) -> Context:
-    """Return the current Context with what is bound in it changed."""
+    """Return the current Context with changed metadata or captures."""
     return otel_context.set_value(_KEY, change(bound_in(None) or _EMPTY))
 
 

@@ -6,7 +6,7 @@ generators take each other's parent, an early `break` leaves the span open, and 
 when the step ends. All other context variables are shared, as they are without us.
 
 When the consumer is a `with` block (`contextlib.contextmanager`, a fixture), the body's Context stays attached in the
-block, because what the generator opens around its `yield` is meant for the block.
+block, because the generator opens things around its `yield` for the block.
 
 Callers get real generators, so that `inspect`, `send`, `throw`, `close`, `return` values and an event loop's finalizer
 hooks all work.

@@ -52,7 +52,7 @@ def _switch(variable: str, reason: str, *, if_wrong: bool, consequence: str) -> 
 
 
 def _captures() -> bool:
-    # After a wrong value, what may be private stays private; below as well.
+    # After a wrong value, values that may be private stay private; below as well.
     return _switch(CAPTURE, "capture", if_wrong=False, consequence="Input and output are not captured.")
 
 
@@ -71,7 +71,7 @@ class LiveSettings:
     """Settings of the application's side.
 
     Attributes:
-        mask: Replaces what must not leave the process; None for no mask.
+        mask: Replaces values that must not leave the process; None for no mask.
         masks_credentials: Whether the values of keys that name a secret are replaced; by default the value of
             `OTEL_PYTHON_METADATA_MASK_CREDENTIALS`.
         capture: Whether observed functions capture input and output unless they say otherwise; by default the value of

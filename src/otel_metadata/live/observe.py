@@ -343,8 +343,8 @@ def _shown_names(function: Any) -> tuple[str, str]:
 
 def _wrapper(func: Any, options: _Options) -> Callable[..., Any]:
     """Return the wrapt wrapper for the kind of callable that *func* is."""
-    # The kind of the callable itself, never of what it wraps: a decorator between us and an `async def` may have made a
-    # plain function of it, and the decorator's function is what runs.
+    # The kind of the callable itself, never of the function that it wraps: a decorator between us and an `async def`
+    # may have made a plain function of it, and the decorator's function is the one that runs.
     function = _callable_of(func)
     call = _Call(func, options)
     if inspect.iscoroutinefunction(function):
@@ -502,7 +502,7 @@ class _Call:
     def _end(
         self, span: Span, kept: bool, given: Snapshot | UnsetType, error: BaseException | None, result: Any
     ) -> None:
-        """End the span with what was captured, unless the application has ended it."""
+        """End the span with the captured values, unless the application has ended it."""
         try:
             if not span.is_recording():
                 return

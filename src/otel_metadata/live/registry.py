@@ -115,7 +115,7 @@ def _weigh_fresh(name: FieldName, value: Json) -> int:
 
 
 class Inbox(Protocol):
-    """What takes a span that ends: an outbox."""
+    """An outbox, as the registry sees it: it takes spans that end."""
 
     def arrive(self, entry: LiveSpan) -> None:
         """Take a span that ended, without a lock: it is admitted before anything else is decided."""
@@ -127,7 +127,7 @@ class Inbox(Protocol):
 
 
 class Router(Protocol):
-    """What takes an update that no live span takes: the span processor, for its destinations."""
+    """The span processor, as the live side sees it: it takes updates that no live span takes, for its destinations."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -474,5 +474,5 @@ def _release_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     # Held across the fork, so that the child never inherits it locked by a thread that it does not have, nor a state
-    # half changed. What the child may keep of it is decided by the owners of the state.
+    # half changed. The owners of the state decide which of it the child keeps.
     os.register_at_fork(before=_acquire, after_in_parent=_release, after_in_child=_release_in_child)

@@ -1,6 +1,6 @@
 """Where an update goes: onto the live span, else to the processors that hold the span, else out as a patch.
 
-What an outbox then makes of it is in `delivery.outbox`.
+`delivery.outbox` decides about it after that.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def set_on_start(entry: LiveSpan, span: Span, values: Values, *, are_shared: boo
     Args:
         entry: The span.
         span: The span itself.
-        values: What to set.
+        values: The values, by field name.
         are_shared: Whether a Context holds the values anyway, so that they take no more memory here.
     """
     weight, shown = (Weight(FIELD_BYTES * len(values)), 0) if are_shared else _weigh(values)
@@ -280,7 +280,7 @@ def set_live_metadata(entry: LiveSpan, span: Span, metadata: object) -> Receipt 
     if used is None:
         used = entry.attribute_names = set()
     if not attributes or len(used) + len(attributes) > config.max_attributes:
-        return None  # the general way counts exactly, and leaves out what has no room
+        return None  # the general way counts exactly, and leaves out attributes that have no room
     with LOCK:
         if not entry.is_open or REGISTRY.bytes + size > config.max_bytes:
             return None

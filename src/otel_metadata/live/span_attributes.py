@@ -170,7 +170,7 @@ def _count_shown(entry: LiveSpan, attributes: Mapping[str, AttributeValue], valu
 
     Args:
         entry: The span.
-        attributes: What was set.
+        attributes: The attributes that were set.
         values: The fields that they show.
         before: How many attributes of ours the span had.
     """

@@ -123,8 +123,8 @@ def _has_steps(frame: object, is_running: bool) -> bool:
 def _passed_on_steps(coroutine: Any, context: Context, observer: ResultObserver) -> Generator[Any, Any, Any]:
     """Await a coroutine, after a bare `yield` at which this one waits until somebody awaits it.
 
-    A coroutine that is cancelled before its first step never runs: nothing could end the span or close what it was
-    to await, and the interpreter would warn of that. So this one has taken a step before anybody gets it.
+    A coroutine that is cancelled before its first step never runs: nothing could end the span or close the coroutine
+    that it was to await, and the interpreter would warn of that. So this one has taken a step before anybody gets it.
     """
     try:
         try:

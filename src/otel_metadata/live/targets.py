@@ -86,7 +86,7 @@ def resolve(target: object, *, allow_trace: bool = False) -> tuple[SpanRef, Span
                 inside = [_read(target, name) for name in _WRAPPED]
                 span = next((held for held in inside if isinstance(held, Span)), None)
                 ref = next(filter(None, map(_ref_of, (target, *inside))), None)
-    except BaseException as error:  # noqa: BLE001 # what is no target may be anything, and looking at it is somebody's code
+    except BaseException as error:  # noqa: BLE001 # a wrong target may be anything, and reading it runs somebody's code
         pass_on(error)
         return None
     if not isinstance(ref, SpanRef) or not (ref.is_valid or (allow_trace and ref) or ref.is_backend_only):

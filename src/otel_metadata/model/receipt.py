@@ -1,6 +1,6 @@
 """Receipts: an update call returns one at once, with the route of the update for each destination.
 
-A receipt has what was decided when the call returned. `outcome(receipt)` has what became of the update later.
+A receipt says what was decided when the call returned. `outcome(receipt)` says what became of the update later.
 """
 
 from __future__ import annotations

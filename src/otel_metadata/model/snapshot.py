@@ -84,7 +84,7 @@ def snapshot(value: object, notes: list[str], path: str, *, masks_credentials: b
                     and (not rows or _have_fit_keys(rows, _fit_keys[masks_credentials], masks=masks_credentials))
                 ):
                     return (text.decode(),)
-        except Exception as error:  # noqa: BLE001 # the careful way takes what orjson refuses, and what others change
+        except Exception as error:  # noqa: BLE001 # the careful way takes values that orjson refuses, or that others change
             pass_on(error)
     elif is_clean_scalar(value) and not (kind is str and may_tell_a_secret(value)):  # type: ignore[arg-type] # the exact type was just tested
         return encoded(value)  # type: ignore[arg-type] # is_clean_scalar has decided

@@ -161,7 +161,7 @@ _Path: TypeAlias = "tuple[_Path | None, object]"
 
 
 class _TooMuchError(Exception):
-    """The value is beyond a limit, so its parts have to share what there is."""
+    """The value is beyond a limit, so its parts have to share the room."""
 
 
 class _Cleaner:

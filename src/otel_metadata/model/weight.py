@@ -159,7 +159,7 @@ def weigh_name(name: FieldName) -> int:
 
 
 class Weight(NamedTuple):
-    """What fields weigh, found out before a lock is taken.
+    """The weight of fields, computed before a lock is taken.
 
     Attributes:
         size: The bytes of all of them.
@@ -171,7 +171,7 @@ class Weight(NamedTuple):
 
 
 def weigh(fields: Fields) -> Weight:
-    """Return what *fields* weigh: for each its value, and what `weigh_name` returns."""
+    """Return the weight of *fields*: for each its value, and the result of `weigh_name`."""
     size = 0
     large: dict[FieldName, int] = {}
     for name, (value, _) in fields.items():
@@ -191,7 +191,7 @@ def weigh_common(held: Fields, fields: Iterable[FieldName], large: Mapping[Field
     """Return the bytes of those fields among *held* that *fields* may replace.
 
     Args:
-        held: What may be replaced.
+        held: The fields that may be replaced.
         fields: The names of what may replace it.
         large: The weights of the large values in *held*.
     """
@@ -208,9 +208,9 @@ def merge_weighed(
     """Merge *fields* into *held*.
 
     Args:
-        held: What is changed.
-        fields: What is merged into it.
-        weight: What *fields* weigh.
+        held: The fields that are changed.
+        fields: The fields that are merged into them.
+        weight: The weight of *fields*.
         large: The weights of the large values in *held*.
 
     Returns:

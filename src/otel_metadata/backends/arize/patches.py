@@ -185,7 +185,7 @@ class ArizePatchExporter:
             return _LATE
         except NoClientError as error:
             return error.outcome
-        except Exception as error:  # noqa: BLE001 # whatever the SDK and what is below it raise
+        except Exception as error:  # noqa: BLE001 # whatever the SDK and its dependencies raise
             return _of_exception(error)
         return _read(reply, table)
 

@@ -57,7 +57,7 @@ class LangfuseDialect:
         self._text = json_text if json_strings else as_text
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
-        """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
+        """Return the span's attributes with *fields*, name, status, and the fields that leave as a patch."""
         attributes: dict[str, AttributeValue] = {}
         remainder: dict[FieldName, Field] = {}
         tagged: set[Level] = set()

@@ -205,7 +205,7 @@ class LangfusePatchExporter(RestPatchExporter):
         labels = bodies.labels_of(fields)
         outcome = self._score(score, labels, budget)
         if is_small:
-            # After a failure only the id is kept: the next try may have more fields, and replaces what arrived.
+            # After a failure only the id is kept: the next try may have more fields, and replaces those that arrived.
             self._kept[key] = kept._replace(fields=all_fields) if isinstance(outcome, Delivered) else kept
         return _noted(outcome, [f"{one}: kept on a score, because a stored span is never changed" for one in labels])
 

@@ -45,7 +45,7 @@ class LangWatchDialect:
     """Metadata as one JSON text, ids, labels, input and output under LangWatch's names, verdicts as a patch."""
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
-        """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
+        """Return the span's attributes with *fields*, name, status, and the fields that leave as a patch."""
         metadata: dict[str, Json] = {}
         hidden: dict[str, Json] = {}
         spelled: dict[str, Json] = {}

@@ -82,7 +82,7 @@ class MlflowDialect:
     """Trace tags on the root, metadata as one JSON text, the rest in canonical spelling, verdicts as a patch."""
 
     def encode(self, span: SpanView, fields: Fields, *, is_local_root: bool) -> Encoded:
-        """Return the span's attributes with *fields*, name, status, and what leaves as a patch."""
+        """Return the span's attributes with *fields*, name, status, and the fields that leave as a patch."""
         spelled: dict[str, Json] = {}
         remainder: dict[FieldName, Field] = {}
         for name, field in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):

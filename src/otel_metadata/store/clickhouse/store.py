@@ -407,7 +407,7 @@ class ClickHouseStore:
 
 
 class _Details:
-    """What the tables have about the spans of some rows. Each method asks one question."""
+    """Reads the tables for the spans of some rows. Each method asks one question."""
 
     def __init__(self, connection: Connection, client: Client, table: str, keys: Sequence[_Key]) -> None:
         self._run = partial(connection.run, client)
