@@ -211,8 +211,27 @@ def test_the_changelog_names_what_a_user_can_call() -> None:
         assert hasattr(otel_metadata, name) or find_spec(f"otel_metadata.{name}") is not None
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS], ids=lambda path: path.name)
+def test_the_test_that_contributing_names_exists() -> None:
+    """The command that runs one test selects one."""
+    (name,) = re.findall(r"pytest tests -k (\w+)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert any(f"def {name}(" in path.read_text() for path in ROOT.glob("tests/**/*.py"))
+
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + DOCS
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives the headings of a page."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_a_link_between_documents_leads_somewhere(page: Path) -> None:
-    """Every relative link of a page names a file that is there."""
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    """Every relative link of a page names a file that is there, and a heading that the file has."""
+    for target in re.findall(r"\]\((?!https?://)([^)]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
