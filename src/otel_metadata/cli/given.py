@@ -17,6 +17,7 @@ from otel_metadata.client.queries import to_ns
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.live.values import read_status
 from otel_metadata.model.span_ref import SpanRef, trace_of
+from otel_metadata.model.times import utc
 
 if TYPE_CHECKING:
     from otel_metadata.live.values import StatusLike
@@ -44,8 +45,6 @@ _UNITS: Final = {
     "d": dt.timedelta(days=1),
     "w": dt.timedelta(weeks=1),
 }
-
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 class Named(NamedTuple):
@@ -90,7 +89,7 @@ def moment(text: str | None, now_ns: int, option: str) -> str | dt.datetime | No
         if match is None:
             to_ns(option, text)
             return text
-        return _EPOCH + dt.timedelta(microseconds=now_ns // 1_000) - int(match[1]) * _UNITS[match[2]]
+        return utc(now_ns) - int(match[1]) * _UNITS[match[2]]
     except (ConfigurationError, OverflowError):
         what = "is neither how long ago (30min, 12h, 7d) nor a time such as 2026-01-31T10:00:00Z"
         raise _bad(text, what, option) from None

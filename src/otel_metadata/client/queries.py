@@ -13,7 +13,7 @@ import orjson
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
-from otel_metadata.model.times import nanoseconds
+from otel_metadata.model.times import nanoseconds, utc
 from otel_metadata.model.value import STORE_LIMITS, clean
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ class Window(TypedDict, total=False):
 _DEFAULT_WINDOW_NS: Final = 7 * 86_400 * 1_000_000_000
 """How far back a list looks, as Arize's does."""
 
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 
@@ -132,7 +131,7 @@ def wall_ns(time: object) -> int | None:
     # NaT is a datetime that differs from itself.
     if not isinstance(time, dt.datetime) or time != time:  # noqa: PLR0124
         return None
-    since = (time if time.tzinfo is not None else time.replace(tzinfo=dt.timezone.utc)) - _EPOCH
+    since = (time if time.tzinfo is not None else time.replace(tzinfo=dt.timezone.utc)) - utc(0)
     seconds = since.days * 86_400 + since.seconds
     ns = seconds * 1_000_000_000 + since.microseconds * 1_000 + getattr(since, "nanoseconds", 0)
     return ns if ns in _INT64 else None

@@ -77,19 +77,17 @@ class Budget:
 class RestClient:
     """JSON requests to one address, one at a time."""
 
-    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None, clock: Clock = _CLOCK) -> None:
+    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
         """Connect later.
 
         Args:
             url: `http` or `https`; the paths of requests are added to its own.
             headers: Sent with every request. Where keys belong: they are never shown.
-            clock: For a date in `Retry-After`.
 
         Raises:
             ConfigurationError: The URL or a header cannot be used.
         """
         self._http = HttpClient(url, headers=headers)
-        self._clock = clock
         self.shown_url = self._http.shown_url
 
     def __repr__(self) -> str:
@@ -125,7 +123,7 @@ class RestClient:
             headers={**(_JSON_TYPE if data is not None else {}), **(headers or {})},
             timeout_millis=left,
         )
-        outcome = outcome_of(answer, self._clock.wall_ns())
+        outcome = outcome_of(answer, _CLOCK.wall_ns())
         if isinstance(answer, Failure):
             return RestAnswer(0, None, "", outcome)
         text = answer.body.decode("utf-8", "replace")

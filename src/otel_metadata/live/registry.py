@@ -459,14 +459,6 @@ REGISTRY: Final = LiveRegistry()
 """The registry of this process."""
 
 
-def _acquire() -> None:
-    LOCK.acquire()
-
-
-def _release() -> None:
-    LOCK.release()
-
-
 def _release_in_child() -> None:
     REGISTRY.after_fork()
     LOCK.release()
@@ -475,4 +467,4 @@ def _release_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     # Held across the fork, so that the child never inherits it locked by a thread that it does not have, nor a state
     # half changed. The owners of the state decide which of it the child keeps.
-    os.register_at_fork(before=_acquire, after_in_parent=_release, after_in_child=_release_in_child)
+    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=_release_in_child)

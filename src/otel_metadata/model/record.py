@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, final
 from otel_metadata.model import instrumented
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Fields, Json, Kind, Level, json_text
+from otel_metadata.model.times import utc
 
 if TYPE_CHECKING:
     from otel_metadata.model.condition import Condition
@@ -256,8 +257,8 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
         parent_id=span.parent_id,
         name=name if isinstance(name, str) else span.name,
         kind=span.kind,
-        start_time=_utc(span.start_ns),
-        end_time=_utc(span.end_ns),
+        start_time=utc(span.start_ns),
+        end_time=utc(span.end_ns),
         status_code=_status_code(status, span.status_code),
         status_message=_text(one("status_message", "span")) or span.status_message,
         attributes=attributes,
@@ -289,8 +290,3 @@ def _status_code(status: Json, stored: str) -> str | int:
 def _text(value: Json) -> str | None:
     """Return a text as it is, otherwise the JSON text of the value: a number for a user id is common."""
     return value if value is None or isinstance(value, str) else json_text(value)
-
-
-def _utc(nanoseconds: int) -> dt.datetime:
-    # From whole microseconds: a float of seconds is wrong by up to a quarter of a microsecond today.
-    return dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(microseconds=nanoseconds // 1000)

@@ -1,6 +1,6 @@
 """Times as text: writing them, reading our own, and reading those that people write.
 
-Both sides are whole nanoseconds, which a `datetime` cannot hold.
+Both sides are whole nanoseconds, which a `datetime` cannot hold; `utc` makes one where microseconds will do.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import datetime as dt
 import re
 from typing import Final
 
-__all__ = ["nanoseconds", "time_ns", "time_text"]
+__all__ = ["nanoseconds", "time_ns", "time_text", "utc"]
 
 _OURS: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _ISO_8601: Final = re.compile(
@@ -18,6 +18,12 @@ _ISO_8601: Final = re.compile(
     r"\ ?(?:[Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)?)?"
 )
 _EPOCH: Final = dt.datetime(1970, 1, 1)  # noqa: DTZ001 # offsets are added as whole nanoseconds
+
+
+def utc(ns: int) -> dt.datetime:
+    """Return wall nanoseconds as a time in UTC, to the microsecond."""
+    # From whole microseconds: a float of seconds is wrong by up to a quarter of a microsecond today.
+    return _EPOCH.replace(tzinfo=dt.timezone.utc) + dt.timedelta(microseconds=ns // 1_000)
 
 
 def time_text(ns: int) -> str:

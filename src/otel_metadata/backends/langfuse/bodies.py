@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_metadata.backends.langfuse.dialect import SPAN_TAGS
@@ -16,6 +15,7 @@ from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import FieldName, Fields, Json, Level, json_text
 from otel_metadata.model.outcome import NotKept
+from otel_metadata.model.times import utc
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -242,8 +242,7 @@ def place_of(target: SpanRef, level: Level) -> dict[str, Json]:
 
 def iso(ns: int) -> str:
     """Return wall nanoseconds as Langfuse writes a time."""
-    at = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=ns // 1_000_000)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc(ns).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def environment_of(resource: Resource) -> str | None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 from otel_metadata.arguments import checked
@@ -25,6 +24,7 @@ from otel_metadata.exporters.rest import Budget, RestAnswer, RestPatchExporter, 
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Field, FieldName, Json
 from otel_metadata.model.outcome import Delivered, DeliveryError, ErrorType, NotKept, Outcome, Rejected
+from otel_metadata.model.times import utc
 
 if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
@@ -35,7 +35,6 @@ SPAN_ASSESSMENT: Final = "otel_metadata"
 """The name of the assessment whose metadata holds the late fields of its span."""
 
 _SOURCES: Final = {"code": "CODE", "llm": "LLM_JUDGE", "human": "HUMAN"}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _UNKNOWN_TRACE: Final = Rejected(DeliveryError("segment_not_found", "MLflow does not know the trace, or not yet"))
 _NOT_MLFLOW: Final = not_from("MLflow")
 
@@ -288,7 +287,7 @@ def _head(patch: Patch, name: FieldName, at_ns: int) -> dict[str, Json]:
     target = patch.target
     span_id = target.span_id_hex if name[0] == "span" else ""
     seed = "\0".join((target.trace_id_hex, span_id, name[1], name[2]))
-    at = (_EPOCH + timedelta(microseconds=at_ns // 1000)).isoformat()
+    at = utc(at_ns).isoformat()
     head: dict[str, Json] = {
         # 35 of the 50 characters of MLflow's column.
         "assessment_id": f"om-{hashlib.blake2b(seed.encode(), digest_size=16).hexdigest()}",

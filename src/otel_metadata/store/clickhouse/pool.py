@@ -11,7 +11,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from io import BytesIO
 from typing import Any, Final, final
 
@@ -48,6 +48,7 @@ _STEP_BYTES: Final = 1024 * 1024
 
 _PIECE_BYTES: Final = 64 * 1024
 _CONNECT_SECONDS: Final = 5.0
+_MONOTONIC_NS: Final = SystemClock.monotonic_ns
 
 
 class UnexpectedError(HTTPError):
@@ -69,9 +70,8 @@ class _WaitLimit:
         is_large: Whether the answer may be larger than a step.
     """
 
-    def __init__(self, seconds: float, monotonic_ns: Callable[[], int]) -> None:
+    def __init__(self, seconds: float) -> None:
         self.is_large = False
-        self._monotonic_ns = monotonic_ns
         self._whole_ns = self._left_ns = int(seconds * 1e9)
         self._since_ns = 0
         self._step_bytes = 0
@@ -84,7 +84,7 @@ class _WaitLimit:
         """
         if self._left_ns <= 0:
             raise TimeoutError
-        self._since_ns = self._monotonic_ns()
+        self._since_ns = _MONOTONIC_NS()
         return self._left_ns / 1e9
 
     def received(self, size: int) -> None:
@@ -93,7 +93,7 @@ class _WaitLimit:
         Raises:
             IncompleteRead: The answer has more bytes than it may have.
         """
-        self._left_ns -= self._monotonic_ns() - self._since_ns
+        self._left_ns -= _MONOTONIC_NS() - self._since_ns
         self._step_bytes += size
         if self._step_bytes > _STEP_BYTES:
             if not self.is_large:
@@ -142,11 +142,10 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 class BoundedPool(urllib3.PoolManager):
     """urllib3's pool for clickhouse-connect. Any thread; `wait_at_most` applies to the calling thread."""
 
-    def __init__(self, monotonic_ns: Callable[[], int] = SystemClock.monotonic_ns) -> None:
+    def __init__(self) -> None:
         """Connect later. Proxies of the environment are not used."""
         super().__init__(maxsize=8)
         self.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
-        self._monotonic_ns = monotonic_ns
         self._of_thread = threading.local()
 
     def wait_at_most(self, millis: int, *, for_all: bool) -> None:
@@ -157,7 +156,7 @@ class BoundedPool(urllib3.PoolManager):
             for_all: Whether it applies to all following requests together, not to each.
         """
         self._of_thread.seconds = millis / 1000
-        self._of_thread.until_ns = self._monotonic_ns() + millis * 1_000_000 if for_all else None
+        self._of_thread.until_ns = _MONOTONIC_NS() + millis * 1_000_000 if for_all else None
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> Any:  # type: ignore[override] # as in urllib3
         """Send a request, once. A redirect is an answer like any other.
@@ -166,7 +165,7 @@ class BoundedPool(urllib3.PoolManager):
             HTTPError: There is no answer in time, or it is malformed, compressed or too large.
         """
         seconds = self._seconds(url)
-        _current.wait_limit = wait_limit = _WaitLimit(seconds, self._monotonic_ns)
+        _current.wait_limit = wait_limit = _WaitLimit(seconds)
         is_whole = options.pop("preload_content", True)
         options |= {
             "retries": False,
@@ -193,7 +192,7 @@ class BoundedPool(urllib3.PoolManager):
         until_ns = self._of_thread.until_ns
         if until_ns is None:
             return float(self._of_thread.seconds)
-        left_ns = until_ns - self._monotonic_ns()
+        left_ns = until_ns - _MONOTONIC_NS()
         if left_ns <= 0:
             raise ReadTimeoutError(self.connection_from_url(url), url, "no time is left")
         return float(left_ns / 1e9)
