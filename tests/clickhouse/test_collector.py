@@ -12,6 +12,7 @@ from tests.clickhouse import collector
 from tests.clickhouse.engine import Engine
 from tests.store.conditions import KEYS, NUMBERS, TAGS, TEXTS, conditions
 from tests.store.contract import END_NS, START_NS, TRACE, OpenStore, metadata, only, trace_hex
+from tests.store.contract_filters import with_origins
 from tests.store.evaluator import holds
 
 import otel_metadata
@@ -325,13 +326,13 @@ def filled(running_engine: Engine) -> Iterator[ClickHouseStore]:
 
 def test_filters_find_what_a_collector_wrote(filled: ClickHouseStore) -> None:
     """Random filters over rows whose every attribute is text, with patches over some of them."""
-    records = filled.query(SpanQuery(limit=None))
-    assert len(records) == SPANS
+    judged = with_origins(filled)
+    assert len(judged) == SPANS
 
     @settings(max_examples=FILTERS)
     @given(wanted=conditions())
     def select(wanted: Condition) -> None:
         found = [record.position for record in filled.query(SpanQuery(condition=wanted, limit=None))]
-        assert found == [record.position for record in records if holds(wanted, record)]
+        assert found == [record.position for record, origins in judged if holds(wanted, record, origins)]
 
     select()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import re
+from dataclasses import replace
 
 from hypothesis import strategies as st
+from tests.store.contract import END_NS
 
 from otel_metadata.model.condition import (
+    ORIGINS,
     And,
     Between,
     Compare,
@@ -34,6 +37,9 @@ NUMBERS: tuple[int | float, ...] = (0, 1, 1.0, -1, 0.5, -2.5, 5, 1e300, (1 << 53
 
 TIMES = tuple(1_700_000_000_123_456_789 + step for step in (-1, 0, 1, 1_000_000_000))
 """Nanoseconds that differ by one."""
+
+CHANGE_TIMES = (*(TIMES[-1] + step for step in (0, 40, 150, 1_100)), *(END_NS + step for step in (0, 20, 150)))
+"""Nanoseconds between the versions of fields."""
 
 TAGS = ("vip", "it's", "")
 
@@ -71,7 +77,27 @@ ANY_SUBJECTS = (
     *(Subject(level, kind) for level in ("span", "trace") for kind in ("input", "output")),
 )
 STATUS = Subject("span", "status")
-SUBJECTS = (*TEXT_SUBJECTS, *ID_SUBJECTS, KIND, SPAN_KIND, *NUMBER_SUBJECTS, *TIME_SUBJECTS, *ANY_SUBJECTS, STATUS)
+WITH_ORIGIN = (
+    *(Subject(level, "metadata", key) for level in ("span", "trace") for key in KEYS[:3]),
+    *(Subject(level, kind) for level in ("span", "trace") for kind in ("input", "output", "name")),
+    *(Subject("span", kind) for kind in ("status", "status_message", "user_id", "session_id")),
+    *(Subject(level, kind, key) for level in ("span", "trace") for kind, *_ in _VERDICTS for key in KEYS[:3]),
+    *(Subject(level, "tag", tag) for level in ("span", "trace") for tag in TAGS[:2]),
+    Subject("span", "attribute", "a"),
+)
+"""What is changed at a time, by somebody."""
+CHANGE_SUBJECTS = tuple(replace(subject, part="changed_at") for subject in WITH_ORIGIN)
+SUBJECTS = (
+    *TEXT_SUBJECTS,
+    *ID_SUBJECTS,
+    KIND,
+    SPAN_KIND,
+    *NUMBER_SUBJECTS,
+    *TIME_SUBJECTS,
+    *ANY_SUBJECTS,
+    STATUS,
+    *CHANGE_SUBJECTS,
+)
 
 _texts = st.sampled_from(TEXTS)
 _numbers = st.sampled_from(NUMBERS)
@@ -116,6 +142,7 @@ def _leaves() -> st.SearchStrategy[Condition]:
         _ordered(st.just(SPAN_KIND), st.sampled_from(["", "LLM", "TOOL"])),
         _ordered(st.sampled_from(NUMBER_SUBJECTS), _numbers),
         _ordered(st.sampled_from(TIME_SUBJECTS), st.sampled_from(TIMES)),
+        _ordered(st.sampled_from(CHANGE_SUBJECTS), st.sampled_from(CHANGE_TIMES)),
         _ordered(st.just(STATUS), st.sampled_from(["OK", "ERROR", "UNSET"])),
         _ordered(st.just(STATUS), st.sampled_from([200, 404])),
         st.builds(
@@ -159,7 +186,7 @@ def spelled(condition: Condition) -> str:
         return f"{name} IS NULL"
     if isinstance(condition, Like):
         return f"{name} LIKE {_literal(condition.pattern)}"
-    is_time = condition.subject in TIME_SUBJECTS
+    is_time = condition.subject in (*TIME_SUBJECTS, *CHANGE_SUBJECTS)
     if isinstance(condition, Compare):
         return f"{name} {condition.op} {_literal(condition.value, is_time)}"
     if isinstance(condition, In):
@@ -169,8 +196,11 @@ def spelled(condition: Condition) -> str:
 
 def spelled_name(subject: Subject) -> str:
     """Return the name of a subject, its key in double quotes where it has to be."""
-    head = {"attribute": "attributes", "evaluation": "eval", "status": "status_code"}.get(subject.kind, subject.kind)
+    heads = {"attribute": "attributes", "evaluation": "eval", "status": "status_code", "tag": "tags"}
+    head = heads.get(subject.kind, subject.kind)
     level = "trace." if subject.level == "trace" else ""
+    if subject.part in ORIGINS:
+        return f"{subject.part}.{spelled_name(replace(subject, part=''))}"
     plain = re.fullmatch(r"\w+(\.\w+)*", subject.key) and subject.key != "not"
     key = subject.key if plain else '"' + subject.key.replace('"', '""') + '"'
     path = [head, *([key] if subject.key else []), *([subject.part] if subject.part else [])]

@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,11 +18,21 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
-from tests.store.conditions import KEYS, NUMBERS, TAGS, TEXTS, TIMES, conditions, spelled
+from tests.store.conditions import (
+    CHANGE_SUBJECTS,
+    KEYS,
+    NUMBERS,
+    TAGS,
+    TEXTS,
+    TIMES,
+    conditions,
+    spelled,
+    spelled_name,
+)
 from tests.store.contract import START_NS, SpanWithFields, ended_span
-from tests.store.evaluator import holds
+from tests.store.evaluator import FieldOrigin, Origins, holds, value_of
 
-from otel_metadata.model.condition import And, Compare, Condition, Subject
+from otel_metadata.model.condition import And, Compare, Condition, IsNull, Subject
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Field, FieldName, Json
 from otel_metadata.model.patch import Patch
@@ -29,6 +40,7 @@ from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import SpanStore
 from otel_metadata.store.filter import language as filters
+from otel_metadata.store.table import VERSIONS
 
 SPANS = 150
 FILTERS = 1_000
@@ -298,15 +310,29 @@ _INDEXED = st.builds(
 )
 
 
+def with_origins(store: SpanStore) -> list[tuple[SpanRecord, Origins]]:
+    """Return all spans of a store, in the order of a page, each with the origins of its fields."""
+    found = []
+    exported = [row for batch in store.export(SpanQuery(limit=None)) for row in batch.to_pylist()]
+    for record, row in zip(store.query(SpanQuery(limit=None)), exported, strict=True):
+        fields = orjson.loads(row[VERSIONS] or "[]")
+        origins: Origins = {
+            (level, kind, key): FieldOrigin((ns, int(writer, 16))) for level, kind, key, ns, writer, *_ in fields
+        }
+        found.append((record, origins))
+    return found
+
+
 class FilterContract:
     """The tests; a subclass gives the fixture `filled`."""
 
     @pytest.fixture
-    def records(self, filled: SpanStore) -> list[SpanRecord]:
-        return filled.query(SpanQuery(limit=None))
+    def judged(self, filled: SpanStore) -> list[tuple[SpanRecord, Origins]]:
+        return with_origins(filled)
 
-    def test_the_corpus_is_there(self, records: list[SpanRecord]) -> None:
+    def test_the_corpus_is_there(self, judged: list[tuple[SpanRecord, Origins]]) -> None:
         """Every span, with what was said of it live and late."""
+        records = [record for record, _ in judged]
         assert len(records) == SPANS + len(ANSWERS)
         assert sum(len(record.metadata) for record in records) > SPANS
         assert sum(len(record.trace_annotations) for record in records) > SPANS / 2
@@ -339,13 +365,26 @@ class FilterContract:
         assert "brown fox, é" in f"{record.output}"
         assert "animal is quick" in f"{record.input}"
 
+    @pytest.mark.parametrize("subject", CHANGE_SUBJECTS, ids=spelled_name)
+    def test_a_value_is_found_by_the_time_it_was_set(
+        self, filled: SpanStore, judged: list[tuple[SpanRecord, Origins]], subject: Subject
+    ) -> None:
+        """Before the middle of all such times, and from then on, of every kind of value; not where there is none."""
+        times = sorted(ns for record, origins in judged if isinstance(ns := value_of(subject, record, origins), int))
+        middle = times[len(times) // 2]
+        assert times[0] < middle
+        for condition in (Compare(subject, "<", middle), Compare(subject, ">=", middle), IsNull(subject)):
+            wanted = [record.position for record, origins in judged if holds(condition, record, origins)]
+            found = filled.query(SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
+            assert [record.position for record in found] == wanted
+
     @settings(max_examples=FILTERS, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(condition=conditions())
     def test_a_filter_selects_what_the_evaluator_says(
-        self, filled: SpanStore, records: list[SpanRecord], condition: Condition
+        self, filled: SpanStore, judged: list[tuple[SpanRecord, Origins]], condition: Condition
     ) -> None:
         """As it is written, parsed, and put as the store's own question; in the order of a page."""
-        wanted = [record.position for record in records if holds(condition, record)]
+        wanted = [record.position for record, origins in judged if holds(condition, record, origins)]
 
         found = filled.query(SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
 
@@ -354,16 +393,16 @@ class FilterContract:
     @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(data=st.data())
     def test_an_index_finds_what_a_walk_finds(
-        self, filled: SpanStore, records: list[SpanRecord], data: st.DataObject
+        self, filled: SpanStore, judged: list[tuple[SpanRecord, Origins]], data: st.DataObject
     ) -> None:
         """What is asked by equality, alone, beside another such, or beside more; on a page or behind a place."""
         condition: Condition = data.draw(_INDEXED)
         others = data.draw(st.lists(_INDEXED | conditions(max_leaves=1).filter(_is_no_and), max_size=2))
         if others:
             condition = And((*others, condition))
-        after = data.draw(st.none() | st.sampled_from([record.position for record in records]))
+        after = data.draw(st.none() | st.sampled_from([record.position for record, _ in judged]))
         limit = data.draw(st.none() | st.integers(1, 5))
-        wanted = [record.position for record in records if holds(condition, record)]
+        wanted = [record.position for record, origins in judged if holds(condition, record, origins)]
         wanted = [position for position in wanted if after is None or position < after][:limit]
 
         found = filled.query(SpanQuery(condition=condition, after=after, limit=limit))

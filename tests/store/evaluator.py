@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, cast
 
 from otel_metadata.model.condition import (
+    ORIGINS,
     And,
     Between,
     Compare,
@@ -20,7 +22,8 @@ from otel_metadata.model.condition import (
     Scalar,
     Subject,
 )
-from otel_metadata.model.merge import Json, json_text
+from otel_metadata.model.evaluation import annotation_key
+from otel_metadata.model.merge import FieldName, Json, Kind, Version, json_text
 from otel_metadata.model.record import SpanRecord, project_of
 
 _OPERATORS: dict[str, Callable[[object, object], bool]] = {
@@ -33,17 +36,31 @@ _OPERATORS: dict[str, Callable[[object, object], bool]] = {
 }
 
 
-def holds(condition: Condition, record: SpanRecord) -> bool | None:
+class FieldOrigin(NamedTuple):
+    """Where the value of a field comes from."""
+
+    version: Version
+
+    @property
+    def changed_at(self) -> int:
+        return self.version[0]
+
+
+Origins = Mapping[FieldName, FieldOrigin]
+"""The origins of the fields of a span and of its trace."""
+
+
+def holds(condition: Condition, record: SpanRecord, origins: Origins) -> bool | None:
     """Return whether a record meets a condition; None where SQL says NULL."""
     if isinstance(condition, And):
-        return _all([holds(part, record) for part in condition.parts])
+        return _all([holds(part, record, origins) for part in condition.parts])
     if isinstance(condition, Or):
-        return _negated(_all([_negated(holds(part, record)) for part in condition.parts]))
+        return _negated(_all([_negated(holds(part, record, origins)) for part in condition.parts]))
     if isinstance(condition, Not):
-        return _negated(holds(condition.part, record))
+        return _negated(holds(condition.part, record, origins))
     if isinstance(condition, HasTag):
         return condition.tag in (record.tags if condition.level == "span" else record.trace_tags)
-    value = value_of(condition.subject, record)
+    value = value_of(condition.subject, record, origins)
     if isinstance(condition, IsNull):
         return value is None
     if isinstance(condition, Compare):
@@ -55,9 +72,12 @@ def holds(condition: Condition, record: SpanRecord) -> bool | None:
     return _like(value, condition)
 
 
-def value_of(subject: Subject, record: SpanRecord) -> Json:
+def value_of(subject: Subject, record: SpanRecord, origins: Origins) -> Json:
     """Return the value that a subject names; None where it is missing or null."""
     of_trace = subject.level == "trace"
+    if subject.part in ORIGINS:
+        origin = origins.get(_field_name(subject, record, origins))
+        return None if origin is None else getattr(origin, subject.part)
     if subject.kind in {"start_time", "end_time"}:
         return record.span.start_ns if subject.kind == "start_time" else record.span.end_ns
     if subject.kind == "latency_ms":
@@ -88,6 +108,21 @@ def value_of(subject: Subject, record: SpanRecord) -> Json:
     if subject.kind == "name" and of_trace:
         return record.trace_name
     return getattr(record, subject.kind)
+
+
+def _field_name(subject: Subject, record: SpanRecord, origins: Origins) -> FieldName:
+    """Return the name of the field that a subject means."""
+    level, kind, key = subject.level, subject.kind, subject.key
+    if kind in {"user_id", "session_id"}:
+        both: list[FieldName] = [("trace", kind, ""), ("span", kind, "")]
+        return max(both, key=lambda name: origins[name].version if name in origins else (-1, -1))
+    if kind == "annotation":
+        annotations = record.trace_annotations if level == "trace" else record.annotations
+        key = next(
+            (annotation_key(key, note.annotator) for note in reversed(annotations) if note.name == key),
+            annotation_key(key, None),
+        )
+    return level, cast("Kind", kind), key
 
 
 def _all(parts: list[bool | None]) -> bool | None:

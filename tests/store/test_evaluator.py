@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.store.evaluator import holds
+from tests.store.evaluator import FieldOrigin, holds
 
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields
@@ -33,6 +33,8 @@ FIELDS: Fields = {
     ("span", "annotation", annotation_key("q", "a")): (Annotation("q", label="last", annotator="a").to_json(), (2, 1)),
     ("trace", "annotation", "q"): (Annotation("q", text="note").to_json(), (1, 1)),
 }
+
+ORIGINS = {name: FieldOrigin(version) for name, (_, version) in FIELDS.items()}
 
 RECORD = assemble(
     StoredSpan(
@@ -115,9 +117,19 @@ RECORD = assemble(
         ("trace.eval.C.label = 'fair'", True),
         ("eval.D.label = 'good'", None),
         ("annotation.q.label = 'last'", True),
+        ("changed_at.metadata.n = '1970-01-01T00:00:00.000000001Z'", True),
+        ("changed_at.metadata.nil < '1970-01-02'", True),
+        ("changed_at.metadata.gone < '2026-01-01'", None),
+        ("changed_at.metadata.gone IS NULL AND changed_at.metadata.nil IS NOT NULL", True),
+        ("changed_at.user_id = '1970-01-01T00:00:00.000000002Z'", True),
+        ("changed_at.annotation.q > '1970-01-01T00:00:00.000000001Z'", True),
+        ("changed_at.trace.annotation.q > '1970-01-01T00:00:00.000000001Z'", False),
+        ("changed_at.eval.C IS NOT NULL AND changed_at.trace.tags.vip IS NULL", True),
+        ("changed_at.tags.vip IS NOT NULL AND changed_at.name IS NULL AND changed_at.status_code IS NOT NULL", True),
+        ("changed_at.attributes.over IS NOT NULL AND changed_at.attributes.plain IS NULL", True),
         ("annotation.gone.text IS NULL AND trace.annotation.q.text = 'note'", True),
     ],
 )
 def test_the_judge_says_what_sql_would(text: str, expected: bool | None) -> None:
     """True, False or None for one record with values of every kind."""
-    assert holds(parse(text), RECORD) is expected
+    assert holds(parse(text), RECORD, ORIGINS) is expected

@@ -18,6 +18,7 @@ from otel_metadata.model.merge import Level
 
 __all__ = [
     "COLUMN_KINDS",
+    "ORIGINS",
     "And",
     "Between",
     "ColumnKind",
@@ -30,6 +31,7 @@ __all__ = [
     "Not",
     "Operator",
     "Or",
+    "Origin",
     "Part",
     "Scalar",
     "Subject",
@@ -77,11 +79,19 @@ SubjectKind: TypeAlias = (
         "status_message",
         "user_id",
         "session_id",
+        "tag",
     ]
 )
-"""A column; or `resource`, one key of the resource; or a kind of field, named as in `model.merge.Kind`."""
+"""A column; or `resource`, one key of the resource; or a kind of field, named as in `model.merge.Kind`. A `tag` is
+compared by its origin only; `HasTag` asks for the tag itself."""
 
-Part: TypeAlias = Literal["", "label", "score", "explanation", "text"]
+Origin: TypeAlias = Literal["changed_at"]
+"""What a store knows of a value besides the value: when it was set."""
+
+ORIGINS: Final[tuple[Origin, ...]] = get_args(Origin)
+"""The words of `Origin`."""
+
+Part: TypeAlias = Origin | Literal["", "label", "score", "explanation", "text"]
 
 
 @final
@@ -99,7 +109,9 @@ class Subject:
             instrumentors (`model.instrumented`).
         key: A metadata, attribute or resource key, dots and all; the name of an evaluation or annotation; else "".
         part: Of an evaluation `label`, `score` or `explanation`; of an annotation `label`, `score` or `text`, of the
-            latest version when several annotators wrote under this name; else "".
+            latest version when several annotators wrote under this name. Or the origin of a field, whatever its value;
+            missing where there is no field: what only OpenTelemetry set has no version. `changed_at` is the nanoseconds
+            of the field's version. Else "".
     """
 
     level: Level

@@ -15,6 +15,7 @@ from tests.strategies import keys, texts
 from otel_metadata.errors import FilterError, OtelMetadataError
 from otel_metadata.model.condition import (
     COLUMN_KINDS,
+    ORIGINS,
     And,
     Between,
     Compare,
@@ -26,7 +27,9 @@ from otel_metadata.model.condition import (
     Not,
     Or,
     Subject,
+    SubjectKind,
 )
+from otel_metadata.model.merge import Level
 from otel_metadata.model.times import nanoseconds
 from otel_metadata.store.filter.language import MAX_LEVELS, parse
 from otel_metadata.store.filter.names import LISTED
@@ -45,6 +48,29 @@ TEN = 1_769_853_600_000_000_000
 def metadata(key: str) -> Subject:
     return Subject("span", "metadata", key)
 
+
+WITH_ORIGIN: dict[str, tuple[Level, SubjectKind, str]] = {
+    "metadata.thumbs": ("span", "metadata", "thumbs"),
+    'metadata."a b".changed_at': ("span", "metadata", "a b.changed_at"),
+    "trace.metadata.plan": ("trace", "metadata", "plan"),
+    "attributes.http.route": ("span", "attribute", "http.route"),
+    "attributes.metadata.region": ("span", "metadata", "region"),
+    "attributes.user.id": ("span", "user_id", ""),
+    "name": ("span", "name", ""),
+    "trace.name": ("trace", "name", ""),
+    "trace.output": ("trace", "output", ""),
+    "status_code": ("span", "status", ""),
+    "session_id": ("span", "session_id", ""),
+    "tags.vip": ("span", "tag", "vip"),
+    'trace.tags."a b".c': ("trace", "tag", "a b.c"),
+    "eval.Correctness": ("span", "evaluation", "Correctness"),
+    "eval.Correctness.label": ("span", "evaluation", "Correctness"),
+    "eval.Correctness.text": ("span", "evaluation", "Correctness.text"),
+    'eval."Correctness.label"': ("span", "evaluation", "Correctness.label"),
+    "eval.label": ("span", "evaluation", "label"),
+    "trace.annotation.quality": ("trace", "annotation", "quality"),
+    "trace.annotation.quality.text": ("trace", "annotation", "quality"),
+}
 
 NAMES = {
     **{name: Subject("span", name) for name in COLUMN_KINDS},  # type: ignore[arg-type]
@@ -76,6 +102,17 @@ NAMES = {
     "metadata.Region": metadata("Region"),
     "metadata.metadata.a": metadata("metadata.a"),
     "trace.metadata.plan": Subject("trace", "metadata", "plan"),
+    # A word about the origin comes first. Behind the level it is part of a key.
+    **{
+        name: metadata(name.removeprefix("metadata."))
+        for origin in ORIGINS
+        for name in (f"metadata.thumbs.{origin}", f"metadata.{origin}", f"metadata.{origin}.metadata.thumbs")
+    },
+    **{
+        f"{origin}.{name}": Subject(level, kind, key, origin)
+        for origin in ORIGINS
+        for name, (level, kind, key) in WITH_ORIGIN.items()
+    },
     "attributes.llm.model_name": Subject("span", "attribute", "llm.model_name"),
     "attributes.metadata": Subject("span", "attribute", "metadata"),
     "attributes.metadata.region": metadata("region"),
@@ -245,6 +282,27 @@ REFUSED: dict[str, str] = {
     "^5 IN tags": "expected a tag as text: 'vip' IN tags",
     "^name IN trace.tags": "expected a tag as text: 'vip' IN trace.tags",
     "^TIMESTAMP '2026-01-31' IN tags": "expected a tag as text",
+    # The origin of a value.
+    "^changed_at > '2026-11-01'": "expected changed_at.<name>, such as changed_at.metadata.<key>; or metadata.",
+    "changed_at.^thumbs IS NULL": "found `thumbs`; expected metadata.thumbs, perhaps",
+    "^changed.metadata.thumbs IS NULL": "expected changed_at.metadata.thumbs, perhaps",
+    "changed_at.^metadata IS NULL": "expected metadata.<key>",
+    "changed_at.trace.^metadata IS NULL": "expected metadata.<key>",
+    "changed_at.^trace IS NULL": "found `trace`; expected",
+    "changed_at.^tags IS NULL": "expected tags.<tag>: each tag has an origin of its own",
+    "changed_at.trace.^tags IS NULL": "expected trace.tags.<tag>",
+    "changed_at.^eval IS NULL": "expected eval.<Name>",
+    "changed_at.^start_time IS NULL": "such as metadata.<key>: start_time has no origin of its own",
+    "changed_at.^resource.a IS NULL": "resource.a has no origin of its own",
+    "changed_at.^model IS NULL": "model has no origin of its own",
+    "changed_at.^changed_at.metadata.a IS NULL": "changed_at.metadata.a has no origin of its own",
+    "trace.^changed_at.metadata.a IS NULL": "expected changed_at.trace.metadata.a: changed_at comes first",
+    "trace.^changed_at IS NULL": "expected changed_at.trace.…",
+    "changed_at.metadata.thumbs > ^'yesterday'": "found `'yesterday'`; expected a time for changed_at.metadata.thumbs",
+    "changed_at.metadata.thumbs > ^1762000000000000000": "expected a time for changed_at.metadata.thumbs",
+    "changed_at.tags.vip IN ('2026-11-01', ^'2026-11-31')": "expected a time for changed_at.tags.vip",
+    "changed_at.eval.C.score = ^0.5": "expected a time for changed_at.eval.C.score",
+    "^changed_at.name LIKE '2026%'": "this is a time",
     # Types.
     "latency_ms > ^'1000'": "expected a number: latency_ms is compared with nothing else",
     "^'1000' < latency_ms": "expected a number",

@@ -74,6 +74,10 @@ END: Final = f"({_START} + {_LATENCY})"
 _KIND: Final = "replaceOne(upper(t.SpanKind), 'SPAN_KIND_', '')"
 _STATUS: Final = "replaceOne(upper(t.StatusCode), 'STATUS_CODE_', '')"
 
+_OWN_STATUS: Final = f"if({_STATUS} IN ('', 'UNSPECIFIED'), 'UNSET', {_STATUS})"
+_OWN: Final = {"name": "toString(t.SpanName)", "status": f"lower({_OWN_STATUS})", "status_message": "t.StatusMessage"}
+"""The kinds of fields that lie over a column of the row, each with the value of that column."""
+
 _TEXT_COLUMNS: Final = {
     "trace_id": "t.TraceId",
     "span_id": "t.SpanId",
@@ -141,7 +145,7 @@ class _Select:
         self._named: dict[str, str] = {}  # SQL by the alias under which WITH has it
         self._fields: dict[Level, dict[str, str]] = {"span": {}, "trace": {}}  # alias by aggregate
         self._fields_wanted: dict[Level, list[str]] = {"span": [], "trace": []}
-        self._rows: dict[str, str] = {}  # alias by text of the rows of a trace
+        self._rows: dict[tuple[str, str], str] = {}  # alias by text of the rows of a trace, and by aggregate
 
     def keys(self, limit: int | None) -> Sql:
         wanted = self._query.condition
@@ -229,9 +233,10 @@ class _Select:
         )
 
     def _of_rows(self) -> str:
-        is_newer = "substring({0}, 1, 32) > ifNull(h.Version, '')"
+        # The version of a missing value is "", which is not newer.
         columns = ", ".join(
-            f"max(if({is_newer.format(sql)}, {sql}, '')) AS {alias}" for sql, alias in self._rows.items()
+            f"{aggregate}If({sql}, substring({sql}, 1, 32) > ifNull(h.Version, '')) AS {alias}"
+            for (sql, aggregate), alias in self._rows.items()
         )
         asked = self._asked_about("t.TraceId")
         where = [*self._window(TRACE_REACH_NS), f"NOT {_IS_OURS}", LIVE, f"t.TraceId IN {asked}"]
@@ -300,18 +305,29 @@ class _Select:
         return " OR ".join(f"({self._compared(found, '=', option)})" for option in options)
 
     def _has_tag(self, level: Level, tag: str) -> str:
+        field, in_row = self._tag(level, tag)
+        return f"{field} != '' OR {in_row} != ''"
+
+    def _tag(self, level: Level, tag: str) -> tuple[str, str]:
+        """Return the texts of a tag in the table of fields and in a Collector's row, "" for nothing.
+
+        The lower version wins. In the table, but not in the row, its digits are inverted.
+        """
         field = self._field(level, f"f.Kind = 'tag' AND f.Key = {self._bind(tag, 'String')}")
         name = tags_attribute(level)
         listed = f"{_ATTRIBUTES}['{name}']"
         tags = f"if(startsWith({listed}, '['), JSONExtract({listed}, 'Array(String)'), [{listed}])"
         is_listed = f"mapContains({_ATTRIBUTES}, '{name}') AND has({tags}, {self._bind(tag, 'String')})"
         in_row = f"if({is_listed}, concat({self._version(level, 'tag', tag)}, 'true'), '')"
-        return f"{field} != '' OR {self._if_collector(level, in_row)} != ''"
+        return field, self._if_collector(level, in_row, "min")
 
     # Values
 
     def _read(self, subject: Subject) -> _Value:
         kind = subject.kind
+        if subject.part == "changed_at":
+            version = self._name(f"substring({self._winning(subject)}, 1, 16)")
+            return _Value("number", f"if({version} = '', NULL, reinterpretAsInt64(reverse(unhex({version}))))")
         if kind in _TEXT_COLUMNS:
             return _Value("text", _TEXT_COLUMNS[kind])
         if kind in _NUMBER_COLUMNS:
@@ -329,29 +345,46 @@ class _Select:
             return _Value("json", self._own_attribute(key))
         if kind in ("evaluation", "annotation"):
             return _Value("json", self._verdict(subject))
+        if kind == "span_kind":
+            return _Value("text", self._kind())
+        if kind == "model":
+            return _Value("text", f"nullIf({self._of_instrumentor(MODEL)}, '')")
+        winning = self._winning(subject)
+        if kind in ("user_id", "session_id"):
+            return self._shown(winning)
+        if kind == "name" and level == "span":
+            json = self._name(_json_of(winning))
+            return _Value("text", f"if(JSONType({json}) = 'String', JSONExtractString({json}), {_OWN[kind]})")
+        if kind == "status":
+            return _Value("json", self._status(winning))
+        if kind == "status_message":
+            shown = self._shown(winning).sql
+            return _Value("text", f"coalesce(nullIf({shown}, ''), nullIf(t.StatusMessage, ''))")
+        if kind in ("input", "output"):
+            return _Value("json", self._input_or_output(level, kind, winning))
+        return self._shown(winning) if kind == "name" else _Value("json", _json_of(winning))
+
+    def _winning(self, subject: Subject) -> str:
+        """Return the text of the field that a subject means, "" for nothing; the version alone of a tag or verdict."""
+        level, kind, key = subject.level, subject.kind, subject.key
+        if kind == "tag":
+            of_table, in_row = self._tag(level, key)
+            of_table = f"translate(substring({of_table}, 1, 32), '{INVERTED[1]}', '{INVERTED[0]}')"
+            both = f"arrayFilter(one -> one != '', [{of_table}, substring({in_row}, 1, 32)])"
+            return f"arrayFirst(_ -> 1, arraySort({both}))"
+        if kind in ("evaluation", "annotation"):
+            return _greatest(self._verdict_field(subject), self._verdict_in_row(subject, "''"))
+        if kind == "attribute":
+            return self._single(level, kind, key)
+        if level == "span" and kind in _OWN:
+            return self._or_own(kind, _OWN[kind])
         if kind in ("user_id", "session_id"):
             of_span = self._name(_greatest(self._single("span", kind), self._from_attribute("span", kind)))
             of_trace = self._name(_greatest(self._single("trace", kind), self._from_attribute("trace", kind)))
             # The value that was set last; of equal versions, the trace's.
             is_of_trace = f"substring({of_trace}, 1, 32) >= substring({of_span}, 1, 32)"
-            return self._shown(f"if({is_of_trace}, {of_trace}, {of_span})")
-        if kind == "name" and level == "span":
-            own = "toString(t.SpanName)"
-            json = self._name(_json_of(self._or_own(kind, own)))
-            return _Value("text", f"if(JSONType({json}) = 'String', JSONExtractString({json}), {own})")
-        if kind == "status":
-            return _Value("json", self._status())
-        if kind == "status_message":
-            shown = self._shown(self._or_own(kind, "t.StatusMessage")).sql
-            return _Value("text", f"coalesce(nullIf({shown}, ''), nullIf(t.StatusMessage, ''))")
-        if kind == "span_kind":
-            return _Value("text", self._kind())
-        if kind == "model":
-            return _Value("text", f"nullIf({self._of_instrumentor(MODEL)}, '')")
-        stands = _greatest(self._single(level, kind, key), self._from_attribute(level, kind, key))
-        if kind in ("input", "output"):
-            return _Value("json", self._input_or_output(level, kind, stands))
-        return self._shown(stands) if kind == "name" else _Value("json", _json_of(stands))
+            return f"if({is_of_trace}, {of_trace}, {of_span})"
+        return _greatest(self._single(level, kind, key), self._from_attribute(level, kind, key))
 
     def _input_or_output(self, level: Level, kind: str, stands: str) -> str:
         """Return the JSON of an input or output. An object or list becomes a text, its JSON text."""
@@ -421,35 +454,42 @@ class _Select:
             f"multiIf(JSONType({json}) = 'String', JSONExtractString({json}), JSONType({json}) = 'Null', NULL, {json})",
         )
 
-    def _status(self) -> str:
-        own = f"if({_STATUS} IN ('', 'UNSPECIFIED'), 'UNSET', {_STATUS})"
-        json = self._name(_json_of(self._or_own("status", f"lower({own})")))
+    def _status(self, winning: str) -> str:
+        json = self._name(_json_of(winning))
         return (
             f"multiIf(JSONType({json}) = 'String', toJSONString(upperUTF8(JSONExtractString({json}))), "
-            f"JSONType({json}) = 'Int64', {json}, toJSONString({own}))"
+            f"JSONType({json}) = 'Int64', {json}, toJSONString({_OWN_STATUS}))"
         )
 
     def _verdict(self, subject: Subject) -> str:
-        level, kind, name, part = subject.level, subject.kind, subject.key, subject.part
-        if kind == "evaluation":
-            field = self._single(level, kind, name)
-        else:
-            # The key is the bare name, or has an annotator. Of several fields the latest counts, of equal versions the
-            # one with the greater key.
-            key = self._bind(annotation_key(name, None), "String")
-            pair = self._bind(_pair(name), "String")
-            which = f"f.Kind = 'annotation' AND (f.Key = {key} OR startsWith(f.Key, {pair}))"
-            by = "(substring(f.Field, 1, 32), f.Key, f.Field)"
-            field = self._field(level, which, f"argMaxIf(f.Field, {by}, {which})")
-        field = self._name(field)
+        part = subject.part
+        field = self._name(self._verdict_field(subject))
         of_part = f"concat(substring({field}, 1, 32), JSONExtractRaw({_json_of(field)}, {_quoted(part)}))"
-        stem = f"{'trace.' if level == 'trace' else ''}{_STEM[kind]}.{name}."
-        every = ", ".join(self._bind(stem + one, "String") for one in _PARTS_OF[kind])
-        any_part = f"hasAny(mapKeys({_ATTRIBUTES}), [{every}])"
-        in_row = f"if({any_part}, concat({self._version(level, kind, name)}, {self._canonical(stem + part)}), '')"
-        stands = self._name(_json_of(_greatest(f"if({field} = '', '', {of_part})", self._if_collector(level, in_row))))
+        in_row = self._verdict_in_row(subject, self._canonical(_stem(subject) + part))
+        stands = self._name(_json_of(_greatest(f"if({field} = '', '', {of_part})", in_row)))
         allowed = "'String'" if part in TEXT_PARTS else "'Int64', 'UInt64', 'Double'"
         return f"if(JSONType({stands}) IN ({allowed}), {stands}, '')"
+
+    def _verdict_field(self, subject: Subject) -> str:
+        """Return the text of an evaluation or annotation in the table of fields, "" for nothing."""
+        level, kind, name = subject.level, subject.kind, subject.key
+        if kind == "evaluation":
+            return self._single(level, kind, name)
+        # The key is the bare name, or has an annotator. Of several fields the latest counts, of equal versions the one
+        # with the greater key.
+        key = self._bind(annotation_key(name, None), "String")
+        pair = self._bind(_pair(name), "String")
+        which = f"f.Kind = 'annotation' AND (f.Key = {key} OR startsWith(f.Key, {pair}))"
+        by = "(substring(f.Field, 1, 32), f.Key, f.Field)"
+        return self._field(level, which, f"argMaxIf(f.Field, {by}, {which})")
+
+    def _verdict_in_row(self, subject: Subject, what: str) -> str:
+        """Return the version and *what* of an evaluation or annotation in a Collector's row, "" for nothing."""
+        level, kind, stem = subject.level, subject.kind, _stem(subject)
+        every = ", ".join(self._bind(stem + one, "String") for one in _PARTS_OF[kind])
+        any_part = f"hasAny(mapKeys({_ATTRIBUTES}), [{every}])"
+        in_row = f"if({any_part}, concat({self._version(level, kind, subject.key)}, {what}), '')"
+        return self._if_collector(level, in_row)
 
     def _single(self, level: Level, kind: str, key: str = "") -> str:
         return self._field(level, f"f.Kind = '{kind}' AND f.Key = {self._bind(key, 'String')}")
@@ -521,11 +561,11 @@ class _Select:
         pair = self._bind(_name_of(level, kind, _pair(key)), "String")
         return f"mapValues(mapFilter((name, _) -> name = {bare} OR startsWith(name, {pair}), versions_of_{of}))[1]"
 
-    def _if_collector(self, level: Level, text: str) -> str:
-        """Return *text* of the row if a Collector wrote it; for the trace, the greatest *text* of its rows."""
+    def _if_collector(self, level: Level, text: str, aggregate: Literal["max", "min"] = "max") -> str:
+        """Return *text* of the row if a Collector wrote it; for the trace, the *aggregate* of the texts of its rows."""
         if level == "span":
             return f"if({_IS_OURS}, '', {text})"
-        alias = self._rows.setdefault(text, f"m{len(self._rows)}")
+        alias = self._rows.setdefault((text, aggregate), f"m{len(self._rows)}")
         return f"ifNull(tm.{alias}, '')"
 
     def _canonical(self, name: str) -> str:
@@ -560,6 +600,11 @@ class _Select:
 def _name_of(level: Level, kind: str, key: str) -> str:
     """Return the name of a field as a key of `_NAMED_VERSIONS`."""
     return f"{level} {kind} {key}"
+
+
+def _stem(subject: Subject) -> str:
+    """Return the beginning of the names of the attributes that spell an evaluation or annotation."""
+    return f"{'trace.' if subject.level == 'trace' else ''}{_STEM[subject.kind]}.{subject.key}."
 
 
 def _pair(name: str) -> str:

@@ -58,6 +58,7 @@ _CASE: Final[Mapping[SubjectKind, Callable[[str], str]]] = {
     "status": str.upper,
 }
 _SPELLED: Final = {"text": "text in single quotes", "number": "number"}
+_TIMES: Final = "start_time, end_time and changed_at.<name>"
 
 _FORMS: Final = "name = literal, !=, <, <=, >, >=, IN (…), LIKE '…', BETWEEN … AND …, IS NULL, or 'tag' IN tags"
 _ONE_FORM: Final = f"one of these between AND, OR and the ends: {_FORMS}"
@@ -385,7 +386,7 @@ class _Parser:
                 )
             return time
         if token.kind == "time":
-            self._fail(token.start, f"`{token.text}`", f"no time: {name.text} is not one; start_time and end_time are")
+            self._fail(token.start, f"`{token.text}`", f"no time: {name.text} is not one; {_TIMES} are")
         if _type_name(value) not in wanted:
             types = " or a ".join(_SPELLED[word] for word in wanted)
             self._fail(token.start, f"`{token.text}`", f"a {types}: {name.text} is compared with nothing else")
@@ -430,6 +431,8 @@ def _levels(condition: Condition) -> int:
 
 def _types_of(subject: Subject) -> tuple[str, ...]:
     """Return the types that a name can be compared with: `number`, `time`, `text`, `bool`."""
+    if subject.part == "changed_at":
+        return ("time",)
     if subject.kind in _ANY:
         return ("text", "number", "bool")
     if subject.kind == "status":

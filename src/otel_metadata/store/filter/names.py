@@ -1,16 +1,18 @@
 """The names that a filter may use, and what each of them means.
 
-What follows the level is one first-level key, including its dots: a filter does not look inside a value.
+What follows the level is one first-level key, including its dots: a filter does not look inside a value. So a word
+about the origin of a value comes before its name, where no key can be: `metadata.a.changed_at` is a key.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from dataclasses import replace
+from typing import Final, Literal, get_args
 
-from otel_metadata.model.condition import COLUMN_KINDS, Part, Subject
-from otel_metadata.model.merge import Level
+from otel_metadata.model.condition import COLUMN_KINDS, ORIGINS, Origin, Part, Subject
+from otel_metadata.model.merge import Kind, Level
 
 __all__ = ["LISTED", "TAGS", "UnknownNameError", "subject_of"]
 
@@ -58,6 +60,7 @@ _PATTERNS: Final = (
     "trace.metadata.<key>",
     "trace.eval.…",
     "trace.annotation.…",
+    *(f"{origin}.<name>" for origin in ORIGINS),
 )
 
 LISTED: Final = ", ".join((*_NAMES, *TAGS, *_PATTERNS))
@@ -67,7 +70,7 @@ LISTED: Final = ", ".join((*_NAMES, *TAGS, *_PATTERNS))
 _MAX_HINTED: Final = 100
 
 # These come before a key, and are no names by themselves.
-_LEVELS: Final = ("metadata", "attributes", "resource", "eval", "annotation", "trace", "context")
+_LEVELS: Final = ("metadata", "attributes", "resource", "eval", "annotation", "trace", "context", *ORIGINS)
 
 
 class UnknownNameError(Exception):
@@ -101,6 +104,9 @@ def subject_of(segments: Sequence[str]) -> Subject:
     rest = segments[1:] if level == "trace" else segments
     first, key = (rest[0], ".".join(rest[1:])) if rest else ("", "")
     at = len(segments) - len(rest)
+    for origin in ORIGINS:
+        if first == origin:
+            return _with_origin(origin, level, rest[1:])
     if first in _PARTS:
         return _verdict(level, rest, at)
     if first == "metadata":
@@ -123,6 +129,40 @@ def _attribute(key: str) -> Subject:
         return _CANONICAL[key]
     head, _, rest = key.partition(".")
     return Subject("span", "metadata", rest) if head == "metadata" and rest else Subject("span", "attribute", key)
+
+
+def _with_origin(origin: Origin, level: Level, named: Sequence[str]) -> Subject:
+    """Return the origin of the value that *named* names.
+
+    Args:
+        origin: The word before the name.
+        level: The level that was named before that word.
+        named: The segments after it.
+    """
+    path = ".".join(named)
+    if level == "trace":
+        raise UnknownNameError(1, f"{origin}.trace.{path or '…'}: {origin} comes first")
+    if not named:
+        raise UnknownNameError(0, f"{origin}.<name>, such as {origin}.metadata.<key>; or metadata.{origin}, a key")
+    of_trace: Level = "trace" if named[0] == "trace" else "span"
+    rest = named[1:] if of_trace == "trace" else named
+    at = 1 + len(named) - len(rest)
+    if rest and rest[0] == "tags":
+        if len(rest) == 1:
+            raise UnknownNameError(at, f"{path}.<tag>: each tag has an origin of its own")
+        return Subject(of_trace, "tag", ".".join(rest[1:]), origin)
+    if len(rest) > 1 and rest[0] in _PARTS:
+        kind, parts = _PARTS[rest[0]]
+        is_part = len(rest) > 2 and rest[-1] in parts
+        return Subject(of_trace, kind, ".".join(rest[1 : -1 if is_part else None]), origin)
+    try:
+        subject = subject_of(named)
+    except UnknownNameError as error:
+        raise UnknownNameError(1 + error.segment, error.expected) from None
+    if subject.part or subject.kind not in get_args(Kind):
+        expected = f"the name of a value that updates set, such as metadata.<key>: {path} has no origin of its own"
+        raise UnknownNameError(1, expected)
+    return replace(subject, part=origin)
 
 
 def _verdict(level: Level, rest: Sequence[str], at: int) -> Subject:

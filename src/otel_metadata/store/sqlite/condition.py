@@ -108,6 +108,8 @@ def _sql(text: str, *parts: Sql, values: tuple[Value, ...] = ()) -> Sql:
 def _read(subject: Subject, types: str) -> Sql:
     """Return SQL of the value of *subject* where it is of one of *types*, else NULL."""
     level, kind, key = subject.level, subject.kind, subject.key
+    if subject.part == "changed_at":
+        return _of_latest(subject, "f.ns") if _NUMBER in types else Sql("NULL")
     if kind in _COLUMNS:
         is_numeric = kind in _NUMERIC
         return Sql(_COLUMNS[kind] if (_NUMBER if is_numeric else _TEXT) in types else "NULL")
@@ -132,13 +134,7 @@ def _read(subject: Subject, types: str) -> Sql:
     if kind in ("span_kind", "model"):
         return _of_instrumentor(kind)
     if kind in ("user_id", "session_id"):
-        # Of the span's value and its trace's, the one that was set last; of equal versions, the trace's.
-        return Sql(
-            f"(SELECT {_shown('f.value')} FROM fields AS f WHERE f.trace_id = s.trace_id "
-            "AND f.span_id IN (s.span_id, '') AND f.level IN ('span', 'trace') AND f.kind = ? AND f.key = '' "
-            "ORDER BY f.ns DESC, f.writer DESC, f.level DESC LIMIT 1)",
-            (kind,),
-        )
+        return _of_latest(subject, _shown("f.value"))
     if kind == "name" and level == "span":
         return _sql("coalesce({}, s.name)", _of_field(level, kind, "", _typed("f.value", _TEXT)))
     shown = _of_field(level, kind, "", _shown("f.value"))
@@ -151,6 +147,29 @@ def _field_or(level: str, kind: str, key: str, what: str, otherwise: Sql) -> Sql
     """Return *what* of the field if there is one, even if that is NULL."""
     exists, field = _of_field(level, kind, key, "1"), _of_field(level, kind, key, what)
     return _sql("CASE WHEN EXISTS {} THEN {} ELSE {} END", exists, field, otherwise)
+
+
+def _of_latest(subject: Subject, what: str) -> Sql:
+    """Return *what* of the field that a subject means, of several fields the one that was set last."""
+    level, kind, key = subject.level, subject.kind, subject.key
+    place = "s.span_id" if level == "span" else "''"
+    if kind in ("user_id", "session_id"):
+        # The span's value or its trace's; of equal versions, the trace's.
+        return Sql(
+            f"(SELECT {what} FROM fields AS f WHERE f.trace_id = s.trace_id "
+            "AND f.span_id IN (s.span_id, '') AND f.level IN ('span', 'trace') AND f.kind = ? AND f.key = '' "
+            "ORDER BY f.ns DESC, f.writer DESC, f.level DESC LIMIT 1)",
+            (kind,),
+        )
+    if kind == "annotation":
+        name = "CASE json_type(f.value, '$.name') WHEN 'text' THEN json_extract(f.value, '$.name') ELSE '' END"
+        return Sql(
+            f"(SELECT {what} FROM fields AS f WHERE f.trace_id = s.trace_id AND f.span_id = {place} "
+            f"AND f.level = ? AND f.kind = 'annotation' AND {name} = ? "
+            "ORDER BY f.ns DESC, f.writer DESC, f.key DESC LIMIT 1)",
+            (level, key),
+        )
+    return _of_field(level, kind, key, what)
 
 
 def _of_field(level: str, kind: str, key: str, what: str) -> Sql:
@@ -203,16 +222,7 @@ def _of_verdict(subject: Subject, types: str) -> Sql:
         return Sql("NULL")
     path = f"'$.{subject.part}'"
     what = f"CASE WHEN json_type(f.value, {path}) IN ({allowed}) THEN json_extract(f.value, {path}) END"
-    if subject.kind == "evaluation":
-        return _of_field(subject.level, "evaluation", subject.key, what)
-    place = "s.span_id" if subject.level == "span" else "''"
-    name = "CASE json_type(f.value, '$.name') WHEN 'text' THEN json_extract(f.value, '$.name') ELSE '' END"
-    return Sql(
-        f"(SELECT {what} FROM fields AS f WHERE f.trace_id = s.trace_id AND f.span_id = {place} "
-        f"AND f.level = ? AND f.kind = 'annotation' AND {name} = ? "
-        "ORDER BY f.ns DESC, f.writer DESC, f.key DESC LIMIT 1)",
-        (subject.level, subject.key),
-    )
+    return _of_latest(subject, what)
 
 
 def _of_status(types: str) -> Sql:
