@@ -356,6 +356,21 @@ def test_a_flush_of_their_processor_sends_what_we_hold(provider, receiver):
     assert receiver.names == ["health", "ours", "request"]
 
 
+@pytest.mark.parametrize("adopts_again", [False, True])
+def test_a_flush_of_their_processor_asks_who_has_its_spans_now(provider, receiver, adopts_again):
+    """After another `configure` the first pipeline is not asked any more; without adopting, none of ours is."""
+    processor = BatchSpanProcessor(http(receiver), **LONG)
+    own = processor.force_flush
+    provider.add_span_processor(processor)
+    om.configure(receiver.url, tracer_provider=provider, adopt=True)
+    om.configure(receiver.url, tracer_provider=provider, adopt=adopts_again)
+    assert (processor.force_flush == own) is not adopts_again
+    work(provider)
+    assert processor.force_flush()
+    assert om.flush()
+    assert receiver.names == ["health", "ours", "request"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a process that forks")
 def test_a_forked_child_sends_its_own_spans(provider, receiver, kind, adopt):
     """What waits at the fork is the parent's; each sends what it has made."""

@@ -19,7 +19,7 @@ later.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, final
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -124,6 +124,7 @@ class SharedPlace:
         self._taps: list[Tap] = []
         self._adopted: Tap | None = None
         self._lent: TappedExporter | None = None
+        self._give_flush_back: Callable[[], None] | None = None
         self._takes_all = False
         self._marks: set[str] = set()
         self._claimed: RecentMap[SpanKey, bool] = RecentMap(MAX_REMEMBERED)
@@ -253,8 +254,13 @@ class SharedPlace:
                 return bool(answer)
             return ours.force_flush(30_000 if timeout_millis is None else int(timeout_millis)) and answer is not False
 
+        def give_back() -> None:
+            if processor.force_flush is force_flush:  # no later destination has put its own there
+                processor.force_flush = own
+
         force_flush.of_the_processor = own  # type: ignore[attr-defined] # read by `_own_flush`
         processor.force_flush = force_flush
+        self._give_flush_back = give_back
 
     # --- who sends a span, under the lock ---------------------------------------------------------------------------
 
@@ -303,6 +309,8 @@ class SharedPlace:
             self.exporter.export([self._outbox.without_credentials(span) for span in left])
         if not any(wraps(found.exporter, self._own) for found in self._found):
             self._own.shutdown()
+        if self._give_flush_back is not None:
+            self._give_flush_back()
         if self._lent is not None:
             self._lent.give_back(self)
 
