@@ -21,7 +21,7 @@ import pandas as pd
 
 import otel_metadata as om
 from otel_metadata.model.record import StoredSpan
-from otel_metadata.store.sqlite import store as sqlite
+from otel_metadata.store.sqlite import history
 from otel_metadata.store.sqlite.store import SqliteStore
 
 ROUNDS = 3
@@ -102,7 +102,7 @@ def written(path: Path) -> list[tuple[object, ...]]:
     store = SqliteStore(path)
     with store._opened(store._deadline_ns(None)) as connection:
         rows = connection.execute(
-            "SELECT trace_id, span_id, level, kind, key, value, ns, writer, trace_id, span_id "
+            "SELECT trace_id, span_id, level, kind, key, value, ns, writer, route, trace_id, span_id "
             "FROM fields ORDER BY ns, writer, key DESC"
         ).fetchall()
     store.close()
@@ -114,7 +114,7 @@ def upsert(store: SqliteStore, rows: list[tuple[object, ...]], more_ns: int) -> 
     newer = [(*row[:6], row[6] + more_ns, *row[7:]) for row in rows] if more_ns else rows
     with store._opened(store._deadline_ns(None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(sqlite._MERGE_FIELD, newer)
+        connection.executemany(history.MERGE_FIELD, newer)
         connection.execute("COMMIT")
 
 

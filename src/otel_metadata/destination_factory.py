@@ -38,6 +38,7 @@ its URLs; it refers to a callable that takes the text given to `configure` and r
 
 _CLICKHOUSE: Final = ("clickhouse", "clickhouses")
 _STORE_SCHEMES: Final = ("sqlite", *_CLICKHOUSE)
+_HISTORY: Final = {"history=on": True, "history=off": False}
 _CLICKHOUSE_URL: Final = "clickhouse://host:8123/database"
 
 
@@ -79,7 +80,8 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
     """Return the store that a URL names.
 
     Args:
-        url: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`, or `"clickhouse://user:password@host:8123/database"`
+        url: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"` (with `?history=off` behind it the store keeps no
+            values that are superseded), or `"clickhouse://user:password@host:8123/database"`
             (`clickhouses://` for TLS).
         create: Make a missing file or missing tables; False for programs that only read.
 
@@ -101,9 +103,12 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
         if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
             from otel_metadata.store.sqlite.store import SqliteStore  # `import otel_metadata` loads no sqlite3
 
-            return SqliteStore(rest[1:], create=create)
+            path, has_query, query = rest[1:].partition("?")
+            if path and (not has_query or query in _HISTORY):
+                return SqliteStore(path, create=create, history=_HISTORY.get(query, True))
         shown = shown_url(url)
-    raise ConfigurationError("store", shown, f"sqlite:///relative.db, sqlite:////absolute.db, or {_CLICKHOUSE_URL}")
+    expected = f"sqlite:///relative.db, sqlite:////absolute.db (?history=off behind either), or {_CLICKHOUSE_URL}"
+    raise ConfigurationError("store", shown, expected)
 
 
 def names_store(text: str) -> bool:

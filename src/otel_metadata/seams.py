@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
     from otel_metadata.model.encoding import Encoded, SpanView
-    from otel_metadata.model.merge import Fields, Version
+    from otel_metadata.model.merge import FieldName, Fields, Version
     from otel_metadata.model.outcome import Outcome
     from otel_metadata.model.patch import Patch
-    from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan
+    from otel_metadata.model.record import Route, SpanQuery, SpanRecord, StoredKey, StoredSpan, ValueRecord
     from otel_metadata.model.span_ref import SpanRef
 
 __all__ = [
@@ -137,8 +137,13 @@ class SpanStore(Protocol):
         """
         ...
 
-    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]]) -> None:
+    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]], *, route: Route | None = None) -> None:
         """Store spans that are rows already, with their fields; as `write` otherwise.
+
+        Args:
+            rows: The spans and their fields.
+            route: How the fields got here; None for "live" or "in_flight", by the version of each. A store that keeps
+                no history need not keep routes.
 
         Raises:
             StoreError: Nothing was written.
@@ -153,10 +158,14 @@ class SpanStore(Protocol):
         """
         ...
 
-    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]]) -> None:
+    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]], *, route: Route = "late") -> None:
         """Merge fields of spans, each (trace id, span id, fields) with ids in hex digits; as `patch` otherwise.
 
         For many at once: to make objects for the ids of each would take much of the time of the write.
+
+        Args:
+            rows: The spans and their fields.
+            route: As for `write_rows`.
 
         Raises:
             StoreError: Nothing was written.
@@ -167,7 +176,23 @@ class SpanStore(Protocol):
         """Return the records that *query* selects, newest first.
 
         Raises:
-            StoreError: It cannot be read.
+            StoreError: It cannot be read, or the query names a time and the store keeps no history.
+        """
+        ...
+
+    def history(self, trace_id: str, span_id: str = "", field: FieldName | None = None) -> list[ValueRecord]:
+        """Return every value that the fields of a span and of its trace have or had, newest first.
+
+        A value that lost when it arrived is among them. The set is the same for any order and any repetition of the
+        writes.
+
+        Args:
+            trace_id: 32 hex digits.
+            span_id: 16 hex digits; "" for the fields of the trace alone.
+            field: Only values of this field; None for all.
+
+        Raises:
+            StoreError: It cannot be read, or the store keeps no history.
         """
         ...
 

@@ -9,6 +9,8 @@ from tests.clickhouse.engine import Engine
 from tests.store.contract import StoreContract
 from tests.store.contract_filters import FilterContract, corpus
 
+from otel_metadata.errors import StoreError
+from otel_metadata.model.record import SpanQuery
 from otel_metadata.store.clickhouse.store import ClickHouseStore
 
 
@@ -24,6 +26,17 @@ def filled(running_engine: Engine) -> Iterator[ClickHouseStore]:
 
 class TestContract(StoreContract):
     """What every store promises."""
+
+
+class TestHistory:
+    def test_it_says_that_it_keeps_none(self, filled: ClickHouseStore) -> None:
+        """A question about earlier values is an error, not an answer without them."""
+        with pytest.raises(StoreError, match="does not keep superseded values; expected a store in SQLite"):
+            filled.history("0" * 32)
+        with pytest.raises(StoreError, match="does not keep superseded values; expected a store in SQLite"):
+            filled.query(SpanQuery(at_ns=1))
+        with pytest.raises(StoreError, match="an export has the values of now"):
+            next(filled.export(SpanQuery(at_ns=1)))
 
 
 class TestFilters(FilterContract):

@@ -472,7 +472,7 @@ from otel_metadata.client.imports import import_file
 from otel_metadata.errors import FileError
 
 class Nowhere:
-    def write_rows(self, rows):
+    def write_rows(self, rows, route):
         pass
 
 def peak():
@@ -922,7 +922,7 @@ class TestFiles:
         sizes = []
 
         class Counting:
-            def write_rows(self, rows: list[Any]) -> None:
+            def write_rows(self, rows: list[Any], route: str) -> None:
                 sizes.append(len(rows))
 
         text = "a" * 1_000_000
@@ -1010,7 +1010,7 @@ class TestFiles:
         sizes = []
 
         class Failing:
-            def write_rows(self, rows: list[Any]) -> None:
+            def write_rows(self, rows: list[Any], route: str) -> None:
                 sizes.append(len(rows))
                 if len(sizes) == 2:
                     raise StoreError("full")

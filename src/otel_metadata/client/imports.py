@@ -123,11 +123,11 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
 
     def write() -> None:
         nonlocal imported, updated
-        store.write_rows(spans)
+        store.write_rows(spans, route="import")
         imported += len(spans)
         spans.clear()
         if updates:
-            store.patch_rows(updates)
+            store.patch_rows(updates, route="import")
             updated += len(updates)
             updates.clear()
 

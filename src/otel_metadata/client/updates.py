@@ -145,7 +145,7 @@ class StoreUpdates:
         """
 
         def store(part: Sequence[int]) -> None:
-            self._store.write_rows([spans[row] for row in part])
+            self._store.write_rows([spans[row] for row in part], route="log")
             there = self._store.find({rows.span_ids[row] for row in part})
             for row in part:
                 if rows.span_ids[row] not in there:

@@ -8,23 +8,42 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, final
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final, get_args
 
 from otel_metadata.model import instrumented
 from otel_metadata.model.evaluation import Annotation, Evaluation
-from otel_metadata.model.merge import Fields, Json, Kind, Level, json_text
+from otel_metadata.model.merge import Fields, Json, Kind, Level, Version, json_text
 from otel_metadata.model.times import utc
 
 if TYPE_CHECKING:
     from otel_metadata.model.condition import Condition
 
-__all__ = ["PROJECT_NAMES", "Position", "SpanQuery", "SpanRecord", "StoredKey", "StoredSpan", "assemble", "project_of"]
+__all__ = [
+    "PROJECT_NAMES",
+    "ROUTES",
+    "Position",
+    "Route",
+    "SpanQuery",
+    "SpanRecord",
+    "StoredKey",
+    "StoredSpan",
+    "ValueRecord",
+    "assemble",
+    "project_of",
+]
 
 PROJECT_NAMES = ("openinference.project.name", "service.name")
 """The resource attributes that name a span's project; the first one that is set counts.
 
 Sources: OpenInference semantic conventions, "Resource attributes"; OpenTelemetry semantic conventions, "Service".
 """
+
+Route: TypeAlias = Literal["live", "in_flight", "late", "import", "log"]
+"""How a value reached a store. live: on its span, set before the span ended. in_flight: on its span, set after the span
+ended. late: by an update of a stored span. import: from a file. log: from a table of spans."""
+
+ROUTES: Final[tuple[Route, ...]] = get_args(Route)
+"""Earliest moment first. A value that reaches a store by several routes keeps the first of them in this order."""
 
 
 class Position(NamedTuple):
@@ -69,6 +88,10 @@ class SpanQuery:
         end_ns: Only spans that started before this time; None for any.
         condition: Only spans for which this is true; None for any.
         after: Only spans behind this position, which is the last one of the page before.
+        at_ns: Show spans as they were at this time, in wall nanoseconds: only spans that had started, each field with
+            the value that it had then. None for now. What was never a field, such as an event, is shown as it is now,
+            and a condition is about the values of now. A field is missing at a time before its oldest value in the
+            history.
     """
 
     trace_id: str | None = None
@@ -79,6 +102,7 @@ class SpanQuery:
     end_ns: int | None = None
     condition: Condition | None = None
     after: Position | None = None
+    at_ns: int | None = None
 
 
 @final
@@ -121,6 +145,42 @@ class StoredSpan:
     resource: Mapping[str, Json]
     scope_name: str
     scope_version: str | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ValueRecord:
+    """A value that a field of a span or trace has, or had.
+
+    Attributes:
+        level: `span` or `trace`.
+        kind: `metadata`, `tag`, `evaluation`, …
+        key: The metadata key, the tag, …; "" for the kinds of which a span has only one.
+        value: The value.
+        time_ns: When it was set, in wall nanoseconds; half of its version.
+        writer: The number of the writer that set it; the other half.
+        route: How it reached the store first; None if it was stored before routes were kept.
+        author: The name of the writer, or None if nobody has told it.
+        superseded_by: The version of the value that took its place; None for the current value. Of a tag the first
+            version is the current one, so its other versions tell when the tag was set again.
+        is_oldest_kept: Whether still older values of the field were dropped, because it had too many.
+    """
+
+    level: Level
+    kind: Kind
+    key: str
+    value: Json
+    time_ns: int
+    writer: int
+    route: Route | None
+    author: str | None
+    superseded_by: Version | None
+    is_oldest_kept: bool = False
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the value that the field has now."""
+        return self.superseded_by is None
 
 
 @final

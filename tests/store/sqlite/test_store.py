@@ -12,19 +12,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.store.contract import (
+    END_NS,
     START_NS,
     TRACE,
     OpenStore,
     StoreContract,
     ended_span,
+    in_one_store,
     metadata,
     only,
     patches_of,
     trace_hex,
 )
+from tests.store.contract_history import (
+    Held,
+    HistoryContract,
+    arrivals,
+    arrive,
+    batches,
+    expected,
+    judge,
+    set_at,
+    shown,
+)
 
-from otel_metadata.errors import StoreError, StoreFormatError
+from otel_metadata.destination_factory import open_store as open_url
+from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
+from otel_metadata.model.authors import Authors
 from otel_metadata.model.condition import And, Compare, Condition, HasTag, Subject
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import Fields
@@ -70,6 +87,138 @@ def store(open_store: OpenStore) -> SqliteStore:
 
 class TestContract(StoreContract):
     """What every store promises."""
+
+
+class TestHistory(HistoryContract):
+    """What a store with a memory promises."""
+
+    @in_one_store
+    @given(data=st.data())
+    def test_a_history_that_is_cut_is_the_same_in_any_order(self, data: st.DataObject) -> None:
+        """What is kept, and whether older values were dropped, also where most are dropped at once."""
+        come = data.draw(st.lists(arrivals(), min_size=3, max_size=12), label="arrivals")
+        again = data.draw(st.lists(st.sampled_from(come), max_size=4), label="again")
+        order = data.draw(st.permutations([*come, *again]), label="order")
+        held: Held = {}
+        for one in come:
+            judge(held, one)
+        store = SqliteStore(":memory:", history_limit=2)
+
+        for batch in batches(data, order):
+            arrive(store, TRACE, batch)
+
+        assert shown(store.history(trace_hex(), f"{1:016x}")) == expected(held, limit=2)
+        store.close()
+
+    def test_what_is_not_shown_is_removed(self, path: Path) -> None:
+        """A file does not grow with each value of a field that is set again and again."""
+        store = SqliteStore(path, history_limit=5)
+        for first in range(0, 4_000, 400):
+            store.patch([Patch(SpanRef(TRACE, 1), set_at(first + ns, ns)) for ns in range(400)])
+
+        with store._opened(store._deadline_ns(None)) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM history").fetchone()
+        assert 6 <= count < 1_000
+        store.close()
+
+    @pytest.mark.parametrize("url", ["sqlite:///{}?history=off", "sqlite:///{}?history=on", "sqlite:///{}"])
+    def test_a_url_turns_it_off(self, path: Path, url: str) -> None:
+        """The values are the same; what others have kept in the file stays."""
+        first, second = SqliteStore(path), open_url(url.format(path))
+        for store, ns in ((first, 2), (first, 3), (second, 5), (second, 1)):
+            store.patch([Patch(SpanRef(TRACE, 1), set_at(ns, ns))])
+        first.close()
+        second.close()
+
+        kept = [one.value for one in SqliteStore(path).history(trace_hex(), f"{1:016x}")]
+        assert kept == ([5, 2] if "off" in url else [5, 3, 2, 1])
+
+    @pytest.mark.parametrize("query", ["?history=no", "?history", "?mode=ro", "?", "?history=off&x=1"])
+    def test_another_parameter_of_a_url_is_refused(self, query: str) -> None:
+        """No file with a question mark in its name is made."""
+        with pytest.raises(ConfigurationError, match=r"\(\?history=off behind either\)"):
+            open_url(f"sqlite:///spans.db{query}")
+
+    def test_an_update_that_fails_leaves_no_history(self, store: SqliteStore) -> None:
+        """What it superseded is taken back with it, and the next update keeps what it supersedes."""
+        target = SpanRef(TRACE, 1)
+        store.patch([Patch(target, set_at(1, 1))])
+        with pytest.raises(StoreError):
+            store.patch([Patch(target, set_at(2, 2)), Patch(target, set_at(1 << 70, 3))])
+
+        assert [one.value for one in store.history(trace_hex(), f"{1:016x}")] == [1]
+        store.patch([Patch(target, set_at(4, 4))])
+        assert [one.value for one in store.history(trace_hex(), f"{1:016x}")] == [4, 1]
+
+    def test_a_time_is_no_part_of_an_export(self, store: SqliteStore) -> None:
+        """An export would have the values of now under the name of another time."""
+        with pytest.raises(StoreError, match="an export has the values of now"):
+            store.export(SpanQuery(at_ns=5))
+
+
+class TestAuthors:
+    @pytest.fixture
+    def authors(self, monkeypatch: pytest.MonkeyPatch) -> Authors:
+        authors = Authors()
+        monkeypatch.setattr(sqlite_module, "AUTHORS", authors)
+        return authors
+
+    def test_a_value_says_who_set_it(self, store: SqliteStore, authors: Authors) -> None:
+        """On a span and by an update; who is not known has no name, and neither has a plain attribute."""
+        authors.add(7, "shop")
+        authors.add(9, "cli:ada")
+        store.write([ended_span(1, attributes={"metadata.plain": 1}, fields=set_at(END_NS, "up", 7))])
+        store.patch([Patch(SpanRef(TRACE, 1), set_at(END_NS + 1, "down", 9))])
+        store.patch([Patch(SpanRef(TRACE, 1), set_at(END_NS + 2, "?", 5))])
+
+        records = store.history(trace_hex(), f"{1:016x}")
+
+        assert [(one.value, one.writer, one.author) for one in records] == [
+            ("?", 5, None),
+            ("down", 9, "cli:ada"),
+            ("up", 7, "shop"),
+            (1, 0, None),
+        ]
+
+    def test_a_name_that_is_told_later_is_written_later(self, store: SqliteStore, authors: Authors) -> None:
+        """With the next value of the writer; another process reads it."""
+        store.patch([Patch(SpanRef(TRACE, 1), set_at(1, 1, 7))])
+        authors.add(7, "shop")
+        store.patch([Patch(SpanRef(TRACE, 1), set_at(2, 2, 7))])
+        store.close()
+
+        assert {one.author for one in store.history(trace_hex(), f"{1:016x}")} == {"shop"}
+
+    @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+    def test_of_two_names_of_one_writer_the_greater_is_kept(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, names: tuple[str, str]
+    ) -> None:
+        """Two processes may have heard different names; whoever writes first."""
+        for name in names:
+            authors = Authors()
+            authors.add(7, name)
+            monkeypatch.setattr(sqlite_module, "AUTHORS", authors)
+            open_store().patch([Patch(SpanRef(TRACE, 1), set_at(1, 1, 7))])
+
+        assert [one.author for one in open_store().history(trace_hex(), f"{1:016x}")] == ["b"]
+
+    def test_a_name_is_written_once_for_each_connection(self, store: SqliteStore, authors: Authors) -> None:
+        """Not with each value; but again after a write that failed, and into a file that was replaced."""
+        authors.add(7, "shop")
+        with pytest.raises(StoreError):
+            store.patch(
+                [Patch(SpanRef(TRACE, 1), {**set_at(1, 1, 7), **set_at(1 << 70, 1, name=("span", "output", ""))})]
+            )
+        store.patch([Patch(SpanRef(TRACE, 1), set_at(1, 1, 7))])
+        with store._opened(store._deadline_ns(None)) as connection:
+            assert connection.execute("SELECT name FROM writers").fetchall() == [("shop",)]
+            connection.execute("UPDATE writers SET name = ''")
+
+        store.patch([Patch(SpanRef(TRACE, 1), set_at(2, 1, 7))])
+        assert {one.author for one in store.history(trace_hex(), f"{1:016x}")} == {""}
+        store.close()
+        store.patch([Patch(SpanRef(TRACE, 1), set_at(3, 1, 7))])
+        assert {one.author for one in store.history(trace_hex(), f"{1:016x}")} == {"shop"}
 
 
 REGION = Compare(Subject("span", "metadata", "region"), "=", "us")

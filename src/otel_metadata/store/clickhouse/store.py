@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
     from otel_metadata.model.patch import Patch
+    from otel_metadata.model.record import Route, ValueRecord
     from otel_metadata.seams import Clock
 
 __all__ = ["ClickHouseStore"]
@@ -64,6 +65,8 @@ _MAX_IDS: Final = 2_000
 
 # Rows whose positions are read at once.
 _MAX_KEYS: Final = 100_000
+
+_NO_HISTORY: Final = "this store does not keep superseded values; expected a store in SQLite"
 
 _FIELD_COLUMNS: Final = ("TraceId", "SpanId", "Level", "Kind", "Key", "Field")
 _LOW: Final = "LowCardinality(String)"
@@ -142,8 +145,8 @@ class ClickHouseStore:
         """
         self.write_rows([row_of_span(span) for span in spans])
 
-    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]]) -> None:
-        """Store spans and merge their fields.
+    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]], *, route: Route | None = None) -> None:
+        """Store spans and merge their fields. The route is not kept.
 
         Raises:
             StoreError: Nothing was written; of spans from more than 90 days, some days may be written whole.
@@ -181,8 +184,12 @@ class ClickHouseStore:
         rows = ((patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches)
         self.patch_rows(rows, timeout_millis=timeout_millis)
 
-    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]], *, timeout_millis: int | None = None) -> None:
+    def patch_rows(
+        self, rows: Iterable[tuple[str, str, Fields]], *, timeout_millis: int | None = None, route: Route = "late"
+    ) -> None:
         """Merge fields of spans, each (trace id, span id, fields) with ids in hex digits; as `patch` otherwise.
+
+        The route is not kept.
 
         Raises:
             StoreError: As for `patch`.
@@ -198,6 +205,8 @@ class ClickHouseStore:
         Raises:
             StoreError: The store cannot be read.
         """
+        if query.at_ns is not None:
+            raise StoreError(f"{self}: a time was named (at_ns), but {_NO_HISTORY}.")
         if query.limit is None:
             return [assemble(*found) for found in self._all(query)]
         records: list[SpanRecord] = []
@@ -245,6 +254,14 @@ class ClickHouseStore:
                 deleted += self._delete(client, some, version)
         return deleted
 
+    def history(self, trace_id: str, span_id: str = "", field: FieldName | None = None) -> list[ValueRecord]:
+        """Refuse: the tables have the values of now.
+
+        Raises:
+            StoreError: Always.
+        """
+        raise StoreError(f"{self}: a history was asked for, but {_NO_HISTORY}.")
+
     def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
         """Yield the spans that *query* selects, newest start first, as batches of `store.table`.
 
@@ -253,6 +270,9 @@ class ClickHouseStore:
             StoreError: The store cannot be read.
         """
         from otel_metadata.store.table import arrow_row, batch  # needs the extra `dataframe`
+
+        if query.at_ns is not None:
+            raise StoreError(f"{self}: a time was named (at_ns), but an export has the values of now.")
 
         found = islice(self._all(query), query.limit)
         while rows := [arrow_row(*one) for one in islice(found, _MAX_IDS)]:

@@ -295,7 +295,7 @@ def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version < layout.version:
             for script in (layout.schema, *layout.upgrades)[version:]:
-                for statement in script.split(";"):
+                for statement in _statements(script):
                     connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {layout.application_id}")
             connection.execute(f"PRAGMA user_version = {layout.version}")
@@ -304,3 +304,13 @@ def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
         if connection.in_transaction:  # the next try is on this connection
             connection.execute("ROLLBACK")
         raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script; a trigger is one of them."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

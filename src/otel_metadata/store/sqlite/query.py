@@ -92,6 +92,7 @@ def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lam
         _if(query.project, "s.project = ?"),
         _if(query.start_ns, f"{at}.start_ns >= ?"),
         _if(query.end_ns, f"{at}.start_ns < ?"),
+        _if(query.at_ns, f"{at}.start_ns <= ?"),
         Sql(f"({at}.start_ns, {at}.trace_id, {at}.span_id) < (?, ?, ?)", query.after) if query.after else None,
         sqlite_filter.condition(rest) if rest is not None else None,
     ]

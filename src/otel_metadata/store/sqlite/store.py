@@ -3,6 +3,7 @@
 There are two main tables. `spans` has one row for each span, as OTLP has it. `fields` has one row for each field. The
 first-level merge is an upsert that keeps the higher version, without reading first, so any order, any repetition and
 any number of writers lead to the same rows. Fields of a trace have an empty span id. A field may come before its span.
+`history` has the fields' superseded values (`sqlite.history`), and `writers` the names of those who set values.
 `deleted` has the tombstones.
 
 A field of a span also holds the start of the span, once that is known. So an index has values in the order of time, and
@@ -26,13 +27,24 @@ import orjson
 from otel_metadata.arguments import checked
 from otel_metadata.environment import absolute_path
 from otel_metadata.errors import StoreError, StoreFormatError
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
-from otel_metadata.model.record import SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
+from otel_metadata.model.record import (
+    ROUTES,
+    Route,
+    SpanQuery,
+    SpanRecord,
+    StoredKey,
+    StoredSpan,
+    ValueRecord,
+    assemble,
+)
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite import export as sqlite_export
+from otel_metadata.store.sqlite import history as sqlite_history
 from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite.file import (
     STORE_ID,
@@ -45,6 +57,7 @@ from otel_metadata.store.sqlite.file import (
     let_go,
     prepare,
 )
+from otel_metadata.store.sqlite.history import History
 from otel_metadata.store.sqlite.query import COLUMNS, counting
 
 if TYPE_CHECKING:
@@ -56,7 +69,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA_VERSION", "SqliteStore"]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """SQLite's `user_version`. A higher one was written by a newer version of otel-metadata."""
 
 _SCHEMA: Final = """
@@ -100,29 +113,38 @@ CREATE INDEX fields_by_label ON fields (level, key, json_extract(value, '$.label
     WHERE {sqlite_query.LABELLED}
 """
 
-_LAYOUT: Final = Layout("a store", STORE_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_2, _VERSION_3))
+# No row is changed, so a file of any size is upgraded at once. The trigger holds for processes of earlier versions that
+# have the file open: what was said of a deleted span must not stay.
+_VERSION_4: Final = f"""
+ALTER TABLE fields ADD COLUMN route INTEGER NOT NULL DEFAULT {sqlite_history.UNKNOWN_ROUTE};
+CREATE TABLE history (
+    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, level TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
+    ns INTEGER NOT NULL, writer TEXT NOT NULL, value TEXT NOT NULL, route INTEGER NOT NULL,
+    PRIMARY KEY (trace_id, span_id, level, kind, key, ns, writer, value)
+) WITHOUT ROWID;
+CREATE TABLE writers (writer TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER history_of_deleted AFTER DELETE ON fields BEGIN DELETE FROM history WHERE trace_id = old.trace_id
+    AND span_id = old.span_id AND level = old.level AND kind = old.kind AND key = old.key; END
+"""
+
+_LAYOUT: Final = Layout("a store", STORE_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_2, _VERSION_3, _VERSION_4))
 
 _columns_of: Final = operator.attrgetter(*COLUMNS.split(", "))
 _WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
 
-# Placeholders are plain `?`, and a value that is used twice is bound twice. Python 3.12.0 to 3.12.3 warn about `?1`
-# with a sequence (python/cpython#117995), and named placeholders with a dict for each row are slower.
-
 # For fields that came before their span.
 _SET_START: Final = "UPDATE fields SET start_ns = ? WHERE trace_id = ? AND span_id = ? AND start_ns IS NOT ?"
 
-# The merge contract (model.merge) in SQL: the higher version wins, of equal ones the greater JSON text; of a tag the
-# lower version. SQLite compares text by its UTF-8 bytes, which is the order of Python's code points.
-_MERGE_FIELD: Final = """
-INSERT INTO fields (trace_id, span_id, level, kind, key, value, ns, writer, start_ns)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT start_ns FROM spans WHERE trace_id = ? AND span_id = ?))
-ON CONFLICT (trace_id, span_id, level, kind, key) DO UPDATE
-SET value = excluded.value, ns = excluded.ns, writer = excluded.writer
-WHERE CASE WHEN excluded.kind = 'tag' THEN (excluded.ns, excluded.writer) < (ns, writer)
-           ELSE (excluded.ns, excluded.writer, excluded.value) > (ns, writer, value) END
-"""
+_LIVE: Final = ROUTES.index("live")
+_IN_FLIGHT: Final = ROUTES.index("in_flight")
 
 _FIELDS_OF: Final = "SELECT level, kind, key, value, ns, writer FROM fields WHERE trace_id = ? AND span_id IN (?, '')"
+
+# Of two names for one writer the greater one is kept, as in `model.authors`.
+_WRITE_NAME: Final = """
+INSERT INTO writers (writer, name) VALUES (?, ?)
+ON CONFLICT (writer) DO UPDATE SET name = excluded.name WHERE excluded.name > name
+"""
 
 _FIND: Final = """
 SELECT spans.span_id, spans.trace_id, spans.start_ns, spans.end_ns
@@ -161,6 +183,9 @@ _CLOSE_SECONDS: Final = 0.5
 
 _T = TypeVar("_T")
 
+# (trace id, span id, fields, end of the span); the end is 0 for an update, whose route does not depend on it.
+_OfSpan: TypeAlias = "tuple[str, str, Fields, int]"
+
 # Whether a field or span of (trace id, span id) with a version was deleted.
 _IsDeleted: TypeAlias = "Callable[[str, str, Version], bool]"
 
@@ -181,6 +206,8 @@ class SqliteStore:
         create: bool = True,
         busy_timeout_millis: int = 10_000,
         clock: Clock | None = None,
+        history: bool = True,
+        history_limit: int = sqlite_history.HISTORY_LIMIT,
     ) -> None:
         """Remember the path; the file is opened at the first use.
 
@@ -189,15 +216,21 @@ class SqliteStore:
             create: Make the file if there is none.
             busy_timeout_millis: How long a write waits for another process's write.
             clock: Time; None for the system's.
+            history: Keep the values that are superseded. What others kept in the file stays.
+            history_limit: How many superseded values of each field are kept and shown, the newest.
         """
         self.path = str(path) if str(path) == _MEMORY else absolute_path("store", str(path))
         self.place: Final = None if self.path == _MEMORY else os.path.realpath(self.path)
         self._create = create
         self._busy_timeout_millis = bounded_millis(busy_timeout_millis, 10_000)
         self._clock = clock or SystemClock()
+        self._keeps_history = history
+        self._history_limit = history_limit
         self._lock = threading.Lock()
         self._is_closing = threading.Event()
         self._connection: sqlite3.Connection | None = None
+        self._history: History | None = None  # of the connection; None also if no history is kept
+        self._named: dict[int, str] = {}  # the names of writers that the connection's file has
         self._files = Files(None, None, None, 0)  # of the connection
         self._is_cut_off = False
         after_fork_in_child(self._forget_connection)
@@ -210,8 +243,12 @@ class SqliteStore:
         """
         self.write_rows([row_of(span) for span in spans])
 
-    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]]) -> None:
+    def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]], *, route: Route | None = None) -> None:
         """Store spans and merge their fields, all or none.
+
+        Args:
+            rows: The spans and their fields.
+            route: How the fields got here; None for "live" or "in_flight", by the version of each.
 
         Raises:
             StoreError: Nothing was written.
@@ -229,8 +266,9 @@ class SqliteStore:
             connection.executemany(_WRITE_SPAN, map(_span_row, spans))
             starts = ((span.start_ns, span.trace_id, span.span_id, span.start_ns) for span in spans)
             connection.executemany(_SET_START, starts)
-            of_spans = ((span.trace_id, span.span_id, fields) for span, fields in rows)
-            connection.executemany(_MERGE_FIELD, _field_rows(of_spans, is_deleted))
+            of_spans = ((span.trace_id, span.span_id, fields, span.end_ns) for span, fields in rows)
+            named = self._merge(connection, of_spans, is_deleted, route)
+        self._named.update(named)
 
     def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
         """Merge fields, whether or not their span is there yet, all or none.
@@ -245,8 +283,19 @@ class SqliteStore:
         rows = [(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches]
         self.patch_rows(rows, timeout_millis=timeout_millis)
 
-    def patch_rows(self, rows: Iterable[tuple[str, str, Fields]], *, timeout_millis: int | None = None) -> None:
+    def patch_rows(
+        self,
+        rows: Iterable[tuple[str, str, Fields]],
+        *,
+        timeout_millis: int | None = None,
+        route: Route = "late",
+    ) -> None:
         """Merge fields of spans that are named by their ids in hex digits; as `patch` otherwise.
+
+        Args:
+            rows: (trace id, span id, fields) of each span.
+            timeout_millis: As for `patch`.
+            route: How the fields got here.
 
         Raises:
             StoreError: Nothing was written.
@@ -256,7 +305,31 @@ class SqliteStore:
             if _is_any_deleted(connection):
                 rows = list(rows)  # only here: many objects at once keep the garbage collector busy
                 is_deleted = _tombstones(connection, (row[:2] for row in rows))
-            connection.executemany(_MERGE_FIELD, _field_rows(rows, is_deleted))
+            of_spans = ((trace_id, span_id, fields, 0) for trace_id, span_id, fields in rows)
+            named = self._merge(connection, of_spans, is_deleted, route)
+        self._named.update(named)
+
+    def _merge(
+        self,
+        connection: sqlite3.Connection,
+        of_spans: Iterable[_OfSpan],
+        is_deleted: _IsDeleted | None,
+        route: Route | None,
+    ) -> dict[int, str]:
+        """Merge fields and write the names of their writers. Return the names, for `_named` once they are committed."""
+        writers: set[int] = set()
+        rows = _field_rows(of_spans, is_deleted, None if route is None else ROUTES.index(route), writers)
+        if self._history is not None:
+            self._history.merge(connection, rows)
+        else:
+            connection.executemany(sqlite_history.MERGE_FIELD, rows)
+        named = {
+            writer: name
+            for writer in writers
+            if (name := AUTHORS.name_of(writer)) is not None and self._named.get(writer) != name
+        }
+        connection.executemany(_WRITE_NAME, ((_writer_text(writer), name) for writer, name in named.items()))
+        return named
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest start first.
@@ -264,13 +337,34 @@ class SqliteStore:
         Raises:
             StoreError: The store cannot be read.
         """
+        at_ns = query.at_ns
 
         def read(connection: sqlite3.Connection) -> list[SpanRecord]:
             selection = sqlite_query.select(query, count=counting(connection))
             spans = [_stored_span(row) for row in connection.execute(selection.sql, selection.values)]
-            return [assemble(span, _fields_of(connection, span)) for span in spans]
+            if at_ns is None:
+                return [assemble(span, _fields_of(connection, span)) for span in spans]
+            limit = self._history_limit
+            return [
+                assemble(span, sqlite_history.fields_at(connection, span.trace_id, span.span_id, at_ns, limit))
+                for span in spans
+            ]
 
         return self._read(read)
+
+    def history(self, trace_id: str, span_id: str = "", field: FieldName | None = None) -> list[ValueRecord]:
+        """Return every value that the fields of a span and of its trace have or had, newest first.
+
+        Args:
+            trace_id: 32 hex digits.
+            span_id: 16 hex digits; "" for the fields of the trace alone.
+            field: Only values of this field; None for all.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        limit = self._history_limit
+        return self._read(lambda connection: sqlite_history.read(connection, trace_id, span_id, field, limit))
 
     def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
         """Yield the spans that *query* selects as batches of the table in `store.table`, newest start first.
@@ -281,6 +375,8 @@ class SqliteStore:
             MissingExtraError: pyarrow is not installed.
             StoreError: The store cannot be read.
         """
+        if query.at_ns is not None:
+            raise StoreError(f"{self.path}: an export has the values of now; expected a query without a time (at_ns).")
         return sqlite_export.batches(self._read, query, _stored_span)
 
     def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
@@ -315,7 +411,7 @@ class SqliteStore:
             empty = [trace_id for trace_id in traces if not connection.execute(_ANY_SPAN, (trace_id,)).fetchone()]
             gone = [*deleted, *((trace_id, "") for trace_id in empty)]
             connection.executemany("DELETE FROM fields WHERE trace_id = ? AND span_id = ?", gone)
-            connection.executemany(_WRITE_TOMBSTONE, ((*key, ns, f"{writer:016x}") for key in gone))
+            connection.executemany(_WRITE_TOMBSTONE, ((*key, ns, _writer_text(writer)) for key in gone))
         return deleted
 
     def close(self) -> None:
@@ -503,6 +599,8 @@ class SqliteStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         prepare(connection, self.path, _LAYOUT)
+        self._named = {}
+        self._history = History(connection, self._history_limit) if self._keeps_history else None
         connection.create_function(sqlite_filter.FUNCTION, 4, sqlite_filter.of_instrumentor, deterministic=True)
         # In WAL mode, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -551,19 +649,25 @@ def _is_any_deleted(connection: sqlite3.Connection) -> bool:
 
 
 def _field_rows(
-    spans: Iterable[tuple[str, str, Fields]], is_deleted: _IsDeleted | None
+    spans: Iterable[_OfSpan], is_deleted: _IsDeleted | None, route: int | None, writers: set[int]
 ) -> Iterator[tuple[str | int, ...]]:
-    """Yield the values of `_MERGE_FIELD` for each field that was not deleted."""
+    """Yield the values of `MERGE_FIELD` for each field that was not deleted, and add the writers to *writers*."""
     last, writer_text = -1, ""
-    for trace_id, span_id, fields in spans:
+    for trace_id, span_id, fields, end_ns in spans:
         for (level, kind, key), (value, version) in fields.items():
             place = span_id if level == "span" else ""
             if is_deleted is not None and is_deleted(trace_id, place, version):
                 continue
             ns, writer = version
             if writer != last:
-                last, writer_text = writer, f"{writer:016x}"
-            yield trace_id, place, level, kind, key, json_text(value), ns, writer_text, trace_id, place
+                last, writer_text = writer, _writer_text(writer)
+                writers.add(writer)
+            by = route if route is not None else _LIVE if ns <= end_ns else _IN_FLIGHT
+            yield trace_id, place, level, kind, key, json_text(value), ns, writer_text, by, trace_id, place
+
+
+def _writer_text(writer: int) -> str:
+    return f"{writer:016x}"
 
 
 def _fields_of(connection: sqlite3.Connection, span: StoredSpan) -> Fields:
