@@ -72,6 +72,7 @@ def isolation() -> Iterator[None]:
         patch.setattr(pipeline._TURNS, "made", {})
         patch.setattr(instrumentor, "_is_instrumented", False)
         patch.setattr(AUTHORS, "_names", RecentMap(MAX_AUTHORS))
+        patch.setattr(AUTHORS, "own", None)
         patch.setattr(REGISTRY, "entries", {})
         patch.setattr(REGISTRY, "inherited", frozenset())
         patch.setattr(REGISTRY, "_roots", RecentMap(MAX_ROOTS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -278,6 +280,7 @@ def test_a_trace_is_updated_on_its_local_root(application):
     application.processor.force_flush()
     by_name = {span.name: dict(span.attributes) for span in application.spans.spans}
     assert '"b"' in by_name["root"].pop("otel_metadata.versions")  # it was set after the end
+    assert by_name["root"].pop("otel_metadata.author").endswith(f" (pid {os.getpid()})")
     assert by_name == {"root": {"trace.metadata.a": 1, "trace.metadata.b": 2}, "inner": {}}
 
 

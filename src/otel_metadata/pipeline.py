@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from opentelemetry import trace
+from opentelemetry.sdk.resources import SERVICE_NAME
 
 from otel_metadata import settings
 from otel_metadata._version import __version__
@@ -29,6 +30,7 @@ from otel_metadata.exporters import proxy as http_proxy
 from otel_metadata.joining.providers import found_provider, join_provider, resource_of
 from otel_metadata.joining.sharing import share_places
 from otel_metadata.live import ended_provider, live_settings, routing
+from otel_metadata.live.author import author_named, chosen_author
 from otel_metadata.live.misuse import kind_of, log_misfits, misfit
 from otel_metadata.live.registry import LOCK, REGISTRY
 from otel_metadata.model.receipt import Receipt
@@ -113,10 +115,11 @@ _MADE_GLOBAL: Final = (
 
 
 class _Made(NamedTuple):
-    """The result of one call of `configure`: pipeline, live settings, and whether its provider becomes global."""
+    """The result of one call of `configure`: pipeline, settings, author, and whether its provider becomes global."""
 
     pipeline: Pipeline
     live: live_settings.LiveSettings
+    author: Callable[[], str]
     becomes_global: bool
 
 
@@ -183,6 +186,7 @@ def configure(
     spool: str | SpoolSettings | None = None,
     on_dead_letter: Callable[[DeadLetter], None] | None = None,
     proxy: bool | str | None = None,
+    author: str | None = None,
 ) -> Pipeline:
     """Send the spans of the application, and updates of them at any time, to *destinations*.
 
@@ -217,6 +221,9 @@ def configure(
         proxy: The HTTP proxy that everything goes through: True for the one that `HTTP_PROXY`, `HTTPS_PROXY` and
             `ALL_PROXY` name, `"http://user:password@host:port"`, or False for none. None for
             `OTEL_PYTHON_METADATA_PROXY`, else none. `NO_PROXY` holds in each case. See docs/http.md.
+        author: The name under which this process sets values, for people, such as `"nightly judge"`. Several processes
+            may have one name. None for `OTEL_PYTHON_METADATA_AUTHOR`, else `service.name` of the resource and the
+            process: `checkout (pid 4711)`.
 
     Raises:
         ConfigurationError: A destination, setting or provider cannot be used. Nothing was changed.
@@ -235,7 +242,9 @@ def configure(
     is_captured = _chosen("capture", capture, live_settings.CAPTURE, default=True)
     are_masked = _chosen("mask_credentials", mask_credentials, live_settings.MASK_CREDENTIALS, default=True)
     provider, becomes_global = _provider(tracer_provider, set_global=set_global)
-    made = make_destinations(*destinations, resource=resource_of(provider))
+    resource = resource_of(provider)
+    signed = author_named(chosen_author("configure(author=)", author), resource.attributes.get(SERVICE_NAME))
+    made = make_destinations(*destinations, resource=resource)
     bounds = outbox or OutboxSettings.from_environment()
     proxies = http_proxy.asked_for(proxy)
     opened = open_spool(spool)
@@ -246,6 +255,7 @@ def configure(
                 provider, becomes_global = _provider(tracer_provider, set_global=set_global, made=provider)
             _TURNS.shut_down_before(number)
             http_proxy.use(proxies)
+            live_settings.VERSIONS.sign(signed)  # before the processor, which would ask the first span for it
             processor = MetadataSpanProcessor(*made, settings=bounds, spool=opened, on_dead_letter=on_dead_letter)
             metrics.observe(stats)
             share_places(processor, provider, adopts=adopts)
@@ -254,7 +264,7 @@ def configure(
                 mask=mask, masks_credentials=are_masked, capture=is_captured, tracer=tracer
             )
             pipeline = Pipeline(processor, provider, made)
-            _TURNS.made[number] = _Made(pipeline, live, becomes_global)
+            _TURNS.made[number] = _Made(pipeline, live, signed, becomes_global)
             while True:
                 latest = _TURNS.latest()
                 stands = _TURNS.made.get(latest)
@@ -330,6 +340,7 @@ def _put_in_force(made: _Made) -> None:
     if made.becomes_global and _is_free():
         trace.set_tracer_provider(made.pipeline.tracer_provider)
     live_settings.use(made.live)
+    live_settings.VERSIONS.sign(made.author)
     with LOCK:
         _pipeline, _closed = made.pipeline, ()
 

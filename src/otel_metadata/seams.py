@@ -10,10 +10,11 @@ import math
 import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, runtime_checkable
 
 from otel_metadata.interrupts import pass_on
+from otel_metadata.model.authors import AUTHORS, shown_author
 from otel_metadata.reporting import after_fork_in_child
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanRef
 
 __all__ = [
+    "AuthorVersions",
     "Clock",
     "Convergence",
     "Dialect",
@@ -289,6 +291,9 @@ class VersionSource:
     Two processes never share a writer id (64 random bits), so no two updates share a version. Not safe by itself for
     several threads: whoever draws a version holds the lock under which it is used, so that versions are in the order of
     their use.
+
+    Attributes:
+        writer: The writer id of the next version.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -296,6 +301,8 @@ class VersionSource:
         self._wall_ns = clock.wall_ns  # looked up once: every update draws a version
         self._last_ns = 0
         self.writer = _new_writer()
+        self._earlier: set[int] = set()
+        self._author: Callable[[], str] | None = None
         after_fork_in_child(self._renew)
 
     def next(self) -> Version:
@@ -317,8 +324,53 @@ class VersionSource:
         self._last_ns = first + max(count - 1, 0)
         return ((first + number, writer) for number in range(count))
 
+    def sign(self, author: Callable[[], str]) -> None:
+        """Give the writer a name in `AUTHORS`. One that has another name already is replaced by a new writer.
+
+        Args:
+            author: Returns the name. It is called again in a forked child, whose writer is new.
+        """
+        self._author = author
+        name, own = author(), AUTHORS.own
+        if own is not None and own[0] == self.writer and own[1] != shown_author(name):
+            self._earlier.add(self.writer)
+            writer = _new_writer()
+            AUTHORS.add_own(writer, name)  # before its first version is drawn
+            self.writer = writer
+        else:
+            AUTHORS.add_own(self.writer, name)
+
+    def is_own(self, writer: int) -> bool:
+        """Whether versions of *writer* were drawn here: with the name of now, or with an earlier one."""
+        return writer == self.writer or writer in self._earlier
+
     def _renew(self) -> None:
         self.writer = _new_writer()
+        self._earlier = set()
+        if self._author is not None:
+            AUTHORS.add_own(self.writer, self._author())
+
+
+@final
+class AuthorVersions:
+    """Versions of one more author in this process: with a writer of their own, in one order with all others."""
+
+    def __init__(self, versions: VersionSource, author: str) -> None:
+        """Draw from *versions*, under a new writer id whose name is *author*."""
+        self._versions = versions
+        self._author = author
+        self._writer = _new_writer()
+        after_fork_in_child(self._renew)
+
+    def several(self, count: int) -> Iterator[Version]:
+        """Draw *count* versions as `VersionSource.several` does; the caller holds its lock."""
+        writer = self._writer
+        # At each call: what others add meanwhile may have pushed the name out.
+        AUTHORS.add(writer, self._author)
+        return ((nanoseconds, writer) for nanoseconds, _ in self._versions.several(count))
+
+    def _renew(self) -> None:
+        self._writer = _new_writer()
 
 
 def _new_writer() -> int:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from otel_metadata.delivery.outbox_settings import OutboxSettings
 from otel_metadata.exporters.proxy import PROXY
+from otel_metadata.live.author import AUTHOR
 from otel_metadata.live.live_settings import CAPTURE, MASK_CREDENTIALS
 from otel_metadata.spool.spool_settings import SpoolSettings
 
@@ -52,6 +53,7 @@ VARIABLES: Final = (
         "false",
         "HTTP proxy of all destinations: `true` for `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`; or its URL.",
     ),
+    Variable(AUTHOR, "service.name and the process", "Name of the author of updates, for people."),
     Variable(CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
     Variable(ADOPT, "false", "Whether a destination sends by the application's exporter to the same place."),
     Variable(MASK_CREDENTIALS, "true", "Whether values of keys that name a secret are masked."),

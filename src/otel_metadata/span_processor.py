@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
+from opentelemetry.sdk.resources import SERVICE_NAME
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_metadata.arguments import checked
@@ -29,11 +30,13 @@ from otel_metadata.live import current as _current  # noqa: F401 # see above
 from otel_metadata.live import ended_provider, live_settings, routing
 from otel_metadata.live import observe as _observe  # noqa: F401 # see above
 from otel_metadata.live import using as _using  # noqa: F401 # see above
+from otel_metadata.live.author import author_named, chosen_author
 from otel_metadata.live.capture_spans import CapturedSpan, is_llm_span
 from otel_metadata.live.context import bound_in
 from otel_metadata.live.registry import LOCK, REGISTRY, LiveSpan
 from otel_metadata.live.values import masked
 from otel_metadata.locks import ReentrantLock
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.receipt import LOSS_REASONS, Routed
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.model.update_outcome import DestinationOutcome
@@ -98,8 +101,8 @@ class MetadataSpanProcessor(SpanProcessor):
             on_dead_letter: Called with each patch that is given up, on a worker's thread or on the thread that flushes.
 
         Raises:
-            ConfigurationError: There is no destination, two have the same name, or an `OTEL_BSP_*` variable is not a
-                number.
+            ConfigurationError: There is no destination, two have the same name, an `OTEL_BSP_*` variable is not a
+                number, or `OTEL_PYTHON_METADATA_AUTHOR` is too long.
         """
         self.names = tuple(destination.name for destination in destinations)
         if not destinations or len(set(self.names)) != len(self.names):
@@ -109,6 +112,10 @@ class MetadataSpanProcessor(SpanProcessor):
         self._clock = clock or SystemClock()
         self._spool = spool
         settings = settings or OutboxSettings.from_environment()
+        if AUTHORS.own is None:
+            # Added by hand: the resource is that of the first span, so no later span pays for a question.
+            self._author = chosen_author("MetadataSpanProcessor", None)
+            self.on_start = self._first_start  # type: ignore[method-assign] # until the first span starts
         self.outboxes = tuple(
             Outbox(
                 destination,
@@ -164,6 +171,17 @@ class MetadataSpanProcessor(SpanProcessor):
             REPORTER.internal_errors += 1  # there is no room for a call
         except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
             REPORTER.failed("on_start", error)
+
+    def _first_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Name the author of this process by the resource of the span, then do as `on_start`."""
+        self.__dict__.pop("on_start", None)
+        try:
+            if AUTHORS.own is None:
+                service = span.resource.attributes.get(SERVICE_NAME)
+                live_settings.VERSIONS.sign(author_named(self._author, service))
+        except Exception as error:  # noqa: BLE001 # boundary: no exception may reach the application
+            REPORTER.failed("on_start", error)
+        self.on_start(span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Close the sidecar of an ended span, and put the span with it into every outbox."""
@@ -346,7 +364,7 @@ class MetadataSpanProcessor(SpanProcessor):
                 continue
             if routed.route == "dropped":
                 found[name] = DestinationOutcome("lost" if routed.reason in LOSS_REASONS else "refused", routed.reason)
-            elif receipt.version[1] != live_settings.VERSIONS.writer:
+            elif not live_settings.VERSIONS.is_own(receipt.version[1]):
                 found[name] = DestinationOutcome("unknown")  # of another process
             else:
                 found[name] = self._outcome(outbox, receipt, routed.route)

@@ -26,6 +26,7 @@ from otel_metadata.cli.shown import MAX_DEPTH, duration
 from otel_metadata.client import Client
 from otel_metadata.errors import StoreError
 from otel_metadata.foreign_text import visible
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.evaluation import Source
 from otel_metadata.seams import SystemClock
 from otel_metadata.store.sqlite.store import SqliteStore
@@ -981,3 +982,52 @@ def test_ordinary_text_is_left_as_it_is():
     """Letters of any script, emoji and every kind of space are shown as they are."""
     text = "naïve 日本語 🙂 a\u00a0b\u3000c"
     assert visible(text) == text
+
+
+class TestAuthor:
+    """Who changed a span, as the store is told."""
+
+    COMMANDS = (
+        ("patch", ROOT, "-m", "a=1"),
+        ("score", ROOT, "C", "--score", "1"),
+        ("annotate", ROOT, "quality", "--label", "good"),
+    )
+
+    @staticmethod
+    def of_latest(store):
+        """Return the author of the latest value of the span."""
+        found = next(one for one in rows("export", "-", *EVER) if one["context.span_id"] == ROOT)
+        return AUTHORS.name_of(int(max(found["otel_metadata.versions"], key=lambda one: one[3])[4], 16))
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+    def test_by_default_it_is_the_user(self, path, command, monkeypatch):
+        """The shell is a person's."""
+        monkeypatch.setenv("LOGNAME", "ada")
+        assert call(*command)[0] == 0
+        assert self.of_latest(path) == "cli:ada"
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+    def test_an_option_wins_over_the_variable_and_that_over_the_user(self, path, command, monkeypatch):
+        """As for the other options."""
+        monkeypatch.setenv("OTEL_PYTHON_METADATA_AUTHOR", "nightly job")
+        assert call(*command)[0] == 0
+        assert self.of_latest(path) == "nightly job"
+        assert call(*command, "--author", "judge")[0] == 0
+        assert self.of_latest(path) == "judge"
+
+    def test_a_user_without_a_name_is_a_number(self, path, monkeypatch):
+        """Containers run as users who are in no list."""
+
+        def nobody():
+            raise KeyError("getpwuid(): uid not found: 4711")
+
+        monkeypatch.setattr("getpass.getuser", nobody)
+        assert call("patch", ROOT, "-m", "a=1")[0] == 0
+        assert self.of_latest(path) == f"cli:{os.getuid()}"
+
+    @pytest.mark.parametrize("given", ["", " ", "x" * 201])
+    def test_a_wrong_name_is_one_line(self, path, given):
+        """Nothing is changed."""
+        code, output, error = call("patch", ROOT, "-m", "a=1", "--author", given)
+        assert (code, output) == (2, "")
+        assert re.fullmatch(r"otel-metadata: --author is .*; expected a name of 1 to 200 characters, .*\n", error)

@@ -34,8 +34,11 @@ from tests.strategies import field_sets
 from otel_metadata.client import export
 from otel_metadata.client.client import Spans
 from otel_metadata.client.imports import MAX_PROBLEMS, ImportReport, import_file
+from otel_metadata.dialects.canonical import AUTHOR
+from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.errors import ConfigurationError, FileError, MissingExtraError, StoreError
 from otel_metadata.exporters.otlp import synthetic_span
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.patch import Patch
@@ -161,6 +164,23 @@ class TestOtlp:
 
         assert (report.spans_imported, report.updates_imported, report.spans_failed) == (1, len(patches), 0)
         assert records(store) == records(direct)
+
+    def test_the_authors_of_late_updates_and_of_spans_are_read(self, store: SqliteStore, tmp_path: Path) -> None:
+        """Both say who set what came after the end of a span; neither attribute is left on the span."""
+        late: Fields = {("span", "metadata", "late"): (1, (1, 21))}
+        in_flight: Fields = {("span", "metadata", "flew"): (2, (START_NS * 2, 22))}
+        span = ended_span(1, attributes={"a": 1})
+        encoded = OtelDialect().encode(span, in_flight, is_local_root=True).attributes
+        lined = [
+            collector_line(synthetic_span(Patch(SpanRef(TRACE, 1), late), Resource({}), {AUTHOR: "ada"})),
+            collector_line(ended_span(1, attributes={**encoded, AUTHOR: "checkout (pid 4711)"})),
+        ]
+
+        assert import_file(store, lines(tmp_path / "traces.jsonl", *lined)).spans_failed == 0
+
+        assert (AUTHORS.name_of(21), AUTHORS.name_of(22)) == ("ada", "checkout (pid 4711)")
+        (record,) = records(store)
+        assert (record.metadata, record.attributes) == ({"late": 1, "flew": 2}, {"a": 1})
 
     @pytest.mark.parametrize("target", [None, "", "xyz", 5])
     def test_a_late_update_of_no_span_is_told(self, store: SqliteStore, tmp_path: Path, target: Any) -> None:

@@ -13,6 +13,8 @@ from opentelemetry.trace import SpanContext, SpanKind, Status
 from tests.strategies import field_sets, keys, scalars
 
 from otel_metadata.dialects.canonical import (
+    AUTHOR,
+    AUTHORS_BY_WRITER,
     JSON_NAMES,
     NOT_ATTRIBUTES,
     VERSIONS,
@@ -24,10 +26,12 @@ from otel_metadata.dialects.canonical import (
 )
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.otlp import synthetic_span
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.encoding import Encoded
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Field, FieldName, Fields, Json, Kind, json_text, merge_into
 from otel_metadata.model.patch import Patch
+from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.span_ref import SpanRef
 
 ONCE = (5, 1)
@@ -78,6 +82,13 @@ limits = st.none() | st.integers(0, 12)
 ends = st.none() | st.integers(0, 5) | st.just(1_800_000_000_000_000_000)
 
 
+def name_writers(fields: Fields, authors: str) -> None:
+    """Give the writers no name, one name, or each its own."""
+    AUTHORS._names = RecentMap(100)
+    for _, (_, writer) in fields.values() if authors else ():
+        AUTHORS.add(writer, authors if authors == "one" else f"author {writer}")
+
+
 class TestNothingIsLost:
     @given(spans_own(), field_sets(max_size=12), limits, limits, ends)
     def test_span_and_remainder_say_every_field(
@@ -107,25 +118,28 @@ class TestNothingIsLost:
             if name in encoded.remainder:
                 assert encoded.remainder[name] == (value, version)
 
-    @given(spans_own(), field_sets(max_size=12), limits, limits, ends)
+    @given(spans_own(), field_sets(max_size=12), limits, limits, ends, st.sampled_from(["", "one", "several"]))
     def test_foreign_attributes_are_never_evicted_or_changed(
-        self, own: dict[str, Any], fields: Fields, ours: int | None, limit: int | None, end_ns: int | None
+        self, own: dict[str, Any], fields: Fields, ours: int | None, limit: int | None, end_ns: int | None, authors: str
     ) -> None:
         """The application's attributes leave as they are, and the span never has more than its limit because of us."""
+        name_writers(fields, authors)
         encoded = encode(own, fields, max_attributes=ours, span_limit=limit, end_ns=end_ns)
 
         foreign = {name: value for name, value in own.items() if name.startswith("http.")}
         assert {name: encoded.attributes.get(name) for name in foreign} == foreign
         assert limit is None or len(encoded.attributes) <= max(limit, len(own))
 
-    @given(spans_own(), field_sets(max_size=12), st.integers(0, 12), ends)
+    @given(spans_own(), field_sets(max_size=12), st.integers(0, 12), ends, st.sampled_from(["", "one", "several"]))
     def test_our_share_is_never_exceeded(
-        self, own: dict[str, Any], fields: Fields, ours: int, end_ns: int | None
+        self, own: dict[str, Any], fields: Fields, ours: int, end_ns: int | None, authors: str
     ) -> None:
-        """At most the budget, the list of JSON names and the versions apart."""
+        """At most the budget; the list of JSON names, the versions and their authors apart."""
+        name_writers(fields, authors)
         encoded = encode(own, fields, max_attributes=ours, end_ns=end_ns)
 
-        assert len(encoded.attributes.keys() - own.keys() - {JSON_NAMES, VERSIONS}) <= ours
+        beside = {JSON_NAMES, VERSIONS, AUTHOR, AUTHORS_BY_WRITER}
+        assert len(encoded.attributes.keys() - own.keys() - beside) <= ours
 
     @given(spans_own(), field_sets(max_size=12), limits, limits)
     def test_the_span_is_not_changed(
@@ -370,6 +384,39 @@ class TestVersions:
             "metadata.late": 2,
             VERSIONS: '[["span","metadata","late",1001,"0000000000000009"]]',
         }
+
+    def test_an_author_is_named_beside_the_versions(self) -> None:
+        """Nothing else on the span says who the writer of a version is; live fields have no version, and no author."""
+        AUTHORS.add(9, "ada")
+        live: Fields = {("span", "metadata", "live"): (1, (END_NS, 9))}
+        late: Fields = {("span", "metadata", "late"): (2, (1_001, 9))}
+
+        assert AUTHOR not in encode({}, live, end_ns=END_NS).attributes
+        assert encode({}, {**live, **late}, end_ns=END_NS).attributes == {
+            "metadata.live": 1,
+            "metadata.late": 2,
+            VERSIONS: '[["span","metadata","late",1001,"0000000000000009"]]',
+            AUTHOR: "ada",
+        }
+
+    @pytest.mark.parametrize(("limit", "is_named"), [(2, False), (3, True)])
+    def test_a_full_span_is_not_made_fuller_by_a_name(self, limit: int, is_named: bool) -> None:
+        """The value and its version come first: one attribute too many evicts the application's oldest."""
+        AUTHORS.add(9, "ada")
+        fields: Fields = {("span", "metadata", "late"): (2, (1_001, 9))}
+
+        encoded = encode({}, fields, span_limit=limit, end_ns=END_NS)
+
+        assert len(encoded.attributes) == limit
+        assert (AUTHOR in encoded.attributes, encoded.remainder) == (is_named, {})
+
+    def test_a_name_that_is_set_after_the_end_leaves_no_room_for_an_author(self) -> None:
+        """The versions of name and status take the last place."""
+        AUTHORS.add(9, "ada")
+
+        encoded = encode({"a": 1}, {("span", "name", ""): ("renamed", (1_001, 9))}, span_limit=2, end_ns=END_NS)
+
+        assert encoded.attributes.keys() == {"a", VERSIONS}
 
     def test_name_and_status_have_theirs(self) -> None:
         """What is said in the span's own parts has a version beside it all the same."""

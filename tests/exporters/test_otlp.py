@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otel_metadata import __version__
 from otel_metadata.exporters.otlp import PATCH_SCOPE, PATCH_SPAN_NAME, OtlpPatchExporter
 from otel_metadata.exporters.otlp_http import OtlpHttpSender
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
@@ -128,6 +129,25 @@ def attributes(span: Span) -> dict[str, Any]:
 
 
 class TestSyntheticSpan:
+    def test_it_names_the_author(self, exporter: OtlpPatchExporter, receiver: Receiver) -> None:
+        """As text that a person reads beside the span."""
+        AUTHORS.add(WRITER, "nightly judge")
+
+        exporter.export([Patch(TARGET, FIELDS)], timeout_millis=30_000)
+
+        assert attributes(receiver.spans[0])["otel_metadata.author"] == "nightly judge"
+
+    def test_it_names_each_of_several_authors(self, exporter: OtlpPatchExporter, receiver: Receiver) -> None:
+        """A patch may join the updates of a dead process with those of the one that took them over."""
+        AUTHORS.add(WRITER, "ada")
+        AUTHORS.add(7, "judge")
+
+        exporter.export([Patch(TARGET, {**FIELDS, ("span", "metadata", "a"): (1, (111, 7))})], timeout_millis=30_000)
+
+        found = attributes(receiver.spans[0])
+        assert json.loads(found["otel_metadata.authors"]) == {f"{WRITER:016x}": "ada", f"{7:016x}": "judge"}
+        assert "otel_metadata.author" not in found
+
     def test_it_is_a_child_of_its_target(self, exporter: OtlpPatchExporter, receiver: Receiver) -> None:
         """Same trace, another span, never parentless, linked to the target, kind internal, no status."""
         patch = Patch(TARGET, FIELDS)

@@ -1,13 +1,15 @@
-"""The arguments of commands, read as values: a time, a span, a key with its value, a number, a status.
+"""The arguments of commands, read as values: a time, a span, a key with its value, a number, a status, an author.
 
-Pure. An argument that cannot be read is a usage error (exit code 2).
+An argument that cannot be read is a usage error (exit code 2).
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import getpass
 import json
 import math
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -15,7 +17,9 @@ import typer
 
 from otel_metadata.client.queries import to_ns
 from otel_metadata.errors import ConfigurationError
+from otel_metadata.live.author import chosen_author
 from otel_metadata.live.values import read_status
+from otel_metadata.model.authors import MAX_AUTHOR_CHARACTERS
 from otel_metadata.model.span_ref import SpanRef, trace_of
 from otel_metadata.model.times import utc
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Named",
+    "author_of",
     "json_object",
     "json_or_text",
     "key_values",
@@ -162,6 +167,26 @@ def number(text: str | None, option: str) -> float | None:
     if not math.isfinite(found):
         raise _bad(text, "is not a finite number such as 0.5", option)
     return found
+
+
+def author_of(text: str | None) -> str:
+    """Return who uses the shell: *text*, else what the environment says, else `cli:<user>`.
+
+    Raises:
+        typer.BadParameter: The name is empty or too long.
+    """
+    try:
+        name = chosen_author("--author", text)
+    except ConfigurationError as error:
+        raise typer.BadParameter(f"{error}") from None
+    return f"cli:{_user()}"[:MAX_AUTHOR_CHARACTERS] if name is None else name
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a container's user without a name; the first on Windows
+        return f"{os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
 def status_of(text: str | None) -> StatusLike | None:

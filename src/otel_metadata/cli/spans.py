@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 
 from otel_metadata.cli.given import (
+    author_of,
     json_object,
     json_or_text,
     key_values,
@@ -91,6 +92,14 @@ _Filter = Annotated[
 _Span = Annotated[
     str,
     typer.Argument(metavar="SPAN", help="A span id (16 hex digits), a traceparent, or a trace id (32): the trace."),
+]
+_Author = Annotated[
+    str | None,
+    typer.Option(
+        "--author",
+        metavar="NAME",
+        help="Who changes it, for people. By default OTEL_PYTHON_METADATA_AUTHOR, or cli:<user>.",
+    ),
 ]
 _OfTrace = Annotated[bool, typer.Option("--trace", help="Change the trace of the span instead of the span.")]
 
@@ -208,6 +217,7 @@ def patch(
     ] = None,
     status_message: Annotated[str | None, typer.Option(metavar="TEXT", help="A description of an error.")] = None,
     of_trace: _OfTrace = False,
+    author: _Author = None,
     store: _Store = None,
     as_json: AsJson = None,
 ) -> None:
@@ -224,7 +234,7 @@ def patch(
     keys = {**json_object(metadata, "--metadata"), **key_values(pairs, "-m")}
     given_attributes = key_values(attributes, "--attribute")
     given_status = status_of(status)
-    with _opened(store) as spans:
+    with _opened(store, author=author) as spans:
         found = _found(spans, name)
         report = spans.update(
             SpanRef(int(found.trace_id, 16), int(found.span_id, 16)),
@@ -251,12 +261,13 @@ def score(
     explanation: Annotated[str | None, typer.Option(metavar="TEXT", help="Why it was judged so.")] = None,
     source: Annotated[_Judge, typer.Option(help="Who judged: a program, a model, or a person.")] = _Judge.CODE,
     of_trace: _OfTrace = False,
+    author: _Author = None,
     store: _Store = None,
     as_json: AsJson = None,
 ) -> None:
     """Add an evaluation to a stored span or its trace. It replaces an evaluation of the same name."""
     parts = _contents("--explanation", score=number(value, "--score"), label=label, explanation=explanation)
-    with _opened(store) as spans:
+    with _opened(store, author=author) as spans:
         found, level = _found(spans, name), _level(name, of_trace=of_trace)
         row = _verdict_row(found, level, "eval", evaluation, {**parts, "source": source.value})
         _tell(spans.update_evaluations([row]), found, level, "scored", as_json)
@@ -272,6 +283,7 @@ def annotate(
         str | None, typer.Option(metavar="WHO", help="Who annotates. Several annotators may use one name.")
     ] = None,
     of_trace: _OfTrace = False,
+    author: _Author = None,
     store: _Store = None,
     as_json: AsJson = None,
 ) -> None:
@@ -279,7 +291,7 @@ def annotate(
     parts = _contents("--text", score=number(value, "--score"), label=label, text=text)
     if annotator is not None:
         parts["annotator"] = annotator
-    with _opened(store) as spans:
+    with _opened(store, author=author) as spans:
         found, level = _found(spans, name), _level(name, of_trace=of_trace)
         row = _verdict_row(found, level, "annotation", annotation, parts)
         _tell(spans.update_annotations([row]), found, level, "annotated", as_json)
@@ -413,10 +425,12 @@ def _tell_import(path: str, report: ImportReport, as_json: bool | None) -> None:
 
 
 @contextmanager
-def _opened(store: str | None, *, create: bool = False) -> Iterator[Spans]:
-    """Open the store. An error that a user can cause is one line and exit code 1."""
-    with failures(), Client(store if store is not None else default_store(), create=create) as client:
-        yield client.spans
+def _opened(store: str | None, *, create: bool = False, author: str | None = None) -> Iterator[Spans]:
+    """Open the store, under the author's name. An error that a user can cause is one line and exit code 1."""
+    with failures():
+        url = store if store is not None else default_store()
+        with Client(url, create=create, author=author_of(author)) as client:
+            yield client.spans
 
 
 def _format_of(path: str, chosen: _Format | None) -> _Format:

@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, final, get_args
 
+from opentelemetry import trace
+from opentelemetry.sdk.resources import SERVICE_NAME
+
 from otel_metadata.arguments import unpacks
 from otel_metadata.client import arize_names, export, imports, updates
 from otel_metadata.client.columns import (
@@ -33,15 +36,18 @@ from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
 from otel_metadata.delivery.destination import Destination
 from otel_metadata.destination_factory import make_destinations, names_store, open_store
 from otel_metadata.errors import ConfigurationError, SpanNotFoundError, StoreError
+from otel_metadata.joining.providers import resource_of
 from otel_metadata.live import live_settings as settings
+from otel_metadata.live.author import author_named, chosen_author
 from otel_metadata.live.misuse import log_misfits
 from otel_metadata.live.values import span_values
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef, parse_trace_id, trace_of
 from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
-from otel_metadata.seams import SystemClock, VersionSource
+from otel_metadata.seams import AuthorVersions, SystemClock, VersionSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -75,7 +81,9 @@ class Client:
         spans: The spans of the store.
     """
 
-    def __init__(self, url_or_destination: str | Destination, *, create: bool = False) -> None:
+    def __init__(
+        self, url_or_destination: str | Destination, *, create: bool = False, author: str | None = None
+    ) -> None:
         """Open the store when it is first used.
 
         Args:
@@ -84,9 +92,12 @@ class Client:
                 takes it (`"langfuse"`, `"otlp"`, …). One that keeps its spans in a store is read and written there; any
                 other takes updates only, and has to be one of its own, not the destination of a running pipeline.
             create: Make the store's file or tables if they do not exist, for `spans.log`.
+            author: The name under which this client updates spans, for people, such as `"nightly judge"`. None for the
+                author of this process: see `configure`.
 
         Raises:
-            ConfigurationError: *url_or_destination* names neither, or the destination lacks something that it needs.
+            ConfigurationError: *url_or_destination* names neither, the destination lacks something that it needs, or
+                *author* is empty or too long.
         """
         if not isinstance(url_or_destination, str | Destination):
             raise ConfigurationError(
@@ -96,6 +107,11 @@ class Client:
             )
         if not isinstance(create, bool):
             raise ConfigurationError("Client(create=)", type(create), "True or False")
+        name = chosen_author("Client(author=)", author)
+        if author is None and AUTHORS.own is None:
+            # The updates have the writer of this process, which `configure` has not named.
+            service = resource_of(trace.get_tracer_provider()).attributes.get(SERVICE_NAME)
+            settings.VERSIONS.sign(author_named(name, service))
         # The client closes the stores and exporters that it has made.
         self._own_store: SpanStore | None = None
         self._own_destination: Destination | None = None
@@ -108,7 +124,7 @@ class Client:
         else:
             where = self._own_store = open_store(url_or_destination, create=create)
         self._where = where
-        self.spans = Spans(where)
+        self.spans = Spans(where, author=name if author is not None else None)
 
     def close(self) -> None:
         """Close the stores and exporters that this client opened, and end the wait of an update that is being sent.
@@ -156,17 +172,19 @@ class Client:
 class Spans:
     """The spans of one store, or of a destination that takes updates only."""
 
-    def __init__(self, where: SpanStore | Destination, clock: Clock | None = None) -> None:
+    def __init__(self, where: SpanStore | Destination, clock: Clock | None = None, author: str | None = None) -> None:
         """Work on a store, or send to a destination.
 
         Args:
             where: Closed by whoever opened it.
             clock: Time; None for the system's.
+            author: Who updates; None for the author of this process.
         """
         self._where = where
         self._clock = clock or SystemClock()
         # One source for all updates of this process, so that a later update wins.
-        self._versions = settings.VERSIONS if clock is None else VersionSource(clock)
+        versions = settings.VERSIONS if clock is None else VersionSource(clock)
+        self._versions = versions if author is None else AuthorVersions(versions, author)
         self._updates: StoreUpdates | DestinationUpdates = (
             DestinationUpdates(where, self._clock, self._versions)
             if isinstance(where, Destination)

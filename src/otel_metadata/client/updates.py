@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from otel_metadata.delivery.destination import Destination
     from otel_metadata.model.merge import Version
     from otel_metadata.model.record import StoredKey, StoredSpan
-    from otel_metadata.seams import Clock, SpanStore, VersionSource
+    from otel_metadata.seams import AuthorVersions, Clock, SpanStore, VersionSource
 
 __all__ = ["MAX_TRIES", "PART_FIELDS", "PART_SPANS", "DestinationUpdates", "StoreUpdates", "draw"]
 
@@ -77,7 +77,7 @@ def _report_of(rows: Rows) -> UpdateReport:
 class StoreUpdates:
     """Merges rows into a store. Any thread."""
 
-    def __init__(self, store: SpanStore, versions: VersionSource = settings.VERSIONS) -> None:
+    def __init__(self, store: SpanStore, versions: VersionSource | AuthorVersions = settings.VERSIONS) -> None:
         """Write into *store*, with versions from the source of this process: later updates win over earlier ones."""
         self._store = store
         self._versions = versions
@@ -212,7 +212,10 @@ class DestinationUpdates:
     """
 
     def __init__(
-        self, destination: Destination, clock: Clock | None = None, versions: VersionSource = settings.VERSIONS
+        self,
+        destination: Destination,
+        clock: Clock | None = None,
+        versions: VersionSource | AuthorVersions = settings.VERSIONS,
     ) -> None:
         """Send to *destination*. Whoever made it shuts it down."""
         self._name = destination.name
@@ -381,7 +384,7 @@ def _masked(rows: Rows) -> Rows:
     return replace(rows, columns=[], documents=documents)
 
 
-def draw(versions: VersionSource, count: int) -> Iterator[Version]:
+def draw(versions: VersionSource | AuthorVersions, count: int) -> Iterator[Version]:
     """Reserve *count* versions under the lock; return them in ascending order."""
     with LOCK:  # under which every update of this process draws its version
         return versions.several(count)

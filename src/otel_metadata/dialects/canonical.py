@@ -8,7 +8,7 @@ Scalars and lists of one scalar type are native attributes. Every other value (n
 and the result is the same with every SDK version (before 1.45 a null or dict vanishes with a warning).
 
 A plain attribute has no time of its own; it is read as if it was set at its span's end. `otel_metadata.versions` has
-the versions of fields that were set later.
+the versions of fields that were set later, and `otel_metadata.author` the name of whoever set them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,26 @@ from typing import TYPE_CHECKING, Final, cast
 
 import orjson
 
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
-from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Version, json_text
+from otel_metadata.model.merge import (
+    PLAIN_ATTRIBUTE_WRITER,
+    FieldName,
+    Fields,
+    Json,
+    Kind,
+    Level,
+    Version,
+    json_text,
+)
 from otel_metadata.model.value import CAPTURE_LIMITS, clean
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 __all__ = [
+    "AUTHOR",
+    "AUTHORS_BY_WRITER",
     "JSON",
     "JSON_NAMES",
     "NATIVE_NAMES",
@@ -35,9 +47,11 @@ __all__ = [
     "TEXT",
     "VERSIONS",
     "as_text",
+    "author_attributes",
     "is_field",
     "is_native",
     "native_name",
+    "note_authors",
     "read",
     "spell",
     "spelled_names",
@@ -53,6 +67,12 @@ JSON_NAMES: Final = "otel_metadata.json"
 
 VERSIONS: Final = "otel_metadata.versions"
 """The attribute that lists the versions of fields that were set after the span's end."""
+
+AUTHOR: Final = "otel_metadata.author"
+"""The attribute with the name of whoever set the fields that `VERSIONS` lists, if all have one author."""
+
+AUTHORS_BY_WRITER: Final = "otel_metadata.authors"
+"""The attribute in place of `AUTHOR` if they have several: a JSON object from writers to names."""
 
 NOT_ATTRIBUTES: Final[frozenset[FieldName]] = frozenset(
     {("span", "name", ""), ("span", "status", ""), ("span", "status_message", "")}
@@ -75,6 +95,7 @@ _SINGLE: Final[dict[tuple[Level, Kind], str]] = {
     ("span", "session_id"): "session.id",
     ("trace", "session_id"): "session.id",
 }
+_ABOUT_FIELDS: Final = frozenset({JSON_NAMES, VERSIONS, AUTHOR, AUTHORS_BY_WRITER})
 _ON_BOTH_LEVELS: Final = frozenset({"user_id", "session_id"})
 _WRITER: Final = re.compile("[0-9a-f]{16}")
 _WITH_MIME_TYPE: Final = frozenset({"input", "output"})
@@ -198,6 +219,34 @@ def versions_text(fields: Fields) -> str:
     return json_text([[*name, version[0], f"{version[1]:016x}"] for name, (_, version) in sorted(fields.items())])
 
 
+def author_attributes(fields: Fields) -> dict[str, str]:
+    """Return the attribute that says who set *fields*; none if no name is known.
+
+    It is `AUTHOR` with the name of all writers. If not all have one name, it is `AUTHORS_BY_WRITER`: a JSON object from
+    writers, as 16 hex digits, to names.
+    """
+    writers = sorted({version[1] for _, version in fields.values()} - {PLAIN_ATTRIBUTE_WRITER})
+    names = {writer: name for writer in writers if (name := AUTHORS.name_of(writer)) is not None}
+    if not names:
+        return {}
+    one, *others = sorted(set(names.values()))
+    if others or len(names) < len(writers):
+        return {AUTHORS_BY_WRITER: json_text({f"{writer:016x}": name for writer, name in names.items()})}
+    return {AUTHOR: one}
+
+
+def note_authors(attributes: Mapping[str, object]) -> None:
+    """Enter the names that `author_attributes` wrote into `AUTHORS`, for the writers that `VERSIONS` lists."""
+    name, by_writer = attributes.get(AUTHOR), _parsed(attributes.get(AUTHORS_BY_WRITER))
+    if name is None and by_writer is None:
+        return  # nearly every span
+    names = by_writer if isinstance(by_writer, dict) else {}
+    for writer in {version[1] for version in versions(attributes).values()}:
+        said = names.get(f"{writer:016x}", name)
+        if isinstance(said, str):
+            AUTHORS.add(writer, said)
+
+
 def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[FieldName, tuple[Json, Version]], set[str]]:
     """Return the fields that canonical attributes spell, and the names of those attributes.
 
@@ -283,7 +332,7 @@ def _read_part(
 
 def _read_single(name: str, value: Json, attributes: Mapping[str, object]) -> dict[FieldName, Json] | None:
     """Return the fields that an attribute spells by itself; None for an attribute that is not canonical."""
-    if name in {JSON_NAMES, VERSIONS}:
+    if name in _ABOUT_FIELDS:
         return {}
     if name in {"tag.tags", "trace.tags"}:
         level: Level = "span" if name == "tag.tags" else "trace"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 from otel_metadata.dialects.canonical import (
     JSON_NAMES,
     VERSIONS,
+    author_attributes,
     is_native,
     spell,
     spelled_names,
@@ -42,6 +43,8 @@ class OtelDialect:
     A field that was set after the span's end has its version in `VERSIONS`: the same field may arrive on a patch too,
     where nobody knows whether the span did, and a later patch may arrive before the span. A field that was set before
     the end needs no version there: it is read as of the end, and every later update of this process is above that.
+    Beside the versions, one more attribute names the author, if the span has room: nothing else on the span says who
+    the writer in a version is.
     """
 
     def __init__(self, *, max_attributes: int | None = 32, span_limit: int | None = 128) -> None:
@@ -107,6 +110,8 @@ class OtelDialect:
         # Name and status need no attribute, so they stay on a span that has no room for their versions.
         if after and (has_versions or free > 0):
             spelled[VERSIONS] = versions_text(after)
+            if free > (not has_versions):
+                spelled.update(author_attributes(after))
         return Encoded(_laid_over(own, spelled), name=name_of(fields), status=status_of(fields), remainder=remainder)
 
 

@@ -15,6 +15,7 @@ import orjson
 from otel_metadata.dialects.canonical import (
     JSON_NAMES,
     VERSIONS,
+    note_authors,
     read,
     spell,
     spelled_names,
@@ -75,8 +76,12 @@ def attributes_of(patch: Patch) -> dict[str, AttributeValue]:
 
 
 def fields_of(attributes: Mapping[str, object]) -> Fields:
-    """Return the fields of a patch with their versions, without those whose attribute was removed on the way."""
+    """Return the fields of a patch with their versions, without those whose attribute was removed on the way.
+
+    The names of their authors are entered into `AUTHORS`.
+    """
     listed = versions(attributes)
+    note_authors(attributes)
     found: dict[FieldName, Json] = {name: value for name, (value, _) in read(attributes, (0, 0))[0].items()}
     json_names = texts(attributes.get(JSON_NAMES))
 

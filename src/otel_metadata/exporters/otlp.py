@@ -4,12 +4,12 @@ No OTLP receiver changes a stored span, and a span id that is sent twice is kept
 depending on who receives it. So a patch is a span of its own. It always has a parent, because several backends take a
 new root for the trace. It is at the end of the target, because a span that starts "now" would stretch the trace. It is
 linked to the target. Its id is derived from the patch, so that sending the patch again sends the same span. It carries
-the fields as canonical attributes, with their versions.
+the fields as canonical attributes, with their versions and authors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from opentelemetry.sdk.resources import Resource
@@ -20,6 +20,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from otel_metadata._version import __version__
 from otel_metadata.arguments import checked
+from otel_metadata.dialects.canonical import author_attributes
 from otel_metadata.dialects.patch_span import PATCH_SCOPE, attributes_of
 from otel_metadata.exporters.otlp_events import evaluation_records, evaluations, events_request
 from otel_metadata.exporters.rest import Budget
@@ -49,10 +50,10 @@ _BARE: Final = Rejected(
 _NOTE: Final = "kept on a span of its own beside the target: an OTLP backend does not change a stored span"
 
 
-def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
+def synthetic_span(patch: Patch, resource: Resource, more: Mapping[str, str] | None = None) -> ReadableSpan:
     """Return the span that carries *patch*: same trace, child of and linked to the target.
 
-    Its attributes are those of `dialects.patch_span`.
+    Its attributes are those of `dialects.patch_span`, and *more*.
     """
     target, sampled = patch.target, TraceFlags(TraceFlags.SAMPLED)
     parent = SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=sampled)
@@ -62,7 +63,7 @@ def synthetic_span(patch: Patch, resource: Resource) -> ReadableSpan:
         context=SpanContext(target.trace_id, _span_id(patch), is_remote=False, trace_flags=sampled),
         parent=parent,
         resource=resource,
-        attributes=attributes_of(patch),
+        attributes={**attributes_of(patch), **(more or {})},
         links=[Link(parent, {"otel_metadata.patch_id": patch.id})],
         kind=SpanKind.INTERNAL,
         status=Status(StatusCode.UNSET),
@@ -139,7 +140,8 @@ class OtlpPatchExporter:
         """Send one synthetic span for each patch. A patch for a bare trace id is `unsupported`: it has no parent."""
         budget = Budget(timeout_millis)
         sendable = [patch for patch in patches if patch.target.is_valid]
-        answers = self._outcomes([synthetic_span(patch, self._resource) for patch in sendable], budget)
+        spans = [synthetic_span(one, self._resource, author_attributes(one.fields)) for one in sendable]
+        answers = self._outcomes(spans, budget)
         arrived = [patch for patch, answer in zip(sendable, answers, strict=True) if isinstance(answer, Delivered)]
         # Events come after the spans: each event is then sent once, and no span waits for a receiver of logs.
         taken = self._send_events(arrived, budget)

@@ -13,7 +13,7 @@ from otel_metadata.foreign_text import visible
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.model.recent import RecentMap
 
-__all__ = ["AUTHORS", "MAX_AUTHORS", "MAX_AUTHOR_CHARACTERS", "Authors"]
+__all__ = ["AUTHORS", "MAX_AUTHORS", "MAX_AUTHOR_CHARACTERS", "Authors", "shown_author"]
 
 MAX_AUTHOR_CHARACTERS: Final = 200
 """Length of a name; the rest is cut off."""
@@ -22,13 +22,29 @@ MAX_AUTHORS: Final = 10_000
 """How many of the latest writers keep their name in a process, at least."""
 
 
+def shown_author(name: str) -> str:
+    """Return a name as it is kept: on one line, with escapes for characters that a terminal would obey."""
+    # The beginning first: a name that came from a file may have any length.
+    return visible(name[:MAX_AUTHOR_CHARACTERS].strip())[:MAX_AUTHOR_CHARACTERS]
+
+
 @final
 class Authors:
-    """The names of the latest writers. Any thread may call it; no call takes a lock."""
+    """The names of the latest writers. Any thread may call it; no call takes a lock.
+
+    Attributes:
+        own: The writer of this process and its name, which are never forgotten; None before `add_own`.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self._names: RecentMap[int, str] = RecentMap(MAX_AUTHORS)
+        self.own: tuple[int, str] | None = None
+
+    def add_own(self, writer: int, name: str) -> None:
+        """Name the writer of this process. A writer that it had before keeps its name."""
+        self.add(writer, name)
+        self.own = writer, shown_author(name)
 
     def add(self, writer: int, name: str) -> None:
         """Name a writer. Of two different names the greater one is kept, so that the order does not matter.
@@ -36,17 +52,16 @@ class Authors:
         Args:
             writer: The number of the writer, as in its versions. The one of plain span attributes gets no name: whoever
                 set them is not a writer of ours.
-            name: Characters that a terminal would obey are replaced by escapes. An empty name is ignored.
+            name: Kept as `shown_author` returns it; an empty one is ignored.
         """
-        # The beginning first: a name that came from a file may have any length.
-        name = visible(name[:MAX_AUTHOR_CHARACTERS].strip())[:MAX_AUTHOR_CHARACTERS]
-        known = self._names.get(writer)
+        name, known = shown_author(name), self._names.get(writer)
         if name and writer != PLAIN_ATTRIBUTE_WRITER:
             self._names[writer] = name if known is None else max(name, known)
 
     def name_of(self, writer: int) -> str | None:
         """Return the name of a writer; None if nobody has said it."""
-        return self._names.get(writer)
+        own = self.own
+        return own[1] if own is not None and own[0] == writer else self._names.get(writer)
 
 
 AUTHORS: Final = Authors()

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Final, final
 from urllib.parse import quote
 
 from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
+from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
 from otel_metadata.reporting import REPORTER
 from otel_metadata.spool import slots
 from otel_metadata.spool.journal import read_journal, remove_journal
@@ -80,6 +81,15 @@ _BUSY_STEP_NS: Final = 1_000_000
 # stopping them for a moment, for a log that is written without pause is never reset otherwise.
 _LOG_BYTES: Final = 4 * 1024 * 1024
 _MAX_LOG_BYTES: Final = 64 * 1024 * 1024
+
+# Who set what waits here: names by writer. Not in `_SCHEMA`, for files of earlier versions have no such table. Beyond
+# the last number, the names of the oldest writers are dropped.
+_AUTHORS: Final = "CREATE TABLE IF NOT EXISTS authors (writer TEXT PRIMARY KEY, name TEXT NOT NULL)"
+_NAME_AUTHOR: Final = (
+    "INSERT INTO authors (writer, name) VALUES (?, ?) "
+    "ON CONFLICT (writer) DO UPDATE SET name = max(name, excluded.name)"
+)
+_DROP_AUTHORS: Final = "DELETE FROM authors WHERE rowid <= (SELECT max(rowid) FROM authors) - ?"
 
 _PUT_BACK: Final = "INSERT OR IGNORE INTO items (id, body) VALUES (?, ?)"
 
@@ -186,6 +196,7 @@ class SpoolFile:
         self._tell = tell
         self._inode: tuple[int, int] | None = None
         self._was_found_sound = False
+        self._written_author: tuple[int, str] | None = None
         # The log as it was when it was first tried to open the file: SQLite deletes it when that fails.
         self._kept_log: int | None = None
         self._never = threading.Event()
@@ -248,6 +259,7 @@ class SpoolFile:
             connection.close()
             raise
         self.connection, self._inode = connection, inode
+        self._written_author = None  # the file may be a new one, and the process a forked one
         self._let_log_go()
         return connection
 
@@ -356,10 +368,44 @@ class SpoolFile:
         self._let_log_go()
         self.log_lock = threading.Lock()
 
-    def in_transaction(self, connection: sqlite3.Connection, work: Callable[[], object]) -> None:
-        """Do *work* whole or not at all."""
+    def write_author(self) -> None:
+        """Write the name of this process's writer, unless it is there: whoever takes its rows over needs the name.
+
+        An update must neither wait for a name nor fail without one. So this tries once; the worker tries again.
+        """
+        own, connection = AUTHORS.own, self.connection
+        if own is None or own == self._written_author or connection is None:
+            return
+        writer, name = own
+
+        def work() -> None:
+            connection.execute(_AUTHORS)
+            connection.execute(_NAME_AUTHOR, (f"{writer:016x}", name))
+            connection.execute(_DROP_AUTHORS, (MAX_AUTHORS,))
+
         try:
-            self.when_free(lambda: connection.execute("BEGIN IMMEDIATE"))
+            self.in_transaction(connection, work, is_patient=False)
+            self._written_author = own
+        except sqlite3.Error:
+            pass  # a write of rows says what is wrong with the file
+
+    def read_authors(self) -> None:
+        """Enter the names of the writers whose rows are here into `AUTHORS`."""
+        try:
+            for writer, name in self.connected().execute("SELECT writer, name FROM authors").fetchall():
+                AUTHORS.add(int(writer, 16), name.decode("utf-8", "replace"))
+        except (sqlite3.Error, ValueError, TypeError, AttributeError):
+            pass  # a file of an earlier version, or damage: rows are read without the names
+
+    def in_transaction(
+        self, connection: sqlite3.Connection, work: Callable[[], object], *, is_patient: bool = True
+    ) -> None:
+        """Do *work* whole or not at all; if not *is_patient*, only if no other process writes now."""
+        try:
+            if is_patient:
+                self.when_free(lambda: connection.execute("BEGIN IMMEDIATE"))
+            else:
+                connection.execute("BEGIN IMMEDIATE")
             work()
             connection.execute("COMMIT")
         except BaseException:

@@ -112,6 +112,7 @@ class LeasedSlots:
             finally:
                 self._give_back_unless_ours(number)
             self._give_journal(slot)
+            self._file.write_author()
             return slot
         raise StoreError(f"{owners.path}: more than {MAX_SLOTS} processes; expected one spool for each host.")
 

@@ -517,6 +517,8 @@ class Spool:
                 self._lease_again()
             self._file.follow(self._slots.numbers)
         self._slots.tend_journals()
+        if self._slots.numbers:
+            self._file.write_author()
         self._size = self._file.measured() + self._slots.journaled_bytes
         self._written_since = 0
         was_full, self._is_full = self._is_full, self._size > self.settings.quota_bytes
@@ -534,8 +536,12 @@ class Spool:
                 partition.forget(lost)
 
     def _adopt(self) -> None:
-        """Take over what dead processes have left for our destinations."""
+        """Take over what dead processes have left for our destinations, and learn the names of its authors."""
+        is_first = True
         for destination, slot in self._slots.adopt(self._partitions):
+            if is_first:
+                self._file.read_authors()
+                is_first = False
             self._partitions[destination].sources.append(slot)
 
     # --- reading back -----------------------------------------------------------------------------------------------

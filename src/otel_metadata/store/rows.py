@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otel_metadata.dialects.canonical import read, spelled_names, versions
+from otel_metadata.dialects.canonical import note_authors, read, spelled_names, versions
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, json_text
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import STORE_LIMITS, clean
@@ -79,6 +79,7 @@ def with_fields(span: StoredSpan, exact: Fields) -> tuple[StoredSpan, Fields]:
     attributes = {name: value for name, value in span.attributes.items() if name not in spelled}
     plain, taken = read(attributes, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
     if named := versions(attributes):
+        note_authors(attributes)
         own = zip(_OWN, (span.name, span.status_code.lower(), span.status_message), strict=True)
         plain.update({name: (value, named[name]) for name, value in own if value and name in named})
     left = {name: value for name, value in attributes.items() if name not in taken}
