@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import FieldName, Fields, Version
     from otel_metadata.model.outcome import Outcome
     from otel_metadata.model.patch import Patch
-    from otel_metadata.model.record import Route, SpanQuery, SpanRecord, StoredKey, StoredSpan, ValueRecord
+    from otel_metadata.model.record import (
+        Found,
+        Route,
+        SpanQuery,
+        SpanRecord,
+        StoredKey,
+        StoredSpan,
+        ValueRecord,
+    )
     from otel_metadata.model.span_ref import SpanRef
 
 __all__ = [
@@ -34,6 +42,7 @@ __all__ = [
     "Convergence",
     "Dialect",
     "PatchExporter",
+    "SpanReads",
     "SpanSender",
     "SpanStore",
     "SystemClock",
@@ -231,6 +240,22 @@ class SpanStore(Protocol):
 
     def close(self) -> None:
         """Give back the connection, within about a second, also while another thread's write waits."""
+        ...
+
+
+@runtime_checkable
+class SpanReads(Protocol):
+    """Reads of a store that look at much in a short time: for pages that people wait for.
+
+    The limit and the window of a query hold as in `SpanStore.query`. A read with `timeout_millis` ends soon after that
+    time, with what it has found by then and the position down to which it has looked at every span; the next read goes
+    on behind that position. Each read gets on, even with a timeout of 0.
+
+    Every method raises `StoreError` if the store cannot be read.
+    """
+
+    def search(self, query: SpanQuery, *, timeout_millis: float | None = None) -> Found:
+        """Return the records that *query* selects, newest first."""
         ...
 
 

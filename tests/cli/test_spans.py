@@ -24,6 +24,7 @@ from otel_metadata.cli import spans as commands
 from otel_metadata.cli.app import app
 from otel_metadata.cli.shown import MAX_DEPTH, duration
 from otel_metadata.client import Client
+from otel_metadata.client import client as client_module
 from otel_metadata.errors import StoreError
 from otel_metadata.foreign_text import visible
 from otel_metadata.model.authors import AUTHORS
@@ -234,7 +235,7 @@ class TestShow:
 
     def test_a_trace_of_several_pages_is_shown_whole(self, path, monkeypatch):
         """Its spans are read in pages."""
-        monkeypatch.setattr(commands, "_PAGE_SPANS", 2)
+        monkeypatch.setattr(client_module, "_PAGE_SPANS", 2)
         assert len(rows("show", TRACE)) == 3
 
     def test_long_texts_are_cut(self, path):

@@ -63,9 +63,6 @@ _CLOCK = SystemClock()
 
 _STANDARD_STREAM: Final = "-"
 
-# Spans of one trace are read in pages of this size.
-_PAGE_SPANS = 1_000
-
 _Store = Annotated[
     str | None,
     typer.Option(
@@ -176,10 +173,10 @@ def show(
         found = _found(spans, name)
         is_span = named(name).span_id is not None
         if speaks_json(as_json):
-            _print_rows([found] if is_span else _trace(spans, found.trace_id))
+            _print_rows([found] if is_span else spans.iter(trace_id=found.trace_id))
             return
         marked = found.span_id if is_span else None
-        for tree in trace_trees(_trace(spans, found.trace_id), marked=marked, with_attributes=with_attributes):
+        for tree in trace_trees(spans.iter(trace_id=found.trace_id), marked=marked, with_attributes=with_attributes):
             console().print(tree)
 
 
@@ -482,17 +479,6 @@ def _found(spans: Spans, name: str) -> SpanRecord:
     if not found:
         fail(f"no span of trace {trace_id} is stored here; expected a trace whose spans were exported.")
     return found[0]
-
-
-def _trace(spans: Spans, trace_id: str) -> Iterator[SpanRecord]:
-    """Yield every span of a trace, newest first."""
-    cursor: str | None = None
-    while True:
-        page = spans.list(trace_id=trace_id, limit=_PAGE_SPANS, cursor=cursor)
-        yield from page
-        cursor = page.next_cursor
-        if cursor is None:
-            return
 
 
 def _level(name: str, *, of_trace: bool) -> Level:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, final, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, final, get_args
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_NAME
@@ -29,7 +29,7 @@ from otel_metadata.client.columns import (
 )
 from otel_metadata.client.dataframes import read_frame
 from otel_metadata.client.page import Page
-from otel_metadata.client.queries import Window, cursor_behind, page_query, query_of
+from otel_metadata.client.queries import Window, check_timeout, cursor_behind, page_query, query_of, reads_of
 from otel_metadata.client.report import UpdateReport
 from otel_metadata.client.span_rows import span_rows
 from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
@@ -43,8 +43,9 @@ from otel_metadata.live.misuse import log_misfits
 from otel_metadata.live.values import span_values
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import Level
-from otel_metadata.model.record import SpanQuery, SpanRecord
+from otel_metadata.model.record import Found, SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef, parse_trace_id, trace_of
+from otel_metadata.model.times import utc
 from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock, VersionSource
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock, SpanStore
 
 __all__ = ["Client", "DeleteReport", "Spans"]
+
+# A page of an iteration.
+_PAGE_SPANS: Final = 500
 
 
 @final
@@ -245,6 +249,7 @@ class Spans:
         limit: int = 100,
         cursor: str | None = None,
         trace_id: str | int | UUID | None = None,
+        timeout_millis: float | None = None,
         **_arize: Unpack[arize_names.Space],
     ) -> Page:
         """Return one page of spans, newest start first.
@@ -262,10 +267,12 @@ class Spans:
             limit: At most this many, at least 1.
             cursor: `next_cursor` of the page before, asked with the same arguments.
             trace_id: Only those of one trace, 32 hex digits.
+            timeout_millis: When to end the search. The page then has the spans that were found, `searched_to`, and a
+                cursor that continues. None for no limit. Stores other than SQLite take None only.
             **_arize: See `Space`.
 
         Raises:
-            ConfigurationError: The limit is not positive; a time, the project or the cursor is invalid.
+            ConfigurationError: The limit is not positive; a time, the project, the cursor or the timeout is invalid.
             FilterError: The filter cannot be understood; the message points at the place.
             InvalidSpanRefError: The trace id has another form.
             StoreError: The store cannot be read.
@@ -280,9 +287,56 @@ class Spans:
             cursor=cursor,
             now_ns=self._clock.wall_ns(),
         )
-        found = self._store.query(query)
-        spans = tuple(found[:limit])
-        return Page(spans, cursor_behind(spans[-1], query) if len(found) > limit else None)
+        check_timeout(timeout_millis)
+        return self._page(query, limit, timeout_millis)
+
+    def _page(self, query: SpanQuery, limit: int, timeout_millis: float | None = None) -> Page:
+        if timeout_millis is None:
+            found = Found(tuple(self._store.query(query)))
+        else:
+            found = reads_of(self._store, "list(timeout_millis=)").search(query, timeout_millis=timeout_millis)
+        ended, spans = found.searched_to, found.records[:limit]
+        behind = spans[-1].position if len(found.records) > limit else ended
+        return Page(
+            spans,
+            cursor_behind(behind, query) if behind is not None else None,
+            utc(ended.start_ns) if ended is not None else None,
+        )
+
+    @unpacks(Window)
+    def iter(self, *, trace_id: str | int | UUID | None = None, **window: Unpack[Window]) -> Iterator[SpanRecord]:
+        """Return an iterator over all spans of a window, newest start first, which reads one page after the other.
+
+        ```python
+        for span in client.spans.iter(filter="eval.Correctness.label = 'wrong'", start_time="2026-01-01"):
+            print(span.span_id, span.output)
+        ```
+
+        Others may write meanwhile. Each span comes once; spans that start after the first page was read do not come.
+
+        Args:
+            trace_id: Only those of one trace, 32 hex digits.
+            **window: See `Window`; without a start the last seven days, or any time for a trace.
+
+        Raises:
+            ConfigurationError: A time or the project is invalid.
+            FilterError: The filter cannot be understood; the message points at the place.
+            InvalidSpanRefError: The trace id has another form.
+            StoreError: The store cannot be read; the iterator may raise this too.
+        """
+        now_ns = self._clock.wall_ns()
+        query = page_query(trace_id=trace_id, limit=_PAGE_SPANS, cursor=None, now_ns=now_ns, **window)
+        store = self._store
+
+        def records(query: SpanQuery) -> Iterator[SpanRecord]:
+            while True:
+                found = store.query(query)
+                yield from found
+                if len(found) < _PAGE_SPANS:
+                    return
+                query = replace(query, after=found[-1].position)
+
+        return records(replace(query, limit=_PAGE_SPANS))
 
     @unpacks(Window, arize_names.ArizeWindow)
     def export_to_df(

@@ -13,6 +13,8 @@ from otel_metadata.model.times import time_text
 from otel_metadata.store.table import readable
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     import pandas as pd
 
     from otel_metadata.model.merge import Json
@@ -29,10 +31,13 @@ class Page(Sequence["SpanRecord"]):
     Attributes:
         spans: At most `limit` spans.
         next_cursor: The value of `list(cursor=)` for the next page; None on the last page.
+        searched_to: The time down to which the page shows every span, if `timeout_millis` was over before the page was
+            full; `next_cursor` continues from there. Otherwise None.
     """
 
     spans: tuple[SpanRecord, ...]
     next_cursor: str | None = None
+    searched_to: dt.datetime | None = None
 
     @overload
     def __getitem__(self, index: int) -> SpanRecord: ...
@@ -49,8 +54,13 @@ class Page(Sequence["SpanRecord"]):
         return len(self.spans)
 
     def to_dict(self) -> dict[str, Json]:
-        """Return `{"spans": [...], "next_cursor": ...}`, each span as `record_to_dict` has it."""
-        return {"spans": [record_to_dict(record) for record in self.spans], "next_cursor": self.next_cursor}
+        """Return `{"spans": [...], "next_cursor": ...}`, each span as `record_to_dict` has it.
+
+        A page that ended early has `searched_to` as well, an ISO 8601 text.
+        """
+        ended = {} if self.searched_to is None else {"searched_to": self.searched_to.isoformat()}
+        spans: list[Json] = [record_to_dict(record) for record in self.spans]
+        return {"spans": spans, "next_cursor": self.next_cursor, **ended}
 
     def to_json(self) -> str:
         """Return the JSON text of `to_dict()`, in one line."""

@@ -15,6 +15,7 @@ from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import nanoseconds, utc
 from otel_metadata.model.value import STORE_LIMITS, clean
+from otel_metadata.seams import SpanReads
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -22,9 +23,20 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from otel_metadata.model.condition import Condition
-    from otel_metadata.model.record import SpanRecord
+    from otel_metadata.seams import SpanStore
 
-__all__ = ["EXPECTED_TIME", "Time", "Window", "cursor_behind", "page_query", "query_of", "to_ns", "wall_ns"]
+__all__ = [
+    "EXPECTED_TIME",
+    "Time",
+    "Window",
+    "check_timeout",
+    "cursor_behind",
+    "page_query",
+    "query_of",
+    "reads_of",
+    "to_ns",
+    "wall_ns",
+]
 
 Time: TypeAlias = "dt.datetime | str"
 """A time, or its ISO 8601 text such as `2026-01-31` or `2026-01-31T10:00:00+02:00`; UTC if it names no zone. To the
@@ -110,6 +122,30 @@ def page_query(
     )
 
 
+def check_timeout(timeout_millis: object) -> None:
+    """Check the `timeout_millis` of a read.
+
+    Raises:
+        ConfigurationError: It is not a number of milliseconds.
+    """
+    if timeout_millis is None or (
+        isinstance(timeout_millis, int | float) and not isinstance(timeout_millis, bool) and timeout_millis >= 0
+    ):
+        return
+    raise ConfigurationError("timeout_millis", timeout_millis, "a number of milliseconds, 0 or more; None for no limit")
+
+
+def reads_of(store: SpanStore, what: str) -> SpanReads:
+    """Return the reads of a store that look at much in a short time.
+
+    Raises:
+        ConfigurationError: The store does not have them; *what* is what was asked for.
+    """
+    if not isinstance(store, SpanReads):
+        raise ConfigurationError(what, f"{store}", "an SQLite store; other stores cannot answer this yet")
+    return store
+
+
 def to_ns(name: str, time: Time | None) -> int | None:
     """Return wall nanoseconds.
 
@@ -137,9 +173,9 @@ def wall_ns(time: object) -> int | None:
     return ns if ns in _INT64 else None
 
 
-def cursor_behind(record: SpanRecord, query: SpanQuery) -> str:
-    """Return the cursor of the page after *record*."""
-    packed = orjson.dumps([query.start_ns, *record.position])
+def cursor_behind(position: Position, query: SpanQuery) -> str:
+    """Return the cursor of the page behind *position*."""
+    packed = orjson.dumps([query.start_ns, *position])
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 

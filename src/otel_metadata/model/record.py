@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROJECT_NAMES",
     "ROUTES",
+    "Found",
     "Position",
     "Route",
     "SpanQuery",
@@ -30,6 +31,8 @@ __all__ = [
     "ValueRecord",
     "assemble",
     "project_of",
+    "shown_name",
+    "shown_status",
 ]
 
 PROJECT_NAMES = ("openinference.project.name", "service.name")
@@ -266,6 +269,21 @@ class SpanRecord:
         return Position(self.span.start_ns, self.trace_id, self.span_id)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found.
+
+    Attributes:
+        records: Newest start first.
+        searched_to: The position down to which all spans were looked at, if the time was over before the end of the
+            window or the limit was reached; otherwise None.
+    """
+
+    records: tuple[SpanRecord, ...]
+    searched_to: Position | None = None
+
+
 def project_of(resource: Mapping[str, Json]) -> str | None:
     """Return the project that a resource belongs to, or None."""
     named = (resource.get(name) for name in PROJECT_NAMES)
@@ -309,17 +327,15 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
             return held[""]
         return instrumented.value_of(spelling, attributes, span.attributes, events) if is_marked or events else None
 
-    status = one("status", "span")
-    name = one("name", "span")
     return SpanRecord(
         trace_id=span.trace_id,
         span_id=span.span_id,
         parent_id=span.parent_id,
-        name=name if isinstance(name, str) else span.name,
+        name=shown_name(one("name", "span"), span.name),
         kind=span.kind,
         start_time=utc(span.start_ns),
         end_time=utc(span.end_ns),
-        status_code=_status_code(status, span.status_code),
+        status_code=shown_status(one("status", "span"), span.status_code),
         status_message=_text(one("status_message", "span")) or span.status_message,
         attributes=attributes,
         metadata=many("span", "metadata"),
@@ -341,7 +357,13 @@ def assemble(span: StoredSpan, fields: Fields) -> SpanRecord:
     )
 
 
-def _status_code(status: Json, stored: str) -> str | int:
+def shown_name(name: Json, stored: str) -> str:
+    """Return the name of a span: of a field if that is a text, else as it was stored."""
+    return name if isinstance(name, str) else stored
+
+
+def shown_status(status: Json, stored: str) -> str | int:
+    """Return the status of a span: of a field if that is a word or an integer code, else as it was stored."""
     if isinstance(status, bool) or not isinstance(status, str | int):
         return stored
     return status.upper() if isinstance(status, str) else status

@@ -43,9 +43,10 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
-    """An application's store that has written a span named `before`."""
+    """An application's store that has written a span named `before`, and has read it."""
     store = SqliteStore(path)
     store.write([ended_span(1, name="before")])
+    assert only(store).name == "before"
     yield store
     store.close()
 

@@ -22,9 +22,20 @@ if TYPE_CHECKING:
     import sqlite3
 
     from otel_metadata.model.condition import Scalar
-    from otel_metadata.model.record import SpanQuery
+    from otel_metadata.model.record import Position, SpanQuery
 
-__all__ = ["COLUMNS", "INDEXED", "LABELLED", "Count", "counting", "select"]
+__all__ = [
+    "COLUMNS",
+    "COLUMNS_OF_S",
+    "INDEXED",
+    "LABELLED",
+    "RARE",
+    "Count",
+    "Plan",
+    "counting",
+    "plan",
+    "select",
+]
 
 COLUMNS: Final = (
     "trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message, "
@@ -48,13 +59,13 @@ _INDEXED_OF_F, _LABELLED_OF_F = (
     text.replace("kind", "f.kind").replace("value", "f.value") for text in (INDEXED, LABELLED)
 )
 
-_RARE: Final = 1_000
+RARE: Final = 1_000
 """Fields are counted only up to this number, which is quick. Of values that all reach it, the first is used."""
 
 Count: TypeAlias = "Callable[[Sql], int]"
 """Answers a SELECT of one number."""
 
-_COLUMNS_OF_S: Final = ", ".join(f"s.{column}" for column in COLUMNS.split(", "))
+COLUMNS_OF_S: Final = ", ".join(f"s.{column}" for column in COLUMNS.split(", "))
 
 
 class _Driver(NamedTuple):
@@ -63,47 +74,137 @@ class _Driver(NamedTuple):
     Attributes:
         source: SQL of the table or join.
         ordered: The alias of the table whose `start_ns` is in the order of the page.
-        fields: The condition on `fields AS f` that finds the spans; None for all spans.
-        is_exact: Whether all spans that it finds satisfy their part of the condition, so that it need not be checked.
+        where: What the spans that it finds satisfy, if the source does not say so.
     """
 
     source: Sql
     ordered: str
-    fields: Sql | None = None
+    where: Sql | None = None
+
+
+class _Way(NamedTuple):
+    """One way to find spans.
+
+    Attributes:
+        drivers: Each finds some of the spans, and none finds a span of another.
+        counted: A SELECT that counts what leads to the spans.
+        is_exact: Whether all spans that are found satisfy their part of the condition, so that it need not be checked.
+        is_sorted: Whether spans are found newest first, so that a slice of the time costs no more than its part.
+    """
+
+    drivers: tuple[_Driver, ...]
+    counted: Sql
     is_exact: bool = False
+    is_sorted: bool = True
 
 
-_ALL_SPANS: Final = _Driver(Sql("spans AS s"), "s")
+_ALL_SPANS: Final = _Way((_Driver(Sql("spans AS s"), "s"),), Sql("SELECT 0"))
 
 
-def select(query: SpanQuery, columns: str = _COLUMNS_OF_S, *, count: Count = lambda _: 0) -> Sql:
+class Plan(NamedTuple):
+    """How the spans of a query are found.
+
+    Attributes:
+        query: The query.
+        way: How its spans are found.
+        rest: The part of the condition that is left to check.
+    """
+
+    query: SpanQuery
+    way: _Way
+    rest: Condition | None
+
+    def select(self, columns: str = COLUMNS_OF_S, *, until: Position | None = None, where: Sql | None = None) -> Sql:
+        """Return the SELECT of `s.<column>`s that answers the query, newest start first.
+
+        Args:
+            columns: The columns to select of each span, `start_ns`, `trace_id` and `span_id` among them.
+            until: Only spans down to this position; None for all.
+            where: One more condition on the spans; None for none.
+        """
+        query, limit = self.query, _if(self.query.limit, " LIMIT ?") or Sql("")
+        checked = [
+            _if(query.trace_id, "s.trace_id = ?"),
+            _if(query.span_id, "s.span_id = ?"),
+            _if(query.project, "s.project = ?"),
+            sqlite_filter.condition(self.rest) if self.rest is not None else None,
+            where,
+        ]
+        found = [
+            self._ordered(columns, driver, driver.source, [*self._window(driver, until), *checked], limit)
+            for driver in self.way.drivers
+        ]
+        if len(found) == 1:
+            return found[0]
+        together = " UNION ALL ".join(f"SELECT * FROM ({one.sql})" for one in found)
+        values = (value for one in found for value in one.values)
+        order = "ORDER BY start_ns DESC, trace_id DESC, span_id DESC"
+        return Sql(f"{together} {order}{limit.sql}", (*values, *limit.values))
+
+    def of_all_spans(self) -> Plan:
+        """Return the plan that looks at all spans, which finds them newest first."""
+        return Plan(self.query, _ALL_SPANS, self.query.condition)
+
+    def boundaries(self, size: int) -> list[Sql]:
+        """Return a SELECT for each driver: the position of its candidate number *size*, if so many are left.
+
+        Candidates are what the driver finds, whether or not they satisfy the rest of the condition.
+        """
+        query, limit = self.query, Sql(" LIMIT 1 OFFSET ?", (size - 1,))
+        of_spans = [_if(query.trace_id, "s.trace_id = ?"), _if(query.project, "s.project = ?")]
+        of_fields = [Sql("f.start_ns IS NOT NULL")]  # a field may come before its span
+        return [
+            self._ordered(
+                f"{driver.ordered}.start_ns, {driver.ordered}.trace_id, {driver.ordered}.span_id",
+                driver,
+                Sql("fields AS f") if driver.ordered == "f" else driver.source,
+                [*self._window(driver, None), *(of_spans if driver.ordered == "s" else of_fields)],
+                limit,
+            )
+            for driver in self.way.drivers
+        ]
+
+    def _window(self, driver: _Driver, until: Position | None) -> list[Sql | None]:
+        query, at = self.query, driver.ordered
+        position = f"({at}.start_ns, {at}.trace_id, {at}.span_id)"
+        return [
+            _if(query.start_ns, f"{at}.start_ns >= ?"),
+            _if(query.end_ns, f"{at}.start_ns < ?"),
+            _if(query.at_ns, f"{at}.start_ns <= ?"),
+            Sql(f"{position} < (?, ?, ?)", query.after) if query.after else None,
+            Sql(f"{position} >= (?, ?, ?)", until) if until else None,
+        ]
+
+    @staticmethod
+    def _ordered(columns: str, driver: _Driver, source: Sql, where: list[Sql | None], limit: Sql) -> Sql:
+        at, given = driver.ordered, [one for one in (driver.where, *where) if one is not None]
+        return Sql(
+            f"SELECT {columns} FROM {source.sql}"
+            + (f" WHERE {' AND '.join(f'({one.sql})' for one in given)}" if given else "")
+            + f" ORDER BY {at}.start_ns DESC, {at}.trace_id DESC, {at}.span_id DESC{limit.sql}",
+            (*source.values, *(value for one in given for value in one.values), *limit.values),
+        )
+
+
+def plan(query: SpanQuery, count: Count = lambda _: 0) -> Plan:
+    """Return the cheapest way to find the spans of *query*.
+
+    Args:
+        query: The spans to find.
+        count: Counts the fields that lead to the page, if several values of the condition are indexed.
+    """
+    return Plan(query, *_way(query, count))
+
+
+def select(query: SpanQuery, columns: str = COLUMNS_OF_S, *, count: Count = lambda _: 0) -> Sql:
     """Return the SELECT of `s.<column>`s that answers *query*, newest start first.
 
     Args:
         query: The spans to select.
-        columns: The columns to select of each span.
-        count: Counts the fields that lead to the page, if several values of the condition are indexed.
+        columns: As for `Plan.select`.
+        count: As for `plan`.
     """
-    (source, at, fields, _), rest = _driver(query, count)
-    where = [
-        fields if at == "f" else None,  # otherwise the source has this condition
-        _if(query.trace_id, "s.trace_id = ?"),
-        _if(query.span_id, "s.span_id = ?"),
-        _if(query.project, "s.project = ?"),
-        _if(query.start_ns, f"{at}.start_ns >= ?"),
-        _if(query.end_ns, f"{at}.start_ns < ?"),
-        _if(query.at_ns, f"{at}.start_ns <= ?"),
-        Sql(f"({at}.start_ns, {at}.trace_id, {at}.span_id) < (?, ?, ?)", query.after) if query.after else None,
-        sqlite_filter.condition(rest) if rest is not None else None,
-    ]
-    given = [one for one in where if one is not None]
-    limit = _if(query.limit, " LIMIT ?") or Sql("")
-    return Sql(
-        f"SELECT {columns} FROM {source.sql}"
-        + (f" WHERE {' AND '.join(f'({one.sql})' for one in given)}" if given else "")
-        + f" ORDER BY {at}.start_ns DESC, {at}.trace_id DESC, {at}.span_id DESC{limit.sql}",
-        (*source.values, *(value for one in given for value in one.values), *limit.values),
-    )
+    return plan(query, count).select(columns)
 
 
 def counting(connection: sqlite3.Connection) -> Count:
@@ -120,8 +221,8 @@ def _if(value: Value | None, sql: str) -> Sql | None:
     return None if value is None else Sql(sql, (value,))
 
 
-def _driver(query: SpanQuery, count: Count) -> tuple[_Driver, Condition | None]:
-    """Return the cheapest driver, of equal ones the first, and the part of the condition that it leaves to check."""
+def _way(query: SpanQuery, count: Count) -> tuple[_Way, Condition | None]:
+    """Return the cheapest way, of equal ones the first, and the part of the condition that it leaves to check."""
     wanted = query.condition
     if query.trace_id is not None or query.span_id is not None or wanted is None:
         return _ALL_SPANS, wanted
@@ -129,17 +230,12 @@ def _driver(query: SpanQuery, count: Count) -> tuple[_Driver, Condition | None]:
     ways = [(way, part) for part in parts if (way := _indexed(part)) is not None]
     if not ways:
         return _ALL_SPANS, wanted
-    way, led = min(ways, key=lambda one: count(_counted(one[0]))) if len(ways) > 1 else ways[0]
+    way, led = min(ways, key=lambda one: count(one[0].counted)) if len(ways) > 1 else ways[0]
     rest = tuple(part for part in parts if part is not led or not way.is_exact)
     return way, And(rest) if len(rest) > 1 else next(iter(rest), None)
 
 
-def _counted(way: _Driver) -> Sql:
-    where, values = way.fields or Sql("1")
-    return Sql(f"SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {where} LIMIT {_RARE})", values)
-
-
-def _indexed(part: Condition) -> _Driver | None:
+def _indexed(part: Condition) -> _Way | None:
     match part:
         case HasTag(level="span", tag=tag):
             return _by_value(_fields("span", "tag", tag, True))
@@ -180,24 +276,23 @@ def _fields(level: str, kind: str, key: str, value: Scalar) -> Sql:
     )
 
 
-def _by_value(fields: Sql) -> _Driver:
-    # With CROSS JOIN, SQLite keeps the order of the tables, and so the order of the index.
-    return _Driver(
-        Sql("fields AS f CROSS JOIN spans AS s ON s.trace_id = f.trace_id AND s.span_id = f.span_id"),
-        "f",
-        fields,
-        is_exact=True,
-    )
+# With CROSS JOIN, SQLite keeps the order of the tables, and so the order of the index.
+_SPANS_OF_F: Final = Sql("fields AS f CROSS JOIN spans AS s ON s.trace_id = f.trace_id AND s.span_id = f.span_id")
 
 
-def _by_trace(fields: Sql, *, is_exact: bool = False) -> _Driver:
-    return _Driver(
-        Sql(
-            f"(SELECT DISTINCT f.trace_id FROM fields AS f WHERE {fields.sql}) AS t "
-            "CROSS JOIN spans AS s ON s.trace_id = t.trace_id",
-            fields.values,
-        ),
-        "s",
-        fields,
-        is_exact=is_exact,
+def _by_value(fields: Sql) -> _Way:
+    return _Way((_Driver(_SPANS_OF_F, "f", fields),), _counted(fields), is_exact=True)
+
+
+def _by_trace(fields: Sql, *, is_exact: bool = False) -> _Way:
+    source = Sql(
+        f"(SELECT DISTINCT f.trace_id FROM fields AS f WHERE {fields.sql}) AS t "
+        "CROSS JOIN spans AS s ON s.trace_id = t.trace_id",
+        fields.values,
     )
+    return _Way((_Driver(source, "s"),), _counted(fields), is_exact=is_exact, is_sorted=False)
+
+
+def _counted(fields: Sql) -> Sql:
+    where, values = fields
+    return Sql(f"SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {where} LIMIT {RARE})", values)

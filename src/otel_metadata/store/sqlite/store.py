@@ -19,6 +19,7 @@ import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
@@ -31,6 +32,7 @@ from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
 from otel_metadata.model.record import (
     ROUTES,
+    Found,
     Route,
     SpanQuery,
     SpanRecord,
@@ -46,9 +48,9 @@ from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite import export as sqlite_export
 from otel_metadata.store.sqlite import history as sqlite_history
 from otel_metadata.store.sqlite import query as sqlite_query
+from otel_metadata.store.sqlite import search as sqlite_search
 from otel_metadata.store.sqlite.file import (
     STORE_ID,
-    Files,
     Layout,
     alone,
     create_store_file,
@@ -58,7 +60,8 @@ from otel_metadata.store.sqlite.file import (
     prepare,
 )
 from otel_metadata.store.sqlite.history import History
-from otel_metadata.store.sqlite.query import COLUMNS, counting
+from otel_metadata.store.sqlite.query import COLUMNS
+from otel_metadata.store.sqlite.read_pool import Deadline, PoolClosedError, ReadPool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -231,7 +234,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._history: History | None = None  # of the connection; None also if no history is kept
         self._named: dict[int, str] = {}  # the names of writers that the connection's file has
-        self._files = Files(None, None, None, 0)  # of the connection
+        self._readers: ReadPool | None = None  # beside the connection, unless that is in memory
         self._is_cut_off = False
         after_fork_in_child(self._forget_connection)
 
@@ -337,20 +340,37 @@ class SqliteStore:
         Raises:
             StoreError: The store cannot be read.
         """
-        at_ns = query.at_ns
+        return list(self.search(query).records)
 
-        def read(connection: sqlite3.Connection) -> list[SpanRecord]:
-            selection = sqlite_query.select(query, count=counting(connection))
-            spans = [_stored_span(row) for row in connection.execute(selection.sql, selection.values)]
-            if at_ns is None:
-                return [assemble(span, _fields_of(connection, span)) for span in spans]
-            limit = self._history_limit
-            return [
-                assemble(span, sqlite_history.fields_at(connection, span.trace_id, span.span_id, at_ns, limit))
-                for span in spans
-            ]
+    def search(self, query: SpanQuery, *, timeout_millis: float | None = None) -> Found:
+        """Return the records that *query* selects and that are found in time, newest start first.
+
+        Args:
+            query: The spans to select.
+            timeout_millis: When to end; None for never.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        deadline = self._deadline(timeout_millis)
+
+        def read(connection: sqlite3.Connection) -> Found:
+            rows, searched_to = sqlite_search.rows(connection, query, deadline)
+            records: list[SpanRecord] = []
+            for row in rows:
+                if records and deadline is not None and deadline.is_over():
+                    searched_to = records[-1].position
+                    break
+                span = _stored_span(row)
+                records.append(assemble(span, self._fields_of(connection, span, query.at_ns)))
+            return Found(tuple(records), searched_to)
 
         return self._read(read)
+
+    def _fields_of(self, connection: sqlite3.Connection, span: StoredSpan, at_ns: int | None) -> Fields:
+        if at_ns is None:
+            return _fields_of(connection, span)
+        return sqlite_history.fields_at(connection, span.trace_id, span.span_id, at_ns, self._history_limit)
 
     def history(self, trace_id: str, span_id: str = "", field: FieldName | None = None) -> list[ValueRecord]:
         """Return every value that the fields of a span and of its trace have or had, newest first.
@@ -437,22 +457,42 @@ class SqliteStore:
 
     def __del__(self) -> None:
         """Close the connection of a store that nobody refers to; Python 3.13 would warn and close it."""
-        connection = self.__dict__.get("_connection")
-        if connection is not None:
+        for connection in self._connections() if "_connection" in self.__dict__ else ():
             connection.close()
 
+    def _connections(self) -> list[sqlite3.Connection]:
+        of_readers = self._readers.connections() if self._readers is not None else []
+        return [*of_readers, *([self._connection] if self._connection is not None else [])]
+
     def _forget_connection(self) -> None:
-        """Start anew in a child process. The parent's connection and its lock, held or not, stay the parent's."""
-        if self._connection is not None:
-            leave_to_the_parent(self._connection)
+        """Start anew in a child process. The parent's connections and locks, held or not, stay the parent's."""
+        for connection in self._connections():
+            leave_to_the_parent(connection)
         self._connection = None
+        self._readers = None
         self._lock = threading.Lock()
         self._is_closing = threading.Event()
 
     def _read(self, read: Callable[[sqlite3.Connection], _T]) -> _T:
         deadline_ns = self._deadline_ns(None)
-        with self._opened(deadline_ns) as connection:
-            return self._when_free(lambda: read(connection), deadline_ns)
+        if self.path == _MEMORY:
+            with self._opened(deadline_ns) as connection:
+                return self._when_free(lambda: read(connection), deadline_ns)
+        while True:
+            readers = self._readers
+            if readers is None or not readers.has_current_files():
+                with self._opened(deadline_ns):
+                    readers = self._readers
+            if readers is None:
+                continue  # closed by another thread meanwhile
+            try:
+                return self._when_free(partial(readers.read, read), deadline_ns)
+            except PoolClosedError:
+                continue
+            except sqlite3.Error as error:
+                if _blames_the_file(error):
+                    readers.close(is_replaced=True)
+                raise self._store_error(error) from error
 
     @contextmanager
     def _transaction(self, timeout_millis: int | None = None) -> Iterator[sqlite3.Connection]:
@@ -483,33 +523,36 @@ class SqliteStore:
             yield self._connection
         # OverflowError: a time beyond 64 bits, in a span that was made by hand.
         except (sqlite3.Error, OverflowError) as error:
-            if self.path != _MEMORY and any(words in f"{error}" for words in _OF_THE_FILE):
+            if self.path != _MEMORY and _blames_the_file(error):
                 self._drop()  # only a new connection sees that the file was repaired
-            raise StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.") from error
+            raise self._store_error(error) from error
         finally:
             lock.release()
 
+    def _store_error(self, error: Exception) -> StoreError:
+        return StoreError(f"{self.path}: {error}; expected a readable and writable SQLite file.")
+
     def _follow(self, deadline_ns: int) -> None:
         """Open the files that now have the names, if the connection has others open."""
-        connection = self._connection
+        readers = self._readers
         if self.path == _MEMORY:
             return
-        if connection is None:
+        if readers is None:
             if not self._create or os.path.exists(self.path):
                 return  # the usual case, in which no other process has to wait
         else:
-            found, opened = files_of(self.path), self._files
-            if opened.has_become(found):
-                self._files = found
+            if readers.has_current_files():
                 return
+            found, opened = files_of(self.path), readers.files
             # Cached pages would be written into a file that has lost the other pages.
             self._is_cut_off = found.database == opened.database and 0 < found.size < opened.size
 
         def anew() -> None:
             with alone(self.path):
-                if self._connection is not None:
-                    let_go(self._connection, self.path, self._files)
-                    self._connection = None
+                if self._connection is not None and self._readers is not None:
+                    self._readers.close(is_replaced=True)
+                    let_go(self._connection, self.path, self._readers.files)
+                    self._connection = self._readers = None
                     REPORTER.tell(
                         f"store_replaced:{self.path}",
                         f"{self.path}: the file was removed or replaced; later spans go into the one of that name.",
@@ -524,13 +567,19 @@ class SqliteStore:
         Raises:
             StoreError: The files were removed or replaced meanwhile.
         """
-        if self.path != _MEMORY and not self._files.has_become(files_of(self.path)):
+        if self._readers is not None and not self._readers.has_current_files():
             raise StoreError(f"{self.path}: the file was removed or replaced during a write, which is done again.")
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        readers, connection = self._readers, self._connection
+        self._readers = self._connection = None
+        if readers is not None:
+            readers.close()
         if connection is not None:
             connection.close()
+
+    def _deadline(self, timeout_millis: float | None) -> Deadline | None:
+        return None if timeout_millis is None else Deadline(self._clock, bounded_millis(timeout_millis, 0))
 
     def _deadline_ns(self, timeout_millis: int | None) -> int:
         millis = min(bounded_millis(timeout_millis, self._busy_timeout_millis), self._busy_timeout_millis)
@@ -563,8 +612,10 @@ class SqliteStore:
             self._when_free(lambda: self._prepare(connection), deadline_ns)
             if self._is_cut_off:
                 self._check_whole(connection)
-            found = files_of(self.path)
-            self._files = found._replace(size=max(found.size, 1))  # at 0 it was emptied already, which must be noticed
+            if self.path != _MEMORY:
+                found = files_of(self.path)
+                found = found._replace(size=max(found.size, 1))  # at 0 it was emptied already, which must be noticed
+                self._readers = ReadPool(self.path, found, _prepare_reader)
         except sqlite3.DatabaseError as error:
             connection.close()
             if "not a database" in str(error):
@@ -601,11 +652,9 @@ class SqliteStore:
         prepare(connection, self.path, _LAYOUT)
         self._named = {}
         self._history = History(connection, self._history_limit) if self._keeps_history else None
-        connection.create_function(sqlite_filter.FUNCTION, 4, sqlite_filter.of_instrumentor, deterministic=True)
+        _prepare_reader(connection)
         # In WAL mode, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # Up to 16 MiB: with SQLite's default of 2 MiB a large store keeps reading back pages that it has written.
-        connection.execute("PRAGMA cache_size = -16384")
         # The log is folded in at 16 MiB instead of 4: pages that are written many times in between, above all those of
         # indexes, are then copied once.
         connection.execute("PRAGMA wal_autocheckpoint = 4096")
@@ -623,6 +672,16 @@ class SqliteStore:
     def __str__(self) -> str:
         """As a user names it."""
         return f"sqlite:///{self.path}"
+
+
+def _blames_the_file(error: Exception) -> bool:
+    return any(words in f"{error}" for words in _OF_THE_FILE)
+
+
+def _prepare_reader(connection: sqlite3.Connection) -> None:
+    connection.create_function(sqlite_filter.FUNCTION, 4, sqlite_filter.of_instrumentor, deterministic=True)
+    # Up to 16 MiB: with SQLite's default of 2 MiB a large store keeps reading back the same pages.
+    connection.execute("PRAGMA cache_size = -16384")
 
 
 def _tombstones(connection: sqlite3.Connection, keys: Iterable[tuple[str, str]]) -> _IsDeleted:
