@@ -369,11 +369,12 @@ class FilterContract:
     def test_a_value_is_found_by_the_time_it_was_set(
         self, filled: SpanStore, judged: list[tuple[SpanRecord, Origins]], subject: Subject
     ) -> None:
-        """Before the middle of all such times, and from then on, of every kind of value; not where there is none."""
+        """Before the middle of all such times, at it, and from then on, of every kind of value; or not set."""
         times = sorted(ns for record, origins in judged if isinstance(ns := value_of(subject, record, origins), int))
         middle = times[len(times) // 2]
         assert times[0] < middle
-        for condition in (Compare(subject, "<", middle), Compare(subject, ">=", middle), IsNull(subject)):
+        before, then = Compare(subject, "<", middle), Compare(subject, "=", middle)
+        for condition in (before, then, Compare(subject, ">=", middle), IsNull(subject)):
             wanted = [record.position for record, origins in judged if holds(condition, record, origins)]
             found = filled.query(SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
             assert [record.position for record in found] == wanted

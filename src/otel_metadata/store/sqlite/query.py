@@ -239,16 +239,16 @@ def _indexed(part: Condition) -> _Way | None:
     match part:
         case HasTag(level="span", tag=tag):
             return _by_value(_fields("span", "tag", tag, True))
-        case Compare(subject=Subject(level=level, kind="metadata", key=key), op="=", value=value) if _is_short(value):
+        case Compare(subject=Subject(level, "metadata", key, ""), op="=", value=value) if _is_short(value):
             fields = _fields(level, "metadata", key, value)
             return _by_value(fields) if level == "span" else _by_trace(fields, is_exact=True)
         case Compare(subject=Subject(level=level, kind="evaluation", key=key, part="label"), op="=", value=str(value)):
             label = "f.level = ? AND f.key = ? AND json_extract(f.value, '$.label') = ?"
             fields = Sql(f"{label} AND {_LABELLED_OF_F}", (level, key, value))
             return _by_value(fields) if level == "span" else _by_trace(fields, is_exact=True)
-        case Compare(subject=Subject(kind="user_id" | "session_id" as kind), op="=", value=str(value)) if _is_short(
-            value
-        ) and not _is_json(value):
+        case Compare(subject=Subject(_, "user_id" | "session_id" as kind, _, ""), op="=", value=str(value)) if (
+            _is_short(value) and not _is_json(value)
+        ):
             of_span, of_trace = (_fields(level, kind, "", value) for level in ("span", "trace"))
             return _by_trace(Sql(f"({of_span.sql}) OR ({of_trace.sql})", (*of_span.values, *of_trace.values)))
         case _:
