@@ -205,7 +205,7 @@ def configure(
         tracer_provider: The provider to join; by default the global one. A proxy of OpenTelemetry's SDK will do.
         set_global: Make *tracer_provider* the global one too; OpenTelemetry allows that once.
         adopt: Where an exporter of the application sends to the same place as a destination, let the destination send
-            its spans by that exporter, with all that is said of them before they leave. The application's processor
+            its spans by that exporter, with the updates that come before they leave. The application's processor
             stays, and no longer exports by itself until the pipeline is shut down. None for
             `OTEL_PYTHON_METADATA_ADOPT`.
         mask: Called with (path, value) of everything that is set through this library, once, before it is set or
@@ -267,9 +267,9 @@ def configure(
             _TURNS.made[number] = _Made(pipeline, live, signed, becomes_global)
             while True:
                 latest = _TURNS.latest()
-                stands = _TURNS.made.get(latest)
-                if stands is not None:
-                    _put_in_force(stands)
+                in_force = _TURNS.made.get(latest)
+                if in_force is not None:
+                    _put_in_force(in_force)
                 if _TURNS.latest() == latest:  # a signal handler may have configured meanwhile
                     break
             _TURNS.shut_down_before(latest)

@@ -120,9 +120,9 @@ class Reporter:
         try:
             if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
                 return
-            last, unsaid = self._told.get(reason, (None, 0))
+            last, left_out = self._told.get(reason, (None, 0))
             if last is not None and now - last < REPEAT_AFTER_NS:
-                self._told[reason] = (last, unsaid + 1)
+                self._told[reason] = (last, left_out + 1)
                 return
             self._told[reason] = (now, 0)
         finally:
@@ -130,7 +130,7 @@ class Reporter:
                 self._lock.release()
             except RuntimeError:  # the lock was not free in time
                 pass
-        again = f" ({unsaid} more since the last such line)" if unsaid else ""
+        again = f" ({left_out} more since the last such line)" if left_out else ""
         # The handler's stream may not be able to write characters that are not ASCII.
         line = visible(message[:_MAX_CHARACTERS]).encode("ascii", "backslashreplace").decode()
         self._held_back.append((level, line[:_MAX_CHARACTERS] + again))

@@ -64,5 +64,5 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing: the terminal belongs to the demo."""
 
 
-def _choice(*, is_last: bool, **said: Any) -> dict[str, Any]:
-    return {"index": 0, "finish_reason": "stop" if is_last else None, **said}
+def _choice(*, is_last: bool, **members: Any) -> dict[str, Any]:
+    return {"index": 0, "finish_reason": "stop" if is_last else None, **members}

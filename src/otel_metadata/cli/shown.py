@@ -58,13 +58,13 @@ def span_table(records: Sequence[SpanRecord], *, width: int) -> Table:
     years = {day[:4] for day in days}
     start = "%H:%M:%S" if len(days) == 1 else "%m-%d %H:%M:%S" if len(years) == 1 else "%Y-%m-%d %H:%M"
     has_evaluations = width >= WIDE and any(record.evaluations for record in records)
-    said = min(days) if len(days) == 1 else f"{min(days)} to {max(days)}"
+    period = min(days) if len(days) == 1 else f"{min(days)} to {max(days)}"
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
-        title=f"{one_or_many(len(records), 'span')}, {said}, times in UTC",
+        title=f"{one_or_many(len(records), 'span')}, {period}, times in UTC",
         title_justify="left",
         title_style="dim",
     )

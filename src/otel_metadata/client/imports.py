@@ -161,10 +161,10 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
 
 def _instead(others: Mapping[str, int]) -> str:
     """Describe the contents of a file without spans."""
-    said = [f"{signal} ({count:,})" for signal, count in sorted(others.items()) if signal != _EMPTY]
-    if not said:
+    counts = [f"{signal} ({count:,})" for signal, count in sorted(others.items()) if signal != _EMPTY]
+    if not counts:
         return "OTLP without a span" if others.get(_EMPTY) else "nothing"
-    return f"OpenTelemetry {' and '.join(said)}"
+    return f"OpenTelemetry {' and '.join(counts)}"
 
 
 def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int, int, _Read]]:

@@ -79,10 +79,10 @@ def _lines(file: BufferedIOBase) -> Iterator[bytes | ValueError]:
         while line and not line.endswith(b"\n") and skipped <= MAX_SKIPPED_BYTES:
             line = file.readline(_SKIP_BYTES)
             skipped += len(line)
-        said = f"a line of more than {MAX_DOCUMENT_BYTES >> 20} MB"
+        got = f"a line of more than {MAX_DOCUMENT_BYTES >> 20} MB"
         if skipped > MAX_SKIPPED_BYTES:
-            said = f"a line of more than {MAX_SKIPPED_BYTES >> 20} MB, after which nothing was read"
-        yield ValueError(f"{said}; expected one request a line, of {MAX_DOCUMENT_BYTES >> 20} MB at most")
+            got = f"a line of more than {MAX_SKIPPED_BYTES >> 20} MB, after which nothing was read"
+        yield ValueError(f"{got}; expected one request a line, of {MAX_DOCUMENT_BYTES >> 20} MB at most")
         if skipped > MAX_SKIPPED_BYTES:
             return
 

@@ -68,7 +68,7 @@ def parquet_rows(name: str, file: BufferedReader) -> Iterator[tuple[int, int, di
     except (arrow.ArrowException, ValueError, TypeError, OverflowError, LookupError, MemoryError) as error:
         pass_on(error)
         # pyarrow raises any of these for a footer that was changed.
-        raise FileError(name, f"damaged Parquet ({_said(error)})", EXPECTED) from error
+        raise FileError(name, f"damaged Parquet ({_shown(error)})", EXPECTED) from error
     if problems:
         raise FileError(name, f"damaged Parquet ({problems[0][1]})", EXPECTED)
 
@@ -98,13 +98,13 @@ def _groups(name: str, file: BufferedReader) -> Iterator[tuple[int, int, dict[st
                             yield number + done, weight, row
             except (arrow.ArrowException, OSError, ValueError) as error:
                 pass_on(error)
-                problem = _said(error)
+                problem = _shown(error)
             if problem is not None:
                 yield number + done + 1, -1, ValueError(f"the rest of row group {group + 1} cannot be read: {problem}")
             number += max(done, min(facts.rows, MAX_GROUP_VALUES))
 
 
-def _said(error: Exception) -> str:
+def _shown(error: Exception) -> str:
     return visible(f"{error}"[:_ERROR_CHARS])
 
 

@@ -43,7 +43,7 @@ Time: TypeAlias = "dt.datetime | str"
 nanosecond, if it has them (pandas); years 1678 to 2261."""
 
 EXPECTED_TIME: Final = "a datetime, or a text such as 2026-01-31T10:00:00Z, of the years 1678 to 2261"
-"""What is said where a time cannot be read."""
+"""The words of an error about a time that cannot be read."""
 
 
 class Window(TypedDict, total=False):

@@ -140,12 +140,12 @@ def _span(
     }
     rows.remember(notes)
     fields, taken = read(cleaned, version)
-    said = masked({name: value for name, (value, _) in fields.items()}, rows.notes)
+    masked_fields = masked({name: value for name, (value, _) in fields.items()}, rows.notes)
     plain: Values = {("span", "attribute", name): value for name, value in cleaned.items() if name not in taken}
     project, message = parts["project"], parts.get("status_message")
     status = parts.get("status_code", _STATUSES[0])
     if isinstance(status, int):
-        said["span", "status", ""] = status
+        masked_fields["span", "status", ""] = status
         status = _STATUSES[2] if is_error_status(status) else _STATUSES[1]
     span = StoredSpan(
         trace_id=cast("str", rows.trace_ids[row]),
@@ -165,7 +165,7 @@ def _span(
         scope_name=parts.get("scope_name", ""),
         scope_version=parts.get("scope_version"),
     )
-    return span, {name: (value, version) for name, value in said.items()}
+    return span, {name: (value, version) for name, value in masked_fields.items()}
 
 
 def _text(cell: object) -> str | None:

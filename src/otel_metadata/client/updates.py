@@ -155,10 +155,10 @@ class StoreUpdates:
         report = _report_of(rows)
         if evaluations is None:
             return report
-        said = _masked(evaluations)
+        to_apply = _masked(evaluations)
         is_changed = report.spans_updated > 0
-        self._in_parts(said, said.weight, lambda part: self._apply(said, part), is_changed=is_changed)
-        return report.joined(_report_of(said))
+        self._in_parts(to_apply, to_apply.weight, lambda part: self._apply(to_apply, part), is_changed=is_changed)
+        return report.joined(_report_of(to_apply))
 
     def _in_parts(
         self,

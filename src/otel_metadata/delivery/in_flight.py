@@ -130,7 +130,7 @@ def _without_credentials(attributes: Attributes, masks_credentials: bool) -> Att
 
 
 def merged(span: ReadableSpan, fields: Fields, dialect: Dialect, *, is_local_root: bool) -> tuple[ReadableSpan, Fields]:
-    """Return the span as it leaves, and the fields that could not be said on it; without fields it is the span."""
+    """Return the span as it leaves, and the fields that it cannot hold; without fields it is the span."""
     if not fields:
         return span, {}
     encoded = dialect.encode(span, fields, is_local_root=is_local_root)

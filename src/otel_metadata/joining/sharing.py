@@ -58,11 +58,11 @@ def share_places(processor: MetadataSpanProcessor, provider: TracerProvider, *, 
             continue
         shared = SharedPlace(outbox, own, processor, provider, adopts=adopts)
         with LOCK:
-            said = shared.look()
+            sentence = shared.look()
             outbox.shared = shared
-        if said is not None:
+        if sentence is not None:
             level = logging.INFO if shared.exporter is not None else logging.WARNING
-            REPORTER.tell(f"shared:{name}", f"{name}: {said}", level=level)
+            REPORTER.tell(f"shared:{name}", f"{name}: {sentence}", level=level)
         elif adopts and shared.has_address:
             REPORTER.tell(
                 f"adopt:{name}", f"{name}: adopt=True, and no exporter of the application sends there so far."
@@ -156,7 +156,7 @@ class SharedPlace:
         self._seen = processors
         try:
             known = [found.processor for found in self._found]
-            said = [
+            sentences = [
                 self._share(found)
                 for found in exporters_on(self._provider)
                 if not any(found.processor is one for one in known)
@@ -166,7 +166,7 @@ class SharedPlace:
         except Exception as error:  # noqa: BLE001 # objects of others, while spans are taken in
             REPORTER.failed("joining", error)
             return None
-        return said[0] if said else None
+        return sentences[0] if sentences else None
 
     def _is_here(self, exporter: object) -> bool:
         return wraps(exporter, self._own) or is_same(self._address_of(self._own), self._address_of(exporter))

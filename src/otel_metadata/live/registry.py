@@ -293,7 +293,7 @@ class LiveSpan(weakref.ref["Span"]):
         REGISTRY.bytes -= size
 
     @property
-    def said(self) -> dict[FieldName, Field] | None:
+    def merged(self) -> dict[FieldName, Field] | None:
         """The sidecar without the entries of `log`; may be read without the lock."""
         return self._fields
 

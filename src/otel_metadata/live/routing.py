@@ -113,7 +113,7 @@ def refuse(reason: Refusal, notes: list[str] | None = None) -> Receipt:
         reason = "not_configured"  # that there is no span follows from it
     if reason != "after_shutdown" or not ended_provider.miss():
         message = _REFUSALS.get(reason)
-        if message is not None:  # else the caller has said what it was called with
+        if message is not None:  # else the caller has logged its own
             REPORTER.tell(reason, message)
     for router in _routers:
         router.refused(reason)

@@ -116,16 +116,16 @@ def set_captured(span: Span, given: Snapshot | UnsetType, result: Snapshot | Uns
         given = given if given is UNSET else encoded(masked_value("input", value_of(given), []))
         result = result if result is UNSET else encoded(masked_value("output", value_of(result), []))
     entry = REGISTRY.entries.get(span.get_span_context()[:2])
-    said: Fields = {}
+    merged: Fields = {}
     if entry is not None:
         entry.captured = (given, result)
-        said = entry.said or said
+        merged = entry.merged or merged
     attributes: dict[str, AttributeValue] = {}
-    if given is not UNSET and _INPUT not in said:
+    if given is not UNSET and _INPUT not in merged:
         is_text = type(given) is str
         attributes["input.value"] = given if is_text else given[0]
         attributes["input.mime_type"] = TEXT if is_text else JSON
-    if result is not UNSET and _OUTPUT not in said:
+    if result is not UNSET and _OUTPUT not in merged:
         is_text = type(result) is str
         attributes["output.value"] = result if is_text else result[0]
         attributes["output.mime_type"] = TEXT if is_text else JSON

@@ -63,7 +63,7 @@ class LangfuseDialect:
         tagged: set[Level] = set()
         for name, field in sorted(fields.items(), key=lambda item: (item[1][1], item[0])):
             level, kind, key = name
-            if not _can_be_said(name, is_local_root=is_local_root, is_root=span.parent is None):
+            if not _can_be_held(name, is_local_root=is_local_root, is_root=span.parent is None):
                 remainder[name] = field
             elif kind == "metadata":
                 attributes[_METADATA[level] + key] = self._text(field[0])
@@ -85,7 +85,7 @@ class LangfuseDialect:
         return encoded(span, fields, attributes, remainder, also=hidden)
 
 
-def _can_be_said(name: FieldName, *, is_local_root: bool, is_root: bool) -> bool:
+def _can_be_held(name: FieldName, *, is_local_root: bool, is_root: bool) -> bool:
     level, kind, key = name
     if not is_attribute(name) or (kind == "metadata" and not key):
         return False

@@ -157,8 +157,8 @@ class ClickHouseStore:
         with self._lock:
             written = self._versions.next()
         fields = [row for span, found in rows for row in field_rows(span.trace_id, span.span_id, found)]
-        stands = version_text(written) + "null"
-        fields += [(span.trace_id, span.span_id, "span", ROW_KIND, "", stands) for span, _ in rows]
+        row_field = version_text(written) + "null"
+        fields += [(span.trace_id, span.span_id, "span", ROW_KIND, "", row_field) for span, _ in rows]
         # If a span is twice in a batch, the later one counts.
         spans = {(span.trace_id, span.span_id): span for span, _ in rows}
         with self._opened() as client:
