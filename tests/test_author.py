@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import textwrap
 import threading
+from contextlib import closing
 
+import orjson
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from tests.client.test_import import collector_line
 from tests.delivery.processes import in_child
 from tests.test_pipeline import in_program
+from typer.testing import CliRunner
 
 import otel_metadata as om
 from otel_metadata import pipeline
+from otel_metadata.cli.app import app
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.exporters.otlp import OtlpPatchExporter
 from otel_metadata.live import live_settings
 from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
+from otel_metadata.model.recent import RecentMap
 from otel_metadata.seams import AuthorVersions, VersionSource
+from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
 AUTHOR = "OTEL_PYTHON_METADATA_AUTHOR"
@@ -304,3 +316,97 @@ def test_a_client_refuses_a_wrong_name(sent, given):
     """As configure does; nothing was opened."""
     with pytest.raises(ConfigurationError, match=r"Client\(author=\) is .*; expected a name of 1 to 200 characters"):
         om.Client(sent, author=given)
+
+
+# --- in a store ------------------------------------------------------------------------------------------------------
+
+
+def told_by(path, span):
+    """Return the authors of the values of a span, by route and key, as the store tells them to another process."""
+    context = span.get_span_context()
+    AUTHORS._names, AUTHORS.own = RecentMap(MAX_AUTHORS), None
+    with closing(SqliteStore(path)) as store:
+        history = store.history(f"{context.trace_id:032x}", f"{context.span_id:016x}")
+    return {(one.route, one.key): one.author for one in history}
+
+
+def test_a_store_tells_who_set_each_value_and_who_changed_it(tmp_path, provider, monkeypatch):
+    """Live, in flight and late, by the application, by a program and in a shell."""
+    path = tmp_path / "spans.db"
+    with om.configure(f"sqlite:///{path}", tracer_provider=provider) as configured:
+        with provider.get_tracer("t").start_as_current_span("s") as span:
+            om.update_current_span(metadata={"live": 1})
+        om.update_span(span, metadata={"thumbs": "up"})
+        configured.flush()
+        om.update_span(span, metadata={"late": 1})
+    traced = span.get_span_context()
+    with om.Client(f"sqlite:///{path}", author="nightly judge") as client:
+        assert client.spans.update(f"{traced.span_id:016x}", metadata={"thumbs": "down"}).spans_updated == 1
+    monkeypatch.setenv("LOGNAME", "ada")
+    arguments = ["patch", f"{traced.span_id:016x}", "-m", "shell=1", "--store", f"sqlite:///{path}"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+
+    application = f"checkout (pid {os.getpid()})"
+    assert told_by(path, span) == {
+        ("live", "live"): application,
+        ("in_flight", "thumbs"): application,
+        ("late", "late"): application,
+        ("late", "thumbs"): "nightly judge",
+        ("late", "shell"): "cli:ada",
+    }
+
+
+def test_a_store_is_told_the_authors_that_travelled_through_otlp(tmp_path, provider):
+    """What an import reads, it stores: the values on the span, and those of a patch."""
+    spans, patches = RecordingSpanExporter(), RecordingSpanExporter()
+    destination = om.Destination("otlp", spans, OtlpPatchExporter(patches))
+    with om.configure(destination, tracer_provider=provider, author="travels") as configured:
+        with provider.get_tracer("t").start_as_current_span("s") as span:
+            om.update_current_span(metadata={"live": 1})
+        om.update_span(span, metadata={"flew": 1})
+        configured.flush()
+        om.update_span(span, metadata={"late": 1})
+    line = tmp_path / "traces.jsonl"
+    line.write_bytes(orjson.dumps(collector_line(*spans.spans, *patches.spans)))
+    AUTHORS._names, AUTHORS.own = RecentMap(MAX_AUTHORS), None
+    with om.Client(f"sqlite:///{tmp_path}/spans.db", create=True, author="imports") as client:
+        assert client.spans.import_file(line).updates_imported == 1
+
+    assert told_by(tmp_path / "spans.db", span) == {
+        ("import", "live"): None,  # a plain attribute: it may be anybody's
+        ("import", "flew"): "travels",
+        ("import", "late"): "travels",
+    }
+
+
+def test_a_store_is_told_the_author_whose_updates_another_process_sent(tmp_path, provider):
+    """The process that made them was killed; the one that sends them is not their author."""
+    store, spool = tmp_path / "spans.db", str(tmp_path / "spool" / "spool.db")
+    with om.configure(f"sqlite:///{store}", tracer_provider=provider):
+        span = provider.get_tracer("t").start_span("s")
+        span.end()
+    killed = """
+        import os, signal, sys
+        from otel_metadata.exporters.memory import InMemoryPatchExporter
+        from otel_metadata.model.outcome import DeliveryError, Pause
+        down = InMemoryPatchExporter(lambda patch: Pause(DeliveryError("unauthorized", "down")))
+        om.configure(om.Destination("sqlite", None, down, spans=False), spool=os.environ["SPOOL"], author="killed")
+        print(json.dumps(bool(om.update_span(os.environ["SPAN"], metadata={"late": 1}))), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    context = span.get_span_context()
+    traceparent = om.SpanRef(context.trace_id, context.span_id).to_traceparent()
+    program = f"import json\nimport otel_metadata as om\n{textwrap.dedent(killed)}"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "SPOOL": spool, "SPAN": traceparent},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "true\n"), done.stderr
+    with om.configure(f"sqlite:///{store}", tracer_provider=provider, spool=spool, author="sends") as configured:
+        assert configured.flush()
+
+    assert told_by(store, span) == {("late", "late"): "killed"}

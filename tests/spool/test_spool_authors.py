@@ -68,7 +68,7 @@ def open_spool(path, clock):
 
 
 def killed(path, author="", way="plain"):
-    """Run the application; return the ids of its processes, the last of which was the first to die."""
+    """Run the application; return the ids of its processes in the order in which they were killed."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", KILLED, path, author, way],
         capture_output=True,
