@@ -214,7 +214,7 @@ def test_notes_with_foreign_parts_are_left_out(make_scene, delivered):
     """What was delivered is delivered, whatever is said of it."""
     scene = make_scene(om.Destination("bad", None, ForeignPatches(lambda _: [delivered]), spans=False))
     receipt = om.update_span(scene.unseen(), metadata={"a": 1})
-    assert scene.processor.workers[1].flush(scene.clock.monotonic_ns() + 10**9)
+    assert scene.processor.workers[1].begin_flush(scene.clock.monotonic_ns() + 10**9)()
     assert om.outcome(receipt).destinations["bad"].notes == ()
     assert scene.processor.stats().destinations["bad"].delivered == 1
 

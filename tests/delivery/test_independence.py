@@ -37,7 +37,7 @@ class Pair:
             with self.provider.get_tracer("application").start_as_current_span("span") as span:
                 om.update_current_span(metadata={"live": n})
             assert om.update_span(span, metadata={"after": n})
-            assert self.good.flush(self.deadline)
+            assert self.good.begin_flush(self.deadline)()
         return self.processor.stats().destinations
 
     @property
@@ -100,7 +100,7 @@ def test_a_receipt_tells_each_destination_apart():
     provider.add_span_processor(processor)
     with provider.get_tracer("application").start_as_current_span("span") as span:
         pass
-    processor.workers[0].flush(processor._clock.monotonic_ns() + 1_000_000_000)
+    processor.workers[0].begin_flush(processor._clock.monotonic_ns() + 1_000_000_000)()
     receipt = om.update_span(span, metadata={"a": 1})
     assert {name: routed.route for name, routed in receipt.routes.items()} == {"eager": "late", "slow": "in_flight"}
     assert receipt.route == "late"

@@ -260,12 +260,12 @@ class Worker:
         self._send(patches)
         return True
 
-    def flush(self, deadline_ns: int) -> bool:
-        """Wait until everything that waits now was tried once, or until the deadline; True when all of it arrived."""
-        return self.begin_flush(deadline_ns)()
-
     def begin_flush(self, deadline_ns: int) -> Callable[[], bool]:
-        """Ask for a flush without waiting; the result waits until the deadline."""
+        """Ask for a flush without waiting.
+
+        The result waits until everything that waits now was tried once, or until the deadline; True when all of it
+        arrived.
+        """
         event = _Event(self._new_lock())
         ticket = self.outbox.request_flush(event.set, deadline_ns)
         self.wake()
