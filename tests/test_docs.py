@@ -45,11 +45,12 @@ def test_the_readme_example_prints_what_the_readme_says(tmp_path: Path) -> None:
     assert run(program, tmp_path) == blocks(ROOT / "README.md", "text")[0]
 
 
-def test_the_example_of_the_dataframes_page_prints_what_the_page_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["dataframes", "history"])
+def test_the_example_of_a_page_prints_what_the_page_says(tmp_path: Path, name: str) -> None:
     """The first code block of the page, run as it stands, prints the block below it."""
-    program = tmp_path / "dataframes.py"
-    program.write_text(blocks(ROOT / "docs" / "dataframes.md", "python")[0])
-    assert run(program, tmp_path) == blocks(ROOT / "docs" / "dataframes.md", "text")[0]
+    page, program = ROOT / "docs" / f"{name}.md", tmp_path / f"{name}.py"
+    program.write_text(blocks(page, "python")[0])
+    assert run(program, tmp_path) == blocks(page, "text")[0]
 
 
 # Blocks that need what is not here: a server of ClickHouse, packages of vendors, which `make test-backends` has.

@@ -40,6 +40,8 @@ __all__ = [
 _SCHEME: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 """RFC 3986, 3.1."""
 
+_TRACE_ID_DIGITS: Final = 32
+
 
 class OtelMetadataError(Exception):
     """Root of the tree above."""
@@ -147,17 +149,18 @@ class StoreAccessError(StoreError):
 
 @final
 class SpanNotFoundError(StoreError, LookupError):
-    """No such span in the store.
+    """No such span in the store, or no span of such a trace.
 
     Attributes:
-        span_id: The id that was asked for, as 16 hex digits.
+        span_id: The id that was asked for, as 16 hex digits; of a trace, 32.
     """
 
     def __init__(self, span_id: str, store: str) -> None:
         """Keep the facts and build the message from them."""
         self.span_id = span_id
+        what = "Trace" if len(span_id) == _TRACE_ID_DIGITS else "Span"
         super().__init__(
-            f"Span {span_id} is not in {store}; expected a span that was exported there. "
+            f"{what} {span_id} is not in {store}; expected a {what.lower()} that was exported there. "
             "Spans wait in the process that made them until they are exported: call flush() there first."
         )
 

@@ -28,6 +28,7 @@ from otel_metadata.client.columns import (
     record_rows,
 )
 from otel_metadata.client.dataframes import read_frame
+from otel_metadata.client.history import of_field, spans_at
 from otel_metadata.client.page import Page
 from otel_metadata.client.queries import Window, check_timeout, cursor_behind, page_query, query_of, reads_of
 from otel_metadata.client.report import UpdateReport
@@ -43,7 +44,7 @@ from otel_metadata.live.misuse import log_misfits
 from otel_metadata.live.values import span_values
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import Level
-from otel_metadata.model.record import Found, SpanQuery, SpanRecord
+from otel_metadata.model.record import Found, SpanQuery, SpanRecord, ValueRecord
 from otel_metadata.model.span_ref import SpanRef, parse_trace_id, trace_of
 from otel_metadata.model.times import utc
 from otel_metadata.model.unset import UNSET
@@ -219,24 +220,66 @@ class Spans:
         """End the wait of an update that is being sent; the rows that it has not sent fail."""
         self._updates.close()
 
-    def get(self, span_id: str | SpanRef, *, trace_id: str | int | UUID | None = None) -> SpanRecord:
+    def get(
+        self, span_id: str | SpanRef, *, trace_id: str | int | UUID | None = None, at: Time | None = None
+    ) -> SpanRecord:
         """Return one span with everything that was set on it.
+
+        ```python
+        before = client.spans.get(span_id, at="2026-11-30T10:00:00Z")
+        ```
 
         Args:
             span_id: 16 hex digits, a `SpanRef`, or a `traceparent`.
             trace_id: 32 hex digits, if several traces have this span id; without it, the newest span is returned.
+            at: Show the span as it was at this time: each value as it was then, on the clock of whoever set it. Without
+                it, as it is now. What no update sets, such as the end of the span and its events, is shown as it is
+                now. A value is missing at a time before the oldest one that the store has kept of its field. A
+                datetime means the end of its microsecond, so the `time` of a value shows that value.
 
         Raises:
+            ConfigurationError: *at* is not a time, or is before the start of the span.
             InvalidSpanRefError: An id has another form.
             SpanNotFoundError: It is not stored.
-            StoreError: The store cannot be read.
+            StoreError: The store cannot be read, or it keeps no history and *at* is given.
         """
         named, wanted, _ = read_name(span_id)
         trace = parse_trace_id(trace_id).trace_id_hex if trace_id is not None else named
-        found = self._store.query(SpanQuery(trace, wanted, limit=1))
-        if not found:
-            raise SpanNotFoundError(wanted, f"{self._store}")
-        return found[0]
+        return spans_at(self._store, SpanQuery(trace, wanted, limit=1), at)[0]
+
+    def history(
+        self, span_id: str | SpanRef, field: str | None = None, *, trace_id: str | int | UUID | None = None
+    ) -> builtins.list[ValueRecord]:
+        """Return every value that the fields of a span and of its trace have or had, newest first.
+
+        ```python
+        for value in client.spans.history(span_id, "metadata.thumbs"):
+            print(value.time, value.route, value.author, value.value)
+        ```
+
+        The current value of a field is among them, and so are values that lost because they were older when they
+        arrived. A store keeps the newest 100 superseded values of each field.
+
+        Args:
+            span_id: 16 hex digits, a `SpanRef`, or a `traceparent`.
+            field: The name of one field, as a filter names it: `metadata.thumbs`, `trace.metadata.plan`,
+                `eval.Correctness`, `annotation.quality`, `tags.vip`, `attributes.http.route`, `output`. A word alone
+                that is no such name is a key of the metadata: `thumbs`. None for all fields.
+            trace_id: 32 hex digits, if several traces have this span id; without it, the newest span is meant.
+
+        Returns:
+            The values, each with `level`, `kind`, `key`, `value`, `time`, `route`, `author` and `superseded_by`. An
+            empty list if the field was never set.
+
+        Raises:
+            ConfigurationError: *field* is not the name of a field.
+            InvalidSpanRefError: An id has another form.
+            SpanNotFoundError: The span is not stored.
+            StoreError: The store cannot be read, or it keeps no history.
+        """
+        is_wanted = of_field(field)
+        found = self.get(span_id, trace_id=trace_id)
+        return [*filter(is_wanted, self._store.history(found.trace_id, found.span_id))]
 
     @unpacks(arize_names.Space)
     def list(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final, 
 from otel_metadata.model import instrumented
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import Fields, Json, Kind, Level, Version, json_text
-from otel_metadata.model.times import utc
+from otel_metadata.model.times import time_text, utc
 
 if TYPE_CHECKING:
     from otel_metadata.model.condition import Condition
@@ -47,6 +47,9 @@ ended. late: by an update of a stored span. import: from a file. log: from a tab
 
 ROUTES: Final[tuple[Route, ...]] = get_args(Route)
 """Earliest moment first. A value that reaches a store by several routes keeps the first of them in this order."""
+
+# Of a value in a `repr`.
+_SHOWN_CHARACTERS: Final = 60
 
 
 class Position(NamedTuple):
@@ -151,7 +154,7 @@ class StoredSpan:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ValueRecord:
     """A value that a field of a span or trace has, or had.
 
@@ -184,6 +187,25 @@ class ValueRecord:
     def is_current(self) -> bool:
         """Whether it is the value that the field has now."""
         return self.superseded_by is None
+
+    @property
+    def time(self) -> dt.datetime:
+        """When it was set, in UTC, to the microsecond; `time_ns` has the nanoseconds."""
+        return utc(self.time_ns)
+
+    @property
+    def version(self) -> Version:
+        """Its version, as `superseded_by` has that of another value."""
+        return self.time_ns, self.writer
+
+    def __repr__(self) -> str:
+        """The value, and where it came from."""
+        name = " ".join(filter(None, (self.level, self.kind, self.key)))
+        text = json_text(self.value)
+        value = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+        by = f" by {self.author}" if self.author is not None else ""
+        end = "" if self.is_current else ", superseded"
+        return f"<ValueRecord {name} = {value}, {self.route or 'unknown route'}, {time_text(self.time_ns)}{by}{end}>"
 
 
 @final

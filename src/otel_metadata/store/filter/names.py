@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 from otel_metadata.model.condition import COLUMN_KINDS, ORIGINS, Origin, Part, Subject
 from otel_metadata.model.merge import Kind, Level
 
-__all__ = ["LISTED", "TAGS", "UnknownNameError", "subject_of"]
+__all__ = ["LEVELS", "LISTED", "TAGS", "UnknownNameError", "subject_of"]
 
 _NAMES: Final[Mapping[str, Subject]] = {
     **{name: Subject("span", name) for name in COLUMN_KINDS},
@@ -69,8 +69,8 @@ LISTED: Final = ", ".join((*_NAMES, *TAGS, *_PATTERNS))
 # A longer name is not taken for a misspelled one.
 _MAX_HINTED: Final = 100
 
-# These come before a key, and are no names by themselves.
-_LEVELS: Final = ("metadata", "attributes", "resource", "eval", "annotation", "trace", "context", *ORIGINS)
+LEVELS: Final = ("metadata", "attributes", "resource", "eval", "annotation", "trace", "context", *ORIGINS)
+"""Words that come before a key, and are no names by themselves."""
 
 
 class UnknownNameError(Exception):
@@ -182,7 +182,7 @@ def _suggestion(path: str, segments: Sequence[str]) -> str:
         return f"one of {LISTED}"
     close = difflib.get_close_matches(path.lower(), (*_NAMES, *TAGS), n=1, cutoff=0.7)
     if not close and len(segments) > 1:
-        heads = difflib.get_close_matches(segments[0].lower(), _LEVELS, n=1, cutoff=0.7)
+        heads = difflib.get_close_matches(segments[0].lower(), LEVELS, n=1, cutoff=0.7)
         close = [".".join((*heads, *segments[1:]))] if heads and heads[0] != segments[0] else []
     # A bare word is usually a metadata key without its level.
     hint = f"{close[0]}, perhaps, or " if close else f"metadata.{path}, perhaps, or " if len(segments) == 1 else ""

@@ -350,8 +350,10 @@ class SqliteStore:
             timeout_millis: When to end; None for never.
 
         Raises:
-            StoreError: The store cannot be read.
+            StoreError: The store cannot be read, or the query names a time and the store keeps no history.
         """
+        if query.at_ns is not None:
+            self._check_history("a time was named (at_ns)")
         deadline = self._deadline(timeout_millis)
 
         def read(connection: sqlite3.Connection) -> Found:
@@ -381,10 +383,19 @@ class SqliteStore:
             field: Only values of this field; None for all.
 
         Raises:
-            StoreError: The store cannot be read.
+            StoreError: The store cannot be read, or it keeps no history.
         """
+        self._check_history("a history was asked for")
         limit = self._history_limit
         return self._read(lambda connection: sqlite_history.read(connection, trace_id, span_id, field, limit))
+
+    def _check_history(self, what: str) -> None:
+        # Others may have kept one in the file, but without what this process has superseded it would be wrong.
+        if not self._keeps_history:
+            raise StoreError(
+                f"{self}?history=off: {what}, but this store does not keep superseded values; expected a store "
+                "without ?history=off."
+            )
 
     def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
         """Yield the spans that *query* selects as batches of the table in `store.table`, newest start first.
