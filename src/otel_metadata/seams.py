@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
     from otel_metadata.model.encoding import Encoded, SpanView
-    from otel_metadata.model.merge import FieldName, Fields, Version
+    from otel_metadata.model.merge import FieldName, Fields, Level, Version
     from otel_metadata.model.outcome import Outcome
     from otel_metadata.model.patch import Patch
     from otel_metadata.model.record import (
         Found,
+        FoundTraces,
+        Histogram,
+        NamedKind,
+        OutlineSpan,
         Route,
+        SpanCount,
         SpanQuery,
         SpanRecord,
         StoredKey,
@@ -256,6 +261,28 @@ class SpanReads(Protocol):
 
     def search(self, query: SpanQuery, *, timeout_millis: float | None = None) -> Found:
         """Return the records that *query* selects, newest first."""
+        ...
+
+    def outline(self, trace_id: str) -> list[OutlineSpan]:
+        """Return the spans of a trace (32 hex digits), oldest start first."""
+        ...
+
+    def traces(self, query: SpanQuery, *, timeout_millis: float | None = None) -> FoundTraces:
+        """Return the traces whose root *query* selects, newest root first."""
+        ...
+
+    def count(self, query: SpanQuery, *, timeout_millis: float | None = None) -> SpanCount:
+        """Count the spans that *query* selects, up to its limit."""
+        ...
+
+    def histogram(
+        self, query: SpanQuery, *, start_ns: int, width_ns: int, bars: int, timeout_millis: float | None = None
+    ) -> Histogram:
+        """Count the spans that *query* selects, and the errors among them, in *bars* parts of *width_ns* each."""
+        ...
+
+    def names(self, kind: NamedKind, *, level: Level = "span", prefix: str = "", limit: int = 1_000) -> list[str]:
+        """Return metadata keys, tags, or names of evaluations that are in use and begin with *prefix*, in order."""
         ...
 
 

@@ -7,6 +7,7 @@ unused.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,6 +19,7 @@ import otel_metadata as om
 from otel_metadata.client import UpdateReport
 from otel_metadata.client.client import DeleteReport
 from otel_metadata.client.page import Page
+from otel_metadata.client.traces import TracePage
 from otel_metadata.delivery.stats import PipelineStats
 from otel_metadata.dialects.otel import OtelDialect
 from otel_metadata.exporters.console import ConsolePatchExporter
@@ -30,7 +32,7 @@ from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.masking import Masking
 from otel_metadata.model.merge import Json
 from otel_metadata.model.receipt import Routed
-from otel_metadata.model.record import SpanRecord
+from otel_metadata.model.record import OutlineSpan, SpanCount, SpanRecord, TraceRecord
 from otel_metadata.model.update_outcome import UpdateOutcome
 from otel_metadata.pipeline import Pipeline
 from otel_metadata.seams import Clock, Dialect, PatchExporter, SpanStore, SystemClock
@@ -332,6 +334,12 @@ def records() -> None:
         assert_type(span, SpanRecord)
         assert_type(client.spans.list(limit=5), Page)
         assert_type(client.spans.list()[0], SpanRecord)
+        assert_type(client.spans.list(timeout_millis=200).searched_to, datetime | None)
+        assert_type(next(client.spans.iter(filter="name = 'x'")), SpanRecord)
+        assert_type(client.spans.count(filter="name = 'x'", limit=5), SpanCount)
+        assert_type(client.traces.list(limit=5), TracePage)
+        assert_type(client.traces.list()[0], TraceRecord)
+        assert_type(client.traces.outline("0" * 31 + "1")[0], OutlineSpan)
         assert_type(client.spans.delete(["00" * 8]), DeleteReport)
         assert_type(client.spans.delete(["00" * 8], project="p", space="s"), DeleteReport)
         assert_type(client.spans.list(filter="name = 'x'", space="s"), Page)

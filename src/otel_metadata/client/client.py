@@ -30,9 +30,10 @@ from otel_metadata.client.columns import (
 from otel_metadata.client.dataframes import read_frame
 from otel_metadata.client.history import of_field, spans_at
 from otel_metadata.client.page import Page
-from otel_metadata.client.queries import Window, check_timeout, cursor_behind, page_query, query_of, reads_of
+from otel_metadata.client.queries import Window, check_timeout, cursor_behind, page_query, query_of, reads_of, store_of
 from otel_metadata.client.report import UpdateReport
 from otel_metadata.client.span_rows import span_rows
+from otel_metadata.client.traces import Traces
 from otel_metadata.client.updates import DestinationUpdates, StoreUpdates, draw
 from otel_metadata.delivery.destination import Destination
 from otel_metadata.destination_factory import make_destinations, names_store, open_store
@@ -44,7 +45,7 @@ from otel_metadata.live.misuse import log_misfits
 from otel_metadata.live.values import span_values
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import Level
-from otel_metadata.model.record import Found, SpanQuery, SpanRecord, ValueRecord
+from otel_metadata.model.record import Found, SpanCount, SpanQuery, SpanRecord, ValueRecord
 from otel_metadata.model.span_ref import SpanRef, parse_trace_id, trace_of
 from otel_metadata.model.times import utc
 from otel_metadata.model.unset import UNSET
@@ -69,6 +70,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "DeleteReport", "Spans"]
 
+_MOST_COUNTED: Final = 1 << 62
+
 # A page of an iteration.
 _PAGE_SPANS: Final = 500
 
@@ -84,6 +87,7 @@ class Client:
 
     Attributes:
         spans: The spans of the store.
+        traces: The traces of the store.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class Client:
             where = self._own_store = open_store(url_or_destination, create=create)
         self._where = where
         self.spans = Spans(where, author=name if author is not None else None)
+        self.traces = Traces(where, SystemClock())
 
     def close(self) -> None:
         """Close the stores and exporters that this client opened, and end the wait of an update that is being sent.
@@ -198,11 +203,7 @@ class Spans:
 
     @property
     def _store(self) -> SpanStore:
-        if isinstance(self._where, Destination):
-            raise ConfigurationError(
-                "Client", self._where.name, "a destination that keeps its spans in a store; this one takes updates only"
-            )
-        return self._where
+        return store_of(self._where)
 
     def _apply(self, dataframe: object, read: Callable[[Frame], Rows], place: Mapping[str, object]) -> UpdateReport:
         """Compare *place* and the columns of a frame with the destination, then apply the rows."""
@@ -345,6 +346,30 @@ class Spans:
             cursor_behind(behind, query) if behind is not None else None,
             utc(ended.start_ns) if ended is not None else None,
         )
+
+    @unpacks(Window)
+    def count(self, *, limit: int = 10_000, timeout_millis: float | None = None, **window: Unpack[Window]) -> SpanCount:
+        """Return the number of spans of a window, counted up to a limit.
+
+        ```python
+        print(client.spans.count(filter="status_code = 'ERROR'"))  # 412, or 10,000+
+        ```
+
+        Args:
+            limit: How far to count, at least 1; a larger number is shown as `10,000+`.
+            timeout_millis: When to stop counting; None for no limit.
+            **window: See `Window`; without a start the last seven days.
+
+        Raises:
+            ConfigurationError: The limit is not positive; a time, the project or the timeout is invalid; this is no
+                SQLite store.
+            FilterError: The filter cannot be understood; the message points at the place.
+            StoreError: The store cannot be read.
+        """
+        query = page_query(trace_id=None, limit=limit, cursor=None, now_ns=self._clock.wall_ns(), **window)
+        check_timeout(timeout_millis)
+        reads = reads_of(self._store, "spans.count")
+        return reads.count(replace(query, limit=min(limit, _MOST_COUNTED)), timeout_millis=timeout_millis)
 
     @unpacks(Window)
     def iter(self, *, trace_id: str | int | UUID | None = None, **window: Unpack[Window]) -> Iterator[SpanRecord]:

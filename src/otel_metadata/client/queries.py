@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 
 import orjson
 
+from otel_metadata.delivery.destination import Destination
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
@@ -34,6 +35,7 @@ __all__ = [
     "page_query",
     "query_of",
     "reads_of",
+    "store_of",
     "to_ns",
     "wall_ns",
 ]
@@ -144,6 +146,19 @@ def reads_of(store: SpanStore, what: str) -> SpanReads:
     if not isinstance(store, SpanReads):
         raise ConfigurationError(what, f"{store}", "an SQLite store; other stores cannot answer this yet")
     return store
+
+
+def store_of(where: SpanStore | Destination) -> SpanStore:
+    """Return the store that a client works on.
+
+    Raises:
+        ConfigurationError: It works on a destination, which takes updates only.
+    """
+    if isinstance(where, Destination):
+        raise ConfigurationError(
+            "Client", where.name, "a destination that keeps its spans in a store; this one takes updates only"
+        )
+    return where
 
 
 def to_ns(name: str, time: Time | None) -> int | None:

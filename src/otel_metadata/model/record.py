@@ -21,13 +21,20 @@ if TYPE_CHECKING:
 __all__ = [
     "PROJECT_NAMES",
     "ROUTES",
+    "Bar",
     "Found",
+    "FoundTraces",
+    "Histogram",
+    "NamedKind",
+    "OutlineSpan",
     "Position",
     "Route",
+    "SpanCount",
     "SpanQuery",
     "SpanRecord",
     "StoredKey",
     "StoredSpan",
+    "TraceRecord",
     "ValueRecord",
     "assemble",
     "project_of",
@@ -47,6 +54,9 @@ ended. late: by an update of a stored span. import: from a file. log: from a tab
 
 ROUTES: Final[tuple[Route, ...]] = get_args(Route)
 """Earliest moment first. A value that reaches a store by several routes keeps the first of them in this order."""
+
+NamedKind: TypeAlias = Literal["metadata", "tag", "evaluation"]
+"""The kinds of fields whose keys are names that people choose."""
 
 # Of a value in a `repr`.
 _SHOWN_CHARACTERS: Final = 60
@@ -303,6 +313,142 @@ class Found:
     """
 
     records: tuple[SpanRecord, ...]
+    searched_to: Position | None = None
+
+
+class OutlineSpan(NamedTuple):
+    """A span of a trace without what was said of it: what a waterfall shows.
+
+    Attributes:
+        span_id: 16 hex digits.
+        parent_id: 16 hex digits, or None for a root.
+        name: The name it has now.
+        kind: `INTERNAL`, `SERVER`, `CLIENT`, `PRODUCER` or `CONSUMER`.
+        start_ns: Wall nanoseconds.
+        end_ns: Wall nanoseconds.
+        status_code: `UNSET`, `OK` or `ERROR`, or the integer code that a late update gave it.
+    """
+
+    span_id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    status_code: str | int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """A stored trace as one row of a list.
+
+    The root is the span without a parent; of several the one that started first.
+
+    Attributes:
+        trace_id: 32 hex digits.
+        root_span_id: 16 hex digits.
+        name: The name of the trace, or of its root.
+        project: The project of its root, or None.
+        start_ns: When the root started, in wall nanoseconds.
+        end_ns: When the root ended.
+        status_code: The status of the root, as in `SpanRecord`.
+        spans: The number of its spans.
+        errors: The number of its spans whose status is `ERROR`.
+        late_values: The number of current values of the trace and its spans whose route is `late`.
+        evaluations: Those of the trace and of its root by name. Of one name that of the trace.
+    """
+
+    trace_id: str
+    root_span_id: str
+    name: str
+    project: str | None
+    start_ns: int
+    end_ns: int
+    status_code: str | int
+    spans: int
+    errors: int
+    late_values: int
+    evaluations: Mapping[str, Evaluation]
+
+    @property
+    def start_time(self) -> dt.datetime:
+        """When the root started, in UTC, to the microsecond."""
+        return utc(self.start_ns)
+
+    @property
+    def end_time(self) -> dt.datetime:
+        """When the root ended, in UTC, to the microsecond."""
+        return utc(self.end_ns)
+
+    @property
+    def latency_ms(self) -> float:
+        """How long the root took, in milliseconds."""
+        return (self.end_ns - self.start_ns) / 1e6
+
+    @property
+    def position(self) -> Position:
+        """The place of its root in the order of spans."""
+        return Position(self.start_ns, self.trace_id, self.root_span_id)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FoundTraces:
+    """What a search for traces has found.
+
+    Attributes:
+        traces: Newest root first.
+        searched_to: As in `Found`, for the roots.
+    """
+
+    traces: tuple[TraceRecord, ...]
+    searched_to: Position | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SpanCount:
+    """The number of spans that a query selects, or how many were counted before the limit or the end of the time.
+
+    Attributes:
+        counted: The number of spans.
+        is_exact: Whether these are all.
+    """
+
+    counted: int
+    is_exact: bool
+
+    def __str__(self) -> str:
+        """`412`, or `10,000+` if there may be more."""
+        return f"{self.counted:,}{'' if self.is_exact else '+'}"
+
+
+class Bar(NamedTuple):
+    """One part of a histogram over time.
+
+    Attributes:
+        start_ns: Where it starts, in wall nanoseconds; it ends where the next one starts.
+        spans: The number of spans that started in it.
+        errors: The number of those whose status is `ERROR`.
+    """
+
+    start_ns: int
+    spans: int
+    errors: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Spans over time.
+
+    Attributes:
+        bars: Oldest first; all have the same width.
+        searched_to: As in `Found`: spans before this one are not counted.
+    """
+
+    bars: tuple[Bar, ...]
     searched_to: Position | None = None
 
 

@@ -49,6 +49,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import SystemClock
+from otel_metadata.store.sqlite import file as sqlite_file
 from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite import store as sqlite_module
 from otel_metadata.store.sqlite.file import STORE_ID
@@ -344,6 +345,68 @@ class TestUpgrade:
             assert (record.name, record.metadata) == ("old", {"region": "us"})
         store.close()
         assert int.from_bytes(path.read_bytes()[60:64], "big") == SCHEMA_VERSION
+
+    def test_an_upgrade_that_was_killed_goes_on(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At the next start, with the indexes that are missing; the file has its old version until then."""
+        of_version_3(path)
+        layout = sqlite_module._LAYOUT
+        with monkeypatch.context() as patching:
+            broken = (*layout.indexes[:2], "CREATE INDEX killed ON nothing_at_all (x)")
+            patching.setattr(sqlite_module, "_LAYOUT", layout._replace(indexes=broken))
+            with pytest.raises(StoreError, match="nothing_at_all"):
+                SqliteStore(path).query(SpanQuery())
+        assert version_and_indexes(path) == (3, {"roots_by_start", "errors_by_start"})
+        store = SqliteStore(path)
+        assert store.query(SpanQuery()) == []
+        store.close()
+        fresh = path.with_name("fresh.db")
+        other = SqliteStore(fresh)
+        other.write([])
+        other.close()
+        assert version_and_indexes(path) == version_and_indexes(fresh)
+        assert len(version_and_indexes(path)[1]) == len(layout.indexes)
+
+    def test_an_upgrade_of_a_large_file_lets_others_write_between_its_steps(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each index is a transaction of its own."""
+        of_version_3(path)
+        monkeypatch.setattr(sqlite_file, "_LARGE_PAGES", 1)
+        writes = []
+
+        class Clock(SystemClock):  # type: ignore[misc] # final: it is not for others
+            def wait(self, event: threading.Event, timeout_ns: int | None) -> bool:  # type: ignore[override] # static
+                other = sqlite3.connect(path, timeout=0)
+                other.execute("INSERT INTO deleted VALUES (?, '', 0, '')", (f"{len(writes)}",))
+                other.commit()
+                other.close()
+                writes.append(timeout_ns)
+                return False
+
+        store = SqliteStore(path, clock=Clock())
+        assert store.query(SpanQuery()) == []
+        store.close()
+        assert len(writes) == len(sqlite_module._LAYOUT.indexes)
+
+
+def of_version_3(path: Path) -> None:
+    """Make a store as an earlier version made it."""
+    connection = sqlite3.connect(path)
+    for script in (sqlite_module._SCHEMA, sqlite_module._VERSION_2, sqlite_module._VERSION_3):
+        connection.executescript(script)
+    connection.execute(f"PRAGMA application_id = {STORE_ID}")
+    connection.execute("PRAGMA user_version = 3")
+    connection.close()
+
+
+def version_and_indexes(path: Path) -> tuple[int, set[str]]:
+    """Return the version of a store, and the indexes of its last version."""
+    connection = sqlite3.connect(path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'").fetchall()
+    connection.close()
+    named = {index.split()[5] for index in sqlite_query.INDEXES}
+    return version, {name for (name,) in rows} & named
 
 
 class TestFile:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
@@ -57,6 +57,8 @@ class Layout(NamedTuple):
         version: SQLite's `user_version`. A higher one was written by a newer version of otel-metadata.
         schema: SQL that makes the tables of version 1.
         upgrades: SQL that makes each version from the one before it, beginning with version 2.
+        indexes: Statements `CREATE INDEX IF NOT EXISTS` of the last version. In a file that has rows each is a
+            transaction of its own, so that another process's write waits for one of them and not for all.
     """
 
     noun: str
@@ -64,12 +66,16 @@ class Layout(NamedTuple):
     version: int
     schema: str
     upgrades: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
 
     @property
     def expected(self) -> str:
         """What a message says was expected."""
         return f"{self.noun} of otel-metadata"
 
+
+_LARGE_PAGES: Final = 10_000
+"""In a file of fewer pages, 40 MB, all steps of an upgrade take less time than a wait between them."""
 
 _Id: TypeAlias = "tuple[int, int] | None"  # device and inode; None where there is no file
 
@@ -265,8 +271,17 @@ def placed_by_another(path: str) -> str | None:
     return None
 
 
-def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
+def prepare(
+    connection: sqlite3.Connection, path: str, layout: Layout, give_way: Callable[[], object] = lambda: None
+) -> None:
     """Check that the database has this layout or is empty. Then turn WAL on and make the tables, or upgrade them.
+
+    Args:
+        connection: A new connection.
+        path: Its file, for messages.
+        layout: What the file is to be.
+        give_way: Called between two steps of the upgrade of a large file. Waits until other processes, which ask for
+            the lock at least ten times a second, have had their turn.
 
     Raises:
         StoreFormatError: It belongs to another program, or to a newer version. Nothing was changed.
@@ -290,15 +305,38 @@ def prepare(connection: sqlite3.Connection, path: str, layout: Layout) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
     if version == layout.version:
         return
+    if version and layout.indexes:
+        # The version stays the one before until all are there: whoever opens the file meanwhile, or after this process
+        # was killed, goes on.
+        _upgrade(connection, layout, layout.version - 1)
+        is_large = connection.execute("PRAGMA page_count").fetchone()[0] >= _LARGE_PAGES
+        for index in layout.indexes:
+            with _transaction(connection):
+                connection.execute(index)
+            if is_large:
+                give_way()
+    _upgrade(connection, layout, layout.version)
+
+
+def _upgrade(connection: sqlite3.Connection, layout: Layout, to: int) -> None:
+    with _transaction(connection):
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version >= to:
+            return
+        for script in (layout.schema, *layout.upgrades)[version:to]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        for index in layout.indexes if to == layout.version else ():
+            connection.execute(index)
+        connection.execute(f"PRAGMA application_id = {layout.application_id}")
+        connection.execute(f"PRAGMA user_version = {to}")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version < layout.version:
-            for script in (layout.schema, *layout.upgrades)[version:]:
-                for statement in _statements(script):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {layout.application_id}")
-            connection.execute(f"PRAGMA user_version = {layout.version}")
+        yield
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:  # the next try is on this connection

@@ -8,12 +8,13 @@ until the page is full. That is quick for frequent values, and looks at all span
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import orjson
 
-from otel_metadata.model.condition import And, Compare, Condition, HasTag, Subject
+from otel_metadata.model.condition import And, Compare, Condition, HasTag, IsNull, Subject
 from otel_metadata.model.merge import json_text
 from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite.condition import Sql, Value, json_types
@@ -25,11 +26,17 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import Position, SpanQuery
 
 __all__ = [
+    "BESIDE_OF_F",
     "COLUMNS",
     "COLUMNS_OF_S",
     "INDEXED",
+    "INDEXED_OF_F",
+    "INDEXES",
     "LABELLED",
+    "LABELLED_OF_F",
+    "OUTLINE_FIELD_OF_F",
     "RARE",
+    "ROOT_OR_ERROR_OF_O",
     "Count",
     "Plan",
     "counting",
@@ -55,9 +62,39 @@ condition is evaluated for each field that is written, and an IN would be slow t
 LABELLED: Final = "kind = 'evaluation' AND json_type(value, '$.label') = 'text'"
 """The WHERE of the index `fields_by_label`; the same holds for it."""
 
-_INDEXED_OF_F, _LABELLED_OF_F = (
-    text.replace("kind", "f.kind").replace("value", "f.value") for text in (INDEXED, LABELLED)
+_ERROR: Final = "status_code = 'ERROR'"
+_ROOT_OR_ERROR: Final = f"parent_id IS NULL OR {_ERROR}"
+_STATUS: Final = "level = 'span' AND kind = 'status'"
+_OUTLINE_FIELD: Final = "level = 'span' AND (kind = 'name' OR kind = 'status')"
+
+# Names that the indexes of values do not have.
+_BESIDE: Final = (
+    f"(kind = 'metadata' AND length(value) > {_MAX_INDEXED})"
+    " OR (kind = 'evaluation' AND json_type(value, '$.label') IS NOT 'text')"
 )
+
+INDEXES: Final = tuple(
+    f"CREATE INDEX IF NOT EXISTS {name} ON {columns} WHERE {where}"
+    for name, columns, where in (
+        ("roots_by_start", "spans (start_ns, trace_id, span_id)", "parent_id IS NULL"),
+        ("errors_by_start", "spans (start_ns, trace_id, span_id)", _ERROR),
+        ("roots_and_errors_by_trace", "spans (trace_id, parent_id, status_code, start_ns, span_id)", _ROOT_OR_ERROR),
+        ("statuses_by_start", "fields (start_ns, trace_id, span_id)", _STATUS),
+        ("outline_fields_by_trace", "fields (trace_id, span_id, kind)", _OUTLINE_FIELD),
+        ("fields_beside", "fields (level, kind, key)", _BESIDE),
+    )
+)
+"""Indexes of schema version 4, for the reads of `store.sqlite.overview`. Most have few entries."""
+
+
+def _of_f(text: str) -> str:
+    return re.sub(r"\b(level|kind|value)\b", r"f.\1", text)
+
+
+INDEXED_OF_F, LABELLED_OF_F, BESIDE_OF_F, OUTLINE_FIELD_OF_F, _STATUS_OF_F = map(
+    _of_f, (INDEXED, LABELLED, _BESIDE, _OUTLINE_FIELD, _STATUS)
+)
+ROOT_OR_ERROR_OF_O: Final = re.sub(r"\b(parent_id|status_code)\b", r"o.\1", _ROOT_OR_ERROR)
 
 RARE: Final = 1_000
 """Fields are counted only up to this number, which is quick. Of values that all reach it, the first is used."""
@@ -228,6 +265,8 @@ def _way(query: SpanQuery, count: Count) -> tuple[_Way, Condition | None]:
         return _ALL_SPANS, wanted
     parts = wanted.parts if isinstance(wanted, And) else (wanted,)
     ways = [(way, part) for part in parts if (way := _indexed(part)) is not None]
+    if query.project is not None:  # its own index finds the roots of a project, which may be rare among all roots
+        ways = [way for way in ways if way[0] is not _ROOTS]
     if not ways:
         return _ALL_SPANS, wanted
     way, led = min(ways, key=lambda one: count(one[0].counted)) if len(ways) > 1 else ways[0]
@@ -244,13 +283,17 @@ def _indexed(part: Condition) -> _Way | None:
             return _by_value(fields) if level == "span" else _by_trace(fields, is_exact=True)
         case Compare(subject=Subject(level=level, kind="evaluation", key=key, part="label"), op="=", value=str(value)):
             label = "f.level = ? AND f.key = ? AND json_extract(f.value, '$.label') = ?"
-            fields = Sql(f"{label} AND {_LABELLED_OF_F}", (level, key, value))
+            fields = Sql(f"{label} AND {LABELLED_OF_F}", (level, key, value))
             return _by_value(fields) if level == "span" else _by_trace(fields, is_exact=True)
         case Compare(subject=Subject(_, "user_id" | "session_id" as kind, _, ""), op="=", value=str(value)) if (
             _is_short(value) and not _is_json(value)
         ):
             of_span, of_trace = (_fields(level, kind, "", value) for level in ("span", "trace"))
             return _by_trace(Sql(f"({of_span.sql}) OR ({of_trace.sql})", (*of_span.values, *of_trace.values)))
+        case Compare(subject=Subject(kind="status"), op="=", value="ERROR"):
+            return _ERRORS
+        case IsNull(subject=Subject(kind="parent_id")):
+            return _ROOTS
         case _:
             return None
 
@@ -271,7 +314,7 @@ def _is_json(text: str) -> bool:
 def _fields(level: str, kind: str, key: str, value: Scalar) -> Sql:
     return Sql(
         f"f.level = ? AND f.kind = ? AND f.key = ? AND json_extract(f.value, '$') = ? "
-        f"AND json_type(f.value) IN ({json_types(value)}) AND {_INDEXED_OF_F}",
+        f"AND json_type(f.value) IN ({json_types(value)}) AND {INDEXED_OF_F}",
         (level, kind, key, value),
     )
 
@@ -296,3 +339,22 @@ def _by_trace(fields: Sql, *, is_exact: bool = False) -> _Way:
 def _counted(fields: Sql) -> Sql:
     where, values = fields
     return Sql(f"SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {where} LIMIT {RARE})", values)
+
+
+# A late update may have made an error of a span, or made its error good, so the condition is checked all the same.
+_ERRORS: Final = _Way(
+    (
+        _Driver(Sql("spans AS s INDEXED BY errors_by_start"), "s", Sql(f"s.{_ERROR}")),
+        _Driver(Sql(f"{_SPANS_OF_F.sql} AND s.status_code <> 'ERROR'"), "f", Sql(_STATUS_OF_F)),
+    ),
+    Sql(
+        f"SELECT (SELECT count(*) FROM (SELECT 1 FROM spans WHERE {_ERROR} LIMIT {RARE}))"
+        f" + (SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {_STATUS_OF_F} LIMIT {RARE}))"
+    ),
+)
+
+_ROOTS: Final = _Way(
+    (_Driver(Sql("spans AS s INDEXED BY roots_by_start"), "s", Sql("s.parent_id IS NULL")),),
+    Sql(f"SELECT count(*) FROM (SELECT 1 FROM spans WHERE parent_id IS NULL LIMIT {RARE})"),
+    is_exact=True,
+)

@@ -4,7 +4,7 @@ There are two main tables. `spans` has one row for each span, as OTLP has it. `f
 first-level merge is an upsert that keeps the higher version, without reading first, so any order, any repetition and
 any number of writers lead to the same rows. Fields of a trace have an empty span id. A field may come before its span.
 `history` has the fields' superseded values (`sqlite.history`), and `writers` the names of those who set values.
-`deleted` has the tombstones.
+`deleted` has the tombstones. Reads have connections of their own (`sqlite.read_pool`).
 
 A field of a span also holds the start of the span, once that is known. So an index has values in the order of time, and
 a page by a metadata value is read from it without looking at other spans.
@@ -29,11 +29,16 @@ from otel_metadata.arguments import checked
 from otel_metadata.environment import absolute_path
 from otel_metadata.errors import StoreError, StoreFormatError
 from otel_metadata.model.authors import AUTHORS
-from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Version, json_text
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Level, Version, json_text
 from otel_metadata.model.record import (
     ROUTES,
     Found,
+    FoundTraces,
+    Histogram,
+    NamedKind,
+    OutlineSpan,
     Route,
+    SpanCount,
     SpanQuery,
     SpanRecord,
     StoredKey,
@@ -47,6 +52,7 @@ from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite import export as sqlite_export
 from otel_metadata.store.sqlite import history as sqlite_history
+from otel_metadata.store.sqlite import overview
 from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite import search as sqlite_search
 from otel_metadata.store.sqlite.file import (
@@ -130,7 +136,8 @@ CREATE TRIGGER history_of_deleted AFTER DELETE ON fields BEGIN DELETE FROM histo
     AND span_id = old.span_id AND level = old.level AND kind = old.kind AND key = old.key; END
 """
 
-_LAYOUT: Final = Layout("a store", STORE_ID, SCHEMA_VERSION, _SCHEMA, (_VERSION_2, _VERSION_3, _VERSION_4))
+_UPGRADES: Final = (_VERSION_2, _VERSION_3, _VERSION_4)
+_LAYOUT: Final = Layout("a store", STORE_ID, SCHEMA_VERSION, _SCHEMA, _UPGRADES, sqlite_query.INDEXES)
 
 _columns_of: Final = operator.attrgetter(*COLUMNS.split(", "))
 _WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
@@ -175,6 +182,9 @@ _BUSY_SLICE_MILLIS: Final = 100
 
 # Between two tries: some statements fail with "locked" at once, whatever the busy timeout is.
 _PAUSE_NS: Final = 10_000_000
+
+# Between two steps of an upgrade. SQLite asks for a lock again after 100 ms at most.
+_GIVE_WAY_NS: Final = 200_000_000
 
 _MEMORY: Final = ":memory:"
 
@@ -389,6 +399,71 @@ class SqliteStore:
         limit = self._history_limit
         return self._read(lambda connection: sqlite_history.read(connection, trace_id, span_id, field, limit))
 
+    def outline(self, trace_id: str) -> list[OutlineSpan]:
+        """Return the spans of a trace (32 hex digits), oldest start first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._read(lambda connection: overview.outline(connection, trace_id))
+
+    def traces(self, query: SpanQuery, *, timeout_millis: float | None = None) -> FoundTraces:
+        """Return the traces whose root *query* selects and that are found in time, newest root first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        deadline = self._deadline(timeout_millis)
+        return self._read(lambda connection: overview.traces(connection, query, deadline))
+
+    def count(self, query: SpanQuery, *, timeout_millis: float | None = None) -> SpanCount:
+        """Count the spans that *query* selects, up to its limit and as far as the time allows.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        deadline = self._deadline(timeout_millis)
+        return self._read(lambda connection: overview.count(connection, query, deadline))
+
+    def histogram(
+        self, query: SpanQuery, *, start_ns: int, width_ns: int, bars: int, timeout_millis: float | None = None
+    ) -> Histogram:
+        """Count the spans that *query* selects in parts of a time, and the errors among them.
+
+        Args:
+            query: The spans; its own window and limit count for nothing.
+            start_ns: Where the first bar starts.
+            width_ns: How long each bar is, at least 1.
+            bars: How many there are, at least 1.
+            timeout_millis: When to end; None for never.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        deadline = self._deadline(timeout_millis)
+        return self._read(lambda connection: overview.histogram(connection, query, start_ns, width_ns, bars, deadline))
+
+    def names(
+        self,
+        kind: NamedKind,
+        *,
+        level: Level = "span",
+        prefix: str = "",
+        limit: int = 1_000,
+    ) -> list[str]:
+        """Return metadata keys, tags or names of evaluations that are in use, in order.
+
+        Args:
+            kind: Which of them.
+            level: Those of spans, or of traces.
+            prefix: Only those that begin so.
+            limit: At most this many.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._read(lambda connection: overview.names(connection, kind, level, prefix, limit))
+
     def _check_history(self, what: str) -> None:
         # Others may have kept one in the file, but without what this process has superseded it would be wrong.
         if not self._keeps_history:
@@ -500,7 +575,7 @@ class SqliteStore:
                 return self._when_free(partial(readers.read, read), deadline_ns)
             except PoolClosedError:
                 continue
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError) as error:
                 if _blames_the_file(error):
                     readers.close(is_replaced=True)
                 raise self._store_error(error) from error
@@ -660,7 +735,7 @@ class SqliteStore:
         )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        prepare(connection, self.path, _LAYOUT)
+        prepare(connection, self.path, _LAYOUT, lambda: self._clock.wait(self._is_closing, _GIVE_WAY_NS))
         self._named = {}
         self._history = History(connection, self._history_limit) if self._keeps_history else None
         _prepare_reader(connection)

@@ -1,0 +1,182 @@
+"""`client.traces`: stored traces, one row each, and the outline of one."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final, overload
+
+import orjson
+
+from otel_metadata.client.queries import check_timeout, cursor_behind, page_query, reads_of, store_of
+from otel_metadata.errors import SpanNotFoundError
+from otel_metadata.model.span_ref import parse_trace_id
+from otel_metadata.model.times import time_text, utc
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from uuid import UUID
+
+    from otel_metadata.client.queries import Time
+    from otel_metadata.delivery.destination import Destination
+    from otel_metadata.model.merge import Json
+    from otel_metadata.model.record import OutlineSpan, TraceRecord
+    from otel_metadata.seams import Clock, SpanStore
+
+__all__ = ["TracePage", "Traces", "trace_to_dict"]
+
+
+@final
+class Traces:
+    """The traces of one store."""
+
+    def __init__(self, where: SpanStore | Destination, clock: Clock) -> None:
+        """Read from a store.
+
+        Args:
+            where: Closed by whoever opened it.
+            clock: Time.
+        """
+        self._where = where
+        self._clock = clock
+
+    def list(
+        self,
+        *,
+        project: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
+        filter: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        timeout_millis: float | None = None,
+    ) -> TracePage:
+        """Return one page of traces, newest root first.
+
+        ```python
+        for trace in client.traces.list(filter="trace.metadata.plan = 'free'"):
+            print(trace.name, trace.latency_ms, trace.spans, trace.errors)
+        ```
+
+        A trace is listed once its root is stored: the span without a parent, and of several the one that started first.
+        All arguments are about the root.
+
+        Args:
+            project: Only traces of this project: `openinference.project.name` of the resource, else `service.name`.
+            start_time: Only traces that started then or later; without it the last seven days.
+            end_time: Only traces that started before.
+            filter: What must hold for the root; docs/filters.md has the language.
+            limit: At most this many, at least 1.
+            cursor: `next_cursor` of the page before, asked with the same arguments.
+            timeout_millis: When to end the search, as for `client.spans.list`.
+
+        Raises:
+            ConfigurationError: The limit is not positive; a time, the project, the cursor or the timeout is invalid;
+                this is no SQLite store.
+            FilterError: The filter cannot be understood; the message points at the place.
+            StoreError: The store cannot be read.
+        """
+        query = page_query(
+            trace_id=None,
+            project=project,
+            start_time=start_time,
+            end_time=end_time,
+            filter=filter,
+            limit=limit,
+            cursor=cursor,
+            now_ns=self._clock.wall_ns(),
+        )
+        check_timeout(timeout_millis)
+        found = reads_of(store_of(self._where), "traces.list").traces(query, timeout_millis=timeout_millis)
+        traces, ended = found.traces[:limit], found.searched_to
+        behind = traces[-1].position if len(found.traces) > limit else ended
+        return TracePage(
+            traces,
+            cursor_behind(behind, query) if behind is not None else None,
+            utc(ended.start_ns) if ended is not None else None,
+        )
+
+    def outline(self, trace_id: str | int | UUID) -> builtins.list[OutlineSpan]:
+        """Return the spans of a trace without what was said of them, oldest start first.
+
+        Much quicker than the spans themselves for a trace of thousands. The name and the status are those that
+        `client.spans.get` shows.
+
+        Args:
+            trace_id: 32 hex digits.
+
+        Raises:
+            ConfigurationError: This is no SQLite store.
+            InvalidSpanRefError: The trace id has another form.
+            SpanNotFoundError: No span of the trace is stored.
+            StoreError: The store cannot be read.
+        """
+        wanted = parse_trace_id(trace_id).trace_id_hex
+        store = store_of(self._where)
+        found = reads_of(store, "traces.outline").outline(wanted)
+        if not found:
+            raise SpanNotFoundError(wanted, f"{store}")
+        return found
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TracePage(Sequence["TraceRecord"]):
+    """Traces, newest root first; a sequence of them.
+
+    Attributes:
+        traces: At most `limit` traces.
+        next_cursor: The value of `list(cursor=)` for the next page; None on the last page.
+        searched_to: The time down to which the page shows every trace, if `timeout_millis` was over before the page was
+            full; otherwise None.
+    """
+
+    traces: tuple[TraceRecord, ...]
+    next_cursor: str | None = None
+    searched_to: dt.datetime | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> TraceRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[TraceRecord]: ...
+
+    def __getitem__(self, index: int | slice) -> TraceRecord | Sequence[TraceRecord]:
+        """Return one trace, or several."""
+        return self.traces[index]
+
+    def __len__(self) -> int:
+        """The number of traces."""
+        return len(self.traces)
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return `{"traces": [...], "next_cursor": ...}`, each trace as `trace_to_dict` has it.
+
+        A page that ended early has `searched_to` as well, an ISO 8601 text.
+        """
+        ended = {} if self.searched_to is None else {"searched_to": self.searched_to.isoformat()}
+        traces: builtins.list[Json] = [trace_to_dict(trace) for trace in self.traces]
+        return {"traces": traces, "next_cursor": self.next_cursor, **ended}
+
+    def to_json(self) -> str:
+        """Return the JSON text of `to_dict()`, in one line."""
+        return orjson.dumps(self.to_dict()).decode()
+
+
+def trace_to_dict(trace: TraceRecord) -> dict[str, Json]:
+    """Return a trace as a JSON object, under the names of `TraceRecord`; times as ISO 8601 texts in UTC."""
+    return {
+        "trace_id": trace.trace_id,
+        "root_span_id": trace.root_span_id,
+        "name": trace.name,
+        "project": trace.project,
+        "start_time": time_text(trace.start_ns),
+        "end_time": time_text(trace.end_ns),
+        "latency_ms": trace.latency_ms,
+        "status_code": trace.status_code,
+        "spans": trace.spans,
+        "errors": trace.errors,
+        "late_values": trace.late_values,
+        "evaluations": {name: verdict.to_json() for name, verdict in trace.evaluations.items()},
+    }
