@@ -80,3 +80,67 @@ assert said == [("waiter", False), ("holder", True), ("waiter", True)], said
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_thread_that_waits_gets_the_lock_where_it_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that has released it and takes it again at once would have it before the other one wakes up."""
+    lock = ReentrantLock()
+    begun, got = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        with lock:
+            got.set()
+
+    thread = threading.Thread(target=wait)
+    monkeypatch.setattr("otel_metadata.locks.monotonic_ns", lambda: 0)
+    with lock:
+        thread.start()
+        begun.wait()
+    for _ in range(1_000):
+        if got.is_set():
+            break
+        with lock:
+            pass
+        lock.give_way()
+    assert got.is_set()
+    thread.join()
+
+
+def test_a_lock_that_its_thread_still_holds_does_not_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others would not get it; they would only wait for longer."""
+    waits: list[float] = []
+    monkeypatch.setattr("otel_metadata.locks.sleep", waits.append)
+    lock = ReentrantLock()
+    with lock:
+        lock.give_way()
+        assert list(lock.portions(range(150))) == [range(64), range(64, 128), range(128, 150)]
+    assert waits == []
+
+
+@pytest.mark.parametrize(("many", "ways"), [(0, 0), (64, 0), (65, 2), (150, 3)])
+def test_it_gives_way_after_each_of_several_portions(monkeypatch: pytest.MonkeyPatch, many: int, ways: int) -> None:
+    """What fits into one portion is one hold, after which the caller is done."""
+    waits: list[float] = []
+    monkeypatch.setattr("otel_metadata.locks.sleep", waits.append)
+    monkeypatch.setattr("otel_metadata.locks.monotonic_ns", lambda: 0)
+    assert sum(len(portion) for portion in ReentrantLock().portions(range(many))) == many
+    assert len(waits) == ways
+
+
+def test_giving_way_takes_at_most_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a thread that computes each time takes milliseconds; then it is done more rarely."""
+    clock = {"now": 0, "worked": 0, "waited": 0}
+
+    def spend(what: str, nanoseconds: int) -> None:
+        clock["now"] += nanoseconds
+        clock[what] += nanoseconds
+
+    monkeypatch.setattr("otel_metadata.locks.sleep", lambda _: spend("waited", 5_000_000))
+    monkeypatch.setattr("otel_metadata.locks.monotonic_ns", lambda: clock["now"])
+    lock = ReentrantLock()
+    for _ in range(100):
+        with lock:
+            spend("worked", 300_000)
+        lock.give_way()
+    assert 0 < clock["waited"] <= clock["worked"] + 5_000_000

@@ -382,6 +382,7 @@ class MetadataSpanProcessor(SpanProcessor):
 
     def stats(self) -> PipelineStats:
         """Return what became of every update so far: see `delivery.stats`."""
+        REGISTRY.bury()
         return PipelineStats(
             destinations={
                 outbox.destination.name: outbox.stats(lambda: REGISTRY.live_updates(self)) for outbox in self.outboxes

@@ -1,9 +1,11 @@
-"""The one lock is held for a bounded number of entries, however many wait: counted, for the machine's speed varies."""
+"""Others get the one lock after a bounded number of entries, however many wait; counted, not timed."""
 
 from __future__ import annotations
 
+import gc
 import heapq
 import sys
+from functools import partial
 
 import pytest
 from opentelemetry.sdk.trace.export import SpanExportResult
@@ -12,60 +14,112 @@ from tests.delivery.conftest import SaysNothing
 import otel_metadata as om
 from otel_metadata.delivery import waiting_patches
 from otel_metadata.delivery.flush import FlushTicket
+from otel_metadata.delivery.stats import Moment
+from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.live import registry, routing
+from otel_metadata.locks import PORTION, ReentrantLock
 from otel_metadata.model import weight
-from otel_metadata.model.outcome import Delivered, DeliveryError, Retry
+from otel_metadata.model.outcome import Delivered, DeliveryError, Rejected, Retry
 
 MANY = 1_000
 BOUND = 300
-"""Entries that one hold may deal with: a batch and a portion."""
+"""Operations after which others get the lock: some for each entry of a batch or portion."""
 
 DOWN = Retry(DeliveryError("connection_failure", "down"))
 
 
+LOCK = registry.LOCK
+
+
 class CountingLock:
-    """The process's lock, and how much was done in the longest hold.
+    """The process's lock, and how much is done until others get it.
+
+    A thread that takes the lock again at once has it before one that waits. So only where the lock gives way, or an
+    exporter is called, others get it.
 
     Attributes:
-        longest: The most operations in one hold.
-        done: Operations in this hold.
+        longest: The most operations in a row.
+        ways: How often the lock gave way.
+        meanwhile: Called where others get the lock.
     """
+
+    portions = ReentrantLock.portions
 
     def __init__(self) -> None:
         """Count nothing yet."""
-        self.longest = self.done = self._depth = 0
+        self._depth = 0
+        self.meanwhile = lambda: None
+        self.start()
+
+    def start(self) -> None:
+        """Count from zero."""
+        self.longest = self._done = self.ways = 0
 
     def __enter__(self) -> None:
-        registry.LOCK.acquire()
+        LOCK.acquire()
         self._depth += 1
 
     def __exit__(self, *exc: object) -> None:
         self._depth -= 1
+        LOCK.release()
+
+    def give_way(self) -> None:
         if not self._depth:
-            self.longest, self.done = max(self.longest, self.done), 0
-        registry.LOCK.release()
+            self.ways += 1
+            meanwhile, self.meanwhile = self.meanwhile, lambda: None
+            meanwhile()
+            self.meanwhile = meanwhile
+            self._done = 0
 
     def counting(self, call):
         """Return *call*, counted where it is made while the lock is held."""
 
         def counted(*args, **named):
-            self.done += self._depth > 0
+            self._done += self._depth > 0
+            self.longest = max(self.longest, self._done)
             return call(*args, **named)
 
         return counted
 
+    def leaving(self, call):
+        """Return *call*, during which others get the lock."""
+
+        def left(*args, **named):
+            self._done = 0
+            return call(*args, **named)
+
+        return left
+
 
 @pytest.fixture
-def lock(scene, monkeypatch):
-    """The lock of the scene's outbox; operations of heaps and places taken in are counted."""
+def count_in(monkeypatch):
+    """Give a scene's outbox a lock that counts operations of heaps, and what is taken in, left or weighed."""
+    return partial(counting_lock, monkeypatch)
+
+
+@pytest.fixture
+def lock(scene, count_in):
+    """The lock of the scene."""
+    return count_in(scene)
+
+
+def counting_lock(monkeypatch, scene):
     lock = CountingLock()
     monkeypatch.setattr(scene.outbox, "_lock", lock)
     monkeypatch.setattr(routing, "LOCK", lock)
+    monkeypatch.setattr(registry, "LOCK", lock)
+    for exporter in (scene.patches, scene.spans):
+        monkeypatch.setattr(exporter, "export", lock.leaving(exporter.export))
     for name in ("heappush", "heappop"):
         monkeypatch.setattr(waiting_patches.heapq, name, lock.counting(getattr(heapq, name)))
     monkeypatch.setattr(weight, "getsizeof", lock.counting(sys.getsizeof))
     monkeypatch.setattr(scene.outbox, "_add_late", lock.counting(scene.outbox._add_late))
     monkeypatch.setattr(scene.outbox, "_put", lock.counting(scene.outbox._put))
+    monkeypatch.setattr(scene.outbox, "_note_given_up", lock.counting(scene.outbox._note_given_up))
+    monkeypatch.setattr(scene.outbox, "lose_live", lock.counting(scene.outbox.lose_live))
+    monkeypatch.setattr(scene.outbox._patches.settled, "gone", lock.counting(scene.outbox._patches.settled.gone))
+    monkeypatch.setattr(scene.outbox._spans, "note_size", lock.counting(scene.outbox._spans.note_size))
+    monkeypatch.setattr(FlushTicket, "hurry", lock.counting(FlushTicket.hurry))
     return lock
 
 
@@ -93,7 +147,7 @@ def test_a_flush_looks_at_few_patches_that_others_left_due(scene, lock):
         pending = scene.outbox._patches.waiting.get(key)
         pending.earliest_ns = scene.clock.monotonic_ns() + 10**8
         scene.outbox._patches.make_due(key, pending, pending.earliest_ns)
-    lock.longest = 0
+    lock.start()
     assert scene.outbox.claim_patches() == []
     assert scene.outbox.next_due_ns() == pending.earliest_ns
     scene.clock.advance(100)
@@ -106,7 +160,7 @@ def test_what_a_flush_left_in_the_schedule_is_passed_over_in_portions(scene, loc
     """After a flush has sent everything, its old entries of the schedule are not all looked at in one hold."""
     waiting(scene)
     assert scene.processor.force_flush()
-    lock.longest = 0
+    lock.start()
     scene.clock.advance(3_600_000)
     late = scene.unseen(MANY + 1)
     om.update_span(late, metadata={"a": 1})
@@ -119,7 +173,7 @@ def test_what_a_flush_left_in_the_schedule_is_passed_over_in_portions(scene, loc
 def test_a_flush_of_a_dead_destination_holds_the_lock_for_few(scene, lock):
     """From the request to the end of the flush no hold deals with more than a batch and a portion."""
     waiting(scene)
-    lock.longest = 0
+    lock.start()
     scene.patches.answer = lambda patch: DOWN
     assert not scene.processor.force_flush()
     assert 0 < lock.longest <= BOUND
@@ -148,7 +202,7 @@ def test_what_arrives_during_a_request_is_taken_in_in_portions(scene, lock, unkn
         for number in range(MANY):
             om.update_span(scene.unseen(number + 1), metadata={"a": number})
         assert len(scene.outbox._late) == MANY
-        lock.longest = 0
+        lock.start()
         settle()
         assert not scene.outbox._late
         assert 0 < lock.longest <= BOUND
@@ -209,7 +263,7 @@ def test_fields_that_follow_a_span_are_not_weighed_in_a_hold(make_scene, monkeyp
     for answer in (SpanExportResult.SUCCESS, SpanExportResult.FAILURE):
         scene.spans.answer = lambda answer=answer: answer
         om.update_span(scene.ended(), metadata={"a": long(1_000)})
-        lock.longest = 0
+        lock.start()
         scene.clock.advance(3_600_000)
         scene.worker.step()
         assert lock.longest <= BOUND
@@ -227,6 +281,217 @@ def test_ended_spans_are_taken_in_in_portions_before_an_update_is_placed(scene, 
     for _ in range(MANY):
         with scene.tracer.start_as_current_span("span") as span:
             pass
-    lock.longest = 0
+    lock.start()
     assert om.update_span(span, metadata={"a": [1]}).route == "in_flight"
     assert 0 < lock.longest <= BOUND
+
+
+# --- what others find where they get the lock -----------------------------------------------------------------------
+
+
+def flush(scene):
+    scene.patches.answer = lambda patch: DOWN
+    assert not scene.processor.force_flush()
+
+
+def flush_what_arrives(scene):
+    assert scene.processor.force_flush()
+    assert scene.stats.delivered >= MANY
+
+
+def pass_over_what_is_out_of_date(scene):
+    flush(scene)
+    scene.clock.advance(3_600_000)
+    scene.patches.answer = None
+    assert scene.step_all()
+
+
+def take_in_updates(scene):
+    for number in range(MANY):
+        om.update_span(scene.unseen(number + 1), metadata={"a": 1})
+    assert scene.stats.late > MANY
+
+
+def take_in_spans(scene):
+    scene.outbox._inbox_room = scene.outbox._inbox_bound = 2 * MANY
+    for _ in range(MANY):
+        scene.tracer.start_span("span").end()
+    assert scene.stats.spans_queued == MANY
+
+
+def weigh_spans(scene):
+    take_in_spans(scene)
+    scene.outbox.weigh_waiting()
+
+
+def updated_live_spans(scene):
+    spans = [scene.tracer.start_span("live") for _ in range(MANY)]
+    for span in spans:
+        om.update_span(span, metadata={"a": 1})
+    return spans
+
+
+def shut_down(scene):
+    scene.patches.answer = lambda patch: DOWN
+    scene.processor.shutdown()
+    assert scene.lost["shutdown_deadline"] >= MANY
+
+
+def shut_down_with_spans(scene):
+    scene.spans.answer = lambda: SpanExportResult.FAILURE
+    for span in updated_live_spans(scene):
+        span.end()
+    shut_down(scene)
+    assert scene.lost["target_not_exported"] + scene.lost["shutdown_deadline"] >= 2 * MANY
+
+
+def drop_live_spans(scene):
+    spans = updated_live_spans(scene)
+    scene.processor.shutdown()
+    assert scene.lost == {"target_not_exported": len(spans)}
+
+
+def forget_live_spans(scene):
+    updated_live_spans(scene)
+    gc.collect()
+    assert (scene.stats.live, scene.lost) == (0, {"target_not_exported": MANY})
+
+
+LONG = (
+    flush,
+    flush_what_arrives,
+    pass_over_what_is_out_of_date,
+    take_in_updates,
+    take_in_spans,
+    weigh_spans,
+    shut_down,
+    shut_down_with_spans,
+    drop_live_spans,
+    forget_live_spans,
+)
+
+
+@pytest.mark.parametrize("call", LONG)
+def test_others_get_the_lock_between_portions_and_find_the_balance_even(make_scene, count_in, unknown_keys, call):
+    """A call that deals with many gives way to others, who update and count; nothing is lost or counted twice."""
+    scene = make_scene(max_queue_size=2 * MANY, max_export_batch_size=PORTION)
+    lock = count_in(scene)
+    refs = waiting(scene)
+
+    def meanwhile():
+        before = scene.stats
+        is_taken = bool(om.update_span(refs[lock.ways % MANY], metadata={"a": lock.ways}))
+        after = scene.stats
+        assert before.is_balanced
+        assert after.is_balanced
+        assert after.accepted == before.accepted + is_taken
+
+    lock.meanwhile = meanwhile
+    lock.start()
+    call(scene)
+    assert lock.ways >= MANY // PORTION
+    assert lock.longest <= BOUND
+
+
+def test_what_arrived_is_taken_in_in_portions_before_it_is_given_up(scene, lock, unknown_keys):
+    """Updates that came after the last step of the worker are counted as lost."""
+    for number in range(MANY):
+        om.update_span(scene.unseen(number + 1), metadata={"a": 1})
+    lock.start()
+    assert scene.outbox.give_up("shutdown_deadline") == (0, MANY, ["shutdown_deadline"])
+    assert 0 < lock.longest <= BOUND
+
+
+def test_a_worker_that_comes_back_while_everything_is_given_up_changes_no_count_twice(make_scene, count_in):
+    """What it settles is not given up any more, what was given up is not settled, and it gets nothing new."""
+    scene = make_scene(max_queue_size=2 * MANY, max_export_batch_size=10)
+    lock = count_in(scene)
+    outbox = scene.outbox
+    for span in updated_live_spans(scene):
+        span.end()
+    waiting(scene)
+    scene.clock.advance(3_600_000)
+    spans, refused, patches = outbox.claim_spans(), outbox.claim_spans(), outbox.claim_patches()
+    outbox.close()
+    answers = [
+        lambda: outbox.spans_answered(spans, Delivered(), [{} for _ in spans]),
+        lambda: outbox.spans_answered(refused, Rejected(DeliveryError("unknown", "no")), [{} for _ in refused]),
+        lambda: outbox.patches_answered(patches[::2], [Delivered()] * len(patches[::2])),
+        lambda: outbox.patches_answered(patches[1::2], [DOWN] * len(patches[1::2])),
+    ]
+
+    def meanwhile():
+        assert (list(outbox.claim_spans()), list(outbox.claim_patches())) == ([], [])
+        if answers:
+            answers.pop(0)()
+        assert scene.stats.is_balanced
+
+    lock.meanwhile = meanwhile
+    outbox.give_up("shutdown_deadline")
+    counts = scene.stats
+    assert (answers, counts.waiting, counts.buffered_bytes) == ([], 0, 0)
+    assert counts.delivered == len(spans) + len(patches[::2])
+    assert counts.spans_exported + counts.spans_evicted + counts.spans_failed == MANY
+
+
+@pytest.mark.parametrize("with_thread", [True, False])
+def test_others_get_the_lock_after_each_step_of_the_worker(monkeypatch, with_thread):
+    """Also where the exporter takes no time, and where the caller does the worker's work."""
+    exporter = InMemoryPatchExporter(max_batch=1)
+    processor = om.MetadataSpanProcessor(om.Destination("memory", None, exporter, spans=False), start_workers=False)
+    ways = []
+    monkeypatch.setattr(processor.outboxes[0], "give_way", lambda: ways.append(len(exporter.calls)))
+    for number in range(20):
+        assert om.update_span(om.SpanRef(0xABC, number + 1), metadata={"a": 1})
+    if with_thread:
+        assert processor.workers[0]._start()
+    assert processor.force_flush()
+    om.update_span(om.SpanRef(0xABC, 1), metadata={"a": 2})
+    processor.shutdown()
+    assert ways == list(range(1, 22))
+
+
+# --- stats counts patches without the lock ---------------------------------------------------------------------------
+
+
+def set_more(scene, ref):
+    om.update_span(ref, metadata={"c": 3})
+    om.update_span(scene.unseen(2), metadata={"a": 1})
+    scene.outbox.weigh_waiting()
+
+
+def deliver(scene, ref):
+    assert scene.wait_and_step()
+
+
+def send_in_vain(scene, ref):
+    scene.patches.answer = lambda patch: om.update_span(ref, metadata={"c": 3}) and DOWN
+    assert scene.wait_and_step()
+
+
+def deliver_a_half(scene, ref):
+    too_large = Rejected(DeliveryError("too_large", "no"))
+    answers = {1: Delivered(), 0: too_large}
+    scene.patches.answer = lambda patch: answers[len(patch.fields) == 1] if "a" in patch.metadata() else DOWN
+    assert scene.wait_and_step()
+
+
+@pytest.mark.parametrize("change", [set_more, deliver, send_in_vain, deliver_a_half])
+def test_patches_that_change_while_stats_counts_them_count_as_they_were(scene, monkeypatch, change):
+    """The counts are those of one moment, also where others change patches, or let them go, before they are counted."""
+    ref = scene.unseen()
+    for key in ("a", "b"):
+        om.update_span(ref, metadata={key: 1})
+    before = scene.stats
+    count = Moment.stats
+
+    def count_late(moment, partition):
+        monkeypatch.setattr(Moment, "stats", count)
+        change(scene, ref)
+        assert scene.stats.is_balanced  # another thread asks
+        return count(moment, partition)
+
+    monkeypatch.setattr(Moment, "stats", count_late)
+    assert scene.stats == before
+    assert scene.stats != before
+    assert [one() for one in scene.outbox._patches._counting] == [None]

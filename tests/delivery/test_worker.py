@@ -390,7 +390,7 @@ def test_whether_a_span_is_known_is_looked_up_under_the_lock(scene):
             thread.join()
             return True
 
-    scene.outbox._spans.clear()
+    scene.outbox._spans.waiting.clear()
     before, scene.outbox._recent = scene.outbox._recent, Recent()
     assert scene.outbox.knows(ref.key)
     scene.outbox._recent = before

@@ -16,6 +16,7 @@ import pytest
 import otel_metadata as om
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.locks import ReentrantLock
+from otel_metadata.spool import spool as spool_module
 from otel_metadata.spool.dead_letters import waiting
 from otel_metadata.spool.frames import PlainUpdate, SpooledUpdate
 from otel_metadata.spool.journal import journal_numbers
@@ -455,6 +456,26 @@ def test_beyond_the_quota_rows_wait_in_memory(open_spool, clock):
     clock.advance(2_000)
     spool.tend()
     assert (late.is_written, spool.unwritten) == (True, 0)
+
+
+def test_on_a_full_disk_rows_are_weighed_by_sync_not_where_they_are_put(open_spool, monkeypatch):
+    """A container takes long to weigh; rows are put under the process's lock, and `sync` is called without it."""
+    weighed = []
+    monkeypatch.setattr(spool_module, "weigh_fields", lambda fields: weighed.append(fields) or 5 * 1024 * 1024)
+    spool = open_spool()
+    partition = spool.partition("memory")
+    spool._is_full = True
+    put = 0
+    while partition.put(update(put + 1)) is not None:
+        put += 1
+        assert len(weighed) == put - 1
+        partition.sync()
+        assert len(weighed) == put
+    assert put == 4  # more than 16 MB wait
+    assert not partition.spill(update(put + 1))
+    spool._is_full = False
+    spool.sync()
+    assert spool.unwritten == 0
 
 
 def test_a_file_that_was_removed_is_made_again(path, open_spool, clock):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
@@ -62,12 +62,12 @@ class FlushTicket:
         self.behind.discard(key)
         self.tried(key, is_clean=is_clean)
 
-    def give_up_on(self, key: SpanKey) -> None:
-        """Note that *key* was tried in vain: the flush waits neither for it nor for the patch behind it."""
-        if key in self.keys:
+    def give_up_on(self, keys: Collection[SpanKey]) -> None:
+        """Note that *keys* were tried in vain: the flush waits neither for them nor for the patches behind them."""
+        if not self.keys.isdisjoint(keys):
             self.is_clean = False
-            self.behind.discard(key)
-            self.keys.discard(key)
+            self.behind.difference_update(keys)
+            self.keys.difference_update(keys)
 
     def read_no_more(self) -> None:
         """Wait no longer for rows of the spool that nobody has loaded, if there are any."""
@@ -109,18 +109,20 @@ class FlushTicket:
 
     def drop_patches(self, patches: PatchQueue, spans: SpanQueue) -> None:
         """Wait for no patch that is not being sent; its cost depends on the keys that are kept, not on all of them."""
-        first = [THEIRS, *patches.sending, *spans.exporting, *spans.waiting]
-        kept = {key for key in first if key in self.keys}
-        if len(kept) < len(self.keys) or any(key in patches.waiting for key in kept):
+        kept = self.keys.intersection([THEIRS, *patches.sending, *spans.exporting, *spans.waiting])
+        if len(kept) < len(self.keys) or not patches.waiting.keys().isdisjoint(kept):
             self.is_clean = False
-        self.behind = {key for key in list(self.behind) if key not in patches.waiting}
-        # A set of many keys is freed with the ticket, not here, under the lock.
+        self.behind = self.behind.difference(patches.waiting)
+        self._keep(kept)
+
+    def _keep(self, kept: set[SpanKey]) -> None:
+        """Wait for *kept* alone; a set of many keys is freed with the ticket, not here, under the lock."""
         self._dropped, self.keys = self.keys, kept
 
     def give_up(self) -> None:
         """Wait for nothing more: the destination does not answer."""
         self.is_clean = self.is_clean and not self.keys and not self.wants_spooled
-        self.keys.clear()
+        self._keep(set())
         self.behind.clear()
         self.wants_spooled = False
 
@@ -150,6 +152,10 @@ class Flushes:
         """Whether one of them still waits for a span or patch."""
         return any(ticket.keys for ticket in self._tickets)
 
+    def among(self, keys: Collection[SpanKey]) -> set[SpanKey]:
+        """Return those of *keys* for which a flush waits."""
+        return set().union(*(ticket.keys.intersection(keys) for ticket in self._tickets))
+
     def add(self, ticket: FlushTicket) -> None:
         """Add the ticket of one more."""
         self._tickets.append(ticket)
@@ -173,11 +179,10 @@ class Flushes:
         for ticket in self._tickets:
             ticket.forget(key, is_clean=is_clean)
 
-    def give_up_on(self, keys: Iterable[SpanKey]) -> None:
+    def give_up_on(self, keys: Collection[SpanKey]) -> None:
         """Tell every ticket that *keys* were tried in vain."""
-        for key in keys:
-            for ticket in self._tickets:
-                ticket.give_up_on(key)
+        for ticket in self._tickets:
+            ticket.give_up_on(keys)
 
     def end_those_that_are_over(self) -> None:
         """Wake the callers of flushes that are over."""

@@ -44,9 +44,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.delivery.flush import Flushes, FlushTicket
 from otel_metadata.delivery.in_flight import span_without_credentials
@@ -56,6 +56,7 @@ from otel_metadata.delivery.shared_place import THEIRS, SharedPlace
 from otel_metadata.delivery.stats import Counters, DestinationStats, Moment
 from otel_metadata.delivery.waiting_patches import PatchQueue, Pending, unsettled
 from otel_metadata.delivery.waiting_spans import SpanQueue
+from otel_metadata.locks import PORTION
 from otel_metadata.model.merge import Field, FieldName, Fields
 from otel_metadata.model.outcome import Delivered, DeliveryError, Outcome, Pause, Rejected, Retry
 from otel_metadata.model.patch import Patch
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 
     from otel_metadata.delivery.destination import Destination
     from otel_metadata.delivery.outbox_settings import OutboxSettings
+    from otel_metadata.locks import ReentrantLock
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.merge import Json, Version
     from otel_metadata.seams import Clock
@@ -113,24 +115,20 @@ _LOAD: Final = 200
 
 _NO_FIELDS: Final[Fields] = {}
 
+_UPDATES: Final = attrgetter("updates")
+_JOINED_UPDATES: Final = attrgetter("joined_updates")
+
 _IN_FLIGHT: Final = Routed("in_flight")
 _LATE: Final = Routed("late")
-
-# Entries that one hold of the lock deals with where there may be many: the application's threads wait meanwhile.
-_PORTION: Final = 64
-
-_Item = TypeVar("_Item")
-
-# So often `stats` counts without the lock before it counts with it.
-_TRIES_WITHOUT_LOCK: Final = 3
 
 # So often placing the first of an inbox may fail before it is given up: an exception from outside (a signal handler's)
 # may interrupt it any number of times, a failure of our own would stop everything behind it.
 _MAX_FAILURES: Final = 16
 
 
-def _portions(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
-    return (items[first : first + _PORTION] for first in range(0, len(items), _PORTION))
+def _whole_portions(count: int) -> int:
+    """Return how many of *count* entries fill portions; the caller's own hold deals with the rest."""
+    return count - count % PORTION
 
 
 _EVICTED: Final = DestinationOutcome("lost", "target_not_exported")
@@ -158,7 +156,7 @@ class Outbox:
         destination: Destination,
         settings: OutboxSettings,
         clock: Clock,
-        lock: AbstractContextManager[object],
+        lock: ReentrantLock,
         chance: Callable[[], float],
         partition: Partition | None = None,
         masks_credentials: Callable[[], bool] = lambda: True,
@@ -264,6 +262,7 @@ class Outbox:
 
     def arrive_surely(self, ended: EndedSpan) -> None:
         """Take a span unless it has arrived: a call of `arrive` was interrupted, nobody knows where."""
+        self.take_in_spans()
         with self._lock:
             self._admit()
             if ended.key not in self._spans and ended.key not in self._recent:
@@ -296,9 +295,9 @@ class Outbox:
 
     def take_in_spans(self) -> None:
         """Admit most spans that have ended, in portions: called without the lock, which others get in between."""
-        for _ in range(len(self._inbox) // _PORTION):
+        for _ in self._lock.portions(range(_whole_portions(len(self._inbox)))):
             with self._lock:
-                self._admit(limit=_PORTION)
+                self._admit(limit=PORTION)
 
     def submit(self, target: SpanRef, fields: Fields, weight: Weight) -> Routed:
         """Take one update for a span that is not live: join it, or make a patch of it.
@@ -414,10 +413,12 @@ class Outbox:
     def knows(self, key: SpanKey) -> bool:
         """Whether the span waits here or left lately."""
         self.take_in_spans()
+        # Without the lock, because there may be thousands. First, because an update leaves it for a patch.
+        if any(update[1].key == key for update in self._late.copy()):
+            return True
         with self._lock:
             self._admit()
-            is_late = any(update[1].key == key for update in self._late.copy())
-            return is_late or key in self._spans or key in self._recent or key in self._patches.waiting
+            return key in self._spans or key in self._recent or key in self._patches.waiting
 
     def _times(self, key: SpanKey, recent: LeftSpan | None, now: int) -> tuple[int, int, int | None]:
         """Return when a new patch may go at the earliest, when it is due, and until when it is tried."""
@@ -443,7 +444,7 @@ class Outbox:
                 items = self._spans.take_unweighed()
             if not items:
                 return
-            for portion in _portions(items):
+            for portion in self._lock.portions(items):
                 sizes = [item.weight() for item in portion]
                 with self._lock:
                     self._learn(max(sizes))
@@ -456,7 +457,7 @@ class Outbox:
         """Return how many rows of the spool there is room for now; 0 when none wait there."""
         with self._lock:
             # What was spilled and is not there any more is found out by asking.
-            if self._is_closed or not (self.partition.has_more or self._spilled):
+            if self._is_closed or not (self._spilled or self.partition.has_more):
                 return 0
             patches, spans = self._patches, self._spans
             rooms = (self.settings.spool_window - len(patches), self.settings.max_queue_size - len(spans.waiting))
@@ -554,7 +555,7 @@ class Outbox:
         """Take the spans whose time has come out of the queue, with what was joined to them."""
         with self._lock:
             self._admit()
-            return self._spans.claim(self._clock.monotonic_ns(), self._flushes)
+            return self._spans.claim(self._clock.monotonic_ns(), self._flushes) if not self._is_given_up else []
 
     def spans_answered(
         self,
@@ -628,17 +629,18 @@ class Outbox:
         """
         if isinstance(outcome, Rejected):
             return
-        tried = list(self._spans.waiting) if self._spans.circuit.is_dead else [item.key for item in again]
-        self._flushes.give_up_on(tried)
+        is_dead = self._spans.circuit.is_dead
+        self._flushes.give_up_on(self._spans.waiting if is_dead else [item.key for item in again])
 
     def claim_patches(self) -> Sequence[Patch]:
         """Take the patches whose time has come, at most the exporter's `max_batch`."""
-        patches: list[Patch] | None = None
-        while patches is None:
+        while True:
             with self._lock:
                 self._admit_late()
-                patches = self._patches.claim(self._window_of)
-        return patches
+                patches = self._patches.claim(self._window_of) if not self._is_given_up else []
+            if patches is not None:
+                return patches
+            self._lock.give_way()
 
     def _window_of(self, key: SpanKey) -> tuple[int, int] | None:
         recent = self._recent.get(key)
@@ -659,9 +661,12 @@ class Outbox:
             self._check_flushes()
 
     def take_dead_letter(self) -> DeadLetter | None:
-        """Return a dead letter, to be shown to the application without the lock; None when all were."""
-        with self._lock:
-            return self._patches.take_dead_letter()
+        """Return a dead letter, to be shown to the application; None when all were. No lock: there may be many."""
+        return self._patches.take_dead_letter()
+
+    def give_way(self) -> None:
+        """Let others have the lock between two steps of the worker, also where the exporters take no time."""
+        self._lock.give_way()
 
     def next_due_ns(self) -> int | None:
         """Return the monotonic time of the next work that is known now; None when nothing waits."""
@@ -689,11 +694,10 @@ class Outbox:
                 ticket.keys.update(self._spans.waiting, self._spans.exporting)
                 if self.shared is not None and self.shared.is_shared:
                     ticket.keys.add(THEIRS)
-                ticket.wants_spooled = not self._is_closed and (self.partition.has_more or self._spilled > 0)
+                ticket.wants_spooled = not self._is_closed and (self._spilled > 0 or self.partition.has_more)
                 self._flushes.add(ticket)
                 keys = self._patches.keys()
-            # There may be a hundred thousand: others get the lock in between.
-            for portion in _portions(keys):
+            for portion in self._lock.portions(keys):
                 with self._lock:
                     ticket.wait_for(portion, self._patches, self._clock.monotonic_ns())
             with self._lock:
@@ -746,7 +750,7 @@ class Outbox:
             self._is_closed = True
             self._takes_plain = False
             keys = self._patches.keys()
-        for portion in _portions(keys):
+        for portion in self._lock.portions(keys):
             with self._lock:
                 now = self._clock.monotonic_ns()
                 for key in portion:
@@ -768,12 +772,24 @@ class Outbox:
             How many spans and updates were lost since `close`, by this and before it, and why the updates were. A
             second call, after one that was interrupted, returns what the first did not.
         """
+        self.take_in()
         with self._lock:
             self._admit()
             self._admit_late()
             self._is_given_up = True
-            self._leave_spans(reason)
-            self._patches.leave(reason)
+            items = self._spans.all()
+        for portion in self._lock.portions(items):
+            with self._lock:
+                self._leave_spans(portion, reason)
+        # After the spans, because what could not leave with a span becomes a patch.
+        with self._lock:
+            keys = self._patches.keys()
+        for some_keys in self._lock.portions(keys):
+            with self._lock:
+                self._patches.leave(some_keys, reason)
+        with self._lock:
+            # Both may be long: they are freed after this hold.
+            forgotten = self._spans.take_unweighed(), self._patches.take_schedule()
             counters = self._counters
             unwritten = min(self.partition.unkept, self._spilled)
             counters.lose(reason, unwritten)  # the last call: see `_admit`
@@ -786,27 +802,30 @@ class Outbox:
             spans, lost = self._lost_so_far()
             spans_before, before = self._lost_before
             self._lost_before = spans, lost
-            since = {one: count - before.get(one, 0) for one, count in lost.items() if count > before.get(one, 0)}
-            return spans - spans_before, sum(since.values()), list(since)
+        del forgotten
+        since = {one: count - before.get(one, 0) for one, count in lost.items() if count > before.get(one, 0)}
+        return spans - spans_before, sum(since.values()), list(since)
 
-    def _leave_spans(self, reason: LossReason) -> None:
-        """Leave spans that the spool has to it, and count the rest as lost."""
+    def _leave_spans(self, items: Sequence[QueuedSpan], reason: LossReason) -> None:
+        """Leave those of *items* that are still here to the spool, where it has them; count the rest as lost."""
         spans, counters = self._spans, self._counters
-        for item in spans.all():
+        for item in items:
+            is_waiting = spans.waiting.get(item.key) is item
+            if not is_waiting and spans.exporting.get(item.key) is not item:
+                continue  # answered since they were listed
             kept = item.updates_kept_in(self.partition)
             is_kept = item.row is not None and self.partition.keeps((item.row,))
             self._note_given_up(item, reason, is_kept=is_kept)
-            is_waiting = spans.waiting.get(item.key) is item
             counters.lose(reason, item.updates + item.joined_updates - kept)  # the last call: see `_admit`
             counters.handed_over += kept
             self._spans_kept += is_kept
+            spans.bytes -= item.size
             if is_waiting:
                 del spans.waiting[item.key]
                 counters.spans_evicted += 1
             else:
                 del spans.exporting[item.key]
                 counters.spans_failed += 1
-        spans.clear()
 
     def refuse_live(self) -> None:
         """Count an update for which live spans have no room."""
@@ -880,29 +899,23 @@ class Outbox:
             count_live: Returns the updates on spans that have not ended; they are not in the outbox yet.
         """
         self.take_in()
-        for _ in range(_TRIES_WITHOUT_LOCK):
-            with self._lock:
-                moment = self._moment(count_live)
-            # There may be a hundred thousand patches; where something moved meanwhile, they are counted again.
-            found = moment.stats(self.partition)
-            with self._lock:
-                if (self._counters.all(), self._spilled) == (moment.counts, moment.spilled):
-                    return found
         with self._lock:
-            return self._moment(count_live).stats(self.partition)
+            moment = self._moment(count_live)
+        return moment.stats(self.partition)
 
     def _moment(self, count_live: Callable[[], int]) -> Moment:
         while True:
             self._admit()
             self._admit_late()
-            counts = self._counters.all()
+            counts, spans = self._counters.all(), self._spans.all()
             moment = Moment(
                 self._clock.monotonic_ns(),
                 counts,
                 count_live(),
+                sum(map(_UPDATES, spans)) + sum(map(_JOINED_UPDATES, spans)),
+                len(spans),
                 self._spilled,
-                self._patches.all(),
-                self._spans.all(),
+                *self._patches.to_count(),
                 self._spans.bytes + self._patches.bytes,
             )
             # A finalizer or signal handler that updates a span may have come between.
@@ -913,10 +926,10 @@ class Outbox:
 
     def take_in(self) -> None:
         """Admit most of what arrived, in portions: called without the lock, which others get in between."""
-        for _ in range(max(len(self._inbox), len(self._late)) // _PORTION):
+        for _ in self._lock.portions(range(_whole_portions(max(len(self._inbox), len(self._late))))):
             with self._lock:
-                self._admit(limit=_PORTION)
-                self._admit_late(limit=_PORTION)
+                self._admit(limit=PORTION)
+                self._admit_late(limit=PORTION)
 
     # An exception may interrupt any call on the application's thread: Ctrl-C, a signal handler that raises, too deep a
     # recursion. Therefore what waits is placed first and then taken out of its inbox, and to place it once more does

@@ -11,19 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 if TYPE_CHECKING:
-    from otel_metadata.delivery.queued import QueuedSpan
     from otel_metadata.delivery.waiting_patches import Pending
     from otel_metadata.model.receipt import LossReason
     from otel_metadata.spool.partition import Partition
 
 __all__ = ["Counters", "DestinationStats", "Moment", "PipelineStats"]
-
-_UPDATES: Final = attrgetter("updates")
-_CREATED_NS: Final = attrgetter("created_ns")
 
 
 @final
@@ -136,35 +131,43 @@ class Counters:
 
 
 class Moment(NamedTuple):
-    """The source of `stats`, taken under the lock in one step: counts, and references to waiting items.
+    """What `stats` counts, taken in one hold of the lock: counts, and references to patches, which may be many.
 
     Attributes:
         now_ns: Monotonic.
         counts: What `Counters.all` returned.
         live: Updates on spans that have not ended.
+        in_flight: Updates on spans that have ended.
+        spans_queued: How many such spans wait or are being exported.
         spilled: Updates that are on disk only.
         patches: Those that wait or are being sent.
-        spans: Those that wait or are being exported.
-        buffered_bytes: The bytes of both.
+        before: How many updates were in those patches that have changed since.
+        buffered_bytes: What the spans and patches weigh.
     """
 
     now_ns: int
     counts: dict[str, Any]
     live: int
+    in_flight: int
+    spans_queued: int
     spilled: int
     patches: Sequence[Pending]
-    spans: Sequence[QueuedSpan]
+    before: Mapping[Pending, int]
     buffered_bytes: int
 
     def stats(self, partition: Partition) -> DestinationStats:
-        """Count waiting items, without the lock, because there may be many."""
-        oldest_ns = min(map(_CREATED_NS, self.patches), default=self.now_ns)
+        """Count the updates in the patches as of this moment; called without the lock, while others change them."""
+        before, oldest_ns, late = self.before, self.now_ns, self.spilled
+        for pending in self.patches:
+            oldest_ns = min(oldest_ns, pending.created_ns)
+            # The number is read first: one that was read after a change is in `before` already.
+            late += before.get(pending, pending.updates)
         return DestinationStats(
             **{**self.counts, "accepted": self.counts["accepted"] + self.live},
             live=self.live,
-            in_flight=sum(item.updates + item.joined_updates for item in self.spans),
-            late=sum(map(_UPDATES, self.patches)) + self.spilled,
-            spans_queued=len(self.spans),
+            in_flight=self.in_flight,
+            late=late,
+            spans_queued=self.spans_queued,
             buffered_bytes=self.buffered_bytes,
             spool_bytes=partition.bytes,
             unspooled=partition.unwritten,

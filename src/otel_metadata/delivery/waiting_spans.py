@@ -14,7 +14,8 @@ nothing. Everything here is called under the outbox's lock. The outbox decides a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final, final
 
 from otel_metadata.delivery.circuit import Circuit
@@ -22,6 +23,7 @@ from otel_metadata.model.outcome import Delivered, Outcome, Pause, Rejected, Ret
 from otel_metadata.model.weight import JOINED_BYTES, ROW_BYTES, merge_weighed, weigh_common
 
 if TYPE_CHECKING:
+    from otel_metadata.delivery.flush import Flushes
     from otel_metadata.delivery.outbox_settings import OutboxSettings
     from otel_metadata.delivery.queued import QueuedSpan
     from otel_metadata.model.merge import Fields
@@ -173,36 +175,36 @@ class SpanQueue:
 
     # --- out --------------------------------------------------------------------------------------------------------
 
-    def next_due_ns(self, flushed: Container[SpanKey]) -> int | None:
+    def next_due_ns(self, flushes: Flushes) -> int | None:
         """Return when the next span leaves; None when none waits."""
         if not self.waiting:
             return None
-        if flushed and any(key in flushed for key in list(self.waiting)):
+        if flushes.among(self.waiting):
             return 0
         first = self._oldest()
         return max(self.waiting[first].due_ns, self.circuit.until_ns) if first is not None else None
 
-    def claim(self, now_ns: int, flushed: Container[SpanKey]) -> list[QueuedSpan]:
+    def claim(self, now_ns: int, flushes: Flushes) -> list[QueuedSpan]:
         """Take the spans whose time has come.
 
         Args:
             now_ns: Monotonic.
-            flushed: Those for which a flush waits: their time is now, also while the destination is left alone.
+            flushes: The time of spans that a flush waits for is now, also while the destination is left alone.
         """
         batch: list[QueuedSpan] = []
         waiting = self.waiting
         if self.circuit.is_open(now_ns):
             # Only these: others that were tried a moment ago must not be tried again for as long as a flush lasts.
-            asked = [key for key in list(waiting) if key in flushed] if flushed else []
-            for one in asked[: self._limit]:
-                self._take(one, batch)
+            if asked := flushes.among(waiting):
+                for one in islice(filter(asked.__contains__, list(waiting)), self._limit):
+                    self._take(one, batch)
             return batch
         while len(batch) < self._limit:
             key = self._oldest()
             if key is None:
                 break
             is_pressed = len(waiting) + len(batch) >= self.pressure_at or self.bytes * 2 > self._settings.max_bytes
-            if waiting[key].due_ns > now_ns and not is_pressed and key not in flushed:
+            if waiting[key].due_ns > now_ns and not is_pressed and key not in flushes:
                 break
             self._take(key, batch)
         return batch
@@ -269,10 +271,3 @@ class SpanQueue:
     def gone(self, item: QueuedSpan) -> None:
         """Subtract the size of a span that has left."""
         self.bytes -= item.size
-
-    def clear(self) -> None:
-        """Forget every span."""
-        self.waiting.clear()
-        self.exporting.clear()
-        self._unweighed.clear()
-        self.bytes = 0

@@ -278,7 +278,7 @@ class Worker:
                 return False
             if not self.wait(event, ticket.deadline_ns):
                 while not event.is_set() and self._clock.monotonic_ns() < ticket.deadline_ns and self.step():
-                    pass
+                    self.outbox.give_way()
             return ticket.is_over and ticket.is_clean
         finally:
             self.outbox.drop_ticket(ticket)
@@ -306,7 +306,7 @@ class Worker:
         # Each call has an event of its own: a signal handler that shuts down may interrupt a shutdown that waits.
         if not self.runs_here and not self.wait(_Event(self._new_lock()), self._stop_by_ns):
             while not self._is_stopped and self._clock.monotonic_ns() < self._stop_by_ns and self.step():
-                pass
+                self.outbox.give_way()
             self._close_exporters()
             self.outbox.partition.tend()
         self._end()
@@ -357,6 +357,7 @@ class Worker:
             due_ns = None
             try:
                 if self.step():
+                    self.outbox.give_way()
                     continue
                 due_ns = self.outbox.next_due_ns()
             except BaseException as error:  # noqa: BLE001 # the thread must go on; the failure is counted and told

@@ -125,6 +125,7 @@ class Spool:
         self._slots = LeasedSlots(self._file, self.settings, self._tell_later)
         self._queue: deque[tuple[SpoolPartition, Row, bool]] = deque()
         self._queued_bytes = 0
+        self._unweighed: deque[Row] = deque()
         self._doomed: deque[Row] = deque()
         self._letters: deque[DeadLetter] = deque()
         self._is_broken = False
@@ -206,9 +207,9 @@ class Spool:
 
     def enqueue(self, partition: SpoolPartition, row: Row, *, spilled: bool) -> None:
         """Queue a row to be written; the caller holds the process's lock, so that the order is that of the updates."""
-        if self._is_stuck and row.entry is not None:
-            self._queued_bytes += 200 + weigh_fields(row.entry.fields)
         self._queue.append((partition, row, spilled))
+        if self._is_stuck:
+            self._unweighed.append(row)
 
     def queued_spills(self, partition: SpoolPartition) -> int:
         """Return how many updates of *partition* wait in the queue and are in no other place."""
@@ -235,6 +236,8 @@ class Spool:
                     lock.release()
                 except RuntimeError:
                     pass
+        if self._unweighed:
+            self._weigh_new()
         if self._pending_lines:
             self._log_pending_lines()
 
@@ -378,8 +381,17 @@ class Spool:
         )
 
     def _weigh_queue(self) -> None:
-        entries = [row.entry for _, row, _ in list(self._queue)]
-        self._queued_bytes = sum(200 + weigh_fields(entry.fields) for entry in entries if entry is not None)
+        self._unweighed.clear()
+        self._queued_bytes = sum(_weigh_row(row) for _, row, _ in list(self._queue))
+
+    def _weigh_new(self) -> None:
+        """Weigh what was queued since: without the process's lock, because a container takes long to weigh."""
+        while True:
+            try:
+                size = _weigh_row(self._unweighed.popleft())
+            except IndexError:
+                return
+            self._queued_bytes += size
 
     # --- the workers ------------------------------------------------------------------------------------------------
 
@@ -796,6 +808,12 @@ def _body(row: Row, destination: str, row_id: int) -> bytes | Exception:
     except Exception as error:  # noqa: BLE001 # whatever is in it must not keep the others from being written
         pass_on(error)
         return error
+
+
+def _weigh_row(row: Row) -> int:
+    """Return the bytes of a row that is not written yet."""
+    entry = row.entry
+    return 200 + weigh_fields(entry.fields) if entry is not None else 0
 
 
 def _letter_frame(letter: DeadLetter, number: int) -> bytes:
