@@ -123,6 +123,7 @@ class TestFormats:
                 ["span", kind, key, START_NS, f"{1:016x}"]
                 for kind, key in (("metadata", "n"), ("metadata", "odd"), ("tag", "vip"))
             ],
+            "otel_metadata.routes": ["live", "live", "live"],
         }
 
     def test_csv_keeps_commas_quotes_and_line_ends(self, client: om.Client, tmp_path: Path) -> None:

@@ -93,6 +93,11 @@ def test_sqlite_exports_the_row_that_the_table_defines(tmp_path: Path, span: Sto
     (batch,) = store.export(SpanQuery(limit=None))
 
     (expected,), (got,) = (read_back(one) for one in (table.batch([table.arrow_row(span, fields)]), batch))
+    routes = got.pop(table.ROUTES) or []
+    assert {tuple(entry[:3]): route for entry, route in zip(got[table.VERSIONS] or [], routes, strict=True)} == {
+        name: "live" if version[0] <= span.end_ns else "in_flight" for name, (_, version) in fields.items()
+    }
+    del expected[table.ROUTES]
     for row in (expected, got):
         row[table.VERSIONS] = sorted(row[table.VERSIONS] or [], key=json_text)
     assert json_text(got) == json_text(expected)
@@ -286,4 +291,4 @@ def test_the_row_shows_what_a_record_assembles() -> None:
     span, fields = stored(), metadata(k=1)
 
     assert table.readable(assemble(span, fields))["attributes.metadata"] == {"k": 1}
-    assert {*table.readable(assemble(span, fields)), table.SPAN, table.VERSIONS} == set(table.COLUMNS)
+    assert {*table.readable(assemble(span, fields)), *table.FOR_IMPORT} == set(table.COLUMNS)

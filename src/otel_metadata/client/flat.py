@@ -31,7 +31,7 @@ _VERDICTS: Final[Mapping[str, str]] = {
     "trace.annotations": "trace.annotation.",
 }
 _FIXED: Final = tuple(
-    name for name in table.COLUMNS if not (name in _BY_KEY or name in _VERDICTS or name in {table.SPAN, table.VERSIONS})
+    name for name in table.COLUMNS if not (name in _BY_KEY or name in _VERDICTS or name in table.FOR_IMPORT)
 )
 
 

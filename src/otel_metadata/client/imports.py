@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
 
 from otel_metadata.client import otlp_json
 from otel_metadata.client.json_documents import documents
@@ -24,14 +24,15 @@ from otel_metadata.client.otlp_json import LatePatch
 from otel_metadata.client.parquet_rows import EXPECTED, parquet_rows
 from otel_metadata.errors import ConfigurationError, FileError
 from otel_metadata.interrupts import pass_on
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.times import time_ns
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
     from io import BufferedIOBase, BufferedReader
 
-    from otel_metadata.model.merge import Fields
-    from otel_metadata.model.record import StoredSpan
+    from otel_metadata.model.merge import Field, FieldName, Fields
+    from otel_metadata.model.record import Route, StoredSpan
     from otel_metadata.seams import SpanStore
 
 __all__ = ["MAX_PROBLEMS", "ImportProblem", "ImportReport", "import_file"]
@@ -91,7 +92,23 @@ class ImportReport:
     found_instead: str | None = None
 
 
-_Read: TypeAlias = "otlp_json.Read | str | ValueError"
+@final
+class _Row(NamedTuple):
+    """A row of an export.
+
+    Attributes:
+        span: The span.
+        values: Its fields and their superseded values, each as fields of its own with its route: a store makes of them
+            what it makes of all values, in whatever order they come.
+        authors: The names of the writers.
+    """
+
+    span: StoredSpan
+    values: list[tuple[Route, Fields]]
+    authors: Mapping[int, str]
+
+
+_Read: TypeAlias = "otlp_json.Read | _Row | str | ValueError"
 """A span or an update; `_EMPTY`, or the signal of a document that has none; or why it cannot be read."""
 
 _EMPTY: Final = "requests"
@@ -101,7 +118,8 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
     """Write the spans of a file into *store*, in batches, and report the parts that cannot be read.
 
     Fields merge by version: an export that is older than the stored values overwrites nothing. Values of a Collector's
-    file have the version that their span says, else that of its end.
+    file have the version that their span says, else that of its end. An export brings the routes, authors and history
+    of its values along; every other value has the route "import".
 
     Args:
         store: Where to.
@@ -119,6 +137,7 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
     problems: list[ImportProblem] = []
     spans: list[tuple[StoredSpan, Fields]] = []
     updates: list[LatePatch] = []
+    by_route: dict[Route, list[tuple[str, str, Fields]]] = {}
     imported = updated = failed = fields = weight = 0
 
     def write() -> None:
@@ -126,6 +145,9 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
         store.write_rows(spans, route="import")
         imported += len(spans)
         spans.clear()
+        for route, rows in by_route.items():
+            store.patch_rows(rows, route=route)
+        by_route.clear()
         if updates:
             store.patch_rows(updates, route="import")
             updated += len(updates)
@@ -142,9 +164,17 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
         else:
             if isinstance(read, LatePatch):
                 updates.append(read)
+                fields += len(read.fields)
+            elif isinstance(read, _Row):
+                spans.append((read.span, {}))
+                for writer, name in read.authors.items():
+                    AUTHORS.add(writer, name)
+                for route, values in read.values:
+                    by_route.setdefault(route, []).append((read.span.trace_id, read.span.span_id, values))
+                    fields += len(values)
             else:
                 spans.append(read)
-            fields += len(read[-1])
+                fields += len(read[1])
             if len(spans) + len(updates) >= _BATCH or fields >= _BATCH_FIELDS or weight >= _BATCH_BYTES:
                 write()
                 fields = weight = 0
@@ -291,9 +321,16 @@ def _row(row: dict[str, Any]) -> _Read:
         except ValueError:
             pass  # it is told with its column below
     try:
-        return table.row_of(row)
+        span, fields = table.row_of(row)
+        past = table.past_of(row)
     except table.RowError as error:
         return error
+    by_route: dict[Route, dict[FieldName, Field]] = {}
+    for field, standing in fields.items():
+        by_route.setdefault(past.routes.get(field, "import"), {})[field] = standing
+    values: list[tuple[Route, Fields]] = [*by_route.items()]
+    values += [(route or "import", {field: (value, version)}) for field, value, version, route in past.superseded]
+    return _Row(span, values, past.authors)
 
 
 def _parquet(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:

@@ -5,14 +5,19 @@ This module decides the columns and their content. It does not decide where rows
 
 The columns are fixed, so that Parquet and CSV can be streamed: fields that differ from span to span (metadata,
 attributes, evaluations) are one column of JSON text each. The columns show a span as `SpanRecord` does, with everything
-that was set on it, under the names that OpenInference and Arize use. Two more columns have values that an exact import
-needs and the others cannot show:
+that was set on it, under the names that OpenInference and Arize use. Five more columns have values that an exact import
+needs and the others cannot show. A store without a history leaves the last three empty, and so do older exports.
 
 - `otel_metadata.versions`: a JSON list of [level, kind, key, nanoseconds, writer as 16 hex digits], one for each field.
   So an import merges by version: an old export never overwrites a newer value, and importing twice changes nothing. If
   no column gives the field's value back exactly, the value is the sixth element.
 - `otel_metadata.span`: a JSON object with OTLP's values that a field covers (`name`, `status_code`, `status_message`,
   `attributes`); usually null.
+- `otel_metadata.routes`: a JSON list of the routes by which the fields of `otel_metadata.versions` reached the store,
+  in the same order; null for a route that is not known.
+- `otel_metadata.authors`: a JSON object with the names of the writers, by the 16 hex digits of each.
+- `otel_metadata.history`: a JSON list of [level, kind, key, nanoseconds, writer, value, route], one for each superseded
+  value.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ import importlib
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final, get_args
 
 import orjson
 
@@ -29,7 +34,7 @@ from otel_metadata.errors import MissingExtraError
 from otel_metadata.foreign_text import described
 from otel_metadata.model.evaluation import annotation_key
 from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Version, json_text
-from otel_metadata.model.record import SpanRecord, StoredSpan, assemble
+from otel_metadata.model.record import Route, SpanRecord, StoredSpan, assemble
 from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.model.value import STORE_LIMITS, clean
 
@@ -37,20 +42,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "AUTHORS",
     "COLUMNS",
     "FORMAT",
     "FORMAT_NAME",
+    "FOR_IMPORT",
+    "HISTORY",
     "JSON_COLUMNS",
     "LIST_COLUMNS",
+    "ROUTES",
     "SHOWN_IN",
     "SPAN",
     "TIME_COLUMNS",
     "VERSIONS",
+    "Origin",
+    "Past",
     "Row",
     "RowError",
     "arrow_row",
     "batch",
     "load",
+    "past_of",
     "readable",
     "row_of",
     "rows",
@@ -64,6 +76,12 @@ FORMAT: Final = 1
 
 VERSIONS: Final = "otel_metadata.versions"
 SPAN: Final = "otel_metadata.span"
+ROUTES: Final = "otel_metadata.routes"
+AUTHORS: Final = "otel_metadata.authors"
+HISTORY: Final = "otel_metadata.history"
+
+FOR_IMPORT: Final = (SPAN, VERSIONS, ROUTES, AUTHORS, HISTORY)
+"""The last columns, which show nothing to people."""
 
 _TEXT: Final = "text"
 _JSON: Final = "json"  # text; null if the span has nothing of the kind
@@ -112,8 +130,7 @@ _COLUMNS: Final[Mapping[str, str]] = {
     "resource": _JSON,
     "scope_name": _TEXT,
     "scope_version": _TEXT,
-    SPAN: _JSON,
-    VERSIONS: _JSON,
+    **dict.fromkeys(FOR_IMPORT, _JSON),
 }
 
 COLUMNS: Final = tuple(_COLUMNS)
@@ -148,6 +165,7 @@ SHOWN_IN: Final[Mapping[tuple[str, str], str]] = {
 }
 """The column that shows the fields of a level and kind."""
 
+_ROUTES: Final = frozenset(get_args(Route))
 _LEVELS: Final = frozenset(get_args(Level))
 _KINDS: Final = frozenset(get_args(Kind))
 _SINGLE: Final = frozenset({"name", "input", "output", "status", "status_message", "user_id", "session_id"})
@@ -159,6 +177,25 @@ _INT64: Final = range(-(1 << 63), 1 << 63)
 
 Row: TypeAlias = "Mapping[str, Any]"
 """A row by column name, JSON columns as values, times as nanoseconds."""
+
+Origin: TypeAlias = "tuple[str | None, str | None, str | None]"
+"""The texts of `ROUTES`, `AUTHORS` and `HISTORY`."""
+
+
+@final
+class Past(NamedTuple):
+    """How the values of a row came about.
+
+    Attributes:
+        routes: The routes of the fields; of the others the row does not tell it.
+        superseded: (field, value, version, route) of values that others superseded; None for a route that the row does
+            not tell.
+        authors: The names of the writers that the row tells.
+    """
+
+    routes: Mapping[FieldName, Route]
+    superseded: tuple[tuple[FieldName, Json, Version, Route | None], ...]
+    authors: Mapping[int, str]
 
 
 class RowError(ValueError):
@@ -206,8 +243,14 @@ def batch(arrow_rows: Iterable[tuple[Any, ...]]) -> pa.RecordBatch:
     return arrow.RecordBatch.from_arrays(arrays, schema=table_schema)
 
 
-def arrow_row(span: StoredSpan, fields: Fields) -> tuple[Any, ...]:
-    """Return a span and its fields as one row, in the order of `COLUMNS`: JSON as text, times as nanoseconds."""
+def arrow_row(span: StoredSpan, fields: Fields, origin: Origin = (None, None, None)) -> tuple[Any, ...]:
+    """Return a span and its fields as one row, in the order of `COLUMNS`: JSON as text, times as nanoseconds.
+
+    Args:
+        span: The span.
+        fields: Its fields, in the order of the routes in *origin*.
+        origin: How the values came about, if the store knows it.
+    """
     record = assemble(span, fields)
     row = readable(record)
     row[SPAN] = _covered(record, fields)
@@ -215,13 +258,15 @@ def arrow_row(span: StoredSpan, fields: Fields) -> tuple[Any, ...]:
         [*name, ns, f"{writer:016x}", *_unless_shown(row, name, value)]
         for name, (value, (ns, writer)) in fields.items()
     ]
-    return tuple(
-        (json_text(row[name]) if row[name] else None) if name in JSON_COLUMNS else row[name] for name in COLUMNS
+    shown = (
+        (json_text(row[name]) if row[name] else None) if name in JSON_COLUMNS else row[name]
+        for name in COLUMNS[: -len(origin)]
     )
+    return (*shown, *origin)
 
 
 def readable(record: SpanRecord) -> dict[str, Any]:
-    """Return a record by column name, without the two columns for import: JSON columns as values.
+    """Return a record by column name, without the columns for import: JSON columns as values.
 
     Times are whole nanoseconds. What the record does not have is None.
     """
@@ -305,6 +350,57 @@ def row_of(row: Row) -> tuple[StoredSpan, Fields]:
         ),
         fields,
     )
+
+
+def past_of(row: Row) -> Past:
+    """Return how the values of a row came about, as far as the row tells it.
+
+    Args:
+        row: As for `row_of`, which has read it.
+
+    Raises:
+        RowError: The row does not fit this table.
+    """
+    entries, routes = row.get(VERSIONS) or (), row.get(ROUTES)
+    if routes is not None and (not isinstance(routes, list) or len(routes) != len(entries)):
+        raise RowError(_got(ROUTES, routes, f"a JSON list of {len(entries)} routes, one for each entry of {VERSIONS}"))
+    pairs = zip(entries, map(_route, routes or ()), strict=False)  # an older export has no routes
+    return Past(
+        {(level, kind, key): route for (level, kind, key, *_), route in pairs if route is not None},
+        tuple(_superseded(row)),
+        _authors(row),
+    )
+
+
+def _route(route: object, column: str = ROUTES) -> Route | None:
+    if route is not None and (not isinstance(route, str) or route not in _ROUTES):
+        raise RowError(_got(column, route, f"a route: {', '.join(get_args(Route))}, or null"))
+    return cast("Route | None", route)
+
+
+def _superseded(row: Row) -> Iterator[tuple[FieldName, Json, Version, Route | None]]:
+    entries = row.get(HISTORY)
+    if not isinstance(entries, list | None):
+        raise RowError(_got(HISTORY, entries, "a JSON list"))
+    for entry in entries or ():
+        try:
+            level, kind, key, ns, writer, value, route = entry
+            name, (value, version) = _field({}, level, kind, key, ns, writer, value)
+        except (TypeError, ValueError):
+            expected = "[level, kind, key, nanoseconds, writer, value, route] of a superseded value"
+            raise RowError(_got(HISTORY, entry, expected)) from None
+        yield name, value, version, _route(route, HISTORY)
+
+
+def _authors(row: Row) -> Mapping[int, str]:
+    names = row.get(AUTHORS)
+    if names is None:
+        return {}
+    if not isinstance(names, dict) or not all(
+        _HEX[16].fullmatch(writer) and isinstance(name, str) for writer, name in names.items()
+    ):
+        raise RowError(_got(AUTHORS, names, "a JSON object of names as text, by writers of 16 hex digits"))
+    return {int(writer, 16): name for writer, name in names.items()}
 
 
 def rows(found: pa.RecordBatch) -> Iterator[dict[str, Any] | RowError]:

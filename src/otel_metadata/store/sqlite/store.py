@@ -483,7 +483,7 @@ class SqliteStore:
         """
         if query.at_ns is not None:
             raise StoreError(f"{self.path}: an export has the values of now; expected a query without a time (at_ns).")
-        return sqlite_export.batches(self._read, query, _stored_span)
+        return sqlite_export.batches(self._read, query, _stored_span, has_history=self._keeps_history)
 
     def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
         """Return where each of *span_ids* is stored. If several traces have the id, the newest span counts.
