@@ -42,7 +42,7 @@ from tests.store.contract_history import (
 from otel_metadata.destination_factory import open_store as open_url
 from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
 from otel_metadata.model.authors import Authors
-from otel_metadata.model.condition import And, Compare, Condition, HasTag, Subject
+from otel_metadata.model.condition import And, Compare, Condition, HasTag, IsNull, Subject
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.patch import Patch
@@ -294,6 +294,18 @@ class TestPlan:
         sqlite_query.select(SpanQuery(condition=And((REGION, LABEL))), count=count)
         assert [question.sql.endswith("LIMIT 1000)") for question in asked] == [True, True]
 
+    def test_errors_and_roots_are_found_by_indexes_of_their_own(self, store: SqliteStore, path: Path) -> None:
+        """Errors by two of them: those of spans, and those of statuses from updates."""
+        errors = self.plan(store, path, SpanQuery(condition=Compare(Subject("span", "status"), "=", "ERROR")))
+        searched = [line for line in errors if "errors_by_start" in line or "statuses_by_start" in line]
+        assert len(searched) == 2
+        assert sum("TEMP B-TREE" in line for line in errors) <= 2  # of what each of them has found, at most a page
+        roots = self.plan(store, path, SpanQuery(condition=IsNull(Subject("span", "parent_id"))))
+        assert "roots_by_start" in roots[0]
+        assert not any("TEMP B-TREE" in line for line in roots)
+        of_project = self.plan(store, path, SpanQuery(condition=IsNull(Subject("span", "parent_id")), project="shop"))
+        assert "spans_by_project" in of_project[0]
+
     @pytest.mark.parametrize(
         ("query", "index"),
         [(SpanQuery(trace_id="t", condition=REGION), "trace_id=?"), (SpanQuery(span_id="s"), "span_id=?")],
@@ -351,7 +363,7 @@ class TestUpgrade:
         of_version_3(path)
         layout = sqlite_module._LAYOUT
         with monkeypatch.context() as patching:
-            broken = (*layout.indexes[:2], "CREATE INDEX killed ON nothing_at_all (x)")
+            broken = (*layout.indexes[:2], sqlite_file.Index("killed", "nothing_at_all", "x", "1"))
             patching.setattr(sqlite_module, "_LAYOUT", layout._replace(indexes=broken))
             with pytest.raises(StoreError, match="nothing_at_all"):
                 SqliteStore(path).query(SpanQuery())
@@ -405,7 +417,7 @@ def version_and_indexes(path: Path) -> tuple[int, set[str]]:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'").fetchall()
     connection.close()
-    named = {index.split()[5] for index in sqlite_query.INDEXES}
+    named = {index.name for index in sqlite_query.INDEXES}
     return version, {name for (name,) in rows} & named
 
 

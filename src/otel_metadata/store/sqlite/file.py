@@ -24,6 +24,7 @@ __all__ = [
     "SPOOL_ID",
     "STORE_ID",
     "Files",
+    "Index",
     "Layout",
     "alone",
     "create_private_file",
@@ -48,6 +49,32 @@ _MAX_LINKS: Final = 40
 _left_to_the_parent: Final[list[sqlite3.Connection]] = []
 
 
+class Index(NamedTuple):
+    """A partial index.
+
+    Attributes:
+        name: Its name.
+        table: The table that it is on.
+        columns: Its columns, as SQL.
+        where: The condition on the rows that it has.
+    """
+
+    name: str
+    table: str
+    columns: str
+    where: str
+
+    @property
+    def create(self) -> str:
+        """SQL that makes it, unless it is there."""
+        return f"CREATE INDEX IF NOT EXISTS {self.name} ON {self.table} ({self.columns}) WHERE {self.where}"
+
+    @property
+    def scan(self) -> str:
+        """SQL that reads what making it reads."""
+        return f"SELECT count(*) FROM {self.table} NOT INDEXED WHERE {self.where}"
+
+
 class Layout(NamedTuple):
     """How a kind of file is recognized and made.
 
@@ -57,8 +84,8 @@ class Layout(NamedTuple):
         version: SQLite's `user_version`. A higher one was written by a newer version of otel-metadata.
         schema: SQL that makes the tables of version 1.
         upgrades: SQL that makes each version from the one before it, beginning with version 2.
-        indexes: Statements `CREATE INDEX IF NOT EXISTS` of the last version. In a file that has rows each is a
-            transaction of its own, so that another process's write waits for one of them and not for all.
+        indexes: Indexes of the last version. In a file that has rows each is made in a transaction of its own, so that
+            another process's write waits for one of them and not for all.
     """
 
     noun: str
@@ -66,7 +93,7 @@ class Layout(NamedTuple):
     version: int
     schema: str
     upgrades: tuple[str, ...] = ()
-    indexes: tuple[str, ...] = ()
+    indexes: tuple[Index, ...] = ()
 
     @property
     def expected(self) -> str:
@@ -76,6 +103,8 @@ class Layout(NamedTuple):
 
 _LARGE_PAGES: Final = 10_000
 """In a file of fewer pages, 40 MB, all steps of an upgrade take less time than a wait between them."""
+
+_FIND_INDEX: Final = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
 
 _Id: TypeAlias = "tuple[int, int] | None"  # device and inode; None where there is no file
 
@@ -311,8 +340,11 @@ def prepare(
         _upgrade(connection, layout, layout.version - 1)
         is_large = connection.execute("PRAGMA page_count").fetchone()[0] >= _LARGE_PAGES
         for index in layout.indexes:
+            if is_large and not connection.execute(_FIND_INDEX, (index.name,)).fetchall():
+                # Reading from a disk takes long. What was read is then in memory, and the lock is held for the rest.
+                connection.execute(index.scan).fetchone()
             with _transaction(connection):
-                connection.execute(index)
+                connection.execute(index.create)
             if is_large:
                 give_way()
     _upgrade(connection, layout, layout.version)
@@ -327,7 +359,7 @@ def _upgrade(connection: sqlite3.Connection, layout: Layout, to: int) -> None:
             for statement in _statements(script):
                 connection.execute(statement)
         for index in layout.indexes if to == layout.version else ():
-            connection.execute(index)
+            connection.execute(index.create)
         connection.execute(f"PRAGMA application_id = {layout.application_id}")
         connection.execute(f"PRAGMA user_version = {to}")
 

@@ -39,7 +39,6 @@ __all__ = ["count", "histogram", "names", "outline", "traces"]
 
 _NO_PARENT: Final = IsNull(Subject("span", "parent_id"))
 _IS_ERROR: Final = Compare(Subject("span", "status"), "=", "ERROR")
-_PLACE: Final = "s.start_ns, s.trace_id, s.span_id"
 
 _OUTLINE: Final = (
     "SELECT span_id, parent_id, name, kind, start_ns, end_ns, status_code FROM spans WHERE trace_id = ?"
@@ -85,7 +84,9 @@ _ERRORS: Final = (
 )
 _TRACE: Final = ", ".join(
     (
-        _PLACE,
+        "s.start_ns",
+        "s.trace_id",
+        "s.span_id",
         "s.end_ns",
         "s.name",
         "s.status_code",
@@ -175,7 +176,7 @@ def count(connection: sqlite3.Connection, query: SpanQuery, deadline: Deadline |
         nonlocal counted
         # One more tells whether there are more.
         limit = None if query.limit is None else query.limit + 1 - counted
-        found = plan._replace(query=replace(plan.query, limit=limit)).select(_PLACE, until=until)
+        found = plan._replace(query=replace(plan.query, limit=limit)).select(None, until=until)
         ((number,),) = fetched(connection, Sql(f"SELECT count(*) FROM ({found.sql})", found.values))
         counted += number
         return query.limit is not None and counted > query.limit
@@ -196,7 +197,7 @@ def histogram(
         numbers = [0] * bars
 
         def read(plan: Plan, until: Position | None) -> bool:
-            found = plan.select(_PLACE, until=until)
+            found = plan.select(None, until=until)
             grouped = f"SELECT (start_ns - ?) / ?, count(*) FROM ({found.sql}) GROUP BY 1"
             for at, number in fetched(connection, Sql(grouped, (start_ns, width_ns, *found.values))):
                 numbers[at] += number

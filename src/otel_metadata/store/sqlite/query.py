@@ -18,6 +18,7 @@ from otel_metadata.model.condition import And, Compare, Condition, HasTag, IsNul
 from otel_metadata.model.merge import json_text
 from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite.condition import Sql, Value, json_types
+from otel_metadata.store.sqlite.file import Index
 
 if TYPE_CHECKING:
     import sqlite3
@@ -73,16 +74,13 @@ _BESIDE: Final = (
     " OR (kind = 'evaluation' AND json_type(value, '$.label') IS NOT 'text')"
 )
 
-INDEXES: Final = tuple(
-    f"CREATE INDEX IF NOT EXISTS {name} ON {columns} WHERE {where}"
-    for name, columns, where in (
-        ("roots_by_start", "spans (start_ns, trace_id, span_id)", "parent_id IS NULL"),
-        ("errors_by_start", "spans (start_ns, trace_id, span_id)", _ERROR),
-        ("roots_and_errors_by_trace", "spans (trace_id, parent_id, status_code, start_ns, span_id)", _ROOT_OR_ERROR),
-        ("statuses_by_start", "fields (start_ns, trace_id, span_id)", _STATUS),
-        ("outline_fields_by_trace", "fields (trace_id, span_id, kind)", _OUTLINE_FIELD),
-        ("fields_beside", "fields (level, kind, key)", _BESIDE),
-    )
+INDEXES: Final = (
+    Index("roots_by_start", "spans", "start_ns, trace_id, span_id", "parent_id IS NULL"),
+    Index("errors_by_start", "spans", "start_ns, trace_id, span_id", _ERROR),
+    Index("roots_and_errors_by_trace", "spans", "trace_id, parent_id, status_code, start_ns, span_id", _ROOT_OR_ERROR),
+    Index("statuses_by_start", "fields", "start_ns, trace_id, span_id", _STATUS),
+    Index("outline_fields_by_trace", "fields", "trace_id, span_id, kind", _OUTLINE_FIELD),
+    Index("fields_beside", "fields", "level, kind, key", _BESIDE),
 )
 """Indexes of schema version 4, for the reads of `store.sqlite.overview`. Most have few entries."""
 
@@ -151,11 +149,14 @@ class Plan(NamedTuple):
     way: _Way
     rest: Condition | None
 
-    def select(self, columns: str = COLUMNS_OF_S, *, until: Position | None = None, where: Sql | None = None) -> Sql:
+    def select(
+        self, columns: str | None = COLUMNS_OF_S, *, until: Position | None = None, where: Sql | None = None
+    ) -> Sql:
         """Return the SELECT of `s.<column>`s that answers the query, newest start first.
 
         Args:
-            columns: The columns to select of each span, `start_ns`, `trace_id` and `span_id` among them.
+            columns: The columns to select of each span, `start_ns`, `trace_id` and `span_id` among them. None for these
+                three, from whichever table has them without another look.
             until: Only spans down to this position; None for all.
             where: One more condition on the spans; None for none.
         """
@@ -167,8 +168,15 @@ class Plan(NamedTuple):
             sqlite_filter.condition(self.rest) if self.rest is not None else None,
             where,
         ]
+        is_looked_up = columns is not None or any(one is not None for one in checked)
         found = [
-            self._ordered(columns, driver, driver.source, [*self._window(driver, until), *checked], limit)
+            self._ordered(
+                columns or _place(driver),
+                driver,
+                driver.source if is_looked_up else _candidates(driver),
+                [*self._window(driver, until), *checked],
+                limit,
+            )
             for driver in self.way.drivers
         ]
         if len(found) == 1:
@@ -189,21 +197,19 @@ class Plan(NamedTuple):
         """
         query, limit = self.query, Sql(" LIMIT 1 OFFSET ?", (size - 1,))
         of_spans = [_if(query.trace_id, "s.trace_id = ?"), _if(query.project, "s.project = ?")]
-        of_fields = [Sql("f.start_ns IS NOT NULL")]  # a field may come before its span
         return [
             self._ordered(
-                f"{driver.ordered}.start_ns, {driver.ordered}.trace_id, {driver.ordered}.span_id",
+                _place(driver),
                 driver,
-                Sql("fields AS f") if driver.ordered == "f" else driver.source,
-                [*self._window(driver, None), *(of_spans if driver.ordered == "s" else of_fields)],
+                _candidates(driver),
+                [*self._window(driver, None), *(of_spans if driver.ordered == "s" else ())],
                 limit,
             )
             for driver in self.way.drivers
         ]
 
     def _window(self, driver: _Driver, until: Position | None) -> list[Sql | None]:
-        query, at = self.query, driver.ordered
-        position = f"({at}.start_ns, {at}.trace_id, {at}.span_id)"
+        query, at, position = self.query, driver.ordered, f"({_place(driver)})"
         return [
             _if(query.start_ns, f"{at}.start_ns >= ?"),
             _if(query.end_ns, f"{at}.start_ns < ?"),
@@ -214,13 +220,22 @@ class Plan(NamedTuple):
 
     @staticmethod
     def _ordered(columns: str, driver: _Driver, source: Sql, where: list[Sql | None], limit: Sql) -> Sql:
-        at, given = driver.ordered, [one for one in (driver.where, *where) if one is not None]
+        given = [one for one in (driver.where, *where) if one is not None]
         return Sql(
             f"SELECT {columns} FROM {source.sql}"
             + (f" WHERE {' AND '.join(f'({one.sql})' for one in given)}" if given else "")
-            + f" ORDER BY {at}.start_ns DESC, {at}.trace_id DESC, {at}.span_id DESC{limit.sql}",
+            + f" ORDER BY {_place(driver).replace(',', ' DESC,')} DESC{limit.sql}",
             (*source.values, *(value for one in given for value in one.values), *limit.values),
         )
+
+
+def _candidates(driver: _Driver) -> Sql:
+    """Return what finds the places of spans without looking at them. A field has a start once its span is stored."""
+    return Sql("(SELECT * FROM fields WHERE start_ns IS NOT NULL) AS f") if driver.ordered == "f" else driver.source
+
+
+def _place(driver: _Driver) -> str:
+    return f"{driver.ordered}.start_ns, {driver.ordered}.trace_id, {driver.ordered}.span_id"
 
 
 def plan(query: SpanQuery, count: Count = lambda _: 0) -> Plan:
