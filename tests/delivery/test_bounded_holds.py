@@ -17,6 +17,7 @@ from otel_metadata.delivery.flush import FlushTicket
 from otel_metadata.delivery.stats import Moment
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.live import registry, routing
+from otel_metadata.live.registry import REGISTRY
 from otel_metadata.locks import PORTION, ReentrantLock
 from otel_metadata.model import weight
 from otel_metadata.model.outcome import Delivered, DeliveryError, Rejected, Retry
@@ -495,3 +496,56 @@ def test_patches_that_change_while_stats_counts_them_count_as_they_were(scene, m
     assert scene.stats == before
     assert scene.stats != before
     assert [one() for one in scene.outbox._patches._counting] == [None]
+
+
+def end_them(scene, spans):
+    for span in spans:
+        span.end()
+    scene.outbox.weigh_waiting()
+
+
+def forget_them(scene, spans):
+    spans.clear()
+    gc.collect()
+    REGISTRY.bury()
+
+
+def drop_them(scene, spans):
+    REGISTRY.drop(scene.processor)
+
+
+def start_more(scene, spans):
+    updated_live_spans(scene)
+
+
+@pytest.mark.parametrize("call", [end_them, forget_them, drop_them, start_more])
+def test_live_spans_that_end_while_stats_counts_them_count_once(scene, monkeypatch, call):
+    """Their updates are accepted and live, as they were when the lock was held, whatever has become of them since."""
+    spans = updated_live_spans(scene)
+    before = scene.stats
+    assert (before.accepted, before.live) == (MANY, MANY)
+    count = Moment.stats
+
+    def count_late(moment, partition):
+        monkeypatch.setattr(Moment, "stats", count)
+        call(scene, spans)
+        assert scene.stats.is_balanced  # another thread asks
+        return count(moment, partition)
+
+    monkeypatch.setattr(Moment, "stats", count_late)
+    assert scene.stats == before
+    assert scene.stats != before
+
+
+def test_a_live_span_of_two_processors_counts_in_the_one_that_it_does_not_leave(scene, monkeypatch):
+    """One is shut down while the other counts; each counts the span as it was."""
+    destination = om.Destination("other", None, InMemoryPatchExporter(), spans=False)
+    other = om.MetadataSpanProcessor(destination, start_workers=False)
+    scene.provider.add_span_processor(other)
+    span = scene.tracer.start_span("live")
+    om.update_span(span, metadata={"a": 1})
+    counts = [REGISTRY.live_updates(processor) for processor in (scene.processor, other)]
+    other.shutdown()
+    assert [count() for count in counts] == [1, 1]
+    assert [REGISTRY.live_updates(processor)() for processor in (scene.processor, other)] == [1, 0]
+    span.end()

@@ -892,18 +892,19 @@ class Outbox:
             waiting: list[Pending | QueuedSpan] = [*self._patches.all(), *self._spans.all()]
         return [one.error for one in waiting if one.error is not None]
 
-    def stats(self, count_live: Callable[[], int]) -> DestinationStats:
+    def stats(self, count_live: Callable[[], Callable[[], int]]) -> DestinationStats:
         """Return the counts of this moment. Called without the lock.
 
         Args:
-            count_live: Returns the updates on spans that have not ended; they are not in the outbox yet.
+            count_live: Called under the lock. It returns a function that counts the updates on spans that have not
+                ended by then; they are not in the outbox yet.
         """
         self.take_in()
         with self._lock:
             moment = self._moment(count_live)
         return moment.stats(self.partition)
 
-    def _moment(self, count_live: Callable[[], int]) -> Moment:
+    def _moment(self, count_live: Callable[[], Callable[[], int]]) -> Moment:
         while True:
             self._admit()
             self._admit_late()

@@ -9,7 +9,7 @@ Refusals are a second list: they were never accepted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -136,7 +136,7 @@ class Moment(NamedTuple):
     Attributes:
         now_ns: Monotonic.
         counts: What `Counters.all` returned.
-        live: Updates on spans that have not ended.
+        live: Counts the updates on spans that have not ended.
         in_flight: Updates on spans that have ended.
         spans_queued: How many such spans wait or are being exported.
         spilled: Updates that are on disk only.
@@ -147,7 +147,7 @@ class Moment(NamedTuple):
 
     now_ns: int
     counts: dict[str, Any]
-    live: int
+    live: Callable[[], int]
     in_flight: int
     spans_queued: int
     spilled: int
@@ -156,15 +156,15 @@ class Moment(NamedTuple):
     buffered_bytes: int
 
     def stats(self, partition: Partition) -> DestinationStats:
-        """Count the updates in the patches as of this moment; called without the lock, while others change them."""
-        before, oldest_ns, late = self.before, self.now_ns, self.spilled
+        """Count updates on live spans and in patches as of this moment; without the lock, while others change them."""
+        live, before, oldest_ns, late = self.live(), self.before, self.now_ns, self.spilled
         for pending in self.patches:
             oldest_ns = min(oldest_ns, pending.created_ns)
             # The number is read first: one that was read after a change is in `before` already.
             late += before.get(pending, pending.updates)
         return DestinationStats(
-            **{**self.counts, "accepted": self.counts["accepted"] + self.live},
-            live=self.live,
+            **{**self.counts, "accepted": self.counts["accepted"] + live},
+            live=live,
             in_flight=self.in_flight,
             late=late,
             spans_queued=self.spans_queued,

@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -213,7 +213,7 @@ class LiveSpan(weakref.ref["Span"]):
 
     key: SpanKey
     root_key: SpanKey
-    routers: tuple[Router, ...]
+    routers: tuple[Router, ...] = ()
     names: tuple[str, ...]
     outboxes: tuple[Inbox, ...]
     log: list[tuple[Version, dict[str, Json]]]
@@ -288,6 +288,7 @@ class LiveSpan(weakref.ref["Span"]):
 
     def close(self) -> None:
         """Take no more fields, and subtract their bytes from `LiveRegistry.bytes`; the caller holds `LOCK`."""
+        REGISTRY.leaves(self)
         self.is_open = False
         size, self.size = self.size, 0
         REGISTRY.bytes -= size
@@ -313,6 +314,11 @@ def _is_recording(context: Context | None) -> bool:
 
 
 @final
+class _Left(dict[int, "tuple[int, tuple[Router, ...]]"]):
+    """The updates and routers of spans before they left, by `id`; a dict that can be referred to weakly."""
+
+
+@final
 class LiveRegistry:
     """The live spans of the process, and the local root of each recent trace.
 
@@ -328,6 +334,7 @@ class LiveRegistry:
         self.inherited: frozenset[SpanKey] = frozenset()
         self.bytes = 0
         self._roots: RecentMap[int, SpanKey] = RecentMap(MAX_ROOTS)
+        self._counting: list[weakref.ref[_Left]] = []
         self._gone: deque[weakref.ref[Span]] = deque()
         self._bury_later = self._gone.append
 
@@ -411,6 +418,7 @@ class LiveRegistry:
                         self._drop(router, entry)
 
     def _drop(self, router: Router, entry: LiveSpan) -> None:
+        self.leaves(entry)
         # Counted first: to count it again, where an exception from outside interrupts us, does no harm.
         router.abandoned(entry)
         entry.routers = tuple(other for other in entry.routers if other is not router)
@@ -422,20 +430,39 @@ class LiveRegistry:
             entry.updates = 0
             self.entries.pop(entry.key, None)
 
-    def live_updates(self, router: Router) -> int:
-        """Return how many updates wait on spans of *router* that have not ended.
+    def live_updates(self, router: Router) -> Callable[[], int]:
+        """Return a function that counts the updates on spans of *router* that have not ended by now.
 
-        One hold, 0.3 microseconds a span: a span that ended between two holds would be counted twice, or not at all.
+        The caller holds `LOCK` now, but not where it calls the function: there may be many spans. A span counts once,
+        also where it ends meanwhile.
         """
-        with LOCK:
-            return sum(
-                entry.updates for entry in list(self.entries.values()) if entry.is_open and router in entry.routers
-            )
+        left = _Left()
+        self._counting = [*(one for one in self._counting if one() is not None), weakref.ref(left)]
+        entries = list(self.entries.values())
+
+        def count() -> int:
+            total = 0
+            for entry in entries:
+                # These are read first: what was read after the span has ended is in `left` already.
+                now = (entry.updates, entry.routers if entry.is_open else ())
+                updates, routers = left.get(id(entry), now)
+                total += updates if router in routers else 0
+            return total
+
+        return count
+
+    def leaves(self, entry: LiveSpan) -> None:
+        """Note the updates of a span that ends, or that a router leaves, for those who count."""
+        for one in self._counting:
+            left = one()
+            if left is not None:
+                left.setdefault(id(entry), (entry.updates, entry.routers if entry.is_open else ()))
 
     def after_fork(self) -> None:
         """Leave the live spans to the parent, which ends them; for the child they are spans of another process."""
         self.inherited = frozenset({*self.inherited, *self.entries})
         self.bytes = 0
+        self._counting = []  # by threads that the child does not have
         for entry in [*self.entries.values()]:
             entry.size = 0
         self.entries = {}
