@@ -549,3 +549,16 @@ def test_a_live_span_of_two_processors_counts_in_the_one_that_it_does_not_leave(
     assert [count() for count in counts] == [1, 1]
     assert [REGISTRY.live_updates(processor)() for processor in (scene.processor, other)] == [1, 0]
     span.end()
+
+
+def test_a_span_that_was_admitted_before_its_end_is_over_is_not_live(scene):
+    """Another thread may admit a span while `on_end` has not come to taking it out of the registry."""
+    (span, *_) = updated_live_spans(scene)
+    key = span.get_span_context()[:2]
+    entry = REGISTRY.entries[key]
+    span.end()
+    assert scene.stats.live == MANY - 1
+    REGISTRY.entries[key] = entry
+    counts = scene.stats
+    assert (counts.accepted, counts.live) == (MANY, MANY - 1)
+    del REGISTRY.entries[key]
