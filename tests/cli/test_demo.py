@@ -1,5 +1,6 @@
 """The demo, as somebody who has just cloned the project sees it."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,6 +27,23 @@ def test_the_demo_shows_every_route_and_ends_well(tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert all(route in shown.stdout for route in ("live", "in_flight", "late, another process"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_ends_with_the_history_of_a_value(tmp_path: Path) -> None:
+    """Up while the span was in flight, then down by another process: when, and from whom. Another story is told."""
+    kept = tmp_path / "kept.db"
+    shown = command("demo", "--keep", str(kept), cwd=tmp_path).stdout
+    newest, oldest = re.search(r"metadata\.thumbs *\n─+\n(.*)\n(.*)\n", shown).groups()  # type: ignore[union-attr]
+    assert re.fullmatch(r'○ late +\d{4}-.{19} +\+\d.* +ada +"down", was "up" *', newest)
+    assert re.fullmatch(r'◐ in flight +\d{4}-.{19} +\+\d.* +demo \(pid \d+\) +"up" *', oldest)
+
+    with Client(f"sqlite:///{kept}") as client:
+        (answer,) = client.spans.list(filter="name = 'answer'")
+        thumbs = client.spans.history(answer.span_id, "thumbs")
+    author = thumbs[1].author
+    assert demo._check_history(thumbs, author) == []
+    assert demo._check_history(thumbs[:1], author) != []
+    assert demo._check_history([replace(thumbs[0], author=None), thumbs[1]], author) != []
 
 
 def test_the_demo_fails_when_a_value_is_wrong(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,68 @@ def test_a_destination_that_takes_updates_only_has_no_history() -> None:
             client.spans.history(SPAN)
         with pytest.raises(ConfigurationError, match="a destination that keeps its spans in a store"):
             client.spans.get(SPAN, at="2023-11-15")
+
+
+class TestTraces:
+    @pytest.fixture
+    def path(self, url: str) -> str:
+        """Add a child to the trace of the store: it starts a second later."""
+        store = SqliteStore(url.removeprefix("sqlite:///"))
+        parent = ended_span(1).context
+        store.write([ended_span(2, start_ns=START_NS + 1_000_000_000, parent=parent, fields=metadata(of="two"))])
+        store.close()
+        return url
+
+    def test_a_trace_has_its_spans_and_what_was_set_on_it(self, path: str) -> None:
+        with Client(path) as client:
+            client.spans.update(SPAN, level="trace", tags=["vip"], name="chat", input="?", output=["!"])
+            client.spans.update_evaluations([{"context.span_id": SPAN, "trace.eval.Goal.label": "reached"}])
+            client.spans.update_annotations([{"context.span_id": SPAN, "trace.annotation.tone.text": "warm"}])
+            trace = client.traces.get(trace_hex())
+
+        assert [span.span_id for span in trace] == [SPAN, f"{2:016x}"]
+        assert (len(trace), trace[0], trace[1:]) == (2, trace.root, trace.spans[1:])
+        assert (trace.trace_id, trace.name, trace.tags) == (trace_hex(), "chat", ("vip",))
+        assert (trace.metadata, trace.input, trace.output) == ({"plan": "free"}, "?", ["!"])
+        assert (trace.evaluations["Goal"].label, trace.annotations[0].text) == ("reached", "warm")
+        assert [span["metadata"] for span in trace.to_dict()["spans"]] == [{"thumbs": "up"}, {"of": "two"}]
+
+    def test_at_a_time_it_has_the_spans_that_had_started(self, path: str) -> None:
+        """With the values of that time, on every level; an update by another process came years later."""
+        update_in_another_process(path, "page:ada", "down")
+        with Client(path) as client:
+            client.spans.update(SPAN, level="trace", metadata={"plan": "gold"})
+            for at, spans in (("2023-11-14T22:13:20.5Z", 1), ("2023-11-15", 2)):
+                then = client.traces.get(trace_hex(), at=at)
+                assert (len(then), then.metadata, then[0].metadata) == (spans, {"plan": "free"}, {"thumbs": "up"})
+            now = client.traces.get(trace_hex())
+            assert (len(now), now.metadata, now[0].metadata) == (2, {"plan": "gold"}, {"thumbs": "down"})
+
+    def test_its_history_is_that_of_the_trace_itself(self, path: str) -> None:
+        with Client(path, author="ada") as client:
+            client.spans.update(SPAN, level="trace", metadata={"plan": "gold"}, tags=["vip"])
+            plans = client.traces.history(trace_hex(), "trace.metadata.plan")
+            assert [(one.value, one.author) for one in plans] == [("gold", "ada"), ("free", None)]
+            assert {field_name(one) for one in client.traces.history(trace_hex())} == {
+                "trace.metadata.plan",
+                "trace.tags.vip",
+            }
+            assert client.traces.history(trace_hex(), "metadata.thumbs") == []
+
+    def test_a_wrong_argument_is_one_clear_error(self, path: str) -> None:
+        with Client(path) as client:
+            for call in (client.traces.get, client.traces.history):
+                with pytest.raises(SpanNotFoundError, match=f"^Trace {'9' * 32} is not in sqlite:"):
+                    call("9" * 32)
+                with pytest.raises(InvalidSpanRefError):
+                    call("x")
+            with pytest.raises(ConfigurationError, match=r"^at is 'x'; expected a datetime"):
+                client.traces.get(trace_hex(), at="x")
+            with pytest.raises(ConfigurationError, match="expected the start of the trace, 2023-11-14T22:13:20"):
+                client.traces.get(trace_hex(), at="2020-01-01")
+            with pytest.raises(ConfigurationError, match=r"^field is 'tags'"):
+                client.traces.history(trace_hex(), "tags")
+        with Client(f"{path}?history=off") as client:
+            for ask in (client.traces.history, partial(client.traces.get, at="2024-01-01")):
+                with pytest.raises(StoreError, match=r"\?history=off: "):
+                    ask(trace_hex())

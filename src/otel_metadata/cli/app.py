@@ -21,7 +21,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (spans.ls, spans.show, spans.patch, spans.score, spans.annotate, spans.export):
+for command in (
+    spans.ls,
+    spans.traces,
+    spans.show,
+    spans.history,
+    spans.patch,
+    spans.score,
+    spans.annotate,
+    spans.export,
+):
     app.command()(command)
 app.command("import")(spans.import_)
 app.command()(spans.delete)

@@ -24,9 +24,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from otel_metadata.cli.demo_late import REVIEWER
 from otel_metadata.cli.demo_model import demo_model
 from otel_metadata.cli.shell import failures, say
 from otel_metadata.cli.shown import trace_trees
+from otel_metadata.cli.shown_history import history_table
 from otel_metadata.client import Client
 from otel_metadata.foreign_text import visible
 from otel_metadata.live.capture_spans import capture_spans
@@ -40,8 +42,9 @@ from otel_metadata.live.current import (
 from otel_metadata.live.observe import observe
 from otel_metadata.live.opened_spans import start_span
 from otel_metadata.live.using import using_metadata
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.receipt import Receipt
-from otel_metadata.model.record import SpanRecord
+from otel_metadata.model.record import SpanRecord, ValueRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import configure, flush, shutdown, stats
 from otel_metadata.store.sqlite.file import create_private_file
@@ -87,13 +90,15 @@ def run(keep: str = "") -> int:
         updates = application.serve()
         with Client(store) as client:
             records = client.spans.list()
+            answer = next((record for record in records if record.name == "answer"), None)
+            thumbs = client.spans.history(answer.span_id, "metadata.thumbs") if answer is not None else []
         _print_updates(console, updates)
         console.print("[bold]The trace, as read back from the store[/]")
         for tree in trace_trees(records):
             console.print(tree)
         console.print()
         statistics = stats().destinations["sqlite"]
-        wrong = _check(records)
+        wrong = _check(records) + _check_history(thumbs, AUTHORS.own and AUTHORS.own[1])
         wrong += [
             f"the receipt of {update.call!r}, {update.moment}: {update.receipt}; expected {_ROUTES[update.moment]}"
             for update in updates
@@ -104,8 +109,13 @@ def run(keep: str = "") -> int:
         console.print(
             f"{statistics.accepted} updates in this process: "
             f"{statistics.delivered} delivered, {statistics.waiting} waiting, "
-            f"{sum(statistics.lost.values())} lost; {len(records)} spans."
+            f"{sum(statistics.lost.values())} lost; {len(records)} spans.\n"
         )
+        if answer is not None and thumbs:
+            what, end_ns = f"span {answer.span_id} answer", answer.span.end_ns
+            console.print("[bold]When each value of thumbs came, from whom, and what it replaced[/]")
+            console.print(history_table(thumbs, what=what, end_ns=end_ns, options=console.options))
+            console.print()
         if wrong:
             for line in wrong:
                 console.print(f"[red]wrong:[/] {escape(visible(line))}")
@@ -234,6 +244,13 @@ def _print_updates(console: Console, updates: list[_Shown]) -> None:
         )
     console.print(table)
     console.print()
+
+
+def _check_history(thumbs: Sequence[ValueRecord], author: str | None) -> list[str]:
+    """Return a sentence if the history differs from what was done: up in flight, then down by another process."""
+    found = [(one.value, one.route, one.author, one.is_current) for one in thumbs]
+    wanted = [("down", "late", REVIEWER, True), ("up", "in_flight", author, False)]
+    return [] if found == wanted else [f"the history of thumbs: {found}; expected {wanted}"]
 
 
 def _check(records: Sequence[SpanRecord]) -> list[str]:

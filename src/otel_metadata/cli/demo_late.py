@@ -6,14 +6,20 @@ Prints one line for each update: the span, the update, and the receipt's route, 
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from otel_metadata.live.current import annotate_span, score_span, update_span
 from otel_metadata.pipeline import configure, flush
 
+__all__ = ["REVIEWER"]
+
+REVIEWER: Final = "ada"
+"""The author of these updates."""
+
 
 def main(store: str, traceparent: str) -> int:
     """Update the span that *traceparent* names, and return the exit code."""
-    configure(store)
+    configure(store, author=REVIEWER)
     receipts = [
         ("metadata thumbs='down'", update_span(traceparent, metadata={"thumbs": "down"})),
         (

@@ -1,4 +1,4 @@
-"""Stored spans as people see them: a table of many spans (`ls`), a tree of one trace (`show`).
+"""Stored spans as people see them: a table of many spans (`ls`) or traces (`traces`), a tree of one trace (`show`).
 
 Pure: takes records, returns tables and trees of rich. All text of a span goes through `visible` and is never read as
 markup.
@@ -20,11 +20,13 @@ from otel_metadata.model.instrumented import SPAN_KIND
 from otel_metadata.model.merge import json_text
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     from otel_metadata.model.evaluation import Annotation, Evaluation
     from otel_metadata.model.merge import Json
-    from otel_metadata.model.record import SpanRecord
+    from otel_metadata.model.record import SpanRecord, TraceRecord
 
-__all__ = ["duration", "short", "span_table", "trace_trees"]
+__all__ = ["duration", "listing", "short", "span_table", "trace_table", "trace_trees", "verdict_text"]
 
 WIDE: Final = 110
 """Width of a terminal from which the table has a column of evaluations."""
@@ -43,6 +45,7 @@ MAX_TEXT_CHARS: Final = 1_000
 
 _MILLISECOND: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
+_HOURS_OF_TWO_DAYS: Final = 48
 
 
 def span_table(records: Sequence[SpanRecord], *, width: int) -> Table:
@@ -54,20 +57,9 @@ def span_table(records: Sequence[SpanRecord], *, width: int) -> Table:
         records: At least one.
         width: Columns of the terminal.
     """
-    days = {f"{record.start_time:%Y-%m-%d}" for record in records}
-    years = {day[:4] for day in days}
-    start = "%H:%M:%S" if len(days) == 1 else "%m-%d %H:%M:%S" if len(years) == 1 else "%Y-%m-%d %H:%M"
+    start, period = _start_of([record.start_time for record in records])
     has_evaluations = width >= WIDE and any(record.evaluations for record in records)
-    period = min(days) if len(days) == 1 else f"{min(days)} to {max(days)}"
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        title=f"{one_or_many(len(records), 'span')}, {period}, times in UTC",
-        title_justify="left",
-        title_style="dim",
-    )
+    table = listing(f"{one_or_many(len(records), 'span')}, {period}, times in UTC")
     table.add_column("start", no_wrap=True)
     table.add_column("name")
     table.add_column("latency", justify="right", no_wrap=True)
@@ -94,6 +86,50 @@ def span_table(records: Sequence[SpanRecord], *, width: int) -> Table:
     return table
 
 
+def trace_table(traces: Sequence[TraceRecord], *, width: int) -> Table:
+    """Return a table of traces, one line each, in the order given; as `span_table` otherwise."""
+    start, period = _start_of([trace.start_time for trace in traces])
+    table = listing(f"{one_or_many(len(traces), 'trace')}, {period}, times in UTC")
+    is_wide = width >= WIDE
+    table.add_column("start", no_wrap=True)
+    table.add_column("name")
+    table.add_column("latency", justify="right", no_wrap=True)
+    if is_wide:
+        table.add_column("status", no_wrap=True)
+    table.add_column("spans", justify="right", no_wrap=True)
+    table.add_column("errors", justify="right", no_wrap=True)
+    table.add_column("trace id", no_wrap=True)
+    if is_wide:
+        table.add_column("evaluations")
+    for trace in traces:
+        cells = [
+            Text(f"{trace.start_time:{start}}"),
+            _one_line(Text(visible(trace.name), style="bold")),
+            Text(duration(trace.end_ns - trace.start_ns)),
+            Text(f"{trace.spans:,}"),
+            Text(f"{trace.errors:,}", style="red" if trace.errors else "dim"),
+            Text(trace.trace_id),
+        ]
+        if is_wide:
+            cells.insert(3, _status(trace.status_code))
+            cells.append(_one_line(Text("  ").join(map(_verdict, trace.evaluations.values()))))
+        table.add_row(*cells)
+    return table
+
+
+def listing(title: str | None = None) -> Table:
+    """Return a table without rows and columns, as all commands show it."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        title=title,
+        title_justify="left",
+        title_style="dim",
+    )
+
+
 def trace_trees(
     records: Iterable[SpanRecord], *, marked: str | None = None, with_attributes: bool = False
 ) -> Iterator[Tree]:
@@ -114,7 +150,7 @@ def trace_trees(
 
 
 def duration(nanoseconds: int) -> str:
-    """Return a time span for people: `0.4 ms`, `1.25 s`, `3 min 5 s`, `2 h 10 min`."""
+    """Return a time span for people: `0.4 ms`, `1.25 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
     if nanoseconds < 0:
         return f"-{duration(-nanoseconds)}"
     if nanoseconds < _SECOND - _MILLISECOND // 20:
@@ -122,13 +158,24 @@ def duration(nanoseconds: int) -> str:
     if nanoseconds < 60 * _SECOND - _SECOND // 200:
         return f"{nanoseconds / _SECOND:.2f} s"
     minutes, seconds = divmod(round(nanoseconds / _SECOND), 60)
-    return f"{minutes} min {seconds} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < _HOURS_OF_TWO_DAYS else f"{hours // 24:,} d {hours % 24} h"
 
 
 def short(value: Json, limit: int = MAX_VALUE_CHARS) -> str:
     """Return a text on one line, and any other value as JSON; cut after *limit* characters."""
     text = value if isinstance(value, str) else json_text(value)
     return visible(text if len(text) <= limit else f"{text[: limit - 1]}…")
+
+
+def _start_of(times: Sequence[dt.datetime]) -> tuple[str, str]:
+    """Return the format in which a table shows these times, and their days, which it need not repeat in each row."""
+    days = {f"{time:%Y-%m-%d}" for time in times}
+    years = {day[:4] for day in days}
+    start = "%H:%M:%S" if len(days) == 1 else "%m-%d %H:%M:%S" if len(years) == 1 else "%Y-%m-%d %H:%M"
+    return start, min(days) if len(days) == 1 else f"{min(days)} to {max(days)}"
 
 
 def _trace_tree(spans: Sequence[SpanRecord], marked: str | None, *, with_attributes: bool) -> Tree:
@@ -262,9 +309,14 @@ def _facts(
         yield fact.append(f"  by {visible(note.annotator)}", style="dim") if note.annotator is not None else fact
 
 
+def verdict_text(verdict: Evaluation | Annotation) -> str:
+    """Return label and score, as far as there are any: `correct, 1.0`."""
+    return ", ".join(short(part) for part in (verdict.label, verdict.score) if part is not None)
+
+
 def _verdict(verdict: Evaluation | Annotation) -> Text:
-    parts = [short(part) for part in (verdict.label, verdict.score) if part is not None]
-    return Text(visible(verdict.name)).append(f"={', '.join(parts)}" if parts else "", style="magenta")
+    text = verdict_text(verdict)
+    return Text(visible(verdict.name)).append(f"={text}" if text else "", style="magenta")
 
 
 def _pairs(values: Mapping[str, Json]) -> Text:

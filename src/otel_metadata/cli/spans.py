@@ -1,6 +1,7 @@
-"""Stored spans from a shell: `ls`, `show`, `patch`, `score`, `annotate`, `delete`, `export`, `import`.
+"""Stored spans and traces from a shell: each command of `otel-metadata` that reads or changes them.
 
-Each command calls `Client` and prints the answer. `given` reads the arguments; `shown` decides how spans look.
+Each command calls `Client` and prints the answer. `given` reads the arguments; `shown` and
+`shown_history` decide how the answer looks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 
@@ -38,9 +39,12 @@ from otel_metadata.cli.shell import (
     say,
     speaks_json,
 )
-from otel_metadata.cli.shown import span_table, trace_trees
+from otel_metadata.cli.shown import span_table, trace_table, trace_trees
+from otel_metadata.cli.shown_history import history_table
 from otel_metadata.client import Client
+from otel_metadata.client.history import field_name, value_to_dict
 from otel_metadata.client.page import record_to_dict
+from otel_metadata.client.traces import trace_to_dict
 from otel_metadata.destination_factory import default_store
 from otel_metadata.errors import FileError, MissingExtraError
 from otel_metadata.foreign_text import visible
@@ -49,15 +53,20 @@ from otel_metadata.model.unset import UNSET
 from otel_metadata.seams import SystemClock
 
 if TYPE_CHECKING:
+    import datetime as dt
     from io import BufferedReader
+
+    from rich.table import Table
 
     from otel_metadata.client.client import Spans
     from otel_metadata.client.imports import ImportReport
+    from otel_metadata.client.page import Page
     from otel_metadata.client.report import UpdateReport
-    from otel_metadata.model.merge import Level
+    from otel_metadata.client.traces import TracePage
+    from otel_metadata.model.merge import Json, Level
     from otel_metadata.model.record import SpanRecord
 
-__all__ = ["annotate", "delete", "export", "import_", "ls", "patch", "score", "show"]
+__all__ = ["annotate", "delete", "export", "history", "import_", "ls", "patch", "score", "show", "traces"]
 
 _CLOCK = SystemClock()
 
@@ -86,6 +95,7 @@ _Filter = Annotated[
     str | None,
     typer.Option("--filter", metavar="TEXT", help="Only spans that match, such as \"metadata.region = 'us-west'\"."),
 ]
+_Cursor = Annotated[str | None, typer.Option(metavar="TEXT", help="Continue after the page that gave this cursor.")]
 _Span = Annotated[
     str,
     typer.Argument(metavar="SPAN", help="A span id (16 hex digits), a traceparent, or a trace id (32): the trace."),
@@ -124,9 +134,7 @@ def ls(
     until: _Until = None,
     filter: _Filter = None,  # shadows the builtin on purpose: the name is that of `Client`
     limit: Annotated[str, typer.Option(metavar="NUMBER", help="List at most this many spans.")] = "100",
-    cursor: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Continue after the page that gave this cursor.")
-    ] = None,
+    cursor: _Cursor = None,
     as_json: AsJson = None,
 ) -> None:
     """List spans, newest first. Without --since, only those of the last seven days.
@@ -143,24 +151,52 @@ def ls(
             limit=whole_number(limit, "--limit"),
             cursor=cursor,
         )
-        if speaks_json(as_json):
-            _print_rows(page)
-            if page.next_cursor is not None:
-                typer.echo(json.dumps({"next_cursor": page.next_cursor}), err=True)
-            return
-        if page.spans:
-            terminal = console()
-            terminal.print(span_table(page.spans, width=terminal.width))
-        else:
-            say("no span was found" + ("." if since else " in the last seven days; --since looks further back."))
-        if page.next_cursor is not None:
-            say(f"there are more; continue with --cursor {page.next_cursor}")
+        _print_page(page, record_to_dict, span_table, "span", as_json, has_since=since is not None)
+
+
+def traces(
+    store: _Store = None,
+    project: _Project = None,
+    since: _Since = None,
+    until: _Until = None,
+    filter: Annotated[
+        str | None, typer.Option("--filter", metavar="TEXT", help="Only traces whose root matches, as in ls.")
+    ] = None,
+    limit: Annotated[str, typer.Option(metavar="NUMBER", help="List at most this many traces.")] = "100",
+    cursor: _Cursor = None,
+    as_json: AsJson = None,
+) -> None:
+    """List traces, one line each, newest first. Without --since, only those of the last seven days.
+
+    A trace is listed once its root is stored. Cursors are as those of `ls`.
+    """
+    now_ns = _CLOCK.wall_ns()
+    with _client(store) as client:
+        page = client.traces.list(
+            project=project,
+            start_time=moment(since, now_ns, "--since"),
+            end_time=moment(until, now_ns, "--until"),
+            filter=filter,
+            limit=whole_number(limit, "--limit"),
+            cursor=cursor,
+        )
+        _print_page(page, trace_to_dict, trace_table, "trace", as_json, has_since=since is not None)
 
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="ID", help="A trace id (32 hex digits), a span id (16), or a traceparent.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="ID",
+            help="A trace id (32 hex digits), a span id (16), or a traceparent. Without it, the newest trace.",
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Show everything as it was then: 30min, 12h or 7d ago, or 2026-01-31T10:00 (UTC)."
+        ),
+    ] = None,
     store: _Store = None,
     with_attributes: Annotated[bool, typer.Option("--attributes", help="Show plain attributes too.")] = False,
     as_json: AsJson = None,
@@ -169,15 +205,65 @@ def show(
 
     As JSON: every span of the trace, or one span for a span id, with everything that is stored of it.
     """
-    with _opened(store) as spans:
-        found = _found(spans, name)
-        is_span = named(name).span_id is not None
+    time = moment(at, _CLOCK.wall_ns(), "--at")
+    with _client(store) as client:
+        trace_id, span_id = named(name) if name is not None else (_newest_trace(client.spans, time), None)
+        if span_id is not None:
+            found = client.spans.get(span_id, trace_id=trace_id, at=time)
+            trace_id = found.trace_id
+            if speaks_json(as_json):
+                _print_rows([found])
+                return
+        trace = client.traces.get(f"{trace_id}", at=time)
         if speaks_json(as_json):
-            _print_rows([found] if is_span else spans.iter(trace_id=found.trace_id))
+            _print_rows(reversed(trace))
             return
-        marked = found.span_id if is_span else None
-        for tree in trace_trees(spans.iter(trace_id=found.trace_id), marked=marked, with_attributes=with_attributes):
-            console().print(tree)
+        terminal = console()
+        if time is not None:
+            terminal.print(f"as it was at {time if isinstance(time, str) else f'{time:%Y-%m-%d %H:%M:%S} UTC'}")
+        for tree in trace_trees(trace, marked=span_id, with_attributes=with_attributes):
+            terminal.print(tree)
+
+
+def history(
+    name: _Span,
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="KEY",
+            help="Only this one: a metadata key, or a name as filters have it, such as eval.Correctness.",
+        ),
+    ] = None,
+    store: _Store = None,
+    as_json: AsJson = None,
+) -> None:
+    """Show when each value of a span and its trace arrived, from whom, and what it replaced; newest first.
+
+    Of a trace id: the values of the trace itself. Times are relative to the end of the span or trace.
+    """
+    with _client(store) as client:
+        trace_id, span_id = named(name)
+        if span_id is not None:
+            span = client.spans.get(span_id, trace_id=trace_id)
+            what, end_ns = f"span {span_id} {visible(span.name)}", span.span.end_ns
+            records = client.spans.history(span_id, key, trace_id=span.trace_id)
+        else:
+            trace = client.traces.get(f"{trace_id}")
+            what, end_ns = f"trace {trace_id}", max(span.span.end_ns for span in trace)
+            records = client.traces.history(f"{trace_id}", key)
+            span = trace.root
+        if speaks_json(as_json):
+            for record in records:
+                place = span.span_id if record.level == "span" else None
+                print_json({"trace_id": span.trace_id, "span_id": place, **value_to_dict(record)})
+        elif records:
+            terminal = console()
+            terminal.print(history_table(records, what=what, end_ns=end_ns, options=terminal.options))
+        elif key is None:
+            say(f"nothing was set on {what}.")
+        else:
+            known = dict.fromkeys(map(field_name, client.spans.history(span.span_id, trace_id=span.trace_id)))
+            say(f"{key} was not set on {what}; set were: {', '.join(known) or 'no values'}.")
 
 
 def patch(
@@ -423,11 +509,18 @@ def _tell_import(path: str, report: ImportReport, as_json: bool | None) -> None:
 
 @contextmanager
 def _opened(store: str | None, *, create: bool = False, author: str | None = None) -> Iterator[Spans]:
+    """Open the spans of the store, as `_client` does."""
+    with _client(store, create=create, author=author) as client:
+        yield client.spans
+
+
+@contextmanager
+def _client(store: str | None, *, create: bool = False, author: str | None = None) -> Iterator[Client]:
     """Open the store, under the author's name. An error that a user can cause is one line and exit code 1."""
     with failures():
         url = store if store is not None else default_store()
         with Client(url, create=create, author=author_of(author)) as client:
-            yield client.spans
+            yield client
 
 
 def _format_of(path: str, chosen: _Format | None) -> _Format:
@@ -460,9 +553,43 @@ class _Terminal:
         sys.stdout.flush()
 
 
+def _print_page(
+    page: Page | TracePage,
+    to_dict: Callable[[Any], dict[str, Json]],
+    table: Callable[..., Table],
+    noun: str,
+    as_json: bool | None,
+    *,
+    has_since: bool,
+) -> None:
+    """Print one page as JSON or as a table; on standard error, how to go on."""
+    if speaks_json(as_json):
+        for record in page:
+            print_json(to_dict(record))
+        if page.next_cursor is not None:
+            typer.echo(json.dumps({"next_cursor": page.next_cursor}), err=True)
+        return
+    if page:
+        terminal = console()
+        terminal.print(table(page, width=terminal.width))
+    else:
+        say(f"no {noun} was found" + ("." if has_since else " in the last seven days; --since looks further back."))
+    if page.next_cursor is not None:
+        say(f"there are more; continue with --cursor {page.next_cursor}")
+
+
 def _print_rows(records: Iterable[SpanRecord]) -> None:
     for record in records:
         print_json(record_to_dict(record))
+
+
+def _newest_trace(spans: Spans, before: str | dt.datetime | None) -> str:
+    """Return the id of the trace whose root is the newest; if no root is stored, of the newest span."""
+    newest = partial(spans.list, start_time="1678-01-01", end_time=before, limit=1)
+    found = newest(filter="parent_id IS NULL") or newest()
+    if not found:
+        fail("no span is stored here; expected a store to which an application has exported spans.")
+    return found[0].trace_id
 
 
 def _found(spans: Spans, name: str) -> SpanRecord:

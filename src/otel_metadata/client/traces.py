@@ -1,4 +1,4 @@
-"""`client.traces`: stored traces, one row each, and the outline of one."""
+"""`client.traces`: stored traces, one row each, and one of them: its spans, its outline, its history."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from typing import TYPE_CHECKING, final, overload
 
 import orjson
 
+from otel_metadata.client.history import of_field, spans_at
+from otel_metadata.client.page import record_to_dict
 from otel_metadata.client.queries import check_timeout, cursor_behind, page_query, reads_of, store_of
 from otel_metadata.errors import SpanNotFoundError
+from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text, utc
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Mapping
     from uuid import UUID
 
     from otel_metadata.client.queries import Time
     from otel_metadata.delivery.destination import Destination
+    from otel_metadata.model.evaluation import Annotation, Evaluation
     from otel_metadata.model.merge import Json
-    from otel_metadata.model.record import OutlineSpan, TraceRecord
+    from otel_metadata.model.record import OutlineSpan, SpanRecord, TraceRecord, ValueRecord
     from otel_metadata.seams import Clock, SpanStore
 
-__all__ = ["TracePage", "Traces", "trace_to_dict"]
+__all__ = ["Trace", "TracePage", "Traces", "trace_to_dict"]
 
 
 @final
@@ -97,6 +102,44 @@ class Traces:
             utc(ended.start_ns) if ended is not None else None,
         )
 
+    def get(self, trace_id: str | int | UUID, *, at: Time | None = None) -> Trace:
+        """Return a trace with everything that was set on it and its spans.
+
+        ```python
+        before = client.traces.get(trace_id, at="2026-11-30T10:00:00Z")
+        ```
+
+        Args:
+            trace_id: 32 hex digits, a UUID, or an integer.
+            at: Show the trace as it was at this time: the spans that had started, each value as it was then. Without
+                it, as it is now. See `client.spans.get`.
+
+        Raises:
+            ConfigurationError: *at* is not a time, or is before the start of the trace.
+            InvalidSpanRefError: The id has another form.
+            SpanNotFoundError: No span of the trace is stored.
+            StoreError: The store cannot be read, or it keeps no history and *at* is given.
+        """
+        query = SpanQuery(parse_trace_id(trace_id).trace_id_hex, limit=None)
+        return Trace(tuple(reversed(spans_at(store_of(self._where), query, at))))
+
+    def history(self, trace_id: str | int | UUID, field: str | None = None) -> builtins.list[ValueRecord]:
+        """Return the values that were set on a trace itself, as `client.spans.history` does of a span.
+
+        Args:
+            trace_id: 32 hex digits, a UUID, or an integer.
+            field: The name of one field, such as `trace.metadata.plan`; None for all.
+
+        Raises:
+            ConfigurationError: *field* is not the name of a field.
+            InvalidSpanRefError: The id has another form.
+            SpanNotFoundError: No span of the trace is stored.
+            StoreError: The store cannot be read, or it keeps no history.
+        """
+        is_wanted, store = of_field(field), store_of(self._where)
+        (span,) = spans_at(store, SpanQuery(parse_trace_id(trace_id).trace_id_hex, limit=1))
+        return [*filter(is_wanted, store.history(span.trace_id))]
+
     def outline(self, trace_id: str | int | UUID) -> builtins.list[OutlineSpan]:
         """Return the spans of a trace without what was said of them, oldest start first.
 
@@ -118,6 +161,81 @@ class Traces:
         if not found:
             raise SpanNotFoundError(wanted, f"{store}")
         return found
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trace(Sequence["SpanRecord"]):
+    """A stored trace: a sequence of its spans, earliest start first.
+
+    Attributes:
+        spans: At least one.
+    """
+
+    spans: tuple[SpanRecord, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> SpanRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SpanRecord]: ...
+
+    def __getitem__(self, index: int | slice) -> SpanRecord | Sequence[SpanRecord]:
+        """Return one span, or several."""
+        return self.spans[index]
+
+    def __len__(self) -> int:
+        """The number of spans."""
+        return len(self.spans)
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits."""
+        return self.spans[0].trace_id
+
+    @property
+    def root(self) -> SpanRecord:
+        """The first span without a parent; if none is stored, the first span."""
+        return next((span for span in self.spans if span.parent_id is None), self.spans[0])
+
+    @property
+    def name(self) -> str | None:
+        """The name that was set on the trace, or None."""
+        return self.spans[0].trace_name
+
+    @property
+    def metadata(self) -> Mapping[str, Json]:
+        """What was set on the trace; `trace_metadata` of its spans."""
+        return self.spans[0].trace_metadata
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Its tags, in the order in which they were first set."""
+        return self.spans[0].trace_tags
+
+    @property
+    def input(self) -> Json:
+        """The input that was set on the trace, or None."""
+        return self.spans[0].trace_input
+
+    @property
+    def output(self) -> Json:
+        """The output that was set on the trace, or None."""
+        return self.spans[0].trace_output
+
+    @property
+    def evaluations(self) -> Mapping[str, Evaluation]:
+        """By name."""
+        return self.spans[0].trace_evaluations
+
+    @property
+    def annotations(self) -> tuple[Annotation, ...]:
+        """In the order in which they were made."""
+        return self.spans[0].trace_annotations
+
+    def to_dict(self) -> dict[str, Json]:
+        """Return `{"trace_id": ..., "spans": [...]}`, each span as `client.spans.list().to_dict()` has it."""
+        return {"trace_id": self.trace_id, "spans": [record_to_dict(span) for span in self.spans]}
 
 
 @final
