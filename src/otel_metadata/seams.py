@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Histogram,
         NamedKind,
         OutlineSpan,
+        Retained,
         Route,
         SpanCount,
         SpanQuery,
@@ -229,6 +230,22 @@ class SpanStore(Protocol):
 
         Raises:
             StoreError: Nothing was deleted.
+        """
+        ...
+
+    def retain(self, before_ns: int | None, max_bytes: int | None) -> Retained:
+        """Delete the oldest spans with everything set on them, in steps that let others write in between.
+
+        No tombstones are left. What was set before the same time on spans that are not there is deleted as well.
+
+        Args:
+            before_ns: Delete spans that started before, in wall nanoseconds, and the tombstones from before; None for
+                none.
+            max_bytes: Delete spans until so much is stored; None for any size.
+
+        Raises:
+            StoreError: It cannot be written, and what was deleted until then stays deleted; or the store does not
+                delete by age or size.
         """
         ...
 

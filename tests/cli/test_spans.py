@@ -1046,3 +1046,55 @@ class TestAuthor:
         code, output, error = call("patch", ROOT, "-m", "a=1", "--author", given)
         assert (code, output) == (2, "")
         assert re.fullmatch(r"otel-metadata: --author is .*; expected a name of 1 to 200 characters, .*\n", error)
+
+
+class TestRetain:
+    def test_what_started_before_is_deleted(self, path):
+        """And told, with what is left."""
+        (found,) = rows("retain", "--older-than", "2023-11-14T22:13:21Z", "--yes")
+        assert 0 < found.pop("stored_bytes") < 1_000_000
+        assert found == {"spans_deleted": 3, "updates_deleted": 0}
+        assert [one["span_id"] for one in rows("ls", *EVER)] == [OTHER]
+        (line,) = lines("retain", "--older-than", "1d", "--max-size", "1MB", "--yes")
+        assert re.fullmatch(r"1 span deleted; 0\.\d MB are stored\.", line)
+
+    def test_updates_that_wait_for_a_span_are_told(self, path):
+        """Of spans that never came."""
+        with closing(SqliteStore(path)) as store:
+            store.patch_rows([(TRACE, "f" * 16, metadata(a=1)), ("f" * 32, "", metadata("trace", a=1))])
+        (line,) = lines("retain", "--older-than", "1d", "--yes")
+        assert line.startswith("4 spans deleted, and updates of 2 spans or traces that the store does not have; 0.")
+
+    def test_nothing_is_deleted_where_nobody_can_be_asked(self, path):
+        """Without a terminal, --yes has to be said."""
+        assert call("retain", "--older-than", "1d") == (
+            1,
+            "",
+            "otel-metadata: nothing was deleted, because there is no terminal to ask on; expected --yes.\n",
+        )
+        assert len(rows("ls", *EVER)) == 4
+
+    @pytest.mark.parametrize(("answer", "left"), [("n\n", 4), ("y\n", 0)])
+    def test_on_a_terminal_it_asks(self, path, answer, left):
+        """Anything but a yes deletes nothing."""
+        _, output = on_a_terminal("retain", "--older-than", "1d", answer=answer)
+        assert "Delete the oldest spans for good? [y/N]" in output
+        assert len(rows("ls", *EVER)) == left
+
+    @pytest.mark.parametrize(
+        ("words", "code", "message"),
+        [
+            ((), 2, "nothing to delete was named; expected --older-than, --max-size, or both."),
+            (("--older-than", "soon"), 2, "'soon' is neither how long ago (30min, 12h, 7d) nor a time"),
+            (("--max-size", "many"), 2, "'many' is not a size such as 500MB or 2GiB."),
+            (("--max-size", "-1"), 2, "'-1' is not a size such as 500MB or 2GiB."),
+            (("--older-than", "2200-01-01"), 1, "older_than is '2200-01-01'; expected a timedelta of 0 or more, or"),
+            (("--max-size", "2kB"), 1, "max_bytes is 2000; expected a whole number of bytes, at least 1,000,000"),
+        ],
+    )
+    def test_a_wrong_option_deletes_nothing(self, path, words, code, message):
+        """One error says what is wrong."""
+        status, output, error = call("retain", *words, "--yes", columns=300)
+        assert (status, output) == (code, "")
+        assert message in error
+        assert len(rows("ls", *EVER)) == 4

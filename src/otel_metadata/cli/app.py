@@ -34,6 +34,7 @@ for command in (
     app.command()(command)
 app.command("import")(spans.import_)
 app.command()(spans.delete)
+app.command()(spans.retain)
 app.add_typer(spool_app, name="spool")
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "moment",
     "named",
     "number",
+    "size",
     "status_of",
     "whole_number",
 ]
@@ -50,6 +51,9 @@ _UNITS: Final = {
     "d": dt.timedelta(days=1),
     "w": dt.timedelta(weeks=1),
 }
+
+
+_SIZE: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,3}))?\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 
 
 class Named(NamedTuple):
@@ -150,6 +154,22 @@ def whole_number(text: str, option: str) -> int:
     if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII) or not int(text):
         raise _bad(text, "is not a whole number of 1 or more", option)
     return int(text)
+
+
+def size(text: str | None, option: str) -> int | None:
+    """Return the bytes that a text such as `2GB` or `500 MiB` means.
+
+    Raises:
+        typer.BadParameter: *text* is not a size.
+    """
+    if text is None:
+        return None
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise _bad(text, "is not a size such as 500MB or 2GiB", option)
+    whole, fraction, unit, is_binary = match.groups(default="")
+    factor: int = (1024 if is_binary else 1000) ** " kmgt".index(unit.lower() or " ")
+    return int(whole) * factor + int(fraction.ljust(3, "0")) * factor // 1000
 
 
 def number(text: str | None, option: str) -> float | None:

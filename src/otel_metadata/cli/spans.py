@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import Enum
 from functools import partial
 from pathlib import PurePath
@@ -25,6 +26,7 @@ from otel_metadata.cli.given import (
     moment,
     named,
     number,
+    size,
     status_of,
     whole_number,
 )
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Json, Level
     from otel_metadata.model.record import SpanRecord
 
-__all__ = ["annotate", "delete", "export", "history", "import_", "ls", "patch", "score", "show", "traces"]
+__all__ = ["annotate", "delete", "export", "history", "import_", "ls", "patch", "retain", "score", "show", "traces"]
 
 _CLOCK = SystemClock()
 
@@ -407,6 +409,40 @@ def delete(
             typer.echo(f"{one_or_many(len(report.deleted_span_ids), 'span')} deleted{left}.")
         if not report.completed:
             fail(f"{report.error_message} Run the same command again to delete the rest.")
+
+
+def retain(
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Delete spans that started before: 30d or 12h ago, or 2026-01-31 (UTC)."),
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Delete the oldest spans until this is left, such as 2GB.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    store: _Store = None,
+    as_json: AsJson = None,
+) -> None:
+    """Delete the oldest spans and everything that was set on them, for good, while others write.
+
+    The file does not shrink: the next writes fill it again.
+    """
+    if older_than is None and max_size is None:
+        raise typer.BadParameter("nothing to delete was named; expected --older-than, --max-size, or both.")
+    before, max_bytes = moment(older_than, _CLOCK.wall_ns(), "--older-than"), size(max_size, "--max-size")
+    with _opened(store) as spans:
+        if not yes:
+            if sys.stdin is None or not sys.stdin.isatty():
+                fail("nothing was deleted, because there is no terminal to ask on; expected --yes.")
+            typer.confirm("Delete the oldest spans for good?", abort=True, err=True)
+        found = spans.retain(older_than=before, max_bytes=max_bytes)
+        if speaks_json(as_json):
+            print_json(asdict(found))
+            return
+        updates = one_or_many(found.updates_deleted, "span or trace", "spans or traces")
+        waiting = f", and updates of {updates} that the store does not have" if found.updates_deleted else ""
+        deleted = one_or_many(found.spans_deleted, "span")
+        typer.echo(f"{deleted} deleted{waiting}; {found.stored_bytes / 1e6:,.1f} MB are stored.")
 
 
 def export(

@@ -6,6 +6,7 @@ It works directly on a store, or sends updates through a destination. It needs n
 from __future__ import annotations
 
 import builtins
+import datetime as dt
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,17 @@ from otel_metadata.client.columns import (
 from otel_metadata.client.dataframes import read_frame
 from otel_metadata.client.history import of_field, spans_at
 from otel_metadata.client.page import Page
-from otel_metadata.client.queries import Window, check_timeout, cursor_behind, page_query, query_of, reads_of, store_of
+from otel_metadata.client.queries import (
+    Window,
+    check_bytes,
+    check_timeout,
+    cursor_behind,
+    page_query,
+    past_ns,
+    query_of,
+    reads_of,
+    store_of,
+)
 from otel_metadata.client.report import UpdateReport
 from otel_metadata.client.span_rows import span_rows
 from otel_metadata.client.traces import Traces
@@ -45,7 +56,7 @@ from otel_metadata.live.misuse import log_misfits
 from otel_metadata.live.values import span_values
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import Level
-from otel_metadata.model.record import Found, SpanCount, SpanQuery, SpanRecord, ValueRecord
+from otel_metadata.model.record import Found, Retained, SpanCount, SpanQuery, SpanRecord, ValueRecord
 from otel_metadata.model.span_ref import SpanRef, parse_trace_id, trace_of
 from otel_metadata.model.times import utc
 from otel_metadata.model.unset import UNSET
@@ -587,6 +598,29 @@ class Spans:
             [span_id for span_id in asked if span_id not in deleted],
             f"{failure}" if failure is not None else None,
         )
+
+    def retain(self, *, older_than: dt.timedelta | Time | None = None, max_bytes: int | None = None) -> Retained:
+        """Delete the oldest spans, with everything that was set on them, for good.
+
+        It deletes in steps of some milliseconds, so other threads and processes write in between. After an error or an
+        interrupt the same call goes on with the rest. A span that comes again, or a late update of it, is deleted by
+        the next call that finds it old.
+
+        Args:
+            older_than: Delete spans that started longer ago than this, or before this time.
+            max_bytes: Then delete the oldest spans until so much is stored, at least 1,000,000. This is the size of the
+                pages in use. The file does not shrink: the next writes fill it again.
+
+        Raises:
+            ConfigurationError: Neither is given, or one is invalid; nothing was deleted.
+            StoreError: The store cannot be read or written, and what was deleted until then stays deleted; or it is not
+                an SQLite store, and nothing was deleted.
+        """
+        if older_than is None and max_bytes is None:
+            raise ConfigurationError("retain()", "neither older_than nor max_bytes", "at least one of them")
+        before_ns = None if older_than is None else past_ns("older_than", older_than, self._clock.wall_ns())
+        check_bytes("max_bytes", max_bytes)
+        return self._store.retain(before_ns, max_bytes)
 
     def update(
         self,

@@ -30,9 +30,11 @@ __all__ = [
     "EXPECTED_TIME",
     "Time",
     "Window",
+    "check_bytes",
     "check_timeout",
     "cursor_behind",
     "page_query",
+    "past_ns",
     "query_of",
     "reads_of",
     "store_of",
@@ -66,6 +68,9 @@ class Window(TypedDict, total=False):
 
 _DEFAULT_WINDOW_NS: Final = 7 * 86_400 * 1_000_000_000
 """How far back a list looks, as Arize's does."""
+
+_MIN_BYTES: Final = 1_000_000
+"""A smaller limit is a mistake, such as a number of megabytes, and would delete every span."""
 
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
@@ -135,6 +140,29 @@ def check_timeout(timeout_millis: object) -> None:
     ):
         return
     raise ConfigurationError("timeout_millis", timeout_millis, "a number of milliseconds, 0 or more; None for no limit")
+
+
+def check_bytes(name: str, size: object) -> None:
+    """Check the size to which a store is reduced.
+
+    Raises:
+        ConfigurationError: It is not a number of bytes.
+    """
+    if size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= _MIN_BYTES):
+        return
+    raise ConfigurationError(name, size, f"a whole number of bytes, at least {_MIN_BYTES:,}")
+
+
+def past_ns(name: str, age: dt.timedelta | Time, now_ns: int) -> int:
+    """Return wall nanoseconds of a time that lies behind: so long ago, or that time.
+
+    Raises:
+        ConfigurationError: *age* is neither, or the time is still to come.
+    """
+    ns = now_ns - age // dt.timedelta(microseconds=1) * 1_000 if isinstance(age, dt.timedelta) else wall_ns(age)
+    if ns is None or ns > now_ns or ns not in _INT64:
+        raise ConfigurationError(name, age, f"a timedelta of 0 or more, or a time before now: {EXPECTED_TIME}")
+    return ns
 
 
 def reads_of(store: SpanStore, what: str) -> SpanReads:

@@ -28,6 +28,7 @@ __all__ = [
     "NamedKind",
     "OutlineSpan",
     "Position",
+    "Retained",
     "Route",
     "SpanCount",
     "SpanQuery",
@@ -216,6 +217,22 @@ class ValueRecord:
         by = f" by {self.author}" if self.author is not None else ""
         end = "" if self.is_current else ", superseded"
         return f"<ValueRecord {name} = {value}, {self.route or 'unknown route'}, {time_text(self.time_ns)}{by}{end}>"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What a retention deleted, and what is left.
+
+    Attributes:
+        spans_deleted: Spans that were too old, or the oldest of a store that was too large.
+        updates_deleted: Spans and traces that were updated as long ago, and are not in the store.
+        stored_bytes: The size of what is stored now. The file may be larger: the next writes fill it again.
+    """
+
+    spans_deleted: int
+    updates_deleted: int
+    stored_bytes: int
 
 
 @final

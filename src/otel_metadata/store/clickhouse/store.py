@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
     from otel_metadata.model.patch import Patch
-    from otel_metadata.model.record import Route, ValueRecord
+    from otel_metadata.model.record import Retained, Route, ValueRecord
     from otel_metadata.seams import Clock
 
 __all__ = ["ClickHouseStore"]
@@ -261,6 +261,17 @@ class ClickHouseStore:
             StoreError: Always.
         """
         raise StoreError(f"{self}: a history was asked for, but {_NO_HISTORY}.")
+
+    def retain(self, before_ns: int | None, max_bytes: int | None) -> Retained:
+        """Refuse: ClickHouse deletes old rows by itself.
+
+        Raises:
+            StoreError: Always.
+        """
+        raise StoreError(
+            f"{self}: retain deletes from an SQLite store only; expected a TTL on the tables, by which ClickHouse "
+            "deletes old rows itself (docs/clickhouse.md)."
+        )
 
     def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
         """Yield the spans that *query* selects, newest start first, as batches of `store.table`.

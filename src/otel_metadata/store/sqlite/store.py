@@ -37,6 +37,7 @@ from otel_metadata.model.record import (
     Histogram,
     NamedKind,
     OutlineSpan,
+    Retained,
     Route,
     SpanCount,
     SpanQuery,
@@ -68,6 +69,7 @@ from otel_metadata.store.sqlite.file import (
 from otel_metadata.store.sqlite.history import History
 from otel_metadata.store.sqlite.query import COLUMNS
 from otel_metadata.store.sqlite.read_pool import Deadline, PoolClosedError, ReadPool
+from otel_metadata.store.sqlite.retention import Retention
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -519,6 +521,24 @@ class SqliteStore:
             connection.executemany("DELETE FROM fields WHERE trace_id = ? AND span_id = ?", gone)
             connection.executemany(_WRITE_TOMBSTONE, ((*key, ns, _writer_text(writer)) for key in gone))
         return deleted
+
+    def retain(self, before_ns: int | None, max_bytes: int | None) -> Retained:
+        """Delete the oldest spans with everything set on them, in transactions of a few milliseconds.
+
+        Args:
+            before_ns: Delete spans that started before, in wall nanoseconds, and the tombstones from before; None for
+                none.
+            max_bytes: Delete spans until the pages in use have this size; None for any size.
+
+        Raises:
+            StoreError: The store cannot be written; what was deleted until then stays deleted.
+        """
+
+        def pause(ns: int) -> None:
+            if self._clock.wait(self._is_closing, ns):
+                raise StoreError(f"{self.path}: closed during a retention; what it has deleted stays deleted.")
+
+        return Retention(self._read, self._transaction, pause, self._clock).retain(before_ns, max_bytes)
 
     def close(self) -> None:
         """Close the file, from any thread. A write that waits for another process's write is given up, and raises.
