@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.clickhouse.engine import Engine
 from tests.store.contract import StoreContract
-from tests.store.contract_filters import FilterContract, corpus
+from tests.store.contract_filters import FilterContract, fill
 
 from otel_metadata.errors import StoreError
 from otel_metadata.model.record import SpanQuery
@@ -17,9 +17,7 @@ from otel_metadata.store.clickhouse.store import ClickHouseStore
 @pytest.fixture(scope="module")
 def filled(running_engine: Engine) -> Iterator[ClickHouseStore]:
     store = ClickHouseStore(running_engine.url(running_engine.new_database()))
-    spans, patches = corpus()
-    store.write(spans)
-    store.patch(patches)
+    fill(store)
     yield store
     store.close()
 
@@ -41,3 +39,5 @@ class TestHistory:
 
 class TestFilters(FilterContract):
     """Filters mean the same in every store."""
+
+    has_routes = False

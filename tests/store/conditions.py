@@ -25,6 +25,7 @@ from otel_metadata.model.condition import (
     Scalar,
     Subject,
 )
+from otel_metadata.model.record import ROUTES
 
 KEYS = ("a", "a.b", "user-id", "Ключ", 'say "hi"', "not", "0", "label", "%")
 """Keys and names: what needs double quotes and what does not."""
@@ -40,6 +41,8 @@ TIMES = tuple(1_700_000_000_123_456_789 + step for step in (-1, 0, 1, 1_000_000_
 
 CHANGE_TIMES = (*(TIMES[-1] + step for step in (0, 40, 150, 1_100)), *(END_NS + step for step in (0, 20, 150)))
 """Nanoseconds between the versions of fields."""
+
+AUTHORS = ("page:ada", "shop", "it's")
 
 TAGS = ("vip", "it's", "")
 
@@ -86,7 +89,10 @@ WITH_ORIGIN = (
     Subject("span", "attribute", "a"),
 )
 """What is changed at a time, by somebody."""
-CHANGE_SUBJECTS = tuple(replace(subject, part="changed_at") for subject in WITH_ORIGIN)
+ROUTE_SUBJECTS, AUTHOR_SUBJECTS, CHANGE_SUBJECTS = (
+    tuple(replace(subject, part=origin) for subject in WITH_ORIGIN) for origin in ORIGINS
+)
+LATE_COUNTS = (Subject("span", "late_count"), Subject("trace", "late_count"))
 SUBJECTS = (
     *TEXT_SUBJECTS,
     *ID_SUBJECTS,
@@ -96,7 +102,10 @@ SUBJECTS = (
     *TIME_SUBJECTS,
     *ANY_SUBJECTS,
     STATUS,
+    *ROUTE_SUBJECTS,
+    *AUTHOR_SUBJECTS,
     *CHANGE_SUBJECTS,
+    *LATE_COUNTS,
 )
 
 _texts = st.sampled_from(TEXTS)
@@ -143,11 +152,14 @@ def _leaves() -> st.SearchStrategy[Condition]:
         _ordered(st.sampled_from(NUMBER_SUBJECTS), _numbers),
         _ordered(st.sampled_from(TIME_SUBJECTS), st.sampled_from(TIMES)),
         _ordered(st.sampled_from(CHANGE_SUBJECTS), st.sampled_from(CHANGE_TIMES)),
+        _equal(st.sampled_from(ROUTE_SUBJECTS), st.sampled_from(ROUTES)),
+        _ordered(st.sampled_from(AUTHOR_SUBJECTS), st.sampled_from(AUTHORS)),
+        _ordered(st.sampled_from(LATE_COUNTS), st.sampled_from([0, 1, 2, 2.5, 5])),
         _ordered(st.just(STATUS), st.sampled_from(["OK", "ERROR", "UNSET"])),
         _ordered(st.just(STATUS), st.sampled_from([200, 404])),
         st.builds(
             Like,
-            st.sampled_from((*ANY_SUBJECTS, *TEXT_SUBJECTS, *ID_SUBJECTS)),
+            st.sampled_from((*ANY_SUBJECTS, *TEXT_SUBJECTS, *ID_SUBJECTS, *AUTHOR_SUBJECTS)),
             st.sampled_from(["%", "_", "a%", "%b", "__"]),
         ),
         st.builds(IsNull, st.sampled_from(SUBJECTS)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -19,9 +19,13 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
 from tests.store.conditions import (
+    AUTHOR_SUBJECTS,
+    AUTHORS,
     CHANGE_SUBJECTS,
     KEYS,
+    LATE_COUNTS,
     NUMBERS,
+    ROUTE_SUBJECTS,
     TAGS,
     TEXTS,
     TIMES,
@@ -30,9 +34,11 @@ from tests.store.conditions import (
     spelled_name,
 )
 from tests.store.contract import START_NS, SpanWithFields, ended_span
-from tests.store.evaluator import FieldOrigin, Origins, holds, value_of
+from tests.store.evaluator import FieldOrigin, Origins, holds, subjects_of, value_of
 
-from otel_metadata.model.condition import And, Compare, Condition, IsNull, Subject
+from otel_metadata.errors import StoreError
+from otel_metadata.model import authors
+from otel_metadata.model.condition import And, Compare, Condition, IsNull, Not, Subject
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import Field, FieldName, Json
 from otel_metadata.model.patch import Patch
@@ -283,7 +289,7 @@ def _fields(chance: random.Random, number: int, only: str = "") -> dict[FieldNam
     if chance.random() < 0.3:
         found["span", "status_message", ""] = chance.choice(TEXTS)
     return {
-        name: (value, (TIMES[-1] + number, at))
+        name: (value, ((TIMES[-1] if number % 5 else TIMES[0]) + number, number % 4 * 100 + at))
         for at, (name, value) in enumerate(found.items(), 1)
         if only in ("", name[0])
     }
@@ -308,9 +314,24 @@ _INDEXED = st.builds(
     st.just("="),
     _TEXT,
 )
+_INDEXED |= st.builds(Compare, st.sampled_from(ROUTE_SUBJECTS), st.just("="), st.just("late")) | st.builds(
+    Compare, st.sampled_from(LATE_COUNTS), st.sampled_from(["=", ">", ">=", "!="]), st.sampled_from([0, 0.5, 1, 2])
+)
 
 
-def with_origins(store: SpanStore) -> list[tuple[SpanRecord, Origins]]:
+def fill(store: SpanStore) -> None:
+    """Write the corpus, the patches by several routes, by writers of whom most have a name."""
+    spans, patches = corpus()
+    for writer in range(100, 400):
+        authors.AUTHORS.add(writer, AUTHORS[writer // 100 - 1])
+    store.write(spans)
+    store.patch(patches[::2])
+    rows = [(patch.target.trace_id_hex, patch.target.span_id_hex, patch.fields) for patch in patches[1::2]]
+    store.patch_rows(rows[::2], route="import")
+    store.patch_rows(rows[1::2], route="log")
+
+
+def with_origins(store: SpanStore, *, has_routes: bool) -> list[tuple[SpanRecord, Origins]]:
     """Return all spans of a store, in the order of a page, each with the origins of its fields."""
     found = []
     exported = [row for batch in store.export(SpanQuery(limit=None)) for row in batch.to_pylist()]
@@ -319,16 +340,43 @@ def with_origins(store: SpanStore) -> list[tuple[SpanRecord, Origins]]:
         origins: Origins = {
             (level, kind, key): FieldOrigin((ns, int(writer, 16))) for level, kind, key, ns, writer, *_ in fields
         }
+        if has_routes:
+            origins = {
+                (value.level, value.kind, value.key): FieldOrigin(
+                    (value.time_ns, value.writer), value.route, value.author
+                )
+                for value in store.history(record.trace_id, record.span_id)
+                if value.is_current
+            }
         found.append((record, origins))
     return found
+
+
+def asks_for_routes(condition: Condition) -> bool:
+    """Whether a filter asks for what not every store keeps."""
+    return any(one.part in {"route", "author"} or one.kind == "late_count" for one in subjects_of(condition))
 
 
 class FilterContract:
     """The tests; a subclass gives the fixture `filled`."""
 
+    has_routes: ClassVar = True
+    """Whether the store keeps routes and authors."""
+
     @pytest.fixture
     def judged(self, filled: SpanStore) -> list[tuple[SpanRecord, Origins]]:
-        return with_origins(filled)
+        return with_origins(filled, has_routes=self.has_routes)
+
+    def check(self, store: SpanStore, judged: list[tuple[SpanRecord, Origins]], query: SpanQuery) -> None:
+        """Check that a question is answered as the evaluator says, or refused if the store does not keep the answer."""
+        assert query.condition is not None
+        if not self.has_routes and asks_for_routes(query.condition):
+            with pytest.raises(StoreError, match="which this store does not keep; expected a filter without"):
+                store.query(query)
+            return
+        places = [record.position for record, origins in judged if holds(query.condition, record, origins)]
+        wanted = [place for place in places if query.after is None or place < query.after][: query.limit]
+        assert [record.position for record in store.query(query)] == wanted
 
     def test_the_corpus_is_there(self, judged: list[tuple[SpanRecord, Origins]]) -> None:
         """Every span, with what was said of it live and late."""
@@ -375,9 +423,19 @@ class FilterContract:
         assert times[0] < middle
         before, then = Compare(subject, "<", middle), Compare(subject, "=", middle)
         for condition in (before, then, Compare(subject, ">=", middle), IsNull(subject)):
-            wanted = [record.position for record, origins in judged if holds(condition, record, origins)]
-            found = filled.query(SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
-            assert [record.position for record in found] == wanted
+            self.check(filled, judged, SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
+
+    @pytest.mark.parametrize("subject", [*ROUTE_SUBJECTS, *AUTHOR_SUBJECTS, *LATE_COUNTS], ids=spelled_name)
+    def test_a_value_is_found_by_how_it_came_and_from_whom(
+        self, filled: SpanStore, judged: list[tuple[SpanRecord, Origins]], subject: Subject
+    ) -> None:
+        """By each route, each author and each count that a value has, and by what it has not."""
+        found = {value_of(subject, record, origins) for record, origins in judged} - {None}
+        assert len(found) > 1 or not self.has_routes
+        for value in found:
+            self.check(filled, judged, SpanQuery(condition=Compare(subject, "=", value), limit=None))
+            self.check(filled, judged, SpanQuery(condition=Not(Compare(subject, "=", value)), limit=None))
+        self.check(filled, judged, SpanQuery(condition=IsNull(subject), limit=None))
 
     @settings(max_examples=FILTERS, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(condition=conditions())
@@ -385,11 +443,7 @@ class FilterContract:
         self, filled: SpanStore, judged: list[tuple[SpanRecord, Origins]], condition: Condition
     ) -> None:
         """As it is written, parsed, and put as the store's own question; in the order of a page."""
-        wanted = [record.position for record, origins in judged if holds(condition, record, origins)]
-
-        found = filled.query(SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
-
-        assert [record.position for record in found] == wanted
+        self.check(filled, judged, SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
 
     @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(data=st.data())
@@ -403,9 +457,4 @@ class FilterContract:
             condition = And((*others, condition))
         after = data.draw(st.none() | st.sampled_from([record.position for record, _ in judged]))
         limit = data.draw(st.none() | st.integers(1, 5))
-        wanted = [record.position for record, origins in judged if holds(condition, record, origins)]
-        wanted = [position for position in wanted if after is None or position < after][:limit]
-
-        found = filled.query(SpanQuery(condition=condition, after=after, limit=limit))
-
-        assert [record.position for record in found] == wanted
+        self.check(filled, judged, SpanQuery(condition=condition, after=after, limit=limit))

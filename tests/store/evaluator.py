@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, cast
 
 from otel_metadata.model.condition import (
@@ -40,6 +40,8 @@ class FieldOrigin(NamedTuple):
     """Where the value of a field comes from."""
 
     version: Version
+    route: str | None = None
+    author: str | None = None
 
     @property
     def changed_at(self) -> int:
@@ -72,9 +74,22 @@ def holds(condition: Condition, record: SpanRecord, origins: Origins) -> bool | 
     return _like(value, condition)
 
 
+def subjects_of(condition: Condition) -> Iterator[Subject]:
+    """Yield the subjects of a condition."""
+    if isinstance(condition, And | Or):
+        for part in condition.parts:
+            yield from subjects_of(part)
+    elif isinstance(condition, Not):
+        yield from subjects_of(condition.part)
+    elif not isinstance(condition, HasTag):
+        yield condition.subject
+
+
 def value_of(subject: Subject, record: SpanRecord, origins: Origins) -> Json:
     """Return the value that a subject names; None where it is missing or null."""
     of_trace = subject.level == "trace"
+    if subject.kind == "late_count":
+        return sum(origin.route == "late" for (level, *_), origin in origins.items() if level == subject.level)
     if subject.part in ORIGINS:
         origin = origins.get(_field_name(subject, record, origins))
         return None if origin is None else getattr(origin, subject.part)

@@ -34,7 +34,11 @@ FIELDS: Fields = {
     ("trace", "annotation", "q"): (Annotation("q", text="note").to_json(), (1, 1)),
 }
 
-ORIGINS = {name: FieldOrigin(version) for name, (_, version) in FIELDS.items()}
+ROUTES = {"n": "late", "text": "import", "C": "late", "vip": "live", "q": "late"}
+ORIGINS = {
+    name: FieldOrigin(version, ROUTES.get(name[2]), "ada" if name[1] == "metadata" else None)
+    for name, (_, version) in FIELDS.items()
+}
 
 RECORD = assemble(
     StoredSpan(
@@ -127,6 +131,15 @@ RECORD = assemble(
         ("changed_at.eval.C IS NOT NULL AND changed_at.trace.tags.vip IS NULL", True),
         ("changed_at.tags.vip IS NOT NULL AND changed_at.name IS NULL AND changed_at.status_code IS NOT NULL", True),
         ("changed_at.attributes.over IS NOT NULL AND changed_at.attributes.plain IS NULL", True),
+        ("route.metadata.n = 'LATE'", True),
+        ("route.metadata.text != 'late'", True),
+        ("route.metadata.yes != 'late'", None),
+        ("route.metadata.gone = 'late'", None),
+        ("route.eval.C IN ('late', 'log') AND route.trace.eval.C.label = 'late' AND route.tags.vip = 'live'", True),
+        ("author.metadata.nil = 'ada' AND author.trace.metadata.n LIKE 'a%'", True),
+        ("author.input = 'ada'", None),
+        ("late_count = 2 AND trace.late_count > 2", True),
+        ("late_count > 2", False),
         ("annotation.gone.text IS NULL AND trace.annotation.q.text = 'note'", True),
     ],
 )

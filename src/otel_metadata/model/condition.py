@@ -80,13 +80,15 @@ SubjectKind: TypeAlias = (
         "user_id",
         "session_id",
         "tag",
+        "late_count",
     ]
 )
-"""A column; or `resource`, one key of the resource; or a kind of field, named as in `model.merge.Kind`. A `tag` is
-compared by its origin only; `HasTag` asks for the tag itself."""
+"""A column; or `resource`, one key of the resource; or a kind of field, named as in `model.merge.Kind`; or
+`late_count`, how many fields of the level have a value that came late. A `tag` is compared by its origin only; `HasTag`
+asks for the tag itself."""
 
-Origin: TypeAlias = Literal["changed_at"]
-"""What a store knows of a value besides the value: when it was set."""
+Origin: TypeAlias = Literal["route", "author", "changed_at"]
+"""What a store knows of a value besides the value: how it came, who set it, and when."""
 
 ORIGINS: Final[tuple[Origin, ...]] = get_args(Origin)
 """The words of `Origin`."""
@@ -111,7 +113,7 @@ class Subject:
         part: Of an evaluation `label`, `score` or `explanation`; of an annotation `label`, `score` or `text`, of the
             latest version when several annotators wrote under this name. Or the origin of a field, whatever its value;
             missing where there is no field: what only OpenTelemetry set has no version. `changed_at` is the nanoseconds
-            of the field's version. Else "".
+            of the field's version, `route` is one of `model.record.ROUTES`, `author` the name of the writer. Else "".
     """
 
     level: Level

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.store.contract_filters import FilterContract, corpus
+from tests.store.contract_filters import FilterContract, fill
 
 from otel_metadata.store.sqlite.store import SqliteStore
 
@@ -15,9 +15,7 @@ from otel_metadata.store.sqlite.store import SqliteStore
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
     folder: Path = tmp_path_factory.mktemp("filters")
     store = SqliteStore(folder / "spans.db")
-    spans, patches = corpus()
-    store.write(spans)
-    store.patch(patches)
+    fill(store)
     yield store
     store.close()
 

@@ -49,6 +49,7 @@ from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import SystemClock
+from otel_metadata.store.filter.language import parse
 from otel_metadata.store.sqlite import file as sqlite_file
 from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite import store as sqlite_module
@@ -313,6 +314,29 @@ class TestPlan:
     def test_ids_come_first(self, store: SqliteStore, path: Path, query: SpanQuery, index: str) -> None:
         """A trace and a span are few rows."""
         assert index in self.plan(store, path, query)[0]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "late_count > 0",
+            "late_count >= 2 AND metadata.a = TRUE",
+            "trace.late_count > 0",
+            "route.metadata.thumbs = 'late'",
+            "route.trace.tags.vip = 'late' AND latency_ms > 5",
+        ],
+    )
+    def test_late_values_are_found_by_their_index(self, store: SqliteStore, path: Path, text: str) -> None:
+        """Without reading the fields; what is counted of a span is found by the span."""
+        plan = self.plan(store, path, SpanQuery(condition=parse(text), limit=50))
+        assert any("f USING COVERING INDEX fields_late (route=?" in line for line in plan[:2])
+        assert [line for line in plan if "fields_late (route=?)" in line] == plan[:1] * ("trace" not in text)
+
+    @pytest.mark.parametrize("text", ["late_count = 0", "NOT late_count > 0", "trace.late_count < 5"])
+    def test_a_count_beside_the_way_is_read_by_the_span(self, store: SqliteStore, path: Path, text: str) -> None:
+        """The index has all late values of the store; to read it for each span would take minutes."""
+        plan = self.plan(store, path, SpanQuery(condition=parse(text), limit=50))
+        assert "spans_by_start" in plan[0]
+        assert not any("fields_late" in line for line in plan)
 
     @staticmethod
     def plan(store: SqliteStore, path: Path, query: SpanQuery) -> list[str]:

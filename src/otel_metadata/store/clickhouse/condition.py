@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from otel_metadata.dialects.canonical import JSON, JSON_NAMES, VERSIONS, read, tags_attribute
+from otel_metadata.errors import StoreError
 from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
 from otel_metadata.model.evaluation import annotation_key
 from otel_metadata.model.instrumented import (
@@ -325,6 +326,11 @@ class _Select:
 
     def _read(self, subject: Subject) -> _Value:
         kind = subject.kind
+        if subject.part in ("route", "author") or kind == "late_count":
+            raise StoreError(
+                f"ClickHouse: the filter asks for {subject.part or kind}, which this store does not keep; expected a "
+                "filter without route, author and late_count, or a store in SQLite. It does keep changed_at."
+            )
         if subject.part == "changed_at":
             version = self._name(f"substring({self._winning(subject)}, 1, 16)")
             return _Value("number", f"if({version} = '', NULL, reinterpretAsInt64(reverse(unhex({version}))))")

@@ -10,12 +10,14 @@ application may have few left.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias, cast, final
 
 from otel_metadata.errors import FilterError
 from otel_metadata.model.condition import (
+    ORIGINS,
     And,
     Between,
     Compare,
@@ -27,11 +29,13 @@ from otel_metadata.model.condition import (
     Not,
     Operator,
     Or,
+    Part,
     Scalar,
     Subject,
     SubjectKind,
 )
 from otel_metadata.model.merge import Level
+from otel_metadata.model.record import ROUTES
 from otel_metadata.model.times import nanoseconds
 from otel_metadata.store.filter.names import TAGS, UnknownNameError, subject_of
 from otel_metadata.store.filter.tokens import OPERATORS, Token, tokens_of
@@ -45,11 +49,13 @@ _MIRRORED: Final[Mapping[Operator, Operator]] = {"=": "=", "!=": "!=", "<": ">",
 
 # NOT before an operand reaches as far as the next AND or OR.
 _LOOSE_TO_TIGHT: Final = ("", "OR", "AND", "NOT", "= !=", "< <= > >=", "IS IN LIKE BETWEEN")
+_BEFORE_WORD: Final = re.compile(r"\s*(?:NOT\s+)?", re.IGNORECASE)
 _PRECEDENCE: Final = {word: level for level, words in enumerate(_LOOSE_TO_TIGHT) for word in words.split(" ")}
 _AFTER_NOT: Final = frozenset({"IN", "LIKE", "BETWEEN"})
 _ANY: Final = frozenset({"metadata", "attribute", "resource", "input", "output"})
 # These are stored in one case only. A literal in the other case would silently find nothing.
-_CASE: Final[Mapping[SubjectKind, Callable[[str], str]]] = {
+_CASE: Final[Mapping[SubjectKind | Part, Callable[[str], str]]] = {
+    "route": str.lower,
     "trace_id": str.lower,
     "span_id": str.lower,
     "parent_id": str.lower,
@@ -57,6 +63,7 @@ _CASE: Final[Mapping[SubjectKind, Callable[[str], str]]] = {
     "span_kind": str.upper,
     "status": str.upper,
 }
+_ROUTES: Final = f"{', '.join(map(repr, ROUTES[:-1]))} or {ROUTES[-1]!r}"
 _SPELLED: Final = {"text": "text in single quotes", "number": "number"}
 _TIMES: Final = "start_time, end_time and changed_at.<name>"
 
@@ -301,6 +308,8 @@ class _Parser:
     def _predicate(self, word: str, left: _Operand, *right: _Operand) -> Condition:
         if word == "IS":
             return IsNull(self._subject(left))
+        if word not in {"=", "!=", "IN"}:
+            self._check_no_route(word, left, *right)
         if word == "IN":
             return self._membership(left, *right)
         if word == "LIKE":
@@ -308,6 +317,13 @@ class _Parser:
         if word == "BETWEEN":
             return self._range(left, *right)
         return self._comparison(left, cast("Operator", word), *right)
+
+    def _check_no_route(self, word: str, *sides: _Operand) -> None:
+        if any(isinstance(side.value, Subject) and side.value.part == "route" for side in sides):
+            first = min(sides, key=lambda side: side.start)
+            before_word = _BEFORE_WORD.match(self._text, first.start + len(first.text))
+            place = before_word.end()  # type: ignore[union-attr] # matches everywhere
+            self._fail(place, f"`{word}`", f"=, != or IN with a route, which is {_ROUTES}")
 
     def _refuse(self, item: _Item | _Operation) -> NoReturn:
         while isinstance(item, _Operation):
@@ -378,6 +394,8 @@ class _Parser:
         if not isinstance(token, Token):
             self._fail(operand.start, "a parenthesis", "a literal, without parentheses; a list follows IN")
         wanted, value = _types_of(subject), token.value
+        if subject.part == "route" and not (isinstance(value, str) and value.lower() in ROUTES):
+            self._fail(token.start, f"`{token.text}`", f"a route: {_ROUTES}")
         if wanted == ("time",):
             time = nanoseconds(value) if isinstance(value, str) else None
             if time is None:
@@ -390,9 +408,8 @@ class _Parser:
         if _type_name(value) not in wanted:
             types = " or a ".join(_SPELLED[word] for word in wanted)
             self._fail(token.start, f"`{token.text}`", f"a {types}: {name.text} is compared with nothing else")
-        if isinstance(value, str) and subject.kind in _CASE:
-            return _CASE[subject.kind](value)
-        return value
+        case = _CASE.get(subject.part or subject.kind)
+        return case(value) if isinstance(value, str) and case is not None else value
 
     def _check_alike(self, first: _Operand, one: Scalar, second: _Operand, other: Scalar) -> None:
         if _type_name(one) != _type_name(other):
@@ -431,13 +448,13 @@ def _levels(condition: Condition) -> int:
 
 def _types_of(subject: Subject) -> tuple[str, ...]:
     """Return the types that a name can be compared with: `number`, `time`, `text`, `bool`."""
-    if subject.part == "changed_at":
-        return ("time",)
+    if subject.part in ORIGINS:
+        return ("time",) if subject.part == "changed_at" else ("text",)
     if subject.kind in _ANY:
         return ("text", "number", "bool")
     if subject.kind == "status":
         return ("text", "number")
-    if subject.kind == "latency_ms" or subject.part == "score":
+    if subject.kind in {"latency_ms", "late_count"} or subject.part == "score":
         return ("number",)
     return ("time",) if subject.kind in {"start_time", "end_time"} else ("text",)
 

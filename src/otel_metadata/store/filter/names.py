@@ -33,6 +33,8 @@ _NAMES: Final[Mapping[str, Subject]] = {
     "context.span_id": Subject("span", "span_id"),
     "span_kind": Subject("span", "span_kind"),
     "model": Subject("span", "model"),
+    "late_count": Subject("span", "late_count"),
+    "trace.late_count": Subject("trace", "late_count"),
 }
 
 TAGS: Final[Mapping[str, Level]] = {"tags": "span", "trace.tags": "trace"}

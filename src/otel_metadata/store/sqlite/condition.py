@@ -14,12 +14,12 @@ import orjson
 from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
 from otel_metadata.model.instrumented import EVENTS, INPUT, MARKED, MODEL, OUTPUT, kind_of, text_of, value_of
 from otel_metadata.model.merge import json_text
-from otel_metadata.model.record import PROJECT_NAMES
+from otel_metadata.model.record import PROJECT_NAMES, ROUTES
 
 if TYPE_CHECKING:
     from otel_metadata.model.condition import Scalar
 
-__all__ = ["FUNCTION", "PROJECT", "Sql", "Value", "condition", "json_types", "of_instrumentor"]
+__all__ = ["FUNCTION", "LATE", "PROJECT", "Sql", "Value", "condition", "json_types", "of_instrumentor"]
 
 Value: TypeAlias = "str | int | float"
 
@@ -63,6 +63,15 @@ FUNCTION: Final = "otel_metadata_of_instrumentor"
 """The name of `of_instrumentor` in SQL. Whoever makes a connection registers it there."""
 
 _SPELLINGS: Final = {"input": INPUT, "output": OUTPUT, "model": MODEL}
+
+LATE: Final = f"route = {ROUTES.index('late')}"
+"""Whether the value of a field came late; the WHERE of the index `fields_late`."""
+
+_ORIGINS: Final = {
+    "route": (_TEXT, f"CASE f.route {' '.join(f'WHEN {at} THEN {word!r}' for at, word in enumerate(ROUTES))} END"),
+    "author": (_TEXT, "(SELECT w.name FROM writers AS w WHERE w.writer = f.writer)"),
+    "changed_at": (_NUMBER, "f.ns"),
+}
 
 _PARTS: Final = {"label": _TEXT, "explanation": _TEXT, "text": _TEXT, "score": _NUMBER}
 
@@ -108,8 +117,16 @@ def _sql(text: str, *parts: Sql, values: tuple[Value, ...] = ()) -> Sql:
 def _read(subject: Subject, types: str) -> Sql:
     """Return SQL of the value of *subject* where it is of one of *types*, else NULL."""
     level, kind, key = subject.level, subject.kind, subject.key
-    if subject.part == "changed_at":
-        return _of_latest(subject, "f.ns") if _NUMBER in types else Sql("NULL")
+    if subject.part in _ORIGINS:
+        type_of, what = _ORIGINS[subject.part]
+        return _of_latest(subject, what) if type_of in types else Sql("NULL")
+    if kind == "late_count":
+        place = "s.span_id" if level == "span" else "''"
+        # `+`: without it SQLite takes the index `fields_late` and reads all of it for each span.
+        count = (
+            f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND f.span_id = {place} AND +f.{LATE})"
+        )
+        return Sql(count if _NUMBER in types else "NULL")
     if kind in _COLUMNS:
         is_numeric = kind in _NUMERIC
         return Sql(_COLUMNS[kind] if (_NUMBER if is_numeric else _TEXT) in types else "NULL")

@@ -14,7 +14,6 @@ import orjson
 from otel_metadata.model.condition import And, Compare, Condition, IsNull, Subject
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.record import (
-    ROUTES,
     Bar,
     FoundTraces,
     Histogram,
@@ -26,7 +25,7 @@ from otel_metadata.model.record import (
     shown_status,
 )
 from otel_metadata.store.sqlite import query as sqlite_query
-from otel_metadata.store.sqlite.condition import Sql
+from otel_metadata.store.sqlite.condition import LATE, Sql
 from otel_metadata.store.sqlite.search import fetched, rows, search
 
 if TYPE_CHECKING:
@@ -98,7 +97,8 @@ _TRACE: Final = ", ".join(
         _evaluations("trace"),
         "(SELECT count(*) FROM spans AS o WHERE o.trace_id = s.trace_id)",
         _ERRORS,
-        f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND f.route = {ROUTES.index('late')})",
+        # `+` as in `sqlite.condition`: the trace leads to its fields, not the index of late values.
+        f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND +f.{LATE})",
     )
 )
 _IS_FIRST_ROOT: Final = Sql(

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import orjson
 
-from otel_metadata.model.condition import And, Compare, Condition, HasTag, IsNull, Subject
+from otel_metadata.model.condition import ORIGINS, And, Compare, Condition, HasTag, IsNull, Subject
 from otel_metadata.model.merge import json_text
 from otel_metadata.store.sqlite import condition as sqlite_filter
-from otel_metadata.store.sqlite.condition import Sql, Value, json_types
+from otel_metadata.store.sqlite.condition import LATE, Sql, Value, json_types
 from otel_metadata.store.sqlite.file import Index
 
 if TYPE_CHECKING:
@@ -93,6 +93,15 @@ INDEXED_OF_F, LABELLED_OF_F, BESIDE_OF_F, OUTLINE_FIELD_OF_F, _STATUS_OF_F = map
     _of_f, (INDEXED, LABELLED, _BESIDE, _OUTLINE_FIELD, _STATUS)
 )
 ROOT_OR_ERROR_OF_O: Final = re.sub(r"\b(parent_id|status_code)\b", r"o.\1", _ROOT_OR_ERROR)
+
+_SEVERAL: Final = frozenset({"annotation", "user_id", "session_id"})
+"""Kinds of which several fields may be meant by one name."""
+
+_FIRST_LATE: Final = Sql(
+    f"NOT EXISTS (SELECT 1 FROM fields AS g WHERE g.{LATE} AND g.start_ns = f.start_ns AND g.trace_id = f.trace_id "
+    "AND g.span_id = f.span_id AND (g.kind, g.key) < (f.kind, f.key))"
+)
+"""Of the late fields of a span the first one. With the start, SQLite does not leave the index."""
 
 RARE: Final = 1_000
 """Fields are counted only up to this number, which is quick. Of values that all reach it, the first is used."""
@@ -291,26 +300,44 @@ def _way(query: SpanQuery, count: Count) -> tuple[_Way, Condition | None]:
 
 def _indexed(part: Condition) -> _Way | None:
     match part:
+        case Compare(subject=Subject(level, kind, key, "route"), op="=", value="late") if kind not in _SEVERAL:
+            return _late(level, Sql("f.kind = ? AND f.key = ?", (kind, key)), is_exact=True)
+        case Compare(subject=Subject(part=origin)) if origin in ORIGINS:
+            return None
         case HasTag(level="span", tag=tag):
             return _by_value(_fields("span", "tag", tag, True))
-        case Compare(subject=Subject(level, "metadata", key, ""), op="=", value=value) if _is_short(value):
+        case Compare(subject=Subject(level, "metadata", key), op="=", value=value) if _is_short(value):
             fields = _fields(level, "metadata", key, value)
             return _by_value(fields) if level == "span" else _by_trace(fields, is_exact=True)
         case Compare(subject=Subject(level=level, kind="evaluation", key=key, part="label"), op="=", value=str(value)):
             label = "f.level = ? AND f.key = ? AND json_extract(f.value, '$.label') = ?"
             fields = Sql(f"{label} AND {LABELLED_OF_F}", (level, key, value))
             return _by_value(fields) if level == "span" else _by_trace(fields, is_exact=True)
-        case Compare(subject=Subject(_, "user_id" | "session_id" as kind, _, ""), op="=", value=str(value)) if (
-            _is_short(value) and not _is_json(value)
-        ):
+        case Compare(subject=Subject(_, "user_id" | "session_id" as kind), op="=", value=str(value)) if _is_short(
+            value
+        ) and not _is_json(value):
             of_span, of_trace = (_fields(level, kind, "", value) for level in ("span", "trace"))
             return _by_trace(Sql(f"({of_span.sql}) OR ({of_trace.sql})", (*of_span.values, *of_trace.values)))
         case Compare(subject=Subject(kind="status"), op="=", value="ERROR"):
             return _ERRORS
         case IsNull(subject=Subject(kind="parent_id")):
             return _ROOTS
+        case Compare(subject=Subject(level, "late_count"), op="=" | ">" | ">=" as op, value=value) if isinstance(
+            value, int | float
+        ) and (value > 0 or (value == 0 and op == ">")):
+            is_any = value <= 1 if op == ">=" else value < 1 and op == ">"
+            return _late(level, _FIRST_LATE if level == "span" else Sql("1"), is_exact=is_any)
         case _:
             return None
+
+
+def _late(level: str, fields: Sql, *, is_exact: bool = False) -> _Way:
+    if level == "span":
+        late = Sql(f"f.level = 'span' AND f.{LATE} AND {fields.sql}", fields.values)
+        return _by_value(late)._replace(is_exact=is_exact)
+    # In the index the fields of traces are together, because they have no start.
+    late = Sql(f"f.level = 'trace' AND f.start_ns IS NULL AND f.{LATE} AND {fields.sql}", fields.values)
+    return _by_trace(late, is_exact=is_exact)
 
 
 def _is_short(value: Scalar) -> bool:

@@ -124,10 +124,12 @@ CREATE INDEX fields_by_label ON fields (level, key, json_extract(value, '$.label
     WHERE {sqlite_query.LABELLED}
 """
 
-# No row is changed, so a file of any size is upgraded at once. The trigger holds for processes of earlier versions that
-# have the file open: what was said of a deleted span must not stay.
+# No row is changed. The index needs the column, so it is made here and not among those of `sqlite.query`; it has the
+# route, although all its entries have the same, because otherwise SQLite reads each field to compare it. The trigger
+# holds for processes of earlier versions that have the file open: what was said of a deleted span must not stay.
 _VERSION_4: Final = f"""
 ALTER TABLE fields ADD COLUMN route INTEGER NOT NULL DEFAULT {sqlite_history.UNKNOWN_ROUTE};
+CREATE INDEX fields_late ON fields (route, start_ns) WHERE {sqlite_filter.LATE};
 CREATE TABLE history (
     trace_id TEXT NOT NULL, span_id TEXT NOT NULL, level TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
     ns INTEGER NOT NULL, writer TEXT NOT NULL, value TEXT NOT NULL, route INTEGER NOT NULL,
