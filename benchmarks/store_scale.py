@@ -1,15 +1,19 @@
-"""What the embedded store costs as it grows: writing, and a page found by a metadata value.
+"""What the embedded store costs as it grows: writing, a page found by a metadata value, the reads of a page of traces.
 
     python benchmarks/store_scale.py            # 100,000 and 1,000,000 spans; about four minutes
     python benchmarks/store_scale.py 10000      # a tenth of each, or any other number
+    python benchmarks/store_scale.py reads FILE # the reads alone, of a file that is made if there is none
 
 Writing is compared with `executemany` of the same rows into the same tables of an empty file, in the same run.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +23,7 @@ from pathlib import Path
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import SpanContext, Status, StatusCode, TraceFlags
 
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import Field, FieldName
@@ -30,10 +34,27 @@ from otel_metadata.store.filter import language as filters
 from otel_metadata.store.sqlite.store import SqliteStore
 
 BATCH = 10_000
+SPANS_OF_TRACE = 10
+LARGE_TRACE, LARGE_SPANS = 0xABCDEF, 10_000
+LARGE = 1_000_000
+WRITES, SPANS_OF_WRITE, WRITE_SECONDS = 800, 10, 0.01
 START_NS = 1_760_000_000_000_000_000
 RESOURCE = Resource({"service.name": "shop", "deployment.environment.name": "production"})
 SCOPE = InstrumentationScope("shop.answers", "1.4.2")
 REGIONS = ("eu-central", "eu-west", "us-east", "us-west")
+
+COMPUTES = "print(flush=True)\nwhile True: pass"
+READS = """
+import sys
+from otel_metadata.model.record import SpanQuery
+from otel_metadata.store.filter.language import parse
+from otel_metadata.store.sqlite.store import SqliteStore
+store, query = SqliteStore(sys.argv[1], create=False), SpanQuery(condition=parse("name = 'nothing'"))
+store.search(query, timeout_millis=1)
+print(flush=True)
+while True:
+    store.search(query, timeout_millis=1_000)
+"""
 
 
 class EndedSpan(ReadableSpan):
@@ -42,13 +63,25 @@ class EndedSpan(ReadableSpan):
     fields: dict[FieldName, Field]
 
 
+def context(number: int) -> SpanContext:
+    """Return ids that are spread as random ones are."""
+    trace_id = (number // SPANS_OF_TRACE + 1) * 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835 % (1 << 128)
+    return SpanContext(trace_id, (number + 1) * 0x9E37_79B9_7F4A_7C15 % (1 << 64), False, TraceFlags(1))
+
+
 def ended_span(number: int, chance: random.Random) -> EndedSpan:
-    """Return a span with metadata of four values, of its own, and of numbers; every 100th is judged."""
+    """Return a span with metadata of four values, of its own, and of numbers; every 100th is judged.
+
+    Ten spans are a trace, and every 5,000th span is an error.
+    """
     start_ns = START_NS + number * 1_000_000
+    root = number - number % SPANS_OF_TRACE
     span = EndedSpan(
         name="answer",
-        context=SpanContext(chance.getrandbits(128) | 1, chance.getrandbits(64) | 1, False, TraceFlags(1)),
-        attributes={"llm.model_name": "gpt-4o-mini", "llm.token_count.total": number % 4_000},
+        context=context(number),
+        parent=context(root) if number != root else None,
+        status=Status(StatusCode.ERROR if number % 5_000 == 3 else StatusCode.UNSET),
+        attributes={"llm.model_name": "gpt-4o-mini", "llm.token_count.total": chance.randrange(4_000)},
         resource=RESOURCE,
         instrumentation_scope=SCOPE,
         start_time=start_ns,
@@ -67,6 +100,14 @@ def ended_span(number: int, chance: random.Random) -> EndedSpan:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["reads"]:
+        store = SqliteStore(sys.argv[2])
+        if store.count(SpanQuery(limit=1)).counted == 0:
+            chance = random.Random(1)
+            in_batches((ended_span(number, chance) for number in range(LARGE)), store.write)
+        compare_reads(store)
+        store.close()
+        return
     small = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spans.db"
@@ -76,6 +117,7 @@ def main() -> None:
         pages = {small: page_millis(store, small)}
         in_batches((ended_span(number, chance) for number in range(small, 10 * small)), store.write)
         pages[10 * small] = page_millis(store, 10 * small)
+        compare_reads(store)
         store.close()
     heading = "page of 100, milliseconds (best of 20)"
     print(f"\n{heading:58} {small:>9,} {10 * small:>11,} {'ratio':>6}")
@@ -121,6 +163,90 @@ def page_millis(store: SqliteStore, count: int) -> dict[str, float]:
         query = SpanQuery(condition=filters.parse(text))
         found[name] = min(seconds(lambda query=query: store.query(query)) for _ in range(20)) * 1_000
     return found
+
+
+def compare_reads(store: SqliteStore) -> None:
+    """Print the best time of each read of a page, and what a slow filter costs a writer."""
+    large = f"{LARGE_TRACE:032x}"
+    newest = store.query(SpanQuery(limit=1, condition=filters.parse(f"trace_id != '{large}'")))[0].span
+    if not store.outline(large):
+        in_batches((large_span(number, newest.start_ns) for number in range(LARGE_SPANS)), store.write)
+    end_ns = newest.start_ns + 1  # without the large trace
+
+    def query(text: str | None = None, limit: int | None = 50) -> SpanQuery:
+        return SpanQuery(end_ns=end_ns, limit=limit, condition=None if text is None else filters.parse(text))
+
+    width_ns = 1_000_000_000
+    window = {"start_ns": end_ns - 100 * width_ns, "width_ns": width_ns, "bars": 100}
+    nothing = query("name = 'nothing'")
+    reads: dict[str, tuple[float, Callable[[], object]]] = {
+        "outline of a trace of 10,000 spans": (50, lambda: store.outline(large)),
+        "50 newest traces": (1, lambda: store.traces(query())),
+        "50 newest traces, the large one among them": (math.inf, lambda: store.traces(SpanQuery(limit=50))),
+        "newest errors, none": (1, lambda: store.query(query("status_code = 'ERROR' AND name = 'nothing'"))),
+        "20 newest errors": (math.inf, lambda: store.query(query("status_code = 'ERROR'", 20))),
+        "metadata keys": (5, lambda: store.names("metadata")),
+        "names of evaluations": (5, lambda: store.names("evaluation")),
+        "count up to 10,000, metadata.region = '…'": (
+            50,
+            lambda: store.count(query(f"metadata.region = '{REGIONS[3]}'", 10_000)),
+        ),
+        "count up to 10,000, metadata.step > 50": (50, lambda: store.count(query("metadata.step > 50", 10_000))),
+        "count of 50 ms, name = '…' (none)": (math.inf, lambda: store.count(nothing, timeout_millis=50)),
+        "histogram of 100,000 spans": (math.inf, lambda: store.histogram(query(), **window)),
+        "search of 200 ms, name = '…' (none)": (math.inf, lambda: store.search(nothing, timeout_millis=200)),
+    }
+    print(f"\n{'read, milliseconds (best of 20)':58} {'wall':>8} {'processor':>9}  aim")
+    for name, (aim, read) in reads.items():
+        wall, processor = math.inf, math.inf
+        for _ in range(20):
+            started, used = time.perf_counter(), time.thread_time()
+            read()
+            wall = min(wall, (time.perf_counter() - started) * 1_000)
+            processor = min(processor, (time.thread_time() - used) * 1_000)
+        shown = "-" if aim == math.inf else f"{aim}{'' if wall <= aim else '  not reached in this run'}"
+        print(f"{name:58} {wall:8.2f} {processor:9.2f}  {shown}")
+    alone, busy, beside = (write_millis(store, program) for program in (None, COMPUTES, READS))
+    print(f"{'write of 10 spans, 99th percentile, nobody reads':58} {alone:8.2f}")
+    print(f"{'the same beside a process that only computes':58} {busy:8.2f} ratio {busy / alone:.2f}")
+    missed = "" if beside <= 1.2 * alone else "  not reached in this run"
+    print(f"{'the same beside a filter that matches nothing':58} {beside:8.2f} ratio {beside / alone:.2f}  1.2{missed}")
+
+
+def large_span(number: int, after_ns: int) -> EndedSpan:
+    """Return a span of the large trace."""
+    span = ended_span(number, random.Random(1))
+    start_ns = after_ns + (number + 1) * 1_000
+    moved = EndedSpan(
+        name="step",
+        context=SpanContext(LARGE_TRACE, number + 1, False, TraceFlags(1)),
+        parent=SpanContext(LARGE_TRACE, max(number // 4, 1), False, TraceFlags(1)) if number else None,
+        attributes=span.attributes,
+        resource=RESOURCE,
+        instrumentation_scope=SCOPE,
+        start_time=start_ns,
+        end_time=start_ns + 900,
+    )
+    moved.fields = span.fields
+    return moved
+
+
+def write_millis(store: SqliteStore, program: str | None) -> float:
+    """Return the 99th percentile of writes, a thousand spans a second, while another process runs *program*."""
+    process = None
+    if program is not None:
+        process = subprocess.Popen([sys.executable, "-c", program, store.path], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+    chance, taken = random.Random(3), []
+    for write in range(WRITES):
+        spans = [ended_span(write * SPANS_OF_WRITE + number, chance) for number in range(SPANS_OF_WRITE)]
+        taken.append(seconds(lambda: store.write(spans)) * 1_000)  # noqa: B023 # called at once
+        time.sleep(max(WRITE_SECONDS - taken[-1] / 1_000, 0))
+    if process is not None:
+        process.kill()
+        process.communicate()
+    return statistics.quantiles(taken, n=100)[98]
 
 
 def bare(path: Path, other: Path) -> tuple[float, float]:

@@ -144,6 +144,24 @@ class TestBesideOthers:
                 store.write([ended_span(number)])
             assert process.communicate("go\n", timeout=SECONDS)[0] == "1 1 21\n"
 
+    def test_a_read_makes_no_write_wait_for_the_disk(self, store: SqliteStore, path: Path) -> None:
+        """The log is folded in after so many rows, not at each commit while somebody reads; and it is folded in."""
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM spans").fetchone() == (1,)
+        executed: list[str] = []
+        assert store._connection is not None
+        store._connection.set_trace_callback(executed.append)
+        for batch in range(8):
+            store.write([ended_span(1_000 * batch + number, name="x" * 5_000) for number in range(2, 802)])
+        assert sum("wal_checkpoint" in statement for statement in executed) == 2
+        reader.execute("COMMIT")
+        before = path.stat().st_size
+        for batch in range(8, 11):
+            store.write([ended_span(1_000 * batch + number) for number in range(2, 802)])
+        assert path.stat().st_size > before + 6_000 * 5_000
+        reader.close()
+
     def test_threads_share_a_few_connections(self, store: SqliteStore) -> None:
         """As many as read at once; only a few stay open."""
         count = 3 * read_pool._MAX_IDLE

@@ -18,7 +18,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
@@ -187,6 +187,9 @@ _BUSY_SLICE_MILLIS: Final = 100
 # Between two tries: some statements fail with "locked" at once, whatever the busy timeout is.
 _PAUSE_NS: Final = 10_000_000
 
+# Rows of spans and fields.
+_FOLDED_CHANGES: Final = 2_000
+
 # Between two steps of an upgrade. SQLite asks for a lock again after 100 ms at most.
 _GIVE_WAY_NS: Final = 200_000_000
 
@@ -249,6 +252,7 @@ class SqliteStore:
         self._history: History | None = None  # of the connection; None also if no history is kept
         self._named: dict[int, str] = {}  # the names of writers that the connection's file has
         self._readers: ReadPool | None = None  # beside the connection, unless that is in memory
+        self._folded_at = 0  # the connection's `total_changes` when it last folded in the log
         self._is_cut_off = False
         after_fork_in_child(self._forget_connection)
 
@@ -618,6 +622,10 @@ class SqliteStore:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            if connection.total_changes - self._folded_at >= _FOLDED_CHANGES:
+                self._folded_at = connection.total_changes
+                with suppress(sqlite3.Error):  # the write is done; SQLite's own checkpoints tell nobody either
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     @contextmanager
     def _opened(self, deadline_ns: int) -> Iterator[sqlite3.Connection]:
@@ -763,9 +771,11 @@ class SqliteStore:
         _prepare_reader(connection)
         # In WAL mode, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # The log is folded in at 16 MiB instead of 4: pages that are written many times in between, above all those of
-        # indexes, are then copied once.
-        connection.execute("PRAGMA wal_autocheckpoint = 4096")
+        # After each commit, the log is folded in once enough rows were written, at about 16 MiB instead of SQLite's 4:
+        # pages that are written many times in between, above all those of indexes, are then copied once. SQLite goes by
+        # the size of the log. That stays while anybody reads, so each commit would fold in, and wait for the disk.
+        self._folded_at = 0
+        connection.execute("PRAGMA wal_autocheckpoint = 16384")
 
     def _check_whole(self, connection: sqlite3.Connection) -> None:
         (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
