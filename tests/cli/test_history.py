@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -108,6 +109,29 @@ class TestHistory:
         assert "annotation.tone = warm by bo" in shown
         assert re.search(r"tags\.vip, set again\n.*tags\.vip$", shown, re.MULTILINE)
 
+    def test_each_route_has_its_mark(self, path):
+        """An import, a log, and a value that was stored before routes were kept."""
+        with closing(SqliteStore(path)) as store:
+            store.patch_rows([(TRACE, ROOT, metadata(imported=1))], route="import")
+            store.patch_rows([(TRACE, ROOT, metadata(logged=1))], route="log")
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("UPDATE fields SET route = 5 WHERE key = 'step'")
+            connection.commit()
+        marks = {line.split()[-3]: line.split("  ")[0] for line in lines("history", ROOT, columns=100)[3:]}
+        assert {key: marks[f"metadata.{key}"] for key in ("imported", "logged", "step")} == {
+            "imported": "◇ import",
+            "logged": "◇ log",
+            "step": "? unknown",
+        }
+
+    def test_dropped_values_are_told(self, path):
+        """A field that had too many values."""
+        with closing(SqliteStore(path)) as store:
+            store.patch_rows([(TRACE, ROOT, at_ns(END_NS + n, n)) for n in range(150)])
+        shown = lines("history", ROOT, "thumbs", columns=80)[3:]
+        assert len(shown) == 101
+        assert [line for line in shown if "dropped" in line] == shown[-1:]
+
     def test_a_wide_terminal_shows_the_time_too(self, path):
         row = lines("history", ROOT, "thumbs", columns=120)[4]
         assert re.fullmatch(r'◐ in flight  2023-11-14 22:13:20\.125 +\+1\.2 ms  - +"up"', row)
@@ -206,15 +230,30 @@ class TestTraces:
         """Its id whole, to be copied; the one without a root is not listed."""
         assert lines("traces", "--since", "2000-01-01", columns=80) == [
             "1 trace, 2023-11-14, times in UTC",
-            "start     name    latency  spans  errors  trace id",
-            "─" * 74,
-            f"22:13:20  answer   1.0 ms      2       1  {TRACE}",
+            "start     name    latency  spans  errors  late  trace id",
+            "─" * 80,
+            f"22:13:20  answer   1.0 ms      2       1     1  {TRACE}",
+        ]
+
+    def test_without_late_values_there_is_no_column_of_them(self, path, tmp_path):
+        with closing(SqliteStore(tmp_path / "other.db")) as store:
+            store.write([ended_span(1)])
+        shown = lines("traces", "--since", "2000-01-01", "--store", f"sqlite:///{tmp_path / 'other.db'}", columns=80)
+        assert shown[1] == "start     name  latency  spans  errors  trace id"
+
+    def test_traces_of_several_days_leave_room_for_names(self, path):
+        """Ids are whole, names are cut, and no line is broken."""
+        with closing(SqliteStore(path)) as store:
+            store.write([ended_span(3, trace_id=7, start_ns=START_NS + 48 * HOUR, name="summarize")])
+        assert lines("traces", "--since", "2000-01-01", columns=80)[3:] == [
+            f"11-16 22:13 summarize  1.0 ms     1      0    0 {trace_hex(7)}",
+            f"11-14 22:13 answer     1.0 ms     2      1    1 {TRACE}",
         ]
 
     def test_a_wide_terminal_shows_status_and_verdicts(self, path):
         call("score", TRACE, "Goal", "--label", "reached")
         row = lines("traces", "--since", "2000-01-01", columns=120)[3]
-        assert row == f"22:13:20  answer   1.0 ms  UNSET       2       1  {TRACE}  Goal=reached"
+        assert row == f"22:13:20  answer   1.0 ms  UNSET       2       1     2  {TRACE}  Goal=reached"
 
     def test_piped_each_trace_is_a_json_object(self, path):
         (trace,) = rows("traces", "--since", "2000-01-01", "--filter", "metadata.step = 2", "--project", "shop")

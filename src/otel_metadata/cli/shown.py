@@ -47,6 +47,9 @@ _MILLISECOND: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
 _HOURS_OF_TWO_DAYS: Final = 48
 
+# How a table shows the starts of its rows if all are of one day.
+_OF_ONE_DAY: Final = "%H:%M:%S"
+
 
 def span_table(records: Sequence[SpanRecord], *, width: int) -> Table:
     """Return a table of spans, one line each, in the order given.
@@ -91,6 +94,9 @@ def trace_table(traces: Sequence[TraceRecord], *, width: int) -> Table:
     start, period = _start_of([trace.start_time for trace in traces])
     table = listing(f"{one_or_many(len(traces), 'trace')}, {period}, times in UTC")
     is_wide = width >= WIDE
+    if not is_wide and start != _OF_ONE_DAY:
+        # Room for the names.
+        start, table.padding = start.removesuffix(":%S"), 0
     table.add_column("start", no_wrap=True)
     table.add_column("name")
     table.add_column("latency", justify="right", no_wrap=True)
@@ -98,6 +104,9 @@ def trace_table(traces: Sequence[TraceRecord], *, width: int) -> Table:
         table.add_column("status", no_wrap=True)
     table.add_column("spans", justify="right", no_wrap=True)
     table.add_column("errors", justify="right", no_wrap=True)
+    has_late = any(trace.late_values for trace in traces)
+    if has_late:
+        table.add_column("late", justify="right", no_wrap=True)
     table.add_column("trace id", no_wrap=True)
     if is_wide:
         table.add_column("evaluations")
@@ -108,6 +117,7 @@ def trace_table(traces: Sequence[TraceRecord], *, width: int) -> Table:
             Text(duration(trace.end_ns - trace.start_ns)),
             Text(f"{trace.spans:,}"),
             Text(f"{trace.errors:,}", style="red" if trace.errors else "dim"),
+            *([Text(f"{trace.late_values:,}", style="cyan" if trace.late_values else "dim")] if has_late else []),
             Text(trace.trace_id),
         ]
         if is_wide:
@@ -174,7 +184,7 @@ def _start_of(times: Sequence[dt.datetime]) -> tuple[str, str]:
     """Return the format in which a table shows these times, and their days, which it need not repeat in each row."""
     days = {f"{time:%Y-%m-%d}" for time in times}
     years = {day[:4] for day in days}
-    start = "%H:%M:%S" if len(days) == 1 else "%m-%d %H:%M:%S" if len(years) == 1 else "%Y-%m-%d %H:%M"
+    start = _OF_ONE_DAY if len(days) == 1 else "%m-%d %H:%M:%S" if len(years) == 1 else "%Y-%m-%d %H:%M"
     return start, min(days) if len(days) == 1 else f"{min(days)} to {max(days)}"
 
 
