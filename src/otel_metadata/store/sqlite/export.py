@@ -12,10 +12,10 @@ each other's locks on a file. https://www.sqlite.org/howtocorrupt.html, section 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import orjson
 
@@ -40,26 +40,17 @@ _PAGE_CHARS: Final = 16_000_000
 _HISTORY_CHARS: Final = 16_000_000
 """A row has at most so much history, the newest: an import reads rows of 64 MB."""
 
+_MAX_AUTHORS: Final = 10_000
+"""How many of them are remembered."""
+
 _Row: TypeAlias = "tuple[Any, ...]"
 
-_Read: TypeAlias = "Callable[[Callable[[sqlite3.Connection], _Page]], _Page]"
+_Superseded: TypeAlias = "tuple[str, str]"
+"""The writer of a superseded value, and an entry of `table.HISTORY`."""
 
+_NO_HISTORY: Final[tuple[_Superseded, ...]] = ()
 
-@final
-class _Page(NamedTuple):
-    """What one read finds.
-
-    Attributes:
-        rows: Spans, each with the text of its fields at the end.
-        histories: Of each span (writer, JSON text) of the superseded values; those of the trace are with the first span
-            of the trace.
-        names: The names of the writers of all of them.
-    """
-
-    rows: list[_Row]
-    histories: list[list[tuple[str, str]]]
-    names: dict[str, str]
-
+_Read: TypeAlias = "Callable[[Callable[[sqlite3.Connection], Any]], Any]"
 
 # Values are JSON text already, and numbers are JSON as they are. Levels, kinds and writers need no escaping.
 _VALUE: Final = (
@@ -78,15 +69,42 @@ _HISTORY: Final = f"""
 SELECT f.writer, {_VALUE} CASE f.route {_ROUTE_NAME} ELSE 'null' END || ']' FROM history AS f
 WHERE f.trace_id = ? AND f.span_id = ? ORDER BY f.ns DESC, f.writer DESC, f.value DESC
 """
-_NAMES: Final = """
-SELECT writers.writer, name FROM json_each(?) AS wanted CROSS JOIN writers ON writers.writer = wanted.value
-"""
+_NAME: Final = "SELECT name FROM writers WHERE writer = ?"
 
 # Of these kinds a row is made without a `SpanRecord`, which is quicker: each field has a place of its own. Fields of
 # other kinds cover a column or are ordered by version, and are left to `model.record.assemble`.
 _SINGLE: Final = frozenset({"input", "output"})
 _OF_INSTRUMENTOR: Final = (("attributes.input.value", INPUT), ("attributes.output.value", OUTPUT))
 _PLAIN: Final = {name: column for name, column in SHOWN_IN.items() if name[1] in {"metadata", *_SINGLE}}
+
+
+@final
+class _Authors:
+    """The texts of `table.AUTHORS`. Most spans have the writers of another one, so few are looked up."""
+
+    def __init__(self, read: _Read) -> None:
+        self._read = read
+        self._names: dict[str, str | None] = {}
+        self._texts: dict[frozenset[str], str | None] = {}
+
+    def text(self, writers: frozenset[str]) -> str | None:
+        """Return the text for a row with these writers."""
+        try:
+            return self._texts[writers]
+        except KeyError:
+            names = {writer: name for writer in sorted(writers) if (name := self._name(writer)) is not None}
+            if len(self._texts) >= _MAX_AUTHORS:
+                self._texts.clear()
+            self._texts[writers] = text = orjson.dumps(names).decode() if names else None
+            return text
+
+    def _name(self, writer: str) -> str | None:
+        if writer not in self._names:
+            if len(self._names) >= _MAX_AUTHORS:
+                self._names.clear()
+            found = self._read(lambda connection: connection.execute(_NAME, (writer,)).fetchone())
+            self._names[writer] = found[0] if found is not None else None
+        return self._names[writer]
 
 
 def batches(
@@ -105,48 +123,52 @@ def batches(
         StoreError: The store cannot be read.
     """
     table.schema()  # raises before anything is read if a package is missing
+    authors = _Authors(read)
     after, left = query.after, query.limit
     while left is None or left > 0:
         count = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
         page = replace(query, after=after, limit=count)
-        rows, histories, names = read(lambda connection: _page(connection, page, has_history))  # noqa: B023 # called at once
+        rows, histories = read(lambda connection: _page(connection, page, has_history))  # noqa: B023 # called at once
         if not rows:
             return
         yield table.batch(
-            _arrow_row(row, _origin(row[-1], history, names), stored_span)
-            for row, history in zip(rows, histories, strict=True)
+            _arrow_row(row, histories.get(number, _NO_HISTORY), authors, stored_span) for number, row in enumerate(rows)
         )
         trace_id, span_id, start_ns = rows[-1][0], rows[-1][1], rows[-1][6]
         after = Position(start_ns, trace_id, span_id)
         left = None if left is None else left - len(rows)
 
 
-def _page(connection: sqlite3.Connection, page: SpanQuery, has_history: bool) -> _Page:
+def _page(
+    connection: sqlite3.Connection, page: SpanQuery, has_history: bool
+) -> tuple[list[_Row], dict[int, list[_Superseded]]]:
+    """Return the rows of a page, and the superseded values of each row that has some, by its number.
+
+    Those of a trace are with the first of its spans in the page: a trace may have ten thousand.
+    """
     selection = sqlite_query.select(page, _COLUMNS, count=sqlite_query.counting(connection))
     # A trace's fields are far from its spans in the file, and SQLite's default cache of 2 MB is too small for both.
     connection.execute("PRAGMA cache_size = -32000")
-    # Each history is read after the fields, so a value that is superseded in between is in both, and is not lost.
     has_history = has_history and connection.execute("SELECT 1 FROM history LIMIT 1").fetchone() is not None
-    rows, histories, chars = [], [], 0
-    writers: set[str] = set()
+    rows: list[_Row] = []
+    histories: dict[int, list[_Superseded]] = {}
     traces: set[str] = set()
-    for *span, gathered in connection.execute(selection.sql, selection.values):
-        entries = orjson.loads(f"[{gathered}]") if gathered is not None else []
-        history = _history(connection, span[0], span[1], traces) if has_history else []
-        rows.append((*span, entries))
-        histories.append(history)
-        writers.update(entry[4] for entry in entries)
-        writers.update(writer for writer, _ in history)
-        chars += len(span[10]) + len(span[11]) + len(gathered or "") + sum(len(text) for _, text in history)
+    chars = 0
+    for row in connection.execute(selection.sql, selection.values):
+        # Each history is read after the fields, so a value that is superseded in between is in both, and is not lost.
+        if has_history and (history := _history(connection, row[0], row[1], traces)):
+            histories[len(rows)] = history
+            chars += sum(len(text) for _, text in history)
+        rows.append(row)
+        chars += len(row[10]) + len(row[11]) + len(row[-1] or "")
         if chars > _PAGE_CHARS:
             break
-    names = dict(connection.execute(_NAMES, (orjson.dumps(list(writers)).decode(),)))
-    return _Page(rows, histories, names)
+    return rows, histories
 
 
-def _history(connection: sqlite3.Connection, trace_id: str, span_id: str, traces: set[str]) -> list[tuple[str, str]]:
-    """Return (writer, JSON text) of the superseded values of a span and, unless it is in *traces*, of its trace."""
-    found: list[tuple[str, str]] = []
+def _history(connection: sqlite3.Connection, trace_id: str, span_id: str, traces: set[str]) -> list[_Superseded]:
+    """Return the superseded values of a span and, unless it is in *traces*, of its trace."""
+    found: list[_Superseded] = []
     chars = 0
     for place in (span_id,) if trace_id in traces else (span_id, ""):
         for writer, text in connection.execute(_HISTORY, (trace_id, place)):
@@ -158,24 +180,24 @@ def _history(connection: sqlite3.Connection, trace_id: str, span_id: str, traces
     return found
 
 
-def _origin(entries: list[list[Any]], history: list[tuple[str, str]], names: Mapping[str, str]) -> table.Origin:
-    """Return how the values of a row came about, and take the routes out of *entries*."""
-    routes = tuple([entry.pop() for entry in entries])
-    writers = (*[entry[4] for entry in entries], *[writer for writer, _ in history])
-    known = {writer: names[writer] for writer in writers if writer in names} if names else None
-    return (
-        _routes(routes),
-        orjson.dumps(known).decode() if known else None,
-        f"[{','.join([text for _, text in history])}]" if history else None,
-    )
-
-
-def _arrow_row(row: _Row, origin: table.Origin, stored_span: Callable[[_Row], StoredSpan]) -> _Row:
+def _arrow_row(
+    row: _Row, history: Sequence[_Superseded], authors: _Authors, stored_span: Callable[[_Row], StoredSpan]
+) -> _Row:
     """Return the same as `table.arrow_row` of the span and its fields."""
     (
         trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message,
-        attributes, events, links, resource, scope_name, scope_version, entries,
+        attributes, events, links, resource, scope_name, scope_version, gathered,
     ) = row  # fmt: skip
+    entries = orjson.loads(f"[{gathered}]") if gathered is not None else []
+    routes = _routes(tuple([entry.pop() for entry in entries]))
+    writers = [entry[4] for entry in entries]
+    if history:
+        writers += [writer for writer, _ in history]
+    origin = (
+        routes,
+        authors.text(frozenset(writers)),
+        f"[{','.join([text for _, text in history])}]" if history else None,
+    )
     for entry in entries:
         if (entry[0], entry[1]) not in _PLAIN:
             return table.arrow_row(stored_span(row[:-1]), _fields(entries), origin)
