@@ -5,6 +5,8 @@
     python benchmarks/store_scale.py reads FILE # the reads alone, of a file that is made if there is none
 
 Writing is compared with `executemany` of the same rows into the same tables of an empty file, in the same run.
+A store that keeps superseded values is compared with one that does not: first writes, and writes that replace all of
+them, in turn, the best of several rounds.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ SPANS_OF_TRACE = 10
 LARGE_TRACE, LARGE_SPANS = 0xABCDEF, 10_000
 LARGE = 1_000_000
 WRITES, SPANS_OF_WRITE, WRITE_SECONDS = 800, 10, 0.01
+HISTORY_ROUNDS = 3
 START_NS = 1_760_000_000_000_000_000
 RESOURCE = Resource({"service.name": "shop", "deployment.environment.name": "production"})
 SCOPE = InstrumentationScope("shop.answers", "1.4.2")
@@ -114,6 +117,7 @@ def main() -> None:
         store = SqliteStore(path)
         chance = random.Random(1)
         compare_writing(store, path, small, chance)
+        compare_history(Path(folder), small)
         pages = {small: page_millis(store, small)}
         in_batches((ended_span(number, chance) for number in range(small, 10 * small)), store.write)
         pages[10 * small] = page_millis(store, 10 * small)
@@ -140,10 +144,34 @@ def compare_writing(store: SqliteStore, path: Path, count: int, chance: random.R
     told(f"write of {count:,} late patches, one metadata key each", patched, bare_fields / 4)
 
 
-def late_patch(span: EndedSpan, number: int) -> Patch:
-    """Return a patch of a kind that a judge writes."""
+def compare_history(folder: Path, count: int) -> None:
+    """Print what it costs to keep superseded values."""
+    chance = random.Random(2)
+    spans = sorted((ended_span(number, chance) for number in range(count)), key=lambda span: span.context.trace_id)
+    rounds = [[late_patch(span, number, again) for number, span in enumerate(spans)] for again in range(2)]
+    best: dict[tuple[bool, int], float] = {}
+    for number in range(HISTORY_ROUNDS):
+        for keeps in (False, True):
+            store = SqliteStore(folder / f"{number}-{keeps}.db", history=keeps)
+            in_batches(spans, store.write)
+            for again, patches in enumerate(rounds):
+                taken = seconds(lambda: in_batches(patches, store.patch))  # noqa: B023 # called at once
+                best[keeps, again] = min(best.get((keeps, again), taken), taken)
+            store.close()
+            for file in folder.glob(f"{number}-{keeps}.db*"):
+                file.unlink()
+    print(f"{'what':58} {'off':>8} {'on':>8} {'ratio':>6}  aim")
+    for again, (name, aim) in enumerate((("first write of a key", 1.08), ("replacing write", 1.3))):
+        off, on = best[False, again], best[True, again]
+        missed = "" if on / off <= aim else "  not reached in this run"
+        print(f"{f'{name}, {count:,} patches, history':58} {off:8.2f} {on:8.2f} {on / off:6.2f}  {aim}{missed}")
+
+
+def late_patch(span: EndedSpan, number: int, again: int = 0) -> Patch:
+    """Return a patch of a kind that a judge writes, or writes once more."""
     target = SpanRef(span.context.trace_id, span.context.span_id)
-    return Patch(target, {("span", "metadata", "thumbs"): ("up" if number % 3 else "down", (START_NS * 2, 1))})
+    thumbs = "up" if (number + again) % 3 else "down"
+    return Patch(target, {("span", "metadata", "thumbs"): (thumbs, (START_NS * 2 + again, 1))})
 
 
 def page_millis(store: SqliteStore, count: int) -> dict[str, float]:

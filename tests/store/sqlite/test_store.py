@@ -350,38 +350,6 @@ class TestPlan:
 
 
 class TestUpgrade:
-    @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
-    def test_a_file_of_an_earlier_version_is_brought_up_to_date(self, path: Path, version: int) -> None:
-        """With all that is in it; a page is found by a value that was there before."""
-        connection = sqlite3.connect(path)
-        for script in (sqlite_module._SCHEMA, sqlite_module._VERSION_2, sqlite_module._VERSION_3)[:version]:
-            connection.executescript(script)
-        if version == 2:
-            connection.execute("CREATE INDEX fields_by_value ON fields (key) WHERE kind IN ('metadata')")
-        connection.execute(f"PRAGMA application_id = {STORE_ID}")
-        connection.execute(f"PRAGMA user_version = {version}")
-        span = (trace_hex(), f"{1:016x}", None, "", "old", "CLIENT", START_NS, START_NS + 1, "OK", None)
-        connection.execute(
-            f"INSERT INTO spans VALUES ({', '.join('?' * 16)})",
-            (*span, "{}", "[]", "[]", '{"service.name":"shop"}', "", None),
-        )
-        field = (trace_hex(), f"{1:016x}", "span", "metadata", "region", '"us"', 5, f"{1:016x}")
-        verdict = (*field[:3], "evaluation", "C", '{"label":"wrong"}', *field[6:])
-        columns = "trace_id, span_id, level, kind, key, value, ns, writer"
-        connection.executemany(f"INSERT INTO fields ({columns}) VALUES ({', '.join('?' * 8)})", [field, verdict])
-        connection.execute("UPDATE fields SET start_ns = ?", (START_NS,)) if version > 1 else None
-        connection.commit()
-        connection.close()
-        store = SqliteStore(path)
-
-        wrong = Compare(Subject("span", "evaluation", "C", "label"), "=", "wrong")
-
-        for condition in (REGION, wrong):
-            record = only(store, condition=condition, project="shop")
-            assert (record.name, record.metadata) == ("old", {"region": "us"})
-        store.close()
-        assert int.from_bytes(path.read_bytes()[60:64], "big") == SCHEMA_VERSION
-
     def test_an_upgrade_that_was_killed_goes_on(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """At the next start, with the indexes that are missing; the file has its old version until then."""
         of_version_3(path)
@@ -428,7 +396,7 @@ class TestUpgrade:
 def of_version_3(path: Path) -> None:
     """Make a store as an earlier version made it."""
     connection = sqlite3.connect(path)
-    for script in (sqlite_module._SCHEMA, sqlite_module._VERSION_2, sqlite_module._VERSION_3):
+    for script in (sqlite_module._SCHEMA, sqlite_module.VERSION_2, sqlite_module.VERSION_3):
         connection.executescript(script)
     connection.execute(f"PRAGMA application_id = {STORE_ID}")
     connection.execute("PRAGMA user_version = 3")

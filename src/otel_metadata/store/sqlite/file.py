@@ -34,6 +34,8 @@ __all__ = [
     "let_go",
     "placed_by_another",
     "prepare",
+    "statements",
+    "transaction",
 ]
 
 STORE_ID: Final = 0x6F74_656D  # "otem"
@@ -86,6 +88,8 @@ class Layout(NamedTuple):
         upgrades: SQL that makes each version from the one before it, beginning with version 2.
         indexes: Indexes of the last version. In a file that has rows each is made in a transaction of its own, so that
             another process's write waits for one of them and not for all.
+        earlier: Brings a file to the version before the last in steps, and calls what it is given before each step.
+        older: SQL for a file that was brought up to date, while processes of earlier versions may have it open.
     """
 
     noun: str
@@ -94,6 +98,8 @@ class Layout(NamedTuple):
     schema: str
     upgrades: tuple[str, ...] = ()
     indexes: tuple[Index, ...] = ()
+    earlier: Callable[[sqlite3.Connection, Callable[[], object]], None] = lambda *_: None
+    older: str = ""
 
     @property
     def expected(self) -> str:
@@ -337,35 +343,33 @@ def prepare(
     if version and layout.indexes:
         # The version stays the one before until all are there: whoever opens the file meanwhile, or after this process
         # was killed, goes on.
-        _upgrade(connection, layout, layout.version - 1)
+        layout.earlier(connection, give_way)
         is_large = connection.execute("PRAGMA page_count").fetchone()[0] >= _LARGE_PAGES
         for index in layout.indexes:
             if is_large and not connection.execute(_FIND_INDEX, (index.name,)).fetchall():
                 # Reading from a disk takes long. What was read is then in memory, and the lock is held for the rest.
                 connection.execute(index.scan).fetchone()
-            with _transaction(connection):
+            with transaction(connection):
                 connection.execute(index.create)
             if is_large:
                 give_way()
-    _upgrade(connection, layout, layout.version)
-
-
-def _upgrade(connection: sqlite3.Connection, layout: Layout, to: int) -> None:
-    with _transaction(connection):
+    with transaction(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version >= to:
+        if version >= layout.version:
             return
-        for script in (layout.schema, *layout.upgrades)[version:to]:
-            for statement in _statements(script):
+        older = [layout.older] if version else []
+        for script in (*(layout.schema, *layout.upgrades)[version:], *older):
+            for statement in statements(script):
                 connection.execute(statement)
-        for index in layout.indexes if to == layout.version else ():
+        for index in layout.indexes:
             connection.execute(index.create)
         connection.execute(f"PRAGMA application_id = {layout.application_id}")
-        connection.execute(f"PRAGMA user_version = {to}")
+        connection.execute(f"PRAGMA user_version = {layout.version}")
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Begin a transaction that writes, and commit it, or take it back."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -376,7 +380,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _statements(script: str) -> Iterator[str]:
+def statements(script: str) -> Iterator[str]:
     """Yield the statements of a script; a trigger is one of them."""
     statement = ""
     for part in script.split(";"):

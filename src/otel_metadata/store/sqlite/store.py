@@ -70,6 +70,13 @@ from otel_metadata.store.sqlite.history import History
 from otel_metadata.store.sqlite.query import COLUMNS
 from otel_metadata.store.sqlite.read_pool import Deadline, PoolClosedError, ReadPool
 from otel_metadata.store.sqlite.retention import Retention
+from otel_metadata.store.sqlite.upgrade import (
+    FOR_OLDER_VERSIONS,
+    VERSION_2,
+    VERSION_3,
+    forget_older_versions,
+    to_version_3,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,29 +108,6 @@ CREATE TABLE fields (
 ) WITHOUT ROWID;
 """
 
-# The last version makes the indexes of values again, with the conditions that `sqlite.query` writes.
-_VERSION_2: Final = f"""
-ALTER TABLE spans ADD COLUMN project TEXT GENERATED ALWAYS AS ({sqlite_filter.PROJECT}) VIRTUAL;
-DROP INDEX spans_by_start;
-CREATE INDEX spans_by_start ON spans (start_ns, trace_id, span_id);
-CREATE INDEX spans_by_project ON spans (project, start_ns, trace_id, span_id);
-ALTER TABLE fields ADD COLUMN start_ns INTEGER;
-UPDATE fields SET start_ns = (SELECT start_ns FROM spans
-    WHERE spans.trace_id = fields.trace_id AND spans.span_id = fields.span_id);
-CREATE TABLE deleted (
-    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, ns INTEGER NOT NULL, writer TEXT NOT NULL,
-    PRIMARY KEY (trace_id, span_id)
-) WITHOUT ROWID
-"""
-
-_VERSION_3: Final = f"""
-DROP INDEX IF EXISTS fields_by_value;
-CREATE INDEX fields_by_value ON fields (level, kind, key, json_extract(value, '$'), start_ns)
-    WHERE {sqlite_query.INDEXED};
-CREATE INDEX fields_by_label ON fields (level, key, json_extract(value, '$.label'), start_ns)
-    WHERE {sqlite_query.LABELLED}
-"""
-
 # No row is changed. The index needs the column, so it is made here and not among those of `sqlite.query`; it has the
 # route, although all its entries have the same, because otherwise SQLite reads each field to compare it. The trigger
 # holds for processes of earlier versions that have the file open: what was said of a deleted span must not stay.
@@ -140,8 +124,16 @@ CREATE TRIGGER history_of_deleted AFTER DELETE ON fields BEGIN DELETE FROM histo
     AND span_id = old.span_id AND level = old.level AND kind = old.kind AND key = old.key; END
 """
 
-_UPGRADES: Final = (_VERSION_2, _VERSION_3, _VERSION_4)
-_LAYOUT: Final = Layout("a store", STORE_ID, SCHEMA_VERSION, _SCHEMA, _UPGRADES, sqlite_query.INDEXES)
+_LAYOUT: Final = Layout(
+    "a store",
+    STORE_ID,
+    SCHEMA_VERSION,
+    _SCHEMA,
+    (VERSION_2, VERSION_3, _VERSION_4),
+    sqlite_query.INDEXES,
+    to_version_3,
+    FOR_OLDER_VERSIONS,
+)
 
 _columns_of: Final = operator.attrgetter(*COLUMNS.split(", "))
 _WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
@@ -765,7 +757,11 @@ class SqliteStore:
         )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        prepare(connection, self.path, _LAYOUT, lambda: self._clock.wait(self._is_closing, _GIVE_WAY_NS))
+        is_in_use = self.path != _MEMORY and files_of(self.path).log is not None
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        prepare(connection, self.path, _LAYOUT, self._give_way)
+        if version == SCHEMA_VERSION and not is_in_use:
+            forget_older_versions(connection)  # SQLite removes the log when the last process closes the file
         self._named = {}
         self._history = History(connection, self._history_limit) if self._keeps_history else None
         _prepare_reader(connection)
@@ -776,6 +772,11 @@ class SqliteStore:
         # the size of the log. That stays while anybody reads, so each commit would fold in, and wait for the disk.
         self._folded_at = 0
         connection.execute("PRAGMA wal_autocheckpoint = 16384")
+
+    def _give_way(self) -> None:
+        """Wait between two steps of an upgrade, in which others write."""
+        if self._clock.wait(self._is_closing, _GIVE_WAY_NS):
+            raise sqlite3.OperationalError("interrupted: the store was closed")
 
     def _check_whole(self, connection: sqlite3.Connection) -> None:
         (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
