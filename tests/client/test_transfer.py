@@ -173,13 +173,14 @@ class TestOrigin:
     def test_a_row_holds_as_much_history_as_an_import_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The newest values; a batch is not larger for it than without a history."""
         monkeypatch.setattr(sqlite_export, "_HISTORY_CHARS", 200)
-        store = filled([("late", set_at(at, at)) for at in range(1, 10)])
+        of_trace = [("late", set_at(at, -at, name=("trace", "metadata", "thumbs"))) for at in range(1, 10)]
+        store = filled([*(("late", set_at(at, at)) for at in range(1, 10)), *of_trace])
         monkeypatch.setattr(sqlite_export, "_PAGE_CHARS", 1)
 
         texts = [batch[table.HISTORY].to_pylist() for batch in store.export(SpanQuery())]
 
         kept = [orjson.loads(one) if one else [] for (one,) in texts]
-        assert [[entry[5] for entry in one] for one in kept] == [[], [8, 7, 6]]
+        assert [[entry[5] for entry in one] for one in kept] == [[-8, -7, -6], [8, 7, 6, -8, -7, -6]]
 
     def test_a_store_without_history_leaves_the_values_of_the_file_out(self, tmp_path: Path) -> None:
         """It keeps the values of now."""

@@ -38,7 +38,7 @@ _PAGE_CHARS: Final = 16_000_000
 """A page ends with the row that reaches either limit; prompts are long."""
 
 _HISTORY_CHARS: Final = 16_000_000
-"""A row has at most so much history, the newest: an import reads rows of 64 MB."""
+"""A row has at most so much history of its span, and of its trace, the newest: an import reads rows of 64 MB."""
 
 _MAX_AUTHORS: Final = 10_000
 """How many of them are remembered."""
@@ -169,8 +169,8 @@ def _page(
 def _history(connection: sqlite3.Connection, trace_id: str, span_id: str, traces: set[str]) -> list[_Superseded]:
     """Return the superseded values of a span and, unless it is in *traces*, of its trace."""
     found: list[_Superseded] = []
-    chars = 0
     for place in (span_id,) if trace_id in traces else (span_id, ""):
+        chars = 0
         for writer, text in connection.execute(_HISTORY, (trace_id, place)):
             chars += len(text)
             if chars > _HISTORY_CHARS:
