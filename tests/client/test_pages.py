@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.store.contract import START_NS, ended_span, metadata, trace_hex
 
@@ -36,7 +37,7 @@ def numbers(spans: object) -> list[object]:
 
 
 class TestDeadline:
-    @pytest.mark.parametrize("timeout_millis", [0, 0.0, 1e9])
+    @pytest.mark.parametrize("timeout_millis", [0, 0.0, 1e9, float("inf"), np.int64(0), np.float32(0)])
     def test_pages_that_end_early_show_every_span_together(self, client: om.Client, timeout_millis: float) -> None:
         """Each goes on where the one before ended, and says down to which time it shows every span."""
         shown: list[object] = []
@@ -67,7 +68,7 @@ class TestDeadline:
         assert numbers(page) == [20, 19, 18, 17, 16, 15]
         assert page.searched_to is None
 
-    @pytest.mark.parametrize("timeout_millis", [-1, "5", True, float("nan")])
+    @pytest.mark.parametrize("timeout_millis", [-1, "5", True, float("nan"), np.bool_(True), [5]])
     def test_a_time_that_is_none_is_refused(self, client: om.Client, timeout_millis: object) -> None:
         """With what was expected."""
         with client, pytest.raises(ConfigurationError, match=r"timeout_millis .*expected a number of milliseconds"):

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import operator
 from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 
 import orjson
@@ -135,9 +136,9 @@ def check_timeout(timeout_millis: object) -> None:
     Raises:
         ConfigurationError: It is not a number of milliseconds.
     """
-    if timeout_millis is None or (
-        isinstance(timeout_millis, int | float) and not isinstance(timeout_millis, bool) and timeout_millis >= 0
-    ):
+    if timeout_millis is None:
+        return
+    if not isinstance(timeout_millis, bool) and isinstance(timeout_millis, Real) and float(timeout_millis) >= 0:
         return
     raise ConfigurationError("timeout_millis", timeout_millis, "a number of milliseconds, 0 or more; None for no limit")
 
