@@ -17,8 +17,6 @@ from typing import Any, Final, ParamSpec, TypeAlias, TypeVar, cast
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["check_fields", "checked", "unpacks"]
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Method = TypeVar("_Method", bound=Callable[..., object])

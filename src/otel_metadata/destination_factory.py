@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from otel_metadata.exporters.otlp import EventSender
     from otel_metadata.seams import SpanStore
 
-__all__ = ["default_store", "free_name", "make_destinations", "names_store", "open_store"]
-
 ENTRY_POINT_GROUP: Final = "otel_metadata_destination"
 """Packages add destinations with an entry point of this group. Its name is the name of the destination or the scheme of
 its URLs; it refers to a callable that takes the text given to `configure` and returns a `Destination`."""

@@ -7,8 +7,6 @@ from typing import Final
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["absolute_path", "flag", "our_share", "span_attribute_limit"]
-
 _DEFAULT_ATTRIBUTE_LIMIT: Final = 128
 
 

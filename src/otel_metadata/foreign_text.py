@@ -17,8 +17,6 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, quote
 
-__all__ = ["described", "visible", "without_secrets"]
-
 # Characters that Python takes for printable but that are invisible: they hide text, or make two names look alike.
 # Source: Unicode, DerivedCoreProperties, Default_Ignorable_Code_Point; without U+FE00 to U+FE0F, which emoji need.
 _BLANK: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\U000e0100-\U000e01ef]")

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from types import CodeType
 
-__all__ = ["is_from_a_signal_handler", "pass_on"]
-
-
 # Who ends a task, a greenlet or a job from outside: cancellations and time limits, none of which is an `Exception`.
 _SCHEDULERS: Final = frozenset(
     {"asyncio", "concurrent", "trio", "curio", "gevent", "greenlet", "eventlet", "dramatiq", "func_timeout"}

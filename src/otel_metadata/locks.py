@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 else:
     _RLock = type(threading.RLock())  # `threading.RLock` is a function; gevent gives it another class
 
-__all__ = ["PORTION", "ReentrantLock"]
-
 PORTION: Final = 64
 """Entries that one hold of a lock deals with where there may be many."""
 

@@ -47,9 +47,8 @@ if TYPE_CHECKING:
     from otel_metadata.delivery.destination import Destination
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.model.masking import Mask
-    from otel_metadata.spool.spool import Spool, SpoolSettings
-
-__all__ = ["Pipeline", "configure", "flush", "outcome", "shutdown", "stats"]
+    from otel_metadata.spool.spool import Spool
+    from otel_metadata.spool.spool_settings import SpoolSettings
 
 
 @final
@@ -493,7 +492,8 @@ def open_spool(given: str | SpoolSettings | None) -> Spool | None:
     chosen = given if given is not None else os.environ.get(settings.SPOOL, "").strip() or None
     if chosen is None:
         return None
-    from otel_metadata.spool.spool import Spool, SpoolSettings  # `import otel_metadata` loads no sqlite3
+    from otel_metadata.spool.spool import Spool  # `import otel_metadata` loads no sqlite3
+    from otel_metadata.spool.spool_settings import SpoolSettings
 
     if not isinstance(chosen, str | SpoolSettings):
         raise ConfigurationError("configure(spool=)", type(chosen), "a path as text, or SpoolSettings")

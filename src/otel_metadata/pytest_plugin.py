@@ -13,8 +13,6 @@ import pytest
 if TYPE_CHECKING:
     from otel_metadata.testing import InMemoryPipeline, ManualClock
 
-__all__ = ["manual_clock", "metadata_pipeline"]
-
 
 @pytest.fixture
 def metadata_pipeline() -> Iterator[InMemoryPipeline]:

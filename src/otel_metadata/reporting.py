@@ -24,8 +24,6 @@ from otel_metadata.interrupts import pass_on
 if TYPE_CHECKING:
     from types import MethodType
 
-__all__ = ["REPORTER", "Reporter", "after_fork_in_child"]
-
 _LOGGER: Final = logging.getLogger("otel_metadata")
 
 REPEAT_AFTER_NS: Final = 60 * 1_000_000_000

@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock
     from otel_metadata.spool.spool import Spool
 
-__all__ = ["MetadataSpanProcessor"]
-
 EXIT_MILLIS: Final = 5_000
 """How long a process waits at its end, at most, for spans and patches that are not sent yet."""
 

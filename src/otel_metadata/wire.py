@@ -13,8 +13,6 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final, final
 
-__all__ = ["Incoming", "Response", "at_most"]
-
 _MAX_CHUNK_LINE_BYTES: Final = 1024
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
 

@@ -21,7 +21,8 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.model.merge import merge
 from otel_metadata.spool.frames import MAGIC, SpooledUpdate, read_frame
-from otel_metadata.spool.spool import Durability, Spool, SpoolSettings
+from otel_metadata.spool.spool import Spool
+from otel_metadata.spool.spool_settings import Durability, SpoolSettings
 from otel_metadata.testing import ManualClock, RecordingSpanExporter
 
 SUFFIXES = ("", "-wal", "-owners", "-journal-1")

@@ -11,8 +11,6 @@ from otel_metadata.cli import spans
 from otel_metadata.cli.shell import Commands
 from otel_metadata.cli.spool import spool_app
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="otel-metadata",
     cls=Commands,

@@ -49,8 +49,6 @@ from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import configure, flush, shutdown, stats
 from otel_metadata.store.sqlite.file import create_private_file
 
-__all__ = ["run"]
-
 _STYLES = {"live": "green", "in_flight": "yellow", "late": "cyan", "dropped": "red"}
 
 

@@ -11,8 +11,6 @@ from typing import Final
 from otel_metadata.live.current import annotate_span, score_span, update_span
 from otel_metadata.pipeline import configure, flush
 
-__all__ = ["REVIEWER"]
-
 REVIEWER: Final = "ada"
 """The author of these updates."""
 

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final, final
 
-__all__ = ["demo_model"]
-
 _WORDS: Final = ("The", " answer", " is", " forty-two.")
 _USAGE: Final = {"prompt_tokens": 11, "completion_tokens": len(_WORDS), "total_tokens": 11 + len(_WORDS)}
 

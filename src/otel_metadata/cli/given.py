@@ -27,20 +27,6 @@ if TYPE_CHECKING:
     from otel_metadata.live.values import StatusLike
     from otel_metadata.model.merge import Json
 
-__all__ = [
-    "Named",
-    "author_of",
-    "json_object",
-    "json_or_text",
-    "key_values",
-    "moment",
-    "named",
-    "number",
-    "size",
-    "status_of",
-    "whole_number",
-]
-
 _AGO: Final = re.compile(r"(\d{1,6})\s*(s|min|m|h|d|w)", re.ASCII)
 
 _UNITS: Final = {

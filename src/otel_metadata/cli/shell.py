@@ -20,19 +20,6 @@ from otel_metadata.foreign_text import visible
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
 
-__all__ = [
-    "AsJson",
-    "Commands",
-    "console",
-    "fail",
-    "failures",
-    "in_ascii",
-    "one_or_many",
-    "print_json",
-    "say",
-    "speaks_json",
-]
-
 # The class has no public name that every release has: earlier ones take it from click, later ones have their own.
 _UsageError: Final[type[Any]] = typer.BadParameter.__bases__[0]
 

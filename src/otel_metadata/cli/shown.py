@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
     from otel_metadata.model.record import SpanRecord, TraceRecord
 
-__all__ = ["duration", "listing", "short", "span_table", "trace_table", "trace_trees", "verdict_text"]
-
 WIDE: Final = 110
 """Width of a terminal from which the table has a column of evaluations."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.record import Route, ValueRecord
 
-__all__ = ["history_table"]
-
 _MOMENTS: Final[dict[Route | None, tuple[str, str]]] = {
     "live": ("● live", "green"),
     "in_flight": ("◐ in flight", "yellow"),

@@ -68,8 +68,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Json, Level
     from otel_metadata.model.record import SpanRecord
 
-__all__ = ["annotate", "delete", "export", "history", "import_", "ls", "patch", "retain", "score", "show", "traces"]
-
 _CLOCK = SystemClock()
 
 _STANDARD_STREAM: Final = "-"

@@ -21,7 +21,8 @@ from otel_metadata.seams import SystemClock
 from otel_metadata.settings import SPOOL
 from otel_metadata.span_processor import MetadataSpanProcessor
 from otel_metadata.spool import dead_letters
-from otel_metadata.spool.spool import Spool, SpoolSettings
+from otel_metadata.spool.spool import Spool
+from otel_metadata.spool.spool_settings import SpoolSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
     from otel_metadata.model.outcome import DeliveryError
     from otel_metadata.model.span_ref import SpanRef
-
-__all__ = ["spool_app"]
 
 spool_app = typer.Typer(help="Updates and spans that wait on disk, and those given up.", no_args_is_help=True)
 

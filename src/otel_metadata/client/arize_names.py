@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     from otel_metadata.client.queries import Time
     from otel_metadata.delivery.destination import Destination
 
-__all__ = [
-    "ArizeWindow",
-    "Place",
-    "PlaceOfRecords",
-    "ProjectAndSpace",
-    "Space",
-    "SpaceId",
-    "check_place",
-    "log_metadata",
-    "own",
-]
-
 _PLACES: Final = ("project", "project_name", "model_id", "space", "space_id")
 """Arguments and columns that name a project or a space."""
 

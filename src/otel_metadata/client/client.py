@@ -79,8 +79,6 @@ if TYPE_CHECKING:
     from otel_metadata.live.values import StatusLike
     from otel_metadata.seams import Clock, SpanStore
 
-__all__ = ["Client", "DeleteReport", "Spans"]
-
 _MOST_COUNTED: Final = 1 << 62
 
 # A page of an iteration.

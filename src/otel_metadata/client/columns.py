@@ -41,25 +41,6 @@ from otel_metadata.model.span_ref import SpanRef, trace_of
 from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.model.value import clean, clean_key, is_clean_scalar
 
-__all__ = [
-    "OBJECT",
-    "PATCH_DOCUMENT",
-    "SPAN_ID",
-    "TRACEPARENT",
-    "TRACE_ID",
-    "AnnotateRecordInput",
-    "AnnotationInput",
-    "Rows",
-    "annotation_rows",
-    "evaluation_rows",
-    "identities",
-    "metadata_rows",
-    "read_name",
-    "read_object",
-    "read_span_id",
-    "record_rows",
-]
-
 SPAN_ID: Final = "context.span_id"
 TRACE_ID: Final = "context.trace_id"
 TRACEPARENT: Final = "traceparent"

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     import pandas
     import polars
 
-__all__ = ["Frame", "read_frame"]
-
 _SHOWN_COLUMNS: Final = 20
 
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["Format", "csv", "export_to_df", "export_to_file", "export_to_stream", "jsonl", "parquet"]
-
 _Write: TypeAlias = "Callable[[pa.RecordBatch], None]"
 
 Format: TypeAlias = "Callable[[BinaryIO], AbstractContextManager[_Write]]"

@@ -15,8 +15,6 @@ from otel_metadata.store import table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["data_frame", "flat"]
-
 # Columns of the table that are split into one column for each key.
 _BY_KEY: Final[Mapping[str, str]] = {
     "attributes.metadata": "attributes.metadata.",

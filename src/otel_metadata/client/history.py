@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import SpanQuery, SpanRecord, ValueRecord
     from otel_metadata.seams import SpanStore
 
-__all__ = ["field_name", "of_field", "replaced_values", "spans_at", "value_to_dict"]
-
 _EXPECTED: Final = (
     "a name such as metadata.thumbs, trace.metadata.plan, eval.Correctness, annotation.quality, tags.vip, "
     "attributes.http.route, output or status_code; a word alone is a key of the metadata, and other characters go in "

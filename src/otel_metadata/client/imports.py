@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import Route, StoredSpan
     from otel_metadata.seams import SpanStore
 
-__all__ = ["MAX_PROBLEMS", "ImportProblem", "ImportReport", "import_file"]
-
 MAX_PROBLEMS: Final = 100
 """A report lists so many problems; it counts all of them."""
 

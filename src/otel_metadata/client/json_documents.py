@@ -21,8 +21,6 @@ import orjson
 if TYPE_CHECKING:
     from io import BufferedIOBase
 
-__all__ = ["MAX_DOCUMENT_BYTES", "MAX_DOCUMENT_VALUES", "MAX_SKIPPED_BYTES", "documents"]
-
 MAX_DOCUMENT_BYTES: Final = 64 << 20
 """Bytes of one line, or of all documents of a file that are spread over lines."""
 

@@ -24,8 +24,6 @@ from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import STORE_LIMITS, clean
 from otel_metadata.store.rows import with_fields
 
-__all__ = ["LatePatch", "OtlpError", "Read", "format_of", "is_traces", "signal_of", "spans_of"]
-
 _KINDS: Final = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
 

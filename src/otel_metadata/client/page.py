@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
     from otel_metadata.model.record import SpanRecord
 
-__all__ = ["Page", "record_to_dict"]
-
 
 @final
 @dataclass(frozen=True, slots=True)

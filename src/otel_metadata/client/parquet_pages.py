@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from typing import IO, Any, Final, NamedTuple, final
 
-__all__ = ["Group", "PageError", "Pages", "groups_of", "pages_of"]
-
 # A header has statistics, which may repeat the smallest and the largest value of its page.
 _HEADER_BYTES: Final = (256, 1 << 20)
 

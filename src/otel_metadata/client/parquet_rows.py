@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["EXPECTED", "MAX_GROUP_VALUES", "MAX_PAGE_BYTES", "MAX_ROW_BYTES", "parquet_rows"]
-
 EXPECTED: Final = "OTLP JSON lines, or a Parquet or JSON Lines file exported by otel-metadata"
 
 MAX_PAGE_BYTES: Final = 256 << 20

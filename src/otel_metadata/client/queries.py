@@ -27,22 +27,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.condition import Condition
     from otel_metadata.seams import SpanStore
 
-__all__ = [
-    "EXPECTED_TIME",
-    "Time",
-    "Window",
-    "check_bytes",
-    "check_timeout",
-    "cursor_behind",
-    "page_query",
-    "past_ns",
-    "query_of",
-    "reads_of",
-    "store_of",
-    "to_ns",
-    "wall_ns",
-]
-
 Time: TypeAlias = "dt.datetime | str"
 """A time, or its ISO 8601 text such as `2026-01-31` or `2026-01-31T10:00:00+02:00`; UTC if it names no zone. To the
 nanosecond, if it has them (pandas); years 1678 to 2261."""

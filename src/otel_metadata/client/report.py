@@ -8,8 +8,6 @@ from typing import Any, Final, Literal, TypedDict, final, overload
 
 from otel_metadata.model.outcome import DeliveryError
 
-__all__ = ["MAX_NOTES", "SpanError", "UpdateReport", "span_error", "tell"]
-
 _LOGGER: Final = logging.getLogger("otel_metadata")
 
 _TOLD_ERRORS: Final = 10

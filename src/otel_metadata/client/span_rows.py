@@ -35,8 +35,6 @@ from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
 from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import STORE_LIMITS, clean, clean_key
 
-__all__ = ["REQUIRED", "span_rows"]
-
 REQUIRED: Final = (SPAN_ID, TRACE_ID, "name", "start_time", "end_time")
 """Columns that every frame of spans needs."""
 

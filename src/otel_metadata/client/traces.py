@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import OutlineSpan, SpanRecord, TraceRecord, ValueRecord
     from otel_metadata.seams import Clock, SpanStore
 
-__all__ = ["Trace", "TracePage", "Traces", "trace_to_dict"]
-
 
 @final
 class Traces:

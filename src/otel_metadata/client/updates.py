@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import StoredKey, StoredSpan
     from otel_metadata.seams import AuthorVersions, Clock, SpanStore, VersionSource
 
-__all__ = ["MAX_TRIES", "PART_FIELDS", "PART_SPANS", "DestinationUpdates", "StoreUpdates", "draw"]
-
 PART_FIELDS: Final = 150_000
 """Fields in one transaction of a store, about 50,000 rows of three columns. Each part writes the pages of the indexes
 that it touches anew, so smaller parts take longer in all. Another process's write waits meanwhile, and may wait for ten

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MAX_DELAY_NS", "backoff_ns"]
-
 _FIRST_DELAY_NS: Final = 1_000_000_000
 MAX_DELAY_NS: Final = 60_000_000_000
 # A backend may ask for hours; waiting patches must still be counted as expired in time.

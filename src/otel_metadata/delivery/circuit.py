@@ -10,8 +10,6 @@ from typing import Final, final
 
 from otel_metadata.delivery.backoff import backoff_ns
 
-__all__ = ["Circuit"]
-
 _MILLI: Final = 1_000_000
 
 # A dead destination is asked once a second at most, and not much less often than four times a minute: one patch costs

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.seams import Dialect
 
-__all__ = ["Destination"]
-
 # How long an update for a span of another process waits when the backend cannot say that it does not know the span.
 _REMOTE_GRACE_MILLIS: Final = 5_000
 

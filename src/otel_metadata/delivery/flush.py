@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from otel_metadata.delivery.waiting_patches import Answered, PatchQueue, Pending
     from otel_metadata.delivery.waiting_spans import SpanQueue
 
-__all__ = ["FlushTicket", "Flushes"]
-
 
 @final
 class FlushTicket:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanRef
     from otel_metadata.seams import PatchExporter
 
-__all__ = ["copied", "guarded", "is_trusted", "outcomes_of", "run_suppressed", "sound"]
-
 T = TypeVar("T")
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.encoding import Encoded
     from otel_metadata.seams import Dialect
 
-__all__ = ["MergedSpan", "merged", "settled_fields", "span_without_credentials"]
-
 _STATUS: Final = ("span", "status", "")
 _STATUS_MESSAGE: Final = ("span", "status_message", "")
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.delivery.stats import DestinationStats, PipelineStats
 
-__all__ = ["METER_NAME", "observe"]
-
 METER_NAME: Final = "otel_metadata"
 
 Counts: TypeAlias = "Callable[[DestinationStats], Iterable[tuple[float, dict[str, str]]]]"

@@ -81,8 +81,6 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock
     from otel_metadata.spool.partition import Loaded, Partition, Row
 
-__all__ = ["MAX_RECENT", "Outbox"]
-
 _MILLI: Final = 1_000_000
 
 MAX_RECENT: Final = 16_384

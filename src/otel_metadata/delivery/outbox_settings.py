@@ -9,8 +9,6 @@ from typing import final
 from otel_metadata.arguments import check_fields
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["OutboxSettings"]
-
 _AT_LEAST_ONE = ("max_queue_size", "max_export_batch_size")
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.recent import RecentMap
     from otel_metadata.model.span_ref import SpanKey
 
-__all__ = ["DELIVERED", "UNKNOWN", "LeftSpan", "Outcomes"]
-
 DELIVERED: Final = DestinationOutcome("delivered")
 UNKNOWN: Final = DestinationOutcome("unknown")
 

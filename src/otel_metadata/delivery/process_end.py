@@ -24,8 +24,6 @@ from typing import Any, Final
 from otel_metadata.delivery.termination import watch_termination
 from otel_metadata.reporting import REPORTER
 
-__all__ = ["call_at_process_end", "watch_process_end"]
-
 # After the finalizers of the application, and of multiprocessing itself (the lowest of those is -100).
 _EXIT_PRIORITY: Final = -1_000
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.unset import UnsetType
     from otel_metadata.spool.partition import Partition, Row
 
-__all__ = ["EndedSpan", "QueuedSpan"]
-
 _CAPTURED: Final[tuple[FieldName, FieldName]] = (("span", "input", ""), ("span", "output", ""))
 
 

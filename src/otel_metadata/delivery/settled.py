@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.receipt import LossReason
     from otel_metadata.model.span_ref import SpanKey
 
-__all__ = ["MAX_TARGETS", "Settled", "covers", "notes_about"]
-
 MAX_TARGETS: Final = 10_000
 """Targets that are remembered at least, unless they have many fields."""
 

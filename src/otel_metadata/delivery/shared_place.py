@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.span_ref import SpanKey
 
-__all__ = ["THEIRS", "SharedPlace"]
-
 THEIRS: Final[SpanKey] = (-1, -1)
 """The key of a flush for the spans that wait in the application's processors; no span has it."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.receipt import LossReason
     from otel_metadata.spool.partition import Partition
 
-__all__ = ["Counters", "DestinationStats", "Moment", "PipelineStats"]
-
 
 @final
 @dataclass(frozen=True, slots=True)

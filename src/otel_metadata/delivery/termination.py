@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["watch_termination"]
-
 # What the handler writes when another handler has called it: no number of a signal.
 _ASKED: Final = b"\0"
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from otel_metadata.delivery.outbox_settings import OutboxSettings
     from otel_metadata.model.receipt import LossReason
 
-__all__ = ["NO_ANSWER", "Again", "Arrived", "GivenUp", "Tried", "Verdict", "verdict"]
-
 _MILLI: Final = 1_000_000
 
 NO_ANSWER: Final = Retry(DeliveryError("connection_failure", "the exporter gave no outcome for this patch"))

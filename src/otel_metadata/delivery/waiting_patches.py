@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock, PatchExporter
     from otel_metadata.spool.partition import Partition, Row
 
-__all__ = ["Answered", "Before", "PatchQueue", "Pending", "unsettled"]
-
 _MILLI: Final = 1_000_000
 
 NO_VERSION: Final = (0, 0)

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.weight import Weight
     from otel_metadata.spool.partition import Row
 
-__all__ = ["SpanQueue"]
-
 _MILLI: Final = 1_000_000
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.receipt import LossReason
     from otel_metadata.seams import Clock
 
-__all__ = ["Worker"]
-
 _OURS: Final = Rejected(DeliveryError("patch_failure", "a failure of our own, which was logged"))
 
 # The worker looks after its outbox at least this often, so that putting the first span into an empty outbox needs no

@@ -36,32 +36,6 @@ from otel_metadata.model.value import CAPTURE_LIMITS, clean
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-__all__ = [
-    "AUTHOR",
-    "AUTHORS_BY_WRITER",
-    "JSON",
-    "JSON_NAMES",
-    "NATIVE_NAMES",
-    "NATIVE_SCALARS",
-    "NOT_ATTRIBUTES",
-    "TEXT",
-    "VERSIONS",
-    "as_text",
-    "author_attributes",
-    "is_field",
-    "is_native",
-    "native_name",
-    "note_authors",
-    "read",
-    "spell",
-    "spelled_names",
-    "tags_attribute",
-    "texts",
-    "to_attributes",
-    "versions",
-    "versions_text",
-]
-
 JSON_NAMES: Final = "otel_metadata.json"
 """The attribute that lists the names of attributes whose text is JSON."""
 

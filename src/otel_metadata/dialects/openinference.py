@@ -20,8 +20,6 @@ from otel_metadata.model.value import STORE_LIMITS, clean
 if TYPE_CHECKING:
     from otel_metadata.model.encoding import Encoded, SpanView
 
-__all__ = ["METADATA", "OpenInferenceDialect", "as_object", "scalar"]
-
 METADATA: Final = "metadata"
 """The attribute that holds a span's metadata."""
 

@@ -26,8 +26,6 @@ from otel_metadata.model.merge import Field, FieldName, Fields, Json, Level
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["OtelDialect"]
-
 _LEVELS: Final[tuple[Level, Level]] = ("span", "trace")
 _UNBOUNDED: Final = 1 << 30
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.patch import Patch
 
-__all__ = ["PATCH_SCOPE", "TARGET", "attributes_of", "fields_of"]
-
 PATCH_SCOPE: Final = "otel_metadata.patch"
 """The instrumentation scope of spans that carry a patch. Filter by it to hide them."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.encoding import SpanStatus, SpanView
 
-__all__ = ["encoded", "is_attribute", "is_held_by_the_span", "name_of", "of_kind", "own_tags", "status_of"]
-
 _VERDICTS: Final = frozenset({"evaluation", "annotation"})
 
 

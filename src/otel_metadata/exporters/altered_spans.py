@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.outcome import Outcome
 
-__all__ = ["AlteredSpans", "OnResource", "altered", "with_texts"]
-
 
 @final
 class AlteredSpans(OtlpSender):

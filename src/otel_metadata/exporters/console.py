@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
     from otel_metadata.seams import Convergence
 
-__all__ = ["ConsolePatchExporter"]
-
 
 @final
 class ConsolePatchExporter:

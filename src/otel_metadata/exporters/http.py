@@ -46,18 +46,6 @@ from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.wire import Incoming, Response, at_most
 
-__all__ = [
-    "ANSWERS",
-    "Answer",
-    "Failure",
-    "HttpClient",
-    "Reply",
-    "outcome_of",
-    "retry_after_millis",
-    "split_url",
-    "with_path",
-]
-
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_RETRY_AFTER_MILLIS: Final = 300_000
 """A backend may not keep us waiting longer than five minutes: it may have meant another client, or be wrong."""

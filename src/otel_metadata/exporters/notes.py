@@ -9,8 +9,6 @@ from otel_metadata.model.evaluation import Annotation
 if TYPE_CHECKING:
     from otel_metadata.model.merge import FieldName, Json
 
-__all__ = ["words_for"]
-
 _MAX_KEY_CHARACTERS = 50
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
     from otel_metadata.seams import Clock, Convergence
 
-__all__ = ["PATCH_SCOPE", "PATCH_SPAN_NAME", "EventSender", "OtlpPatchExporter", "synthetic_span"]
-
 PATCH_SPAN_NAME: Final = "otel_metadata.update"
 
 _MAX_SPAN_ID: Final = (1 << 64) - 1

@@ -15,18 +15,6 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.http import with_path
 from otel_metadata.seams import bounded_millis
 
-__all__ = [
-    "DEFAULT_TIMEOUT_MILLIS",
-    "Signal",
-    "has_logs_endpoint",
-    "headers",
-    "http_endpoint",
-    "read_headers",
-    "timeout_millis",
-    "variable",
-    "wants_logs",
-]
-
 Signal: TypeAlias = Literal["traces", "logs"]
 
 DEFAULT_TIMEOUT_MILLIS: Final = 10_000

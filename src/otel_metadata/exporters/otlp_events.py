@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.patch import Patch
 
-__all__ = ["EVENT_NAME", "evaluation_records", "evaluations", "events_request"]
-
 EVENT_NAME: Final = "gen_ai.evaluation.result"
 _SCOPE: Final = "otel_metadata.patch"
 _SAMPLED: Final = 1

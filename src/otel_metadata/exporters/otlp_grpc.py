@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.exporters.otlp_environment import Signal
 
-__all__ = ["CODES", "OtlpGrpcEvents", "OtlpGrpcSender"]
-
 _DEFAULT_ENDPOINT: Final = "http://localhost:4317"
 _OPTIONS: Final = (("grpc.max_receive_message_length", MAX_BODY_BYTES),)
 _COMPRESSIONS: Final = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}

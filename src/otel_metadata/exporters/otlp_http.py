@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.exporters.otlp_environment import Signal
 
-__all__ = ["OtlpHttpEvents", "OtlpHttpSender"]
-
 _COMPRESSIONS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "none": bytes,
     "gzip": lambda body: gzip.compress(body, 6, mtime=0),

@@ -14,8 +14,6 @@ from otel_metadata.reporting import REPORTER
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["OtlpSender", "judged", "not_otlp"]
-
 _MAX_MESSAGE_CHARACTERS: Final = 200
 
 

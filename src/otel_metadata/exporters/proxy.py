@@ -17,8 +17,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 from otel_metadata.errors import ConfigurationError, shown_url
 
-__all__ = ["NO_PROXIES", "PROXY", "Proxies", "Proxy", "asked_for", "in_use", "use"]
-
 PROXY: Final = "OTEL_PYTHON_METADATA_PROXY"
 
 _DEFAULT_PORT: Final = 80

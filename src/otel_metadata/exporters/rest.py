@@ -21,17 +21,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
     from otel_metadata.seams import Clock, Convergence
 
-__all__ = [
-    "OUT_OF_TIME",
-    "Budget",
-    "RestAnswer",
-    "RestClient",
-    "RestPatchExporter",
-    "member",
-    "not_from",
-    "path_segment",
-]
-
 OUT_OF_TIME: Final = Retry(DeliveryError("connection_failure", "the time for one export was over before its turn came"))
 
 _JSON_TYPE: Final = {"content-type": "application/json"}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
     from otel_metadata.seams import Convergence, SpanStore
 
+
 __all__ = ["StorePatchExporter", "StoreSpanExporter"]
 
 

@@ -21,8 +21,6 @@ from otel_metadata.exporters.http import with_path
 from otel_metadata.exporters.otlp_sender import OtlpSender
 from otel_metadata.joining.providers import held_by
 
-__all__ = ["Address", "address_of", "is_exporter", "is_of", "is_of_mlflow", "is_processor", "is_same", "wraps"]
-
 _MAX_DEPTH: Final = 6
 _PROJECT: Final = "openinference.project.name"
 _PROJECT_HEADER: Final = "x-project-name"

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-__all__ = ["FoundExporter", "exporters_on", "processors_of"]
-
 _MAX_DEPTH: Final = 16
 _TAIL_SAMPLING: Final = re.compile("tail_?sampl", re.IGNORECASE)
 _MLFLOWS: Final = "mlflow.traceRequestId"

@@ -17,8 +17,6 @@ from otel_metadata.interrupts import pass_on
 if TYPE_CHECKING:
     from otel_metadata.span_processor import MetadataSpanProcessor
 
-__all__ = ["ReplaceableProcessor", "found_provider", "held_by", "join_provider", "real_provider", "resource_of"]
-
 _MAX_DEPTH: Final = 5
 
 _EXPECTED: Final = (

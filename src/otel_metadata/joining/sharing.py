@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanKey
     from otel_metadata.span_processor import MetadataSpanProcessor
 
-__all__ = ["SharedPlace", "share_places"]
-
 _SOME: Final = "Its exporter sends the spans that it gets; this destination sends the others and later updates"
 _ALL: Final = "Its exporter sends the spans; this destination sends later updates"
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from otel_metadata.joining.found_exporters import FoundExporter
     from otel_metadata.model.span_ref import SpanKey
 
-__all__ = ["MAX_REMEMBERED", "Tap", "TappedExporter", "tap_of", "tapped_exporter"]
-
 MAX_REMEMBERED: Final = 16_384
 """Spans that a tap remembers: more than wait in queues of the usual size."""
 

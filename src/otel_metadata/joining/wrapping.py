@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.seams import Dialect, PatchExporter
 
-__all__ = ["wrap_exporter"]
-
 
 @checked
 def wrap_exporter(

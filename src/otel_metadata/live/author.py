@@ -13,8 +13,6 @@ from typing import Final
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.authors import MAX_AUTHOR_CHARACTERS
 
-__all__ = ["AUTHOR", "author_named", "chosen_author"]
-
 AUTHOR: Final = "OTEL_PYTHON_METADATA_AUTHOR"
 """The environment variable with the name of the author."""
 

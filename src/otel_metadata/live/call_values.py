@@ -22,8 +22,6 @@ from otel_metadata.model.snapshot import Snapshot, snapshot
 from otel_metadata.model.value import CAPTURE_LIMITS, clean, is_clean_scalar, is_cut
 from otel_metadata.reporting import REPORTER
 
-__all__ = ["Arguments", "PartialOutput", "output_value", "parameter_names"]
-
 # How much of a generator's output is kept: items that are not texts, and characters of all items. The rest is counted.
 MAX_ITEMS: Final = 1_000
 MAX_TEXT_CHARS: Final = 262_144

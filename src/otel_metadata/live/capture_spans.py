@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-__all__ = ["CaptureSpans", "CapturedSpan", "Match", "capture_spans", "is_llm_span"]
-
 Match: TypeAlias = "Callable[[Span], bool]"
 """Whether to capture a span; called on the application's thread as the span starts. At that time an instrumentor's span
 has its scope, name and kind; most of its attributes come later."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from otel_metadata.live.capture_spans import CaptureSpans
     from otel_metadata.live.values import Values
 
-__all__ = ["Bound", "ContextScope", "bound_in", "detach", "with_bound"]
-
 _KEY: Final = otel_context.create_key("otel_metadata")
 
 # Calling next() on it is atomic.

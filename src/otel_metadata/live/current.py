@@ -34,18 +34,6 @@ if TYPE_CHECKING:
     _Call: TypeAlias = tuple[Callable[..., object], tuple[object, ...], Mapping[str, object]]
     _MakeValues: TypeAlias = Callable[[Level, list[str]], Values]
 
-__all__ = [
-    "annotate_current_span",
-    "annotate_span",
-    "current_span_ref",
-    "score_current_span",
-    "score_span",
-    "update_current_span",
-    "update_current_trace",
-    "update_span",
-    "update_trace",
-]
-
 # Types whose objects may be targets without a span.
 _EMPTY: Final = ("SpanRef", "CapturedSpan", "SpanHandle", "NonRecordingSpan")
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
-__all__ = ["clear", "end", "has_missed", "miss"]
-
 _LINE = (
     "Spans and updates no longer reach otel_metadata: the tracer provider was shut down or replaced; call "
     "otel_metadata.configure() again."

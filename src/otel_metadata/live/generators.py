@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-__all__ = ["BodyContext", "Observer", "Start", "Starter", "driven", "named"]
-
 _T = TypeVar("_T")
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.masking import Mask
 
-__all__ = ["CAPTURE", "MASK_CREDENTIALS", "SCOPE_NAME", "VERSIONS", "LiveSettings", "in_force", "use"]
-
 CAPTURE: Final = "OTEL_PYTHON_METADATA_CAPTURE"
 """The environment variable that switches off the capture of input and output."""
 

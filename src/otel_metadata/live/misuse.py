@@ -17,8 +17,6 @@ from otel_metadata.live import live_settings as settings
 from otel_metadata.model.contents import type_name
 from otel_metadata.reporting import REPORTER
 
-__all__ = ["Misfit", "kind_of", "log_misfits", "misfit", "requires_nothing", "shown", "unknown_arguments"]
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _SPAN: Final = "update_current_span or update_span"

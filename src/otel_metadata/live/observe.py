@@ -38,8 +38,6 @@ from otel_metadata.reporting import REPORTER
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-__all__ = ["observe"]
-
 _SELVES: Final = frozenset({"self", "cls"})
 
 _C = TypeVar("_C", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")

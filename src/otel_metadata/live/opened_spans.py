@@ -36,17 +36,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.util.types import AttributeValue
 
-__all__ = [
-    "ENDED_BY",
-    "SpanHandle",
-    "end_at_least",
-    "is_kept",
-    "record_end",
-    "set_values",
-    "span_kind_attributes",
-    "start_span",
-]
-
 ENDED_BY: Final = "otel_metadata.ended_by"
 """The attribute that distinguishes an early end from an error: `cancelled`, `closed`, `interrupted` or `exit`."""
 

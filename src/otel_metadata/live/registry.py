@@ -58,20 +58,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.unset import UnsetType
     from otel_metadata.model.weight import Weight
 
-__all__ = [
-    "ATTRIBUTE_BYTES",
-    "LOCK",
-    "LOGGED_BYTES",
-    "LOGGED_KEY_BYTES",
-    "MAX_LOG",
-    "REGISTRY",
-    "SIDECAR_BYTES",
-    "Inbox",
-    "LiveRegistry",
-    "LiveSpan",
-    "Router",
-]
-
 LOCK: Final = ReentrantLock()
 """Guards the in-memory state of the process: the registry and the outboxes.
 

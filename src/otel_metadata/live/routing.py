@@ -39,18 +39,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Field, FieldName, Version
     from otel_metadata.model.span_ref import SpanKey
 
-__all__ = [
-    "add_router",
-    "refuse",
-    "remove_router",
-    "route",
-    "routers",
-    "set_late_metadata",
-    "set_live",
-    "set_live_metadata",
-    "set_on_start",
-]
-
 _REFUSALS: Final[Mapping[Refusal, str]] = {
     "unsampled": "An update was dropped: its span is not sampled, so no backend will ever have it.",
     "not_configured": "An update was dropped: otel_metadata is not configured; call otel_metadata.configure() first.",

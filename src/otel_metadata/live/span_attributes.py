@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import FieldName, Fields, Json, Level, Version
     from otel_metadata.model.unset import UnsetType
 
-__all__ = ["MAX_SHOWN", "is_interrupted", "list_tag", "set_captured", "set_unseen", "show"]
-
 MAX_SHOWN: Final = 128
 """The most tags of a level, and the most JSON texts, that a span shows.
 

@@ -18,8 +18,6 @@ import traceback
 from types import TracebackType
 from typing import Final, NamedTuple
 
-__all__ = ["bounded_stacktrace", "type_of"]
-
 _MAX_FRAMES: Final = 100
 _HALF: Final = 8_192
 _LEFT_OUT: Final = "  [Frames were left out here; the spans inside this one have them.]\n"

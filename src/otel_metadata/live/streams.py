@@ -22,8 +22,6 @@ from otel_metadata.live.generators import Observer, Start, Starter, driven, name
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-__all__ = ["WHOLE", "ResultObserver", "going_on"]
-
 WHOLE: Final = frozenset(map(id, (type(None), bool, int, float, str, bytes, list, tuple, dict, set)))
 """Ids of the types of the plain values that most functions return: such a result does not go on.
 

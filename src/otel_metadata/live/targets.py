@@ -14,8 +14,6 @@ from otel_metadata.model.span_ref import SpanRef, trace_of
 if TYPE_CHECKING:
     from otel_metadata.live.opened_spans import SpanHandle
 
-__all__ = ["HasIds", "HasSpanContext", "HasTraceAndOwnId", "Target", "resolve"]
-
 
 class HasSpanContext(Protocol):
     """Anything that returns a span context as OpenTelemetry's spans do: `logfire.span()`, a span of another library."""

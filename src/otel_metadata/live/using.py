@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.live.context import Bound
 
-__all__ = ["UsingMetadata", "using_metadata"]
-
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 

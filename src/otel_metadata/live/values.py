@@ -35,22 +35,6 @@ from otel_metadata.model.unset import UNSET
 from otel_metadata.model.value import CAPTURE_LIMITS, METADATA_LIMITS, clean, clean_key, is_clean_scalar, is_opaque
 from otel_metadata.model.weight import SHARED_NAMES
 
-__all__ = [
-    "KNOWN_METADATA_KEYS",
-    "StatusLike",
-    "Values",
-    "annotation_values",
-    "evaluation_values",
-    "log_notes",
-    "loggable",
-    "masked",
-    "masked_text_value",
-    "masked_value",
-    "read_status",
-    "span_values",
-    "without_credentials_in",
-]
-
 Values: TypeAlias = dict[FieldName, Json]
 
 StatusLike: TypeAlias = Literal["ok", "error"] | int | StatusCode | Status

@@ -19,8 +19,6 @@ import wrapt
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["Wrapped", "inside_context_manager", "refuse_registered"]
-
 _MANAGERS: Final[dict[CodeType, Callable[..., Any]]] = {
     make(lambda: None).__code__: make  # type: ignore[arg-type, return-value] # never called
     for make in (contextlib.contextmanager, contextlib.asynccontextmanager)

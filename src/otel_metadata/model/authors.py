@@ -13,8 +13,6 @@ from otel_metadata.foreign_text import visible
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.model.recent import RecentMap
 
-__all__ = ["AUTHORS", "MAX_AUTHORS", "MAX_AUTHOR_CHARACTERS", "Authors", "shown_author"]
-
 MAX_AUTHOR_CHARACTERS: Final = 200
 """Length of a name; the rest is cut off."""
 

@@ -16,28 +16,6 @@ from typing import Final, Literal, TypeAlias, final, get_args
 
 from otel_metadata.model.merge import Level
 
-__all__ = [
-    "COLUMN_KINDS",
-    "ORIGINS",
-    "And",
-    "Between",
-    "ColumnKind",
-    "Compare",
-    "Condition",
-    "HasTag",
-    "In",
-    "IsNull",
-    "Like",
-    "Not",
-    "Operator",
-    "Or",
-    "Origin",
-    "Part",
-    "Scalar",
-    "Subject",
-    "SubjectKind",
-]
-
 Scalar: TypeAlias = "str | int | float | bool"
 """A literal. Its type decides the type of the comparison: text, number (5 equals 5.0), or bool, which is no number.
 Integers within 64 bits signed, finite floats, text without NUL and lone surrogates; a time is whole nanoseconds."""

@@ -32,8 +32,6 @@ from typing import Any, Final, NamedTuple, TypeAlias, final
 from otel_metadata.interrupts import pass_on
 from otel_metadata.model.span_ref import SpanRef
 
-__all__ = ["OPAQUE", "Contents", "Instead", "Opaque", "Parts", "contents", "enum_value", "named_tuple", "type_name"]
-
 
 @final
 class Parts(NamedTuple):

@@ -14,23 +14,6 @@ from typing import Any, Final, TypeGuard
 
 from otel_metadata.model.merge import Json
 
-__all__ = [
-    "HEADERS",
-    "MASKED",
-    "NAMES_BESIDE",
-    "VALUES_BESIDE",
-    "attributes_with_secrets",
-    "folded",
-    "is_credential",
-    "is_named_secret",
-    "masked_text",
-    "may_authorize",
-    "may_tell_a_secret",
-    "names_a_secret",
-    "without_credentials",
-    "without_credentials_under",
-]
-
 MASKED: Final = "<masked>"
 """The text that replaces a value."""
 

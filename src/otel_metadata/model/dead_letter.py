@@ -10,8 +10,6 @@ from otel_metadata.model.outcome import DeliveryError
 from otel_metadata.model.receipt import LossReason
 from otel_metadata.model.span_ref import SpanRef
 
-__all__ = ["DeadLetter"]
-
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext, SpanKind, Status
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Attributes", "Encoded", "SpanStatus", "SpanView", "is_error_status"]
-
 Attributes: TypeAlias = "Mapping[str, AttributeValue]"
 
 SpanStatus: TypeAlias = "tuple[Json, str | None]"

@@ -12,8 +12,6 @@ from typing import Literal, TypeAlias, cast, final
 
 from otel_metadata.model.merge import Json, json_text
 
-__all__ = ["Annotation", "Evaluation", "Source", "annotation_key"]
-
 Source: TypeAlias = Literal["code", "llm", "human"]
 """Who judged: a program, a judge model or a person. Phoenix calls this annotator kind, MLflow source type."""
 

@@ -20,22 +20,6 @@ import orjson
 from otel_metadata.model.merge import Json, json_text
 from otel_metadata.model.value import CAPTURE_LIMITS, clean
 
-__all__ = [
-    "ASKS_A_MODEL",
-    "CONTENTS",
-    "EVENTS",
-    "INPUT",
-    "KINDS",
-    "MARKED",
-    "MODEL",
-    "OUTPUT",
-    "SPAN_KIND",
-    "Spelling",
-    "kind_of",
-    "text_of",
-    "value_of",
-]
-
 
 class Spelling(NamedTuple):
     """The places where instrumentors put one fact.

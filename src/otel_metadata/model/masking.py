@@ -14,8 +14,6 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.credentials import MASKED, folded
 from otel_metadata.model.merge import Json
 
-__all__ = ["KEY_PATH", "MASKED", "MASK_FAILED", "Mask", "Masking", "parts_of_a_field", "with_keys"]
-
 Mask: TypeAlias = Callable[[str, Json], Json]
 """Takes a path and a value, and returns the value to keep. The path is the kind and key of the field:
 `"metadata.email"`, `"input"`, `"tag"`, `"evaluation.Correctness"`; the value is JSON and may be nested.

@@ -33,22 +33,6 @@ from typing import Literal, TypeAlias
 
 import orjson
 
-__all__ = [
-    "PLAIN_ATTRIBUTE_WRITER",
-    "Field",
-    "FieldName",
-    "Fields",
-    "Json",
-    "Kind",
-    "Level",
-    "Metadata",
-    "Version",
-    "json_text",
-    "latest_version",
-    "merge",
-    "merge_into",
-]
-
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """A JSON value: integers within 64 bits signed, finite floats, text without lone surrogates."""
 

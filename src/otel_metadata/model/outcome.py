@@ -10,8 +10,6 @@ from typing import Literal, TypeAlias, final
 
 from otel_metadata.foreign_text import visible
 
-__all__ = ["Delivered", "DeliveryError", "ErrorType", "NotKept", "Outcome", "Pause", "Rejected", "Retry"]
-
 ErrorType: TypeAlias = Literal[
     "parse_failure",
     "patch_failure",

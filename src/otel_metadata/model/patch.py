@@ -12,8 +12,6 @@ from typing import final
 from otel_metadata.model.merge import Fields, Json, Kind, Level, Version, latest_version
 from otel_metadata.model.span_ref import SpanRef
 
-__all__ = ["Patch", "patch_id"]
-
 
 @final
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ from otel_metadata.model.merge import FieldName, Version
 from otel_metadata.model.patch import patch_id
 from otel_metadata.model.span_ref import SpanKey
 
-__all__ = ["LossReason", "Receipt", "Refusal", "Route", "Routed"]
-
 Route: TypeAlias = Literal["live", "in_flight", "late", "dropped"]
 """live: set on the span while it records. in_flight: joined to the ended span before it is exported.
 late: a patch after the export. dropped: not taken, with a reason."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar, final
 
-__all__ = ["RecentMap"]
-
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 

@@ -18,31 +18,6 @@ from otel_metadata.model.times import time_text, utc
 if TYPE_CHECKING:
     from otel_metadata.model.condition import Condition
 
-__all__ = [
-    "PROJECT_NAMES",
-    "ROUTES",
-    "Bar",
-    "Found",
-    "FoundTraces",
-    "Histogram",
-    "NamedKind",
-    "OutlineSpan",
-    "Position",
-    "Retained",
-    "Route",
-    "SpanCount",
-    "SpanQuery",
-    "SpanRecord",
-    "StoredKey",
-    "StoredSpan",
-    "TraceRecord",
-    "ValueRecord",
-    "assemble",
-    "project_of",
-    "shown_name",
-    "shown_status",
-]
-
 PROJECT_NAMES = ("openinference.project.name", "service.name")
 """The resource attributes that name a span's project; the first one that is set counts.
 

@@ -30,8 +30,6 @@ from otel_metadata.model.credentials import (
 from otel_metadata.model.merge import Json
 from otel_metadata.model.value import CAPTURE_LIMITS, MAX_KEY_CHARS, clean, is_clean_scalar
 
-__all__ = ["Snapshot", "encoded", "snapshot", "value_of"]
-
 Snapshot: TypeAlias = str | tuple[str]
 """A text as it is, or a tuple of one text: the JSON of any other value, exactly as it is on the span."""
 

@@ -18,8 +18,6 @@ from otel_metadata.errors import InvalidSpanRefError
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
-__all__ = ["INVALID_SPAN_REF", "OF_TRACE", "SpanKey", "SpanRef", "parse_trace_id", "trace_of"]
-
 SpanKey: TypeAlias = tuple[int, int]
 """(trace id, span id): the key of the maps of this process. A span id of 0 means the trace alone."""
 

@@ -9,8 +9,6 @@ import datetime as dt
 import re
 from typing import Final
 
-__all__ = ["nanoseconds", "time_ns", "time_text", "utc"]
-
 _OURS: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _ISO_8601: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["UNSET", "UnsetType"]
-
 
 class _Unset(Enum):
     UNSET = "UNSET"

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final, get_args
 if TYPE_CHECKING:
     from otel_metadata.model.outcome import DeliveryError
 
-__all__ = ["DestinationOutcome", "State", "UpdateOutcome"]
-
 State: TypeAlias = Literal[
     "lost",
     "refused",

@@ -24,18 +24,6 @@ from otel_metadata.interrupts import pass_on
 from otel_metadata.model.contents import OPAQUE, Instead, Opaque, Parts, contents, enum_value, named_tuple, type_name
 from otel_metadata.model.merge import Json, json_text
 
-__all__ = [
-    "CAPTURE_LIMITS",
-    "METADATA_LIMITS",
-    "STORE_LIMITS",
-    "Limits",
-    "clean",
-    "clean_key",
-    "is_clean_scalar",
-    "is_cut",
-    "is_opaque",
-]
-
 
 @final
 class Limits(NamedTuple):

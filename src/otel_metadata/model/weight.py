@@ -28,25 +28,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.merge import Field, Fields
 
-__all__ = [
-    "FIELD_BYTES",
-    "JOINED_BYTES",
-    "LARGE_BYTES",
-    "NO_LARGE",
-    "PATCH_BYTES",
-    "ROW_BYTES",
-    "SHARED_NAMES",
-    "Weight",
-    "merge_weighed",
-    "weigh",
-    "weigh_common",
-    "weigh_fields",
-    "weigh_name",
-    "weigh_span",
-    "weigh_value",
-    "weigh_values",
-]
-
 FIELD_BYTES: Final = 128
 """A field without its name and value: its place in a dict, and its version. With `tracemalloc` 87 bytes where the
 fields of one update share the version, 185 where each has its own."""

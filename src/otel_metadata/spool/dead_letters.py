@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.spool.spool import Spool
 
-__all__ = ["Waiting", "drop", "letters", "retry", "waiting"]
-
 
 @final
 @dataclass(frozen=True, slots=True)

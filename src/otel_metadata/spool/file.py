@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock
     from otel_metadata.spool.spool_settings import SpoolSettings
 
-__all__ = ["TROUBLE", "SpoolFile", "check_place", "is_busy", "is_damage"]
-
 # UnicodeDecodeError: SQLite's words about a damaged file can have pieces of that file in them.
 TROUBLE: Final = (sqlite3.Error, OSError, StoreError, MemoryError, UnicodeDecodeError)
 """What a disk, a file or SQLite can do to us: then updates wait in memory."""

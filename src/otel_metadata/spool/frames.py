@@ -25,21 +25,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.merge import Field, FieldName, Fields, Json, Kind, Level, Version
 
-__all__ = [
-    "HEAD_BYTES",
-    "MAGIC",
-    "PlainUpdate",
-    "SpooledRow",
-    "SpooledSpan",
-    "SpooledUpdate",
-    "frame",
-    "frame_bytes",
-    "plain_frame",
-    "read_frame",
-    "row_from_json",
-    "row_to_json",
-]
-
 MAGIC: Final = b"otm1"
 HEAD_BYTES: Final = 20
 

@@ -31,8 +31,6 @@ from typing import Final, NamedTuple, final
 
 from otel_metadata.spool.frames import MAGIC, frame_bytes, read_frame
 
-__all__ = ["JOURNAL_BYTES", "Journal", "Left", "journal_numbers", "journaled_rows", "read_journal", "remove_journal"]
-
 JOURNAL_BYTES: Final = 1 << 20
 """Room for about two seconds of 2,000 updates each."""
 

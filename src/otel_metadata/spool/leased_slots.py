@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from otel_metadata.spool.file import SpoolFile
     from otel_metadata.spool.spool_settings import SpoolSettings
 
-__all__ = ["LeasedSlots"]
-
 # A slot of which so much was used is not leased again.
 _MANY_ROWS: Final = (MAX_ROWS + 1) // 2
 

@@ -32,8 +32,6 @@ try:
 except ImportError:  # pragma: no cover # Windows: `spool.spool` refuses to open a spool there
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["MAX_SLOTS", "Owners", "Tally", "is_supported", "owners_path"]
-
 # Rows put, rows settled, the destination's name (cut); then the CRC-32 of the three.
 _BODY: Final = struct.Struct("<QQ40s")
 _CHECKSUM: Final = struct.Struct("<I")

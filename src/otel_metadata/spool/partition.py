@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.spool.frames import PlainUpdate, SpooledRow, SpooledSpan, SpooledUpdate
 
-__all__ = ["Loaded", "NoPartition", "Partition", "Row"]
-
 
 @final
 class Row:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from otel_metadata.spool.file import SpoolFile
     from otel_metadata.spool.slots import Slot
 
-__all__ = ["read_hidden", "read_on", "settle_missing"]
-
 
 def read_on(connection: sqlite3.Connection, slot: Slot, limit: int, max_bytes: int) -> tuple[list[Loaded], bool]:
     """Read from where it was read to, at most *limit* rows; return them, and whether that is the end.

@@ -21,8 +21,6 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from otel_metadata.spool.frames import HEAD_BYTES, MAGIC, read_frame
 
-__all__ = ["PAGE_BYTES", "Bytes", "Found", "salvage"]
-
 PAGE_BYTES: Final = 4096
 """The page size of our spool files."""
 

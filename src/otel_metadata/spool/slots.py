@@ -25,19 +25,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.spool.journal import Journal
 
-__all__ = [
-    "INSERT",
-    "MAX_ROWS",
-    "Seen",
-    "Slot",
-    "bounds",
-    "count",
-    "highest",
-    "rows_between",
-    "slot_of",
-    "slots_with_rows",
-]
-
 _SEQUENCE_BITS: Final = 32
 
 MAX_ROWS: Final = (1 << _SEQUENCE_BITS) - 1

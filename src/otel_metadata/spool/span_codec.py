@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.merge import Json
 
-__all__ = ["SpooledReadableSpan", "span_from_json", "span_to_json"]
-
 _INT64: Final = 1 << 63
 
 

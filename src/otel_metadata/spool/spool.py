@@ -56,14 +56,12 @@ from otel_metadata.spool.leased_slots import LeasedSlots
 from otel_metadata.spool.partition import Loaded, Row
 from otel_metadata.spool.read_back import read_hidden, read_on, settle_missing
 from otel_metadata.spool.slots import INSERT, MAX_ROWS, Slot
-from otel_metadata.spool.spool_settings import DURABILITIES, Durability, SpoolSettings
+from otel_metadata.spool.spool_settings import SpoolSettings
 
 if TYPE_CHECKING:
     from otel_metadata.model.dead_letter import DeadLetter
     from otel_metadata.seams import Clock
     from otel_metadata.spool.frames import SpooledSpan, SpooledUpdate
-
-__all__ = ["DURABILITIES", "Durability", "Spool", "SpoolPartition", "SpoolSettings"]
 
 # Rows in one transaction: the caller who shares it waits for all of them.
 _GROUP: Final = 128

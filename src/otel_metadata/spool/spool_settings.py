@@ -9,8 +9,6 @@ from otel_metadata.arguments import check_fields
 from otel_metadata.environment import absolute_path
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["DURABILITIES", "Durability", "SpoolSettings"]
-
 Durability = Literal["process", "power"]
 """process: rows survive the process (the operating system has them). power: they survive the machine, too (fsync)."""
 

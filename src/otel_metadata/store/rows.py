@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
-__all__ = ["row_of", "with_fields"]
-
 # Fields that are columns of the span.
 _OWN: Final[tuple[FieldName, ...]] = (("span", "name", ""), ("span", "status", ""), ("span", "status_message", ""))
 

@@ -41,35 +41,6 @@ from otel_metadata.model.value import STORE_LIMITS, clean
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = [
-    "AUTHORS",
-    "COLUMNS",
-    "FORMAT",
-    "FORMAT_NAME",
-    "FOR_IMPORT",
-    "HISTORY",
-    "JSON_COLUMNS",
-    "LIST_COLUMNS",
-    "ROUTES",
-    "SHOWN_IN",
-    "SPAN",
-    "TIME_COLUMNS",
-    "VERSIONS",
-    "Origin",
-    "Past",
-    "Row",
-    "RowError",
-    "arrow_row",
-    "batch",
-    "load",
-    "past_of",
-    "readable",
-    "row_of",
-    "rows",
-    "schema",
-    "text_and_mime_type",
-]
-
 FORMAT_NAME: Final = "otel_metadata.format"
 FORMAT: Final = 1
 """The format's version, in the schema's metadata under `FORMAT_NAME`. A higher one was written by a newer release."""

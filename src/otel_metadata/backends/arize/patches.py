@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
     from otel_metadata.seams import Clock, Convergence
 
-__all__ = ["ArizePatchExporter"]
-
 _CLOCK: Final = SystemClock()
 _DELIVERED: Final = Delivered()
 _UNKNOWN_SPAN: Final = Rejected(DeliveryError("segment_not_found", "Arize does not know the span"))

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Json, Level, Version
     from otel_metadata.model.patch import Patch
 
-__all__ = ["PATCH_DOCUMENT", "SPAN_ID", "Call", "Plan", "Row", "plan"]
-
 Call: TypeAlias = Literal["update_metadata", "update_evaluations", "update_annotations"]
 
 SPAN_ID: Final = "context.span_id"

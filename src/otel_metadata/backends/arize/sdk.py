@@ -21,8 +21,6 @@ from otel_metadata.model.outcome import DeliveryError, Pause
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import bounded_millis
 
-__all__ = ["EXTRA", "ArizeClient", "Calls", "NoClientError", "connect"]
-
 EXTRA: Final = "otel-metadata[arize]"
 
 T = TypeVar("T")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.encoding import Encoded, SpanView
     from otel_metadata.model.merge import Field, FieldName, Fields, Json
 
-__all__ = ["SESSION", "GalileoDialect", "uuid4"]
-
 SESSION: Final = "galileo.session.id"
 """The attribute for a session that Galileo made. Its id is a UUID; any other session is only `session.id`."""
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import FieldName, Json, Level
     from otel_metadata.model.patch import Patch
 
-__all__ = ["API_KEY_HEADER", "BACKEND", "MAX_TAGS", "MAX_TAG_CHARS", "GalileoPatchExporter", "Record", "Resolve"]
-
 Record: TypeAlias = Literal["span", "trace"]
 """What Galileo calls the two kinds of stored records that can be changed."""
 

@@ -16,8 +16,6 @@ from otel_metadata.exporters.altered_spans import altered
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["routed"]
-
 _EXPERIMENT: Final = "galileo.experiment.id"
 _LOG_STREAM: Final = "galileo.logstream.name"
 _ROUTING: Final = (

@@ -22,26 +22,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.span_ref import SpanRef
 
-__all__ = [
-    "ADDED",
-    "ENVIRONMENT",
-    "RELEASE",
-    "UPDATED",
-    "Verdict",
-    "environment_of",
-    "grouped",
-    "ids_of_trace",
-    "is_environment",
-    "iso",
-    "labels_of",
-    "metadata_of",
-    "observation_update",
-    "place_of",
-    "size_of",
-    "tags_of",
-    "trace_update",
-]
-
 # Where a field goes, by level and kind. A field that is not listed goes nowhere.
 _VERDICTS: Final[Mapping[tuple[str, str], str]] = {
     (level, kind): "verdict" for level in ("span", "trace") for kind in ("evaluation", "annotation")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.encoding import Encoded, SpanView
 
-__all__ = ["SPAN_TAGS", "TRACE_TAGS", "LangfuseDialect"]
-
 TRACE_TAGS: Final = "langfuse.trace.tags"
 SPAN_TAGS: Final = tags_attribute("span")
 """The metadata key of a span's own tags: Langfuse has tags of traces only."""

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanKey, SpanRef
     from otel_metadata.seams import Convergence
 
-__all__ = ["SCORE_NAME", "TRACES_PATH", "LangfusePatchExporter", "request_headers"]
-
 TRACES_PATH: Final = "/api/public/otel/v1/traces"
 
 SCORE_NAME: Final = "otel_metadata"

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.encoding import Encoded, SpanView
 
-__all__ = ["IDS", "LABELS", "LangWatchDialect", "as_labels"]
-
 METADATA: Final = "metadata"
 PARAMS: Final = "langwatch.params"
 LABELS: Final = "langwatch.labels"

@@ -42,8 +42,6 @@ from otel_metadata.model.patch import Patch, patch_id
 if TYPE_CHECKING:
     from otel_metadata.seams import Convergence
 
-__all__ = ["OTLP_PATH", "LangWatchPatchExporter", "Strategy", "flattened", "packed", "utf16_units"]
-
 Strategy: TypeAlias = Literal["patch", "otlp_span"]
 """How late fields of a trace travel: by `PATCH`, or on a new span beside the target."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.encoding import Encoded, SpanView
     from otel_metadata.model.outcome import ErrorType
 
-__all__ = ["MAX_NAME_CHARACTERS", "MAX_TAG_CHARACTERS", "MlflowDialect", "TraceTag", "trace_tag"]
-
 MAX_TAG_CHARACTERS: Final = 4096
 """Characters, not bytes, of the value of a trace tag. MLflow cuts a longer one, and answers with a success."""
 

@@ -29,8 +29,6 @@ from otel_metadata.model.times import utc
 if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
 
-__all__ = ["SPAN_ASSESSMENT", "MlflowPatchExporter"]
-
 SPAN_ASSESSMENT: Final = "otel_metadata"
 """The name of the assessment whose metadata holds the late fields of its span."""
 

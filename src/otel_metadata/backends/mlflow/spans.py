@@ -18,8 +18,6 @@ from otel_metadata.model.value import STORE_LIMITS, clean
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["quoted", "readable"]
-
 # MLflow can read 32 nested objects.
 _READABLE: Final = STORE_LIMITS._replace(depth=30)
 

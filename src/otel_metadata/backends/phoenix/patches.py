@@ -36,8 +36,6 @@ from otel_metadata.model.outcome import Delivered, DeliveryError, NotKept, Outco
 if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
 
-__all__ = ["ANNOTATION_NAME", "PhoenixPatchExporter"]
-
 ANNOTATION_NAME: Final = "otel_metadata"
 """The annotation that holds late metadata."""
 

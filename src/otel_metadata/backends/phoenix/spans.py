@@ -17,8 +17,6 @@ from otel_metadata.model.value import STORE_LIMITS, clean
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["storable"]
-
 # OpenInference semantic conventions: the attributes whose text is JSON.
 _READ: Final = re.compile(r"metadata|llm\.prompt_template\.variables|tool\.parameters|.*\.document\.metadata")
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.encoding import Encoded, SpanView
     from otel_metadata.model.merge import Fields
 
-__all__ = ["SplunkAoDialect"]
-
 _METADATA: Final = "splunk_ao.metadata"
 _TAGS: Final = "splunk_ao.tags"
 _SESSION: Final = "gen_ai.conversation.id"

@@ -39,8 +39,6 @@ from otel_metadata.store.clickhouse.schema import SPANS, checked_name
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-__all__ = ["NO_TABLE", "Address", "AnswerTooLargeError", "Connection"]
-
 EXPECTED: Final = "clickhouse://user:password@host:8123/database, with ?cluster=, &secure= or &table= if needed"
 
 _OPTIONS: Final = ("cluster", "secure", "table")

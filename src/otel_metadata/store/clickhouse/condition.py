@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.record import SpanQuery
 
-__all__ = ["END", "LIVE", "TOMBSTONES", "TRACE_REACH_NS", "Sql", "select_keys"]
-
 TRACE_REACH_NS: Final = 86_400_000_000_000
 """How far from a span, in nanoseconds, the other rows of its trace are looked for: one day."""
 

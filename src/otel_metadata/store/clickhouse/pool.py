@@ -22,17 +22,6 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from otel_metadata.seams import SystemClock
 from otel_metadata.wire import Incoming, Response
 
-__all__ = [
-    "MAX_HELD_BYTES",
-    "MAX_LINE_BYTES",
-    "MAX_PAGE_BYTES",
-    "BoundedPool",
-    "TooLargeError",
-    "UnexpectedError",
-    "lines",
-    "weight",
-]
-
 MAX_LINE_BYTES: Final = 64 * 1024
 """Limit of one line of a streamed answer, which has a span's place in the order of spans."""
 

@@ -24,26 +24,6 @@ from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
 from otel_metadata.store.clickhouse.schema import SPAN_COLUMNS
 from otel_metadata.store.rows import with_fields
 
-__all__ = [
-    "EXACT",
-    "INVERTED",
-    "NUMBER",
-    "ROW",
-    "ROW_KIND",
-    "TEXT_PARTS",
-    "decode_field",
-    "encode_field",
-    "encode_map",
-    "field_rows",
-    "is_text",
-    "read_columns",
-    "read_map",
-    "row_of",
-    "span_of",
-    "typed",
-    "version_text",
-]
-
 EXACT: Final = "otel_metadata.exact"
 """The map entry with a JSON object of the values that their text does not give back exactly."""
 

@@ -24,8 +24,6 @@ from typing import Final
 
 from otel_metadata.errors import ConfigurationError
 
-__all__ = ["DELETED", "FIELDS", "SPANS", "SPAN_COLUMNS", "checked_name", "create_statements"]
-
 SPANS: Final = "otel_traces"
 """The span table's usual name."""
 

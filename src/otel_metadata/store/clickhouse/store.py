@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import Retained, Route, ValueRecord
     from otel_metadata.seams import Clock
 
-__all__ = ["ClickHouseStore"]
-
 # A server takes an insert into at most 100 partitions (`max_partitions_per_insert_block`), and there is one for a day.
 _MAX_DAYS: Final = 90
 _DAY_NS: Final = 86_400_000_000_000

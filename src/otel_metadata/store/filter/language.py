@@ -40,8 +40,6 @@ from otel_metadata.model.times import nanoseconds
 from otel_metadata.store.filter.names import TAGS, UnknownNameError, subject_of
 from otel_metadata.store.filter.tokens import OPERATORS, Token, tokens_of
 
-__all__ = ["MAX_LEVELS", "parse"]
-
 MAX_LEVELS: Final = 32
 """Limit of nested parentheses, and of the tree: a comparison is one level, each AND, OR or NOT around it another."""
 

@@ -14,8 +14,6 @@ from typing import Final, Literal, get_args
 from otel_metadata.model.condition import COLUMN_KINDS, ORIGINS, Origin, Part, Subject
 from otel_metadata.model.merge import Kind, Level
 
-__all__ = ["LEVELS", "LISTED", "TAGS", "UnknownNameError", "subject_of"]
-
 _NAMES: Final[Mapping[str, Subject]] = {
     **{name: Subject("span", name) for name in COLUMN_KINDS},
     "name": Subject("span", "name"),

@@ -15,8 +15,6 @@ from typing import Final, Literal, TypeAlias, final
 from otel_metadata.errors import FilterError
 from otel_metadata.model.condition import Scalar
 
-__all__ = ["MAX_BYTES", "OPERATORS", "Token", "TokenKind", "tokens_of"]
-
 MAX_BYTES: Final = 4_096
 """The greatest size of a filter, in UTF-8."""
 

@@ -19,8 +19,6 @@ from otel_metadata.model.record import PROJECT_NAMES, ROUTES
 if TYPE_CHECKING:
     from otel_metadata.model.condition import Scalar
 
-__all__ = ["FUNCTION", "LATE", "PROJECT", "Sql", "Value", "condition", "json_types", "of_instrumentor"]
-
 Value: TypeAlias = "str | int | float"
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from otel_metadata.model.record import StoredSpan
 
-__all__ = ["batches"]
-
 _PAGE_ROWS: Final = 2_000
 _PAGE_CHARS: Final = 16_000_000
 """A page ends with the row that reaches either limit; prompts are long."""

@@ -20,24 +20,6 @@ except ModuleNotFoundError:  # Windows, which lets nobody remove a file that is 
 
 from otel_metadata.errors import StoreError, StoreFormatError
 
-__all__ = [
-    "SPOOL_ID",
-    "STORE_ID",
-    "Files",
-    "Index",
-    "Layout",
-    "alone",
-    "create_private_file",
-    "create_store_file",
-    "files_of",
-    "leave_to_the_parent",
-    "let_go",
-    "placed_by_another",
-    "prepare",
-    "statements",
-    "transaction",
-]
-
 STORE_ID: Final = 0x6F74_656D  # "otem"
 SPOOL_ID: Final = 0x6F74_7370  # "otsp"
 """SQLite's `application_id` of the two kinds of files that otel-metadata makes."""

@@ -22,8 +22,6 @@ import orjson
 from otel_metadata.model.merge import FieldName, Fields
 from otel_metadata.model.record import ROUTES, ValueRecord
 
-__all__ = ["HISTORY_LIMIT", "MERGE_FIELD", "UNKNOWN_ROUTE", "History", "fields_at", "read"]
-
 HISTORY_LIMIT: Final = 100
 """How many superseded values of a field are kept."""
 

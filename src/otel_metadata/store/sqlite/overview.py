@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from otel_metadata.store.sqlite.query import Plan
     from otel_metadata.store.sqlite.read_pool import Deadline
 
-__all__ = ["count", "histogram", "names", "outline", "traces"]
-
 _NO_PARENT: Final = IsNull(Subject("span", "parent_id"))
 _IS_ERROR: Final = Compare(Subject("span", "status"), "=", "ERROR")
 

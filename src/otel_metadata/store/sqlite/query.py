@@ -26,25 +26,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.condition import Scalar
     from otel_metadata.model.record import Position, SpanQuery
 
-__all__ = [
-    "BESIDE_OF_F",
-    "COLUMNS",
-    "COLUMNS_OF_S",
-    "INDEXED",
-    "INDEXED_OF_F",
-    "INDEXES",
-    "LABELLED",
-    "LABELLED_OF_F",
-    "OUTLINE_FIELD_OF_F",
-    "RARE",
-    "ROOT_OR_ERROR_OF_O",
-    "Count",
-    "Plan",
-    "counting",
-    "plan",
-    "select",
-]
-
 COLUMNS: Final = (
     "trace_id, span_id, parent_id, trace_state, name, kind, start_ns, end_ns, status_code, status_message, "
     "attributes, events, links, resource, scope_name, scope_version"

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from otel_metadata.seams import Clock
     from otel_metadata.store.sqlite.file import Files
 
-__all__ = ["Deadline", "PoolClosedError", "ReadPool"]
-
 # More may be open while more threads read at once.
 _MAX_IDLE: Final = 4
 

@@ -18,8 +18,6 @@ from otel_metadata.model.record import Retained
 if TYPE_CHECKING:
     from otel_metadata.seams import Clock
 
-__all__ = ["Retention"]
-
 _LONGEST_NS: Final = 20_000_000
 """How long a transaction deletes. It is shorter where the commit takes long, see `Retention._written`."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from otel_metadata.store.sqlite.condition import Sql
     from otel_metadata.store.sqlite.read_pool import Deadline
 
-__all__ = ["fetched", "rows", "search"]
-
 # Each slice is read whole or does not count. Larger ones lose more at the deadline, smaller ones cost more to cut.
 _FIRST_SLICE: Final = 1_000
 _LARGEST_SLICE: Final = 16_000

@@ -85,8 +85,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.patch import Patch
     from otel_metadata.seams import Clock
 
-__all__ = ["SCHEMA_VERSION", "SqliteStore"]
-
 SCHEMA_VERSION: Final = 4
 """SQLite's `user_version`. A higher one was written by a newer version of otel-metadata."""
 

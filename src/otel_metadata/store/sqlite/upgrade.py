@@ -22,8 +22,6 @@ from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite.file import statements, transaction
 from otel_metadata.store.sqlite.history import UNKNOWN_ROUTE
 
-__all__ = ["FOR_OLDER_VERSIONS", "VERSION_2", "VERSION_3", "forget_older_versions", "to_version_3"]
-
 _PROJECT: Final = f"ALTER TABLE spans ADD COLUMN project TEXT GENERATED ALWAYS AS ({sqlite_filter.PROJECT}) VIRTUAL;"
 _DELETED: Final = """
 CREATE TABLE deleted (
