@@ -39,7 +39,8 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.exporters.memory import InMemoryPatchExporter
 from otel_metadata.reporting import REPORTER
 from otel_metadata.spool.journal import journaled_rows
-from otel_metadata.spool.spool import Durability, Spool, SpoolSettings
+from otel_metadata.spool.spool import Spool
+from otel_metadata.spool.spool_settings import Durability, SpoolSettings
 from otel_metadata.testing import ManualClock
 
 RECORDS = 24

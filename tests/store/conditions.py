@@ -198,7 +198,7 @@ def spelled(condition: Condition) -> str:
         return f"{name} IS NULL"
     if isinstance(condition, Like):
         return f"{name} LIKE {_literal(condition.pattern)}"
-    is_time = condition.subject in (*TIME_SUBJECTS, *CHANGE_SUBJECTS)
+    is_time = condition.subject in TIME_SUBJECTS or condition.subject.part == "changed_at"
     if isinstance(condition, Compare):
         return f"{name} {condition.op} {_literal(condition.value, is_time)}"
     if isinstance(condition, In):
