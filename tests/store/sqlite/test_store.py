@@ -325,18 +325,50 @@ class TestPlan:
             "route.trace.tags.vip = 'late' AND latency_ms > 5",
         ],
     )
-    def test_late_values_are_found_by_their_index(self, store: SqliteStore, path: Path, text: str) -> None:
-        """Without reading the fields; what is counted of a span is found by the span."""
+    def test_late_values_are_found_by_their_traces(self, store: SqliteStore, path: Path, text: str) -> None:
+        """While these are few: only their spans are looked at, and the fields of each."""
         plan = self.plan(store, path, SpanQuery(condition=parse(text), limit=50))
-        assert any("f USING COVERING INDEX fields_late (route=?" in line for line in plan[:2])
-        assert [line for line in plan if "fields_late (route=?)" in line] == plan[:1] * ("trace" not in text)
+        assert "SCAN t" in plan[0]
+        assert "s USING INDEX" in plan[1]
+        assert "trace_id=?" in plan[1]
+        assert all("f USING PRIMARY KEY (trace_id=?" in line for line in plan if line.startswith("SEARCH f "))
+
+    def test_many_late_traces_are_not_collected(self, store: SqliteStore, path: Path) -> None:
+        """A page is soon full of the newest spans, and what a store has late may be all its spans."""
+        store.patch_rows(
+            [(f"{number:032x}", "", {("trace", "metadata", "thumbs"): ("up", (number, 1))}) for number in range(2_000)]
+        )
+        plan = self.plan(store, path, SpanQuery(condition=parse("late_count > 0"), limit=50))
+        assert "spans_by_start" in plan[0]
+
+    def test_a_trace_without_late_values_is_taken_off_the_list(self, store: SqliteStore, path: Path) -> None:
+        """When its last field goes, by a deletion or a retention; one that waits for its span keeps it there."""
+        span, version = ended_span(), (1, 1)
+        trace_id, span_id = f"{span.context.trace_id:032x}", f"{span.context.span_id:016x}"
+        fields = {("span", "metadata", "thumbs"): ("up", version)}
+
+        def listed() -> list[str]:
+            connection = sqlite3.connect(path)
+            try:
+                return [trace for (trace,) in connection.execute("SELECT trace_id FROM late_traces")]
+            finally:
+                connection.close()
+
+        store.write([span])
+        store.patch_rows([(trace_id, span_id, fields), (trace_id, "b" * 16, fields)])
+        store.patch_rows([("c" * 32, "c" * 16, fields)], route="import")
+        assert listed() == [trace_id]
+        store.delete([(trace_id, span_id)], (2, 1))
+        assert listed() == [trace_id]
+        store.retain(1 << 62, None)
+        assert listed() == []
 
     @pytest.mark.parametrize("text", ["late_count = 0", "NOT late_count > 0", "trace.late_count < 5"])
     def test_a_count_beside_the_way_is_read_by_the_span(self, store: SqliteStore, path: Path, text: str) -> None:
-        """The index has all late values of the store; to read it for each span would take minutes."""
+        """What has no late value is not in the list of traces that have one."""
         plan = self.plan(store, path, SpanQuery(condition=parse(text), limit=50))
         assert "spans_by_start" in plan[0]
-        assert not any("fields_late" in line for line in plan)
+        assert not any("SCAN t" in line for line in plan)
 
     @staticmethod
     def plan(store: SqliteStore, path: Path, query: SpanQuery) -> list[str]:

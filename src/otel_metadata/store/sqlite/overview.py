@@ -95,8 +95,7 @@ _TRACE: Final = ", ".join(
         _evaluations("trace"),
         "(SELECT count(*) FROM spans AS o WHERE o.trace_id = s.trace_id)",
         _ERRORS,
-        # `+` as in `sqlite.condition`: the trace leads to its fields, not the index of late values.
-        f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND +f.{LATE})",
+        f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND f.{LATE})",
     )
 )
 _IS_FIRST_ROOT: Final = Sql(

@@ -17,7 +17,7 @@ import orjson
 from otel_metadata.model.condition import ORIGINS, And, Compare, Condition, HasTag, IsNull, Subject
 from otel_metadata.model.merge import json_text
 from otel_metadata.store.sqlite import condition as sqlite_filter
-from otel_metadata.store.sqlite.condition import LATE, Sql, Value, json_types
+from otel_metadata.store.sqlite.condition import Sql, Value, json_types
 from otel_metadata.store.sqlite.file import Index
 
 if TYPE_CHECKING:
@@ -74,15 +74,6 @@ INDEXED_OF_F, LABELLED_OF_F, BESIDE_OF_F, OUTLINE_FIELD_OF_F, _STATUS_OF_F = map
     _of_f, (INDEXED, LABELLED, _BESIDE, _OUTLINE_FIELD, _STATUS)
 )
 ROOT_OR_ERROR_OF_O: Final = re.sub(r"\b(parent_id|status_code)\b", r"o.\1", _ROOT_OR_ERROR)
-
-_SEVERAL: Final = frozenset({"annotation", "user_id", "session_id"})
-"""Kinds of which several fields may be meant by one name."""
-
-_FIRST_LATE: Final = Sql(
-    f"NOT EXISTS (SELECT 1 FROM fields AS g WHERE g.{LATE} AND g.start_ns = f.start_ns AND g.trace_id = f.trace_id "
-    "AND g.span_id = f.span_id AND (g.kind, g.key) < (f.kind, f.key))"
-)
-"""Of the late fields of a span the first one. With the start, SQLite does not leave the index."""
 
 RARE: Final = 1_000
 """Fields are counted only up to this number, which is quick. Of values that all reach it, the first is used."""
@@ -270,6 +261,8 @@ def _way(query: SpanQuery, count: Count) -> tuple[_Way, Condition | None]:
         return _ALL_SPANS, wanted
     parts = wanted.parts if isinstance(wanted, And) else (wanted,)
     ways = [(way, part) for part in parts if (way := _indexed(part)) is not None]
+    if any(way is _LATE for way, _ in ways) and count(_LATE.counted) >= RARE:
+        ways = [way for way in ways if way[0] is not _LATE]  # a page is soon full of the newest spans
     if query.project is not None:  # its own index finds the roots of a project, which may be rare among all roots
         ways = [way for way in ways if way[0] is not _ROOTS]
     if not ways:
@@ -281,8 +274,8 @@ def _way(query: SpanQuery, count: Count) -> tuple[_Way, Condition | None]:
 
 def _indexed(part: Condition) -> _Way | None:
     match part:
-        case Compare(subject=Subject(level, kind, key, "route"), op="=", value="late") if kind not in _SEVERAL:
-            return _late(level, Sql("f.kind = ? AND f.key = ?", (kind, key)), is_exact=True)
+        case Compare(subject=Subject(part="route"), op="=", value="late"):
+            return _LATE
         case Compare(subject=Subject(part=origin)) if origin in ORIGINS:
             return None
         case HasTag(level="span", tag=tag):
@@ -303,22 +296,12 @@ def _indexed(part: Condition) -> _Way | None:
             return _ERRORS
         case IsNull(subject=Subject(kind="parent_id")):
             return _ROOTS
-        case Compare(subject=Subject(level, "late_count"), op="=" | ">" | ">=" as op, value=value) if isinstance(
+        case Compare(subject=Subject(kind="late_count"), op="=" | ">" | ">=" as op, value=value) if isinstance(
             value, int | float
         ) and (value > 0 or (value == 0 and op == ">")):
-            is_any = value <= 1 if op == ">=" else value < 1 and op == ">"
-            return _late(level, _FIRST_LATE if level == "span" else Sql("1"), is_exact=is_any)
+            return _LATE
         case _:
             return None
-
-
-def _late(level: str, fields: Sql, *, is_exact: bool = False) -> _Way:
-    if level == "span":
-        late = Sql(f"f.level = 'span' AND f.{LATE} AND {fields.sql}", fields.values)
-        return _by_value(late)._replace(is_exact=is_exact)
-    # In the index the fields of traces are together, because they have no start.
-    late = Sql(f"f.level = 'trace' AND f.start_ns IS NULL AND f.{LATE} AND {fields.sql}", fields.values)
-    return _by_trace(late, is_exact=is_exact)
 
 
 def _is_short(value: Scalar) -> bool:
@@ -374,6 +357,13 @@ _ERRORS: Final = _Way(
         f"SELECT (SELECT count(*) FROM (SELECT 1 FROM spans WHERE {_ERROR} LIMIT {RARE}))"
         f" + (SELECT count(*) FROM (SELECT 1 FROM fields AS f WHERE {_STATUS_OF_F} LIMIT {RARE}))"
     ),
+)
+
+# The spans of traces with late values; what is late of a span is looked up by the span.
+_LATE: Final = _Way(
+    (_Driver(Sql("late_traces AS t CROSS JOIN spans AS s ON s.trace_id = t.trace_id"), "s"),),
+    Sql(f"SELECT count(*) FROM (SELECT 1 FROM late_traces LIMIT {RARE})"),
+    is_sorted=False,
 )
 
 _ROOTS: Final = _Way(

@@ -70,6 +70,10 @@ SELECT {_IS_WAITING} AND NOT EXISTS (SELECT 1 FROM fields WHERE trace_id = place
     AND span_id = place.span_id AND ns >= ?) FROM (SELECT ? AS trace_id, ? AS span_id) AS place
 """
 
+FORGET_LATE_TRACE: Final = """
+DELETE FROM late_traces WHERE trace_id = ? AND NOT EXISTS (SELECT 1 FROM fields WHERE trace_id = late_traces.trace_id)
+"""
+
 _TOMBSTONES: Final = f"""
 SELECT trace_id, span_id, ns < ? FROM deleted WHERE (trace_id, span_id) > (?, ?)
 ORDER BY trace_id, span_id LIMIT {_KEYS}
@@ -234,6 +238,7 @@ def _clear(connection: sqlite3.Connection, place: _Place, is_over: Callable[[], 
                 connection.execute(delete, (*place, *row))
                 if is_over():
                     return False
+    connection.execute(FORGET_LATE_TRACE, place[:1])
     return True
 
 

@@ -69,7 +69,7 @@ from otel_metadata.store.sqlite.file import (
 from otel_metadata.store.sqlite.history import History
 from otel_metadata.store.sqlite.query import COLUMNS
 from otel_metadata.store.sqlite.read_pool import Deadline, PoolClosedError, ReadPool
-from otel_metadata.store.sqlite.retention import Retention
+from otel_metadata.store.sqlite.retention import FORGET_LATE_TRACE, Retention
 from otel_metadata.store.sqlite.upgrade import (
     FOR_OLDER_VERSIONS,
     VERSION_2,
@@ -106,12 +106,12 @@ CREATE TABLE fields (
 ) WITHOUT ROWID;
 """
 
-# No row is changed. The index needs the column, so it is made here and not among those of `sqlite.query`; it has the
-# route, although all its entries have the same, because otherwise SQLite reads each field to compare it. The trigger
-# holds for processes of earlier versions that have the file open: what was said of a deleted span must not stay.
+# No row is changed. `late_traces` has the traces in which a value came late, and perhaps some in which no late value is
+# left. The trigger holds for processes of earlier versions that have the file open: what was said of a deleted span
+# must not stay.
 _VERSION_4: Final = f"""
 ALTER TABLE fields ADD COLUMN route INTEGER NOT NULL DEFAULT {sqlite_history.UNKNOWN_ROUTE};
-CREATE INDEX fields_late ON fields (route, start_ns) WHERE {sqlite_filter.LATE};
+CREATE TABLE late_traces (trace_id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE history (
     trace_id TEXT NOT NULL, span_id TEXT NOT NULL, level TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
     ns INTEGER NOT NULL, writer TEXT NOT NULL, value TEXT NOT NULL, route INTEGER NOT NULL,
@@ -141,6 +141,7 @@ _SET_START: Final = "UPDATE fields SET start_ns = ? WHERE trace_id = ? AND span_
 
 _LIVE: Final = ROUTES.index("live")
 _IN_FLIGHT: Final = ROUTES.index("in_flight")
+_LATE: Final = ROUTES.index("late")
 
 _FIELDS_OF: Final = "SELECT level, kind, key, value, ns, writer FROM fields WHERE trace_id = ? AND span_id IN (?, '')"
 
@@ -329,11 +330,14 @@ class SqliteStore:
     ) -> dict[int, str]:
         """Merge fields and write the names of their writers. Return the names, for `_named` once they are committed."""
         writers: set[int] = set()
-        rows = _field_rows(of_spans, is_deleted, None if route is None else ROUTES.index(route), writers)
+        late_traces: set[str] = set()
+        by = None if route is None else ROUTES.index(route)
+        rows = _field_rows(of_spans, is_deleted, by, writers, late_traces)
         if self._history is not None:
             self._history.merge(connection, rows)
         else:
             connection.executemany(sqlite_history.MERGE_FIELD, rows)
+        connection.executemany("INSERT OR IGNORE INTO late_traces VALUES (?)", ((trace,) for trace in late_traces))
         named = {
             writer: name
             for writer in writers
@@ -515,6 +519,7 @@ class SqliteStore:
             empty = [trace_id for trace_id in traces if not connection.execute(_ANY_SPAN, (trace_id,)).fetchone()]
             gone = [*deleted, *((trace_id, "") for trace_id in empty)]
             connection.executemany("DELETE FROM fields WHERE trace_id = ? AND span_id = ?", gone)
+            connection.executemany(FORGET_LATE_TRACE, ((trace_id,) for trace_id in traces))
             connection.executemany(_WRITE_TOMBSTONE, ((*key, ns, _writer_text(writer)) for key in gone))
         return deleted
 
@@ -825,11 +830,17 @@ def _is_any_deleted(connection: sqlite3.Connection) -> bool:
 
 
 def _field_rows(
-    spans: Iterable[_OfSpan], is_deleted: _IsDeleted | None, route: int | None, writers: set[int]
+    spans: Iterable[_OfSpan],
+    is_deleted: _IsDeleted | None,
+    route: int | None,
+    writers: set[int],
+    late_traces: set[str],
 ) -> Iterator[tuple[str | int, ...]]:
-    """Yield the values of `MERGE_FIELD` for each field that was not deleted, and add the writers to *writers*."""
+    """Yield the values of `MERGE_FIELD` for each field that was not deleted; note the writers and the late traces."""
     last, writer_text = -1, ""
     for trace_id, span_id, fields, end_ns in spans:
+        if route == _LATE:
+            late_traces.add(trace_id)
         for (level, kind, key), (value, version) in fields.items():
             place = span_id if level == "span" else ""
             if is_deleted is not None and is_deleted(trace_id, place, version):
