@@ -221,6 +221,10 @@ def test_what_is_said_of_a_live_span_weighs_what_it_takes(monkeypatch, case):
     weighs_what_it_takes(monkeypatch, MAX_KNOWN_KEYS, make)
 
 
+# To CPython 3.10 the first values may cost each span a dict of its own, which depends on the spans before it.
+FACTOR = 1.5 if sys.version_info >= (3, 11) else 1.7
+
+
 def weighs_what_it_takes(monkeypatch, room, make):
     """Compare what is counted with what is taken, for updates that are made on each of 30 spans."""
     for known in (values._known_keys, values.KNOWN_METADATA_KEYS, SHARED_NAMES):
@@ -252,4 +256,4 @@ def weighs_what_it_takes(monkeypatch, room, make):
     for span in spans:
         span.end()
     assert scene.stats.is_balanced
-    assert true / 1.5 <= counted <= true * 1.5, (counted, true)
+    assert true / FACTOR <= counted <= true * FACTOR, (counted, true)
