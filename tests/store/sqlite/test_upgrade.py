@@ -92,8 +92,9 @@ class OldProcess:
             )
 
     def field(self, span_id: int, key: str, value: str, ns: int, kind: str = "metadata") -> None:
-        start = ", start_ns", ", (SELECT start_ns FROM spans WHERE trace_id = ?1 AND span_id = ?2)"
-        more_columns, more_values = start if self._has_start else ("", "")
+        place = (trace_hex(), f"{span_id:016x}")
+        start = ", start_ns", ", (SELECT start_ns FROM spans WHERE trace_id = ? AND span_id = ?)", place
+        more_columns, more_values, more = start if self._has_start else ("", "", ())
         self.connection.execute(
             f"INSERT INTO fields (trace_id, span_id, level, kind, key, value, ns, writer{more_columns}) "
             f"VALUES (?, ?, ?, ?, ?, ?, ?, ?{more_values}) "
@@ -101,7 +102,7 @@ class OldProcess:
             "SET value = excluded.value, ns = excluded.ns, writer = excluded.writer "
             "WHERE CASE WHEN excluded.kind = 'tag' THEN (excluded.ns, excluded.writer) < (ns, writer) "
             "ELSE (excluded.ns, excluded.writer, excluded.value) > (ns, writer, value) END",
-            (trace_hex(), f"{span_id:016x}", "span", kind, key, value, ns, f"{1:016x}"),
+            (*place, "span", kind, key, value, ns, f"{1:016x}", *more),
         )
 
     def delete(self, span_id: int) -> None:
