@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -326,31 +327,33 @@ class Clock:
 
 
 class TestDeadline:
-    def test_a_statement_ends_when_the_time_is_over(self) -> None:
+    @pytest.fixture
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            yield connection
+
+    def test_a_statement_ends_when_the_time_is_over(self, connection: sqlite3.Connection) -> None:
         """However long it would take; the connection is as before."""
-        connection = sqlite3.connect(":memory:")
         deadline = Deadline(Clock(), 20)
         assert deadline.run(connection, lambda: connection.execute(ENDLESS).fetchone()) is None
         assert deadline.is_over()
         assert connection.execute("WITH n (i) AS (VALUES (1)) SELECT i FROM n").fetchone() == (1,)
 
-    def test_what_ends_in_time_is_returned(self) -> None:
+    def test_what_ends_in_time_is_returned(self, connection: sqlite3.Connection) -> None:
         """And an error is raised."""
-        connection = sqlite3.connect(":memory:")
         deadline = Deadline(Clock(), 20)
         assert deadline.run(connection, lambda: connection.execute("SELECT 5").fetchone()) == (5,)
         with pytest.raises(sqlite3.OperationalError, match="no such table"):
             deadline.run(connection, lambda: connection.execute("SELECT * FROM missing"))
 
-    def test_an_interruption_before_the_time_is_one(self) -> None:
+    def test_an_interruption_before_the_time_is_one(self, connection: sqlite3.Connection) -> None:
         """The store is being closed."""
-        connection = sqlite3.connect(":memory:")
         connection.create_function("stop", 0, connection.interrupt)
         deadline = Deadline(Clock(), 1_000_000)
         with pytest.raises(sqlite3.OperationalError, match="interrupted"):
             deadline.run(connection, lambda: connection.execute(f"SELECT stop(), ({ENDLESS})").fetchone())
 
-    def test_what_stops_the_program_is_raised(self) -> None:
+    def test_what_stops_the_program_is_raised(self, connection: sqlite3.Connection) -> None:
         """SQLite's driver swallows what is raised in a progress handler: Ctrl-C would be taken for the deadline."""
 
         class Interrupted(Clock):
@@ -359,7 +362,6 @@ class TestDeadline:
                     raise KeyboardInterrupt
                 return super().monotonic_ns()
 
-        connection = sqlite3.connect(":memory:")
         deadline = Deadline(Interrupted(), 1_000)
         with pytest.raises(KeyboardInterrupt):
             deadline.run(connection, lambda: connection.execute(ENDLESS).fetchone())
