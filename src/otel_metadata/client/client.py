@@ -35,7 +35,7 @@ from otel_metadata.client.queries import (
     Window,
     check_bytes,
     check_timeout,
-    cursor_behind,
+    goes_on,
     page_query,
     past_ns,
     query_of,
@@ -58,7 +58,6 @@ from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import Level
 from otel_metadata.model.record import Found, Retained, SpanCount, SpanQuery, SpanRecord, ValueRecord
 from otel_metadata.model.span_ref import SpanRef, parse_trace_id, trace_of
-from otel_metadata.model.times import utc
 from otel_metadata.model.unset import UNSET
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock, VersionSource
@@ -348,13 +347,7 @@ class Spans:
             found = Found(tuple(self._store.query(query)))
         else:
             found = reads_of(self._store, "list(timeout_millis=)").search(query, timeout_millis=timeout_millis)
-        ended, spans = found.searched_to, found.records[:limit]
-        behind = spans[-1].position if len(found.records) > limit else ended
-        return Page(
-            spans,
-            cursor_behind(behind, query) if behind is not None else None,
-            utc(ended.start_ns) if ended is not None else None,
-        )
+        return Page(found.records[:limit], *goes_on(query, limit, found.records, found.searched_to))
 
     @unpacks(Window)
     def count(self, *, limit: int = 10_000, timeout_millis: float | None = None, **window: Unpack[Window]) -> SpanCount:

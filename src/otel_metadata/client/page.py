@@ -1,10 +1,10 @@
-"""One page of stored spans, and the plain dict of a span."""
+"""One page of stored spans, what it shares with other sequences of records, and the plain dict of a span."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final, overload
+from typing import TYPE_CHECKING, Generic, TypeVar, final, overload
 
 import orjson
 
@@ -21,9 +21,36 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import SpanRecord
 
 
+_T = TypeVar("_T")
+
+
+class Records(Sequence[_T], Generic[_T]):
+    """A sequence of the records that an attribute of the subclass has."""
+
+    __slots__ = ()
+
+    @property
+    def _records(self) -> tuple[_T, ...]:
+        raise NotImplementedError  # each subclass names its attribute
+
+    @overload
+    def __getitem__(self, index: int) -> _T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_T]: ...
+
+    def __getitem__(self, index: int | slice) -> _T | Sequence[_T]:
+        """Return one record, or several."""
+        return self._records[index]
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return len(self._records)
+
+
 @final
 @dataclass(frozen=True, slots=True)
-class Page(Sequence["SpanRecord"]):
+class Page(Records["SpanRecord"]):
     """Spans, newest start first; a sequence of them.
 
     Attributes:
@@ -37,28 +64,17 @@ class Page(Sequence["SpanRecord"]):
     next_cursor: str | None = None
     searched_to: dt.datetime | None = None
 
-    @overload
-    def __getitem__(self, index: int) -> SpanRecord: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[SpanRecord]: ...
-
-    def __getitem__(self, index: int | slice) -> SpanRecord | Sequence[SpanRecord]:
-        """Return one span, or several."""
-        return self.spans[index]
-
-    def __len__(self) -> int:
-        """The number of spans."""
-        return len(self.spans)
+    @property
+    def _records(self) -> tuple[SpanRecord, ...]:
+        return self.spans
 
     def to_dict(self) -> dict[str, Json]:
         """Return `{"spans": [...], "next_cursor": ...}`, each span as `record_to_dict` has it.
 
         A page that ended early has `searched_to` as well, an ISO 8601 text.
         """
-        ended = {} if self.searched_to is None else {"searched_to": self.searched_to.isoformat()}
         spans: list[Json] = [record_to_dict(record) for record in self.spans]
-        return {"spans": spans, "next_cursor": self.next_cursor, **ended}
+        return {"spans": spans, **continued(self.next_cursor, self.searched_to)}
 
     def to_json(self) -> str:
         """Return the JSON text of `to_dict()`, in one line."""
@@ -75,6 +91,12 @@ class Page(Sequence["SpanRecord"]):
             MissingExtraError: pandas is not installed.
         """
         return data_frame(flat(readable(record)) for record in self.spans)
+
+
+def continued(next_cursor: str | None, searched_to: dt.datetime | None) -> dict[str, Json]:
+    """Return how a listing goes on, as its `to_dict` has it."""
+    ended = {} if searched_to is None else {"searched_to": searched_to.isoformat()}
+    return {"next_cursor": next_cursor, **ended}
 
 
 def record_to_dict(record: SpanRecord) -> dict[str, Json]:

@@ -20,11 +20,13 @@ from otel_metadata.model.value import STORE_LIMITS, clean
 from otel_metadata.seams import SpanReads
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from typing_extensions import Unpack
 
     from otel_metadata.model.condition import Condition
+    from otel_metadata.model.record import SpanRecord, TraceRecord
     from otel_metadata.seams import SpanStore
 
 Time: TypeAlias = "dt.datetime | str"
@@ -201,10 +203,23 @@ def wall_ns(time: object) -> int | None:
     return ns if ns in _INT64 else None
 
 
-def cursor_behind(position: Position, query: SpanQuery) -> str:
-    """Return the cursor of the page behind *position*."""
-    packed = orjson.dumps([query.start_ns, *position])
-    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+def goes_on(
+    query: SpanQuery, limit: int, records: Sequence[SpanRecord | TraceRecord], searched_to: Position | None
+) -> tuple[str | None, dt.datetime | None]:
+    """Return how a page goes on: its `next_cursor` and its `searched_to`.
+
+    Args:
+        query: Of the page.
+        limit: The size of the page.
+        records: What was found: more than *limit* if there is another page.
+        searched_to: The position where the search ended early; None if it did not.
+    """
+    behind = records[limit - 1].position if len(records) > limit else searched_to
+    cursor = None
+    if behind is not None:
+        packed = orjson.dumps([query.start_ns, *behind])
+        cursor = base64.urlsafe_b64encode(packed).decode().rstrip("=")
+    return cursor, utc(searched_to.start_ns) if searched_to is not None else None
 
 
 def _read_cursor(cursor: str) -> tuple[Position, int | None]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final, overload
+from typing import TYPE_CHECKING, final
 
 import orjson
 
 from otel_metadata.client.history import of_field, spans_at
-from otel_metadata.client.page import record_to_dict
-from otel_metadata.client.queries import check_timeout, cursor_behind, page_query, reads_of, store_of
+from otel_metadata.client.page import Records, continued, record_to_dict
+from otel_metadata.client.queries import check_timeout, goes_on, page_query, reads_of, store_of
 from otel_metadata.errors import SpanNotFoundError
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
-from otel_metadata.model.times import time_text, utc
+from otel_metadata.model.times import time_text
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -92,13 +91,7 @@ class Traces:
         )
         check_timeout(timeout_millis)
         found = reads_of(store_of(self._where), "traces.list").traces(query, timeout_millis=timeout_millis)
-        traces, ended = found.traces[:limit], found.searched_to
-        behind = traces[-1].position if len(found.traces) > limit else ended
-        return TracePage(
-            traces,
-            cursor_behind(behind, query) if behind is not None else None,
-            utc(ended.start_ns) if ended is not None else None,
-        )
+        return TracePage(found.traces[:limit], *goes_on(query, limit, found.traces, found.searched_to))
 
     def get(self, trace_id: str | int | UUID, *, at: Time | None = None) -> Trace:
         """Return a trace with everything that was set on it and its spans.
@@ -163,7 +156,7 @@ class Traces:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Trace(Sequence["SpanRecord"]):
+class Trace(Records["SpanRecord"]):
     """A stored trace: a sequence of its spans, earliest start first.
 
     Attributes:
@@ -172,19 +165,9 @@ class Trace(Sequence["SpanRecord"]):
 
     spans: tuple[SpanRecord, ...]
 
-    @overload
-    def __getitem__(self, index: int) -> SpanRecord: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[SpanRecord]: ...
-
-    def __getitem__(self, index: int | slice) -> SpanRecord | Sequence[SpanRecord]:
-        """Return one span, or several."""
-        return self.spans[index]
-
-    def __len__(self) -> int:
-        """The number of spans."""
-        return len(self.spans)
+    @property
+    def _records(self) -> tuple[SpanRecord, ...]:
+        return self.spans
 
     @property
     def trace_id(self) -> str:
@@ -238,7 +221,7 @@ class Trace(Sequence["SpanRecord"]):
 
 @final
 @dataclass(frozen=True, slots=True)
-class TracePage(Sequence["TraceRecord"]):
+class TracePage(Records["TraceRecord"]):
     """Traces, newest root first; a sequence of them.
 
     Attributes:
@@ -252,28 +235,17 @@ class TracePage(Sequence["TraceRecord"]):
     next_cursor: str | None = None
     searched_to: dt.datetime | None = None
 
-    @overload
-    def __getitem__(self, index: int) -> TraceRecord: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[TraceRecord]: ...
-
-    def __getitem__(self, index: int | slice) -> TraceRecord | Sequence[TraceRecord]:
-        """Return one trace, or several."""
-        return self.traces[index]
-
-    def __len__(self) -> int:
-        """The number of traces."""
-        return len(self.traces)
+    @property
+    def _records(self) -> tuple[TraceRecord, ...]:
+        return self.traces
 
     def to_dict(self) -> dict[str, Json]:
         """Return `{"traces": [...], "next_cursor": ...}`, each trace as `trace_to_dict` has it.
 
         A page that ended early has `searched_to` as well, an ISO 8601 text.
         """
-        ended = {} if self.searched_to is None else {"searched_to": self.searched_to.isoformat()}
         traces: builtins.list[Json] = [trace_to_dict(trace) for trace in self.traces]
-        return {"traces": traces, "next_cursor": self.next_cursor, **ended}
+        return {"traces": traces, **continued(self.next_cursor, self.searched_to)}
 
     def to_json(self) -> str:
         """Return the JSON text of `to_dict()`, in one line."""
