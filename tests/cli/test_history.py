@@ -188,6 +188,8 @@ class TestHistory:
             f"otel-metadata: nope was not set on span {ROOT} answer; set were: metadata.thumbs, trace.metadata.plan, "
             "metadata.step.\n"
         )
+        error = call("history", TRACE, "metadata.step", "--no-json")[2]
+        assert error == f"otel-metadata: metadata.step was not set on trace {TRACE}; set were: trace.metadata.plan.\n"
         assert rows("history", ROOT, "nope") == []
         assert call("history", f"{9:016x}", "--no-json")[2].endswith(
             "nothing was set on span 0000000000000009 elsewhere.\n"

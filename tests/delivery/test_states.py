@@ -7,6 +7,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 import otel_metadata as om
 from otel_metadata.exporters.memory import InMemoryPatchExporter
+from otel_metadata.live import routing
 from otel_metadata.model.outcome import Delivered, DeliveryError, Rejected, Retry
 
 NOT_FOUND = Rejected(DeliveryError("segment_not_found", "no such span"))
@@ -389,3 +390,17 @@ def test_a_repeated_span_id_keeps_the_later_span_and_the_balance(scene):
     scene.wait_and_step()
     assert scene.on_span(ref) == {"which": "second"}
     assert (scene.stats.spans_evicted, scene.lost) == (1, {"target_not_exported": 1})
+
+
+def test_a_span_that_ends_while_it_is_updated_has_no_note_about_attributes(scene, monkeypatch):
+    """The update goes on in flight, where nothing is shown on the span."""
+    span = scene.tracer.start_span("live")
+
+    def ends_meanwhile(span):
+        span.end()
+        scene.outbox.weigh_waiting()
+        return True
+
+    monkeypatch.setattr(routing, "is_interrupted", ends_meanwhile)
+    receipt = om.update_span(span, name="other")
+    assert (receipt.route, receipt.notes) == ("in_flight", ())

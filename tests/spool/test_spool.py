@@ -76,30 +76,6 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "spool" / "spool.db")
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture
-def open_spool(path, clock):
-    """Open the spool, as often as it is asked for; all are closed at the end."""
-    opened = []
-
-    def make(**changed) -> Spool:
-        opened.append(Spool(SpoolSettings(path, **changed), clock=clock))
-        return opened[-1]
-
-    yield make
-    for spool in opened:
-        spool.close()
-
-
 def update(number: int, text: str = "v") -> SpooledUpdate:
     return SpooledUpdate(
         0, "memory", om.SpanRef(7, number), {("span", "metadata", "k"): (text, (number, 1))}, 1, number

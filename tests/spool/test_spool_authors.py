@@ -20,7 +20,7 @@ from otel_metadata.model.recent import RecentMap
 from otel_metadata.spool.dead_letters import letters, retry
 from otel_metadata.spool.frames import SpooledUpdate
 from otel_metadata.spool.spool import Spool, SpoolSettings
-from otel_metadata.testing import ManualClock, RecordingSpanExporter
+from otel_metadata.testing import RecordingSpanExporter
 
 # An application that is killed while its updates wait: at once, or in a forked child of its own.
 KILLED = """
@@ -41,30 +41,6 @@ om.update_span(om.SpanRef(7, os.getpid()), metadata={"b": 1})
 print(os.getpid(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "spool" / "spool.db")
-
-
-@pytest.fixture
-def clock():
-    return ManualClock()
-
-
-@pytest.fixture
-def open_spool(path, clock):
-    """Open the spool, as often as it is asked for; all are closed at the end."""
-    opened = []
-
-    def make(**changed):
-        opened.append(Spool(SpoolSettings(path, **changed), clock=clock))
-        return opened[-1]
-
-    yield make
-    for spool in opened:
-        spool.close()
 
 
 def killed(path, author="", way="plain"):

@@ -38,7 +38,6 @@ _UNITS: Final = {
     "w": dt.timedelta(weeks=1),
 }
 
-
 _SIZE: Final = re.compile(r"(\d{1,15})(?:\.(\d{1,3}))?\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
 
 

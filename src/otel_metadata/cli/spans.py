@@ -81,15 +81,15 @@ _Store = Annotated[
         "or sqlite:///otel_metadata.db.",
     ),
 ]
-_Project = Annotated[str | None, typer.Option("--project", metavar="NAME", help="Only spans of this project.")]
+_Project = Annotated[str | None, typer.Option("--project", metavar="NAME", help="Only those of this project.")]
 _Since = Annotated[
     str | None,
     typer.Option(
-        "--since", metavar="TIME", help="Only spans from this time on: 30min, 12h or 7d ago, or 2026-01-31 (UTC)."
+        "--since", metavar="TIME", help="Only those from this time on: 30min, 12h or 7d ago, or 2026-01-31 (UTC)."
     ),
 ]
 _Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Only spans that started before; written as --since.")
+    str | None, typer.Option("--until", metavar="TIME", help="Only those that started before; written as --since.")
 ]
 _Filter = Annotated[
     str | None,
@@ -237,7 +237,7 @@ def history(
     store: _Store = None,
     as_json: AsJson = None,
 ) -> None:
-    """Show when each value of a span and its trace arrived, from whom, and what it replaced; newest first.
+    """Show when each value of a span and its trace was set, by whom, and what it replaced; newest first.
 
     Of a trace id: the values of the trace itself. Times are relative to the end of the span or trace.
     """
@@ -262,7 +262,12 @@ def history(
         elif key is None:
             say(f"nothing was set on {what}.")
         else:
-            known = dict.fromkeys(map(field_name, client.spans.history(span.span_id, trace_id=span.trace_id)))
+            values = (
+                client.traces.history(span.trace_id)
+                if span_id is None
+                else client.spans.history(span_id, trace_id=span.trace_id)
+            )
+            known = dict.fromkeys(map(field_name, values))
             say(f"{key} was not set on {what}; set were: {', '.join(known) or 'no values'}.")
 
 
@@ -395,9 +400,7 @@ def delete(
             raise typer.BadParameter(f"{name} is a trace id; expected span ids, which `show` and `ls` print.")
     with _opened(store) as spans:
         if not yes:
-            if sys.stdin is None or not sys.stdin.isatty():
-                fail("nothing was deleted, because there is no terminal to ask on; expected --yes.")
-            typer.confirm(f"Delete {one_or_many(len(names), 'span')} for good?", abort=True, err=True)
+            _confirm(f"Delete {one_or_many(len(names), 'span')} for good?")
         report = spans.delete([name.strip().lower() for name in names])
         if speaks_json(as_json):
             print_json(report.to_dict())
@@ -430,9 +433,7 @@ def retain(
     before, max_bytes = moment(older_than, _CLOCK.wall_ns(), "--older-than"), size(max_size, "--max-size")
     with _opened(store) as spans:
         if not yes:
-            if sys.stdin is None or not sys.stdin.isatty():
-                fail("nothing was deleted, because there is no terminal to ask on; expected --yes.")
-            typer.confirm("Delete the oldest spans for good?", abort=True, err=True)
+            _confirm("Delete the oldest spans for good?")
         found = spans.retain(older_than=before, max_bytes=max_bytes)
         if speaks_json(as_json):
             print_json(asdict(found))
@@ -539,6 +540,12 @@ def _tell_import(path: str, report: ImportReport, as_json: bool | None) -> None:
     failed = f", {report.spans_failed:,} could not be read" if report.spans_failed else ""
     ignored = f", {one_or_many(report.lines_ignored, 'line')} of other signals left out" if report.lines_ignored else ""
     typer.echo(f"{visible(path)}: {one_or_many(report.spans_imported, 'span')}{updates} imported{failed}{ignored}.")
+
+
+def _confirm(question: str) -> None:
+    if sys.stdin is None or not sys.stdin.isatty():
+        fail("nothing was deleted, because there is no terminal to ask on; expected --yes.")
+    typer.confirm(question, abort=True, err=True)
 
 
 @contextmanager

@@ -609,8 +609,8 @@ class Spans:
         """
         if older_than is None and max_bytes is None:
             raise ConfigurationError("retain()", "neither older_than nor max_bytes", "at least one of them")
-        before_ns = None if older_than is None else past_ns("older_than", older_than, self._clock.wall_ns())
-        check_bytes("max_bytes", max_bytes)
+        before_ns = None if older_than is None else past_ns(older_than, self._clock.wall_ns())
+        check_bytes(max_bytes)
         return self._store.retain(before_ns, max_bytes)
 
     def update(

@@ -129,7 +129,7 @@ def check_timeout(timeout_millis: object) -> None:
     raise ConfigurationError("timeout_millis", timeout_millis, "a number of milliseconds, 0 or more; None for no limit")
 
 
-def check_bytes(name: str, size: object) -> None:
+def check_bytes(size: object) -> None:
     """Check the size to which a store is reduced.
 
     Raises:
@@ -137,10 +137,10 @@ def check_bytes(name: str, size: object) -> None:
     """
     if size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= _MIN_BYTES):
         return
-    raise ConfigurationError(name, size, f"a whole number of bytes, at least {_MIN_BYTES:,}")
+    raise ConfigurationError("max_bytes", size, f"a whole number of bytes, at least {_MIN_BYTES:,}")
 
 
-def past_ns(name: str, age: dt.timedelta | Time, now_ns: int) -> int:
+def past_ns(age: dt.timedelta | Time, now_ns: int) -> int:
     """Return wall nanoseconds of a time that lies behind: so long ago, or that time.
 
     Raises:
@@ -148,7 +148,7 @@ def past_ns(name: str, age: dt.timedelta | Time, now_ns: int) -> int:
     """
     ns = now_ns - age // dt.timedelta(microseconds=1) * 1_000 if isinstance(age, dt.timedelta) else wall_ns(age)
     if ns is None or ns > now_ns or ns not in _INT64:
-        raise ConfigurationError(name, age, f"a timedelta of 0 or more, or a time before now: {EXPECTED_TIME}")
+        raise ConfigurationError("older_than", age, f"a timedelta of 0 or more, or a time before now: {EXPECTED_TIME}")
     return ns
 
 

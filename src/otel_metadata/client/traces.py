@@ -132,13 +132,13 @@ class Traces:
         return [*filter(is_wanted, store.history(span.trace_id))]
 
     def outline(self, trace_id: str | int | UUID) -> builtins.list[OutlineSpan]:
-        """Return the spans of a trace without what was said of them, oldest start first.
+        """Return the spans of a trace without the values that were set on them, oldest start first.
 
         Much quicker than the spans themselves for a trace of thousands. The name and the status are those that
         `client.spans.get` shows.
 
         Args:
-            trace_id: 32 hex digits.
+            trace_id: 32 hex digits, a UUID, or an integer.
 
         Raises:
             ConfigurationError: This is no SQLite store.

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @final
 class FlushTicket:
-    """The spans and patches that one flush waits for, until each was tried once: those that waited when it began.
+    """The spans and patches that waited when a flush began; it waits until each was tried once.
 
     Attributes:
         keys: The targets that are still to be tried.
-        deadline_ns: Until when the caller waits; monotonic. The flush does not wait for a patch
-            that cannot be tried by then.
+        deadline_ns: Until when the caller waits; monotonic. The flush does not wait for a patch that cannot be tried by
+            then.
         behind: The `keys` for which a patch is being sent while another patch, or their span, waits behind it.
         wants_spooled: Whether the flush also waits for rows of the spool that nobody has loaded.
         is_filling: Whether `keys` is not complete yet.
@@ -115,7 +115,7 @@ class FlushTicket:
 
     def _keep(self, kept: set[SpanKey]) -> None:
         """Wait for *kept* alone; a set of many keys is freed with the ticket, not here, under the lock."""
-        self._dropped, self.keys = self.keys, kept
+        self._dropped, self.keys = self._dropped or self.keys, kept
 
     def give_up(self) -> None:
         """Wait for nothing more: the destination does not answer."""

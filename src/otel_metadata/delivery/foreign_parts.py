@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanRef
     from otel_metadata.seams import PatchExporter
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def run_suppressed(call: Callable[..., T], *args: object) -> T:
+def run_suppressed(call: Callable[..., _T], *args: object) -> _T:
     """Call *call* with instrumentation switched off; return what it returns.
 
     It runs in a copy of the caller's context, which the interpreter leaves by itself: an exception of a signal handler
@@ -39,7 +39,7 @@ def run_suppressed(call: Callable[..., T], *args: object) -> T:
     return contextvars.copy_context().run(_attached, call, args)
 
 
-def _attached(call: Callable[..., T], args: tuple[object, ...]) -> T:
+def _attached(call: Callable[..., _T], args: tuple[object, ...]) -> _T:
     otel_context.attach(_suppressed())
     return call(*args)
 

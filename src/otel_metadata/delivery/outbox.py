@@ -210,8 +210,8 @@ class Outbox:
         self._inbox: deque[EndedSpan] = deque()
         self._late: deque[tuple[int, SpanRef, Version, dict[str, Json], Row | None]] = deque()
         self._pending_lines: deque[tuple[str, str, int]] = deque(maxlen=_MAX_PENDING_LINES)
-        # How many entries at the front of each inbox are being placed by calls that the present call may have
-        # interrupted, which is also the index of the first entry that is free to be placed.
+        # How many entries at the front of each inbox are being placed, by calls that the present one may have
+        # interrupted. It is the index of the first entry that is free.
         self._placing = self._placing_late = 0
         self._attempted: EndedSpan | None = None
         self._failures = 0
@@ -411,7 +411,7 @@ class Outbox:
     def knows(self, key: SpanKey) -> bool:
         """Whether the span waits here or left lately."""
         self.take_in_spans()
-        # Without the lock, because there may be thousands. First, because an update leaves it for a patch.
+        # Without the lock, because there may be thousands. Before the patches, because an update goes there.
         if any(update[1].key == key for update in self._late.copy()):
             return True
         with self._lock:
@@ -787,7 +787,7 @@ class Outbox:
                 self._patches.leave(some_keys, reason)
         with self._lock:
             # Both may be long: they are freed after this hold.
-            forgotten = self._spans.take_unweighed(), self._patches.take_schedule()
+            _forgotten = self._spans.take_unweighed(), self._patches.take_schedule()
             counters = self._counters
             unwritten = min(self.partition.unkept, self._spilled)
             counters.lose(reason, unwritten)  # the last call: see `_admit`
@@ -800,7 +800,6 @@ class Outbox:
             spans, lost = self._lost_so_far()
             spans_before, before = self._lost_before
             self._lost_before = spans, lost
-        del forgotten
         since = {one: count - before.get(one, 0) for one, count in lost.items() if count > before.get(one, 0)}
         return spans - spans_before, sum(since.values()), list(since)
 

@@ -154,7 +154,7 @@ class Moment(NamedTuple):
     buffered_bytes: int
 
     def stats(self, partition: Partition) -> DestinationStats:
-        """Count updates on live spans and in patches as of this moment; without the lock, while others change them."""
+        """Count updates on live spans and in patches; without the lock, while others change them."""
         live, before, oldest_ns, late = self.live(), self.before, self.now_ns, self.spilled
         for pending in self.patches:
             oldest_ns = min(oldest_ns, pending.created_ns)

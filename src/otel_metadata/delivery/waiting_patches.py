@@ -230,7 +230,10 @@ class PatchQueue:
         return [*self.waiting.values(), *self.sending.values()]
 
     def to_count(self) -> tuple[list[Pending], Before]:
-        """Return `all`, and how many updates were in those that change from now on, while the caller keeps it."""
+        """Return `all`, and a map that gets the number of updates of each patch before it changes.
+
+        It gets them as long as the caller keeps it.
+        """
         before = Before()
         self._counting = [*(one for one in self._counting if one() is not None), ref(before)]
         return self.all(), before
@@ -244,8 +247,8 @@ class PatchQueue:
 
     def keys(self) -> list[SpanKey]:
         """Return the targets of `all`; one that is in both comes twice."""
-        # As in `all`, not in portions: what moves from one to the other meanwhile would be missed. It takes 1 ms for
-        # 100,000, in C, where the interpreter lets no other thread run, whether that waits for the lock or not.
+        # As in `all`, not in portions: a key that moves from one to the other meanwhile would be missed. 100,000 keys
+        # take 1 ms, in C, where no other thread runs anyway.
         return [*self.waiting, *self.sending]
 
     def is_behind(self, key: SpanKey) -> bool:

@@ -300,7 +300,7 @@ class Worker:
         return self._stop_ticket is not None
 
     def stop(self) -> None:
-        """Wait until the stop that `begin_stop` began is done, or its deadline; a hanging exporter is left behind."""
+        """Wait until the worker has stopped, or until `begin_stop`'s deadline; a hanging exporter is left behind."""
         # Each call has an event of its own: a signal handler that shuts down may interrupt a shutdown that waits.
         if not self.runs_here and not self.wait(_Event(self._new_lock()), self._stop_by_ns):
             while not self._is_stopped and self._clock.monotonic_ns() < self._stop_by_ns and self.step():

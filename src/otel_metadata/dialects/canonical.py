@@ -216,9 +216,9 @@ def note_authors(attributes: Mapping[str, object]) -> None:
         return  # nearly every span
     names = by_writer if isinstance(by_writer, dict) else {}
     for writer in {version[1] for version in versions(attributes).values()}:
-        said = names.get(f"{writer:016x}", name)
-        if isinstance(said, str):
-            AUTHORS.add(writer, said)
+        author = names.get(f"{writer:016x}", name)
+        if isinstance(author, str):
+            AUTHORS.add(writer, author)
 
 
 def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[FieldName, tuple[Json, Version]], set[str]]:

@@ -51,7 +51,7 @@ _NOTE: Final = "kept on a span of its own beside the target: an OTLP backend doe
 def synthetic_span(patch: Patch, resource: Resource, more: Mapping[str, str] | None = None) -> ReadableSpan:
     """Return the span that carries *patch*: same trace, child of and linked to the target.
 
-    Its attributes are those of `dialects.patch_span`, and *more*.
+    Its attributes are those of `dialects.patch_span`, and *more*: the authors, which vendors are not sent.
     """
     target, sampled = patch.target, TraceFlags(TraceFlags.SAMPLED)
     parent = SpanContext(target.trace_id, target.span_id, is_remote=True, trace_flags=sampled)

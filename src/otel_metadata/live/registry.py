@@ -420,7 +420,7 @@ class LiveRegistry:
         """Return a function that counts the updates on spans of *router* that have not ended by now.
 
         The caller holds `LOCK` now, but not where it calls the function: there may be many spans. A span counts once,
-        also where it ends meanwhile.
+        also where it ends meanwhile. An update that comes meanwhile may count.
         """
         left = _Left()
         self._counting = [*(one for one in self._counting if one() is not None), weakref.ref(left)]
@@ -458,6 +458,8 @@ class LiveRegistry:
 
         This is not done in the collector's callback: an exception of a signal handler would be swallowed there.
         """
+        if not self._gone:  # nearly always
+            return
         for portion in LOCK.portions(range(len(self._gone))):
             with LOCK:
                 for _ in portion:

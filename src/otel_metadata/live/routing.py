@@ -360,7 +360,7 @@ def set_live(entry: LiveSpan, values: Values, notes: list[str], ref: SpanRef | N
     is_shown = span.is_recording()
     if is_shown and is_interrupted(span):
         is_shown = False
-        notes.append(_NOT_SHOWN)
+        notes = [*notes, _NOT_SHOWN]
     told = tuple(notes) if notes else ()
     with LOCK:
         if not entry.is_open:

@@ -14,7 +14,7 @@ from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.model.recent import RecentMap
 
 MAX_AUTHOR_CHARACTERS: Final = 200
-"""Length of a name; the rest is cut off."""
+"""Length of a name. A longer one from elsewhere is cut off; one that is given to this process is refused."""
 
 MAX_AUTHORS: Final = 10_000
 """How many of the latest writers keep their name in a process, at least."""
@@ -63,4 +63,4 @@ class Authors:
 
 
 AUTHORS: Final = Authors()
-"""The names that this process knows: its own, those that came with a spool, those of an import."""
+"""The names that this process knows: its own, its clients', and those that came with spans, a spool or an import."""

@@ -309,7 +309,7 @@ class Found:
 
 
 class OutlineSpan(NamedTuple):
-    """A span of a trace without what was said of it: what a waterfall shows.
+    """A span of a trace, without the values that were set on it: enough to draw a waterfall.
 
     Attributes:
         span_id: 16 hex digits.

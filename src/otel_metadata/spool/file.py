@@ -80,8 +80,8 @@ _BUSY_STEP_NS: Final = 1_000_000
 _LOG_BYTES: Final = 4 * 1024 * 1024
 _MAX_LOG_BYTES: Final = 64 * 1024 * 1024
 
-# Who set what waits here: names by writer. Not in `_SCHEMA`, for files of earlier versions have no such table. Beyond
-# the last number, the names of the oldest writers are dropped.
+# The names of the writers whose rows are here. Not in `_SCHEMA`, because files of earlier versions have no such table.
+# `_DROP_AUTHORS` drops the oldest names beyond a number.
 _AUTHORS: Final = "CREATE TABLE IF NOT EXISTS authors (writer TEXT PRIMARY KEY, name TEXT NOT NULL)"
 _NAME_AUTHOR: Final = (
     "INSERT INTO authors (writer, name) VALUES (?, ?) "

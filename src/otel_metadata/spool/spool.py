@@ -546,12 +546,10 @@ class Spool:
                 partition.forget(lost)
 
     def _adopt(self) -> None:
-        """Take over what dead processes have left for our destinations, and learn the names of its authors."""
-        is_first = True
-        for destination, slot in self._slots.adopt(self._partitions):
-            if is_first:
+        """Take over what dead processes have left for our destinations, and learn the names of the authors."""
+        for number, (destination, slot) in enumerate(self._slots.adopt(self._partitions)):
+            if not number:
                 self._file.read_authors()
-                is_first = False
             self._partitions[destination].sources.append(slot)
 
     # --- reading back -----------------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ class Past(NamedTuple):
     """How the values of a row came about.
 
     Attributes:
-        routes: The routes of the fields; of the others the row does not tell it.
+        routes: The routes of the fields, as far as the row tells them.
         superseded: (field, value, version, route) of values that others superseded; None for a route that the row does
             not tell.
         authors: The names of the writers that the row tells.

@@ -227,6 +227,23 @@ class TestClose:
         with pytest.raises(PoolClosedError):
             pool.read(lambda _: None)
 
+    def test_a_finalizer_closes_a_pool_that_is_being_closed(
+        self, path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each finds connections that the other has closed."""
+        pool = ReadPool(str(path), files_of(str(path)), lambda _: None)
+        pool.read(lambda _: pool.read(lambda _: None))  # two at once
+        discard = ReadPool._discard
+
+        def discard_and_collect(given: ReadPool, connection: sqlite3.Connection) -> None:
+            monkeypatch.setattr(ReadPool, "_discard", discard)
+            discard(given, connection)
+            given.close()
+
+        monkeypatch.setattr(ReadPool, "_discard", discard_and_collect)
+        pool.close()
+        assert pool.connections() == []
+
     def test_a_connection_that_failed_is_not_used_again(self, store: SqliteStore) -> None:
         """Nor are the others once the file is to blame."""
         with pytest.raises(StoreError, match="no such table"):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +215,22 @@ class TestMaxBytes:
             store.retain(None, before // 2)
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA page_count").fetchone()[0] * 4_096 < 2 * before
+
+    def test_a_span_that_comes_into_an_empty_store_meanwhile_stays(
+        self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A retention deletes what was there when it began."""
+        begin = SqliteStore._transaction
+
+        def after_another(given: SqliteStore) -> AbstractContextManager[sqlite3.Connection]:
+            monkeypatch.setattr(SqliteStore, "_transaction", begin)
+            store.write([ended_span(1)])
+            return begin(given)
+
+        store.retain(None, 10**6)
+        monkeypatch.setattr(SqliteStore, "_transaction", after_another)
+        assert store.retain(None, 1).spans_deleted == 0
+        assert ids(store) == [1]
 
     def test_a_store_that_is_small_enough_stays(self, store: SqliteStore) -> None:
         """Also its updates that wait for a span."""

@@ -214,7 +214,7 @@ def trace_update(target: SpanRef, fields: Fields, environment: str | None) -> tu
 
 
 def place_of(target: SpanRef, level: Level) -> dict[str, Json]:
-    """Return the ids of the span, trace or session that a score is about."""
+    """Return the ids of the span or trace that a score is about."""
     if level == "span" and target.span_id:
         return {"traceId": target.trace_id_hex, "observationId": target.span_id_hex}
     return {"traceId": target.trace_id_hex}

@@ -62,8 +62,8 @@ FUNCTION: Final = "otel_metadata_of_instrumentor"
 
 _SPELLINGS: Final = {"input": INPUT, "output": OUTPUT, "model": MODEL}
 
-LATE: Final = f"route = {ROUTES.index('late')}"
-"""Whether the value of a field came late."""
+LATE: Final = f"f.route = {ROUTES.index('late')}"
+"""SQL: whether the value of a field `f` came late."""
 
 _ORIGINS: Final = {
     "route": (_TEXT, f"CASE f.route {' '.join(f'WHEN {at} THEN {word!r}' for at, word in enumerate(ROUTES))} END"),
@@ -120,7 +120,7 @@ def _read(subject: Subject, types: str) -> Sql:
         return _of_latest(subject, what) if type_of in types else Sql("NULL")
     if kind == "late_count":
         place = "s.span_id" if level == "span" else "''"
-        count = f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND f.span_id = {place} AND f.{LATE})"
+        count = f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND f.span_id = {place} AND {LATE})"
         return Sql(count if _NUMBER in types else "NULL")
     if kind in _COLUMNS:
         is_numeric = kind in _NUMERIC

@@ -24,6 +24,7 @@ from otel_metadata.model.merge import FieldName, Json, Version, json_text
 from otel_metadata.model.record import ROUTES, Position, SpanQuery, project_of
 from otel_metadata.store import table
 from otel_metadata.store.sqlite import query as sqlite_query
+from otel_metadata.store.sqlite.history import NAME_OF
 from otel_metadata.store.table import SHOWN_IN, text_and_mime_type
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _HISTORY_CHARS: Final = 16_000_000
 """A row has at most so much history of its span, and of its trace, the newest: an import reads rows of 64 MB."""
 
 _MAX_AUTHORS: Final = 10_000
-"""How many of them are remembered."""
+"""How many names, and how many texts of names, are remembered."""
 
 _Row: TypeAlias = "tuple[Any, ...]"
 
@@ -67,7 +68,6 @@ _HISTORY: Final = f"""
 SELECT f.writer, {_VALUE} CASE f.route {_ROUTE_NAME} ELSE 'null' END || ']' FROM history AS f
 WHERE f.trace_id = ? AND f.span_id = ? ORDER BY f.ns DESC, f.writer DESC, f.value DESC
 """
-_NAME: Final = "SELECT name FROM writers WHERE writer = ?"
 
 # Of these kinds a row is made without a `SpanRecord`, which is quicker: each field has a place of its own. Fields of
 # other kinds cover a column or are ordered by version, and are left to `model.record.assemble`.
@@ -100,7 +100,7 @@ class _Authors:
         if writer not in self._names:
             if len(self._names) >= _MAX_AUTHORS:
                 self._names.clear()
-            found = self._read(lambda connection: connection.execute(_NAME, (writer,)).fetchone())
+            found = self._read(lambda connection: connection.execute(NAME_OF, (writer,)).fetchone())
             self._names[writer] = found[0] if found is not None else None
         return self._names[writer]
 
@@ -145,7 +145,7 @@ def _page(
     Those of a trace are with the first of its spans in the page: a trace may have ten thousand.
     """
     selection = sqlite_query.select(page, _COLUMNS, count=sqlite_query.counting(connection))
-    # A trace's fields are far from its spans in the file, and SQLite's default cache of 2 MB is too small for both.
+    # A trace's fields are far from its spans in the file, and a reader's usual cache is too small for both.
     connection.execute("PRAGMA cache_size = -32000")
     has_history = has_history and connection.execute("SELECT 1 FROM history LIMIT 1").fetchone() is not None
     rows: list[_Row] = []

@@ -55,7 +55,7 @@ class Index(NamedTuple):
 
     @property
     def scan(self) -> str:
-        """SQL that reads what making it reads."""
+        """SQL that reads the same rows as `create`."""
         return f"SELECT count(*) FROM {self.table} NOT INDEXED WHERE {self.where}"
 
 

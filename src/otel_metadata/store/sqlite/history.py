@@ -5,8 +5,8 @@ the same history, as for the values themselves. Each value keeps the earliest of
 and one more: it is not shown, and tells that older ones were dropped.
 
 The merge is an upsert, and SQLite evaluates its WHERE for a field that exists already, and for no other. So a function
-there sees each pair of values of which one supersedes the other, and a first write costs nothing. A trigger makes
-SQLite open a savepoint for each row, also of a first write, and does not see a value that loses.
+there sees each pair of values of which one supersedes the other, and a first write costs nothing. A trigger would
+make SQLite open a savepoint for each row, also of a first write, and would not see a value that loses.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ INSERT INTO history ({_KEY_COLUMNS}, value, ns, writer, route) VALUES (?, ?, ?, 
 ON CONFLICT DO UPDATE SET route = excluded.route WHERE excluded.route < route
 """
 
-# As many are kept as before if there are fewer than that: a comparison with NULL is not true.
+# If there are fewer, none is deleted: a comparison with NULL is not true.
 _TRIM: Final = f"""
 DELETE FROM history WHERE {_OF_FIELD} AND (ns, writer, value) < (SELECT ns, writer, value FROM history
 WHERE {_OF_FIELD} ORDER BY ns DESC, writer DESC, value DESC LIMIT 1 OFFSET ?)
@@ -78,7 +78,7 @@ UNION ALL
 SELECT level, kind, key, value, ns, writer, route, 0 FROM history WHERE trace_id = ? AND span_id = ?
 """
 
-_NAME_OF: Final = "SELECT name FROM writers WHERE writer = ?"
+NAME_OF: Final = "SELECT name FROM writers WHERE writer = ?"
 
 _Row: TypeAlias = "tuple[str | int, ...]"
 """The values of the placeholders of `MERGE_FIELD`."""
@@ -122,6 +122,7 @@ class History:
                 first = hash(superseded[0]) % _TRIMMED_ONE_IN
                 fields = dict.fromkeys(row[:5] for row in superseded[first::_TRIMMED_ONE_IN])
                 connection.executemany(_TRIM, ((*field, *field, self._limit) for field in fields))
+        self._batch, self._superseded = [], []  # values may be large
 
     def _keep(self, wins: int, value: str, ns: int, writer: str, route: int) -> int:
         """Note which of two values is superseded, and return *wins*. SQLite calls it while it merges a field.
@@ -156,7 +157,7 @@ def read(
 
     def name_of(writer: str) -> str | None:
         if writer not in names:
-            found = connection.execute(_NAME_OF, (writer,)).fetchone()
+            found = connection.execute(NAME_OF, (writer,)).fetchone()
             names[writer] = found[0] if found is not None else None
         return names[writer]
 

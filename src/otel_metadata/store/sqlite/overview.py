@@ -69,15 +69,14 @@ _OF_TRACE: Final = (
     "spans AS o INDEXED BY roots_and_errors_by_trace"
     f" WHERE o.trace_id = s.trace_id AND ({sqlite_query.ROOT_OR_ERROR_OF_O})"
 )
-_TYPE_OF_STATUS: Final = "json_type(f.value)"
 _ERRORS: Final = (
     f"(SELECT count(*) FROM {_OF_TRACE} AND o.status_code = 'ERROR' AND NOT EXISTS (SELECT 1 FROM fields AS f"
     " WHERE f.trace_id = o.trace_id AND f.span_id = o.span_id AND f.level = 'span' AND f.kind = 'status'"
-    f" AND f.key = '' AND {_TYPE_OF_STATUS} IN ('text', 'integer')))"
+    f" AND f.key = '' AND json_type(f.value) IN ('text', 'integer')))"
     " + (SELECT count(*) FROM fields AS f INDEXED BY outline_fields_by_trace CROSS JOIN spans AS o"
     " ON o.trace_id = f.trace_id AND o.span_id = f.span_id"
     f" WHERE f.trace_id = s.trace_id AND {sqlite_query.OUTLINE_FIELD_OF_F} AND f.kind = 'status'"
-    f" AND {_TYPE_OF_STATUS} = 'text' AND upper(json_extract(f.value, '$')) = 'ERROR')"
+    f" AND json_type(f.value) = 'text' AND upper(json_extract(f.value, '$')) = 'ERROR')"
 )
 _TRACE: Final = ", ".join(
     (
@@ -95,7 +94,7 @@ _TRACE: Final = ", ".join(
         _evaluations("trace"),
         "(SELECT count(*) FROM spans AS o WHERE o.trace_id = s.trace_id)",
         _ERRORS,
-        f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND f.{LATE})",
+        f"(SELECT count(*) FROM fields AS f WHERE f.trace_id = s.trace_id AND {LATE})",
     )
 )
 _IS_FIRST_ROOT: Final = Sql(

@@ -1,9 +1,10 @@
 """A question about stored spans as one SELECT of SQLite.
 
-There are two ways to read a page. If the condition asks for a value that an index has in the order of time
-(`fields_by_value`, or `fields_by_label` for evaluations), the page is read from that index, and only the spans found
-there are looked at. Of several such values, the rarest is used. Otherwise spans are looked at one by one, newest first,
-until the page is full. That is quick for frequent values, and looks at all spans for a rare one.
+There are three ways to read a page. If the condition asks for something that an index has in the order of time (a
+value, a label, a root or an error), the page is read from that index, and only the spans found there are looked at. A
+value of a trace leads to the trace, and late values lead to `late_traces`: then all spans of these traces are looked
+at. Of several such conditions, the rarest is used. Otherwise spans are looked at one by one, newest first, until the
+page is full. That is quick for frequent values, and looks at all spans for a rare one.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ INDEXES: Final = (
     Index("outline_fields_by_trace", "fields", "trace_id, span_id, kind", _OUTLINE_FIELD),
     Index("fields_beside", "fields", "level, kind, key", _BESIDE),
 )
-"""Indexes of schema version 4, for the reads of `store.sqlite.overview`. Most have few entries."""
+"""Indexes of schema version 4. Most have few entries."""
 
 
 def _of_f(text: str) -> str:
@@ -76,7 +77,7 @@ INDEXED_OF_F, LABELLED_OF_F, BESIDE_OF_F, OUTLINE_FIELD_OF_F, _STATUS_OF_F = map
 ROOT_OR_ERROR_OF_O: Final = re.sub(r"\b(parent_id|status_code)\b", r"o.\1", _ROOT_OR_ERROR)
 
 RARE: Final = 1_000
-"""Fields are counted only up to this number, which is quick. Of values that all reach it, the first is used."""
+"""Candidates are counted only up to this number, which is quick. Of ways that all reach it, the first is used."""
 
 Count: TypeAlias = "Callable[[Sql], int]"
 """Answers a SELECT of one number."""
@@ -224,7 +225,7 @@ def plan(query: SpanQuery, count: Count = lambda _: 0) -> Plan:
 
     Args:
         query: The spans to find.
-        count: Counts the fields that lead to the page, if several values of the condition are indexed.
+        count: Answers the `counted` of a way, where there is a choice.
     """
     return Plan(query, *_way(query, count))
 
@@ -359,7 +360,7 @@ _ERRORS: Final = _Way(
     ),
 )
 
-# The spans of traces with late values; what is late of a span is looked up by the span.
+# The spans of traces with late values. The condition checks which of these spans have one.
 _LATE: Final = _Way(
     (_Driver(Sql("late_traces AS t CROSS JOIN spans AS s ON s.trace_id = t.trace_id"), "s"),),
     Sql(f"SELECT count(*) FROM (SELECT 1 FROM late_traces LIMIT {RARE})"),

@@ -103,9 +103,9 @@ class ReadPool:
         with self._lock:
             self._is_replaced = is_replaced
             self._is_closed = True
-            while self._idle:
-                self._discard(self._idle[-1])
-                self._idle.pop()
+            for connection in [*self._idle]:  # a finalizer may close the store meanwhile
+                self._discard(connection)
+            self._idle.clear()
             if not self._open:
                 return
         if not is_replaced and self._is_empty.wait(_CLOSE_SECONDS):

@@ -27,7 +27,7 @@ _SLOW_NS: Final = 40_000_000
 _SHORTEST_NS: Final = 1_000_000
 
 _KEYS: Final = 2_000
-"""How many places, or values of a span, are looked at at once."""
+"""How many places, or values of a span, one SELECT returns."""
 
 _FIELDS_AT_ONCE: Final = 50
 """How many fields of a span are deleted by one statement."""
@@ -35,9 +35,9 @@ _FIELDS_AT_ONCE: Final = 50
 _FIRST_PLACE: Final = ("", "")
 
 _OLDEST: Final = "SELECT trace_id, span_id, start_ns FROM spans ORDER BY start_ns, trace_id, span_id LIMIT 1"
-_NEWEST: Final = "SELECT max(start_ns) FROM spans"
+_NEWEST: Final = "SELECT ifnull(max(start_ns), 0) FROM spans"
 _SIBLING: Final = "SELECT 1 FROM spans WHERE trace_id = ? AND span_id <> ? LIMIT 1"
-_DELETE_SPAN: Final = "DELETE FROM spans WHERE trace_id = ? AND span_id = ?"
+DELETE_SPAN: Final = "DELETE FROM spans WHERE trace_id = ? AND span_id = ?"
 
 # Without the values: a value may be on many pages. Row by row, because a span may have any number of them.
 _HISTORY: Final = f"SELECT level, kind, key, ns, writer FROM history WHERE trace_id = ? AND span_id = ? LIMIT {_KEYS}"
@@ -192,7 +192,8 @@ class Retention:
         """Walk over places, and delete what is there; return at how many something was deleted.
 
         Args:
-            sql: Selects the next places, and whether to delete what is there. Only reads see all places.
+            sql: Selects the next places, and whether to delete what is there. It runs in a read, so a transaction that
+                writes looks only at places to delete.
             values: The first values of its placeholders.
             delete: Deletes what is at a place and returns True; False if its time was over, None if there was nothing.
         """
@@ -226,7 +227,7 @@ def _delete_span(connection: sqlite3.Connection, place: _Place, is_over: Callabl
         places.append((place[0], ""))
     if not all(_clear(connection, one, is_over) for one in places):
         return False
-    connection.execute(_DELETE_SPAN, place)
+    connection.execute(DELETE_SPAN, place)
     return True
 
 

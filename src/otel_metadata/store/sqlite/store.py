@@ -4,7 +4,8 @@ There are two main tables. `spans` has one row for each span, as OTLP has it. `f
 first-level merge is an upsert that keeps the higher version, without reading first, so any order, any repetition and
 any number of writers lead to the same rows. Fields of a trace have an empty span id. A field may come before its span.
 `history` has the fields' superseded values (`sqlite.history`), and `writers` the names of those who set values.
-`deleted` has the tombstones. Reads have connections of their own (`sqlite.read_pool`).
+`deleted` has the tombstones, and `late_traces` the traces with late values. Reads have connections of their own
+(`sqlite.read_pool`).
 
 A field of a span also holds the start of the span, once that is known. So an index has values in the order of time, and
 a page by a metadata value is read from it without looking at other spans.
@@ -69,7 +70,7 @@ from otel_metadata.store.sqlite.file import (
 from otel_metadata.store.sqlite.history import History
 from otel_metadata.store.sqlite.query import COLUMNS
 from otel_metadata.store.sqlite.read_pool import Deadline, PoolClosedError, ReadPool
-from otel_metadata.store.sqlite.retention import FORGET_LATE_TRACE, Retention
+from otel_metadata.store.sqlite.retention import DELETE_SPAN, FORGET_LATE_TRACE, Retention
 from otel_metadata.store.sqlite.upgrade import (
     FOR_OLDER_VERSIONS,
     VERSION_2,
@@ -107,8 +108,8 @@ CREATE TABLE fields (
 """
 
 # No row is changed. `late_traces` has the traces in which a value came late, and perhaps some in which no late value is
-# left. The trigger holds for processes of earlier versions that have the file open: what was said of a deleted span
-# must not stay.
+# left. The trigger deletes the history with a field, also for processes of earlier versions that have the file
+# open.
 _VERSION_4: Final = f"""
 ALTER TABLE fields ADD COLUMN route INTEGER NOT NULL DEFAULT {sqlite_history.UNKNOWN_ROUTE};
 CREATE TABLE late_traces (trace_id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
@@ -155,8 +156,6 @@ _FIND: Final = """
 SELECT spans.span_id, spans.trace_id, spans.start_ns, spans.end_ns
 FROM json_each(?) AS wanted CROSS JOIN spans ON spans.span_id = wanted.value
 """
-
-_DELETE_SPAN: Final = "DELETE FROM spans WHERE trace_id = ? AND span_id = ?"
 
 _ANY_SPAN: Final = "SELECT 1 FROM spans WHERE trace_id = ? LIMIT 1"
 
@@ -514,7 +513,7 @@ class SqliteStore:
         """
         ns, writer = version
         with self._transaction() as connection:
-            deleted = [key for key in dict.fromkeys(keys) if connection.execute(_DELETE_SPAN, key).rowcount]
+            deleted = [key for key in dict.fromkeys(keys) if connection.execute(DELETE_SPAN, key).rowcount]
             traces = sorted({trace_id for trace_id, _ in deleted})
             empty = [trace_id for trace_id in traces if not connection.execute(_ANY_SPAN, (trace_id,)).fetchone()]
             gone = [*deleted, *((trace_id, "") for trace_id in empty)]
@@ -770,9 +769,9 @@ class SqliteStore:
         _prepare_reader(connection)
         # In WAL mode, NORMAL loses no transaction when the process dies, only when the machine loses power.
         connection.execute("PRAGMA synchronous = NORMAL")
-        # After each commit, the log is folded in once enough rows were written, at about 16 MiB instead of SQLite's 4:
-        # pages that are written many times in between, above all those of indexes, are then copied once. SQLite goes by
-        # the size of the log. That stays while anybody reads, so each commit would fold in, and wait for the disk.
+        # `_transaction` folds the log in once enough rows were written, at about 16 MiB instead of SQLite's 4. So a
+        # page that is written many times, such as one of an index, is copied once. SQLite itself goes by the size of
+        # the log, which does not shrink while anybody reads. Then each commit would fold in, and wait for the disk.
         self._folded_at = 0
         connection.execute("PRAGMA wal_autocheckpoint = 16384")
 
