@@ -48,9 +48,26 @@ def taken(make: Callable[[], object]) -> tuple[object, int]:
     return made, tracemalloc.get_traced_memory()[0] - before
 
 
-def is_near(counted: int, true: int) -> bool:
+def is_near(counted: float, true: float) -> bool:
     """Whether a count is within the factor of the truth."""
     return true / FACTOR <= counted <= true * FACTOR
+
+
+def nearest(measure: Callable[[int], tuple[float, float]]) -> tuple[float, float]:
+    """Return what was counted and what was taken: at the first time at which they are near, or at the last of three.
+
+    What happens to be allocated meanwhile (a table of the process that grows, a thread that ends) is not allocated
+    again at the next time. What is counted wrongly is wrong at each time.
+
+    Args:
+        measure: Takes the number of the time, from 0, and makes other objects at each time.
+    """
+    counted = true = 0.0
+    for time in range(3):
+        counted, true = measure(time)
+        if is_near(counted, true):
+            break
+    return counted, true
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -99,11 +116,15 @@ def test_values_of_every_shape_weigh_what_they_take():
     """The weight of each of 1,000 random values is within 1.5 of what ten copies of it take, each."""
     wrong = []
     for seed in range(SHAPES):
-        copies, true = taken(lambda seed=seed: [shape(random.Random(seed)) for _ in range(10)])
-        # The list of the copies, and what a draw leaves behind.
-        true, counted = (true - 184) / 10, weigh_value(copies[0])
+
+        def measure(_time, seed=seed):
+            copies, true = taken(lambda: [shape(random.Random(seed)) for _ in range(10)])
+            # The list of the copies, and what a draw leaves behind.
+            return weigh_value(copies[0]), (true - 184) / 10
+
+        counted, true = nearest(measure)
         if not (is_near(counted, true) or abs(counted - true) < 100):
-            wrong.append((seed, counted, true, repr(copies[0])[:100]))
+            wrong.append((seed, counted, true, repr(shape(random.Random(seed)))[:100]))
     assert wrong == [], wrong
 
 
@@ -117,8 +138,12 @@ def test_containers_of_small_things_weigh_what_they_take(part, many):
         return [[eval(code) for _ in range(many)] for _ in range(4)]  # a new object each
 
     make()  # what the interpreter keeps of the first time is not the values'
-    copies, true = taken(make)
-    true, counted = (true - 88) / 4, weigh_value(copies[0])
+
+    def measure(_time):
+        copies, true = taken(make)
+        return weigh_value(copies[0]), (true - 88) / 4
+
+    counted, true = nearest(measure)
     assert is_near(counted, true) or abs(counted - true) < 100
 
 
@@ -158,9 +183,14 @@ def test_patches_weigh_what_they_take(make_scene, make):
         scene.outbox.weigh_waiting()
 
     update(range(1, 50))  # what is remembered of keys, and what is made once
-    before = scene.stats.buffered_bytes
-    _, true = taken(lambda: update(range(50, 250)))
-    assert is_near(scene.stats.buffered_bytes - before, true), (first.keys(), scene.stats.buffered_bytes - before, true)
+
+    def measure(time):
+        before = scene.stats.buffered_bytes
+        _, true = taken(lambda: update(range(50 + 200 * time, 250 + 200 * time)))
+        return scene.stats.buffered_bytes - before, true
+
+    counted, true = nearest(measure)
+    assert is_near(counted, true), (first.keys(), counted, true)
 
 
 def history(seed: int) -> list[dict[str, object]]:
@@ -185,16 +215,17 @@ def test_any_history_of_a_span_weighs_what_it_takes(make_scene, unknown_keys, mo
     monkeypatch.setattr(settings, "in_force", replace(settings.in_force, max_bytes=1 << 40))
     scene = make_scene(max_bytes=1 << 40, max_queue_size=1_000, max_patches=10_000)
     wrong = []
-    for seed in range(HISTORIES):
+
+    def measure(time, seed):
         spans = [scene.tracer.start_span("span") for _ in range(6)]
-        refs = [om.SpanRef(1 << 90 | seed, 1 + number) for number in range(6)]
+        refs = [om.SpanRef(1 << 90 | seed, 1 + 6 * time + number) for number in range(6)]
         if when == "in flight":
             refs = [om.SpanRef(*span.get_span_context()[:2]) for span in spans]
             for span in spans:
                 span.end()
             scene.outbox.weigh_waiting()
 
-        def update(numbers, seed=seed, spans=spans, refs=refs):
+        def update(numbers):
             for number in numbers:
                 for metadata in history(seed):
                     if when == "live":
@@ -206,12 +237,16 @@ def test_any_history_of_a_span_weighs_what_it_takes(make_scene, unknown_keys, mo
 
         update(range(2))
         before = REGISTRY.bytes + scene.stats.buffered_bytes
-        _, true = taken(lambda update=update: update(range(2, 6)))
+        _, true = taken(lambda: update(range(2, 6)))
         counted = REGISTRY.bytes + scene.stats.buffered_bytes - before
-        if not is_near(counted, true):
-            wrong.append((seed, counted, true))
         for span in spans:
             span.end()
+        return counted, true
+
+    for seed in range(HISTORIES):
+        counted, true = nearest(lambda time, seed=seed: measure(time, seed))
+        if not is_near(counted, true):
+            wrong.append((seed, counted, true))
     assert wrong == []
 
 
@@ -241,8 +276,13 @@ def test_ended_spans_weigh_what_they_take(make):
         return made._readable_span()
 
     span(0)
-    spans, true = taken(lambda: [span(number) for number in range(1, 101)])
-    assert is_near(sum(map(weigh_span, spans)), true)
+
+    def measure(_time):
+        spans, true = taken(lambda: [span(number) for number in range(1, 101)])
+        return sum(map(weigh_span, spans)), true
+
+    counted, true = nearest(measure)
+    assert is_near(counted, true), (counted, true)
 
 
 LIVE = {
@@ -265,9 +305,14 @@ def test_what_was_set_live_weighs_what_it_takes_once_it_has_ended(make_scene, ma
         scene.outbox.weigh_waiting()
 
     end(range(20))
-    before = scene.stats.buffered_bytes
-    _, true = taken(lambda: end(range(20, 100)))
-    assert is_near(scene.stats.buffered_bytes - before, true)
+
+    def measure(time):
+        before = scene.stats.buffered_bytes
+        _, true = taken(lambda: end(range(20 + 80 * time, 100 + 80 * time)))
+        return scene.stats.buffered_bytes - before, true
+
+    counted, true = nearest(measure)
+    assert is_near(counted, true), (counted, true)
 
 
 @om.observe
@@ -288,6 +333,11 @@ def test_captured_texts_weigh_once(make_scene, monkeypatch):
         scene.outbox.weigh_waiting()
 
     end(range(20))
-    before = scene.stats.buffered_bytes
-    _, true = taken(lambda: end(range(20, 60)))
-    assert is_near(scene.stats.buffered_bytes - before, true)
+
+    def measure(time):
+        before = scene.stats.buffered_bytes
+        _, true = taken(lambda: end(range(20 + 40 * time, 60 + 40 * time)))
+        return scene.stats.buffered_bytes - before, true
+
+    counted, true = nearest(measure)
+    assert is_near(counted, true), (counted, true)
