@@ -42,8 +42,8 @@ heading = @printf '\n== %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage test-in-process test-others test-openai-v2 check fix bench stress test-ends \
-  test-others-and-openai-v2 $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-workers test-clickhouse wheel-test constraints clean
+.PHONY: help demo test coverage test-first-half test-second-half test-openai-v2 check fix bench stress test-ends \
+  test-second-half-and-openai-v2 $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-workers test-clickhouse wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -53,28 +53,28 @@ demo: .venv/.installed ## watch metadata reach spans live, in flight and late; w
 
 test: .venv/.installed .venv-openai-v2/.installed ## run all tests; two runs at once, a few minutes
 	@printf '\nTwo runs at once; what each prints comes when it ends, after a few minutes.\n'
-	@$(AT_ONCE) test-in-process test-others-and-openai-v2
+	@$(AT_ONCE) test-first-half test-second-half-and-openai-v2
 
 # Watching every branch doubles what the tests take.
 coverage: .venv/.installed ## run all tests with branch coverage
 	@$(BIN)/coverage erase
-	@$(AT_ONCE) RUN="$(BIN)/coverage run" test-in-process test-others-and-openai-v2; status=$$?; \
+	@$(AT_ONCE) RUN="$(BIN)/coverage run" test-first-half test-second-half-and-openai-v2; status=$$?; \
 	  $(BIN)/coverage combine --quiet; $(BIN)/coverage report; exit $$status
 
 RUN := $(BIN)/python
 WITH :=
-# By what they take: these are half of all.
-IN_PROCESS := tests/live tests/delivery tests/spool tests/stress
+# By the time that they take: these are half of all.
+FIRST_HALF := tests/live tests/delivery tests/spool tests/stress tests/cli
 
-test-in-process: .venv/.installed
-	$(heading) "tests of what runs in the application: live, after the end, and under stress$(WITH)"
-	@$(RUN) -m pytest $(IN_PROCESS)
+test-first-half: .venv/.installed
+	$(heading) "tests, first half: $(FIRST_HALF)$(WITH)"
+	@$(RUN) -m pytest $(FIRST_HALF)
 
-test-others: .venv/.installed
-	$(heading) "all other tests$(WITH)"
-	@$(RUN) -m pytest tests $(IN_PROCESS:%=--ignore=%)
+test-second-half: .venv/.installed
+	$(heading) "tests, second half: all others$(WITH)"
+	@$(RUN) -m pytest tests $(FIRST_HALF:%=--ignore=%)
 
-test-others-and-openai-v2: test-others
+test-second-half-and-openai-v2: test-second-half
 	@$(MAKE) --no-print-directory test-openai-v2
 
 test-openai-v2: .venv-openai-v2/.installed ## run the instrumentor tests against opentelemetry-instrumentation-openai-v2
@@ -122,7 +122,7 @@ $(PYTHONS:%=test-%-if-there): test-%-if-there: | $(UV)
 # `make test` has tried more examples of each property.
 test-oldest: export OTEL_METADATA_TEST_INSTRUMENTORS := openinference
 $(PYTHONS:%=test-%): test-%: .venv-%/.installed
-	@HYPOTHESIS_PROFILE=brief $(AT_ONCE) RUN=".venv-$*/bin/python" WITH=", Python $(PYTHON_$*)" test-in-process test-others
+	@HYPOTHESIS_PROFILE=brief $(AT_ONCE) RUN=".venv-$*/bin/python" WITH=", Python $(PYTHON_$*)" test-first-half test-second-half
 
 test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%=.venv-%/.installed) ## run what needs a vendor's own SDK or server, or a framework; on loopback
 	@status=0; for sdk in $(JUDGES); do \
