@@ -14,7 +14,7 @@ from otel_metadata.store.clickhouse.schema import create_statements
 
 def make_tables(engine: Engine, database: str) -> None:
     """Make the span table alone, as a Collector does at its start."""
-    engine.run(create_statements()[0].replace("`otel_traces`", f"{database}.otel_traces"))
+    engine.run(create_statements()["otel_traces"].replace("`otel_traces`", f"{database}.otel_traces"))
 
 
 def text(value: Any) -> str:

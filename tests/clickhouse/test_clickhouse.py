@@ -8,9 +8,10 @@ import pytest
 from tests.clickhouse.engine import Engine
 from tests.store.contract import StoreContract
 from tests.store.contract_filters import FilterContract, fill
+from tests.store.contract_history import HistoryContract
+from tests.store.contract_reads import ReadsContract
 
-from otel_metadata.errors import StoreError
-from otel_metadata.model.record import SpanQuery
+from otel_metadata.store.clickhouse import store as clickhouse
 from otel_metadata.store.clickhouse.store import ClickHouseStore
 
 
@@ -26,18 +27,20 @@ class TestContract(StoreContract):
     """What every store promises."""
 
 
-class TestHistory:
-    def test_it_says_that_it_keeps_none(self, filled: ClickHouseStore) -> None:
-        """A question about earlier values is an error, not an answer without them."""
-        with pytest.raises(StoreError, match="does not keep superseded values; expected a store in SQLite"):
-            filled.history("0" * 32)
-        with pytest.raises(StoreError, match="does not keep superseded values; expected a store in SQLite"):
-            filled.query(SpanQuery(at_ns=1))
-        with pytest.raises(StoreError, match="an export has the values of now"):
-            next(filled.export(SpanQuery(at_ns=1)))
+class TestHistory(HistoryContract):
+    """What every store with a memory promises."""
 
 
 class TestFilters(FilterContract):
     """Filters mean the same in every store."""
 
-    has_routes = False
+
+class TestReads(ReadsContract):
+    """Quick reads answer as in every store."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A few spans are many parts."""
+        monkeypatch.setattr(clickhouse, "_FIRST_PART", 50)
+        monkeypatch.setattr(clickhouse, "_LARGEST_PART", 70)
+        monkeypatch.setattr(clickhouse, "_MAX_TRACES", 20)

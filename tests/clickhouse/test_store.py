@@ -25,12 +25,14 @@ from tests.store.contract import (
 import otel_metadata
 from otel_metadata.errors import StoreAccessError, StoreError
 from otel_metadata.exporters.store import StorePatchExporter
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.condition import Compare, HasTag, Or, Subject
 from otel_metadata.model.outcome import Pause, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.store import table
+from otel_metadata.store.clickhouse.schema import create_statements
 from otel_metadata.store.clickhouse.store import ClickHouseStore
 
 PROCESSES = 4
@@ -110,8 +112,9 @@ class TestTables:
         )
 
         assert [row["n"] for row in rows] == ([1, 1] if order == "after" else [3, 3])
-        assert rows[0]["f"] == f"{9:016x}{1:016x}2"
-        assert rows[1]["f"] == f"{(1 << 64) - 1 - 2:016x}{(1 << 64) - 1 - 1:016x}true"
+        late = " " * 3
+        assert rows[0]["f"] == f"{9:016x}{1:016x}2{late}"
+        assert rows[1]["f"] == f"{(1 << 64) - 1 - 2:016x}{(1 << 64) - 1 - 1:016x}true{late}"
 
     def test_a_reader_makes_no_tables(self, engine: Engine, database: str) -> None:
         """`Client` looks, and says what is missing."""
@@ -159,8 +162,100 @@ class TestTables:
 
         assert only(store).name == "work"
         assert {row["name"] for row in engine.run(f"SHOW TABLES FROM {database}")} == {
-            "spans_of_mine", "otel_metadata_fields", "otel_metadata_deleted",
+            "spans_of_mine", "otel_metadata_fields", "otel_metadata_deleted", "otel_metadata_history",
+            "otel_metadata_history_view",
         }  # fmt: skip
+
+
+def make_tables_of_an_earlier_version(engine: Engine, database: str) -> None:
+    """Make the tables as they were without a history, with a value that was set then."""
+    for name in ("otel_traces", "otel_metadata_fields", "otel_metadata_deleted"):
+        engine.run(create_statements()[name].replace(f"`{name}`", f"{database}.{name}"))
+    row = f"'{trace_hex()}', '{1:016x}', 'span', 'metadata', 'k', '{1:016x}{1:016x}1'"
+    engine.run(f"INSERT INTO {database}.otel_metadata_fields (*) VALUES ({row})")
+
+
+class TestEarlierVersions:
+    @pytest.mark.parametrize("is_merged", [False, True])
+    def test_a_value_that_was_there_is_in_the_history(
+        self, engine: Engine, database: str, store: ClickHouseStore, is_merged: bool
+    ) -> None:
+        """Without a route, also after the engine has merged it away."""
+        make_tables_of_an_earlier_version(engine, database)
+
+        store.patch([PATCH])
+        if is_merged:
+            engine.run(f"OPTIMIZE TABLE {database}.otel_metadata_fields FINAL")
+
+        ((_, (_, version)),) = PATCH.fields.items()
+        found = store.history(trace_hex(), f"{1:016x}")
+        assert [(one.value, one.route, one.superseded_by) for one in found] == [(1, "late", None), (1, None, version)]
+
+    def test_a_program_of_an_earlier_version_goes_on_beside_us(
+        self, engine: Engine, database: str, store: ClickHouseStore
+    ) -> None:
+        """Its values are in the history; of a value that both write our route counts."""
+        store.patch([PATCH])
+        ((_, (_, (ns, writer))),) = PATCH.fields.items()
+        for version in (f"{ns:016x}{writer:016x}", f"{ns - 1:016x}{writer:016x}"):
+            row = f"'{trace_hex()}', '{1:016x}', 'span', 'metadata', 'k', '{version}1'"
+            engine.run(f"INSERT INTO {database}.otel_metadata_fields (*) VALUES ({row})")
+
+        found = store.history(trace_hex(), f"{1:016x}")
+
+        assert [(one.time_ns, one.route) for one in found] == [(ns, "late"), (ns - 1, None)]
+
+    def test_who_may_not_create_goes_on_without_a_history(
+        self, engine: Engine, database: str, store: ClickHouseStore
+    ) -> None:
+        """Writing, reading and deleting work as before; a question about the history says what to run."""
+        make_tables_of_an_earlier_version(engine, database)
+        engine.fail({"kind": "status", "status": 403, "code": 497, "match": "CREATE TABLE"})
+
+        store.write(SPANS)
+        store.patch([PATCH])
+
+        assert [dict(record.metadata) for record in store.query(SpanQuery())] == [{}, {}, {"k": 1}]
+        with pytest.raises(StoreAccessError, match=r"error 60, UNKNOWN_TABLE.*docs/clickhouse.md"):
+            store.history(trace_hex(), f"{1:016x}")
+        key = (trace_hex(), f"{1:016x}")
+        assert store.delete([key], (END_NS + 10, 1)) == [key]
+
+
+class TestHistoryTable:
+    def test_equal_values_are_one_row_and_rows_end(self, engine: Engine, database: str, store: ClickHouseStore) -> None:
+        """After a merge; the versions of rows and the names of writers are not among them."""
+        AUTHORS.add(1, "ada")
+        for _ in range(2):
+            store.write([ended_span(1, fields=metadata(k=1))])
+        engine.run(f"OPTIMIZE TABLE {database}.otel_metadata_history FINAL")
+
+        rows = engine.run(f"SELECT Kind, Key FROM {database}.otel_metadata_history")
+        ((made,),) = (row.values() for row in engine.run(f"SHOW CREATE TABLE {database}.otel_metadata_history"))
+
+        assert rows == [{"Kind": "metadata", "Key": "k"}]
+        assert "TTL Arrived + toIntervalDay(90)" in made
+
+    def test_a_deleted_span_leaves_no_row(self, engine: Engine, database: str, store: ClickHouseStore) -> None:
+        """Superseded values may be what a person wants to have deleted."""
+        store.write(SPANS)
+        for value in (1, 2):
+            store.patch([Patch(SpanRef(TRACE, 1), {("span", "metadata", "k"): (value, (END_NS + value, 1))})])
+        store.delete([(trace_hex(), f"{1:016x}")], (END_NS + 10, 1))
+
+        assert engine.run(f"SELECT count() AS n FROM {database}.otel_metadata_history") == [{"n": 0}]
+
+
+class TestTraces:
+    def test_a_trace_that_is_deleted_while_traces_are_listed_is_left_out(self, store: ClickHouseStore) -> None:
+        """Between the question for the roots and the one for the numbers of their spans."""
+        store.write(SPANS)
+        with store._opened() as client:
+            roots = list(store._all(client, SpanQuery()))
+            assert [one.spans for one in store._traces(client, roots)] == [3]
+            store.delete([(trace_hex(), f"{at:016x}") for at in (1, 2, 3)], (END_NS + 10, 1))
+
+            assert list(store._traces(client, roots)) == []
 
 
 class TestWrittenAgain:

@@ -6,11 +6,11 @@ written. The spans and what is said of them are the same in every run, the filte
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,9 +34,8 @@ from tests.store.conditions import (
     spelled_name,
 )
 from tests.store.contract import START_NS, SpanWithFields, ended_span
-from tests.store.evaluator import FieldOrigin, Origins, holds, subjects_of, value_of
+from tests.store.evaluator import FieldOrigin, Origins, holds, value_of
 
-from otel_metadata.errors import StoreError
 from otel_metadata.model import authors
 from otel_metadata.model.condition import And, Compare, Condition, IsNull, Not, Subject
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
@@ -46,7 +45,6 @@ from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import SpanStore
 from otel_metadata.store.filter import language as filters
-from otel_metadata.store.table import VERSIONS
 
 SPANS = 150
 FILTERS = 1_000
@@ -331,49 +329,34 @@ def fill(store: SpanStore) -> None:
     store.patch_rows(rows[1::2], route="log")
 
 
-def with_origins(store: SpanStore, *, has_routes: bool) -> list[tuple[SpanRecord, Origins]]:
+@functools.cache
+def with_origins(store: SpanStore) -> list[tuple[SpanRecord, Origins]]:
     """Return all spans of a store, in the order of a page, each with the origins of its fields."""
-    found = []
-    exported = [row for batch in store.export(SpanQuery(limit=None)) for row in batch.to_pylist()]
-    for record, row in zip(store.query(SpanQuery(limit=None)), exported, strict=True):
-        fields = orjson.loads(row[VERSIONS] or "[]")
-        origins: Origins = {
-            (level, kind, key): FieldOrigin((ns, int(writer, 16))) for level, kind, key, ns, writer, *_ in fields
-        }
-        if has_routes:
-            origins = {
+    return [
+        (
+            record,
+            {
                 (value.level, value.kind, value.key): FieldOrigin(
                     (value.time_ns, value.writer), value.route, value.author
                 )
                 for value in store.history(record.trace_id, record.span_id)
                 if value.is_current
-            }
-        found.append((record, origins))
-    return found
-
-
-def asks_for_routes(condition: Condition) -> bool:
-    """Whether a filter asks for what not every store keeps."""
-    return any(one.part in {"route", "author"} or one.kind == "late_count" for one in subjects_of(condition))
+            },
+        )
+        for record in store.query(SpanQuery(limit=None))
+    ]
 
 
 class FilterContract:
     """The tests; a subclass gives the fixture `filled`."""
 
-    has_routes: ClassVar = True
-    """Whether the store keeps routes and authors."""
-
     @pytest.fixture
     def judged(self, filled: SpanStore) -> list[tuple[SpanRecord, Origins]]:
-        return with_origins(filled, has_routes=self.has_routes)
+        return with_origins(filled)
 
     def check(self, store: SpanStore, judged: list[tuple[SpanRecord, Origins]], query: SpanQuery) -> None:
-        """Check that a question is answered as the evaluator says, or refused if the store does not keep the answer."""
+        """Check that a question is answered as the evaluator says."""
         assert query.condition is not None
-        if not self.has_routes and asks_for_routes(query.condition):
-            with pytest.raises(StoreError, match="which this store does not keep; expected a filter without"):
-                store.query(query)
-            return
         places = [record.position for record, origins in judged if holds(query.condition, record, origins)]
         wanted = [place for place in places if query.after is None or place < query.after][: query.limit]
         assert [record.position for record in store.query(query)] == wanted
@@ -431,7 +414,7 @@ class FilterContract:
     ) -> None:
         """By each route, each author and each count that a value has, and by what it has not."""
         found = {value_of(subject, record, origins) for record, origins in judged} - {None}
-        assert len(found) > 1 or not self.has_routes
+        assert len(found) > 1
         for value in found:
             self.check(filled, judged, SpanQuery(condition=Compare(subject, "=", value), limit=None))
             self.check(filled, judged, SpanQuery(condition=Not(Compare(subject, "=", value)), limit=None))

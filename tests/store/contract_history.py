@@ -6,6 +6,7 @@ The judge is a set for each field: (version, JSON text) with the earliest route.
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tests.store.contract import END_NS, START_NS, TRACE, OpenStore, ended_span, in_one_store, metadata, only, trace_hex
 from tests.strategies import json_values, versions
 
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.evaluation import Annotation, Evaluation
 from otel_metadata.model.merge import FieldName, Fields, Json, Version, json_text
 from otel_metadata.model.patch import Patch
@@ -207,6 +209,20 @@ class HistoryContract:
             way()
 
         assert [one.route for one in store.history(trace_hex(), SPAN) if one.value == "up"] == ["live"]
+
+    def test_a_store_remembers_the_names_of_a_bounded_number_of_writers(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server sees many in a year; a name that it forgot is written again."""
+        monkeypatch.setattr(sys.modules[type(open_store()).__module__], "MAX_AUTHORS", 2)
+        store: Any = open_store()
+        for writer in [*range(1, 10), 1]:
+            AUTHORS.add(writer, f"writer {writer}")
+            store.patch([Patch(SpanRef(TRACE, 1), set_at(writer, writer, writer))])
+
+        assert len(store._named) <= 4
+        authors = [one.author for one in store.history(trace_hex(), SPAN)]
+        assert authors == [f"writer {writer}" for writer in range(9, 0, -1)]
 
     def test_a_value_that_was_replaced_says_by_which(self, store: SpanStore) -> None:
         """Newest first, the current one among them; a value that lost when it arrived is there as well."""

@@ -363,8 +363,8 @@ class Spans:
             **window: See `Window`; without a start the last seven days.
 
         Raises:
-            ConfigurationError: The limit is not positive; a time, the project or the timeout is invalid; this is no
-                SQLite store.
+            ConfigurationError: The limit is not positive; a time, the project or the timeout is invalid; the
+                store has no such read.
             FilterError: The filter cannot be understood; the message points at the place.
             StoreError: The store cannot be read.
         """

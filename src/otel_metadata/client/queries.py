@@ -159,7 +159,7 @@ def reads_of(store: SpanStore, what: str) -> SpanReads:
         ConfigurationError: The store does not have them; *what* is what was asked for.
     """
     if not isinstance(store, SpanReads):
-        raise ConfigurationError(what, f"{store}", "an SQLite store; other stores cannot answer this yet")
+        raise ConfigurationError(what, f"{store}", "a store in SQLite or ClickHouse, which can answer this")
     return store
 
 

@@ -75,7 +75,7 @@ class Traces:
 
         Raises:
             ConfigurationError: The limit is not positive; a time, the project, the cursor or the timeout is invalid;
-                this is no SQLite store.
+                the store has no such read.
             FilterError: The filter cannot be understood; the message points at the place.
             StoreError: The store cannot be read.
         """
@@ -141,7 +141,7 @@ class Traces:
             trace_id: 32 hex digits, a UUID, or an integer.
 
         Raises:
-            ConfigurationError: This is no SQLite store.
+            ConfigurationError: The store has no such read.
             InvalidSpanRefError: The trace id has another form.
             SpanNotFoundError: No span of the trace is stored.
             StoreError: The store cannot be read.

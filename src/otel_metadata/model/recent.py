@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Generic, TypeVar, final
 
 _K = TypeVar("_K")
@@ -31,6 +32,11 @@ class RecentMap(Generic[_K, _V]):
         young[key] = value
         if len(young) >= self._size:
             self.turn()
+
+    def update(self, items: Mapping[_K, _V]) -> None:
+        """Remember each of *items* as the latest."""
+        for key, value in items.items():
+            self[key] = value
 
     def turn(self) -> None:
         """Forget the older generation now."""

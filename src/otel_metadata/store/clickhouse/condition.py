@@ -5,12 +5,15 @@ and what is shown as text. A value whose type differs from the literal's reads a
 logic is that of `model.condition`.
 
 A value has up to three sources. Each gives a text as described in `clickhouse.schema`, 32 hex digits of a version and
-then JSON, or "" for nothing. The greatest text wins:
+then JSON, or "" for nothing, with the route as spaces at its end. The greatest text wins:
 
 - `sf`, `tf`: the table of fields, a row for each span or trace and a column for each field that is asked for;
 - the row itself, if a Collector wrote it: its canonical attributes, each with the version that
   `otel_metadata.versions` names, or else that of the span's end;
 - `tm`: the same from all rows of the trace, for values of the trace.
+
+`cr` is the version of the row that counts. `sl` and `tl` are the numbers of late values, and `w0`, `w1`, … the names of
+writers, for each author that is asked for.
 """
 
 from __future__ import annotations
@@ -18,8 +21,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from otel_metadata.dialects.canonical import JSON, JSON_NAMES, VERSIONS, read, tags_attribute
-from otel_metadata.errors import StoreError
-from otel_metadata.model.condition import And, Between, Compare, Condition, HasTag, In, IsNull, Like, Not, Or, Subject
+from otel_metadata.model.condition import (
+    ORIGINS,
+    And,
+    Between,
+    Compare,
+    Condition,
+    HasTag,
+    In,
+    IsNull,
+    Like,
+    Not,
+    Or,
+    Subject,
+)
 from otel_metadata.model.evaluation import annotation_key
 from otel_metadata.model.instrumented import (
     ASKS_A_MODEL,
@@ -32,17 +47,30 @@ from otel_metadata.model.instrumented import (
     Spelling,
 )
 from otel_metadata.model.merge import Level, json_text
-from otel_metadata.model.record import PROJECT_NAMES
+from otel_metadata.model.record import PROJECT_NAMES, ROUTES, SpanQuery
 from otel_metadata.store.clickhouse.rows import EXACT, INVERTED, NUMBER, ROW, TEXT_PARTS, is_text
-from otel_metadata.store.clickhouse.schema import DELETED, FIELDS
+from otel_metadata.store.clickhouse.schema import DELETED, FIELDS, ROW_KIND, WRITER_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otel_metadata.model.record import SpanQuery
+    from otel_metadata.model.record import Position
 
 TRACE_REACH_NS: Final = 86_400_000_000_000
 """How far from a span, in nanoseconds, the other rows of its trace are looked for: one day."""
+
+
+_ALL: Final = SpanQuery(limit=None)
+
+_OUTLINE: Final = (
+    Subject("span", "span_id"),
+    Subject("span", "parent_id"),
+    Subject("span", "name"),
+    Subject("span", "kind"),
+    Subject("span", "start_time"),
+    Subject("span", "end_time"),
+    Subject("span", "status"),
+)
 
 
 class Sql(NamedTuple):
@@ -97,6 +125,16 @@ _STEM: Final = {"evaluation": "eval", "annotation": "annotation"}
 _END_KEY: Final = f"concat(leftPad(lower(hex(toUInt64({END}))), 16, '0'), '0000000000000000')"
 """The version, as 32 hex digits, of values in the row `t` that have no version of their own."""
 
+_LIVE_SPACES, _IN_FLIGHT_SPACES, _LATE_SPACES = (
+    " " * (len(ROUTES) - ROUTES.index(route)) for route in ("live", "in_flight", "late")
+)
+
+NAMES_OF_WRITERS: Final = (
+    f"(SELECT Key AS Writer, max(Field) AS Name FROM `{FIELDS}` WHERE TraceId = '' AND Kind = '{WRITER_KIND}' "
+    "GROUP BY Key)"
+)
+"""SQL of the names of writers, each with the writer in 16 hex digits."""
+
 LIVE: Final = f"{_END_KEY} > {_TOMBSTONE}"
 """Whether the row `t` is newer than the tombstone `g` of its span, if it has one."""
 
@@ -120,7 +158,9 @@ class _Value(NamedTuple):
     sql: str
 
 
-def select_keys(query: SpanQuery, spans: str, limit: int | None = None) -> Sql:
+def select_keys(
+    query: SpanQuery, spans: str, limit: int | None = None, until: Position | None = None, skip: int = 0
+) -> Sql:
     """Return the SELECT of the rows that answer *query*, newest start first.
 
     A row is the start in nanoseconds, trace id, span id, and the version of its writing, or "" for a Collector's row.
@@ -130,41 +170,129 @@ def select_keys(query: SpanQuery, spans: str, limit: int | None = None) -> Sql:
         query: The question. Its `limit` is ignored.
         spans: The span table.
         limit: The most rows; None for all.
+        until: No row behind this position; None for all.
+        skip: The rows that are left out before; 0 if there is no *limit*.
     """
-    return _Select(query, spans).keys(limit)
+    columns = f"{_START} AS start, t.TraceId AS trace_id, t.SpanId AS span_id, {_ATTRIBUTES}['{ROW}'] AS written"
+    order = "ORDER BY t.Timestamp DESC, t.TraceId DESC, t.SpanId DESC"
+    return _Select(query, spans, until).select(
+        columns, order if limit is None else f"{order} LIMIT {skip:d}, {limit:d}"
+    )
+
+
+def select_count(query: SpanQuery, spans: str, limit: int | None, until: Position | None) -> Sql:
+    """Return the SELECT of the number of spans that answer *query*, counted up to *limit*."""
+    order = "" if limit is None else f"LIMIT {limit:d}"
+    found = _Select(query, spans, until, is_current=True).select("DISTINCT t.TraceId, t.SpanId", order)
+    return Sql(f"SELECT count() FROM ({found.sql})", found.values)
+
+
+def select_bars(query: SpanQuery, spans: str, start_ns: int, width_ns: int, until: Position | None) -> Sql:
+    """Return the SELECT of the numbers of spans that answer *query*, in parts of *width_ns* from *start_ns* on."""
+    part = f"intDiv({_START} - ({start_ns:d}), {width_ns:d}) AS part"
+    return _Select(query, spans, until, is_current=True).select(
+        f"{part}, uniqExact(t.TraceId, t.SpanId)", "GROUP BY part"
+    )
+
+
+def select_outline(query: SpanQuery, spans: str) -> Sql:
+    """Return the SELECT of what an outline shows of the spans that answer *query*, oldest start first.
+
+    A row has the members of `OutlineSpan`, the status as JSON.
+    """
+    one = _Select(query, spans, is_current=True)
+    columns = ", ".join(map(one.read, _OUTLINE))
+    return one.select(columns, f"ORDER BY {_START}, t.SpanId")
+
+
+def select_traces(trace_ids: Sequence[str], spans: str) -> Sql:
+    """Return the SELECT of the traces *trace_ids*.
+
+    A row is the trace id, the numbers of spans and of errors, and the first root as [start, span id].
+    """
+    one = _Select(_ALL, spans, is_current=True, trace_ids=trace_ids)
+    is_error = f"{one.read(Subject('span', 'status'))} = '{json_text('ERROR')}'"
+    return one.select(
+        f"t.TraceId, uniqExact(t.SpanId), uniqExactIf(t.SpanId, {is_error}), "
+        f"minIf(({_START}, t.SpanId), t.ParentSpanId = '')",
+        "GROUP BY t.TraceId",
+    )
+
+
+def select_late(trace_ids: Sequence[str], spans: str) -> Sql:
+    """Return the SELECT of the numbers of late values of traces and their spans: rows of trace id and number."""
+    return _Select(_ALL, spans, trace_ids=trace_ids).late()
+
+
+def select_names(kind: str, level: Level, prefix: str, limit: int) -> Sql:
+    """Return the SELECT of the keys in use that begin with *prefix*, in order."""
+    one = _Select(_ALL, "")
+    which = f"f.Kind = '{kind}' AND startsWith(f.Key, {one.bind(prefix, 'String')})"
+    sql = f"SELECT DISTINCT f.Key {one.from_fields(level, which, is_asked=False)} ORDER BY f.Key LIMIT {limit:d}"
+    return Sql(sql, one.values)
 
 
 class _Select:
     """One SELECT while it is composed."""
 
-    def __init__(self, query: SpanQuery, spans: str) -> None:
+    def __init__(
+        self,
+        query: SpanQuery,
+        spans: str,
+        until: Position | None = None,
+        *,
+        is_current: bool = False,
+        trace_ids: Sequence[str] | None = None,
+    ) -> None:
         self._query = query
         self._spans = f"`{spans}` AS t"
-        self._values: dict[str, Any] = {}
+        self._until = until
+        self._is_current = is_current  # of a span that was written more than once, only the last row
+        self._trace_ids = trace_ids
+        self.values: dict[str, Any] = {}
         self._named: dict[str, str] = {}  # SQL by the alias under which WITH has it
         self._fields: dict[Level, dict[str, str]] = {"span": {}, "trace": {}}  # alias by aggregate
         self._fields_wanted: dict[Level, list[str]] = {"span": [], "trace": []}
         self._rows: dict[tuple[str, str], str] = {}  # alias by text of the rows of a trace, and by aggregate
+        self._late: set[Level] = set()  # the levels whose late values are counted
+        self._writers: list[str] = []  # SQL of the writers whose names are asked for
 
-    def keys(self, limit: int | None) -> Sql:
-        wanted = self._query.condition
-        holds = self._holds(wanted) if wanted is not None else None
-        project = self._query.project
-        of_project = f"{self._project()} = {self._bind(project, 'String')}" if project is not None else None
-        where = [*self._window(), LIVE, *(one for one in (of_project, holds) if one is not None)]
+    def select(self, columns: str, rest: str) -> Sql:
+        """Return the SELECT of *columns* of the rows that answer the question.
+
+        Args:
+            columns: Of the rows `t`.
+            rest: What follows the WHERE.
+        """
+        wanted, project = self._query.condition, self._query.project
+        where = [*self._window(), LIVE]
+        if project is not None:
+            where.append(f"{self._project()} = {self.bind(project, 'String')}")
+        if wanted is not None:
+            where.append(self._holds(wanted))
+        if self._is_current:
+            where.append(f"{_ATTRIBUTES}['{ROW}'] = ifNull(cr.Written, '')")
         named = ", ".join([_with_versions("span"), *(f"{sql} AS {alias}" for alias, sql in self._named.items())])
         sql = (
-            f"WITH {named} SELECT {_START} AS start, t.TraceId AS trace_id, t.SpanId AS span_id, "
-            f"{_ATTRIBUTES}['{ROW}'] AS written FROM {self._spans} "
+            f"WITH {named} SELECT {columns} FROM {self._spans} "
             f"LEFT ANY JOIN {TOMBSTONES} AS g ON t.TraceId = g.TraceId AND t.SpanId = g.SpanId"
-            f"{self._joins()} WHERE {' AND '.join(f'({one})' for one in where)} "
-            "ORDER BY t.Timestamp DESC, t.TraceId DESC, t.SpanId DESC"
+            f"{self._joins()} WHERE {' AND '.join(f'({one})' for one in where)} {rest}"
         )
-        return Sql(sql if limit is None else f"{sql} LIMIT {limit:d}", self._values)
+        return Sql(sql, self.values)
 
-    def _bind(self, value: object, kind: str) -> str:
-        name = f"v{len(self._values)}"
-        self._values[name] = value
+    def read(self, subject: Subject) -> str:
+        """Return SQL of a value of the row `t`."""
+        return self._read(subject).sql
+
+    def late(self) -> Sql:
+        """Return the SELECT of the numbers of late values."""
+        every = " UNION ALL ".join(f"SELECT TraceId, Late FROM {self._of_late(level)}" for level in ("span", "trace"))
+        return Sql(f"SELECT TraceId, sum(Late) FROM ({every}) GROUP BY TraceId", self.values)
+
+    def bind(self, value: object, kind: str) -> str:
+        """Return the placeholder of a value."""
+        name = f"v{len(self.values)}"
+        self.values[name] = value
         return f"{{{name}:{kind}}}"
 
     def _name(self, sql: str) -> str:
@@ -178,10 +306,12 @@ class _Select:
         query, where = self._query, []
 
         def time(at_ns: int) -> str:
-            return f"fromUnixTimestamp64Nano({self._bind(at_ns, 'Int64')})"
+            return f"fromUnixTimestamp64Nano({self.bind(at_ns, 'Int64')})"
 
+        if self._trace_ids is not None:
+            where.append(f"t.TraceId IN {self.bind(list(self._trace_ids), 'Array(String)')}")
         if query.trace_id is not None:
-            where.append(f"t.TraceId = {self._bind(query.trace_id, 'String')}")
+            where.append(f"t.TraceId = {self.bind(query.trace_id, 'String')}")
         if query.start_ns is not None:
             where.append(f"t.Timestamp >= {time(query.start_ns - reach_ns)}")
         if query.end_ns is not None:
@@ -191,10 +321,19 @@ class _Select:
             at = time(start_ns + reach_ns)
             where.append(f"t.Timestamp <= {at}")  # a condition of its own, so that partitions are skipped
             if not reach_ns:
-                trace_id, span_id = (self._bind(one, "String") for one in ids)
+                trace_id, span_id = (self.bind(one, "String") for one in ids)
                 where.append(f"t.Timestamp < {at} OR (t.TraceId, t.SpanId) < ({trace_id}, {span_id})")
+        if self._until is not None:
+            start_ns, *ids = self._until
+            at = time(start_ns - reach_ns)
+            where.append(f"t.Timestamp >= {at}")
+            if not reach_ns:
+                trace_id, span_id = (self.bind(one, "String") for one in ids)
+                where.append(f"t.Timestamp > {at} OR (t.TraceId, t.SpanId) >= ({trace_id}, {span_id})")
+        if query.at_ns is not None and not reach_ns:
+            where.append(f"t.Timestamp <= {time(query.at_ns)}")
         if query.span_id is not None and not reach_ns:
-            where.append(f"t.SpanId = {self._bind(query.span_id, 'String')}")
+            where.append(f"t.SpanId = {self.bind(query.span_id, 'String')}")
         return where
 
     def _asked_about(self, columns: str) -> str:
@@ -205,15 +344,51 @@ class _Select:
 
     def _joins(self) -> str:
         sql = ""
+        if self._is_current:
+            sql += (
+                f" LEFT ANY JOIN (SELECT TraceId, SpanId, substring(max(Field), 1, 32) AS Written FROM `{FIELDS}` "
+                f"WHERE Kind = '{ROW_KIND}' AND (TraceId, SpanId) IN {self._asked_about('t.TraceId, t.SpanId')} "
+                "GROUP BY TraceId, SpanId) AS cr ON t.TraceId = cr.TraceId AND t.SpanId = cr.SpanId"
+            )
         if self._fields["span"]:
             sql += f" LEFT ANY JOIN {self._of_fields('span')} AS sf ON t.TraceId = sf.TraceId AND t.SpanId = sf.SpanId"
         if self._fields["trace"]:
             sql += f" LEFT ANY JOIN {self._of_fields('trace')} AS tf ON t.TraceId = tf.TraceId"
         if self._rows:
             sql += f" LEFT ANY JOIN {self._of_rows()} AS tm ON t.TraceId = tm.TraceId"
+        if "span" in self._late:
+            sql += f" LEFT ANY JOIN {self._of_late('span')} AS sl ON t.TraceId = sl.TraceId AND t.SpanId = sl.SpanId"
+        if "trace" in self._late:
+            sql += f" LEFT ANY JOIN {self._of_late('trace')} AS tl ON t.TraceId = tl.TraceId"
+        for number, writer in enumerate(self._writers):
+            sql += f" LEFT ANY JOIN {NAMES_OF_WRITERS} AS w{number} ON {writer} = w{number}.Writer"
         return sql
 
     def _of_fields(self, level: Level) -> str:
+        columns = ", ".join(f"{sql} AS {alias}" for sql, alias in self._fields[level].items())
+        ids = _ids(level)
+        named = ", ".join(f"{one} AS {one[2:]}" for one in ids.split(", "))
+        wanted = " OR ".join(self._fields_wanted[level])
+        return f"(SELECT {named}, {columns} {self.from_fields(level, wanted)} GROUP BY {ids})"
+
+    def _of_late(self, level: Level) -> str:
+        ids, every = _ids(level), self.from_fields(level, f"f.Kind != '{ROW_KIND}'")
+        fields = (
+            f"(SELECT f.TraceId AS TraceId, f.SpanId AS SpanId, max(f.Field) AS Winning {every} "
+            "GROUP BY f.TraceId, f.SpanId, f.Kind, f.Key)"
+        )
+        is_late = f"length(Winning) - length(trimRight(Winning)) = {len(_LATE_SPACES)}"
+        named = ids.replace("f.", "")
+        return f"(SELECT {named}, countIf({is_late}) AS Late FROM {fields} GROUP BY {named})"
+
+    def from_fields(self, level: Level, wanted: str, *, is_asked: bool = True) -> str:
+        """Return FROM and WHERE of the fields `f`.
+
+        Args:
+            level: Those of spans, or of traces.
+            wanted: SQL of those that are wanted.
+            is_asked: Only those of spans or traces that may be asked for.
+        """
         # The digits of a tag's version are inverted (see `clickhouse.schema`).
         digits, inverted = (f"'{one}'" for one in INVERTED)
         version = "substring(f.Field, 1, 32)"
@@ -221,14 +396,13 @@ class _Select:
             f"{_TOMBSTONE} = '' OR if(f.Kind = 'tag', {version} < translate({_TOMBSTONE}, {digits}, {inverted}), "
             f"{version} > {_TOMBSTONE})"
         )
-        ids = "f.TraceId, f.SpanId" if level == "span" else "f.TraceId"
-        columns = ", ".join(f"{sql} AS {alias}" for sql, alias in self._fields[level].items())
-        asked = self._asked_about(ids.replace("f.", "t."))
+        ids = _ids(level)
+        of_asked = f" AND ({ids}) IN {self._asked_about(ids.replace('f.', 't.'))}" if is_asked else ""
         return (
-            f"(SELECT {', '.join(f'{one} AS {one[2:]}' for one in ids.split(', '))}, {columns} FROM `{FIELDS}` AS f "
+            f"FROM `{FIELDS}` AS f "
             f"LEFT ANY JOIN {TOMBSTONES} AS g ON f.TraceId = g.TraceId AND f.SpanId = g.SpanId "
             f"WHERE f.Level = '{level}' AND f.SpanId {'!=' if level == 'span' else '='} '' "
-            f"AND ({' OR '.join(self._fields_wanted[level])}) AND ({is_newer}) AND ({ids}) IN {asked} GROUP BY {ids})"
+            f"AND ({wanted}) AND ({is_newer}){of_asked}"
         )
 
     def _of_rows(self) -> str:
@@ -267,7 +441,7 @@ class _Select:
             case Like(subject, pattern):
                 text = _text_of(self._read(subject))
                 # ClickHouse's LIKE has an escape character; a filter's has none.
-                escaped = self._bind(pattern.replace("\\", "\\\\"), "String")
+                escaped = self.bind(pattern.replace("\\", "\\\\"), "String")
                 return _NULL if text is None else f"{text} LIKE {escaped}"
             case IsNull(subject):
                 found = self._read(subject)
@@ -282,8 +456,8 @@ class _Select:
             return f"if(JSONType({found.sql}) = 'Bool', JSONExtractBool({found.sql}) {op} {value:d}, NULL)"
         if isinstance(value, str):
             text = _text_of(found)
-            return _NULL if text is None else f"{text} {op} {self._bind(value, 'String')}"
-        bound = self._bind(value, "Int64" if isinstance(value, int) else "Float64")
+            return _NULL if text is None else f"{text} {op} {self.bind(value, 'String')}"
+        bound = self.bind(value, "Int64" if isinstance(value, int) else "Float64")
         if found.form == "number":
             return f"{found.sql} {op} {bound}"
         if found.form == "text":
@@ -300,7 +474,7 @@ class _Select:
             text = _text_of(found)
             if text is None:
                 return _NULL
-            return f"if(isNull({text}), NULL, has({self._bind(list(options), 'Array(String)')}, assumeNotNull({text})))"
+            return f"if(isNull({text}), NULL, has({self.bind(list(options), 'Array(String)')}, assumeNotNull({text})))"
         return " OR ".join(f"({self._compared(found, '=', option)})" for option in options)
 
     def _has_tag(self, level: Level, tag: str) -> str:
@@ -312,26 +486,23 @@ class _Select:
 
         The lower version wins. In the table, but not in the row, its digits are inverted.
         """
-        field = self._field(level, f"f.Kind = 'tag' AND f.Key = {self._bind(tag, 'String')}")
+        field = self._field(level, f"f.Kind = 'tag' AND f.Key = {self.bind(tag, 'String')}")
         name = tags_attribute(level)
         listed = f"{_ATTRIBUTES}['{name}']"
         tags = f"if(startsWith({listed}, '['), JSONExtract({listed}, 'Array(String)'), [{listed}])"
-        is_listed = f"mapContains({_ATTRIBUTES}, '{name}') AND has({tags}, {self._bind(tag, 'String')})"
-        in_row = f"if({is_listed}, concat({self._version(level, 'tag', tag)}, 'true'), '')"
+        is_listed = f"mapContains({_ATTRIBUTES}, '{name}') AND has({tags}, {self.bind(tag, 'String')})"
+        in_row = f"if({is_listed}, {self._of_row(level, 'tag', tag, _quoted('true'))}, '')"
         return field, self._if_collector(level, in_row, "min")
 
     # Values
 
     def _read(self, subject: Subject) -> _Value:
         kind = subject.kind
-        if subject.part in ("route", "author") or kind == "late_count":
-            raise StoreError(
-                f"ClickHouse: the filter asks for {subject.part or kind}, which this store does not keep; expected a "
-                "filter without route, author and late_count, or a store in SQLite. It does keep changed_at."
-            )
-        if subject.part == "changed_at":
-            version = self._name(f"substring({self._winning(subject)}, 1, 16)")
-            return _Value("number", f"if({version} = '', NULL, reinterpretAsInt64(reverse(unhex({version}))))")
+        if subject.part in ORIGINS:
+            return self._origin(subject)
+        if kind == "late_count":
+            self._late.add(subject.level)
+            return _Value("number", f"ifNull({subject.level[0]}l.Late, 0)")
         if kind in _TEXT_COLUMNS:
             return _Value("text", _TEXT_COLUMNS[kind])
         if kind in _NUMBER_COLUMNS:
@@ -340,6 +511,20 @@ class _Select:
             return _Value("text", self._project())
         form, sql = self._by_kind(subject)
         return _Value(form, self._name(sql))
+
+    def _origin(self, subject: Subject) -> _Value:
+        """Return when, how or by whom the value was set that a subject means."""
+        winning = self._name(self._winning(subject))
+        if subject.part == "changed_at":
+            ns = f"substring({winning}, 1, 16)"
+            return _Value("number", f"if({winning} = '', NULL, reinterpretAsInt64(reverse(unhex({ns}))))")
+        if subject.part == "route":
+            words = ", ".join(map(_quoted, reversed(ROUTES)))
+            numbers = list(range(1, len(ROUTES) + 1))
+            spaces = f"length({winning}) - length(trimRight({winning}))"
+            return _Value("text", f"nullIf(transform({spaces}, {numbers}, [{words}], ''), '')")
+        self._writers.append(f"substring({winning}, 17, 16)")
+        return _Value("text", f"nullIf(ifNull(w{len(self._writers) - 1}.Name, ''), '')")
 
     def _by_kind(self, subject: Subject) -> _Value:
         level, kind, key = subject.level, subject.kind, subject.key
@@ -369,15 +554,15 @@ class _Select:
         return self._shown(winning) if kind == "name" else _Value("json", _json_of(winning))
 
     def _winning(self, subject: Subject) -> str:
-        """Return the text of the field that a subject means, "" for nothing; the version alone of a tag or verdict."""
+        """Return the text of the field that a subject means, "" for nothing; of a verdict without its JSON."""
         level, kind, key = subject.level, subject.kind, subject.key
         if kind == "tag":
-            of_table, in_row = self._tag(level, key)
-            of_table = f"translate(substring({of_table}, 1, 32), '{INVERTED[1]}', '{INVERTED[0]}')"
-            both = f"arrayFilter(one -> one != '', [{of_table}, substring({in_row}, 1, 32)])"
-            return f"arrayFirst(_ -> 1, arraySort({both}))"
+            # The lower version wins; in the table, but not in the row, its digits are inverted.
+            field, in_row = self._tag(level, key)
+            return _inverted(_greatest(field, _inverted(in_row)))
         if kind in ("evaluation", "annotation"):
-            return _greatest(self._verdict_field(subject), self._verdict_in_row(subject, "''"))
+            spaces = "concat(substring(one, 1, 32), substring(one, length(trimRight(one)) + 1))"
+            return _greatest(_with(self._verdict_field(subject), spaces), self._verdict_in_row(subject, "''"))
         if kind == "attribute":
             return self._single(level, kind, key)
         if level == "span" and kind in _OWN:
@@ -429,14 +614,14 @@ class _Select:
         texts = self._name(self._attribute_texts(names))
         kinds = [f"nullIf(upperUTF8({texts}[1]), '')"]
         for number, (_, words) in enumerate(KINDS, 2):
-            spelled, known = (self._bind(list(some), "Array(String)") for some in (words, words.values()))
+            spelled, known = (self.bind(list(some), "Array(String)") for some in (words, words.values()))
             kinds.append(f"nullIf(transform(lowerUTF8({texts}[{number}]), {spelled}, {known}, ''), '')")
         kinds.append(f"if({texts}[{len(names)}] = '', NULL, 'LLM')")
         return f"coalesce({', '.join(kinds)})"
 
     def _attribute_texts(self, names: Sequence[str]) -> str:
         """Return an array of the attributes' present values: a text as it is, other values as JSON, "" for nothing."""
-        wanted = self._bind(list(names), "Array(String)")
+        wanted = self.bind(list(names), "Array(String)")
         which = f"f.Kind = 'attribute' AND has({wanted}, f.Key)"
         late = self._column("span", which, f"groupArrayIf((f.Key, f.Field), {which})")
         json = _json_of("field")
@@ -481,8 +666,8 @@ class _Select:
             return self._single(level, kind, name)
         # The key is the bare name, or has an annotator. Of several fields the latest counts, of equal versions the one
         # with the greater key.
-        key = self._bind(annotation_key(name, None), "String")
-        pair = self._bind(_pair(name), "String")
+        key = self.bind(annotation_key(name, None), "String")
+        pair = self.bind(_pair(name), "String")
         which = f"f.Kind = 'annotation' AND (f.Key = {key} OR startsWith(f.Key, {pair}))"
         by = "(substring(f.Field, 1, 32), f.Key, f.Field)"
         return self._field(level, which, f"argMaxIf(f.Field, {by}, {which})")
@@ -490,13 +675,13 @@ class _Select:
     def _verdict_in_row(self, subject: Subject, what: str) -> str:
         """Return the version and *what* of an evaluation or annotation in a Collector's row, "" for nothing."""
         level, kind, stem = subject.level, subject.kind, _stem(subject)
-        every = ", ".join(self._bind(stem + one, "String") for one in _PARTS_OF[kind])
+        every = ", ".join(self.bind(stem + one, "String") for one in _PARTS_OF[kind])
         any_part = f"hasAny(mapKeys({_ATTRIBUTES}), [{every}])"
-        in_row = f"if({any_part}, concat({self._version(level, kind, subject.key)}, {what}), '')"
+        in_row = f"if({any_part}, {self._of_row(level, kind, subject.key, what)}, '')"
         return self._if_collector(level, in_row)
 
     def _single(self, level: Level, kind: str, key: str = "") -> str:
-        return self._field(level, f"f.Kind = '{kind}' AND f.Key = {self._bind(key, 'String')}")
+        return self._field(level, f"f.Kind = '{kind}' AND f.Key = {self.bind(key, 'String')}")
 
     def _field(self, level: Level, which: str, aggregate: str | None = None) -> str:
         """Return the column of the table of fields with the text of the field that *which* selects, "" for nothing."""
@@ -519,8 +704,8 @@ class _Select:
             json = self._canonical(name)
             if level == "span":
                 # OpenInference has one object for all keys; an attribute for the key alone is more exact.
-                whole, in_whole = f"{_ATTRIBUTES}['metadata']", self._bind(key, "String")
-                is_own = f"mapContains({_ATTRIBUTES}, {self._bind(name, 'String')})"
+                whole, in_whole = f"{_ATTRIBUTES}['metadata']", self.bind(key, "String")
+                is_own = f"mapContains({_ATTRIBUTES}, {self.bind(name, 'String')})"
                 in_object = f"JSONHas({whole}, {in_whole}), JSONExtractRaw({whole}, {in_whole})"
                 json = f"multiIf({is_own}, {json}, {in_object}, '')"
         elif kind in ("input", "output"):
@@ -537,18 +722,20 @@ class _Select:
                 trace = self._named_version(level, "trace", kind, "")
                 of_trace = f"({trace} != '' AND {trace} >= {span})"
                 json = f"if({of_trace if level == 'trace' else f'NOT {of_trace}'}, {json}, '')"
-        return self._if_collector(level, f"if({json} = '', '', concat({self._version(level, kind, key)}, {json}))")
+        return self._if_collector(level, f"if({json} = '', '', {self._of_row(level, kind, key, json)})")
 
     def _or_own(self, kind: str, own: str) -> str:
         """Return the text of a field of the span, or of the row's column *own* if the row names its version."""
         named = self._named_version("span", "span", kind, "")
-        in_row = f"if({named} = '' OR {own} = '', '', concat({named}, toJSONString({own})))"
+        in_row = f"if({named} = '' OR {own} = '', '', {self._of_row('span', kind, '', f'toJSONString({own})')})"
         return _greatest(self._single("span", kind), self._if_collector("span", in_row))
 
-    def _version(self, level: Level, kind: str, key: str) -> str:
-        """Return the version of a field's value in the row, as 32 hex digits."""
-        named = self._named_version(level, level, kind, key)
-        return f"if({named} = '', end_of_{level}, {named})"
+    def _of_row(self, level: Level, kind: str, key: str, json: str) -> str:
+        """Return the text of a field whose value the row has: its version, *json*, and its route."""
+        named, end = self._named_version(level, level, kind, key), f"end_of_{level}"
+        version = f"if({named} = '', {end}, {named})"
+        is_later = f"substring({named}, 1, 16) > substring({end}, 1, 16)"
+        return f"concat({version}, {json}, if({is_later}, '{_IN_FLIGHT_SPACES}', '{_LIVE_SPACES}'))"
 
     def _named_version(self, of: Level, level: Level, kind: str, key: str) -> str:
         """Return the version that `otel_metadata.versions` of a row names for a field, or "".
@@ -560,9 +747,9 @@ class _Select:
             key: The field's key; for an annotation its name, whoever annotated.
         """
         if kind != "annotation":
-            return f"versions_of_{of}[{self._bind(_name_of(level, kind, key), 'String')}]"
-        bare = self._bind(_name_of(level, kind, annotation_key(key, None)), "String")
-        pair = self._bind(_name_of(level, kind, _pair(key)), "String")
+            return f"versions_of_{of}[{self.bind(_name_of(level, kind, key), 'String')}]"
+        bare = self.bind(_name_of(level, kind, annotation_key(key, None)), "String")
+        pair = self.bind(_name_of(level, kind, _pair(key)), "String")
         return f"mapValues(mapFilter((name, _) -> name = {bare} OR startsWith(name, {pair}), versions_of_{of}))[1]"
 
     def _if_collector(self, level: Level, text: str, aggregate: Literal["max", "min"] = "max") -> str:
@@ -574,7 +761,7 @@ class _Select:
 
     def _canonical(self, name: str) -> str:
         """Return the JSON of a canonical attribute: as it is if `otel_metadata.json` lists it, else by its form."""
-        bound = self._bind(name, "String")
+        bound = self.bind(name, "String")
         text = f"{_ATTRIBUTES}[{bound}]"
         return (
             f"multiIf(NOT mapContains({_ATTRIBUTES}, {bound}), '', "
@@ -591,7 +778,7 @@ class _Select:
 
     def _entry(self, column: str, key: str) -> str:
         """Return the JSON of an entry of a map: the exact value if the row has it, else by its form."""
-        bound = self._bind(key, "String")
+        bound = self.bind(key, "String")
         exact, text = f"{column}['{EXACT}']", f"{column}[{bound}]"
         plain = "0" if key in (EXACT, ROW) else f"mapContains({column}, {bound})"
         return f"multiIf(JSONHas({exact}, {bound}), JSONExtractRaw({exact}, {bound}), {plain}, {_typed(key, text)}, '')"
@@ -639,7 +826,17 @@ def _string(json: str) -> str:
 
 
 def _json_of(field: str) -> str:
-    return f"substring({field}, 33)"
+    return f"trimRight(substring({field}, 33))"
+
+
+def _ids(level: Level) -> str:
+    return "f.TraceId, f.SpanId" if level == "span" else "f.TraceId"
+
+
+def _inverted(field: str) -> str:
+    """Return a field's text with the digits of its version inverted, "" for nothing."""
+    digits = f"translate(substring(one, 1, 32), '{INVERTED[0]}', '{INVERTED[1]}')"
+    return _with(field, f"concat({digits}, substring(one, 33))")
 
 
 def _with(value: str, expression: str, name: str = "one") -> str:

@@ -20,8 +20,9 @@ from typing import Any, Final
 import orjson
 
 from otel_metadata.model.merge import Fields, Json, Version, json_text
-from otel_metadata.model.record import PROJECT_NAMES, StoredSpan
+from otel_metadata.model.record import PROJECT_NAMES, ROUTES, Route, StoredSpan
 from otel_metadata.store.clickhouse.schema import SPAN_COLUMNS
+from otel_metadata.store.history import UNKNOWN_ROUTE, Value
 from otel_metadata.store.rows import with_fields
 
 EXACT: Final = "otel_metadata.exact"
@@ -29,9 +30,6 @@ EXACT: Final = "otel_metadata.exact"
 
 ROW: Final = "otel_metadata.row"
 """The map entry with the version of a row's writing, if otel-metadata wrote it. Of a span's rows the highest counts."""
-
-ROW_KIND: Final = "row"
-"""The kind, in the table of fields, of the version of the row that counts."""
 
 NUMBER: Final = r"^-?(0|[1-9][0-9]*)(\.[0-9]*[1-9])?([eE][+-]?[0-9]+)?$"
 """How the Collector writes numbers: without zeros at the end of a fraction, so "1.10" is the name of a release, not a
@@ -89,23 +87,52 @@ def version_text(version: Version, kind: str = "") -> str:
     return digits.translate(_INVERT) if kind == "tag" else digits
 
 
-def encode_field(kind: str, value: Json, version: Version) -> str:
+def encode_field(kind: str, value: Json, version: Version, route: Route | None = None) -> str:
     """Return a field as text. Of several texts of one field, the greatest wins (see `clickhouse.schema`)."""
-    return version_text(version, kind) + json_text(value)
+    spaces = "" if route is None else " " * (UNKNOWN_ROUTE - ROUTES.index(route))
+    return version_text(version, kind) + json_text(value) + spaces
 
 
 def decode_field(kind: str, text: str) -> tuple[Json, Version]:
     """Return the value and version of a field from its text."""
+    return orjson.loads(text[_VERSION_DIGITS:]), version_of(kind, text)
+
+
+def version_of(kind: str, text: str) -> Version:
+    """Return the version of a field from its text."""
     digits = text[:_VERSION_DIGITS]
     if kind == "tag":
         digits = digits.translate(_INVERT)
-    return orjson.loads(text[_VERSION_DIGITS:]), (int(digits[:16], 16), int(digits[16:], 16))
+    return int(digits[:16], 16), int(digits[16:], 16)
 
 
-def field_rows(trace_id: str, span_id: str, fields: Fields) -> Iterator[tuple[str, str, str, str, str, str]]:
-    """Yield the rows of fields: trace id, span id ("" for those of the trace), level, kind, key, and the field."""
+def value_of(kind: str, text: str) -> Value:
+    """Return a field from its text, as a history has it."""
+    ns, writer = version_of(kind, text)
+    json = text[_VERSION_DIGITS:].rstrip(" ")
+    return ns, f"{writer:016x}", json, UNKNOWN_ROUTE - (len(text) - _VERSION_DIGITS - len(json))
+
+
+def route_of(version: Version, end_ns: int) -> Route:
+    """Return how a value came that was on its span: the route depends on whether the span had ended."""
+    return "live" if version[0] <= end_ns else "in_flight"
+
+
+def field_rows(
+    trace_id: str, span_id: str, fields: Fields, route: Route | None, end_ns: int = 0
+) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """Yield the rows of fields: trace id, span id ("" for those of the trace), level, kind, key, and the field.
+
+    Args:
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits.
+        fields: The fields.
+        route: How they came; None for "live" or "in_flight", by their versions.
+        end_ns: The end of the span, if *route* is None.
+    """
     for (level, kind, key), (value, version) in fields.items():
-        yield trace_id, span_id if level == "span" else "", level, kind, key, encode_field(kind, value, version)
+        text = encode_field(kind, value, version, route or route_of(version, end_ns))
+        yield trace_id, span_id if level == "span" else "", level, kind, key, text
 
 
 def row_of(span: StoredSpan, written: Version) -> tuple[Any, ...]:

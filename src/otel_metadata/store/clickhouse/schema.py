@@ -1,4 +1,4 @@
-"""The tables in ClickHouse, as SQL text: one that the OpenTelemetry Collector writes, too, and two beside it.
+"""The tables in ClickHouse, as SQL text: one that the OpenTelemetry Collector writes, too, and three beside it.
 
 `otel_traces` has the columns, order and indexes that the Collector's ClickHouse exporter gives it (version 0.100 and
 later, attributes as Map). Whichever comes first makes it, and both write into it.
@@ -12,6 +12,16 @@ tag the lower version. A ReplacingMergeTree cannot express it: its version must 
 the digits and of code points. The digits of a tag's version are inverted, so that its lowest version is the greatest
 text. Every read takes `max(Field)` of each field, so it does not matter what the engine has merged by then, and
 conditions on values are only checked after that.
+
+Spaces at the end of a `Field` tell its route: none for an unknown one, one for the last of `ROUTES`, and so on. JSON
+may end with spaces, so programs that know no routes read the field as before. A text that goes on with spaces is
+greater than one that ends, and less than one that goes on with JSON, so of equal values the earliest route wins. The
+names of writers are rows of the same table, with neither trace nor span, and the kind `WRITER_KIND`. So no table that
+an earlier version made has to change.
+
+`otel_metadata_history` has every `Field` that was ever inserted: a materialized view copies each insert, and equal ones
+become one. Rows leave it by a TTL, from their arrival on. A TTL from the time in a version was rejected: old values
+that an import brings would leave at once.
 
 `otel_metadata_deleted` has the tombstones.
 """
@@ -30,6 +40,16 @@ SPANS: Final = "otel_traces"
 FIELDS: Final = "otel_metadata_fields"
 
 DELETED: Final = "otel_metadata_deleted"
+
+HISTORY: Final = "otel_metadata_history"
+
+HISTORY_VIEW: Final = "otel_metadata_history_view"
+
+ROW_KIND: Final = "row"
+"""The kind, in the table of fields, of the version of the row that counts."""
+
+WRITER_KIND: Final = "writer"
+"""The kind, in the table of fields, of the name of a writer. Its key is the writer in 16 hex digits."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 
@@ -92,6 +112,29 @@ _FIELDS_TABLE: Final = (
     "Value String ALIAS substring(Field, 33)",
 )
 
+# Not only the field, as in the table of fields: here each value has a row.
+_HISTORY_TABLE: Final = (
+    "TraceId String CODEC(ZSTD(1))",
+    "SpanId String CODEC(ZSTD(1))",
+    "Level LowCardinality(String)",
+    "Kind LowCardinality(String)",
+    "Key String CODEC(ZSTD(1))",
+    "Field String CODEC(ZSTD(1))",
+    "Arrived DateTime DEFAULT now()",
+)
+# Values may be long, and the primary key is held in memory.
+_HISTORY_ORDER: Final = (
+    "PARTITION BY toYYYYMM(Arrived)\nPRIMARY KEY (TraceId, SpanId, Level, Kind, Key)\n"
+    "ORDER BY (TraceId, SpanId, Level, Kind, Key, Field)\nTTL Arrived + INTERVAL 90 DAY\n"
+    "SETTINGS ttl_only_drop_parts = 1"
+)
+_HISTORY_OF_FIELDS: Final = (
+    f"SELECT TraceId, SpanId, Level, Kind, Key, Field FROM `{FIELDS}` WHERE Kind NOT IN ('{ROW_KIND}', '{WRITER_KIND}')"
+)
+
+COPY_TO_HISTORY: Final = f"INSERT INTO `{HISTORY}` (TraceId, SpanId, Level, Kind, Key, Field) {_HISTORY_OF_FIELDS}"
+"""SQL that copies the values of a table of fields which was there before its history."""
+
 _DELETED_TABLE: Final = (
     "TraceId String CODEC(ZSTD(1))",
     "SpanId String CODEC(ZSTD(1))",
@@ -99,8 +142,8 @@ _DELETED_TABLE: Final = (
 )
 
 
-def create_statements(spans: str = SPANS, cluster: str | None = None) -> tuple[str, str, str]:
-    """Return the SQL that makes those of the three tables that are missing.
+def create_statements(spans: str = SPANS, cluster: str | None = None) -> dict[str, str]:
+    """Return the SQL that makes each of the tables and views, by its name.
 
     Args:
         spans: The span table's name, a plain word.
@@ -113,11 +156,16 @@ def create_statements(spans: str = SPANS, cluster: str | None = None) -> tuple[s
         lines = ",\n".join(f"    {column}" for column in columns)
         return f"CREATE TABLE IF NOT EXISTS `{name}`{on_cluster} (\n{lines}\n)\nENGINE = {replicated}{engine}\n{order}"
 
-    return (
-        create(spans, _SPAN_TABLE, "MergeTree", _SPAN_ORDER),
-        create(FIELDS, _FIELDS_TABLE, "AggregatingMergeTree", "ORDER BY (TraceId, SpanId, Level, Kind, Key)"),
-        create(DELETED, _DELETED_TABLE, "AggregatingMergeTree", "ORDER BY (TraceId, SpanId)"),
+    view = (
+        f"CREATE MATERIALIZED VIEW IF NOT EXISTS `{HISTORY_VIEW}`{on_cluster} TO `{HISTORY}`\nAS {_HISTORY_OF_FIELDS}"
     )
+    return {
+        spans: create(spans, _SPAN_TABLE, "MergeTree", _SPAN_ORDER),
+        FIELDS: create(FIELDS, _FIELDS_TABLE, "AggregatingMergeTree", "ORDER BY (TraceId, SpanId, Level, Kind, Key)"),
+        DELETED: create(DELETED, _DELETED_TABLE, "AggregatingMergeTree", "ORDER BY (TraceId, SpanId)"),
+        HISTORY: create(HISTORY, _HISTORY_TABLE, "ReplacingMergeTree", _HISTORY_ORDER),
+        HISTORY_VIEW: view,
+    }
 
 
 def checked_name(what: str, name: str) -> str:

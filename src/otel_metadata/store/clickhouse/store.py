@@ -2,7 +2,8 @@
 
 Spans are rows of the table that the Collector's ClickHouse exporter writes. Fields are rows of a table beside it, and
 are joined when spans are read (`clickhouse.schema` has both). Every write is an insert that reads nothing first, so any
-order, any repetition and any number of writers lead to the same state. A field may come before its span.
+order, any repetition and any number of writers lead to the same state. A field may come before its span. The engine
+copies each field into a history.
 
 One span may have several rows: a Collector sent it twice, or a program wrote it again. The current row is the one that
 was written last; the table of fields has the version of its writing. Identical rows of a Collector count as one.
@@ -22,27 +23,74 @@ from functools import partial
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar, final
 
+import orjson
+
 from otel_metadata.arguments import checked
 from otel_metadata.dialects.canonical import JSON_NAMES, VERSIONS, read
-from otel_metadata.errors import StoreError
+from otel_metadata.errors import StoreAccessError, StoreError
+from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Version, merge_into
-from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
+from otel_metadata.model.recent import RecentMap
+from otel_metadata.model.record import (
+    Bar,
+    Found,
+    FoundTraces,
+    Histogram,
+    OutlineSpan,
+    Position,
+    SpanCount,
+    SpanQuery,
+    SpanRecord,
+    StoredKey,
+    StoredSpan,
+    TraceRecord,
+    ValueRecord,
+    assemble,
+)
 from otel_metadata.reporting import after_fork_in_child
-from otel_metadata.seams import SystemClock, VersionSource
+from otel_metadata.seams import SystemClock, VersionSource, bounded_millis
 from otel_metadata.store.clickhouse.client import Address, AnswerTooLargeError, Connection
-from otel_metadata.store.clickhouse.condition import END, LIVE, TOMBSTONES, TRACE_REACH_NS, select_keys
+from otel_metadata.store.clickhouse.condition import (
+    END,
+    LIVE,
+    NAMES_OF_WRITERS,
+    TOMBSTONES,
+    TRACE_REACH_NS,
+    select_bars,
+    select_count,
+    select_keys,
+    select_late,
+    select_names,
+    select_outline,
+    select_traces,
+)
 from otel_metadata.store.clickhouse.rows import (
     ROW,
-    ROW_KIND,
     decode_field,
+    encode_field,
     field_rows,
     read_columns,
     read_map,
+    route_of,
     row_of,
     span_of,
+    value_of,
+    version_of,
     version_text,
 )
-from otel_metadata.store.clickhouse.schema import DELETED, FIELDS, SPAN_COLUMNS, create_statements
+from otel_metadata.store.clickhouse.schema import (
+    COPY_TO_HISTORY,
+    DELETED,
+    FIELDS,
+    HISTORY,
+    HISTORY_VIEW,
+    ROW_KIND,
+    SPAN_COLUMNS,
+    WRITER_KIND,
+    create_statements,
+)
+from otel_metadata.store.history import HISTORY_LIMIT, Value, in_order, records
+from otel_metadata.store.reads import IS_ERROR, NO_PARENT, both
 from otel_metadata.store.rows import row_of as row_of_span
 
 if TYPE_CHECKING:
@@ -50,8 +98,9 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 # a name in a signature; nothing is loaded
 
+    from otel_metadata.model.merge import Level
     from otel_metadata.model.patch import Patch
-    from otel_metadata.model.record import Retained, Route, ValueRecord
+    from otel_metadata.model.record import NamedKind, Retained, Route
     from otel_metadata.seams import Clock
 
 # A server takes an insert into at most 100 partitions (`max_partitions_per_insert_block`), and there is one for a day.
@@ -64,7 +113,27 @@ _MAX_IDS: Final = 2_000
 # Rows whose positions are read at once.
 _MAX_KEYS: Final = 100_000
 
-_NO_HISTORY: Final = "this store does not keep superseded values; expected a store in SQLite"
+# Rows of a part of a search with a deadline. Larger ones lose more at the deadline, smaller ones are more questions.
+_FIRST_PART: Final = 10_000
+_LARGEST_PART: Final = 160_000
+
+# Traces whose spans are counted at once.
+_MAX_TRACES: Final = 200
+
+_CURRENT_OF: Final = (
+    f"SELECT TraceId, SpanId, Level, Kind, Key, '', max(Field) FROM `{FIELDS}` WHERE TraceId = {{t:String}} "
+    f"AND SpanId IN {{s:Array(String)}} AND Kind != '{ROW_KIND}' GROUP BY TraceId, SpanId, Level, Kind, Key"
+)
+
+# Of each field the newest values, the current one among them, and one more, which tells that there are older ones. The
+# digits of a tag's version are inverted, so its newest text is the least.
+_HISTORY_OF: Final = (
+    f"SELECT TraceId, SpanId, Level, Kind, Key, trimRight(Field) AS Value, max(Field) FROM `{HISTORY}` "
+    "WHERE TraceId = {t:String} AND SpanId IN {s:Array(String)} GROUP BY TraceId, SpanId, Level, Kind, Key, Value "
+    f"ORDER BY if(Kind = 'tag', '', Value) DESC, Value LIMIT {HISTORY_LIMIT + 2} BY SpanId, Level, Kind, Key"
+)
+
+_VERSION: Final = "substring(Field, 1, 32)"
 
 _FIELD_COLUMNS: Final = ("TraceId", "SpanId", "Level", "Kind", "Key", "Field")
 _LOW: Final = "LowCardinality(String)"
@@ -131,7 +200,9 @@ class ClickHouseStore:
         self._spans = f"`{address.table}`"
         self._is_made = not create
         self._connection = Connection(self.address, timeout_millis)
-        self._versions = VersionSource(clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self._versions = VersionSource(self._clock)
+        self._named: RecentMap[int, str] = RecentMap(MAX_AUTHORS)  # of writers, in the database
         self._lock = threading.Lock()
         after_fork_in_child(self._renew_lock)
 
@@ -144,7 +215,11 @@ class ClickHouseStore:
         self.write_rows([row_of_span(span) for span in spans])
 
     def write_rows(self, rows: Iterable[tuple[StoredSpan, Fields]], *, route: Route | None = None) -> None:
-        """Store spans and merge their fields. The route is not kept.
+        """Store spans and merge their fields.
+
+        Args:
+            rows: The spans and their fields.
+            route: How the fields got here; None for "live" or "in_flight", by the version of each.
 
         Raises:
             StoreError: Nothing was written; of spans from more than 90 days, some days may be written whole.
@@ -154,13 +229,16 @@ class ClickHouseStore:
             return
         with self._lock:
             written = self._versions.next()
-        fields = [row for span, found in rows for row in field_rows(span.trace_id, span.span_id, found)]
+        fields = [
+            row for span, found in rows for row in field_rows(span.trace_id, span.span_id, found, route, span.end_ns)
+        ]
+        writers = {version[1] for _, found in rows for _, version in found.values()}
         row_field = version_text(written) + "null"
         fields += [(span.trace_id, span.span_id, "span", ROW_KIND, "", row_field) for span, _ in rows]
         # If a span is twice in a batch, the later one counts.
         spans = {(span.trace_id, span.span_id): span for span, _ in rows}
         with self._opened() as client:
-            self._insert_fields(client, fields)
+            self._insert_fields(client, fields, writers)
             for some in _by_days(spans.values()):
                 client.insert(
                     self.address.table,
@@ -187,15 +265,22 @@ class ClickHouseStore:
     ) -> None:
         """Merge fields of spans, each (trace id, span id, fields) with ids in hex digits; as `patch` otherwise.
 
-        The route is not kept.
+        Args:
+            rows: (trace id, span id, fields) of each span.
+            timeout_millis: As for `patch`.
+            route: How the fields got here.
 
         Raises:
             StoreError: As for `patch`.
         """
-        fields = [row for target in rows for row in field_rows(*target)]
+        fields: list[Sequence[str]] = []
+        writers: set[int] = set()
+        for trace_id, span_id, found in rows:
+            fields += field_rows(trace_id, span_id, found, route)
+            writers.update(version[1] for _, version in found.values())
         if fields:
             with self._opened(timeout_millis) as client:
-                self._insert_fields(client, fields)
+                self._insert_fields(client, fields, writers)
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest start first.
@@ -203,23 +288,122 @@ class ClickHouseStore:
         Raises:
             StoreError: The store cannot be read.
         """
-        if query.at_ns is not None:
-            raise StoreError(f"{self}: a time was named (at_ns), but {_NO_HISTORY}.")
-        if query.limit is None:
-            return [assemble(*found) for found in self._all(query)]
-        records: list[SpanRecord] = []
-        after: Position | None = query.after
+        return list(self.search(query).records)
+
+    def search(self, query: SpanQuery, *, timeout_millis: float | None = None) -> Found:
+        """Return the records that *query* selects and that are found in time, newest start first.
+
+        Args:
+            query: The spans to select.
+            timeout_millis: When to end; None for never.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        found: list[SpanRecord] = []
+        searched_to = None
         with self._opened() as client:
-            while (wanted := min(query.limit - len(records), _MAX_KEYS)) > 0:
-                keys = self._keys(client, query, after, wanted)
-                if keys and after is not None and Position(*keys[0][:3]) >= after:
-                    raise ValueError("rows that were there before")
-                records += [assemble(*found) for found in self._resolved(client, keys)]
-                # Fewer rows than asked for: there are no more.
-                if len(keys) < wanted:
-                    break
-                after = Position(*keys[-1][:3])
-        return records
+            for part, searched_to in self._parts(client, query, timeout_millis):
+                left = None if query.limit is None else query.limit - len(found)
+                found += [assemble(*one) for one in self._found(client, replace(part, limit=left), searched_to)]
+                if len(found) == query.limit:
+                    return Found(tuple(found))
+        return Found(tuple(found), searched_to)
+
+    def outline(self, trace_id: str) -> list[OutlineSpan]:
+        """Return the spans of a trace (32 hex digits), oldest start first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        sql, values = select_outline(SpanQuery(trace_id, limit=None), self.address.table)
+        spans: dict[str, OutlineSpan] = {}  # a row that a Collector sent twice is here twice
+        with self._opened() as client:
+            for span_id, parent_id, name, kind, start, end, status in self._connection.run(client, sql, values):
+                one = OutlineSpan(span_id, parent_id, name, kind, int(start), int(end), orjson.loads(status))
+                spans.setdefault(span_id, one)
+        return list(spans.values())
+
+    def traces(self, query: SpanQuery, *, timeout_millis: float | None = None) -> FoundTraces:
+        """Return the traces whose root *query* selects and that are found in time, newest root first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        found: list[TraceRecord] = []
+        searched_to = None
+        of_roots = replace(query, condition=both(NO_PARENT, query.condition))
+        with self._opened() as client:
+            for part, searched_to in self._parts(client, of_roots, timeout_millis):
+                rows = self._all(client, part, searched_to, at_once=_MAX_TRACES)
+                while some := list(islice(rows, _MAX_TRACES)):
+                    found += self._traces(client, some)
+                    if query.limit is not None and len(found) >= query.limit:
+                        return FoundTraces(tuple(found[: query.limit]))
+        return FoundTraces(tuple(found), searched_to)
+
+    def count(self, query: SpanQuery, *, timeout_millis: float | None = None) -> SpanCount:
+        """Count the spans that *query* selects, up to its limit and as far as the time allows.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        counted, searched_to = 0, None
+        with self._opened() as client:
+            for part, searched_to in self._parts(client, query, timeout_millis):
+                # One more tells whether there are more.
+                limit = None if query.limit is None else query.limit + 1 - counted
+                sql, values = select_count(part, self.address.table, limit, searched_to)
+                counted += int(self._connection.run(client, sql, values)[0][0])
+                if query.limit is not None and counted > query.limit:
+                    return SpanCount(query.limit, is_exact=False)
+        return SpanCount(counted, is_exact=searched_to is None)
+
+    def histogram(
+        self, query: SpanQuery, *, start_ns: int, width_ns: int, bars: int, timeout_millis: float | None = None
+    ) -> Histogram:
+        """Count the spans that *query* selects in parts of a time, and the errors among them.
+
+        Args:
+            query: The spans; its own window and limit count for nothing.
+            start_ns: Where the first bar starts.
+            width_ns: How long each bar is, at least 1.
+            bars: How many there are, at least 1.
+            timeout_millis: When to end; None for never.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        window = replace(query, start_ns=start_ns, end_ns=start_ns + width_ns * bars, limit=None)
+        spans, errors = [0] * bars, [0] * bars
+        searched_to = None
+        with self._opened() as client:
+            for part, searched_to in self._parts(client, window, timeout_millis):
+                of_errors = replace(part, condition=both(IS_ERROR, part.condition))
+                for numbers, asked in ((spans, part), (errors, of_errors)):
+                    sql, values = select_bars(asked, self.address.table, start_ns, width_ns, searched_to)
+                    for at, number in self._connection.run(client, sql, values):
+                        numbers[int(at)] += int(number)
+        found = (Bar(start_ns + at * width_ns, spans[at], errors[at]) for at in range(bars))
+        return Histogram(tuple(found), searched_to)
+
+    def names(self, kind: NamedKind, *, level: Level = "span", prefix: str = "", limit: int = 1_000) -> list[str]:
+        """Return metadata keys, tags or names of evaluations that are in use, in order.
+
+        Those that only rows of a Collector have are not among them.
+
+        Args:
+            kind: Which of them.
+            level: Those of spans, or of traces.
+            prefix: Only those that begin so.
+            limit: At most this many.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        sql, values = select_names(kind, level, prefix, limit)
+        with self._opened() as client:
+            return [name for (name,) in self._connection.run(client, sql, values)]
 
     def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
         """Return where each of *span_ids* is stored. If several traces have the id, the newest span counts.
@@ -253,12 +437,34 @@ class ClickHouseStore:
         return deleted
 
     def history(self, trace_id: str, span_id: str = "", field: FieldName | None = None) -> list[ValueRecord]:
-        """Refuse: the tables have the values of now.
+        """Return every value that the fields of a span and of its trace have or had, newest first.
+
+        Args:
+            trace_id: 32 hex digits.
+            span_id: 16 hex digits, or "" for the fields of the trace alone.
+            field: Only values of this field; None for all.
 
         Raises:
-            StoreError: Always.
+            StoreError: The store cannot be read, or it has no table for the history.
         """
-        raise StoreError(f"{self}: a history was asked for, but {_NO_HISTORY}.")
+        held: dict[FieldName, dict[tuple[int, str, str], int]] = defaultdict(dict)
+        with self._opened() as client:
+            of_span = " AND t.SpanId = {s:String}" if span_id else ""
+            rows = self._current(client, "t.TraceId = {t:String}" + of_span, {"t": trace_id, "s": span_id})
+            # The newest and the oldest span: rows are looked for around them. Fields may come before their span.
+            keys = [key for key, _ in (*rows[:1], *rows[-1:])] or [_Key(0, trace_id, span_id, "")]
+            details = _Details(self._connection, client, self.address.table, keys)
+            for name, (ns, writer, text, route) in details.values(span_id):
+                values, one = held[name], (ns, writer, text)
+                values[one] = min(route, values.get(one, route))
+            wanted = {name: values for name, values in held.items() if field in {None, name}}
+            names = self._names_of(client, {writer for values in wanted.values() for _, writer, _ in values})
+        found = {}
+        for name, values in wanted.items():
+            current = (min if name[1] == "tag" else max)(values)
+            older = ((*one, route) for one, route in values.items() if one != current)
+            found[name] = in_order(name, (*current, values[current]), older, HISTORY_LIMIT)
+        return records(found, names.get)
 
     def retain(self, before_ns: int | None, max_bytes: int | None) -> Retained:
         """Refuse: ClickHouse deletes old rows by itself.
@@ -283,9 +489,10 @@ class ClickHouseStore:
         if query.at_ns is not None:
             raise StoreError(f"{self}: a time was named (at_ns), but an export has the values of now.")
 
-        found = islice(self._all(query), query.limit)
-        while rows := [arrow_row(*one) for one in islice(found, _MAX_IDS)]:
-            yield batch(rows)
+        with self._opened() as client:
+            found = islice(self._all(client, query), query.limit)
+            while rows := [arrow_row(*one) for one in islice(found, _MAX_IDS)]:
+                yield batch(rows)
 
     def close(self) -> None:
         """Close the connections."""
@@ -293,8 +500,16 @@ class ClickHouseStore:
 
     # Writing
 
-    def _insert_fields(self, client: Client, rows: Sequence[Sequence[str]]) -> None:
-        client.insert(FIELDS, rows, column_names=_FIELD_COLUMNS, column_type_names=_FIELD_TYPES)
+    def _insert_fields(self, client: Client, rows: Sequence[Sequence[str]], writers: Iterable[int]) -> None:
+        """Insert fields, and the names of their writers that the database does not have."""
+        named = {
+            writer: name
+            for writer in writers
+            if (name := AUTHORS.name_of(writer)) is not None and self._named.get(writer) != name
+        }
+        of_writers = [("", "", "", WRITER_KIND, f"{writer:016x}", name) for writer, name in named.items()]
+        client.insert(FIELDS, [*rows, *of_writers], column_names=_FIELD_COLUMNS, column_type_names=_FIELD_TYPES)
+        self._named.update(named)
 
     def _delete(self, client: Client, keys: Sequence[_Ids], version: Version) -> list[_Ids]:
         wanted = set(keys)
@@ -308,7 +523,10 @@ class ClickHouseStore:
         self._write_tombstones(client, ((trace_id, "") for trace_id in empty), version)
         try:
             self._remove(client, self.address.table, wanted)
-            self._remove(client, FIELDS, [*there, *((trace_id, "") for trace_id in empty)], version)
+            of_fields = [*there, *((trace_id, "") for trace_id in empty)]
+            self._remove(client, FIELDS, of_fields, version)
+            if self._has_history(client):
+                self._remove(client, HISTORY, of_fields, version)
         except Exception as error:
             raise StoreError(
                 f"{self.address}: {len(there)} spans are deleted for every reader, but their rows are still there "
@@ -332,25 +550,89 @@ class ClickHouseStore:
         where = "(TraceId, SpanId) IN arrayZip({t:Array(String)}, {s:Array(String)})"
         if version is not None:
             values |= {"of_tag": version_text(version, "tag"), "other": version_text(version)}
-            field = "substring(Field, 1, 32)"
-            where += f" AND if(Kind = 'tag', {field} >= {{of_tag:String}}, {field} <= {{other:String}})"
+            where += f" AND if(Kind = 'tag', {_VERSION} >= {{of_tag:String}}, {_VERSION} <= {{other:String}})"
         client.command(f"DELETE FROM `{table}`{on_cluster} WHERE {where}", parameters=values)
 
     # Reading
 
-    def _keys(self, client: Client, query: SpanQuery, after: Position | None, limit: int) -> list[_Key]:
-        sql, values = select_keys(replace(query, after=after), self.address.table, limit)
-        return [_key(row) for row in self._connection.run(client, sql, values)]
+    def _parts(
+        self, client: Client, query: SpanQuery, timeout_millis: float | None
+    ) -> Iterator[tuple[SpanQuery, Position | None]]:
+        """Yield a window in parts, newest first, until the time is over: each a question, and where it ends.
 
-    def _all(self, query: SpanQuery) -> Iterator[_Found]:
+        The last part of the window ends at None. A part is a known number of rows, so that a search that ends early
+        knows how far it has looked. The first one is always there, so that each search gets on.
+        """
+        if timeout_millis is None:
+            yield query, None
+            return
+        ends_ns = self._clock.monotonic_ns() + bounded_millis(timeout_millis, 0) * 1_000_000
+        size = _FIRST_PART
+        while True:
+            every = replace(query, condition=None, project=None)
+            sql, values = select_keys(every, self.address.table, 1, skip=size - 1)
+            until = next((Position(*_key(row)[:3]) for row in self._connection.run(client, sql, values)), None)
+            yield query, until
+            if until is None or self._clock.monotonic_ns() >= ends_ns:
+                return
+            query = replace(query, after=until)
+            size = min(2 * size, _LARGEST_PART)
+
+    def _found(self, client: Client, query: SpanQuery, until: Position | None = None) -> Iterator[_Found]:
+        """Yield the spans that *query* selects, up to its limit."""
+        if query.limit is None:
+            yield from self._all(client, query, until)
+            return
+        left, after = query.limit, query.after
+        while (wanted := min(left, _MAX_KEYS)) > 0:
+            sql, values = select_keys(replace(query, after=after), self.address.table, wanted, until)
+            keys = [_key(row) for row in self._connection.run(client, sql, values)]
+            if keys and after is not None and Position(*keys[0][:3]) >= after:
+                raise ValueError("rows that were there before")
+            found = self._resolved(client, keys, query.at_ns)
+            left -= len(found)
+            yield from found
+            # Fewer rows than asked for: there are no more.
+            if len(keys) < wanted:
+                break
+            after = Position(*keys[-1][:3])
+
+    def _all(
+        self, client: Client, query: SpanQuery, until: Position | None = None, at_once: int | None = None
+    ) -> Iterator[_Found]:
         """Yield all spans that *query* selects, without holding them: the keys are one answer that is streamed."""
-        sql, values = select_keys(query, self.address.table)
-        with self._opened() as client, closing(self._connection.stream(client, sql, values)) as found:
+        sql, values = select_keys(query, self.address.table, None, until)
+        with closing(self._connection.stream(client, sql, values)) as found:
             rows = (key for key, _ in groupby(map(_key, found)))
-            while keys := list(islice(rows, _MAX_IDS)):
-                yield from self._resolved(client, keys)
+            while keys := list(islice(rows, at_once or _MAX_IDS)):
+                yield from self._resolved(client, keys, query.at_ns)
 
-    def _resolved(self, client: Client, keys: Sequence[_Key]) -> list[_Found]:
+    def _traces(self, client: Client, rows: Sequence[_Found]) -> Iterator[TraceRecord]:
+        """Yield the traces of *rows* which are the first root of theirs."""
+        ids = sorted({span.trace_id for span, _ in rows})
+        sql, values = select_traces(ids, self.address.table)
+        traces = {row[0]: row[1:] for row in self._connection.run(client, sql, values)}
+        sql, values = select_late(ids, self.address.table)
+        late = {trace_id: int(number) for trace_id, number in self._connection.run(client, sql, values)}
+        for record in (assemble(*one) for one in rows):
+            # Nothing of a trace that was deleted meanwhile.
+            spans, errors, first_root = traces.get(record.trace_id, (0, 0, (0, "")))
+            if first_root[1] == record.span_id:
+                yield TraceRecord(
+                    record.trace_id,
+                    record.span_id,
+                    record.name if record.trace_name is None else record.trace_name,
+                    record.project,
+                    record.span.start_ns,
+                    record.span.end_ns,
+                    record.status_code,
+                    int(spans),
+                    int(errors),
+                    late.get(record.trace_id, 0),
+                    {**record.evaluations, **record.trace_evaluations},
+                )
+
+    def _resolved(self, client: Client, keys: Sequence[_Key], at_ns: int | None) -> list[_Found]:
         """Return the spans of the rows that are current, with their fields, in order and each once."""
         found: list[_Found] = []
         # A row that a Collector sent twice is here twice, one after the other.
@@ -358,7 +640,7 @@ class ClickHouseStore:
         while waiting:
             some = waiting.popleft()
             try:
-                found += self._resolved_some(client, some)
+                found += self._resolved_some(client, some, at_ns)
             except AnswerTooLargeError:
                 if len(some) == 1:
                     raise
@@ -366,9 +648,9 @@ class ClickHouseStore:
                 waiting.extendleft((some[half:], some[:half]))
         return found
 
-    def _resolved_some(self, client: Client, keys: Sequence[_Key]) -> Iterator[_Found]:
+    def _resolved_some(self, client: Client, keys: Sequence[_Key], at_ns: int | None) -> Iterator[_Found]:
         details = _Details(self._connection, client, self.address.table, keys)
-        spans, rows, fields = details.spans(), details.of_traces(), details.fields()
+        spans, rows, fields = details.spans(), details.of_traces(at_ns), details.fields(at_ns=at_ns)
         done: set[_Ids] = set()
         for key in keys:
             ids = (key.trace_id, key.span_id)
@@ -376,7 +658,9 @@ class ClickHouseStore:
                 continue
             done.add(ids)
             span, in_row = spans[ids, key.written]
-            merged: dict[FieldName, Field] = {name: field for name, field in in_row.items() if name[0] == "span"}
+            merged: dict[FieldName, Field] = {
+                name: field for name, field in in_row.items() if name[0] == "span" and _is_by(field, at_ns)
+            }
             merge_into(merged, rows[key.trace_id])
             merge_into(merged, fields[ids])
             merge_into(merged, fields[key.trace_id, ""])
@@ -400,27 +684,48 @@ class ClickHouseStore:
                     current.setdefault((key.trace_id, key.span_id), (key, end_ns))
         return list(current.values())
 
+    def _names_of(self, client: Client, writers: Iterable[str]) -> dict[str, str]:
+        """Return the names of writers, by the writer in 16 hex digits."""
+        names: dict[str, str] = {}
+        sql = f"SELECT Writer, Name FROM {NAMES_OF_WRITERS} WHERE Writer IN {{w:Array(String)}}"
+        for some in _chunks(writers):
+            names.update((writer, name) for writer, name in self._connection.run(client, sql, {"w": some}))
+        return names
+
+    def _has_history(self, client: Client) -> bool:
+        return bool(self._connection.run(client, f"EXISTS TABLE `{HISTORY}`", {})[0][0])
+
     def _opened(self, timeout_millis: int | None = None) -> Any:  # a context manager of the client
         if not self._is_made:
-            with self._connection.client(timeout_millis) as client:
-                self._make_tables(client)
+            self._make_tables(timeout_millis)
             self._is_made = True
         return self._connection.client(timeout_millis)
 
-    def _make_tables(self, client: Client) -> None:
+    def _make_tables(self, timeout_millis: int | None) -> None:
         """Make missing tables. If all are there, the right to create is not needed."""
-        names = [self.address.table, FIELDS, DELETED]
-        there = {
-            row[0]
-            for row in self._connection.run(
+        missing = create_statements(self.address.table, self.address.cluster)
+        with self._connection.client(timeout_millis) as client:
+            for (name,) in self._connection.run(
                 client,
                 "SELECT name FROM system.tables WHERE database = currentDatabase() AND name IN {names:Array(String)}",
-                {"names": names},
-            )
-        }
-        for name, statement in zip(names, create_statements(self.address.table, self.address.cluster), strict=True):
-            if name not in there:
+                {"names": list(missing)},
+            ):
+                del missing[name]
+            of_history = {name: missing.pop(name) for name in (HISTORY, HISTORY_VIEW) if name in missing}
+            for statement in missing.values():
                 client.command(statement)
+        if not of_history:
+            return
+        try:
+            with self._connection.client(timeout_millis) as client:
+                for statement in of_history.values():
+                    client.command(statement)
+                if FIELDS not in missing:
+                    client.command(COPY_TO_HISTORY)
+        except StoreAccessError:
+            # The tables of an earlier version, and a user who may not create: it goes on without a history.
+            if FIELDS in missing:
+                raise
 
     def _renew_lock(self) -> None:
         # Another thread of the parent may have held it at the fork.
@@ -433,6 +738,11 @@ class ClickHouseStore:
     def __str__(self) -> str:
         """As a user names it, without user and password."""
         return f"{self.address}"
+
+
+def _is_by(field: Field, at_ns: int | None) -> bool:
+    """Whether a field was set by a time; None for now."""
+    return at_ns is None or field[1][0] <= at_ns
 
 
 class _Details:
@@ -463,8 +773,16 @@ class _Details:
                 spans[key] = span, fields
         return spans
 
-    def of_traces(self) -> Mapping[str, Fields]:
+    def of_traces(self, at_ns: int | None = None) -> Mapping[str, Fields]:
         """Return the fields of traces that are in rows of Collectors, by trace id."""
+        fields: dict[str, dict[FieldName, Field]] = defaultdict(dict)
+        for trace_id, name, field, _ in self._each_of_traces():
+            if _is_by(field, at_ns):
+                merge_into(fields[trace_id], {name: field})
+        return fields
+
+    def _each_of_traces(self) -> Iterator[tuple[str, FieldName, Field, int]]:
+        """Yield the fields of traces that are in rows of Collectors: trace id, name, field, and the end of the row."""
         sql = (
             f"SELECT t.TraceId, t.SpanId, {END}, "
             "mapFilter((name, _) -> startsWith(name, 'trace.') OR name IN {n:Array(String)}, t.SpanAttributes) "
@@ -474,24 +792,52 @@ class _Details:
         )
         # User and session have one attribute for both levels; the version that is named for it tells the level.
         names = [JSON_NAMES, VERSIONS, "user.id", "session.id"]
-        fields: dict[str, dict[FieldName, Field]] = defaultdict(dict)
         for trace_id, span_id, end, texts in self._run(sql, {**self._values(TRACE_REACH_NS), "n": names}):
             end_ns = int(end)
             if not self._is_deleted(trace_id, span_id, (end_ns, PLAIN_ATTRIBUTE_WRITER)):
                 in_row, _ = read(read_map(texts), (end_ns, PLAIN_ATTRIBUTE_WRITER))
                 for name, field in in_row.items():
                     if name[0] == "trace" and not self._is_deleted(trace_id, "", field[1]):
-                        merge_into(fields[trace_id], {name: field})
-        return fields
+                        yield trace_id, name, field, end_ns
 
-    def fields(self, kinds: Sequence[str] = ()) -> dict[_Ids, dict[FieldName, Field]]:
+    def values(self, span_id: str) -> Iterator[tuple[FieldName, Value]]:
+        """Yield the values that the fields of a span and of its trace have or had, some of them several times.
+
+        Args:
+            span_id: The span, or "" for the fields of the trace alone. The rows are those of one trace.
+        """
+        (trace_id,) = self._traces
+        asked = {"t": trace_id, "s": list(dict.fromkeys(("", span_id)))}
+        for sql in (_CURRENT_OF, _HISTORY_OF):
+            for _, place, level, kind, key, _, text in self._run(sql, asked):
+                if not self._is_deleted(trace_id, place, version_of(kind, text)):
+                    yield (level, kind, key), value_of(kind, text)
+        in_rows = [(name, field, end_ns) for _, name, field, end_ns in self._each_of_traces()]
+        if span_id:
+            for span, of_span in self.spans().values():
+                in_rows += ((name, field, span.end_ns) for name, field in of_span.items() if name[0] == "span")
+        for name, (value, version), end_ns in in_rows:
+            yield name, value_of(name[1], encode_field(name[1], value, version, route_of(version, end_ns)))
+
+    def fields(self, kinds: Sequence[str] = (), at_ns: int | None = None) -> dict[_Ids, dict[FieldName, Field]]:
         """Return the fields of the spans and, under span id "", of their traces; fill `written`."""
-        sql = (
-            f"SELECT TraceId, SpanId, Level, Kind, Key, max(Field) FROM `{FIELDS}` "
-            "WHERE TraceId IN {t:Array(String)} AND SpanId IN {s:Array(String)} "
-            f"{'AND Kind IN {k:Array(String)} ' if kinds else ''}GROUP BY TraceId, SpanId, Level, Kind, Key"
-        )
-        values = {"t": self._traces, "s": ["", *self._ids], **({"k": list(kinds)} if kinds else {})}
+        where = "TraceId IN {t:Array(String)} AND SpanId IN {s:Array(String)}"
+        values: dict[str, Any] = {"t": self._traces, "s": ["", *self._ids]}
+        if kinds:
+            where += " AND Kind IN {k:Array(String)}"
+            values["k"] = list(kinds)
+        tables = [FIELDS]
+        if at_ns is not None:
+            version = max(at_ns, 0), (1 << 64) - 1
+            where += (
+                f" AND multiIf(Kind = '{ROW_KIND}', 1, Kind = 'tag', {_VERSION} >= {{of_tag:String}}, "
+                f"{_VERSION} <= {{at:String}})"
+            )
+            values |= {"of_tag": version_text(version, "tag"), "at": version_text(version)}
+            tables = [FIELDS, HISTORY]
+        columns = "TraceId, SpanId, Level, Kind, Key"
+        found = " UNION ALL ".join(f"SELECT {columns}, Field FROM `{table}` WHERE {where}" for table in tables)
+        sql = f"SELECT {columns}, max(Field) FROM ({found}) GROUP BY {columns}"
         fields: dict[_Ids, dict[FieldName, Field]] = defaultdict(dict)
         for trace_id, span_id, level, kind, key, text in self._run(sql, values):
             if kind == ROW_KIND:

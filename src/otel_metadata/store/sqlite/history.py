@@ -20,17 +20,12 @@ from typing import Final, TypeAlias, cast, final
 import orjson
 
 from otel_metadata.model.merge import FieldName, Fields
-from otel_metadata.model.record import ROUTES, ValueRecord
-
-HISTORY_LIMIT: Final = 100
-"""How many superseded values of a field are kept."""
+from otel_metadata.model.record import ValueRecord
+from otel_metadata.store.history import Value, Values, in_order, records
 
 _KEY: Final = ("trace_id", "span_id", "level", "kind", "key")
 _KEY_COLUMNS: Final = ", ".join(_KEY)
 _OF_FIELD: Final = " AND ".join(f"{column} = ?" for column in _KEY)
-
-UNKNOWN_ROUTE: Final = len(ROUTES)
-"""The route of values that were stored before routes were kept: later than any other."""
 
 # The merge contract (model.merge) in SQL: the higher version wins, of equal ones the greater JSON text; of a tag the
 # lower version. Of equal values the earlier route. SQLite compares text by its UTF-8 bytes, which is the order of
@@ -82,9 +77,6 @@ NAME_OF: Final = "SELECT name FROM writers WHERE writer = ?"
 
 _Row: TypeAlias = "tuple[str | int, ...]"
 """The values of the placeholders of `MERGE_FIELD`."""
-
-_Value: TypeAlias = "tuple[int, str, str, int]"
-"""(ns, writer, JSON text, route)"""
 
 
 @final
@@ -161,30 +153,8 @@ def read(
             names[writer] = found[0] if found is not None else None
         return names[writer]
 
-    records = []
-    for (level, kind, key), (values, is_cut) in _values(connection, trace_id, span_id, limit).items():
-        if field not in {None, (level, kind, key)}:
-            continue
-        oldest, above = min(values[1:], default=None), None
-        for one in values:
-            ns, writer, text, route = one
-            records.append(
-                ValueRecord(
-                    level=level,
-                    kind=kind,
-                    key=key,
-                    value=orjson.loads(text),
-                    time_ns=ns,
-                    writer=int(writer, 16),
-                    route=ROUTES[route] if route < UNKNOWN_ROUTE else None,
-                    author=name_of(writer),
-                    superseded_by=above,
-                    is_oldest_kept=is_cut and one is oldest,
-                )
-            )
-            above = ns, int(writer, 16)
-    records.sort(key=lambda one: (one.time_ns, one.writer, one.level, one.kind, one.key), reverse=True)
-    return records
+    found = _values(connection, trace_id, span_id, limit)
+    return records({name: found[name] for name in found if field in {None, name}}, name_of)
 
 
 def fields_at(connection: sqlite3.Connection, trace_id: str, span_id: str, at_ns: int, limit: int) -> Fields:
@@ -198,26 +168,18 @@ def fields_at(connection: sqlite3.Connection, trace_id: str, span_id: str, at_ns
     return fields
 
 
-def _values(
-    connection: sqlite3.Connection, trace_id: str, span_id: str, limit: int
-) -> dict[FieldName, tuple[list[_Value], bool]]:
-    """Return the values of each field, the one that wins first, and whether older ones were dropped."""
-    current: dict[FieldName, _Value] = {}
-    superseded: dict[FieldName, list[_Value]] = {}
+def _values(connection: sqlite3.Connection, trace_id: str, span_id: str, limit: int) -> dict[FieldName, Values]:
+    """Return the values of each field."""
+    current: dict[FieldName, Value] = {}
+    superseded: dict[FieldName, list[Value]] = {}
     for place in dict.fromkeys((span_id, "")):
         for level, kind, key, text, *version, route, is_current in connection.execute(
             _VALUES_OF, (trace_id, place, trace_id, place)
         ):
             name: FieldName = (level, kind, key)
-            value = cast("_Value", (*version, text, route))
+            value = cast("Value", (*version, text, route))
             if is_current:
                 current[name] = value
             else:
                 superseded.setdefault(name, []).append(value)
-    found = {}
-    for name, value in current.items():
-        older = sorted(superseded.get(name, ()), reverse=True)
-        kept = older[:limit]
-        # Of a tag the lower version wins.
-        found[name] = ([value, *(reversed(kept) if name[1] == "tag" else kept)], len(older) > limit)
-    return found
+    return {name: in_order(name, value, superseded.get(name, ()), limit) for name, value in current.items()}

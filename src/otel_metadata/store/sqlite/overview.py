@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from otel_metadata.model.condition import And, Compare, Condition, IsNull, Subject
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.record import (
     Bar,
@@ -24,6 +23,7 @@ from otel_metadata.model.record import (
     shown_name,
     shown_status,
 )
+from otel_metadata.store.reads import IS_ERROR, NO_PARENT, both
 from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite.condition import LATE, Sql
 from otel_metadata.store.sqlite.search import fetched, rows, search
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from otel_metadata.model.record import NamedKind, SpanQuery
     from otel_metadata.store.sqlite.query import Plan
     from otel_metadata.store.sqlite.read_pool import Deadline
-
-_NO_PARENT: Final = IsNull(Subject("span", "parent_id"))
-_IS_ERROR: Final = Compare(Subject("span", "status"), "=", "ERROR")
 
 _OUTLINE: Final = (
     "SELECT span_id, parent_id, name, kind, start_ns, end_ns, status_code FROM spans WHERE trace_id = ?"
@@ -123,7 +120,7 @@ def outline(connection: sqlite3.Connection, trace_id: str) -> list[OutlineSpan]:
 
 def traces(connection: sqlite3.Connection, query: SpanQuery, deadline: Deadline | None) -> FoundTraces:
     """Return the traces whose roots *query* selects, newest root first."""
-    of_roots = replace(query, condition=_both(_NO_PARENT, query.condition))
+    of_roots = replace(query, condition=both(NO_PARENT, query.condition))
     found, searched_to = rows(connection, of_roots, deadline, _TRACE, _IS_FIRST_ROOT)
     return FoundTraces(tuple(_trace(*row) for row in found), searched_to)
 
@@ -202,18 +199,12 @@ def histogram(
         return numbers, search(connection, wanted, deadline, read)
 
     # Errors first: they are found quickly, and a search gets on even if no time is left.
-    errors, errors_to = of(replace(window, condition=_both(_IS_ERROR, query.condition)))
+    errors, errors_to = of(replace(window, condition=both(IS_ERROR, query.condition)))
     spans, spans_to = of(window)
     ends = [position for position in (errors_to, spans_to) if position is not None]
     return Histogram(
         tuple(Bar(start_ns + at * width_ns, spans[at], errors[at]) for at in range(bars)), max(ends, default=None)
     )
-
-
-def _both(first: Condition, second: Condition | None) -> Condition:
-    if second is None:
-        return first
-    return And((first, *(second.parts if isinstance(second, And) else (second,))))
 
 
 _INDEXES_OF_NAMES: Final[dict[NamedKind, tuple[tuple[str, str], ...]]] = {

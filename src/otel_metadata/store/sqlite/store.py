@@ -29,8 +29,9 @@ import orjson
 from otel_metadata.arguments import checked
 from otel_metadata.environment import absolute_path
 from otel_metadata.errors import StoreError, StoreFormatError
-from otel_metadata.model.authors import AUTHORS
+from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Level, Version, json_text
+from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.record import (
     ROUTES,
     Found,
@@ -50,6 +51,7 @@ from otel_metadata.model.record import (
 )
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
+from otel_metadata.store.history import HISTORY_LIMIT, UNKNOWN_ROUTE
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite import export as sqlite_export
@@ -111,7 +113,7 @@ CREATE TABLE fields (
 # left. The trigger deletes the history with a field, also for processes of earlier versions that have the file
 # open.
 _VERSION_4: Final = f"""
-ALTER TABLE fields ADD COLUMN route INTEGER NOT NULL DEFAULT {sqlite_history.UNKNOWN_ROUTE};
+ALTER TABLE fields ADD COLUMN route INTEGER NOT NULL DEFAULT {UNKNOWN_ROUTE};
 CREATE TABLE late_traces (trace_id TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE history (
     trace_id TEXT NOT NULL, span_id TEXT NOT NULL, level TEXT NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
@@ -217,7 +219,7 @@ class SqliteStore:
         busy_timeout_millis: int = 10_000,
         clock: Clock | None = None,
         history: bool = True,
-        history_limit: int = sqlite_history.HISTORY_LIMIT,
+        history_limit: int = HISTORY_LIMIT,
     ) -> None:
         """Remember the path; the file is opened at the first use.
 
@@ -240,7 +242,7 @@ class SqliteStore:
         self._is_closing = threading.Event()
         self._connection: sqlite3.Connection | None = None
         self._history: History | None = None  # of the connection; None also if no history is kept
-        self._named: dict[int, str] = {}  # the names of writers that the connection's file has
+        self._named: RecentMap[int, str] = RecentMap(MAX_AUTHORS)  # of writers, in the file of the connection
         self._readers: ReadPool | None = None  # beside the connection, unless that is in memory
         self._folded_at = 0  # the connection's `total_changes` when it last folded in the log
         self._is_cut_off = False
@@ -764,7 +766,7 @@ class SqliteStore:
         prepare(connection, self.path, _LAYOUT, self._give_way)
         if version == SCHEMA_VERSION and not is_in_use:
             forget_older_versions(connection)  # SQLite removes the log when the last process closes the file
-        self._named = {}
+        self._named = RecentMap(MAX_AUTHORS)
         self._history = History(connection, self._history_limit) if self._keeps_history else None
         _prepare_reader(connection)
         # In WAL mode, NORMAL loses no transaction when the process dies, only when the machine loses power.

@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from otel_metadata.store.history import UNKNOWN_ROUTE
 from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite.file import statements, transaction
-from otel_metadata.store.sqlite.history import UNKNOWN_ROUTE
 
 _PROJECT: Final = f"ALTER TABLE spans ADD COLUMN project TEXT GENERATED ALWAYS AS ({sqlite_filter.PROJECT}) VIRTUAL;"
 _DELETED: Final = """

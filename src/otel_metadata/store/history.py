@@ -1,0 +1,62 @@
+"""The values that a field has and had, in order. Pure; every store reads its history through this module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeAlias
+
+import orjson
+
+from otel_metadata.model.merge import FieldName
+from otel_metadata.model.record import ROUTES, ValueRecord
+
+HISTORY_LIMIT: Final = 100
+"""How many superseded values of a field are shown."""
+
+UNKNOWN_ROUTE: Final = len(ROUTES)
+"""The route of values that were stored before routes were kept: later than any other."""
+
+Value: TypeAlias = "tuple[int, str, str, int]"
+"""(ns, writer in hex digits, JSON text, place of the route in `ROUTES`)"""
+
+Values: TypeAlias = "tuple[list[Value], bool]"
+"""The values of a field, the one that wins first, and whether older ones were dropped."""
+
+
+def in_order(name: FieldName, current: Value, superseded: Iterable[Value], limit: int) -> Values:
+    """Return the values of a field, the newest *limit* of the superseded ones behind the current one."""
+    older = sorted(superseded, reverse=True)
+    kept = older[:limit]
+    # Of a tag the lower version wins.
+    return [current, *(reversed(kept) if name[1] == "tag" else kept)], len(older) > limit
+
+
+def records(found: Mapping[FieldName, Values], name_of: Callable[[str], str | None]) -> list[ValueRecord]:
+    """Return the values of fields, newest first.
+
+    Args:
+        found: The values of each field.
+        name_of: Returns the author for a writer in hex digits, or None.
+    """
+    shown = []
+    for (level, kind, key), (values, is_cut) in found.items():
+        oldest, above = min(values[1:], default=None), None
+        for one in values:
+            ns, writer, text, route = one
+            shown.append(
+                ValueRecord(
+                    level=level,
+                    kind=kind,
+                    key=key,
+                    value=orjson.loads(text),
+                    time_ns=ns,
+                    writer=int(writer, 16),
+                    route=ROUTES[route] if route < UNKNOWN_ROUTE else None,
+                    author=name_of(writer),
+                    superseded_by=above,
+                    is_oldest_kept=is_cut and one is oldest,
+                )
+            )
+            above = ns, int(writer, 16)
+    shown.sort(key=lambda one: (one.time_ns, one.writer, one.level, one.kind, one.key), reverse=True)
+    return shown
