@@ -375,21 +375,42 @@ class TestFailures:
         assert refused.error.type == "unauthorized"
         assert isinstance(busy, Retry)
 
+    @pytest.mark.parametrize("table", ["otel_traces", "otel_metadata_fields", "otel_metadata_history"])
     def test_rows_that_could_not_be_removed_are_told_and_removed_by_a_second_call(
-        self, engine: Engine, database: str, store: ClickHouseStore
+        self, engine: Engine, database: str, store: ClickHouseStore, table: str
     ) -> None:
         """They are hidden by then; who may not delete rows has to know that they are still there."""
-        store.write(SPANS)
+        store.write([ended_span(1), ended_span(1, trace_id=9)])
+        said = {**metadata(k=1), **metadata("trace", k=2)}
+        store.patch([Patch(SpanRef(TRACE, 1), said), Patch(SpanRef(9, 1), metadata(k=3))])
         key = (trace_hex(), f"{1:016x}")
-        engine.fail({"kind": "status", "status": 403, "code": 497, "match": "DELETE FROM"})
+        engine.fail({"kind": "status", "status": 403, "code": 497, "match": f"DELETE FROM `{table}`"})
 
         with pytest.raises(StoreError, match=r"1 spans are deleted for every reader.*ALTER DELETE"):
             store.delete([key], (END_NS + 10, 1))
 
-        count = f"SELECT count() AS n FROM {database}.otel_traces"
-        assert (len(store.query(SpanQuery())), engine.run(count)) == (2, [{"n": 3}])
+        which = "" if table == "otel_traces" else "WHERE Kind = 'metadata' "
+        rows = f"SELECT TraceId AS id FROM {database}.{table} {which}GROUP BY TraceId ORDER BY TraceId"
+        kept, deleted = {"id": trace_hex(9)}, {"id": trace_hex()}
+        assert (len(store.query(SpanQuery())), engine.run(rows)) == (1, [kept, deleted])
         assert store.delete([key], (END_NS + 11, 1)) == []
-        assert engine.run(count) == [{"n": 2}]
+        assert engine.run(rows) == [kept]
+
+    def test_a_late_value_of_a_deleted_span_is_removed_by_a_second_call(
+        self, engine: Engine, database: str, store: ClickHouseStore
+    ) -> None:
+        """It is hidden, but its row is there; a value that is newer than the deletion stays."""
+        key, target = (trace_hex(), f"{1:016x}"), SpanRef(TRACE, 1)
+        store.write(SPANS)
+        store.delete([key], (END_NS + 10, 1))
+        for ns in (END_NS + 9, END_NS + 11):
+            store.patch([Patch(target, {("span", "metadata", f"{ns - END_NS}"): (1, (ns, 1))})])
+
+        assert store.delete([key], (END_NS + 20, 1)) == []
+
+        for name in ("otel_metadata_fields", "otel_metadata_history"):
+            rows = engine.run(f"SELECT Key FROM {database}.{name} WHERE Kind = 'metadata'")
+            assert rows == [{"Key": "11"}]
 
 
 CALLS: dict[str, Callable[[ClickHouseStore], object]] = {

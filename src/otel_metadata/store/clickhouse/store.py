@@ -523,16 +523,26 @@ class ClickHouseStore:
         self._write_tombstones(client, ((trace_id, "") for trace_id in empty), version)
         try:
             self._remove(client, self.address.table, wanted)
-            of_fields = [*there, *((trace_id, "") for trace_id in empty)]
-            self._remove(client, FIELDS, of_fields, version)
-            if self._has_history(client):
-                self._remove(client, HISTORY, of_fields, version)
+            tables = [FIELDS, HISTORY] if self._has_history(client) else [FIELDS]
+            # Those of an earlier deletion too: its last step may have failed, and late values may have come since.
+            for deletion, some in self._deletions(client, wanted).items():
+                for table in tables:
+                    self._remove(client, table, some, deletion)
         except Exception as error:
             raise StoreError(
                 f"{self.address}: {len(there)} spans are deleted for every reader, but their rows are still there "
                 f"({type(error).__name__}); expected the right ALTER DELETE: delete the same ids again."
             ) from error
         return [key for key in keys if key in there]
+
+    def _deletions(self, client: Client, keys: Collection[_Ids]) -> dict[Version, list[_Ids]]:
+        """Return the tombstones of spans and of their traces, the ids by version."""
+        details = _Details(self._connection, client, self.address.table, [_Key(0, *key, "") for key in keys])
+        ids: dict[Version, list[_Ids]] = defaultdict(list)
+        for key, deletion in details.tombstones().items():
+            if key in keys or not key[1]:
+                ids[deletion].append(key)
+        return ids
 
     def _write_tombstones(self, client: Client, keys: Iterable[_Ids], version: Version) -> None:
         rows = [(*key, version_text(version)) for key in keys]
@@ -848,17 +858,18 @@ class _Details:
                 fields[trace_id, span_id][level, kind, key] = value, version
         return fields
 
-    def _is_deleted(self, trace_id: str, span_id: str, version: Version) -> bool:
+    def tombstones(self) -> dict[_Ids, Version]:
+        """Return the tombstones of the traces, and of all their spans."""
         if self._tombstones is None:
             sql = (
                 f"SELECT TraceId, SpanId, max(Version) FROM `{DELETED}` WHERE TraceId IN {{t:Array(String)}} "
                 "GROUP BY TraceId, SpanId"
             )
-            self._tombstones = {
-                (row[0], row[1]): (int(row[2][:16], 16), int(row[2][16:], 16))
-                for row in self._run(sql, {"t": self._traces})
-            }
-        tombstone = self._tombstones.get((trace_id, span_id))
+            self._tombstones = {(row[0], row[1]): version_of("", row[2]) for row in self._run(sql, {"t": self._traces})}
+        return self._tombstones
+
+    def _is_deleted(self, trace_id: str, span_id: str, version: Version) -> bool:
+        tombstone = self.tombstones().get((trace_id, span_id))
         return tombstone is not None and version <= tombstone
 
     def _values(self, reach_ns: int) -> dict[str, Any]:
