@@ -6,12 +6,13 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from tests.clickhouse import collector
 from tests.clickhouse.engine import Engine
 from tests.store.conditions import KEYS, NUMBERS, TAGS, TEXTS, conditions
-from tests.store.contract import END_NS, START_NS, TRACE, OpenStore, metadata, only, trace_hex
+from tests.store.contract import END_NS, START_NS, TRACE, OpenStore, ended_span, metadata, only, trace_hex
 from tests.store.contract_filters import with_origins
 from tests.store.evaluator import holds, subjects_of
 
@@ -25,6 +26,7 @@ from otel_metadata.model.merge import FieldName, json_text
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.store import table
 from otel_metadata.store.clickhouse import store as clickhouse
 from otel_metadata.store.clickhouse.store import ClickHouseStore
 
@@ -227,6 +229,27 @@ class TestHistory:
         then = only(store, span_id=f"{1:016x}", at_ns=END_NS)
         assert (then.metadata, then.trace_metadata) == ({"k": "up"}, {"tier": "gold"})
         assert only(store, span_id=f"{1:016x}").metadata == {"k": "late", "joined": 1}
+
+    def test_a_row_of_a_collector_is_exported_with_its_history(
+        self, engine: Engine, spans: str, open_store: OpenStore
+    ) -> None:
+        """Until otel-metadata has written the span: then the row no longer counts."""
+        collector.write(engine, spans, collector.row(1, {"metadata.k": "up"}))
+        store = open_store()
+        store.patch([Patch(SpanRef(TRACE, 1), {("span", "metadata", "k"): ("late", (END_NS + 9, 3))})])
+        span_id = f"{1:016x}"
+
+        def exported() -> list[Any]:
+            (batch,) = store.export(SpanQuery())
+            return [orjson.loads(batch[name].to_pylist()[0] or "[]") for name in (table.ROUTES, table.HISTORY)]
+
+        assert exported() == [["late"], [["span", "metadata", "k", END_NS, "0" * 16, "up", "live"]]]
+        assert [one.value for one in store.history(trace_hex(), span_id)] == ["late", "up"]
+
+        store.write([ended_span(1)])
+
+        assert exported() == [["late"], []]
+        assert [one.value for one in store.history(trace_hex(), span_id)] == ["late"]
 
     def test_quick_reads_see_what_a_collector_wrote(self, engine: Engine, spans: str, open_store: OpenStore) -> None:
         """Each span once, also if a Collector sent it twice."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 import pytest
 from tests.clickhouse.engine import Engine
 from tests.store.contract import (
@@ -27,11 +28,13 @@ from otel_metadata.errors import StoreAccessError, StoreError
 from otel_metadata.exporters.store import StorePatchExporter
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.condition import Compare, HasTag, Or, Subject
+from otel_metadata.model.merge import Fields
 from otel_metadata.model.outcome import Pause, Retry
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.store import table
+from otel_metadata.store.clickhouse import store as clickhouse
 from otel_metadata.store.clickhouse.schema import create_statements
 from otel_metadata.store.clickhouse.store import ClickHouseStore
 
@@ -218,6 +221,9 @@ class TestEarlierVersions:
         assert [dict(record.metadata) for record in store.query(SpanQuery())] == [{}, {}, {"k": 1}]
         with pytest.raises(StoreAccessError, match=r"error 60, UNKNOWN_TABLE.*docs/clickhouse.md"):
             store.history(trace_hex(), f"{1:016x}")
+        (batch,) = store.export(SpanQuery())
+        assert batch[table.ROUTES].to_pylist() == [None, None, '["late"]']
+        assert batch[table.HISTORY].to_pylist() == [None, None, None]
         key = (trace_hex(), f"{1:016x}")
         assert store.delete([key], (END_NS + 10, 1)) == [key]
 
@@ -236,6 +242,26 @@ class TestHistoryTable:
         assert rows == [{"Kind": "metadata", "Key": "k"}]
         assert "TTL Arrived + toIntervalDay(90)" in made
 
+    def test_a_row_of_an_export_holds_a_bounded_part_of_a_history(
+        self, store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The newest values of all fields, so that one span never makes an answer too large."""
+        store.write([ended_span(1)])
+        of_fields: list[Fields] = [
+            {("span", "metadata", "k"): (ns, (ns, 1)), ("span", "tag", "t"): (True, (ns + 20, 1))}
+            for ns in range(1, 10)
+        ]
+        store.patch([Patch(SpanRef(TRACE, 1), fields) for fields in of_fields])
+
+        def exported() -> list[tuple[str, int]]:
+            (batch,) = store.export(SpanQuery())
+            return [(entry[2], entry[3]) for entry in orjson.loads(batch[table.HISTORY].to_pylist()[0])]
+
+        assert exported() == [("t", ns) for ns in range(29, 21, -1)] + [("k", ns) for ns in range(8, 0, -1)]
+        one = 32 + len("1") + len("   ")
+        monkeypatch.setattr(clickhouse, "_HISTORY_BYTES", 9 * (one + 3) + 4 * one)
+        assert exported() == [("t", ns) for ns in range(29, 21, -1)] + [("k", ns) for ns in (8, 7, 6)]
+
     def test_a_deleted_span_leaves_no_row(self, engine: Engine, database: str, store: ClickHouseStore) -> None:
         """Superseded values may be what a person wants to have deleted."""
         store.write(SPANS)
@@ -251,7 +277,7 @@ class TestTraces:
         """Between the question for the roots and the one for the numbers of their spans."""
         store.write(SPANS)
         with store._opened() as client:
-            roots = list(store._all(client, SpanQuery()))
+            roots = list(store._found(client, SpanQuery()))
             assert [one.spans for one in store._traces(client, roots)] == [3]
             store.delete([(trace_hex(), f"{at:016x}") for at in (1, 2, 3)], (END_NS + 10, 1))
 

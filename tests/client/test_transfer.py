@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,154 +10,43 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from tests.store.contract import END_NS, START_NS, TRACE, ended_span, metadata, trace_hex
-from tests.store.contract_history import Held, arrivals, arrive, expected, judge, set_at, shown
+from tests.store.contract import ended_span, trace_hex
+from tests.store.contract_history import SPAN, Held, expected, judge, set_at, shown
+from tests.store.contract_transfer import TARGET, NewStore, TransferContract, TransferLaw, write_two_spans, written
 
 from otel_metadata.client import export
 from otel_metadata.client.imports import import_file
-from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
 from otel_metadata.model.merge import Fields, Json
 from otel_metadata.model.patch import Patch
-from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.record import SpanQuery
-from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.seams import SystemClock, VersionSource
 from otel_metadata.store import table
 from otel_metadata.store.sqlite import export as sqlite_export
 from otel_metadata.store.sqlite.store import SqliteStore
-
-SPAN = f"{1:016x}"
-TARGET = SpanRef(TRACE, 1)
-FORMATS = pytest.mark.parametrize("format", [export.parquet, export.jsonl])
-
-slow = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-
-
-def forget_authors() -> None:
-    """Know no more names than a new process does."""
-    AUTHORS._names = RecentMap(MAX_AUTHORS)
-
-
-def written(store: SqliteStore, path: Path, format: export.Format) -> Path:
-    export.export_to_file(store.export(SpanQuery(limit=None)), path, format)
-    return path
-
-
-def authors(store: SqliteStore) -> dict[int, str | None]:
-    return {one.writer: one.author for one in store.history(trace_hex(), SPAN)}
 
 
 def filled(come: Iterable[Any]) -> SqliteStore:
     """Return a store with two spans of one trace, and what came."""
     store = SqliteStore(":memory:")
-    store.write([ended_span(1), ended_span(2)])
-    for one in come:
-        arrive(store, TRACE, [one])
+    write_two_spans(store, come)
     return store
 
 
-class TestLaw:
-    @FORMATS
-    @slow
-    @given(data=st.data())
-    def test_an_import_is_the_union_of_both_stores(
-        self, tmp_path: Path, format: export.Format, data: st.DataObject
-    ) -> None:
-        """Into an empty store or into one that has some of it; a second time changes nothing."""
-        come = data.draw(st.lists(arrivals(), min_size=1, max_size=6), label="exported")
-        there = data.draw(st.lists(arrivals() | st.sampled_from(come), max_size=4), label="there already")
-        held: Held = {}
-        for one in itertools.chain(come, there):
-            judge(held, one)
-        path = written(filled(come), tmp_path / "s", format)
-        store = filled(there)
+@pytest.fixture
+def new_store() -> NewStore:
+    return lambda: SqliteStore(":memory:")
 
-        for _ in range(2):
-            assert import_file(store, path).spans_imported == 2
-            assert shown(store.history(trace_hex(), SPAN)) == expected(held)
 
-    @FORMATS
-    @slow
-    @given(come=st.lists(arrivals(), min_size=1, max_size=6), named=st.sets(st.integers(1, 3)))
-    def test_an_export_of_the_import_is_the_same_file(
-        self, tmp_path: Path, format: export.Format, come: list[Any], named: set[int]
-    ) -> None:
-        """With the names of the authors, which a new process does not know."""
-        forget_authors()
-        for writer in named:
-            AUTHORS.add(writer, f"author {writer}")
-        first, second = filled(come), SqliteStore(":memory:")
-        path = written(first, tmp_path / "s", format)
-        forget_authors()
+class TestLaw(TransferLaw):
+    """Any two stores."""
 
-        import_file(second, path)
 
-        assert authors(second) == authors(first)
-        assert written(second, tmp_path / "again", format).read_bytes() == path.read_bytes()
+class TestTransfer(TransferContract):
+    """What every store promises."""
 
 
 class TestOrigin:
-    @FORMATS
-    def test_routes_authors_and_history_come_along(self, tmp_path: Path, format: export.Format) -> None:
-        """Of the span and of its trace, of values of now and of earlier ones."""
-        AUTHORS.add(1, "shop")
-        AUTHORS.add(7, "page:ada")
-        first, second = SqliteStore(":memory:"), SqliteStore(":memory:")
-        first.write([ended_span(1, fields={**set_at(START_NS, "up"), ("trace", "user_id", ""): ("u", (START_NS, 1))})])
-        first.patch([Patch(TARGET, {**set_at(END_NS + 9, "down", 7), ("trace", "user_id", ""): ("v", (END_NS, 7))})])
-        path = written(first, tmp_path / "s", format)
-        forget_authors()
-
-        import_file(second, path)
-
-        found = [(one.key, one.value, one.route, one.author) for one in second.history(trace_hex(), SPAN)]
-        assert found == [
-            ("thumbs", "down", "late", "page:ada"),
-            ("", "v", "late", "page:ada"),
-            ("", "u", "live", "shop"),
-            ("thumbs", "up", "live", "shop"),
-        ]
-        assert second.history(trace_hex(), SPAN) == first.history(trace_hex(), SPAN)
-
-    @FORMATS
-    def test_a_history_that_lost_its_oldest_values_says_so_after_an_import(
-        self, tmp_path: Path, format: export.Format
-    ) -> None:
-        """A reader sees the same on both sides."""
-        first = SqliteStore(":memory:")
-        first.write([ended_span(1)])
-        first.patch([Patch(TARGET, set_at(at, at)) for at in range(1, 150)])
-        second = SqliteStore(":memory:")
-
-        import_file(second, written(first, tmp_path / "s", format))
-
-        assert second.history(trace_hex(), SPAN) == first.history(trace_hex(), SPAN)
-        assert [one.is_oldest_kept for one in second.history(trace_hex(), SPAN)] == [False] * 100 + [True]
-
-    @FORMATS
-    @pytest.mark.parametrize("dropped", [{table.ROUTES, table.AUTHORS, table.HISTORY}, {table.ROUTES}], ids=len)
-    def test_an_older_export_is_read(self, tmp_path: Path, format: export.Format, dropped: set[str]) -> None:
-        """It has no columns for these: its values came by an import, and nobody says whose they are."""
-        first, second = SqliteStore(":memory:"), SqliteStore(":memory:")
-        first.write([ended_span(1, fields=metadata(thumbs="up"))])
-        first.patch([Patch(TARGET, set_at(END_NS, "down", 7))])
-        path = written(first, tmp_path / "s", format)
-        if format is export.parquet:
-            pq.write_table(pq.read_table(path).drop_columns(list(dropped)), path)
-        else:
-            row = orjson.loads(path.read_bytes())
-            path.write_bytes(orjson.dumps({name: value for name, value in row.items() if name not in dropped}))
-
-        assert import_file(second, path).spans_imported == 1
-
-        assert [(one.value, one.route) for one in second.history(trace_hex(), SPAN) if one.is_current] == [
-            ("down", "import")
-        ]
-
     def test_the_history_of_a_trace_is_written_once_in_a_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Ten thousand spans of a trace would repeat it ten thousand times."""
+        """A batch of a trace may be read without those before it."""
         store = filled([("late", set_at(at, at, name=("trace", "metadata", "thumbs"))) for at in (1, 2)])
 
         def histories() -> list[list[bool]]:
@@ -213,23 +101,6 @@ class TestOrigin:
         assert header.endswith(",".join(f'"{name}"' for name in table.FOR_IMPORT))
         assert {*table.FOR_IMPORT} & {*frame.columns} == set()
         assert '[""late""]' in first + second
-
-    @FORMATS
-    def test_what_was_deleted_does_not_come_back_by_an_import(self, tmp_path: Path, format: export.Format) -> None:
-        """Neither the values nor their history; a value that is newer than the deletion does."""
-        versions = VersionSource(SystemClock())
-        (before, writer), deletion = versions.next(), versions.next()
-        store = filled([("late", set_at(before, "up", writer)), ("late", set_at(before - 1, "older", writer))])
-        old = written(store, tmp_path / "old", format)
-
-        store.delete([(trace_hex(), SPAN), (trace_hex(), f"{2:016x}")], deletion)
-        import_file(store, old)
-        assert store.query(SpanQuery()) == []
-        assert store.history(trace_hex(), SPAN) == []
-
-        other = filled([("late", set_at(before, "up", writer)), ("late", set_at(deletion[0] + 1, "new", writer))])
-        import_file(store, written(other, tmp_path / "new", format))
-        assert [one.value for one in store.history(trace_hex(), SPAN)] == ["new"]
 
 
 def row(**parts: Any) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import orjson
 
 from otel_metadata.model.merge import FieldName
-from otel_metadata.model.record import ROUTES, ValueRecord
+from otel_metadata.model.record import ROUTES, Route, ValueRecord
 
 HISTORY_LIMIT: Final = 100
 """How many superseded values of a field are shown."""
@@ -21,6 +22,18 @@ Value: TypeAlias = "tuple[int, str, str, int]"
 
 Values: TypeAlias = "tuple[list[Value], bool]"
 """The values of a field, the one that wins first, and whether older ones were dropped."""
+
+
+def route_name(route: int) -> Route | None:
+    """Return a route from its place in `ROUTES`; None for an unknown one."""
+    return ROUTES[route] if route < UNKNOWN_ROUTE else None
+
+
+@lru_cache(maxsize=1024)  # most spans have as many fields as another one, which came by the same routes
+def routes_text(routes: tuple[int, ...]) -> str | None:
+    """Return the text that an export has of the routes of fields; None if none of them is known."""
+    names = [route_name(route) for route in routes]
+    return orjson.dumps(names).decode() if any(names) else None
 
 
 def in_order(name: FieldName, current: Value, superseded: Iterable[Value], limit: int) -> Values:
@@ -51,7 +64,7 @@ def records(found: Mapping[FieldName, Values], name_of: Callable[[str], str | No
                     value=orjson.loads(text),
                     time_ns=ns,
                     writer=int(writer, 16),
-                    route=ROUTES[route] if route < UNKNOWN_ROUTE else None,
+                    route=route_name(route),
                     author=name_of(writer),
                     superseded_by=above,
                     is_oldest_kept=is_cut and one is oldest,

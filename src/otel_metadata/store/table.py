@@ -6,7 +6,7 @@ This module decides the columns and their content. It does not decide where rows
 The columns are fixed, so that Parquet and CSV can be streamed: fields that differ from span to span (metadata,
 attributes, evaluations) are one column of JSON text each. The columns show a span as `SpanRecord` does, with everything
 that was set on it, under the names that OpenInference and Arize use. Five more columns have values that an exact import
-needs and the others cannot show. A store without a history leaves the last three empty, and so do older exports.
+needs and the others cannot show. Older exports lack the last three; a store without a history leaves the last empty.
 
 - `otel_metadata.versions`: a JSON list of [level, kind, key, nanoseconds, writer as 16 hex digits], one for each field.
   So an import merges by version: an old export never overwrites a newer value, and importing twice changes nothing. If

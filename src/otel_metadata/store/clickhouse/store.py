@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -29,9 +29,10 @@ from otel_metadata.arguments import checked
 from otel_metadata.dialects.canonical import JSON_NAMES, VERSIONS, read
 from otel_metadata.errors import StoreAccessError, StoreError
 from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
-from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Version, merge_into
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Version, json_text, merge_into
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.model.record import (
+    ROUTES,
     Bar,
     Found,
     FoundTraces,
@@ -65,9 +66,9 @@ from otel_metadata.store.clickhouse.condition import (
     select_traces,
 )
 from otel_metadata.store.clickhouse.rows import (
+    INVERTED,
     ROW,
     decode_field,
-    encode_field,
     field_rows,
     read_columns,
     read_map,
@@ -89,7 +90,7 @@ from otel_metadata.store.clickhouse.schema import (
     WRITER_KIND,
     create_statements,
 )
-from otel_metadata.store.history import HISTORY_LIMIT, Value, in_order, records
+from otel_metadata.store.history import HISTORY_LIMIT, Value, in_order, records, route_name, routes_text
 from otel_metadata.store.reads import IS_ERROR, NO_PARENT, both
 from otel_metadata.store.rows import row_of as row_of_span
 
@@ -120,17 +121,28 @@ _LARGEST_PART: Final = 160_000
 # Traces whose spans are counted at once.
 _MAX_TRACES: Final = 200
 
+# The most bytes of the history of a span, and of its trace, in a row of an export. JSON may double them by its escapes,
+# and the client takes 32 MiB at once.
+_HISTORY_BYTES: Final = 4_000_000
+_NO_LIMIT: Final = (1 << 63) - 1
+
+_FIELD: Final = "TraceId, SpanId, Level, Kind, Key"
+
 _CURRENT_OF: Final = (
-    f"SELECT TraceId, SpanId, Level, Kind, Key, '', max(Field) FROM `{FIELDS}` WHERE TraceId = {{t:String}} "
-    f"AND SpanId IN {{s:Array(String)}} AND Kind != '{ROW_KIND}' GROUP BY TraceId, SpanId, Level, Kind, Key"
+    f"SELECT {_FIELD}, max(Field) FROM `{FIELDS}` WHERE TraceId IN {{t:Array(String)}} "
+    f"AND SpanId IN {{s:Array(String)}} GROUP BY {_FIELD}"
 )
 
-# Of each field the newest values, the current one among them, and one more, which tells that there are older ones. The
-# digits of a tag's version are inverted, so its newest text is the least.
+# Of each field the newest values: the current one, those that are shown, and one more, which tells that there are older
+# ones. Of these the newest of each span and each trace, up to a number of bytes. The digits of a tag's version are
+# inverted.
+_NEWEST: Final = "if(Kind = 'tag', translate(substring(Value, 1, 32), '{}', '{}'), Value) DESC".format(*INVERTED)
 _HISTORY_OF: Final = (
-    f"SELECT TraceId, SpanId, Level, Kind, Key, trimRight(Field) AS Value, max(Field) FROM `{HISTORY}` "
-    "WHERE TraceId = {t:String} AND SpanId IN {s:Array(String)} GROUP BY TraceId, SpanId, Level, Kind, Key, Value "
-    f"ORDER BY if(Kind = 'tag', '', Value) DESC, Value LIMIT {HISTORY_LIMIT + 2} BY SpanId, Level, Kind, Key"
+    f"SELECT {_FIELD}, Latest FROM (SELECT {_FIELD}, Latest, sum(length(Latest)) OVER (PARTITION BY TraceId, SpanId "
+    f"ORDER BY {_NEWEST} ROWS UNBOUNDED PRECEDING) AS Bytes FROM "
+    f"(SELECT {_FIELD}, trimRight(Field) AS Value, max(Field) AS Latest FROM `{HISTORY}` "
+    f"WHERE TraceId IN {{t:Array(String)}} AND SpanId IN {{s:Array(String)}} GROUP BY {_FIELD}, Value "
+    f"ORDER BY {_NEWEST} LIMIT {HISTORY_LIMIT + 2} BY {_FIELD})) WHERE Bytes <= {{b:Int64}}"
 )
 
 _VERSION: Final = "substring(Field, 1, 32)"
@@ -145,6 +157,7 @@ _WITHIN: Final = (
 )
 
 _T = TypeVar("_T")
+_Read: TypeAlias = "Callable[[Sequence[_Key]], Iterable[_T]]"
 
 
 _LOCAL: Final = ("127.0.0.1", "::1")
@@ -161,6 +174,10 @@ class _Key(NamedTuple):
 
 _Ids: TypeAlias = "tuple[str, str]"  # trace id, span id
 _Found: TypeAlias = "tuple[StoredSpan, Fields]"
+_Rows: TypeAlias = "Mapping[tuple[_Ids, str], _Found]"  # by ids and the version of their writing
+
+_Held: TypeAlias = "dict[FieldName, dict[tuple[int, str, str], int]]"
+"""Of each field its values as (ns, writer in hex digits, JSON text), each with the place of its route in `ROUTES`."""
 
 
 @final
@@ -335,7 +352,8 @@ class ClickHouseStore:
         of_roots = replace(query, condition=both(NO_PARENT, query.condition))
         with self._opened() as client:
             for part, searched_to in self._parts(client, of_roots, timeout_millis):
-                rows = self._all(client, part, searched_to, at_once=_MAX_TRACES)
+                read = partial(self._read, client, query.at_ns)
+                rows = self._all(client, part, searched_to, read=read, at_once=_MAX_TRACES)
                 while some := list(islice(rows, _MAX_TRACES)):
                     found += self._traces(client, some)
                     if query.limit is not None and len(found) >= query.limit:
@@ -447,21 +465,23 @@ class ClickHouseStore:
         Raises:
             StoreError: The store cannot be read, or it has no table for the history.
         """
-        held: dict[FieldName, dict[tuple[int, str, str], int]] = defaultdict(dict)
         with self._opened() as client:
             of_span = " AND t.SpanId = {s:String}" if span_id else ""
             rows = self._current(client, "t.TraceId = {t:String}" + of_span, {"t": trace_id, "s": span_id})
             # The newest and the oldest span: rows are looked for around them. Fields may come before their span.
             keys = [key for key, _ in (*rows[:1], *rows[-1:])] or [_Key(0, trace_id, span_id, "")]
             details = _Details(self._connection, client, self.address.table, keys)
-            for name, (ns, writer, text, route) in details.values(span_id):
-                values, one = held[name], (ns, writer, text)
-                values[one] = min(route, values.get(one, route))
-            wanted = {name: values for name, values in held.items() if field in {None, name}}
+            held = details.held(details.spans() if span_id else {}, _NO_LIMIT)
+            wanted = {
+                name: values
+                for place in dict.fromkeys((span_id, ""))
+                for name, values in held[trace_id, place].items()
+                if field in {None, name}
+            }
             names = self._names_of(client, {writer for values in wanted.values() for _, writer, _ in values})
         found = {}
         for name, values in wanted.items():
-            current = (min if name[1] == "tag" else max)(values)
+            current = _winning(name, values)
             older = ((*one, route) for one, route in values.items() if one != current)
             found[name] = in_order(name, (*current, values[current]), older, HISTORY_LIMIT)
         return records(found, names.get)
@@ -484,14 +504,15 @@ class ClickHouseStore:
             MissingExtraError: pyarrow is not installed.
             StoreError: The store cannot be read.
         """
-        from otel_metadata.store.table import arrow_row, batch  # needs the extra `dataframe`
+        from otel_metadata.store.table import batch  # needs the extra `dataframe`
 
         if query.at_ns is not None:
             raise StoreError(f"{self}: a time was named (at_ns), but an export has the values of now.")
 
         with self._opened() as client:
-            found = islice(self._all(client, query), query.limit)
-            while rows := [arrow_row(*one) for one in islice(found, _MAX_IDS)]:
+            max_bytes = _HISTORY_BYTES if self._has_history(client) else 0
+            found = islice(self._all(client, query, read=partial(self._exported, client, max_bytes)), query.limit)
+            while rows := list(islice(found, _MAX_IDS)):
                 yield batch(rows)
 
     def close(self) -> None:
@@ -591,7 +612,7 @@ class ClickHouseStore:
     def _found(self, client: Client, query: SpanQuery, until: Position | None = None) -> Iterator[_Found]:
         """Yield the spans that *query* selects, up to its limit."""
         if query.limit is None:
-            yield from self._all(client, query, until)
+            yield from self._all(client, query, until, read=partial(self._read, client, query.at_ns))
             return
         left, after = query.limit, query.after
         while (wanted := min(left, _MAX_KEYS)) > 0:
@@ -599,7 +620,7 @@ class ClickHouseStore:
             keys = [_key(row) for row in self._connection.run(client, sql, values)]
             if keys and after is not None and Position(*keys[0][:3]) >= after:
                 raise ValueError("rows that were there before")
-            found = self._resolved(client, keys, query.at_ns)
+            found = _resolved(keys, partial(self._read, client, query.at_ns))
             left -= len(found)
             yield from found
             # Fewer rows than asked for: there are no more.
@@ -608,14 +629,23 @@ class ClickHouseStore:
             after = Position(*keys[-1][:3])
 
     def _all(
-        self, client: Client, query: SpanQuery, until: Position | None = None, at_once: int | None = None
-    ) -> Iterator[_Found]:
-        """Yield all spans that *query* selects, without holding them: the keys are one answer that is streamed."""
+        self,
+        client: Client,
+        query: SpanQuery,
+        until: Position | None = None,
+        *,
+        read: _Read[_T],
+        at_once: int = _MAX_IDS,
+    ) -> Iterator[_T]:
+        """Yield all spans that *query* selects, as *read* returns them.
+
+        It does not hold them: the keys are one answer that is streamed.
+        """
         sql, values = select_keys(query, self.address.table, None, until)
         with closing(self._connection.stream(client, sql, values)) as found:
             rows = (key for key, _ in groupby(map(_key, found)))
-            while keys := list(islice(rows, at_once or _MAX_IDS)):
-                yield from self._resolved(client, keys, query.at_ns)
+            while keys := list(islice(rows, at_once)):
+                yield from _resolved(keys, read)
 
     def _traces(self, client: Client, rows: Sequence[_Found]) -> Iterator[TraceRecord]:
         """Yield the traces of *rows* which are the first root of theirs."""
@@ -642,39 +672,48 @@ class ClickHouseStore:
                     {**record.evaluations, **record.trace_evaluations},
                 )
 
-    def _resolved(self, client: Client, keys: Sequence[_Key], at_ns: int | None) -> list[_Found]:
-        """Return the spans of the rows that are current, with their fields, in order and each once."""
-        found: list[_Found] = []
-        # A row that a Collector sent twice is here twice, one after the other.
-        waiting = deque(_chunks(key for key, _ in groupby(keys)))
-        while waiting:
-            some = waiting.popleft()
-            try:
-                found += self._resolved_some(client, some, at_ns)
-            except AnswerTooLargeError:
-                if len(some) == 1:
-                    raise
-                half = len(some) // 2
-                waiting.extendleft((some[half:], some[:half]))
-        return found
-
-    def _resolved_some(self, client: Client, keys: Sequence[_Key], at_ns: int | None) -> Iterator[_Found]:
+    def _read(self, client: Client, at_ns: int | None, keys: Sequence[_Key]) -> Iterator[_Found]:
+        """Yield the spans of rows, with their fields."""
         details = _Details(self._connection, client, self.address.table, keys)
         spans, rows, fields = details.spans(), details.of_traces(at_ns), details.fields(at_ns=at_ns)
-        done: set[_Ids] = set()
-        for key in keys:
-            ids = (key.trace_id, key.span_id)
-            if ids in done or (ids, key.written) not in spans or details.written.get(ids, "") != key.written:
-                continue
-            done.add(ids)
-            span, in_row = spans[ids, key.written]
+        for ids, (span, in_row) in details.current(keys, spans):
             merged: dict[FieldName, Field] = {
                 name: field for name, field in in_row.items() if name[0] == "span" and _is_by(field, at_ns)
             }
-            merge_into(merged, rows[key.trace_id])
+            merge_into(merged, rows[ids[0]])
             merge_into(merged, fields[ids])
-            merge_into(merged, fields[key.trace_id, ""])
+            merge_into(merged, fields[ids[0], ""])
             yield span, merged
+
+    def _exported(self, client: Client, max_bytes: int, keys: Sequence[_Key]) -> Iterator[tuple[Any, ...]]:
+        """Yield rows of an export. The history of a trace is with the first of its spans here."""
+        from otel_metadata.store.table import arrow_row
+
+        details = _Details(self._connection, client, self.address.table, keys)
+        spans = details.spans()
+        held = details.held(spans, max_bytes)
+        names = self._names_of(client, {one[1] for fields in held.values() for some in fields.values() for one in some})
+        traces: set[str] = set()
+        for (trace_id, span_id), (span, _) in details.current(keys, spans):
+            fields: dict[FieldName, Field] = {}
+            routes: list[int] = []
+            history: list[list[Any]] = []
+            for place in (span_id, ""):
+                superseded: list[tuple[Value, FieldName]] = []
+                for name, values in sorted(held[trace_id, place].items()):
+                    current = _winning(name, values)
+                    ns, writer, text = current
+                    fields[name] = orjson.loads(text), (ns, int(writer, 16))
+                    routes.append(values[current])
+                    superseded += (((*one, route), name) for one, route in values.items() if one != current)
+                if max_bytes and (place or trace_id not in traces):
+                    for (ns, writer, text, route), name in sorted(superseded, reverse=True):
+                        history.append([*name, ns, writer, orjson.loads(text), route_name(route)])
+            traces.add(trace_id)
+            writers = {f"{writer:016x}" for _, (_, writer) in fields.values()} | {entry[4] for entry in history}
+            authors = {writer: names[writer] for writer in sorted(writers) if writer in names}
+            origin = routes_text(tuple(routes)), _text_of(authors), _text_of(history)
+            yield arrow_row(span, fields, origin)
 
     def _current(self, client: Client, where: str, values: Mapping[str, Any]) -> list[tuple[_Key, int]]:
         """Return the current rows, with their ends, one for each span, newest start first."""
@@ -767,9 +806,9 @@ class _Details:
         self._tombstones: dict[_Ids, Version] | None = None
         self.written: dict[_Ids, str] = {}
 
-    def spans(self) -> dict[tuple[_Ids, str], tuple[StoredSpan, Fields]]:
-        """Return the spans of the rows by their ids and the version of their writing."""
-        spans: dict[tuple[_Ids, str], tuple[StoredSpan, Fields]] = {}
+    def spans(self) -> _Rows:
+        """Return the spans of the rows."""
+        spans: dict[tuple[_Ids, str], _Found] = {}
         sql = (
             f"SELECT {read_columns('t')} FROM {self._spans} WHERE t.TraceId IN {{t:Array(String)}} "
             f"AND t.SpanId IN {{s:Array(String)}} AND {_WITHIN}"
@@ -810,24 +849,46 @@ class _Details:
                     if name[0] == "trace" and not self._is_deleted(trace_id, "", field[1]):
                         yield trace_id, name, field, end_ns
 
-    def values(self, span_id: str) -> Iterator[tuple[FieldName, Value]]:
-        """Yield the values that the fields of a span and of its trace have or had, some of them several times.
+    def current(self, keys: Sequence[_Key], spans: _Rows) -> Iterator[tuple[_Ids, _Found]]:
+        """Yield the *spans* of the *keys* that are current, each once; `written` is filled."""
+        done: set[_Ids] = set()
+        for key in keys:
+            ids = (key.trace_id, key.span_id)
+            if ids not in done and (ids, key.written) in spans and self.written.get(ids, "") == key.written:
+                done.add(ids)
+                yield ids, spans[ids, key.written]
+
+    def held(self, spans: _Rows, max_bytes: int) -> Mapping[_Ids, _Held]:
+        """Return the values that fields have or had, of the spans and, under span id "", of their traces.
+
+        It fills `written`.
 
         Args:
-            span_id: The span, or "" for the fields of the trace alone. The rows are those of one trace.
+            spans: The spans, whose rows have values too.
+            max_bytes: The most bytes of the history of each span and trace; 0 to read no history.
         """
-        (trace_id,) = self._traces
-        asked = {"t": trace_id, "s": list(dict.fromkeys(("", span_id)))}
-        for sql in (_CURRENT_OF, _HISTORY_OF):
-            for _, place, level, kind, key, _, text in self._run(sql, asked):
-                if not self._is_deleted(trace_id, place, version_of(kind, text)):
-                    yield (level, kind, key), value_of(kind, text)
-        in_rows = [(name, field, end_ns) for _, name, field, end_ns in self._each_of_traces()]
-        if span_id:
-            for span, of_span in self.spans().values():
-                in_rows += ((name, field, span.end_ns) for name, field in of_span.items() if name[0] == "span")
-        for name, (value, version), end_ns in in_rows:
-            yield name, value_of(name[1], encode_field(name[1], value, version, route_of(version, end_ns)))
+        held: dict[_Ids, _Held] = defaultdict(lambda: defaultdict(dict))
+
+        def add(ids: _Ids, name: FieldName, ns: int, writer: str, text: str, route: int) -> None:
+            values, one = held[ids][name], (ns, writer, text)
+            values[one] = min(route, values.get(one, route))
+
+        asked = {"t": self._traces, "s": ["", *self._ids], "b": max_bytes}
+        for sql in (_CURRENT_OF, _HISTORY_OF) if max_bytes else (_CURRENT_OF,):
+            for trace_id, place, level, kind, key, text in self._run(sql, asked):
+                if kind == ROW_KIND:
+                    self.written[trace_id, place] = text[:32]
+                elif not self._is_deleted(trace_id, place, version_of(kind, text)):
+                    add((trace_id, place), (level, kind, key), *value_of(kind, text))
+        in_rows = [((trace_id, ""), name, field, end_ns) for trace_id, name, field, end_ns in self._each_of_traces()]
+        for (ids, _), (span, of_span) in spans.items():
+            # Once otel-metadata has written the span, rows of a Collector no longer count.
+            if ids not in self.written and not self._is_deleted(*ids, (span.end_ns, PLAIN_ATTRIBUTE_WRITER)):
+                in_rows += ((ids, name, field, span.end_ns) for name, field in of_span.items() if name[0] == "span")
+        for ids, name, (value, version), end_ns in in_rows:
+            route = ROUTES.index(route_of(version, end_ns))
+            add(ids, name, version[0], f"{version[1]:016x}", json_text(value), route)
+        return held
 
     def fields(self, kinds: Sequence[str] = (), at_ns: int | None = None) -> dict[_Ids, dict[FieldName, Field]]:
         """Return the fields of the spans and, under span id "", of their traces; fill `written`."""
@@ -879,6 +940,32 @@ class _Details:
             "first": self._first - reach_ns,
             "last": self._last + reach_ns,
         }
+
+
+def _winning(name: FieldName, values: Iterable[tuple[int, str, str]]) -> tuple[int, str, str]:
+    """Return the current one of the values of a field."""
+    return (min if name[1] == "tag" else max)(values)
+
+
+def _text_of(found: dict[str, str] | list[Any]) -> str | None:
+    return orjson.dumps(found).decode() if found else None
+
+
+def _resolved(keys: Sequence[_Key], read: _Read[_T]) -> list[_T]:
+    """Return what *read* finds of rows, in order: of those that are current, each span once."""
+    found: list[_T] = []
+    # A row that a Collector sent twice is here twice, one after the other.
+    waiting = deque(_chunks(key for key, _ in groupby(keys)))
+    while waiting:
+        some = waiting.popleft()
+        try:
+            found += read(some)
+        except AnswerTooLargeError:
+            if len(some) == 1:
+                raise
+            half = len(some) // 2
+            waiting.extendleft((some[half:], some[:half]))
+    return found
 
 
 def _key(row: Sequence[Any]) -> _Key:

@@ -23,6 +23,7 @@ from otel_metadata.model.instrumented import EVENTS, INPUT, MARKED, OUTPUT, kind
 from otel_metadata.model.merge import FieldName, Json, Version, json_text
 from otel_metadata.model.record import ROUTES, Position, SpanQuery, project_of
 from otel_metadata.store import table
+from otel_metadata.store.history import routes_text
 from otel_metadata.store.sqlite import query as sqlite_query
 from otel_metadata.store.sqlite.history import NAME_OF
 from otel_metadata.store.table import SHOWN_IN, text_and_mime_type
@@ -62,7 +63,6 @@ _COLUMNS: Final = (
     " WHERE f.trace_id = s.trace_id AND f.span_id IN (s.span_id, ''))"
 )
 
-_ROUTE_NAMES: Final = (*ROUTES, None)
 _ROUTE_NAME: Final = " ".join(f"WHEN {number} THEN '\"{name}\"'" for number, name in enumerate(ROUTES))
 _HISTORY: Final = f"""
 SELECT f.writer, {_VALUE} CASE f.route {_ROUTE_NAME} ELSE 'null' END || ']' FROM history AS f
@@ -187,7 +187,7 @@ def _arrow_row(
         attributes, events, links, resource, scope_name, scope_version, gathered,
     ) = row  # fmt: skip
     entries = orjson.loads(f"[{gathered}]") if gathered is not None else []
-    routes = _routes(tuple([entry.pop() for entry in entries]))
+    routes = routes_text(tuple([entry.pop() for entry in entries]))
     writers = [entry[4] for entry in entries]
     if history:
         writers += [writer for writer, _ in history]
@@ -242,12 +242,6 @@ def _fields(entries: list[list[Any]]) -> dict[FieldName, tuple[Json, Version]]:
 
 def _something(text: str) -> str | None:
     return None if text in {"{}", "[]"} else text
-
-
-@lru_cache(maxsize=1024)  # most spans have as many fields as another one, which came by the same routes
-def _routes(numbers: tuple[int, ...]) -> str | None:
-    names = [_ROUTE_NAMES[number] for number in numbers]
-    return orjson.dumps(names).decode() if any(names) else None
 
 
 @lru_cache(maxsize=256)  # the spans of a process have the same resource
