@@ -78,9 +78,9 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
     """Return the store that a URL names.
 
     Args:
-        url: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"` (with `?history=off` behind it the store keeps no
-            values that are superseded), or `"clickhouse://user:password@host:8123/database"`
-            (`clickhouses://` for TLS).
+        url: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`, or
+            `"clickhouse://user:password@host:8123/database"` (`clickhouses://` for TLS). With `?history=off` behind it
+            the store keeps no values that are superseded.
         create: Make a missing file or missing tables; False for programs that only read.
 
     Raises:

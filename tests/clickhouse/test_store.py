@@ -272,6 +272,44 @@ class TestHistoryTable:
         assert engine.run(f"SELECT count() AS n FROM {database}.otel_metadata_history") == [{"n": 0}]
 
 
+class TestWithoutHistory:
+    @pytest.fixture
+    def without(self, engine: Engine, database: str) -> ClickHouseStore:
+        return ClickHouseStore(f"{engine.url(database)}?history=off")
+
+    def test_it_makes_no_table_and_no_view(self, engine: Engine, database: str, without: ClickHouseStore) -> None:
+        """Current values, their routes and authors are kept; a question about earlier values is an error."""
+        AUTHORS.add(1, "ada")
+        without.write(SPANS)
+        for ns in (END_NS + 1, END_NS + 2):
+            without.patch([Patch(SpanRef(TRACE, 1), {("span", "metadata", "k"): (ns - END_NS, (ns, 1))})])
+
+        assert {row["name"] for row in engine.run(f"SHOW TABLES FROM {database}")} == {
+            "otel_traces", "otel_metadata_fields", "otel_metadata_deleted",
+        }  # fmt: skip
+        by_ada = Compare(Subject("span", "metadata", "k", "author"), "=", "ada")
+        assert [one.metadata for one in without.query(SpanQuery(condition=by_ada))] == [{"k": 2}]
+        (batch,) = without.export(SpanQuery(span_id=f"{1:016x}"))
+        assert [batch[name].to_pylist() for name in (table.ROUTES, table.HISTORY)] == [['["late"]'], [None]]
+        for call in (lambda: without.history(trace_hex()), lambda: without.query(SpanQuery(at_ns=END_NS))):
+            with pytest.raises(StoreError, match=r"\?history=off: .*; expected a store without \?history=off\.$"):
+                call()
+
+    def test_what_others_keep_goes_on(
+        self, engine: Engine, database: str, store: ClickHouseStore, without: ClickHouseStore
+    ) -> None:
+        """Their view copies what this program inserts; an export leaves it out, and a deletion removes it."""
+        for one, value in ((store, 1), (without, 2)):
+            one.write([ended_span(1)])
+            one.patch([Patch(SpanRef(TRACE, 1), {("span", "metadata", "k"): (value, (value, 1))})])
+
+        assert [one.value for one in store.history(trace_hex(), f"{1:016x}")] == [2, 1]
+        exported = [next(one.export(SpanQuery()))[table.HISTORY].to_pylist() for one in (store, without)]
+        assert [one[0] is not None for one in exported] == [True, False]
+        without.delete([(trace_hex(), f"{1:016x}")], (END_NS + 10, 1))
+        assert engine.run(f"SELECT count() AS n FROM {database}.otel_metadata_history") == [{"n": 0}]
+
+
 class TestTraces:
     def test_a_trace_that_is_deleted_while_traces_are_listed_is_left_out(self, store: ClickHouseStore) -> None:
         """Between the question for the roots and the one for the numbers of their spans."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from tests.store.contract import END_NS, START_NS
 from tests.strategies import json_values, keys, versions
 
+from otel_metadata.client import Client
 from otel_metadata.destination_factory import open_store
-from otel_metadata.errors import ConfigurationError
+from otel_metadata.errors import ConfigurationError, StoreError
 from otel_metadata.model.merge import Json, Version, json_text, merge
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.store.clickhouse.client import Address
@@ -194,17 +196,24 @@ class TestTables:
             assert replicated == engine.replace("ENGINE = ", "ENGINE = Replicated")
 
 
+def test_retain_says_that_clickhouse_deletes_old_rows_itself() -> None:
+    """Nothing is asked of the server."""
+    told = r"localhost:1/db: retain deletes from an SQLite store only; expected a TTL on the tables"
+    with Client("clickhouse://localhost:1/db") as client, pytest.raises(StoreError, match=told):
+        client.spans.retain(older_than=dt.timedelta(days=30))
+
+
 class TestAddress:
     @pytest.mark.parametrize(
         ("url", "expected"),
         [
-            ("clickhouse://h", ("h", 8123, "default", "default", "", False, None, "otel_traces")),
-            ("clickhouses://h/otel", ("h", 8443, "otel", "default", "", True, None, "otel_traces")),
+            ("clickhouse://h", ("h", 8123, "default", "default", "", False, None, "otel_traces", True)),
+            ("clickhouses://h/otel", ("h", 8443, "otel", "default", "", True, None, "otel_traces", True)),
             (
-                "clickhouse://me:p%40ss%2F@h:9000/otel?cluster=main&secure=true&table=spans",
-                ("h", 9000, "otel", "me", "p@ss/", True, "main", "spans"),
+                "clickhouse://me:p%40ss%2F@h:9000/otel?cluster=main&secure=true&table=spans&history=off",
+                ("h", 9000, "otel", "me", "p@ss/", True, "main", "spans", False),
             ),
-            ("clickhouse://[::1]:8123/x", ("::1", 8123, "x", "default", "", False, None, "otel_traces")),
+            ("clickhouse://[::1]/x?history=on", ("::1", 8123, "x", "default", "", False, None, "otel_traces", True)),
         ],
     )
     def test_a_url_says_where_and_how(self, url: str, expected: tuple[Any, ...]) -> None:
@@ -222,6 +231,8 @@ class TestAddress:
             "clickhouse://me:secret@h/x?table=a%60b",
             "clickhouse://me:secret@h/x?cluster=a b",
             "clickhouse://me:secret@h/x?secure=perhaps",
+            "clickhouse://me:secret@h/x?history=no",
+            "clickhouse://me:secret@h/x?history",
             "clickhouse://me:secret@h/x#part",
         ],
     )

@@ -39,9 +39,10 @@ from otel_metadata.store.clickhouse.schema import SPANS, checked_name
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-EXPECTED: Final = "clickhouse://user:password@host:8123/database, with ?cluster=, &secure= or &table= if needed"
+EXPECTED: Final = "clickhouse://user:password@host:8123/database, with ?cluster=, &history=off, &secure= or &table="
 
-_OPTIONS: Final = ("cluster", "secure", "table")
+_OPTIONS: Final = ("cluster", "history", "secure", "table")
+_HISTORY: Final = {"on": True, "off": False}
 _PORTS: Final = {False: 8123, True: 8443}
 
 NO_TABLE: Final = 60
@@ -115,6 +116,7 @@ class Address(NamedTuple):
         is_secure: Whether the connection uses TLS.
         cluster: The cluster on which tables are made, or None.
         table: The span table.
+        keeps_history: Whether the store keeps superseded values.
     """
 
     host: str
@@ -125,6 +127,7 @@ class Address(NamedTuple):
     is_secure: bool
     cluster: str | None
     table: str
+    keeps_history: bool
 
     @classmethod
     def from_url(cls, url: str) -> Address:
@@ -147,6 +150,9 @@ class Address(NamedTuple):
         if secure not in ("", "true", "false", "1", "0"):
             raise ConfigurationError("secure of a clickhouse:// URL", secure, "true or false")
         is_secure = parts.scheme == "clickhouses" or secure in ("true", "1")
+        history = options.get("history", "on")
+        if history not in _HISTORY:
+            raise ConfigurationError("history of a clickhouse:// URL", history, "on or off")
         cluster = options.get("cluster")
         return cls(
             host=host,
@@ -157,6 +163,7 @@ class Address(NamedTuple):
             is_secure=is_secure,
             cluster=checked_name("cluster", cluster) if cluster else None,
             table=checked_name("table", options.get("table") or SPANS),
+            keeps_history=_HISTORY[history],
         )
 
     def __str__(self) -> str:

@@ -90,7 +90,7 @@ from otel_metadata.store.clickhouse.schema import (
     WRITER_KIND,
     create_statements,
 )
-from otel_metadata.store.history import HISTORY_LIMIT, Value, in_order, records, route_name, routes_text
+from otel_metadata.store.history import HISTORY_LIMIT, Value, in_order, not_kept, records, route_name, routes_text
 from otel_metadata.store.reads import IS_ERROR, NO_PARENT, both
 from otel_metadata.store.rows import row_of as row_of_span
 
@@ -200,8 +200,8 @@ class ClickHouseStore:
         """Remember the address; connect at the first use.
 
         Args:
-            url: `clickhouse://user:password@host:8123/database`, `clickhouses://…` for TLS; `?cluster=`, `secure=`, and
-                `table=` for another span table than `otel_traces`.
+            url: `clickhouse://user:password@host:8123/database`, `clickhouses://…` for TLS; `?cluster=`, `secure=`,
+                `table=` for another span table than `otel_traces`, and `history=off` to keep no superseded values.
             cluster: Make tables on every replica of this cluster; None for the cluster in the URL, if there is one.
             create: Make missing tables at the first use.
             timeout_millis: How long a server may take to answer.
@@ -315,8 +315,10 @@ class ClickHouseStore:
             timeout_millis: When to end; None for never.
 
         Raises:
-            StoreError: The store cannot be read.
+            StoreError: The store cannot be read, or the query names a time and the store keeps no history.
         """
+        if query.at_ns is not None:
+            self._check_history("a time was named (at_ns)")
         found: list[SpanRecord] = []
         searched_to = None
         with self._opened() as client:
@@ -463,8 +465,9 @@ class ClickHouseStore:
             field: Only values of this field; None for all.
 
         Raises:
-            StoreError: The store cannot be read, or it has no table for the history.
+            StoreError: The store cannot be read, or it keeps no history.
         """
+        self._check_history("a history was asked for")
         with self._opened() as client:
             of_span = " AND t.SpanId = {s:String}" if span_id else ""
             rows = self._current(client, "t.TraceId = {t:String}" + of_span, {"t": trace_id, "s": span_id})
@@ -510,7 +513,7 @@ class ClickHouseStore:
             raise StoreError(f"{self}: a time was named (at_ns), but an export has the values of now.")
 
         with self._opened() as client:
-            max_bytes = _HISTORY_BYTES if self._has_history(client) else 0
+            max_bytes = _HISTORY_BYTES if self.address.keeps_history and self._has_history(client) else 0
             found = islice(self._all(client, query, read=partial(self._exported, client, max_bytes)), query.limit)
             while rows := list(islice(found, _MAX_IDS)):
                 yield batch(rows)
@@ -741,6 +744,11 @@ class ClickHouseStore:
             names.update((writer, name) for writer, name in self._connection.run(client, sql, {"w": some}))
         return names
 
+    def _check_history(self, what: str) -> None:
+        # Another program may have made one, but nothing tells whether it has everything.
+        if not self.address.keeps_history:
+            raise not_kept(self, what)
+
     def _has_history(self, client: Client) -> bool:
         return bool(self._connection.run(client, f"EXISTS TABLE `{HISTORY}`", {})[0][0])
 
@@ -753,6 +761,8 @@ class ClickHouseStore:
     def _make_tables(self, timeout_millis: int | None) -> None:
         """Make missing tables. If all are there, the right to create is not needed."""
         missing = create_statements(self.address.table, self.address.cluster)
+        if not self.address.keeps_history:
+            del missing[HISTORY], missing[HISTORY_VIEW]
         with self._connection.client(timeout_millis) as client:
             for (name,) in self._connection.run(
                 client,

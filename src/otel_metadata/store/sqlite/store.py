@@ -51,7 +51,7 @@ from otel_metadata.model.record import (
 )
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
-from otel_metadata.store.history import HISTORY_LIMIT, UNKNOWN_ROUTE
+from otel_metadata.store.history import HISTORY_LIMIT, UNKNOWN_ROUTE, not_kept
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite import export as sqlite_export
@@ -470,10 +470,7 @@ class SqliteStore:
     def _check_history(self, what: str) -> None:
         # Others may have kept one in the file, but without what this process has superseded it would be wrong.
         if not self._keeps_history:
-            raise StoreError(
-                f"{self}?history=off: {what}, but this store does not keep superseded values; expected a store "
-                "without ?history=off."
-            )
+            raise not_kept(self, what)
 
     def export(self, query: SpanQuery) -> Iterator[pa.RecordBatch]:
         """Yield the spans that *query* selects as batches of the table in `store.table`, newest start first.
