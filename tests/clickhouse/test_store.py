@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -38,6 +40,7 @@ from otel_metadata.store.clickhouse import store as clickhouse
 from otel_metadata.store.clickhouse.schema import create_statements
 from otel_metadata.store.clickhouse.store import ClickHouseStore
 
+DOCS = Path(__file__).parents[2] / "docs" / "clickhouse.md"
 PROCESSES = 4
 THREADS = 4
 PATCHES = 25
@@ -270,6 +273,36 @@ class TestHistoryTable:
         store.delete([(trace_hex(), f"{1:016x}")], (END_NS + 10, 1))
 
         assert engine.run(f"SELECT count() AS n FROM {database}.otel_metadata_history") == [{"n": 0}]
+
+
+class TestRetention:
+    def test_the_statement_of_the_page_deletes_what_was_set_on_traces_that_are_gone(
+        self, engine: Engine, database: str, store: ClickHouseStore
+    ) -> None:
+        """Old values alone: a late one may wait for its span. What others have, and names of writers, stay."""
+        AUTHORS.add(1, "ada")
+        (statement,) = re.findall(
+            r"^DELETE FROM otel_metadata_fields .*?;$", DOCS.read_text(), re.DOTALL | re.MULTILINE
+        )
+        store.write([ended_span(1)])
+        for trace_id in (TRACE, 9):
+            for key, ns in (("old", START_NS), ("new", 1 << 62)):
+                said: Fields = {
+                    ("span", "metadata", key): (1, (ns, 1)),
+                    ("trace", "tag", key): (True, (ns, 1)),
+                }
+                store.patch([Patch(SpanRef(trace_id, 1), said)])
+
+        engine.run(re.sub(r"otel_(traces|metadata_fields)", rf"{database}.\g<0>", statement.rstrip(";")))
+
+        rows = engine.run(
+            f"SELECT DISTINCT TraceId, Kind, Key FROM {database}.otel_metadata_fields ORDER BY TraceId, Kind, Key"
+        )
+        left = [(row["TraceId"], row["Kind"], row["Key"]) for row in rows]
+        here = [(trace_hex(), "metadata", "new"), (trace_hex(), "metadata", "old"), (trace_hex(), "row", "")]
+        of_tags = [(trace_hex(), "tag", "new"), (trace_hex(), "tag", "old")]
+        gone = [(trace_hex(9), "metadata", "new"), (trace_hex(9), "tag", "new")]
+        assert left == [("", "writer", f"{1:016x}"), *gone, *here, *of_tags]
 
 
 class TestWithoutHistory:
