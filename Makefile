@@ -146,7 +146,7 @@ test-workers: .venv-workers/.installed ## run what needs Celery, gunicorn, uvico
 
 test-clickhouse: .venv/.installed .venv-clickhouse/.installed ## run the ClickHouse store against the embedded engine; on loopback
 	$(heading) "backends, the embedded ClickHouse engine behind an HTTP front"
-	@OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/clickhouse
+	@HYPOTHESIS_PROFILE=brief OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/clickhouse
 
 # Outside the tree, so that neither src/ nor a development dependency can help the import.
 wheel-test: .venv/.installed ## build the wheel, install it alone into an empty environment, import it

@@ -20,6 +20,7 @@ from otel_metadata.errors import StoreError
 from otel_metadata.model.condition import Compare, Subject
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.store.sqlite import read_pool
+from otel_metadata.store.sqlite import store as store_module
 from otel_metadata.store.sqlite.file import files_of
 from otel_metadata.store.sqlite.read_pool import Deadline, PoolClosedError, ReadPool
 from otel_metadata.store.sqlite.store import SqliteStore
@@ -162,6 +163,39 @@ class TestBesideOthers:
             store.write([ended_span(1_000 * batch + number) for number in range(2, 802)])
         assert path.stat().st_size > before + 6_000 * 5_000
         reader.close()
+
+    def test_readers_that_overlap_let_a_large_log_begin_again(
+        self, store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A fold of a large log waits for the readers of that moment; otherwise the log would grow for ever."""
+        monkeypatch.setattr(store_module, "_LARGE_LOG_PAGES", 100)
+        assert store._connection is not None
+        store._connection.execute(f"PRAGMA busy_timeout = {1_000 * SECONDS}")
+        waits = threading.Event()
+
+        def watch(statement: str) -> None:
+            if "RESTART" in statement:
+                waits.set()
+
+        store._connection.set_trace_callback(watch)
+        reads = threading.Event()
+
+        def read() -> None:
+            reader = sqlite3.connect(path, isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM spans").fetchone()
+            reads.set()
+            assert waits.wait(SECONDS)
+            reader.execute("COMMIT")
+            reader.close()
+
+        thread = Thread(read)
+        assert reads.wait(SECONDS)
+        store.write([ended_span(number) for number in range(2, 3_002)])
+        thread.ended()
+        store.write([ended_span(4_000)])
+        _, pages, _ = store._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        assert pages < 100
 
     def test_threads_share_a_few_connections(self, store: SqliteStore) -> None:
         """As many as read at once; only a few stay open."""

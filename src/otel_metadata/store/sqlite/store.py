@@ -182,6 +182,9 @@ _PAUSE_NS: Final = 10_000_000
 # Rows of spans and fields.
 _FOLDED_CHANGES: Final = 2_000
 
+# 64 MiB. Without readers the log is begun again at 16 MiB.
+_LARGE_LOG_PAGES: Final = 16_384
+
 # Between two steps of an upgrade. SQLite asks for a lock again after 100 ms at most.
 _GIVE_WAY_NS: Final = 200_000_000
 
@@ -618,7 +621,7 @@ class SqliteStore:
             if connection.total_changes - self._folded_at >= _FOLDED_CHANGES:
                 self._folded_at = connection.total_changes
                 with suppress(sqlite3.Error):  # the write is done; SQLite's own checkpoints tell nobody either
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    _fold(connection)
 
     @contextmanager
     def _opened(self, deadline_ns: int) -> Iterator[sqlite3.Connection]:
@@ -770,9 +773,10 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = NORMAL")
         # `_transaction` folds the log in once enough rows were written, at about 16 MiB instead of SQLite's 4. So a
         # page that is written many times, such as one of an index, is copied once. SQLite itself goes by the size of
-        # the log, which does not shrink while anybody reads. Then each commit would fold in, and wait for the disk.
+        # the log, which does not shrink while anybody reads. Then each commit would fold in, and wait for the disk. So
+        # its own limit is far above that at which `_fold` begins the log again.
         self._folded_at = 0
-        connection.execute("PRAGMA wal_autocheckpoint = 16384")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {4 * _LARGE_LOG_PAGES}")
 
     def _give_way(self) -> None:
         """Wait between two steps of an upgrade, in which others write."""
@@ -792,6 +796,15 @@ class SqliteStore:
     def __str__(self) -> str:
         """As a user names it."""
         return f"sqlite:///{self.path}"
+
+
+def _fold(connection: sqlite3.Connection) -> None:
+    """Copy the pages of the log into the file, and begin a large log again from its start."""
+    _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    if pages >= _LARGE_LOG_PAGES:
+        # Readers that overlap keep the log from starting again. This waits for those that read now, at most the busy
+        # timeout; the next fold tries again.
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
 
 def _blames_the_file(error: Exception) -> bool:
