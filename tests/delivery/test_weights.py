@@ -157,6 +157,18 @@ def test_a_text_weighs_the_same_after_it_was_encoded():
 
 # --- what waits ------------------------------------------------------------------------------------------------------
 
+
+def waiting(scene, call: Callable[[range], object], start: int, many: int) -> tuple[float, float]:
+    """Return `nearest` of what *call* adds to what waits, for *many* numbers from *start* on."""
+
+    def measure(time):
+        before = scene.stats.buffered_bytes
+        _, true = taken(lambda: call(range(start + many * time, start + many * (time + 1))))
+        return scene.stats.buffered_bytes - before, true
+
+    return nearest(measure)
+
+
 UPDATES = {
     "one small": lambda n: {"k": n + 1_000},
     "five small": lambda n: {f"k{i}": n + 1_000 + i for i in range(5)},
@@ -183,13 +195,7 @@ def test_patches_weigh_what_they_take(make_scene, make):
         scene.outbox.weigh_waiting()
 
     update(range(1, 50))  # what is remembered of keys, and what is made once
-
-    def measure(time):
-        before = scene.stats.buffered_bytes
-        _, true = taken(lambda: update(range(50 + 200 * time, 250 + 200 * time)))
-        return scene.stats.buffered_bytes - before, true
-
-    counted, true = nearest(measure)
+    counted, true = waiting(scene, update, 50, 200)
     assert is_near(counted, true), (first.keys(), counted, true)
 
 
@@ -305,13 +311,7 @@ def test_what_was_set_live_weighs_what_it_takes_once_it_has_ended(make_scene, ma
         scene.outbox.weigh_waiting()
 
     end(range(20))
-
-    def measure(time):
-        before = scene.stats.buffered_bytes
-        _, true = taken(lambda: end(range(20 + 80 * time, 100 + 80 * time)))
-        return scene.stats.buffered_bytes - before, true
-
-    counted, true = nearest(measure)
+    counted, true = waiting(scene, end, 20, 80)
     assert is_near(counted, true), (counted, true)
 
 
@@ -333,11 +333,5 @@ def test_captured_texts_weigh_once(make_scene, monkeypatch):
         scene.outbox.weigh_waiting()
 
     end(range(20))
-
-    def measure(time):
-        before = scene.stats.buffered_bytes
-        _, true = taken(lambda: end(range(20 + 40 * time, 60 + 40 * time)))
-        return scene.stats.buffered_bytes - before, true
-
-    counted, true = nearest(measure)
+    counted, true = waiting(scene, end, 20, 40)
     assert is_near(counted, true), (counted, true)

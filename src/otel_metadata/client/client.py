@@ -320,7 +320,7 @@ class Spans:
             cursor: `next_cursor` of the page before, asked with the same arguments.
             trace_id: Only those of one trace, 32 hex digits.
             timeout_millis: When to end the search. The page then has the spans that were found, `searched_to`, and a
-                cursor that continues. None for no limit. Stores other than SQLite take None only.
+                cursor that continues. None for no limit. A store of a third party may take None only.
             **_arize: See `Space`.
 
         Raises:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 _EXPECTED: Final = (
     "a name such as metadata.thumbs, trace.metadata.plan, eval.Correctness, annotation.quality, tags.vip, "
     "attributes.http.route, output or status_code; a word alone that is no name of filters is a key of the "
-    "metadata (metadata.model, not model), and "
-    "other characters go in "
+    "metadata (metadata.model, not model), and other characters go in "
     'double quotes: metadata."user-id"'
 )
 

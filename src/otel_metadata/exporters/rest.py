@@ -205,7 +205,7 @@ class RestPatchExporter:
             patch: The patch.
             budget: The time that is left for the whole batch.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each backend has its own request
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # nothing is buffered
         """Nothing is buffered."""

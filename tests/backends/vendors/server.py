@@ -107,7 +107,7 @@ class Double:
 
     def answer(self, request: Request) -> Response:
         """Answer as the vendor does; called under `lock`."""
-        raise NotImplementedError
+        raise NotImplementedError  # each vendor has its own answers
 
     def close(self) -> None:
         self._server.shutdown()

@@ -513,7 +513,7 @@ class _Select:
         return _Value(form, self._name(sql))
 
     def _origin(self, subject: Subject) -> _Value:
-        """Return when, how or by whom the value was set that a subject means."""
+        """Return SQL of the time, the route or the author of the value that a subject names."""
         winning = self._name(self._winning(subject))
         if subject.part == "changed_at":
             ns = f"substring({winning}, 1, 16)"

@@ -114,7 +114,7 @@ def value_of(kind: str, text: str) -> Value:
 
 
 def route_of(version: Version, end_ns: int) -> Route:
-    """Return how a value came that was on its span: the route depends on whether the span had ended."""
+    """Return the route of a value that came with its span: live if it was set before the span ended, else in flight."""
     return "live" if version[0] <= end_ns else "in_flight"
 
 

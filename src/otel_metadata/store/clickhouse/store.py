@@ -385,7 +385,7 @@ class ClickHouseStore:
         """Count the spans that *query* selects in parts of a time, and the errors among them.
 
         Args:
-            query: The spans; its own window and limit count for nothing.
+            query: The spans; its own window and limit are ignored.
             start_ns: Where the first bar starts.
             width_ns: How long each bar is, at least 1.
             bars: How many there are, at least 1.
