@@ -1,0 +1,1 @@
+"""A local server: OTLP in, the vendors' PATCH calls, and one API over a store."""
