@@ -112,6 +112,10 @@ class Problem(Exception):  # noqa: N818 # the word of RFC 9457
 ProblemBody: TypeAlias = "Callable[[Problem], object]"
 """Makes the JSON body of a refusal in the form of a vendor."""
 
+Refusal: TypeAlias = "Callable[[Problem, Mapping[str, str]], Answer]"
+"""Makes the whole answer of a refusal from the headers of the request, in lower case. OTLP answers in the type of the
+request."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ class Operation:
         status: The status of a success.
         problems: The statuses of refusals, each with its reason in words.
         problem_body: The form of refusals; None for `application/problem+json`.
+        refusal: In place of `problem_body`, for refusals that are not JSON.
         is_ingestion: Whether pages of other ports on this machine may call it (`http://localhost:*`).
         max_bytes: The largest body, after decompression.
     """
@@ -150,5 +155,6 @@ class Operation:
     status: int = 200
     problems: Mapping[int, str] = field(default_factory=dict)
     problem_body: ProblemBody | None = None
+    refusal: Refusal | None = None
     is_ingestion: bool = False
     max_bytes: int = 4 << 20

@@ -33,6 +33,16 @@ class Service(Protocol):
         """Run a blocking call that changes the store (delete, retain, a frame of updates) on the pool of writers."""
         ...
 
+    async def decode(self, call: Callable[[], T]) -> T:
+        """Run a call that only computes, such as decoding a large body.
+
+        It has a pool of its own, so that neither a slow reader nor a locked store delays it.
+
+        Raises:
+            Problem: 503 if the pool and its queue are full; otherwise whatever *call* raises.
+        """
+        ...
+
     async def ingest(
         self,
         rows: Sequence[tuple[StoredSpan, Fields]],
