@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -57,6 +57,13 @@ class Service(Protocol):
 
         Raises:
             Problem: 503 with `Retry-After` if too much waits already, or the store cannot be written.
+        """
+        ...
+
+    def soon(self, work: Coroutine[object, object, None]) -> None:
+        """Run *work* on the event loop while the answer goes out; a graceful stop waits for it.
+
+        What it raises is logged: nobody waits for its result.
         """
         ...
 
