@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, final, runtime_checkable
 
 from otel_metadata.interrupts import pass_on
 from otel_metadata.model.authors import AUTHORS, shown_author
@@ -48,11 +48,14 @@ __all__ = [
     "Convergence",
     "Dialect",
     "PatchExporter",
+    "RowStore",
     "SpanReads",
     "SpanSender",
     "SpanStore",
+    "StoreWatch",
     "SystemClock",
     "VersionSource",
+    "WatchableStore",
     "takes",
 ]
 
@@ -300,6 +303,40 @@ class SpanReads(Protocol):
 
     def names(self, kind: NamedKind, *, level: Level = "span", prefix: str = "", limit: int = 1_000) -> list[str]:
         """Return metadata keys, tags, or names of evaluations that are in use and begin with *prefix*, in order."""
+        ...
+
+
+@runtime_checkable
+class RowStore(Protocol):
+    """A store whose export needs no pyarrow."""
+
+    def export_rows(self, query: SpanQuery) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield what `SpanStore.export` yields, each span as a tuple in the order of `store.table.COLUMNS`.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        ...
+
+
+class StoreWatch(Protocol):
+    """The state of a store, as a value to compare."""
+
+    def state(self) -> object:
+        """Return a value that differs from the one before if the store was changed in between, by any process."""
+        ...
+
+    def close(self) -> None:
+        """Give back the connection; the next call of `state` opens another."""
+        ...
+
+
+@runtime_checkable
+class WatchableStore(Protocol):
+    """A store that can say cheaply whether it was changed."""
+
+    def watch(self) -> StoreWatch | None:
+        """Return a watch of its own for each caller; None if no other process can change the store."""
         ...
 
 

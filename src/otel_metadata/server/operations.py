@@ -20,6 +20,11 @@ JSON: Final = "application/json"
 
 
 @final
+class Stream:
+    """Marks, as `Operation.body`, a body of any size: `Call.body` is an `AsyncIterator[bytes]` of its parts."""
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls.
@@ -45,8 +50,8 @@ class Call:
         caller: Who calls.
         path: The parameters in the path, as text.
         query: The parameters after the `?`, of the type that the operation names; None if it names none.
-        body: The body, of the type that the operation names: a struct, `bytes` as they came (after decompression), or
-            None.
+        body: The body, of the type that the operation names: a struct, `bytes` as they came (after decompression), an
+            iterator of such bytes for `Stream`, or None.
         headers: With names in lower case.
     """
 
@@ -132,7 +137,8 @@ class Operation:
         scope: What the caller needs, or None for nobody in particular (`/healthz`).
         tag: The group in the OpenAPI document.
         query: A `msgspec.Struct` of the parameters after the `?`, or None.
-        body: A `msgspec.Struct`, `bytes` for a body that the handler reads itself, or None.
+        body: A `msgspec.Struct`, `bytes` for a body that the handler reads itself, `Stream` for one that it reads while
+            it comes and that `max_bytes` does not limit, or None.
         answer: A `msgspec.Struct`, `bytes`, or None: the body of a success.
         status: The status of a success.
         problems: The statuses of refusals, each with its reason in words.

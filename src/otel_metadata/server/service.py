@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Version
     from otel_metadata.model.record import StoredSpan
     from otel_metadata.seams import Clock, SpanStore
+    from otel_metadata.server.events import Changes
     from otel_metadata.server.operations import Caller
 
 T = TypeVar("T")
@@ -20,6 +21,7 @@ class Service(Protocol):
 
     store: SpanStore
     clock: Clock
+    changes: Changes
 
     async def read(self, call: Callable[[], T]) -> T:
         """Run a blocking read on the bounded pool of readers.
@@ -76,5 +78,5 @@ class Service(Protocol):
         ...
 
     def changed(self) -> None:
-        """Tell `GET /api/v1/events` that the store has changed."""
+        """Tell `GET /api/v1/events` that the store has changed; see `Changes.changed`. A stop calls `Changes.close`."""
         ...

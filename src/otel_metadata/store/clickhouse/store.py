@@ -50,6 +50,7 @@ from otel_metadata.model.record import (
 )
 from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock, VersionSource, bounded_millis
+from otel_metadata.store import table
 from otel_metadata.store.clickhouse.client import Address, AnswerTooLargeError, Connection
 from otel_metadata.store.clickhouse.condition import (
     END,
@@ -507,16 +508,22 @@ class ClickHouseStore:
             MissingExtraError: pyarrow is not installed.
             StoreError: The store cannot be read.
         """
-        from otel_metadata.store.table import batch  # needs the extra `dataframe`
+        table.schema()  # raises before anything is read if a package is missing
+        return map(table.batch, self.export_rows(query))
 
+    def export_rows(self, query: SpanQuery) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the same spans as `export` does, each as a tuple in the order of `table.COLUMNS`.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
         if query.at_ns is not None:
             raise StoreError(f"{self}: a time was named (at_ns), but an export has the values of now.")
-
         with self._opened() as client:
             max_bytes = _HISTORY_BYTES if self.address.keeps_history and self._has_history(client) else 0
             found = islice(self._all(client, query, read=partial(self._exported, client, max_bytes)), query.limit)
             while rows := list(islice(found, _MAX_IDS)):
-                yield batch(rows)
+                yield rows
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,6 +1,6 @@
-"""Stored spans as batches of the export table, read from SQLite a page at a time.
+"""Stored spans as rows of the export table, read from SQLite a page at a time.
 
-A page is one short read. No transaction is held while its batch is used, so a slow reader does not make the log file
+A page is one short read. No transaction is held while its rows are used, so a slow reader does not make the log file
 grow. Pages follow the order of `Position`: each span comes once, even if it is written again meanwhile, and spans that
 start after the first page was read do not come.
 
@@ -29,8 +29,6 @@ from otel_metadata.store.sqlite.history import NAME_OF
 from otel_metadata.store.table import SHOWN_IN, text_and_mime_type
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from otel_metadata.model.record import StoredSpan
 
 _PAGE_ROWS: Final = 2_000
@@ -105,10 +103,10 @@ class _Authors:
         return self._names[writer]
 
 
-def batches(
+def pages(
     read: _Read, query: SpanQuery, stored_span: Callable[[_Row], StoredSpan], *, has_history: bool
-) -> Iterator[pa.RecordBatch]:
-    """Yield what *query* selects, newest start first.
+) -> Iterator[list[_Row]]:
+    """Yield what *query* selects, newest start first, as rows in the order of `table.COLUMNS`.
 
     Args:
         read: Calls a function with a connection and returns its result.
@@ -117,10 +115,8 @@ def batches(
         has_history: Whether to export superseded values.
 
     Raises:
-        MissingExtraError: pyarrow is not installed.
         StoreError: The store cannot be read.
     """
-    table.schema()  # raises before anything is read if a package is missing
     authors = _Authors(read)
     after, left = query.after, query.limit
     while left is None or left > 0:
@@ -129,9 +125,9 @@ def batches(
         rows, histories = read(lambda connection: _page(connection, page, has_history))  # noqa: B023 # called at once
         if not rows:
             return
-        yield table.batch(
+        yield [
             _arrow_row(row, histories.get(number, _NO_HISTORY), authors, stored_span) for number, row in enumerate(rows)
-        )
+        ]
         trace_id, span_id, start_ns = rows[-1][0], rows[-1][1], rows[-1][6]
         after = Position(start_ns, trace_id, span_id)
         left = None if left is None else left - len(rows)

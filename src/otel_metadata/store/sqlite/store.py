@@ -51,6 +51,7 @@ from otel_metadata.model.record import (
 )
 from otel_metadata.reporting import REPORTER, after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
+from otel_metadata.store import table
 from otel_metadata.store.history import HISTORY_LIMIT, UNKNOWN_ROUTE, not_kept
 from otel_metadata.store.rows import row_of
 from otel_metadata.store.sqlite import condition as sqlite_filter
@@ -80,6 +81,7 @@ from otel_metadata.store.sqlite.upgrade import (
     forget_older_versions,
     to_version_3,
 )
+from otel_metadata.store.sqlite.watch import Watch
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -484,9 +486,22 @@ class SqliteStore:
             MissingExtraError: pyarrow is not installed.
             StoreError: The store cannot be read.
         """
+        table.schema()  # raises before anything is read if a package is missing
+        return map(table.batch, self.export_rows(query))
+
+    def export_rows(self, query: SpanQuery) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the same spans as `export` does, each as a tuple in the order of `table.COLUMNS`.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
         if query.at_ns is not None:
             raise StoreError(f"{self.path}: an export has the values of now; expected a query without a time (at_ns).")
-        return sqlite_export.batches(self._read, query, _stored_span, has_history=self._keeps_history)
+        return sqlite_export.pages(self._read, query, _stored_span, has_history=self._keeps_history)
+
+    def watch(self) -> Watch | None:
+        """Return a watch that notices what any process changes in the file; None for a store in memory."""
+        return None if self.path == _MEMORY else Watch(self.path)
 
     def find(self, span_ids: Collection[str]) -> Mapping[str, StoredKey]:
         """Return where each of *span_ids* is stored. If several traces have the id, the newest span counts.
