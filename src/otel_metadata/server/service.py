@@ -1,27 +1,76 @@
-"""What all handlers of one server share: the store, the pools of threads, the writer, the names of callers."""
+"""What all handlers of one server share: the store, the pools of threads, the versions of callers."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
+
+from otel_metadata.client.client import Client
+from otel_metadata.client.updates import draw
+from otel_metadata.delivery.destination import Destination
+from otel_metadata.errors import OtelMetadataError
+from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
+from otel_metadata.live import live_settings
+from otel_metadata.reporting import REPORTER
+from otel_metadata.seams import AuthorVersions, SystemClock
+from otel_metadata.server.events import Changes
+from otel_metadata.server.operations import Problem
+from otel_metadata.server.problems import overloaded
 
 if TYPE_CHECKING:
-    from otel_metadata.client.client import Client
     from otel_metadata.model.merge import Fields, Version
     from otel_metadata.model.record import StoredSpan
     from otel_metadata.seams import Clock, SpanStore
-    from otel_metadata.server.events import Changes
     from otel_metadata.server.operations import Caller
 
 T = TypeVar("T")
 
+_READERS: Final = 4
+_WAITING_READS: Final = 64
 
-class Service(Protocol):
-    """See the module. Handlers run on the event loop and await these calls."""
+# A store writes with one connection, so a second thread only prepares while the first one writes.
+_WRITERS: Final = 2
+_WAITING_WRITES: Final = 1_000
 
-    store: SpanStore
-    clock: Clock
-    changes: Changes
+# What only computes needs the interpreter's lock, so more threads gain nothing.
+_DECODERS: Final = 2
+_WAITING_DECODES: Final = 256
+
+_MAX_CALLERS: Final = 256
+
+
+class _Author(NamedTuple):
+    """What updates under one name: each has a writer of its own with this name."""
+
+    versions: AuthorVersions
+    client: Client
+
+
+@final
+class Service:
+    """See the module. Handlers run on the event loop and await these calls.
+
+    Attributes:
+        store: Opened and closed by whoever made the service.
+        clock: Time.
+        changes: Tells who listens that the store has changed.
+    """
+
+    def __init__(self, store: SpanStore, clock: Clock | None = None) -> None:
+        """Work on *store*."""
+        self.store = store
+        self.clock: Clock = clock or SystemClock()
+        self.changes = Changes(store)
+        self._readers = _Pool("read", _READERS, _WAITING_READS)
+        self._writers = _Pool("write", _WRITERS, _WAITING_WRITES)
+        self._decoders = _Pool("decode", _DECODERS, _WAITING_DECODES)
+        self._running: set[asyncio.Task[None]] = set()
+        self._authors: OrderedDict[str, _Author] = OrderedDict()
+        self._authors_lock = threading.Lock()
 
     async def read(self, call: Callable[[], T]) -> T:
         """Run a blocking read on the bounded pool of readers.
@@ -29,11 +78,15 @@ class Service(Protocol):
         Raises:
             Problem: 503 if the pool and its queue are full; otherwise whatever *call* raises.
         """
-        ...
+        return await self._readers.run(call)
 
     async def write(self, call: Callable[[], T]) -> T:
-        """Run a blocking call that changes the store (delete, retain, a frame of updates) on the pool of writers."""
-        ...
+        """Run a blocking call that changes the store (delete, retain, a frame of updates) on the pool of writers.
+
+        Raises:
+            Problem: 503 if the pool and its queue are full; otherwise whatever *call* raises.
+        """
+        return await self._writers.run(call)
 
     async def decode(self, call: Callable[[], T]) -> T:
         """Run a call that only computes, such as decoding a large body.
@@ -43,7 +96,7 @@ class Service(Protocol):
         Raises:
             Problem: 503 if the pool and its queue are full; otherwise whatever *call* raises.
         """
-        ...
+        return await self._decoders.run(call)
 
     async def ingest(
         self,
@@ -58,25 +111,99 @@ class Service(Protocol):
                 route "late".
 
         Raises:
-            Problem: 503 with `Retry-After` if too much waits already, or the store cannot be written.
+            Problem: 503 with `Retry-After` if too much waits already.
+            StoreError: The store cannot be written.
         """
-        ...
+        updates = list(patches)
+
+        def store() -> None:
+            if rows:
+                self.store.write_rows(rows)
+            if updates:
+                self.store.patch_rows(updates, route="late")
+
+        await self.write(store)
+        self.changed()
 
     def soon(self, work: Coroutine[object, object, None]) -> None:
         """Run *work* on the event loop while the answer goes out; a graceful stop waits for it.
 
         What it raises is logged: nobody waits for its result.
         """
-        ...
+        task = asyncio.get_running_loop().create_task(self._logged(work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def finish(self) -> None:
+        """Wait for the work that goes on after its answers. No request comes any more."""
+        while self._running:
+            await asyncio.wait(self._running)
 
     def versions(self, caller: Caller, count: int) -> list[Version]:
         """Draw versions whose author is the caller's name; safe on any thread."""
-        ...
+        return list(draw(self._author(caller.name).versions, count))
 
     def client(self, caller: Caller) -> Client:
         """Return a client of the store whose updates have the caller's name; closed by the service."""
-        ...
+        return self._author(caller.name).client
 
     def changed(self) -> None:
-        """Tell `GET /api/v1/events` that the store has changed; see `Changes.changed`. A stop calls `Changes.close`."""
-        ...
+        """Tell `GET /api/v1/events` that the store has changed; see `Changes.changed`."""
+        self.changes.changed()
+
+    def close(self) -> None:
+        """Finish the calls that run. The event loop has ended."""
+        for pool in (self._decoders, self._readers, self._writers):
+            pool.close()
+        for author in self._authors.values():
+            author.client.close()
+
+    def _author(self, name: str) -> _Author:
+        with self._authors_lock:
+            author = self._authors.pop(name, None)
+            if author is None:
+                destination = Destination(
+                    "server", StoreSpanExporter(self.store), StorePatchExporter(self.store, "server")
+                )
+                author = _Author(AuthorVersions(live_settings.VERSIONS, name), Client(destination, author=name))
+                if len(self._authors) >= _MAX_CALLERS:
+                    self._authors.popitem(last=False)
+            self._authors[name] = author
+            return author
+
+    async def _logged(self, work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        except (Problem, OtelMetadataError) as error:
+            REPORTER.tell("server_late_work", f"{error}")
+        except Exception as error:  # noqa: BLE001 # the boundary: nobody waits for the result
+            REPORTER.failed("server:soon", error)
+
+
+@final
+class _Pool:
+    """Threads for blocking calls, and a bound on how many calls wait for one. For the event loop alone."""
+
+    def __init__(self, name: str, threads: int, waiting: int) -> None:
+        """Start no thread yet."""
+        self._name = name
+        self._free = threads + waiting
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"otel-metadata-{name}")
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Return what *call* returns.
+
+        Raises:
+            Problem: 503, because too many calls wait.
+        """
+        if self._free <= 0:
+            raise overloaded(f"Too many requests wait to {self._name}; expected a later try.")
+        self._free -= 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        finally:
+            self._free += 1
+
+    def close(self) -> None:
+        """Finish the calls that run or wait."""
+        self._threads.shutdown()

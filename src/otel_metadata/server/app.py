@@ -1,0 +1,214 @@
+"""The ASGI application: from a request to a handler of the table, and from its answer or refusal to a response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+from urllib.parse import unquote
+
+import msgspec
+from starlette.responses import StreamingResponse
+from starlette.routing import compile_path
+
+from otel_metadata.reporting import REPORTER
+from otel_metadata.server import events
+from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
+from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
+from otel_metadata.server.problems import PROBLEM_JSON, details, problem_of
+
+if TYPE_CHECKING:
+    import re
+
+    from starlette.types import Receive, Scope, Send
+
+    from otel_metadata.server.access import Access
+    from otel_metadata.server.service import Service
+
+OPERATIONS: Final[tuple[Operation, ...]] = (*events.OPERATIONS,)
+"""All that the server can do."""
+
+_CREDENTIALS: Final = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "x-auth-token",
+        "galileo-api-key",
+        "api_key",
+        "api-key",
+        "x-api-key",
+    }
+)
+"""Headers that no handler sees, so that none can log them."""
+
+_NOTHING: Final[tuple[bytes, ...]] = ()
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Bound(NamedTuple):
+    """An operation, with the decoder of its body."""
+
+    operation: Operation
+    decoder: msgspec.json.Decoder[Any] | None
+
+
+@final
+class App:
+    """Answers the requests of one server."""
+
+    def __init__(self, service: Service, access: Access, operations: Sequence[Operation] = OPERATIONS) -> None:
+        """Make the routes.
+
+        Args:
+            service: What the handlers share.
+            access: Who may call.
+            operations: Two with the same path have different methods.
+        """
+        self._service = service
+        self._access = access
+        self._buffered = Buffered()
+        # Most paths have no parameter, and a server has many paths: a dictionary finds those at once.
+        self._fixed: dict[str, dict[str, _Bound]] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, _Bound]]] = []
+        by_path: dict[str, dict[str, _Bound]] = {}
+        for operation in operations:
+            methods = by_path.setdefault(operation.path, {})
+            has_struct = operation.body not in {None, bytes, Stream}
+            methods[operation.method] = _Bound(operation, msgspec.json.Decoder(operation.body) if has_struct else None)
+            if operation.method == "GET":
+                methods["HEAD"] = methods["GET"]
+        for path, methods in by_path.items():
+            if "{" in path:
+                self._patterns.append((compile_path(path)[0], methods))
+            else:
+                self._fixed[path] = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":  # a WebSocket; uvicorn refuses it when the application returns
+            return
+        is_head = scope["method"] == "HEAD"
+        try:
+            methods, path = self._route(scope)
+            bound = methods.get(scope["method"])
+            if bound is None:
+                allowed = ", ".join(sorted(methods))
+                title = f"{scope['method'][:20]} is not answered here; expected {allowed}."
+                raise Problem(405, title, expected=allowed, headers={"Allow": allowed})
+        except Problem as problem:
+            await _send(send, *_refusal(problem, None, {}), is_head=is_head)
+            return
+        headers = _headers(scope)
+        body = Body(receive, headers, bound.operation.max_bytes, self._buffered)
+        try:
+            answer = await self._answer(bound, path, headers, body, scope["query_string"])
+            # Encoded before the first byte is sent, so that a value without JSON is a refusal and no half answer.
+            response = answer if _is_stream(answer) else _encoded(answer)
+        except Exception as error:  # noqa: BLE001 # every error is an answer
+            refused = problem_of(error) or _failure(bound.operation, error)
+            await _send(send, *_refusal(refused, bound.operation, headers), is_head=is_head)
+            return
+        finally:
+            body.release()
+        if isinstance(response, Answer):
+            await _stream(response, scope, receive, send)
+        else:
+            await _send(send, *response, is_head=is_head)
+
+    def _route(self, scope: Scope) -> tuple[Mapping[str, _Bound], Mapping[str, str]]:
+        """Return what answers a path, by method, and the parameters in the path.
+
+        Raises:
+            Problem: 404.
+        """
+        path: str = scope["path"]
+        raw: bytes = scope.get("raw_path") or b""
+        # A slash in a name comes as %2F, and is none that parts the path.
+        has_slash = b"%2f" in raw.lower()
+        if has_slash:
+            path = raw.decode("ascii", "replace")
+        methods = self._fixed.get(path)
+        if methods is not None:
+            return methods, {}
+        for pattern, found in self._patterns:
+            match = pattern.match(path)
+            if match is not None:
+                named = match.groupdict()
+                return found, {name: unquote(text) for name, text in named.items()} if has_slash else named
+        raise Problem(404, f"Nothing is at {path[:200]!r}; expected a path of /api/v1/openapi.json.")
+
+    async def _answer(
+        self, bound: _Bound, path: Mapping[str, str], headers: Mapping[str, str], body: Body, query: bytes
+    ) -> Answer:
+        operation, decoder = bound
+        caller = self._access.caller(operation, headers)
+        parameters = decode_query(query, operation.query) if operation.query is not None else None
+        value: Any = None
+        if operation.body is Stream:
+            value = body.stream()
+        elif operation.body is not None:
+            value = await body.read()
+            if decoder is not None:
+                value = decode(value, headers.get("content-type", ""), decoder)
+        shown = {name: text for name, text in headers.items() if name not in _CREDENTIALS}
+        return await operation.handler(Call(self._service, caller, path, parameters, value, shown))
+
+
+_Response = tuple[int, bytes, Mapping[str, str]]
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _is_stream(answer: Answer) -> bool:
+    return hasattr(answer.body, "__aiter__")
+
+
+def _encoded(answer: Answer) -> _Response:
+    body = answer.body
+    if body is None:
+        return answer.status, b"", answer.headers
+    data, media_type = (body, answer.media_type) if isinstance(body, bytes) else (_encode(body), JSON)
+    return answer.status, data, {"Content-Type": media_type, **answer.headers}
+
+
+def _refusal(problem: Problem, operation: Operation | None, headers: Mapping[str, str]) -> _Response:
+    if operation is not None and operation.refusal is not None:
+        status, data, own = _encoded(operation.refusal(problem, headers))
+        return status, data, {**own, **problem.headers}
+    if operation is not None and operation.problem_body is not None:
+        data, media_type = _encode(operation.problem_body(problem)), JSON
+    else:
+        data, media_type = _encode(details(problem)), PROBLEM_JSON
+    return problem.status, data, {"Content-Type": media_type, **problem.headers}
+
+
+def _failure(operation: Operation, error: Exception) -> Problem:
+    """Log an error of our own, and return what the caller gets to see of it."""
+    REPORTER.failed(f"server:{operation.name}", error)
+    return Problem(500, "The server has failed; its log says more.")
+
+
+async def _send(send: Send, status: int, data: bytes, headers: Mapping[str, str], *, is_head: bool) -> None:
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    if status not in {204, 304}:
+        raw.append((b"content-length", b"%d" % len(data)))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": b"" if is_head else data})
+
+
+async def _stream(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+    body = cast("AsyncIterator[bytes]", answer.body)
+    response = StreamingResponse(
+        _NOTHING if scope["method"] == "HEAD" else body,
+        answer.status,
+        dict(answer.headers),
+        media_type=answer.media_type,
+    )
+    await response(scope, receive, send)

@@ -1,0 +1,287 @@
+"""Bodies and queries of requests: read within limits, decompressed, decoded into the types that operations name."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from otel_metadata.server.operations import JSON, Problem
+from otel_metadata.server.problems import overloaded
+
+if TYPE_CHECKING:
+    from starlette.types import Receive
+
+MAX_COMPRESSED: Final = 16 << 20
+"""The largest compressed body, in bytes."""
+
+MAX_BUFFERED: Final = 256 << 20
+"""How many bytes of bodies are in memory at once, of all requests together."""
+
+MAX_NESTING: Final = 100
+"""How deep arrays and objects may be nested in JSON."""
+
+_PORTION: Final = 1 << 20
+_ENCODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""Names of content encodings, with zlib's `wbits` for the format."""
+
+_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+# Messages of msgspec, such as "Expected `int`, got `str` - at `$.spans[0].name`".
+_AT: Final = re.compile(r" - at `([^`]*)`$")
+_EXPECTED: Final = re.compile(r"Expected (.*?)(?:, got .*)?$", re.DOTALL)
+_STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
+_BYTE: Final = re.compile(r"\(byte (\d+)\)")
+
+
+@final
+class Buffered:
+    """The bytes of bodies that are in memory, of all requests together. For the event loop alone."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        """Count *size* bytes more.
+
+        Raises:
+            Problem: 503, because too many are in memory already.
+        """
+        if self.size + size > MAX_BUFFERED:
+            raise overloaded("The server holds as many bodies of requests as it can; expected a later try.")
+        self.size += size
+
+
+@final
+class Body:
+    """The body of one request."""
+
+    def __init__(self, receive: Receive, headers: Mapping[str, str], limit: int, buffered: Buffered) -> None:
+        """Read nothing yet.
+
+        Args:
+            receive: ASGI's.
+            headers: With names in lower case.
+            limit: The largest size after decompression, in bytes.
+            buffered: What the bodies of all requests count into.
+        """
+        self._receive = receive
+        self._headers = headers
+        self._limit = limit
+        self._buffered = buffered
+        self._size = 0
+
+    async def read(self) -> bytes:
+        """Return the whole body, decompressed. The caller calls `release` after use.
+
+        Raises:
+            Problem: 413 for a body that is too large, 415 for an unknown encoding, 400 for a damaged one, 503 if
+                the bodies of other requests need the memory.
+        """
+        compressed = min(self._limit, MAX_COMPRESSED) if self._encoding() != "identity" else self._limit
+        parts = []
+        async for part in self._unpacked(compressed):
+            self._buffered.add(len(part))
+            self._size += len(part)
+            if self._size > self._limit:
+                raise _too_large(self._limit, "decompressed ")
+            parts.append(part)
+        return b"".join(parts)
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """Yield the body in parts of at most 1 MiB or as they come, decompressed, whatever its size.
+
+        Raises:
+            Problem: 415 for an unknown encoding, 400 for a damaged body.
+        """
+        return self._unpacked(None)
+
+    def release(self) -> None:
+        """Say that the body is not in memory any more."""
+        self._buffered.size -= self._size
+        self._size = 0
+
+    def _encoding(self) -> str:
+        return self._headers.get("content-encoding", "identity").strip().lower()
+
+    async def _unpacked(self, limit: int | None) -> AsyncIterator[bytes]:
+        encoding = self._encoding()
+        if encoding == "identity":
+            async for part in self._received(limit, ""):
+                yield part
+            return
+        if encoding not in _ENCODINGS:
+            raise Problem(
+                415,
+                f"Content-Encoding is {encoding[:40]!r}; expected gzip, deflate or identity.",
+                expected="gzip, deflate or identity",
+                headers={"Accept-Encoding": "gzip, deflate"},
+            )
+        unpacker = _Unpacker(encoding)
+        async for received in self._received(limit, "compressed "):
+            for part in unpacker.unpack(received):
+                yield part
+        unpacker.end()
+
+    async def _received(self, limit: int | None, what: str) -> AsyncIterator[bytes]:
+        declared = self._headers.get("content-length", "")
+        if limit is not None and declared.isdecimal() and int(declared) > limit:
+            raise _too_large(limit, what)
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Problem(400, "The connection was closed before the end of the body.")
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if limit is not None and size > limit:
+                raise _too_large(limit, what)
+            if part:
+                yield part
+            if not message.get("more_body", False):
+                return
+
+
+@final
+class _Unpacker:
+    """Decompresses a body in portions, so that a bomb is seen before it is in memory."""
+
+    def __init__(self, encoding: str) -> None:
+        """Expect *encoding*, one of `_ENCODINGS`."""
+        self._encoding = encoding
+        self._stream = zlib.decompressobj(_ENCODINGS[encoding])
+        self._is_begun = False
+
+    def unpack(self, data: bytes) -> Iterator[bytes]:
+        """Yield what *data* holds, at most `_PORTION` bytes at a time.
+
+        Raises:
+            Problem: It is not of this encoding.
+        """
+        while data:
+            if self._stream.eof:  # gzip may have several members, one behind the other (RFC 1952, 2.2)
+                self._stream = zlib.decompressobj(_ENCODINGS[self._encoding])
+            self._is_begun = True
+            try:
+                part = self._stream.decompress(data, _PORTION)
+            except zlib.error:
+                raise self._damaged() from None
+            data = self._stream.unconsumed_tail or self._stream.unused_data
+            yield part
+
+    def end(self) -> None:
+        """Say that nothing follows.
+
+        Raises:
+            Problem: The end is missing.
+        """
+        if self._is_begun and not self._stream.eof:
+            raise self._damaged()
+
+    def _damaged(self) -> Problem:
+        return Problem(400, f"The body is not whole {self._encoding} data; expected what Content-Encoding says.")
+
+
+def _too_large(limit: int, what: str) -> Problem:
+    return Problem(
+        413,
+        f"The {what}body is larger than {limit:,} bytes; expected less: send it in parts.",
+        expected=f"{limit} bytes",
+    )
+
+
+def refuse_deep(body: bytes) -> None:
+    """Refuse JSON that is nested more than `MAX_NESTING` deep, before a decoder descends into it.
+
+    Raises:
+        Problem: It is nested too deep.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
+        return
+    # Every step is one pass in C: a loop in Python over a large body would hold up all other requests.
+    outside_strings = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    brackets = outside_strings.translate(_BRACKETS, _NO_BRACKETS)
+    for _ in range(MAX_NESTING):
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            return  # empty, or not JSON
+        brackets = shorter
+    if brackets:
+        raise Problem(400, f"The JSON is nested more than {MAX_NESTING} deep; expected less.")
+
+
+def decode(body: bytes, content_type: str, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """Return the value of a JSON body.
+
+    Raises:
+        Problem: 415 for another type of content, 400 for a body that is not what the decoder expects.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type != JSON and not media_type.endswith("+json"):
+        got = f"is {media_type[:100]!r}" if media_type else "is missing"
+        raise Problem(415, f"Content-Type {got}; expected {JSON}.", expected=JSON)
+    refuse_deep(body)
+    try:
+        return decoder.decode(body)
+    except RecursionError:
+        raise Problem(400, f"The JSON is nested more than {MAX_NESTING} deep; expected less.") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _invalid("The body", error, pointer="") from None
+
+
+def decode_query(text: bytes, query: type) -> Any:
+    """Return the parameters after the `?`.
+
+    Raises:
+        Problem: One is unknown, given twice, or of another type than *query* expects.
+    """
+    values: dict[str, Any] = {}
+    lists = {
+        one.encode_name for one in msgspec.structs.fields(query) if getattr(one.type, "__origin__", one.type) is list
+    }
+    try:
+        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200)
+    except ValueError:
+        raise Problem(400, "The query is not text in UTF-8 with %-escapes, or has more than 200 parameters.") from None
+    for name, value in pairs:
+        if name in lists:
+            values.setdefault(name, []).append(value)
+        elif name in values:
+            raise Problem(400, f"The query has the parameter {name[:100]!r} twice; expected it once.")
+        else:
+            values[name] = value
+    try:
+        return msgspec.convert(values, query, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid("The query", error, pointer=None) from None
+
+
+def _invalid(what: str, error: Exception, *, pointer: str | None) -> Problem:
+    """Return the refusal that says what msgspec has found."""
+    text = f"{error}"
+    at = _AT.search(text)
+    text = text[: at.start()] if at is not None else text
+    where = "".join(_pointer_steps(at[1])) if at is not None else ""
+    expected = _EXPECTED.fullmatch(text)
+    place = _BYTE.search(text)
+    return Problem(
+        400,
+        f"{what}{f', at {where},' if where else ''} is not as expected: {text.replace('`', '')}.",
+        pointer=where if pointer is not None and place is None else None,
+        expected=expected[1].replace("`", "") if expected is not None else None,
+        position=int(place[1]) if place is not None else None,
+    )
+
+
+def _pointer_steps(path: str) -> Iterator[str]:
+    """Yield the steps of a JSON pointer for a path such as `$.spans[0].name`; end where the path names no key."""
+    for name, index, unknown in _STEP.findall(path):
+        if unknown:
+            return
+        yield f"/{index or name.replace('~', '~0').replace('/', '~1')}"

@@ -1,0 +1,73 @@
+"""Refusals as JSON: RFC 9457, `application/problem+json`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from otel_metadata.errors import (
+    ConfigurationError,
+    FilterError,
+    InvalidSpanRefError,
+    MissingExtraError,
+    SpanNotFoundError,
+    StoreError,
+)
+from otel_metadata.server.operations import Problem
+
+PROBLEM_JSON: Final = "application/problem+json"
+
+_RETRY_AFTER_SECONDS: Final = 1
+
+
+class ProblemDetails(msgspec.Struct, omit_defaults=True, frozen=True):
+    """The body of a refusal.
+
+    Attributes:
+        title: What was got, and what was expected.
+        status: The HTTP status.
+        type: A URI; `about:blank` says that the status is all there is to know.
+        pointer: The place in the body, as a JSON pointer (RFC 6901).
+        expected: What would be right.
+        position: The place in a text such as a filter, from 0.
+    """
+
+    title: str
+    status: int
+    type: str
+    pointer: str | None = None
+    expected: str | None = None
+    position: int | None = None
+
+
+def details(problem: Problem) -> ProblemDetails:
+    """Return the body of a refusal in our own form."""
+    return ProblemDetails(
+        problem.title, problem.status, "about:blank", problem.pointer, problem.expected, problem.position
+    )
+
+
+def overloaded(title: str) -> Problem:
+    """Return the refusal of a request that may succeed a moment later."""
+    return Problem(503, title, headers={"Retry-After": f"{_RETRY_AFTER_SECONDS}"})
+
+
+def problem_of(error: Exception) -> Problem | None:
+    """Return the refusal that an error of ours means; None if it means that the server has failed."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, FilterError):
+        title = f"Filter: found {error.found}; expected {error.expected}."
+        return Problem(400, title, expected=error.expected, position=error.place)
+    if isinstance(error, ConfigurationError):
+        return Problem(400, f"{error}", expected=error.expected)
+    if isinstance(error, InvalidSpanRefError):
+        return Problem(400, f"{error}", expected=error.expected)
+    if isinstance(error, SpanNotFoundError):
+        return Problem(404, f"{error}")
+    if isinstance(error, MissingExtraError):
+        return Problem(501, f"{error}")
+    if isinstance(error, StoreError):
+        return overloaded(f"{error}")
+    return None
