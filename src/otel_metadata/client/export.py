@@ -24,11 +24,15 @@ from otel_metadata.client.flat import data_frame, flat
 from otel_metadata.environment import absolute_path
 from otel_metadata.errors import ConfigurationError, FileError
 from otel_metadata.model.times import time_text
+from otel_metadata.seams import RowStore
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from otel_metadata.model.record import SpanQuery
+    from otel_metadata.seams import SpanStore
 
 _Write: TypeAlias = "Callable[[pa.RecordBatch], None]"
 
@@ -163,18 +167,47 @@ def csv(file: BinaryIO) -> Iterator[_Write]:
         yield write
 
 
+def json_lines(store: SpanStore, query: SpanQuery) -> Iterator[list[bytes]]:
+    """Yield what *query* selects as lines of `jsonl`, a few at a time; without pyarrow, if the store can.
+
+    Raises:
+        MissingExtraError: The store needs pyarrow for it, which is not installed.
+        StoreError: The store cannot be read.
+    """
+    if isinstance(store, RowStore):
+        for page in store.export_rows(query):
+            yield [json_line(row) for row in page]
+    else:
+        for batch in store.export(query):
+            yield list(_json_lines(batch))
+
+
+def json_line(row: Iterable[Any]) -> bytes:
+    """Return a row in the order of `table.COLUMNS` as a line of `jsonl`: times are nanoseconds, JSON is text."""
+    shown = {
+        name: _SHOWN.get(name, _as_it_is)(value)
+        for name, value in zip(table.COLUMNS, row, strict=True)
+        if value is not None
+    }
+    return orjson.dumps(shown) + b"\n"
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+_SHOWN: Final[dict[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(table.JSON_COLUMNS, orjson.Fragment),
+    **dict.fromkeys(table.TIME_COLUMNS, time_text),
+}
+
+
 def _json_lines(batch: pa.RecordBatch) -> Iterator[bytes]:
-    columns = [_for_json(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
-    for values in zip(*columns, strict=True):
-        row = zip(batch.schema.names, values, strict=True)
-        yield orjson.dumps({name: value for name, value in row if value is not None}) + b"\n"
-
-
-def _for_json(name: str, column: pa.Array) -> list[Any]:
-    values: list[Any] = column.to_pylist() if name not in table.TIME_COLUMNS else _nanoseconds(column)
-    if name in table.JSON_COLUMNS:
-        return [None if text is None else orjson.Fragment(text) for text in values]
-    return [time_text(ns) for ns in values] if name in table.TIME_COLUMNS else values
+    columns = [
+        column.to_pylist() if name not in table.TIME_COLUMNS else _nanoseconds(column)
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    return map(json_line, zip(*columns, strict=True))
 
 
 def _for_csv(name: str, column: pa.Array) -> pa.Array:

@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import compile_path
 
 from otel_metadata.reporting import REPORTER
-from otel_metadata.server import events
+from otel_metadata.server import events, exports, filters, spans, traces, updates
 from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.problems import PROBLEM_JSON, details, problem_of
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from otel_metadata.server.access import Access
     from otel_metadata.server.service import Service
 
-OPERATIONS: Final[tuple[Operation, ...]] = (*events.OPERATIONS,)
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *spans.OPERATIONS,
+    *traces.OPERATIONS,
+    *exports.OPERATIONS,
+    *filters.OPERATIONS,
+    *events.OPERATIONS,
+    *updates.OPERATIONS,
+)
 """All that the server can do."""
 
 _CREDENTIALS: Final = frozenset(

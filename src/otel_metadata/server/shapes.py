@@ -396,8 +396,10 @@ class TraceOutline(_Answer):
     """A trace: what was set on it, and its spans, oldest start first."""
 
     trace_id: Hex
-    version: str | None
+    version: Annotated[str | None, Meta(description="The entity tag, without quotes; null with `at`.")]
     name: str | None
+    user_id: str | None
+    session_id: str | None
     metadata: dict[str, Any]
     tags: list[str]
     input: Any
@@ -513,7 +515,7 @@ class Receipt(_Answer):
     time_ns: NsText
     writer: WriterText
     author: str
-    version: Annotated[str, Meta(description="The entity tag of what was set, without the quotes.")]
+    version: Annotated[str, Meta(description="The version of these fields: `<time_ns>-<writer>`.")]
     notes: Annotated[list[str], Meta(description="What the clean-up changed, such as a text that was cut.")]
 
 

@@ -356,7 +356,7 @@ def _superseded(row: Row) -> Iterator[tuple[FieldName, Json, Version, Route | No
     for entry in entries or ():
         try:
             level, kind, key, ns, writer, value, route = entry
-            name, (value, version) = _field({}, level, kind, key, ns, writer, value)
+            name, (value, version) = field_of({}, level, kind, key, ns, writer, value)
         except (TypeError, ValueError):
             expected = "[level, kind, key, nanoseconds, writer, value, route] of a superseded value"
             raise RowError(_got(HISTORY, entry, expected)) from None
@@ -489,13 +489,13 @@ def _fields(row: Row) -> Iterator[tuple[FieldName, tuple[Json, Version]]]:
         raise RowError(_got(VERSIONS, entries, "a JSON list"))
     for entry in entries or ():
         try:
-            yield _field(row, *entry)
+            yield field_of(row, *entry)
         except (TypeError, ValueError, AttributeError):
             expected = "[level, kind, key, nanoseconds, writer] of a field that the row shows"
             raise RowError(_got(VERSIONS, entry, expected)) from None
 
 
-def _field(
+def field_of(
     row: Row, level: Level, kind: Kind, key: str, ns: int, writer: str, *value: Json
 ) -> tuple[FieldName, tuple[Json, Version]]:
     """Return the field that an entry describes.

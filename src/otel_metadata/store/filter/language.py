@@ -366,9 +366,9 @@ class _Parser:
 
     def _pattern(self, left: _Operand, right: _Operand) -> str:
         subject = self._subject(left)
-        if "text" not in _types_of(subject):
+        if "text" not in types_of(subject):
             self._fail(
-                left.start, f"`{left.text}`", f"the name of a text before LIKE; this is a {_types_of(subject)[0]}"
+                left.start, f"`{left.text}`", f"the name of a text before LIKE; this is a {types_of(subject)[0]}"
             )
         value = self._literal(subject, left, right)
         if not isinstance(value, str):
@@ -391,7 +391,7 @@ class _Parser:
             self._fail(operand.start, f"`{operand.text}`", "a literal: a name is compared with text, number or bool")
         if not isinstance(token, Token):
             self._fail(operand.start, "a parenthesis", "a literal, without parentheses; a list follows IN")
-        wanted, value = _types_of(subject), token.value
+        wanted, value = types_of(subject), token.value
         if subject.part == "route" and not (isinstance(value, str) and value.lower() in ROUTES):
             self._fail(token.start, f"`{token.text}`", f"a route: {_ROUTES}")
         if wanted == ("time",):
@@ -444,7 +444,7 @@ def _levels(condition: Condition) -> int:
     return 1 + max(map(_levels, parts), default=0)
 
 
-def _types_of(subject: Subject) -> tuple[str, ...]:
+def types_of(subject: Subject) -> tuple[str, ...]:
     """Return the types that a name can be compared with: `number`, `time`, `text`, `bool`."""
     if subject.part in ORIGINS:
         return ("time",) if subject.part == "changed_at" else ("text",)

@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 from otel_metadata.model.condition import COLUMN_KINDS, ORIGINS, Origin, Part, Subject
 from otel_metadata.model.merge import Kind, Level
 
-_NAMES: Final[Mapping[str, Subject]] = {
+NAMES: Final[Mapping[str, Subject]] = {
     **{name: Subject("span", name) for name in COLUMN_KINDS},
     "name": Subject("span", "name"),
     "status_code": Subject("span", "status"),
@@ -46,7 +46,7 @@ _CANONICAL: Final[Mapping[str, Subject]] = {
     "session.id": Subject("span", "session_id"),
 }
 
-_PARTS: Final[Mapping[str, tuple[Literal["evaluation", "annotation"], tuple[Part, ...]]]] = {
+PARTS: Final[Mapping[str, tuple[Literal["evaluation", "annotation"], tuple[Part, ...]]]] = {
     "eval": ("evaluation", ("label", "score", "explanation")),
     "annotation": ("annotation", ("label", "score", "text")),
 }
@@ -63,7 +63,7 @@ _PATTERNS: Final = (
     *(f"{origin}.<name>" for origin in ORIGINS),
 )
 
-LISTED: Final = ", ".join((*_NAMES, *TAGS, *_PATTERNS))
+LISTED: Final = ", ".join((*NAMES, *TAGS, *_PATTERNS))
 """All names, for messages."""
 
 # A longer name is not taken for a misspelled one.
@@ -98,8 +98,8 @@ def subject_of(segments: Sequence[str]) -> Subject:
         UnknownNameError: There is no such name.
     """
     path = ".".join(segments)
-    if path in _NAMES:
-        return _NAMES[path]
+    if path in NAMES:
+        return NAMES[path]
     level: Level = "trace" if segments[0] == "trace" else "span"
     rest = segments[1:] if level == "trace" else segments
     first, key = (rest[0], ".".join(rest[1:])) if rest else ("", "")
@@ -107,7 +107,7 @@ def subject_of(segments: Sequence[str]) -> Subject:
     for origin in ORIGINS:
         if first == origin:
             return _with_origin(origin, level, rest[1:])
-    if first in _PARTS:
+    if first in PARTS:
         return _verdict(level, rest, at)
     if first == "metadata":
         return Subject(level, "metadata", _key(key, first, at))
@@ -151,8 +151,8 @@ def _with_origin(origin: Origin, level: Level, named: Sequence[str]) -> Subject:
         if len(rest) == 1:
             raise UnknownNameError(at, f"{path}.<tag>: each tag has an origin of its own")
         return Subject(of_trace, "tag", ".".join(rest[1:]), origin)
-    if len(rest) > 1 and rest[0] in _PARTS:
-        kind, parts = _PARTS[rest[0]]
+    if len(rest) > 1 and rest[0] in PARTS:
+        kind, parts = PARTS[rest[0]]
         is_part = len(rest) > 2 and rest[-1] in parts
         return Subject(of_trace, kind, ".".join(rest[1 : -1 if is_part else None]), origin)
     try:
@@ -166,7 +166,7 @@ def _with_origin(origin: Origin, level: Level, named: Sequence[str]) -> Subject:
 
 
 def _verdict(level: Level, rest: Sequence[str], at: int) -> Subject:
-    kind, parts = _PARTS[rest[0]]
+    kind, parts = PARTS[rest[0]]
     choices = ", ".join(parts[:-1]) + f" or {parts[-1]}"
     name = ".".join(rest[1:-1])
     if not name:
@@ -180,7 +180,7 @@ def _verdict(level: Level, rest: Sequence[str], at: int) -> Subject:
 def _suggestion(path: str, segments: Sequence[str]) -> str:
     if len(path) > _MAX_HINTED:
         return f"one of {LISTED}"
-    close = difflib.get_close_matches(path.lower(), (*_NAMES, *TAGS), n=1, cutoff=0.7)
+    close = difflib.get_close_matches(path.lower(), (*NAMES, *TAGS), n=1, cutoff=0.7)
     if not close and len(segments) > 1:
         heads = difflib.get_close_matches(segments[0].lower(), LEVELS, n=1, cutoff=0.7)
         close = [".".join((*heads, *segments[1:]))] if heads and heads[0] != segments[0] else []

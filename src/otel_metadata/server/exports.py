@@ -1,0 +1,140 @@
+"""`GET /api/v1/export.jsonl`, `.csv` and `.parquet`: a window of spans, sent as it is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+from otel_metadata.client import export
+from otel_metadata.client.queries import query_of
+from otel_metadata.server import shapes
+from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.selection import Place, Slots, project_of
+from otel_metadata.store import table
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from otel_metadata.model.record import SpanQuery
+    from otel_metadata.seams import SpanStore
+    from otel_metadata.server.service import Service
+
+_EXPORTS: Final = Slots(4, "exports")
+
+_TRIES: Final = 100
+_PAUSE_SECONDS: Final = 0.1
+"""A part that finds the pool of readers full is read again after this time, so many times."""
+
+
+@final
+class _Sink:
+    """A file that keeps what is written until it is taken."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, part: Any) -> int:
+        data = bytes(part)
+        self._parts.append(data)
+        self._size += len(data)
+        return len(data)
+
+    def writelines(self, parts: Iterator[bytes]) -> None:
+        for part in parts:
+            self.write(part)
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None:
+        """Do nothing: the sink is no file."""
+
+    def close(self) -> None:
+        """Do nothing: what was written is taken afterwards."""
+
+    def take(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def _lines(store: SpanStore, query: SpanQuery) -> Iterator[bytes]:
+    return map(b"".join, export.json_lines(store, query))
+
+
+def _formatted(make: export.Format, store: SpanStore, query: SpanQuery) -> Iterator[bytes]:
+    table.schema()  # a missing package is a refusal, and no half answer
+    sink = _Sink()
+    with make(cast("BinaryIO", sink)) as write:
+        for batch in store.export(query):
+            write(batch)
+            yield sink.take()
+    yield sink.take()
+
+
+async def _export(
+    call: Call, parts_of: Callable[[SpanStore, SpanQuery], Iterator[bytes]], media_type: str, suffix: str
+) -> Answer:
+    given: shapes.Window = call.query
+    query = query_of(
+        project=project_of(call.caller, given.project),
+        start_time=given.start_time,
+        end_time=given.end_time,
+        filter=given.filter,
+    )
+    service = call.service
+    place = _EXPORTS.take()
+    parts = parts_of(service.store, query)
+    first = await service.read(partial(next, parts, None))
+    headers = {"Content-Disposition": f'attachment; filename="spans.{suffix}"', "Cache-Control": "no-store"}
+    return Answer(_stream(service, parts, first, place), media_type=media_type, headers=headers)
+
+
+async def _stream(service: Service, parts: Iterator[bytes], part: bytes | None, place: Place) -> AsyncIterator[bytes]:
+    """Yield the parts of an export; each is read when the one before has been sent."""
+    while part is not None:
+        if part:
+            yield part
+        part = await _next(service, parts)
+    place.give_back()  # an unfinished stream gives it back when it is dropped
+
+
+async def _next(service: Service, parts: Iterator[bytes]) -> bytes | None:
+    for _ in range(_TRIES):
+        try:
+            return await service.read(partial(next, parts, None))
+        except Problem:
+            await asyncio.sleep(_PAUSE_SECONDS)
+    raise Problem(503, "The store was not read in time; the export ends here.")
+
+
+def _operation(suffix: str, media_type: str, parts_of: Callable[[SpanStore, SpanQuery], Iterator[bytes]]) -> Operation:
+    return Operation(
+        "GET",
+        f"/api/v1/export.{suffix}",
+        f"export_{suffix}",
+        f"Export the spans of a window as {_NAMES[suffix]}, newest start first.",
+        partial(_export, parts_of=parts_of, media_type=media_type, suffix=suffix),
+        "read",
+        tag="reads",
+        query=shapes.Window,
+        answer=bytes,
+        problems={
+            400: "A parameter is wrong: the answer says which, and what was expected.",
+            501: "The server lacks pyarrow.",
+            503: "Too many exports run.",
+        },
+    )
+
+
+_NAMES: Final = {"jsonl": "JSON Lines", "csv": "CSV", "parquet": "Parquet"}
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    _operation("jsonl", "application/jsonl", _lines),
+    _operation("csv", "text/csv; charset=utf-8", partial(_formatted, export.csv)),
+    _operation("parquet", "application/vnd.apache.parquet", partial(_formatted, export.parquet)),
+)

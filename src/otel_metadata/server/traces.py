@@ -1,0 +1,169 @@
+"""`GET /api/v1/traces`: one row for each trace; one trace as an outline; what was set on it, and when."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from otel_metadata.client.history import of_field, spans_at
+from otel_metadata.client.traces import trace_to_dict
+from otel_metadata.errors import SpanNotFoundError
+from otel_metadata.model.record import OutlineSpan, SpanQuery, assemble
+from otel_metadata.model.span_ref import parse_trace_id
+from otel_metadata.model.times import time_text
+from otel_metadata.seams import SpanReads
+from otel_metadata.server import shapes
+from otel_metadata.server.operations import Answer, Call, Operation
+from otel_metadata.server.selection import continued, project_of, query_of_page, reads_of, stored, version_of
+from otel_metadata.server.spans import values_answer
+
+if TYPE_CHECKING:
+    from otel_metadata.model.merge import Fields, Json
+    from otel_metadata.model.record import SpanRecord, TraceRecord, ValueRecord
+    from otel_metadata.seams import SpanStore
+
+
+def fields_of_trace(fields: Fields) -> Fields:
+    """Return the fields of a span that belong to its trace."""
+    return {name: field for name, field in fields.items() if name[0] == "trace"}
+
+
+async def _list(call: Call) -> Answer:
+    given: shapes.TraceList = call.query
+    query = query_of_page(call, given)
+    reads = reads_of(call.service.store)
+    found = await call.service.read(partial(reads.traces, query, timeout_millis=given.timeout_millis))
+    next_cursor, searched_to = continued(given, query, found.traces, found.searched_to)
+    traces = [_trace_json(trace) for trace in found.traces[: given.limit]]
+    return Answer({"traces": traces, "next_cursor": next_cursor, "searched_to": searched_to})
+
+
+def _trace_json(trace: TraceRecord) -> dict[str, Json]:
+    return {**trace_to_dict(trace), "start_time_ns": f"{trace.start_ns}", "end_time_ns": f"{trace.end_ns}"}
+
+
+async def _one(call: Call) -> Answer:
+    given: shapes.OneTrace = call.query
+    trace_id = parse_trace_id(call.path["trace_id"]).trace_id_hex
+    project = project_of(call.caller)
+    return await call.service.read(partial(_read_one, call.service.store, trace_id, project, given.at))
+
+
+def _read_one(store: SpanStore, trace_id: str, project: str | None, at: str | None) -> Answer:
+    if at is not None:
+        records = spans_at(store, SpanQuery(trace_id, limit=None, project=project), at)
+        return Answer(_outline(records[0], None, [_of_record(record) for record in reversed(records)]))
+    found = stored(store, SpanQuery(trace_id, limit=1, project=project))
+    if found is None:
+        raise SpanNotFoundError(trace_id, f"{store}")
+    version = version_of(fields_of_trace(found[1]))
+    if project is None and isinstance(store, SpanReads):
+        spans = store.outline(trace_id)
+    else:
+        spans = [
+            _of_record(record) for record in reversed(store.query(SpanQuery(trace_id, limit=None, project=project)))
+        ]
+    return Answer(_outline(assemble(*found), version, spans), headers={"ETag": f'"{version}"'})
+
+
+def _of_record(record: SpanRecord) -> OutlineSpan:
+    span = record.span
+    return OutlineSpan(
+        record.span_id, record.parent_id, record.name, record.kind, span.start_ns, span.end_ns, record.status_code
+    )
+
+
+def _outline(record: SpanRecord, version: str | None, spans: list[OutlineSpan]) -> dict[str, Json]:
+    """Return a trace as `shapes.TraceOutline` has it.
+
+    Args:
+        record: Any span of the trace.
+        version: The entity tag, or None at a time.
+        spans: Oldest start first.
+    """
+    return {
+        "trace_id": record.trace_id,
+        "version": version,
+        "name": record.trace_name,
+        "user_id": record.user_id,
+        "session_id": record.session_id,
+        "metadata": dict(record.trace_metadata),
+        "tags": list(record.trace_tags),
+        "input": record.trace_input,
+        "output": record.trace_output,
+        "evaluations": {name: verdict.to_json() for name, verdict in record.trace_evaluations.items()},
+        "annotations": [note.to_json() for note in record.trace_annotations],
+        "spans": [
+            {
+                "span_id": span.span_id,
+                "parent_id": span.parent_id,
+                "name": span.name,
+                "kind": span.kind,
+                "start_time": time_text(span.start_ns),
+                "start_time_ns": f"{span.start_ns}",
+                "end_time": time_text(span.end_ns),
+                "end_time_ns": f"{span.end_ns}",
+                "status_code": span.status_code,
+            }
+            for span in spans
+        ],
+    }
+
+
+async def _history(call: Call) -> Answer:
+    given: shapes.TraceHistory = call.query
+    trace_id = parse_trace_id(call.path["trace_id"]).trace_id_hex
+    is_wanted = of_field(given.field)
+    project = project_of(call.caller)
+
+    def read() -> list[ValueRecord]:
+        store = call.service.store
+        must_be_there = given.stored or project is not None
+        if must_be_there and not store.query(SpanQuery(trace_id, limit=1, project=project)):
+            raise SpanNotFoundError(trace_id, f"{store}")
+        return [*filter(is_wanted, store.history(trace_id))]
+
+    return values_answer(await call.service.read(read))
+
+
+_WRONG: Final = "A parameter is wrong: the answer says which, and what was expected."
+_NO_TRACE: Final = "No span of the trace is stored, or none is of the project of the token."
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    Operation(
+        "GET",
+        "/api/v1/traces",
+        "list_traces",
+        "List traces, newest root first.",
+        _list,
+        "read",
+        tag="reads",
+        query=shapes.TraceList,
+        answer=shapes.TracePage,
+        problems={400: _WRONG, 501: "This store cannot answer it."},
+    ),
+    Operation(
+        "GET",
+        "/api/v1/traces/{trace_id}",
+        "get_trace",
+        "Get a trace: what was set on it, and its spans without their values, oldest start first.",
+        _one,
+        "read",
+        tag="reads",
+        query=shapes.OneTrace,
+        answer=shapes.TraceOutline,
+        problems={400: _WRONG, 404: _NO_TRACE},
+    ),
+    Operation(
+        "GET",
+        "/api/v1/traces/{trace_id}/history",
+        "get_trace_history",
+        "List every value that the fields of a trace itself have or had, newest first.",
+        _history,
+        "read",
+        tag="reads",
+        query=shapes.TraceHistory,
+        answer=shapes.Values,
+        problems={400: _WRONG, 404: _NO_TRACE},
+    ),
+)
