@@ -11,7 +11,18 @@ from starlette.responses import StreamingResponse
 from starlette.routing import compile_path
 
 from otel_metadata.reporting import REPORTER
-from otel_metadata.server import events, exports, filters, spans, traces, updates
+from otel_metadata.server import (
+    events,
+    exports,
+    filters,
+    galileo,
+    langfuse,
+    langwatch,
+    logfire,
+    spans,
+    traces,
+    updates,
+)
 from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.problems import PROBLEM_JSON, details, problem_of
@@ -31,6 +42,10 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *filters.OPERATIONS,
     *events.OPERATIONS,
     *updates.OPERATIONS,
+    *langwatch.OPERATIONS,
+    *galileo.OPERATIONS,
+    *langfuse.OPERATIONS,
+    *logfire.OPERATIONS,
 )
 """All that the server can do."""
 

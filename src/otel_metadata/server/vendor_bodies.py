@@ -1,0 +1,50 @@
+"""What the vendors' calls share: reading a body, and turning it into the fields of an update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from otel_metadata.model.merge import FieldName, Fields, Json
+from otel_metadata.model.record import SpanQuery
+from otel_metadata.server.bodies import refuse_deep
+from otel_metadata.server.operations import Call, Problem
+
+
+def json_of(body: bytes, status: int) -> Any:
+    """Return the value of a JSON body.
+
+    Raises:
+        Problem: With *status*, which is the vendor's for a body that is not JSON.
+    """
+    try:
+        refuse_deep(body)
+        return msgspec.json.decode(body)
+    except Problem as problem:
+        raise Problem(status, problem.title) from None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise Problem(status, f"The body is not JSON: {error}; expected an object.", expected="JSON") from None
+
+
+def fields_of(call: Call, values: Mapping[FieldName, Json]) -> Fields:
+    """Return values as fields that the caller sets now."""
+    (version,) = call.service.versions(call.caller, 1)
+    return {name: (value, version) for name, value in values.items()}
+
+
+async def check_project(call: Call, trace_id: str) -> None:
+    """Refuse a trace of which the caller does not see a span, if it sees one project only.
+
+    Raises:
+        Problem: 403, also for an unknown trace: its spans may belong to any project when they come.
+    """
+    project = call.caller.project
+    if project is None:
+        return
+    query = SpanQuery(trace_id=trace_id, project=project, limit=1)
+    if not await call.service.read(lambda: call.service.store.query(query)):
+        raise Problem(
+            403, f"Trace {trace_id} is not in the project {project!r}, the only one that this token may change."
+        )

@@ -1,0 +1,489 @@
+"""Galileo's API: updates of spans and traces, its own ingestion, and the names that its SDK asks for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import threading
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import urllib3
+from tests.server.conftest import PATIENCE, Server, StartServer
+from tests.store.contract import ended_span, only, trace_hex
+
+from otel_metadata.model.record import SpanRecord
+from otel_metadata.server.galileo_ids import derived_uuid4
+from otel_metadata.server.jwt import jwt_of, key_of
+from otel_metadata.server.names import names_of
+from otel_metadata.store.sqlite.store import SqliteStore
+
+PROJECT = "3f0c1b9e-6a52-4d0e-9a53-0d5a5f6b7c81"
+STREAM = "7d9a4c11-93a0-4be2-8f37-2f2b8e6f0d14"
+TRACE_UUID = "a8e45d41-5260-4bce-a230-009bf6840c24"
+SPAN_UUID = "27c57d25-c01f-42a9-9095-c1e150130fed"
+CHILD_UUID = "41526bbe-0bf5-4e5c-9276-d6f2283ae480"
+VERSION_1 = "27c57d25-c01f-12a9-9095-c1e150130fed"
+
+DOCUMENTED = {
+    *("project_id", "project_name", "session_id", "records_count", "log_stream_id", "experiment_id"),
+    "metrics_testing_id",
+}
+
+
+def native(**more: Any) -> dict[str, Any]:
+    """Return a request of the SDK with a trace, a workflow in it, and a call of a model in that."""
+    llm = {
+        "type": "llm",
+        "id": CHILD_UUID,
+        "name": "ask the model",
+        "input": [{"role": "user", "content": "q"}],
+        "output": {"role": "assistant", "content": "a"},
+        "created_at": "2026-11-30T13:52:40.026822Z",
+        "user_metadata": {"k": "v"},
+        "tags": ["x"],
+        "status_code": 200,
+        "metrics": {"duration_ns": 1_000, "num_input_tokens": 3, "num_output_tokens": 4, "num_total_tokens": 7},
+        "dataset_metadata": {},
+        "model": "gpt-5",
+        "temperature": 0.5,
+    }
+    workflow = {
+        "type": "workflow",
+        "id": SPAN_UUID,
+        "name": "flow",
+        "input": "wf in",
+        "output": "wf out",
+        "created_at": "2026-11-30T13:52:40.026689Z",
+        "user_metadata": {"step": "1"},
+        "tags": ["w"],
+        "status_code": 500,
+        "metrics": {},
+        "spans": [llm],
+    }
+    trace = {
+        "type": "trace",
+        "id": TRACE_UUID,
+        "name": "ask",
+        "input": "hi",
+        "output": "bye",
+        "created_at": "2026-11-30T13:52:40.026608Z",
+        "user_metadata": {"env": "prod"},
+        "tags": ["t1"],
+        "metrics": {"duration_ns": 9_000_000},
+        "external_id": "ext-t",
+        "spans": [workflow],
+    }
+    return {"log_stream_id": STREAM, "reliable": True, "traces": [trace], **more}
+
+
+def ingest(server: Server, path: str = f"/ingest/traces/{PROJECT}", **more: Any) -> urllib3.BaseHTTPResponse:
+    answer = server.call("POST", path, json=native(**more))
+    assert answer.status == 200, answer.data
+    return answer
+
+
+def stored(server: Server, uuid: str) -> SpanRecord:
+    return only(server.store, span_id=UUID(uuid).hex[16:])
+
+
+def update(
+    server: Server, record: str = "span", uuid: str = SPAN_UUID, path: str | None = None, **body: Any
+) -> urllib3.BaseHTTPResponse:
+    whole = {f"{record}_id": uuid, "reliable": True, **body}
+    whole = {name: value for name, value in whole.items() if value is not ...}
+    return server.call("PATCH", path or f"/v2/projects/{PROJECT}/{record}s/{uuid}", json=whole)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"/ingest/traces/{PROJECT}", f"/v2/projects/{PROJECT}/traces", f"/projects/{PROJECT}/traces"],
+)
+def test_native_ingestion(server, path):
+    """Every value has the place that spans have it in."""
+    body = ingest(server, path, session_external_id="s-1").json()
+    assert (body["project_id"], body["records_count"], body["traces_count"]) == (PROJECT, 3, 1)
+    assert body["log_stream_id"] == STREAM
+    root, flow, llm = stored(server, TRACE_UUID), stored(server, SPAN_UUID), stored(server, CHILD_UUID)
+    assert {one.trace_id for one in (root, flow, llm)} == {UUID(TRACE_UUID).hex}
+    assert (root.parent_id, flow.parent_id, llm.parent_id) == (None, root.span_id, flow.span_id)
+    assert (root.name, flow.name, llm.name) == ("ask", "flow", "ask the model")
+    assert (root.trace_name, root.session_id, root.trace_tags) == ("ask", "s-1", ("t1",))
+    assert (root.trace_input, root.trace_output, root.trace_metadata) == ("hi", "bye", {"env": "prod"})
+    assert (flow.input, flow.output, flow.metadata, flow.tags) == ("wf in", "wf out", {"step": "1"}, ("w",))
+    assert (flow.status_code, llm.status_code, root.status_code) == ("ERROR", "OK", "UNSET")
+    assert (llm.span_kind, flow.span_kind, llm.model) == ("LLM", "CHAIN", "gpt-5")
+    assert (llm.input, llm.output) == ([{"role": "user", "content": "q"}], {"role": "assistant", "content": "a"})
+    assert llm.attributes["llm.token_count.total"] == 7
+    assert llm.attributes["galileo.temperature"] == 0.5
+    assert root.attributes["galileo.external_id"] == "ext-t"
+    assert (root.span.end_ns - root.span.start_ns, llm.span.end_ns - llm.span.start_ns) == (9_000_000, 1_000)
+    assert flow.span.end_ns == llm.span.end_ns
+    assert root.project == PROJECT
+
+
+def test_spans_that_come_one_by_one(server):
+    """As in the SDK's distributed mode, a span before its trace."""
+    trace = native()["traces"][0]
+    (flow,) = trace.pop("spans")
+    answer = server.call(
+        "POST",
+        f"/ingest/spans/{PROJECT}",
+        json={"trace_id": TRACE_UUID, "parent_id": TRACE_UUID, "spans": [flow], "log_stream_id": STREAM},
+    )
+    assert answer.status == 200
+    assert {"trace_id", "parent_id", *DOCUMENTED} <= answer.json().keys()
+    assert server.call("POST", f"/ingest/traces/{PROJECT}", json={"traces": [trace]}).status == 200
+    assert stored(server, SPAN_UUID).parent_id == stored(server, TRACE_UUID).span_id
+    assert stored(server, SPAN_UUID).trace_metadata == {"env": "prod"}
+
+
+def test_an_update_changes_a_span(server):
+    """Input, output and status are overwritten, tags are added, and the reply has every documented key."""
+    ingest(server)
+    answer = update(
+        server,
+        input="new in",
+        output="new out",
+        tags=["late", "w"],
+        status_code=404,
+        log_stream_id=STREAM,
+        experiment_id=None,
+        metrics_testing_id=None,
+        logging_method="python_client",
+        client_version="1.0",
+    )
+    body = answer.json()
+    assert (answer.status, body.keys()) == (200, DOCUMENTED | {"span_id"})
+    assert (body["span_id"], body["project_id"], body["records_count"]) == (SPAN_UUID, PROJECT, 1)
+    assert (body["log_stream_id"], body["experiment_id"], body["metrics_testing_id"]) == (STREAM, None, None)
+    assert UUID(body["session_id"]).version == 4
+    record = stored(server, SPAN_UUID)
+    assert (record.input, record.output, record.tags, record.status_code) == ("new in", "new out", ("w", "late"), 404)
+    assert record.metadata == {"step": "1"}
+
+
+def test_an_update_changes_a_trace(server):
+    """Its status is that of its root."""
+    ingest(server)
+    answer = update(
+        server, "trace", TRACE_UUID, input="i", output="o", tags=["late"], status_code=500, is_complete=True
+    )
+    assert (answer.status, answer.json().keys()) == (200, DOCUMENTED | {"trace_id"})
+    root = stored(server, TRACE_UUID)
+    assert (root.trace_input, root.trace_output, root.trace_tags) == ("i", "o", ("t1", "late"))
+    assert root.status_code == 500
+
+
+def test_null_changes_nothing(server):
+    ingest(server)
+    assert update(server, input=None, output=None, tags=None, status_code=None, duration_ns=None).status == 200
+    record = stored(server, SPAN_UUID)
+    assert (record.input, record.output, record.tags, record.status_code) == ("wf in", "wf out", ("w",), "ERROR")
+
+
+def test_structured_output_of_a_span(server):
+    ingest(server)
+    assert update(server, output={"role": "assistant", "content": "x"}).status == 200
+    assert stored(server, SPAN_UUID).output == {"role": "assistant", "content": "x"}
+
+
+def test_a_duration_moves_the_end(server):
+    """And leaves everything else of the span."""
+    ingest(server)
+    before = stored(server, SPAN_UUID)
+    assert update(server, duration_ns=5_000_000).status == 200
+    after = stored(server, SPAN_UUID)
+    assert after.span.end_ns == before.span.start_ns + 5_000_000
+    assert (after.metadata, after.tags, after.attributes) == (before.metadata, before.tags, before.attributes)
+    assert update(server, "trace", TRACE_UUID, duration_ns=7).status == 200
+    assert stored(server, TRACE_UUID).span.end_ns == stored(server, TRACE_UUID).span.start_ns + 7
+
+
+def test_the_last_update_wins(server):
+    ingest(server)
+    for output in ("one", "two"):
+        assert update(server, output=output).status == 200
+    assert stored(server, SPAN_UUID).output == "two"
+
+
+def test_ids_of_opentelemetry_are_accepted(server):
+    """A span that came through OTLP has no UUID."""
+    server.store.write([ended_span(7)])
+    span_id = f"{7:016x}"
+    assert update(server, uuid=span_id, output="new").json()["span_id"] == span_id
+    assert only(server.store, span_id=span_id).output == "new"
+    assert update(server, "trace", trace_hex(), tags=["t"]).json()["trace_id"] == trace_hex()
+    assert only(server.store, span_id=span_id).trace_tags == ("t",)
+    # With hyphens as well, where the id has the bits of a version 4 UUID.
+    v4 = uuid4()
+    server.store.write([ended_span(8, trace_id=v4.int)])
+    assert update(server, "trace", f"{v4}", output="o").status == 200
+    assert only(server.store, trace_id=v4.hex).trace_output == "o"
+
+
+@pytest.mark.parametrize("record", ["span", "trace"])
+def test_reliable_says_whether_the_store_has_it(server, record):
+    """True reports an unknown record; false, the default, never does."""
+    unknown = f"{uuid4()}"
+    answer = update(server, record, unknown, output="x")
+    assert (answer.status, list(answer.json())) == (404, ["detail"])
+    assert update(server, record, unknown, output="x", reliable=False).status == 200
+    assert update(server, record, unknown, output="x", reliable=...).status == 200
+
+
+def test_reliable_waits_for_the_store(server, start_server):
+    """While another process holds the store's lock, true waits, and false answers; both are stored in the end."""
+    ingest(server)
+    answers: dict[bool, urllib3.BaseHTTPResponse] = {}
+    held = sqlite3.connect(server.store.path, isolation_level=None, check_same_thread=False)
+    held.execute("BEGIN IMMEDIATE")
+    try:
+        waits = threading.Thread(target=lambda: answers.update({True: update(server, output="reliable")}))
+        waits.start()
+        answers[False] = update(server, tags=["at once"], reliable=False)
+        assert answers[False].status == 200
+        assert waits.is_alive()
+        assert stored(server, SPAN_UUID).tags == ("w",)
+    finally:
+        held.execute("ROLLBACK")
+        held.close()
+    waits.join(PATIENCE)
+    assert answers[True].status == 200
+    assert stored(server, SPAN_UUID).output == "reliable"
+    server.local.stop()
+    assert stored(server, SPAN_UUID).tags == ("w", "at once")
+
+
+def test_a_graceful_stop_stores_what_was_answered_at_once(server):
+    """The lock of another process is given back only after the stop has begun."""
+    ingest(server)
+    held = sqlite3.connect(server.store.path, isolation_level=None, check_same_thread=False)
+    held.execute("BEGIN IMMEDIATE")
+    assert update(server, output="at once", reliable=False).status == 200
+    assert stored(server, SPAN_UUID).output == "wf out"
+    stop = threading.Thread(target=server.local.stop)
+    stop.start()
+    held.execute("ROLLBACK")
+    held.close()
+    stop.join(PATIENCE)
+    assert not stop.is_alive()
+    assert stored(server, SPAN_UUID).output == "at once"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "place"),
+    [
+        ({"span_id": ...}, "missing", ["body", "span_id"]),
+        ({"span_id": None}, "uuid_type", ["body", "span_id"]),
+        ({"span_id": "abc"}, "uuid_parsing", ["body", "span_id"]),
+        ({"span_id": VERSION_1}, "uuid_version", ["body", "span_id"]),
+        ({"span_id": CHILD_UUID}, "value_error", ["body", "span_id"]),
+        ({"log_stream_id": "x"}, "uuid_parsing", ["body", "log_stream_id"]),
+        ({"experiment_id": 1}, "uuid_type", ["body", "experiment_id"]),
+        (
+            {"metrics_testing_id": VERSION_1},
+            "uuid_version",
+            ["body", "metrics_testing_id"],
+        ),
+        ({"logging_method": "curl"}, "enum", ["body", "logging_method"]),
+        ({"logging_method": None}, "enum", ["body", "logging_method"]),
+        ({"client_version": 1}, "string_type", ["body", "client_version"]),
+        ({"reliable": "yes"}, "bool_type", ["body", "reliable"]),
+        ({"reliable": None}, "bool_type", ["body", "reliable"]),
+        ({"input": 7}, "string_type", ["body", "input"]),
+        ({"output": True}, "string_type", ["body", "output"]),
+        ({"tags": "t"}, "list_type", ["body", "tags"]),
+        ({"tags": ["t", 1]}, "string_type", ["body", "tags", 1]),
+        ({"status_code": "200"}, "int_type", ["body", "status_code"]),
+        ({"status_code": 1.5}, "int_type", ["body", "status_code"]),
+        ({"status_code": True}, "int_type", ["body", "status_code"]),
+        ({"status_code": 1 << 40}, "int_range", ["body", "status_code"]),
+        ({"duration_ns": -1}, "int_range", ["body", "duration_ns"]),
+    ],
+)
+def test_a_wrong_body_is_refused(server, body, kind, place):
+    """422 in FastAPI's form, and nothing is changed."""
+    ingest(server)
+    answer = update(server, **{"output": "changed", **body})
+    (detail,) = answer.json()["detail"]
+    assert (answer.status, detail["type"], detail["loc"]) == (422, kind, place)
+    assert detail["msg"]
+    assert stored(server, SPAN_UUID).output == "wf out"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "name"),
+    [
+        (f"/v2/projects/x/spans/{SPAN_UUID}", "uuid_parsing", "project_id"),
+        (f"/v2/projects/{VERSION_1}/spans/{SPAN_UUID}", "uuid_version", "project_id"),
+        (f"/v2/projects/{PROJECT}/spans/x", "uuid_parsing", "span_id"),
+        (f"/v2/projects/{PROJECT}/spans/{'0' * 16}", "uuid_parsing", "span_id"),
+        (f"/v2/projects/{PROJECT}/spans/{VERSION_1}", "uuid_version", "span_id"),
+        (f"/v2/projects/{PROJECT}/traces/{'a' * 16}", "uuid_parsing", "trace_id"),
+    ],
+)
+def test_a_wrong_path_is_refused(server, path, kind, name):
+    record = "trace" if "traces" in path else "span"
+    answer = update(server, record, path=path)
+    assert answer.status == 422
+    assert answer.json()["detail"][0]["type"] == kind
+    assert answer.json()["detail"][0]["loc"] == ["path", name]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 5_000])
+def test_a_body_that_is_no_object_is_refused(server, body):
+    answer = server.call("PATCH", f"/v2/projects/{PROJECT}/spans/{SPAN_UUID}", body=body)
+    assert answer.status == 422
+    assert answer.json()["detail"][0]["loc"] == ["body"]
+
+
+def test_names_beside_the_schema_are_ignored(server):
+    """As there: metadata has no field, and is lost."""
+    ingest(server)
+    assert update(server, metadata={"a": 1}, user_metadata={"b": "2"}).status == 200
+    assert stored(server, SPAN_UUID).metadata == {"step": "1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"traces": []}, ["body", "traces"]),
+        ({"traces": None}, ["body", "traces"]),
+        ({"traces": [7]}, ["body", "traces", 0]),
+        ({"traces": [{"id": "x"}]}, ["body", "traces", 0, "id"]),
+        ({"traces": [{"user_metadata": {"a": 1}}]}, ["body", "traces", 0, "user_metadata", "a"]),
+        ({"traces": [{"tags": "t"}]}, ["body", "traces", 0, "tags"]),
+        ({"traces": [{"created_at": "yesterday"}]}, ["body", "traces", 0, "created_at"]),
+        ({"traces": [{"name": 7}]}, ["body", "traces", 0, "name"]),
+        ({"traces": [{"status_code": "200"}]}, ["body", "traces", 0, "status_code"]),
+        ({"traces": [{"metrics": []}]}, None),
+        ({"traces": [{"metrics": [1]}]}, ["body", "traces", 0, "metrics"]),
+        ({"traces": [{"spans": {"a": 1}}]}, ["body", "traces", 0, "spans"]),
+        ({"traces": [{"spans": [{}, {"id": "x"}]}]}, ["body", "traces", 0, "spans", 1, "id"]),
+        ({"session_id": "x"}, ["body", "session_id"]),
+        ({"session_external_id": 7}, ["body", "session_external_id"]),
+    ],
+)
+def test_wrong_records_are_refused(server, change, place):
+    """Nothing of the request is stored."""
+    answer = server.call("POST", f"/ingest/traces/{PROJECT}", json=native(**change))
+    if place is None:
+        place = ["body", "traces", 0, "metrics"]
+    assert (answer.status, answer.json()["detail"][0]["loc"]) == (422, place)
+
+
+def test_the_names_that_the_sdk_asks_for(server):
+    """A project and a log stream are made once, and have the same ids ever after."""
+    assert server.call("GET", "/projects?project_name=shop&type=gen_ai").json() == []
+    made = server.call("POST", "/projects", json={"name": "shop", "type": "gen_ai"}).json()
+    assert server.call("POST", "/projects", json={"name": "shop"}).json() == made
+    (found,) = server.call("GET", "/projects?project_name=shop&type=gen_ai").json()
+    assert (found["id"], found["name"], UUID(found["id"]).version) == (made["id"], "shop", 4)
+    streams = f"/projects/{made['id']}/log_streams"
+    stream = server.call("POST", streams, json={"name": "nightly"}).json()
+    (listed,) = server.call("GET", f"{streams}/paginated?include_counts=false&starting_token=0").json()["log_streams"]
+    assert (listed["id"], listed["project_id"]) == (stream["id"], made["id"])
+    ingest(server, f"/ingest/traces/{made['id']}", log_stream_id=stream["id"])
+    root = stored(server, TRACE_UUID)
+    assert root.project == "shop"
+    assert root.span.resource["galileo.logstream.name"] == "nightly"
+    assert update(server, path=f"/v2/projects/{made['id']}/spans/{SPAN_UUID}").json()["project_name"] == "shop"
+
+
+def test_sessions(server):
+    """A session is found by its external id, and traces have it under that."""
+    project = server.call("POST", "/projects", json={"name": "shop"}).json()["id"]
+    base = f"/v2/projects/{project}/sessions"
+    query = {"filters": [{"type": "text", "name": "external_id", "value": "ext-1", "operator": "eq"}]}
+    assert server.call("POST", f"{base}/search", json=query).json()["records"] == []
+    made = server.call("POST", base, json={"name": "sess", "external_id": "ext-1"}).json()
+    assert (made["project_name"], made["external_id"]) == ("shop", "ext-1")
+    (found,) = server.call("POST", f"{base}/search", json=query).json()["records"]
+    assert found["id"] == made["id"]
+    ingest(server, session_id=made["id"])
+    assert stored(server, TRACE_UUID).session_id == "ext-1"
+
+
+def test_names_and_ids_survive_a_restart(start_server: StartServer, tmp_path):
+    """An SDK goes on with the ids that it has: the next server knows the project, and the record of a UUID."""
+    path = tmp_path / "kept.db"
+    first = start_server(SqliteStore(path))
+    project = first.call("POST", "/projects", json={"name": "shop"}).json()["id"]
+    ingest(first, f"/ingest/traces/{project}")
+    first.local.stop()
+    first.store.close()
+    second = start_server(SqliteStore(path))
+    answer = update(second, path=f"/v2/projects/{project}/spans/{SPAN_UUID}", output="after")
+    assert (answer.status, answer.json()["project_name"]) == (200, "shop")
+    assert stored(second, SPAN_UUID).output == "after"
+
+
+def test_names_of_another_process_are_found(server, tmp_path):
+    """Two servers on one file."""
+    other = SqliteStore(server.store.path)
+    assert names_of(other).get("project", derived_uuid4("project", "shop")) is None
+    server.call("POST", "/projects", json={"name": "shop"})
+    found = names_of(other).get("project", derived_uuid4("project", "shop"))
+    assert found is not None
+    assert found.name == "shop"
+    other.close()
+
+
+def test_what_the_sdk_asks_when_it_starts(server):
+    assert server.call("GET", "/healthcheck").json()["message"] == "ok"
+    assert server.call("GET", "/ingest/healthz").status == 200
+    token = server.call("POST", "/login/api_key", json={"api_key": "k-1"}).json()["access_token"]
+    assert key_of(token) == "k-1"
+    assert server.call("GET", "/current_user").json()["id"]
+    assert server.call("POST", "/login/api_key", json={}).status == 422
+
+
+@pytest.mark.parametrize("key", ["k", "ü" * 50, "", "a.b.c"])
+def test_a_token_holds_its_key(key):
+    assert key_of(jwt_of(key)) == key
+
+
+@pytest.mark.parametrize("token", ["", "k", "a.b.c", jwt_of("k") + "\xff", jwt_of("k") + "!"])
+def test_other_texts_are_no_tokens(token):
+    assert key_of(token) in {None, token}
+    assert key_of(token) is None
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_the_documented_curl_line(server):
+    """Method, headers and every field of the documentation; only the host is another one."""
+    ingest(server)
+    document = {
+        "span_id": SPAN_UUID,
+        "log_stream_id": STREAM,
+        "experiment_id": STREAM,
+        "metrics_testing_id": STREAM,
+        "logging_method": "playground",
+        "client_version": "<string>",
+        "reliable": True,
+        "input": "<string>",
+        "output": "<string>",
+        "tags": ["<string>"],
+        "status_code": 123,
+    }
+    line = [
+        *("curl", "--silent", "--show-error", "--max-time", f"{PATIENCE}", "--write-out", "\n%{http_code}"),
+        *("--request", "PATCH", "--url", f"{server.url}/v2/projects/{PROJECT}/spans/{SPAN_UUID}"),
+        *("--header", "Content-Type: application/json", "--header", "Galileo-API-Key: <api-key>"),
+    ]
+
+    def run(body: object) -> tuple[Any, str]:
+        ran = subprocess.run([*line, "--data", json.dumps(body)], capture_output=True, text=True, check=True)
+        said, _, status = ran.stdout.rpartition("\n")
+        return json.loads(said), status
+
+    said, status = run(document)
+    assert (status, said.keys()) == ("200", DOCUMENTED | {"span_id"})
+    assert (said["experiment_id"], said["span_id"]) == (STREAM, SPAN_UUID)
+    record = stored(server, SPAN_UUID)
+    assert (record.input, record.tags, record.status_code) == ("<string>", ("w", "<string>"), 123)
+    assert run({**document, "span_id": "x"})[1] == "422"
