@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
@@ -10,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from otel_metadata.server.mismatch import invalid
 from otel_metadata.server.operations import JSON, Problem
 from otel_metadata.server.problems import overloaded
 
@@ -31,12 +31,6 @@ _ENCODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-
-# Messages of msgspec, such as "Expected `int`, got `str` - at `$.spans[0].name`".
-_AT: Final = re.compile(r" - at `([^`]*)`$")
-_EXPECTED: Final = re.compile(r"Expected (.*?)(?:, got .*)?$", re.DOTALL)
-_STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
-_BYTE: Final = re.compile(r"\(byte (\d+)\)")
 
 
 @final
@@ -232,7 +226,7 @@ def decode(body: bytes, content_type: str, decoder: msgspec.json.Decoder[Any]) -
     except RecursionError:
         raise Problem(400, f"The JSON is nested more than {MAX_NESTING} deep; expected less.") from None
     except (msgspec.MsgspecError, ValueError) as error:
-        raise _invalid("The body", error, pointer="") from None
+        raise invalid("The body", error, decoder.type, pointer="") from None
 
 
 def decode_query(text: bytes, query: type) -> Any:
@@ -259,29 +253,4 @@ def decode_query(text: bytes, query: type) -> Any:
     try:
         return msgspec.convert(values, query, strict=False)
     except msgspec.ValidationError as error:
-        raise _invalid("The query", error, pointer=None) from None
-
-
-def _invalid(what: str, error: Exception, *, pointer: str | None) -> Problem:
-    """Return the refusal that says what msgspec has found."""
-    text = f"{error}"
-    at = _AT.search(text)
-    text = text[: at.start()] if at is not None else text
-    where = "".join(_pointer_steps(at[1])) if at is not None else ""
-    expected = _EXPECTED.fullmatch(text)
-    place = _BYTE.search(text)
-    return Problem(
-        400,
-        f"{what}{f', at {where},' if where else ''} is not as expected: {text.replace('`', '')}.",
-        pointer=where if pointer is not None and place is None else None,
-        expected=expected[1].replace("`", "") if expected is not None else None,
-        position=int(place[1]) if place is not None else None,
-    )
-
-
-def _pointer_steps(path: str) -> Iterator[str]:
-    """Yield the steps of a JSON pointer for a path such as `$.spans[0].name`; end where the path names no key."""
-    for name, index, unknown in _STEP.findall(path):
-        if unknown:
-            return
-        yield f"/{index or name.replace('~', '~0').replace('/', '~1')}"
+        raise invalid("The query", error, query, pointer=None) from None

@@ -33,6 +33,7 @@ from otel_metadata.model.times import time_text
 from otel_metadata.model.unset import UNSET
 from otel_metadata.seams import SpanStore
 from otel_metadata.server import shapes
+from otel_metadata.server.mismatch import invalid
 from otel_metadata.server.operations import Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.problems import problem_of
 from otel_metadata.server.selection import (
@@ -439,7 +440,7 @@ def _parsed(update: dict[str, Any]) -> _Parsed | Problem:
             raise Problem(400, "The update of a trace has attributes, status or status_message; expected a span_id.")
         return _Parsed(key, _values_of(level, given, notes), {}, notes)
     except msgspec.ValidationError as error:
-        return Problem(400, f"The update is not as expected: {f'{error}'.replace('`', '')}.")
+        return invalid("The update", error, shapes.BatchUpdate, pointer=None)
     except (Problem, OtelMetadataError) as error:
         return problem_of(error) or Problem(400, f"{error}")
 
