@@ -1,4 +1,4 @@
-"""Read the spans of one OTLP request in JSON, such as a line of the Collector's file exporter.
+"""Read the spans or log records of one OTLP request in JSON, such as a line of the Collector's file exporter.
 
 Read as the specification has it (OTLP 1.9, "JSON Protobuf Encoding"): ids are hex digits, 64-bit integers a text or a
 number, enums a number or their name, bytes base64; unknown members are ignored. The names of members are
@@ -17,20 +17,25 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+import orjson
+
+from otel_metadata.backends.langwatch.dialect import IDS, LABELS, METADATA
+from otel_metadata.dialects.canonical import texts, versions
 from otel_metadata.dialects.patch_span import PATCH_SCOPE, TARGET, fields_of
 from otel_metadata.foreign_text import described
-from otel_metadata.model.merge import Fields, Json
+from otel_metadata.model.merge import Field, FieldName, Fields, Json
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import STORE_LIMITS, clean
 from otel_metadata.store.rows import with_fields
 
-_KINDS: Final = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-_STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
+KINDS: Final = ("INTERNAL", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+STATUS_CODES: Final = ("UNSET", "OK", "ERROR")
+"""The words for OTLP's numbers, each at its number. An unknown number means the same as a missing one: the first."""
 
 _INT64: Final = 1 << 63
 
-# Levels of lists and maps in the value of an attribute. The attributes themselves are one level in a store.
-_MAX_DEPTH: Final = STORE_LIMITS.depth - 1
+MAX_DEPTH: Final = STORE_LIMITS.depth - 1
+"""Levels of lists and maps in the value of an attribute. The attributes themselves are one level in a store."""
 
 T = TypeVar("T")
 
@@ -51,6 +56,24 @@ class LatePatch(NamedTuple):
     trace_id: str
     span_id: str
     fields: Fields
+
+
+class LogRecord(NamedTuple):
+    """What is read of a log record.
+
+    Attributes:
+        trace_id: 32 hex digits, or "".
+        span_id: 16 hex digits, or "".
+        event_name: The name of the event, or "".
+        time_ns: Wall nanoseconds, or 0.
+        attributes: Its attributes.
+    """
+
+    trace_id: str
+    span_id: str
+    event_name: str
+    time_ns: int
+    attributes: dict[str, Json]
 
 
 Read: TypeAlias = "tuple[StoredSpan, Fields] | LatePatch | OtlpError"
@@ -82,6 +105,11 @@ def _request_of(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if is_span or (_has(found, ("scope", "instrumentationLibrary")) and "spans" in found):
         return {"resourceSpans": [{"scopeSpans": [of_scope]}]}
     return None
+
+
+def is_logs(request: Mapping[str, Any]) -> bool:
+    """Whether an object is a request with log records."""
+    return _has(request, ("resourceLogs",))
 
 
 def signal_of(request: Mapping[str, Any]) -> str | None:
@@ -125,12 +153,39 @@ def spans_of(request: Mapping[str, Any]) -> Iterator[Read]:
                 yield span if isinstance(span, OtlpError) else _tried(_span, span, resource, *scope)  # type: ignore[misc]
 
 
+def log_records_of(request: Mapping[str, Any]) -> Iterator[LogRecord | OtlpError]:
+    """Yield each log record of a request, and an error for each part that cannot be read.
+
+    Args:
+        request: `ExportLogsServiceRequest` as JSON.
+    """
+    for of_resource in _each(request, "resourceLogs"):
+        if isinstance(of_resource, OtlpError):
+            yield of_resource
+            continue
+        for of_scope in _each(of_resource, "scopeLogs"):
+            if isinstance(of_scope, OtlpError):
+                yield of_scope
+                continue
+            for record in _each(of_scope, "logRecords"):
+                yield record if isinstance(record, OtlpError) else _tried(_log_record, record)
+
+
+def _log_record(record: Mapping[str, Any]) -> LogRecord:
+    return LogRecord(
+        trace_id="" if _is_no_id(record, "traceId") else _id(record, "traceId", 32),
+        span_id="" if _is_no_id(record, "spanId") else _id(record, "spanId", 16),
+        event_name=_text(record, "eventName"),
+        time_ns=_integer(record, "timeUnixNano") or _integer(record, "observedTimeUnixNano"),
+        attributes=_attributes(record),
+    )
+
+
 def _span(
     span: Mapping[str, Any], resource: dict[str, Json], scope_name: str, scope_version: str | None
 ) -> tuple[StoredSpan, Fields] | LatePatch:
     if scope_name == PATCH_SCOPE:
-        attributes = _attributes(span)
-        return LatePatch(_id(span, "traceId", 32), _id(attributes, TARGET, 16), fields_of(attributes))
+        return late_patch(_id(span, "traceId", 32), _attributes(span))
     status = _object(span, "status")
     start_ns = _integer(span, "startTimeUnixNano")
     message = _text(status, "message")
@@ -141,10 +196,10 @@ def _span(
             parent_id=None if _is_no_id(span, "parentSpanId") else _id(span, "parentSpanId", 16),
             trace_state=_text(span, "traceState"),
             name=_text(span, "name"),
-            kind=_enum(span, "kind", "SPAN_KIND_", _KINDS),
+            kind=_enum(span, "kind", "SPAN_KIND_", KINDS),
             start_ns=start_ns,
             end_ns=_integer(span, "endTimeUnixNano") or start_ns,
-            status_code=_enum(status, "code", "STATUS_CODE_", _STATUS_CODES),
+            status_code=_enum(status, "code", "STATUS_CODE_", STATUS_CODES),
             status_message=message or None,
             attributes=_attributes(span),
             events=tuple(
@@ -171,6 +226,36 @@ def _span(
     )
 
 
+def late_patch(trace_id: str, attributes: Mapping[str, Json]) -> LatePatch:
+    """Return the update that a span of `dialects.patch_span` carries.
+
+    Raises:
+        OtlpError: The attributes name no target.
+    """
+    return LatePatch(trace_id, _id(attributes, TARGET, 16), {**_of_langwatch(attributes), **fields_of(attributes)})
+
+
+def _of_langwatch(attributes: Mapping[str, Json]) -> Fields:
+    """Return the fields of an update for which `backends.langwatch` has names of its own."""
+    if METADATA not in attributes and not any(name.startswith("langwatch.") for name in attributes):
+        return {}
+    text, labels = attributes.get(METADATA), texts(attributes.get(LABELS))
+    try:
+        metadata = orjson.loads(text) if isinstance(text, str) else None
+    except orjson.JSONDecodeError:
+        metadata = None
+    found: dict[FieldName, Field] = {}
+    for name, version in versions(attributes).items():
+        _, kind, key = name
+        if kind == "metadata" and isinstance(metadata, dict) and key in metadata:
+            found[name] = clean(metadata[key], [], key), version
+        elif kind == "tag" and key in labels:
+            found[name] = True, version
+        elif kind in IDS and IDS[kind] in attributes:
+            found[name] = attributes[IDS[kind]], version
+    return found
+
+
 def _resource(of_resource: Mapping[str, Any]) -> dict[str, Json]:
     return _attributes(_object(of_resource, "resource"))
 
@@ -191,9 +276,9 @@ def _value(value: Mapping[str, Any], depth: int) -> Any:
             return read(value, name)
     for name in ("arrayValue", "kvlistValue"):
         if _get(value, name) is not None:
-            if depth > _MAX_DEPTH:
+            if depth > MAX_DEPTH:
                 # Readers of protobuf stop at half this depth, so no Collector wrote it.
-                raise OtlpError(f"{name} is nested too deeply; expected at most {_MAX_DEPTH} levels")
+                raise OtlpError(f"{name} is nested too deeply; expected at most {MAX_DEPTH} levels")
             items = _all(_object(value, name), "values")
             return _pairs(items, depth + 1) if name == "kvlistValue" else [_value(item, depth + 1) for item in items]
     return None
@@ -206,7 +291,7 @@ def _pairs(items: Iterable[Mapping[str, Any]], depth: int) -> dict[str, Any]:
 def _bool(value: Mapping[str, Any], name: str) -> bool:
     found = _get(value, name)
     if not isinstance(found, bool):
-        raise _wrong(name, found, "true or false")
+        raise wrong(name, found, "true or false")
     return found
 
 
@@ -217,14 +302,14 @@ def _double(value: Mapping[str, Any], name: str) -> float:
             raise TypeError(found)
         return float(found)  # also "NaN" and "Infinity"
     except (TypeError, ValueError, OverflowError):
-        raise _wrong(name, found, "a number") from None
+        raise wrong(name, found, "a number") from None
 
 
 def _bytes(value: Mapping[str, Any], name: str) -> bytes:
     try:
         return base64.b64decode(_text(value, name), validate=True)
     except ValueError:
-        raise _wrong(name, _get(value, name), "base64") from None
+        raise wrong(name, _get(value, name), "base64") from None
 
 
 def _get(owner: Mapping[str, Any], name: str) -> Any:
@@ -243,24 +328,24 @@ def _snake_case(name: str) -> str:
 def _object(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     found = _get(owner, name)
     if not isinstance(found, dict | None):
-        raise _wrong(name, found, "an object")
+        raise wrong(name, found, "an object")
     return found or {}
 
 
 def _all(owner: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     found = _get(owner, name)
     if not isinstance(found, list | None) or not all(isinstance(item, dict) for item in found or ()):
-        raise _wrong(name, found, "a list of objects")
+        raise wrong(name, found, "a list of objects")
     return found or []
 
 
 def _each(owner: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any] | OtlpError]:
     found = _get(owner, name)
     if not isinstance(found, list | None):
-        yield _wrong(name, found, "a list")
+        yield wrong(name, found, "a list")
         return
     for item in found or ():
-        yield item if isinstance(item, dict) else _wrong(name, item, "objects")
+        yield item if isinstance(item, dict) else wrong(name, item, "objects")
 
 
 def _each_of(owner: Mapping[str, Any], names: Iterable[str]) -> Iterator[Mapping[str, Any] | OtlpError]:
@@ -271,7 +356,7 @@ def _each_of(owner: Mapping[str, Any], names: Iterable[str]) -> Iterator[Mapping
 def _text(owner: Mapping[str, Any], name: str) -> str:
     found = _get(owner, name)
     if not isinstance(found, str | None):
-        raise _wrong(name, found, "text")
+        raise wrong(name, found, "text")
     cleaned = clean(found or "", [], name, STORE_LIMITS)
     return cleaned if isinstance(cleaned, str) else ""
 
@@ -283,7 +368,7 @@ def _integer(owner: Mapping[str, Any], name: str) -> int:
     except ValueError:
         number = _INT64
     if isinstance(found, bool) or not -_INT64 <= number < _INT64:
-        raise _wrong(name, found, "a whole number of 64 bits")
+        raise wrong(name, found, "a whole number of 64 bits")
     return number
 
 
@@ -291,7 +376,7 @@ def _id(owner: Mapping[str, Any], name: str, digits: int) -> str:
     found = _get(owner, name)
     hex_digits = _hex(found, digits) if isinstance(found, str) else None
     if hex_digits is None or not int(hex_digits, 16):
-        raise _wrong(name, found, f"{digits} hex digits, not all 0")
+        raise wrong(name, found, f"{digits} hex digits, not all 0")
     return hex_digits
 
 
@@ -330,7 +415,8 @@ def _enum(owner: Mapping[str, Any], name: str, prefix: str, words: tuple[str, ..
     return words[number] if 0 <= number < len(words) else words[0]
 
 
-def _wrong(name: str, got: object, expected: str) -> OtlpError:
+def wrong(name: str, got: object, expected: str) -> OtlpError:
+    """Return the error for a member that has *got* in place of *expected*."""
     return OtlpError(f"{name} is {described(got)}; expected {expected}")
 
 

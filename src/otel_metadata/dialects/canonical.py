@@ -85,6 +85,12 @@ _PREFIXES: Final[tuple[tuple[str, Level, Kind], ...]] = (
     ("trace.annotation.", "trace", "annotation"),
     ("annotation.", "span", "annotation"),
 )
+
+# Each canonical attribute begins with one of these, so one call tells that an attribute is none.
+_BEGINNINGS: Final = (
+    *("trace.", "metadata", "eval.", "annotation.", "tag.", "otel_metadata."),
+    *("input.", "output.", "user.", "session."),
+)
 _EVALUATION_PARTS: Final = ("label", "score", "explanation", "source", "metadata")
 _ANNOTATION_PARTS: Final = ("label", "score", "text", "annotator")
 
@@ -232,6 +238,8 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
     taken: set[str] = set()
     verdicts: dict[tuple[Level, Kind, str], dict[str, Json]] = {}
     for name, raw in attributes.items():
+        if not name.startswith(_BEGINNINGS) and name not in json_names:
+            continue
         value = _json(name, raw, json_names)
         match = next((one for one in _PREFIXES if name.startswith(one[0])), None)
         if match is not None:

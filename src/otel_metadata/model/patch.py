@@ -5,12 +5,16 @@ This module holds the value only. `delivery` decides where it goes; `exporters` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from otel_metadata.model.merge import Fields, Json, Kind, Level, Version, latest_version
 from otel_metadata.model.span_ref import SpanRef
+
+# 64 bits of the writer, and 63 of the nanoseconds.
+_PATCH_ID: Final = re.compile("[0-9a-f]{16}[0-7][0-9a-f]{15}")
 
 
 @final
@@ -52,3 +56,10 @@ class Patch:
 def patch_id(version: Version) -> str:
     """Return the id of the update with this version: 16 hex digits of the writer, 16 of the nanoseconds."""
     return f"{version[1]:016x}{version[0]:016x}"
+
+
+def version_of_id(found: object) -> Version | None:
+    """Return the version in the id of an update; None if it was not made by `patch_id`."""
+    if not isinstance(found, str) or _PATCH_ID.fullmatch(found) is None:
+        return None
+    return int(found[16:], 16), int(found[:16], 16)

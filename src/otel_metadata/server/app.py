@@ -25,6 +25,7 @@ from otel_metadata.server import (
 )
 from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
+from otel_metadata.server.otlp import http as otlp_http
 from otel_metadata.server.problems import PROBLEM_JSON, details, problem_of
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *galileo.OPERATIONS,
     *langfuse.OPERATIONS,
     *logfire.OPERATIONS,
+    *otlp_http.OPERATIONS,
 )
 """All that the server can do."""
 

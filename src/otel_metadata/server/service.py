@@ -18,8 +18,10 @@ from otel_metadata.live import live_settings
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock
 from otel_metadata.server.events import Changes
+from otel_metadata.server.ingest import Ingest
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.problems import overloaded
+from otel_metadata.server.room import Room
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Version
@@ -40,6 +42,9 @@ _WAITING_WRITES: Final = 1_000
 _DECODERS: Final = 2
 _WAITING_DECODES: Final = 256
 
+# What all bodies together may be decoded into at one time.
+_ROOM_BYTES: Final = 512 << 20
+
 _MAX_CALLERS: Final = 256
 
 
@@ -58,6 +63,7 @@ class Service:
         store: Opened and closed by whoever made the service.
         clock: Time.
         changes: Tells who listens that the store has changed.
+        room: The memory for what large bodies are decoded into.
     """
 
     def __init__(self, store: SpanStore, clock: Clock | None = None) -> None:
@@ -65,6 +71,8 @@ class Service:
         self.store = store
         self.clock: Clock = clock or SystemClock()
         self.changes = Changes(store)
+        self.room = Room(_ROOM_BYTES)
+        self._ingest = Ingest(store)
         self._readers = _Pool("read", _READERS, _WAITING_READS)
         self._writers = _Pool("write", _WRITERS, _WAITING_WRITES)
         self._decoders = _Pool("decode", _DECODERS, _WAITING_DECODES)
@@ -102,6 +110,8 @@ class Service:
         self,
         rows: Sequence[tuple[StoredSpan, Fields]],
         patches: Iterable[tuple[str, str, Fields]] = (),
+        *,
+        size: int | None = None,
     ) -> None:
         """Store spans and updates together with what other calls bring at the same time; return when they are on disk.
 
@@ -109,20 +119,13 @@ class Service:
             rows: Spans with their fields, as `SpanStore.write_rows` takes them; the route follows from the versions.
             patches: Updates, each (trace id, span id or "", fields), as `SpanStore.patch_rows` takes them with the
                 route "late".
+            size: Their bytes, where the caller has them at hand.
 
         Raises:
-            Problem: 503 with `Retry-After` if too much waits already.
-            StoreError: The store cannot be written.
+            Problem: 503 with `Retry-After` if too much waits already or the store cannot be written; 400 if the store
+                does not take these values.
         """
-        updates = list(patches)
-
-        def store() -> None:
-            if rows:
-                self.store.write_rows(rows)
-            if updates:
-                self.store.patch_rows(updates, route="late")
-
-        await self.write(store)
+        await asyncio.wrap_future(self._ingest.put(rows, list(patches), size))
         self.changed()
 
     def soon(self, work: Coroutine[object, object, None]) -> None:
@@ -153,6 +156,7 @@ class Service:
 
     def close(self) -> None:
         """Finish the calls that run. The event loop has ended."""
+        self._ingest.close()
         for pool in (self._decoders, self._readers, self._writers):
             pool.close()
         for author in self._authors.values():

@@ -1,0 +1,1 @@
+"""OTLP in: spans, and evaluations as log events, over HTTP and gRPC."""

@@ -1,0 +1,291 @@
+"""From the body of an OTLP request to the store: the same for HTTP and gRPC.
+
+A body is decoded and stored in portions, so that a large one takes the memory of a small one. What a portion has stored
+stays when a later one fails: OTLP's senders then send all of it again, and a span that is stored again stays the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, final
+
+import orjson
+
+from otel_metadata.client import otlp_json
+from otel_metadata.client.otlp_json import LatePatch, LogRecord, OtlpError
+from otel_metadata.model.record import PROJECT_NAMES, SpanQuery, project_of
+from otel_metadata.server.operations import Problem
+from otel_metadata.server.otlp import protobuf
+from otel_metadata.server.otlp.logs import evaluation_of
+from otel_metadata.server.vendor_spans import with_vendor_fields
+
+if TYPE_CHECKING:
+    from otel_metadata.client.otlp_json import Read
+    from otel_metadata.model.merge import Fields, Json
+    from otel_metadata.model.record import StoredSpan
+    from otel_metadata.server.operations import Caller
+    from otel_metadata.server.service import Service
+
+MAX_BYTES: Final = 64 << 20
+"""The largest body, after decompression."""
+
+MAX_JSON_MEMORY: Final = 384 << 20
+"""How much memory the objects of one JSON body may take, as far as its text shows."""
+
+MAX_NESTING: Final = 100
+"""How deep arrays and objects of JSON may be nested."""
+
+# Of a portion: spans, bytes of protobuf, and events and links, of which each is two bytes at least.
+_PORTION: Final = 1_000
+_PORTION_BYTES: Final = 2 << 20
+_PORTION_EVENTS: Final = 20_000
+
+# Objects of Python take about so much more than the protobuf that they were read from.
+_GROWTH: Final = 8
+
+# What an object or array, a value behind a comma, and a text take in memory; the rest is the text itself.
+_CONTAINER_BYTES, _VALUE_BYTES, _QUOTE_BYTES = 120, 64, 12
+
+_SHOWN_REASONS: Final = 3
+
+# The scope of the span that LangWatch makes of a PATCH. Its start is the time of the PATCH.
+_LANGWATCH_SCOPE: Final = "langwatch.api.metadata_update"
+
+
+@final
+class Refused:
+    """What a request brought and the store did not get.
+
+    Attributes:
+        count: How many spans or log records.
+    """
+
+    def __init__(self, what: str) -> None:
+        """Begin with none.
+
+        Args:
+            what: `spans` or `log records`.
+        """
+        self.count = 0
+        self._what = what
+        self._reasons: dict[str, None] = {}
+
+    def add(self, reason: object) -> None:
+        """Count one, and keep the first reasons."""
+        self.count += 1
+        if len(self._reasons) < _SHOWN_REASONS:
+            self._reasons[f"{reason}"] = None
+
+    @property
+    def message(self) -> str:
+        """What was refused and why, for people; "" if nothing was."""
+        return f"{self.count:,} {self._what} were refused: {'; '.join(self._reasons)}" if self.count else ""
+
+
+@final
+class _Portion:
+    """A part of a request that is stored at once."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[StoredSpan, Fields]] = []
+        self.patches: list[LatePatch] = []
+        self.size = 0
+
+
+async def store_spans(
+    service: Service, caller: Caller, body: bytes, *, is_json: bool, project: str | None = None, path: str = ""
+) -> Refused:
+    """Store the spans and updates of an `ExportTraceServiceRequest`, and return what was refused.
+
+    Args:
+        service: The store.
+        caller: Who sends; one with a project can send to that project only.
+        body: The request.
+        is_json: Whether it is JSON; protobuf otherwise.
+        project: The project of spans whose resource names none.
+        path: Where it was sent, if over HTTP.
+
+    Raises:
+        Problem: Nothing of the body can be read, or the store does not take it now.
+    """
+    refused = Refused("spans")
+    project = project or caller.project
+    async with service.room.of(_memory_of(body, is_json=is_json)):
+        reads = await service.decode(lambda: _spans_of(body, is_json=is_json))
+        while True:
+            portion = await service.decode(lambda: _next_portion(reads, refused, caller, project, path))
+            if not portion.rows and not portion.patches:
+                return refused
+            patches = await _permitted(service, caller, portion.patches, refused)
+            await service.ingest(portion.rows, patches, size=portion.size)
+
+
+async def store_evaluations(service: Service, caller: Caller, body: bytes, *, is_json: bool) -> Refused:
+    """Store the evaluations of an `ExportLogsServiceRequest`, and return which log records were refused.
+
+    Raises:
+        Problem: Nothing of the body can be read, or the store does not take it now.
+    """
+    refused = Refused("log records")
+    async with service.room.of(_memory_of(body, is_json=is_json)):
+        records = await service.decode(lambda: _records_of(body, is_json=is_json))
+        while True:
+            patches = await service.decode(lambda: _next_evaluations(records, refused, service.clock.wall_ns()))
+            if patches is None:
+                return refused
+            await service.ingest((), await _permitted(service, caller, patches, refused))
+
+
+def _memory_of(body: bytes, *, is_json: bool) -> int:
+    """Return about how much memory is taken at once to decode a body."""
+    if not is_json:
+        return min(len(body), _PORTION_BYTES) * _GROWTH
+    containers = body.count(b"{") + body.count(b"[")
+    # A text with one character beyond the usual ones takes four bytes for each of its characters.
+    memory = len(body) * (1 if body.isascii() else 4)
+    memory += containers * _CONTAINER_BYTES + body.count(b",") * _VALUE_BYTES + body.count(b'"') * _QUOTE_BYTES
+    if memory > MAX_JSON_MEMORY:
+        title = "The JSON has too many values for one request; expected fewer: send it in parts, or as protobuf."
+        raise Problem(413, title)
+    return memory
+
+
+def _spans_of(body: bytes, *, is_json: bool) -> Iterator[tuple[Read, int]]:
+    if not is_json:
+        _check(body)
+        return protobuf.spans_of(body)
+    found = _json(body)
+    if found and not otlp_json.is_traces(found):
+        raise _instead(found, "resourceSpans")
+    # The size of a span in JSON is not known; its part of the body is near enough.
+    return ((read, 0) for read in otlp_json.spans_of(found))
+
+
+def _records_of(body: bytes, *, is_json: bool) -> Iterator[LogRecord | OtlpError]:
+    if not is_json:
+        _check(body)
+        return protobuf.log_records_of(body)
+    found = _json(body)
+    if found and not otlp_json.is_logs(found):
+        raise _instead(found, "resourceLogs")
+    return otlp_json.log_records_of(found)
+
+
+def _check(body: bytes) -> None:
+    try:
+        protobuf.check(body)
+    except protobuf.TooManyPartsError:
+        title = f"The request has too many parts; expected at most {protobuf.MAX_PARTS:,}: send it in several."
+        raise Problem(413, title) from None
+    except protobuf.MalformedError as error:
+        raise Problem(400, f"The body is not OTLP in protobuf: {error}.") from None
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"The body is not JSON: {error}.", position=error.pos) from None
+    if not isinstance(found, dict):
+        raise Problem(400, f"The JSON is a {type(found).__name__}; expected an object with resourceSpans.")
+    level: list[Any] = [found]
+    for _ in range(MAX_NESTING):
+        level = [
+            item
+            for one in level
+            for item in (one.values() if type(one) is dict else one)
+            if type(item) is dict or type(item) is list
+        ]
+        if not level:
+            return found
+    raise Problem(400, f"The JSON is nested more than {MAX_NESTING} deep; expected less.")
+
+
+def _instead(found: Mapping[str, Any], expected: str) -> Problem:
+    signal = otlp_json.signal_of(found) or ("traces" if otlp_json.is_traces(found) else None)
+    named = otlp_json.format_of(found) or (f"OTLP {signal}" if signal else f"an object without {expected}")
+    return Problem(400, f"The JSON is {named}; expected {expected}.", expected=expected)
+
+
+def _next_portion(
+    reads: Iterator[tuple[Read, int]], refused: Refused, caller: Caller, project: str | None, path: str
+) -> _Portion:
+    """Return the next spans and updates; an empty portion at the end."""
+    portion = _Portion()
+    events = 0
+    last: Mapping[str, Json] | None = None
+    is_of_project = True
+    for read, size in reads:
+        portion.size += size
+        if isinstance(read, OtlpError):
+            refused.add(read)
+            continue
+        if isinstance(read, LatePatch):
+            portion.patches.append(read)
+        else:
+            span = read[0]
+            if span.resource is not last:  # the spans of a resource share it
+                last = span.resource
+                if project is not None:
+                    last.setdefault(PROJECT_NAMES[0], project)  # type: ignore[attr-defined] # a dict of the reader's
+                is_of_project = caller.project is None or project_of(last) == caller.project
+            if not is_of_project:
+                refused.add(_wrong_project(caller, project_of(span.resource)))
+                continue
+            if span.scope_name == _LANGWATCH_SCOPE:
+                portion.patches.append(_langwatch_update(span))
+                continue
+            portion.rows.append(with_vendor_fields(*read, path))
+            events += len(span.events) + len(span.links)
+        if (
+            len(portion.rows) + len(portion.patches) >= _PORTION
+            or portion.size >= _PORTION_BYTES
+            or events >= _PORTION_EVENTS
+        ):
+            break
+    return portion
+
+
+def _langwatch_update(span: StoredSpan) -> LatePatch:
+    """Return the update of a trace that LangWatch's server has put on the resource of a span of its own."""
+    _, fields = with_vendor_fields(replace(span, attributes=span.resource), {})
+    return LatePatch(span.trace_id, "", {name: field for name, field in fields.items() if name[0] == "trace"})
+
+
+def _next_evaluations(
+    records: Iterator[LogRecord | OtlpError], refused: Refused, now_ns: int
+) -> list[LatePatch] | None:
+    """Return the next evaluations; None at the end."""
+    patches: list[LatePatch] = []
+    is_end = True
+    for record in islice(records, _PORTION):
+        is_end = False
+        try:
+            if isinstance(record, OtlpError):
+                raise record
+            patches.append(evaluation_of(record, now_ns))
+        except OtlpError as error:
+            refused.add(error)
+    return None if is_end else patches
+
+
+async def _permitted(service: Service, caller: Caller, patches: list[LatePatch], refused: Refused) -> list[LatePatch]:
+    """Return the updates of spans that are in the caller's project."""
+    if caller.project is None or not patches:
+        return patches
+
+    def is_permitted(patch: LatePatch) -> bool:
+        query = SpanQuery(trace_id=patch.trace_id, span_id=patch.span_id or None, limit=1, project=caller.project)
+        return bool(service.store.query(query))
+
+    kept = await service.read(lambda: [patch for patch in patches if is_permitted(patch)])
+    for _ in range(len(patches) - len(kept)):
+        refused.add(_wrong_project(caller, None))
+    return kept
+
+
+def _wrong_project(caller: Caller, got: str | None) -> str:
+    named = f"the project {ascii(got)[:80]}" if got is not None else "a span that is not there, or of another project"
+    return f"{named}; the token is for {ascii(caller.project)[:80]} only"

@@ -1,0 +1,233 @@
+"""Group commit: one transaction for many requests, a bad one by itself, bounds, and the end of the server."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.server.conftest import PATIENCE
+
+from otel_metadata.model.merge import Fields
+from otel_metadata.model.record import SpanQuery, StoredSpan
+from otel_metadata.reporting import REPORTER
+from otel_metadata.server.ingest import Ingest
+from otel_metadata.server.operations import Problem
+from otel_metadata.store.sqlite.store import SqliteStore
+
+
+def row(number: int, *, end_ns: int = 20) -> tuple[StoredSpan, Fields]:
+    span = StoredSpan(
+        f"{number + 1:032x}", f"{number + 1:016x}", None, "", "answer", "INTERNAL", 10, end_ns, "UNSET", None, {}, (),
+        (), {}, "shop", None,
+    )  # fmt: skip
+    return span, {("span", "metadata", "number"): (number, (end_ns, 0))}
+
+
+def update(number: int, value: str) -> tuple[str, str, Fields]:
+    return f"{number + 1:032x}", f"{number + 1:016x}", {("span", "metadata", "late"): (value, (30, 7))}
+
+
+class HeldStore:
+    """A SQLite store whose first write waits, so that others come meanwhile.
+
+    Attributes:
+        writes: How many spans or updates each write had.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.inner = SqliteStore(path)
+        self.writes: list[int] = []
+        self.is_writing, self.may_go_on = threading.Event(), threading.Event()
+
+    def write_rows(self, rows: Sequence[Any]) -> None:
+        self._hold(len(rows))
+        self.inner.write_rows(rows)
+
+    def patch_rows(self, rows: Sequence[Any], *, route: str) -> None:
+        self._hold(len(rows))
+        self.inner.patch_rows(rows, route=route)
+
+    def _hold(self, count: int) -> None:
+        self.writes.append(count)
+        self.is_writing.set()
+        assert self.may_go_on.wait(PATIENCE)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[HeldStore]:
+    store = HeldStore(tmp_path / "spans.db")
+    yield store
+    store.inner.close()
+
+
+def started(held: HeldStore, **options: int) -> tuple[Ingest, Future[None]]:
+    """Return an ingest whose first request is being written."""
+    ingest = Ingest(held, **options)  # type: ignore[arg-type] # all of a store that it uses
+    first = ingest.put([row(0)])
+    assert held.is_writing.wait(PATIENCE)
+    return ingest, first
+
+
+def stored(store: SqliteStore) -> dict[str, Any]:
+    return {record.span_id: dict(record.metadata) for record in store.query(SpanQuery(limit=None))}
+
+
+def test_requests_that_come_during_a_write_share_the_next_transaction(held):
+    ingest, first = started(held)
+    rest = [ingest.put([row(number)]) for number in range(1, 50)]
+    rest.append(ingest.put([], [update(3, "late")]))
+    assert not first.done()
+    held.may_go_on.set()
+    for one in [first, *rest]:
+        one.result(PATIENCE)
+    assert held.writes == [1, 49, 1]
+    assert len(stored(held.inner)) == 50
+    assert stored(held.inner)[f"{4:016x}"] == {"number": 3, "late": "late"}
+    ingest.close()
+
+
+def test_a_request_is_done_only_when_it_is_on_disk(held, tmp_path):
+    ingest, first = started(held)
+    assert not first.done()
+    held.may_go_on.set()
+    first.result(PATIENCE)
+    with contextlib.closing(sqlite3.connect(tmp_path / "spans.db")) as other:
+        assert other.execute("SELECT count(*) FROM spans").fetchone() == (1,)
+    ingest.close()
+
+
+def test_a_bad_request_harms_no_other(held):
+    ingest, first = started(held)
+    good = [ingest.put([row(number)]) for number in range(1, 5)]
+    bad = ingest.put([row(7), row(8, end_ns=1 << 70)])  # beyond what SQLite can hold
+    more = ingest.put([row(9)], [update(9, "late")])
+    held.may_go_on.set()
+    for one in [first, *good, more]:
+        one.result(PATIENCE)
+    with pytest.raises(Problem) as refused:
+        bad.result(PATIENCE)
+    assert refused.value.status == 400
+    assert sorted(stored(held.inner)) == [f"{number + 1:016x}" for number in (0, 1, 2, 3, 4, 9)]
+    ingest.close()
+
+
+def test_values_of_the_wrong_type_harm_no_other_and_are_counted(held, monkeypatch):
+    monkeypatch.setattr(REPORTER, "reraise", False)
+    ingest, first = started(held)
+    bad = ingest.put([(row(1)[0], {("span", "metadata", "a"): (object(), (1, 0))})])  # type: ignore[dict-item] # on purpose
+    good = ingest.put([row(2)])
+    held.may_go_on.set()
+    first.result(PATIENCE)
+    good.result(PATIENCE)
+    with pytest.raises(Problem) as refused:
+        bad.result(PATIENCE)
+    assert refused.value.status == 400
+    ingest.close()
+    assert sorted(stored(held.inner)) == [f"{1:016x}", f"{3:016x}"]
+
+
+@pytest.mark.parametrize("options", [{"max_rows": 10}, {"max_bytes": 10 * 1_024}])
+def test_too_much_that_waits_is_refused_for_a_while(held, options):
+    ingest, first = started(held, **options)
+    taken = [ingest.put([row(number)]) for number in range(1, 11)]
+    assert ingest.waiting_rows == 10
+    with pytest.raises(Problem) as refused:
+        ingest.put([row(11)])
+    assert refused.value.status == 503
+    assert int(refused.value.headers["Retry-After"]) >= 1
+    held.may_go_on.set()
+    wait_for([first, *taken], PATIENCE)
+    ingest.put([row(number) for number in range(20, 60)]).result(PATIENCE)  # larger than the queue, and alone
+    assert len(stored(held.inner)) == 51
+    ingest.close()
+
+
+def test_a_request_that_is_given_up_before_its_turn_is_not_stored(held):
+    ingest, first = started(held)
+    given_up = ingest.put([row(1)])
+    assert given_up.cancel()
+    held.may_go_on.set()
+    first.result(PATIENCE)
+    ingest.put([row(2)]).result(PATIENCE)
+    assert sorted(stored(held.inner)) == [f"{1:016x}", f"{3:016x}"]
+    assert ingest.waiting_rows == 0
+    ingest.close()
+
+
+def test_what_waits_at_the_end_is_stored_and_nothing_more_is_taken(held):
+    ingest, first = started(held)
+    waiting = [ingest.put([row(number)]) for number in range(1, 20)]
+    closing = threading.Thread(target=ingest.close, args=(PATIENCE,))
+    closing.start()
+    with pytest.raises(Problem) as refused:
+        while True:  # until the other thread has closed it
+            waiting.append(ingest.put([row(20)]))
+    assert refused.value.status == 503
+    held.may_go_on.set()
+    closing.join(PATIENCE)
+    for one in [first, *waiting]:
+        one.result(0)
+    assert len(stored(held.inner)) >= 20
+
+
+def test_what_still_waits_when_time_is_over_is_refused(held):
+    ingest, first = started(held)
+    waiting = ingest.put([row(1)])
+    ingest.close(0)
+    with pytest.raises(Problem) as refused:
+        waiting.result(0)
+    assert refused.value.status == 503
+    held.may_go_on.set()
+    first.result(PATIENCE)
+
+
+def test_a_file_that_another_process_has_locked_is_no_fault_of_the_requests(tmp_path):
+    store = SqliteStore(tmp_path / "spans.db", busy_timeout_millis=0)
+    ingest = Ingest(store)
+    ingest.put([row(0)]).result(PATIENCE)
+    with contextlib.closing(sqlite3.connect(tmp_path / "spans.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refused = [ingest.put([row(number)]) for number in range(1, 5)]
+        for one in refused:
+            with pytest.raises(Problem) as problem:
+                one.result(PATIENCE)
+            assert problem.value.status == 503
+            assert "locked" in problem.value.title
+        other.execute("ROLLBACK")
+    ingest.put([row(9)]).result(PATIENCE)
+    assert sorted(stored(store)) == [f"{1:016x}", f"{10:016x}"]
+    ingest.close()
+    store.close()
+
+
+def test_a_full_disk_refuses_for_a_while_and_loses_nothing(tmp_path):
+    store = SqliteStore(tmp_path / "spans.db")
+    ingest = Ingest(store)
+    ingest.put([row(0)]).result(PATIENCE)
+    assert store._connection is not None
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+    large = StoredSpan(**{name: getattr(row(1)[0], name) for name in StoredSpan.__slots__} | {"name": "x" * 100_000})
+    with pytest.raises(Problem) as problem:
+        ingest.put([(large, {})]).result(PATIENCE)
+    assert problem.value.status == 503
+    assert "full" in problem.value.title
+    store._connection.execute("PRAGMA max_page_count = 1000000")
+    ingest.put([(large, {})]).result(PATIENCE)
+    assert len(stored(store)) == 2
+    ingest.close()
+    store.close()
+
+
+def test_nothing_is_stored_at_once(tmp_path):
+    ingest = Ingest(SqliteStore(tmp_path / "spans.db"))
+    assert ingest.put([]).done()
+    assert not (tmp_path / "spans.db").exists()
+    ingest.close()
