@@ -35,6 +35,26 @@ class Callers:
         return Caller("ada", SCOPES if scopes is None else frozenset(scopes.split()), headers.get("x-project"))
 
 
+class Plain:
+    """A store without the reads of a page, as one of a third party may be."""
+
+    def __init__(self, store: SpanStore) -> None:
+        for name in (
+            "write",
+            "write_rows",
+            "patch",
+            "patch_rows",
+            "query",
+            "history",
+            "find",
+            "delete",
+            "retain",
+            "export",
+            "close",
+        ):
+            setattr(self, name, getattr(store, name))
+
+
 def fill(store: SpanStore, count: int = 3) -> None:
     """Store a root and its children, of the project "shop"; the last one has failed."""
     resource = Resource({"service.name": "shop"})

@@ -11,7 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.resources import Resource
-from tests.server.api import NEVER_STORED, OTHER_TRACE, SINCE, SPAN_ID, TRACE_ID, Callers, fill, fits, refused, update
+from tests.server.api import (
+    NEVER_STORED,
+    OTHER_TRACE,
+    SINCE,
+    SPAN_ID,
+    TRACE_ID,
+    Callers,
+    Plain,
+    fill,
+    fits,
+    refused,
+    update,
+)
 from tests.server.conftest import Server, StartServer
 from tests.store.contract import START_NS, ended_span
 
@@ -30,14 +42,6 @@ def server(start_server: StartServer) -> Server:
     started = start_server(access=Callers())
     fill(started.store)
     return started
-
-
-class Plain:
-    """A store without the reads of a page, as one of a third party may be."""
-
-    def __init__(self, store: Any) -> None:
-        for name in ("write", "write_rows", "patch_rows", "query", "history", "find", "delete", "export", "close"):
-            setattr(self, name, getattr(store, name))
 
 
 def pages(server: Server, path: str, name: str, members: str) -> list[Any]:

@@ -96,11 +96,13 @@ async def _export(
 
 async def _stream(service: Service, parts: Iterator[bytes], part: bytes | None, place: Place) -> AsyncIterator[bytes]:
     """Yield the parts of an export; each is read when the one before has been sent."""
-    while part is not None:
-        if part:
-            yield part
-        part = await _next(service, parts)
-    place.give_back()  # an unfinished stream gives it back when it is dropped
+    try:
+        while part is not None:
+            if part:
+                yield part
+            part = await _next(service, parts)
+    finally:
+        place.give_back()  # a stream that never began gives it back when it is dropped
 
 
 async def _next(service: Service, parts: Iterator[bytes]) -> bytes | None:
