@@ -128,8 +128,12 @@ def _after(tokens: Sequence[Token], written: str, names: Names) -> Iterator[tupl
             return
         yield from _operands(written, names)
         yield "NOT", "word"
+    elif last.kind == "name" and _is_mirrored(tokens):
+        yield from ((word, "word") for word in _JOINING)
     elif last.kind == "name":
         yield from _operators(_subject(last))
+    elif last.kind == "operator" and len(tokens) > 1 and tokens[-2].kind == "literal":
+        yield from _names(written, names)
     elif last.kind == "operator" or (last.kind == "word" and last.text in {"LIKE", "BETWEEN"}):
         yield from _values(_subject(tokens[-2]) if len(tokens) > 1 else None, last.text)
     elif last.kind in {"(", ","}:
@@ -139,7 +143,7 @@ def _after(tokens: Sequence[Token], written: str, names: Names) -> Iterator[tupl
     elif last.kind == "literal" and (
         len(tokens) == 1 or tokens[-2].kind == "(" or tokens[-2].text in {*_JOINING, "NOT"}
     ):
-        # A literal at the beginning of a comparison: 'vip' IN tags, 5 < latency_ms.
+        # A literal begins a comparison.
         is_between = _is_between(tokens[:-1])
         yield from ((word, "word") for word in _JOINING) if is_between else _after_literal(last)
     elif last.kind in {"literal", "time"} and _waits_for_and(tokens):
@@ -172,14 +176,18 @@ def _operands(written: str, names: Names) -> Iterator[tuple[str, CompletionKind]
     if written.startswith("'"):
         tags = names(InUse("tag", "span", _unquoted(written)))
         yield from ((f"{_quoted(tag)} IN tags", "value") for tag in tags)
-        return
+    else:
+        yield from _names(written, names)
+
+
+def _names(written: str, names: Names) -> Iterator[tuple[str, CompletionKind]]:
     for head, kind, level, parts in _KEYED:
         if written.lower().startswith(head):
             yield from _keys(head, written[len(head) :], InUse(kind, level, ""), parts, names)
             return
     for origin in ORIGINS:
         if written.lower().startswith(f"{origin}."):
-            inner = _operands(written[len(origin) + 1 :], names)
+            inner = _names(written[len(origin) + 1 :], names)
             yield from ((f"{origin}.{name}", kind) for name, kind in inner if _has_origin(origin, name))
             return
     yield from ((name, "name") for name in NAMES)
@@ -284,6 +292,15 @@ def _list_subject(tokens: Sequence[Token]) -> Subject | None:
     if name.text == "NOT" and start > 2:
         name = tokens[start - 3]
     return _subject(name)
+
+
+def _is_mirrored(tokens: Sequence[Token]) -> bool:
+    """Whether the last name ends a comparison that a literal began: 5 < latency_ms, 'vip' IN tags."""
+    return (
+        len(tokens) > 2
+        and tokens[-3].kind in {"literal", "time"}
+        and (tokens[-2].kind == "operator" or tokens[-2].text == "IN")
+    )
 
 
 def _waits_for_and(tokens: Sequence[Token]) -> bool:
