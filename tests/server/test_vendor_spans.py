@@ -109,7 +109,7 @@ def test_langwatch(path, resource):
     )
     assert (record.user_id, record.session_id) == ("u1", "s1")
     assert record.trace_metadata == {"customer_id": "c1", "labels": ["qa"], "env": "prod", "o": {"a": 1}, "more": 7}
-    assert (record.metadata, record.tags, record.trace_tags) == ({}, (), ())
+    assert (record.metadata, record.tags, record.trace_tags, record.input) == ({}, (), (), "hello")
 
 
 def test_langwatchs_own_names():
@@ -123,8 +123,20 @@ def test_langwatchs_own_names():
     )
     assert (record.user_id, record.session_id) == ("u", "t")
     assert record.trace_metadata == {"customer_id": "c", "labels": ["a", "b"]}
+    record = read({"langwatch.user_id": "u", "langwatch.customer_id": "c", "langwatch.output": '{"a":1}'})
+    assert (record.user_id, record.trace_metadata, record.output) == ("u", {"customer_id": "c"}, {"a": 1})
     record = read({"metadata": '{"userId": "u", "threadId": "t", "customerId": "c"}'}, LANGWATCH_PATH)
     assert (record.user_id, record.session_id, record.trace_metadata) == ("u", "t", {"customer_id": "c"})
+
+
+def test_a_conversation_is_langwatchs_thread():
+    """Of its SDK and of the span that its server makes of an update; elsewhere it stays an attribute alone."""
+    conversation = {"gen_ai.conversation.id": "c1"}
+    assert read(conversation, LANGWATCH_PATH).session_id == "c1"
+    assert read(conversation, scope_name="langwatch.api.metadata_update").session_id == "c1"
+    assert read({**conversation, "langwatch.thread.id": "t"}, LANGWATCH_PATH).session_id == "t"
+    record = read(conversation)
+    assert (record.session_id, record.attributes) == (None, conversation)
 
 
 def test_langwatchs_evaluations():

@@ -28,7 +28,11 @@ _ENVIRONMENTS: Final[Mapping[str, Callable[[str, str], _Lines]]] = {
         "GALILEO_LOG_STREAM": "default",
     },
     "arize": lambda _, grpc: {"ARIZE_COLLECTOR_ENDPOINT": grpc, "ARIZE_SPACE_ID": _KEY, "ARIZE_API_KEY": _KEY},
-    "phoenix": lambda http, _: {"PHOENIX_COLLECTOR_ENDPOINT": f"{http}/v1/traces"},
+    # It sends over gRPC unless `register` is told otherwise, to the host of the one and the port of the other.
+    "phoenix": lambda http, grpc: {
+        "PHOENIX_COLLECTOR_ENDPOINT": http,
+        "PHOENIX_GRPC_PORT": f"{urlsplit(grpc).port or 4317}",
+    },
     "logfire": lambda http, _: {"LOGFIRE_BASE_URL": http, "LOGFIRE_TOKEN": _KEY},
     "traceloop": lambda http, _: {"TRACELOOP_BASE_URL": http},
     "otel": lambda http, _: {

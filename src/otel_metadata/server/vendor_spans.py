@@ -9,7 +9,8 @@ SDKs that send to this server as if it was their vendor's.
 | | `langfuse.trace.metadata.<key>`, `.name`, `.tags`, `.input`, `.output` | of the trace |
 | LangWatch | `metadata`, `metadata.<key>`, `langwatch.metadata.<key>` | metadata of the trace |
 | | `langwatch.labels`, `langwatch.customer.id` | `labels` and `customer_id` in the metadata of the trace |
-| | `langwatch.user.id`, `langwatch.thread.id` | user and session of the trace |
+| | `langwatch.user.id`, `langwatch.thread.id`, `gen_ai.conversation.id` | user and session of the trace |
+| | `langwatch.input`, `langwatch.output` | input and output of the span, without their type |
 | | the event `langwatch.evaluation.custom` | an evaluation of the span |
 | Traceloop | `traceloop.association.properties.<key>` | metadata of the span |
 | | the same with `user_id` and `session_id` | user and session of the span |
@@ -17,7 +18,8 @@ SDKs that send to this server as if it was their vendor's.
 | Galileo | `galileo.session.id` | session of the span |
 | Splunk | `splunk_ao.metadata`, `splunk_ao.tags` | metadata and tags of the span |
 
-Input, output, model and kind stay attributes: readers find them under every vendor's name (`model.instrumented`).
+Other inputs and outputs, model and kind stay attributes: readers find them under every vendor's name
+(`model.instrumented`).
 """
 
 from __future__ import annotations
@@ -49,6 +51,9 @@ _PREFIXES: Final = (
 _SDK_NAME: Final = "langwatch.sdk.name"
 """The attribute of a resource by which a span of LangWatch's SDK is known on any path."""
 
+_CONVERSATION: Final = "gen_ai.conversation.id"
+"""OpenTelemetry's attribute, in which LangWatch has the thread of a trace."""
+
 _EVALUATION_EVENT: Final = "langwatch.evaluation.custom"
 
 _Found: TypeAlias = "Iterator[tuple[FieldName, Json]]"
@@ -77,9 +82,18 @@ _SINGLE: Final[Mapping[str, FieldName]] = {
     "traceloop.association.properties.user_id": ("span", "user_id", ""),
     "traceloop.association.properties.session_id": ("span", "session_id", ""),
     "galileo.session.id": ("span", "session_id", ""),
+    # Of each pair, the second is what LangWatch's documentation of its update call has.
     "langwatch.user.id": ("trace", "user_id", ""),
+    "langwatch.user_id": ("trace", "user_id", ""),
     "langwatch.thread.id": ("trace", "session_id", ""),
+    "langwatch.thread_id": ("trace", "session_id", ""),
     "langwatch.customer.id": ("trace", "metadata", CUSTOMER),
+    "langwatch.customer_id": ("trace", "metadata", CUSTOMER),
+}
+# LangWatch's input and output: an object with the type of the value beside it.
+_TYPED: Final[Mapping[str, FieldName]] = {
+    "langwatch.input": ("span", "input", ""),
+    "langwatch.output": ("span", "output", ""),
 }
 _TAGS: Final[Mapping[str, Level]] = {"langfuse.trace.tags": "trace", "logfire.tags": "span", "splunk_ao.tags": "span"}
 
@@ -97,7 +111,7 @@ def with_vendor_fields(span: StoredSpan, fields: Fields, path: str = "") -> tupl
         fields: The fields that those spell.
         path: Where it was sent.
     """
-    is_langwatch = path == LANGWATCH_PATH or _SDK_NAME in span.resource
+    is_langwatch = path == LANGWATCH_PATH or _SDK_NAME in span.resource or span.scope_name.startswith("langwatch.")
     marked = [name for name in span.attributes if name.startswith(_PREFIXES)]
     if not marked and not is_langwatch:
         return span, fields  # nearly every span
@@ -111,6 +125,9 @@ def with_vendor_fields(span: StoredSpan, fields: Fields, path: str = "") -> tupl
             taken.add(name)
     if is_langwatch:
         fields = dict(_of_trace(fields))
+        conversation = span.attributes.get(_CONVERSATION)
+        if isinstance(conversation, str):
+            found.setdefault(IDS["thread_id"], (conversation, version))
         found |= {field: (value, version) for field, value in _evaluations(span)}
     left = {name: value for name, value in span.attributes.items() if name not in taken}
     return (replace(span, attributes=left) if taken else span), {**found, **fields}
@@ -120,6 +137,11 @@ def _fields_of(name: str, value: Json) -> _Found:
     if name in _SINGLE:
         if value is not None:
             yield _SINGLE[name], _parsed(value) if name.startswith("langfuse.trace.") else value
+        return
+    if name in _TYPED:
+        typed = _parsed(value)
+        if isinstance(typed, dict) and typed.keys() == {"type", "value"}:
+            yield _TYPED[name], typed["value"]
         return
     if name in _TAGS:
         for tag in _listed(value):
