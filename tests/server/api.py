@@ -15,9 +15,9 @@ from tests.store.contract import START_NS, ended_span, trace_hex
 
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import SpanStore
-from otel_metadata.server.access import SCOPES
+from otel_metadata.server.access import SCOPES, Access
 from otel_metadata.server.app import OPERATIONS
-from otel_metadata.server.operations import Caller, Operation
+from otel_metadata.server.operations import Caller, Scope
 
 TRACE_ID = trace_hex()
 SPAN_ID = f"{1:016x}"
@@ -28,11 +28,18 @@ SINCE = f"start_time={time_text(START_NS - 1)}"
 
 
 class Callers:
-    """Access for everybody, as the caller whose project the header `X-Project` has."""
+    """The rules of this machine, with a caller whose project the header `X-Project` has."""
 
-    def caller(self, operation: Operation, headers: Mapping[str, str]) -> Caller:
+    needs_token = False
+    cookie = ""
+
+    def __init__(self) -> None:
+        access = Access()
+        self.check_host, self.check_origin, self.preflight = access.check_host, access.check_origin, access.preflight
+
+    def caller(self, scope: Scope | None, headers: Mapping[str, str]) -> Caller:
         scopes = headers.get("x-scopes")
-        return Caller("ada", SCOPES if scopes is None else frozenset(scopes.split()), headers.get("x-project"))
+        return Caller("ada", frozenset(SCOPES if scopes is None else scopes.split()), headers.get("x-project"))
 
 
 class Plain:

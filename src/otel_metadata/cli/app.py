@@ -10,6 +10,7 @@ from otel_metadata._version import __version__
 from otel_metadata.cli import spans
 from otel_metadata.cli.shell import Commands
 from otel_metadata.cli.spool import spool_app
+from otel_metadata.cli.token import token_app
 
 app = typer.Typer(
     name="otel-metadata",
@@ -34,6 +35,7 @@ app.command("import")(spans.import_)
 app.command()(spans.delete)
 app.command()(spans.retain)
 app.add_typer(spool_app, name="spool")
+app.add_typer(token_app, name="token")
 
 
 def _show_version(wanted: bool) -> None:  # typer calls it with the flag

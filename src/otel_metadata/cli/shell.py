@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from otel_metadata.errors import FilterError, OtelMetadataError
+from otel_metadata.errors import FilterError, MissingExtraError, OtelMetadataError
 from otel_metadata.foreign_text import visible
 
 if TYPE_CHECKING:
@@ -115,6 +115,22 @@ def failures() -> Iterator[None]:
         raise  # the reader has closed the pipe, as `head` does: not an error to report
     except OSError as error:
         fail(f"{error.filename or 'standard output'}: {error.strerror or error}.")
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn the error of an import into one that names the extra.
+
+    Raises:
+        MissingExtraError: A package of *extra* is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package == "otel_metadata":
+            raise
+        raise MissingExtraError(package, extra) from None
 
 
 def speaks_json(chosen: bool | None) -> bool:

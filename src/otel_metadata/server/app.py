@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
 from urllib.parse import unquote
 
 import msgspec
@@ -19,10 +19,12 @@ from otel_metadata.server import (
     langfuse,
     langwatch,
     logfire,
+    session,
     spans,
     traces,
     updates,
 )
+from otel_metadata.server.access import CREDENTIALS
 from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.otlp import http as otlp_http
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
-    from otel_metadata.server.access import Access
     from otel_metadata.server.service import Service
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -48,22 +49,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *langfuse.OPERATIONS,
     *logfire.OPERATIONS,
     *otlp_http.OPERATIONS,
+    *session.OPERATIONS,
 )
 """All that the server can do."""
-
-_CREDENTIALS: Final = frozenset(
-    {
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "x-auth-token",
-        "galileo-api-key",
-        "api_key",
-        "api-key",
-        "x-api-key",
-    }
-)
-"""Headers that no handler sees, so that none can log them."""
 
 _NOTHING: Final[tuple[bytes, ...]] = ()
 
@@ -81,16 +69,15 @@ class _Bound(NamedTuple):
 class App:
     """Answers the requests of one server."""
 
-    def __init__(self, service: Service, access: Access, operations: Sequence[Operation] = OPERATIONS) -> None:
+    def __init__(self, service: Service, operations: Sequence[Operation] = OPERATIONS) -> None:
         """Make the routes.
 
         Args:
             service: What the handlers share.
-            access: Who may call.
             operations: Two with the same path have different methods.
         """
         self._service = service
-        self._access = access
+        self._access = service.access
         self._buffered = Buffered()
         # Most paths have no parameter, and a server has many paths: a dictionary finds those at once.
         self._fixed: dict[str, dict[str, _Bound]] = {}
@@ -112,33 +99,50 @@ class App:
         """Answer one request."""
         if scope["type"] != "http":  # a WebSocket; uvicorn refuses it when the application returns
             return
-        is_head = scope["method"] == "HEAD"
-        try:
-            methods, path = self._route(scope)
-            bound = methods.get(scope["method"])
-            if bound is None:
-                allowed = ", ".join(sorted(methods))
-                title = f"{scope['method'][:20]} is not answered here; expected {allowed}."
-                raise Problem(405, title, expected=allowed, headers={"Allow": allowed})
-        except Problem as problem:
-            await _send(send, *_refusal(problem, None, {}), is_head=is_head)
-            return
+        method: str = scope["method"]
         headers = _headers(scope)
-        body = Body(receive, headers, bound.operation.max_bytes, self._buffered)
+        operation: Operation | None = None
+        body: Body | None = None
+        allowed: Mapping[str, str] = {}
+        response: Answer | _Response
         try:
-            answer = await self._answer(bound, path, headers, body, scope["query_string"])
-            # Encoded before the first byte is sent, so that a value without JSON is a refusal and no half answer.
-            response = answer if _is_stream(answer) else _encoded(answer)
+            self._access.check_host(headers)
+            methods, path = self._route(scope)
+            if method == "OPTIONS":
+                response = self._preflight(methods, headers)
+            else:
+                operation, decoder = _of_method(methods, method)
+                allowed = self._access.check_origin(method, operation, headers)
+                caller = self._access.caller(operation.scope, headers)
+                body = Body(receive, headers, operation.max_bytes, self._buffered)
+                call = Call(
+                    self._service,
+                    caller,
+                    path,
+                    decode_query(scope["query_string"], operation.query) if operation.query is not None else None,
+                    await _value(operation, decoder, body, headers),
+                    {name: text for name, text in headers.items() if name not in CREDENTIALS},
+                )
+                answer = await operation.handler(call)
+                # Encoded before the first byte is sent, so that a value without JSON is a refusal and no half answer.
+                response = answer if hasattr(answer.body, "__aiter__") else _encoded(answer)
         except Exception as error:  # noqa: BLE001 # every error is an answer
-            refused = problem_of(error) or _failure(bound.operation, error)
-            await _send(send, *_refusal(refused, bound.operation, headers), is_head=is_head)
-            return
+            response = _refusal(problem_of(error) or _failure(operation, error), operation, headers)
         finally:
-            body.release()
+            if body is not None:
+                body.release()
         if isinstance(response, Answer):
-            await _stream(response, scope, receive, send)
+            await _stream(response, allowed, scope, receive, send)
         else:
-            await _send(send, *response, is_head=is_head)
+            await _send(send, response, allowed, is_head=method == "HEAD")
+
+    def _preflight(self, methods: Mapping[str, _Bound], headers: Mapping[str, str]) -> _Response:
+        """Answer OPTIONS: what can be done here, and whether a page of another site may."""
+        may = {"Allow": ", ".join(sorted(methods))}
+        if "access-control-request-method" not in headers:
+            return 204, b"", may
+        bound = methods.get(headers["access-control-request-method"])
+        return 204, b"", {**may, **self._access.preflight(bound.operation if bound is not None else None, headers)}
 
     def _route(self, scope: Scope) -> tuple[Mapping[str, _Bound], Mapping[str, str]]:
         """Return what answers a path, by method, and the parameters in the path.
@@ -156,30 +160,38 @@ class App:
         if methods is not None:
             return methods, {}
         for pattern, found in self._patterns:
-            match = pattern.match(path)
+            match = pattern.fullmatch(path)
             if match is not None:
                 named = match.groupdict()
                 return found, {name: unquote(text) for name, text in named.items()} if has_slash else named
         raise Problem(404, f"Nothing is at {path[:200]!r}; expected a path of /api/v1/openapi.json.")
 
-    async def _answer(
-        self, bound: _Bound, path: Mapping[str, str], headers: Mapping[str, str], body: Body, query: bytes
-    ) -> Answer:
-        operation, decoder = bound
-        caller = self._access.caller(operation, headers)
-        parameters = decode_query(query, operation.query) if operation.query is not None else None
-        value: Any = None
-        if operation.body is Stream:
-            value = body.stream()
-        elif operation.body is not None:
-            value = await body.read()
-            if decoder is not None:
-                value = decode(value, headers.get("content-type", ""), decoder)
-        shown = {name: text for name, text in headers.items() if name not in _CREDENTIALS}
-        return await operation.handler(Call(self._service, caller, path, parameters, value, shown))
+
+_Response: TypeAlias = "tuple[int, bytes, Mapping[str, str]]"
 
 
-_Response = tuple[int, bytes, Mapping[str, str]]
+def _of_method(methods: Mapping[str, _Bound], method: str) -> _Bound:
+    bound = methods.get(method)
+    if bound is None:
+        allowed = ", ".join(sorted(methods))
+        raise Problem(
+            405,
+            f"{method[:20]} is not answered here; expected {allowed}.",
+            expected=allowed,
+            headers={"Allow": allowed},
+        )
+    return bound
+
+
+async def _value(
+    operation: Operation, decoder: msgspec.json.Decoder[Any] | None, body: Body, headers: Mapping[str, str]
+) -> Any:
+    if operation.body is None:
+        return None
+    if operation.body is Stream:
+        return body.stream()
+    data = await body.read()
+    return data if decoder is None else decode(data, headers.get("content-type", ""), decoder)
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -188,10 +200,6 @@ def _headers(scope: Scope) -> dict[str, str]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
-
-
-def _is_stream(answer: Answer) -> bool:
-    return hasattr(answer.body, "__aiter__")
 
 
 def _encoded(answer: Answer) -> _Response:
@@ -213,26 +221,27 @@ def _refusal(problem: Problem, operation: Operation | None, headers: Mapping[str
     return problem.status, data, {"Content-Type": media_type, **problem.headers}
 
 
-def _failure(operation: Operation, error: Exception) -> Problem:
+def _failure(operation: Operation | None, error: Exception) -> Problem:
     """Log an error of our own, and return what the caller gets to see of it."""
-    REPORTER.failed(f"server:{operation.name}", error)
+    REPORTER.failed(f"server:{operation.name if operation is not None else 'app'}", error)
     return Problem(500, "The server has failed; its log says more.")
 
 
-async def _send(send: Send, status: int, data: bytes, headers: Mapping[str, str], *, is_head: bool) -> None:
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+async def _send(send: Send, response: _Response, more: Mapping[str, str], *, is_head: bool) -> None:
+    status, data, headers = response
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in {**headers, **more}.items()]
     if status not in {204, 304}:
         raw.append((b"content-length", b"%d" % len(data)))
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": b"" if is_head else data})
 
 
-async def _stream(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+async def _stream(answer: Answer, more: Mapping[str, str], scope: Scope, receive: Receive, send: Send) -> None:
     body = cast("AsyncIterator[bytes]", answer.body)
     response = StreamingResponse(
         _NOTHING if scope["method"] == "HEAD" else body,
         answer.status,
-        dict(answer.headers),
+        {**answer.headers, **more},
         media_type=answer.media_type,
     )
     await response(scope, receive, send)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 import uvicorn
 
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.server.access import Access
+from otel_metadata.server.access import HEADERS, Access, is_loopback
 from otel_metadata.server.app import OPERATIONS, App
 from otel_metadata.server.service import Service
 
@@ -66,15 +66,23 @@ class LocalServer:
             operations: What it answers.
 
         Raises:
-            ConfigurationError: The address cannot be had.
+            ConfigurationError: The address cannot be had, or others than this machine could call without a token.
         """
         self._socket = _listen(host, port)
         self.host, self.port = self._socket.getsockname()[:2]
-        self.service = Service(store, clock)
+        if access is None:
+            access = Access()
+        if not access.needs_token and not is_loopback(self.host):
+            self._socket.close()
+            raise ConfigurationError(
+                "host", host, "127.0.0.1, or tokens: others than this machine may call this address"
+            )
+        access.cookie = f"otel_metadata_{self.port}"
+        self.service = Service(store, access, clock)
         self._is_answering = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        app = App(self.service, access or Access(), operations)
+        app = App(self.service, operations)
         self._uvicorn = _Uvicorn(_config(app), self.service, self._is_answering)
 
     @property
@@ -182,6 +190,7 @@ def _config(app: App) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # who calls is never read from a header that the caller writes
+        headers=list(HEADERS),  # also on what uvicorn answers by itself
         limit_concurrency=_MAX_CONNECTIONS,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Version
     from otel_metadata.model.record import StoredSpan
     from otel_metadata.seams import Clock, SpanStore
+    from otel_metadata.server.access import Access
     from otel_metadata.server.operations import Caller
 
 T = TypeVar("T")
@@ -61,13 +62,15 @@ class Service:
 
     Attributes:
         store: Opened and closed by whoever made the service.
+        access: Who may call.
         clock: Time.
         changes: Tells who listens that the store has changed.
         room: The memory for what large bodies are decoded into.
     """
 
-    def __init__(self, store: SpanStore, clock: Clock | None = None) -> None:
+    def __init__(self, store: SpanStore, access: Access, clock: Clock | None = None) -> None:
         """Work on *store*."""
+        self.access = access
         self.store = store
         self.clock: Clock = clock or SystemClock()
         self.changes = Changes(store)
