@@ -30,8 +30,9 @@ JUDGES := $(SDKS) splunk-ao
 SERVERS := mlflow phoenix
 # Packages that set up tracing by themselves, as those of SDKS do, and that we join.
 JOINED := phoenix-otel logfire ddtrace
-# Environments that are installed like those of the SDKs: a group and a constraint file of that name.
-GROUPS_APART := $(JUDGES) $(JOINED) frameworks workers
+# Environments that are installed like those of the SDKs: a group and a constraint file of that name. The SDK of
+# traceloop, and those of SDKS and JOINED that are a vendor's, send to our server.
+GROUPS_APART := $(JUDGES) $(JOINED) traceloop frameworks workers
 
 STRESS := kill_nine every_write backend_down forks shutdown damage soak
 
@@ -133,6 +134,8 @@ test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%
 	  printf '\n== backends, an application that %s set up\n' "$$one"; \
 	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$one/bin/python" -m pytest \
 	    "tests/joined/test_$$(echo "$$one" | tr - _).py" || status=1; done; \
+	  printf '\n== the SDKs of vendors, sending to our server\n'; \
+	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/sdks || status=1; \
 	  printf '\n== backends, real servers\n'; \
 	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; \
 	  printf '\n== web frameworks, task queues, event loops\n'; \
