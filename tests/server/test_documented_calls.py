@@ -1,0 +1,57 @@
+"""The calls on the page about the server, with curl as they are written there; only the address differs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+from tests.server.conftest import PATIENCE, Server
+from tests.store.contract import ended_span
+
+from otel_metadata.seams import SystemClock
+from otel_metadata.server import events, exports, filters, spans, traces, updates
+
+PAGE = Path(__file__).parents[2] / "docs" / "server.md"
+TITLE = "## Read and change spans over HTTP\n"
+SECTION = re.split("^## ", PAGE.read_text().partition(TITLE)[2], flags=re.MULTILINE)[0]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", SECTION, re.DOTALL | re.MULTILINE)
+MODULES = (spans, traces, updates, exports, filters, events)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_each_call_of_the_page_is_answered_as_it_says(server: Server, tmp_path: Path) -> None:
+    """One after the other; a JSON block below a call has the members of its answer."""
+    resource = Resource({"service.name": "shop"})
+    server.store.write([ended_span(0xB7AD6B7169203331, resource=resource, start_ns=SystemClock.wall_ns())])
+    printed = ""
+    for language, block in BLOCKS:
+        if language == "json":
+            wanted, got = json.loads(block), json.loads(printed)
+            assert list(got) == list(wanted)
+            assert all(type(got[name]) is type(wanted[name]) for name in wanted if wanted[name] is not None), got
+            continue
+        lines = block.replace("http://127.0.0.1:4318", server.url)
+        lines = re.sub(r"\bcurl ", "curl --silent --show-error --fail-with-body ", lines)
+        done = subprocess.run(
+            ["sh", "-e", "-c", lines], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert done.returncode == 0, (block, done.stdout, done.stderr)
+        printed = done.stdout
+    assert (tmp_path / "spans.jsonl").read_bytes().count(b"\n") == 1
+    assert (tmp_path / "spans.parquet").stat().st_size > 0
+    assert json.loads(server.call("GET", "/api/v1/spans/b7ad6b7169203331").data)["metadata"] == {"thumbs": "up"}
+
+
+def test_the_page_has_every_call() -> None:
+    """Each operation is shown with a curl line."""
+    lines = "".join(block for language, block in BLOCKS if language == "sh")
+    for module in MODULES:
+        for operation in module.OPERATIONS:
+            path = re.sub(r"\\\{\w+\\\}", r"[^/?\\s']+", re.escape(operation.path))
+            assert re.search(rf"http://127\.0\.0\.1:4318{path}(?=[\s'?])", lines), operation.path
+            assert operation.method in {"GET", "POST"} or f"--request {operation.method} " in lines
