@@ -10,7 +10,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("looks at /proc, and kills by signal", allow_module_level=True)
 
-from stress import backend_down, damage, every_write, forks, kill_nine, shutdown, soak
+from stress import backend_down, damage, every_write, forks, kill_nine, malformed, shutdown, soak
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -83,3 +83,13 @@ def test_a_soak_loses_nothing_and_holds_no_more_in_the_end():
     assert outcome.is_whole, f"seed {seed}: {outcome.findings} {outcome.counts}"
     assert outcome.growth(0) <= 0, f"seed {seed}: {outcome.held}"  # a slot that is not leased yet has none open
     assert outcome.growth(1) == 0, f"seed {seed}: {outcome.held}"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_malformed_otlp_is_refused_and_the_server_goes_on(seed):
+    """Cut, flipped and swapped bodies, members of other types, and the first bombs, over HTTP and gRPC."""
+    outcome = malformed.run(240, seed)
+    assert not outcome.failures
+    assert outcome.growth <= malformed.MAX_GROWTH
+    assert outcome.is_serving
+    assert {"200", "400", "413", "OK", "INVALID_ARGUMENT"} <= set(outcome.statuses)

@@ -196,7 +196,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "read",
         tag="reads",
         answer=bytes,
-        answer_type="text/event-stream",
         problems={503: "Too many listeners."},
     ),
 )

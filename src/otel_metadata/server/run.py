@@ -15,6 +15,7 @@ import uvicorn
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.server.access import HEADERS, Access, is_loopback
 from otel_metadata.server.app import OPERATIONS, App
+from otel_metadata.server.otlp.grpc import GrpcServer
 from otel_metadata.server.service import Service
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class LocalServer:
         service: What the handlers share.
         host: The address that it listens on.
         port: The port that it listens on.
+        grpc_port: The port for OTLP over gRPC, or None.
     """
 
     def __init__(
@@ -51,10 +53,10 @@ class LocalServer:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        grpc_port: int | None = None,
         access: Access | None = None,
         clock: Clock | None = None,
         operations: Sequence[Operation] = OPERATIONS,
-        access_log: bool = False,
     ) -> None:
         """Take the address; nothing is answered before `start` or `run`.
 
@@ -62,10 +64,10 @@ class LocalServer:
             store: Closed by whoever opened it, after the server has stopped.
             host: An address of this machine, or a name of one.
             port: 0 for a free one.
+            grpc_port: The same for OTLP over gRPC; None for none.
             access: Who may call; None for everybody on this machine.
             clock: Time; None for the system's.
             operations: What it answers.
-            access_log: Log each request on one line, at INFO to `otel_metadata.server.access`.
 
         Raises:
             ConfigurationError: The address cannot be had, or others than this machine could call without a token.
@@ -84,8 +86,14 @@ class LocalServer:
         self._is_answering = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        app = App(self.service, operations, access_log=access_log)
-        self._uvicorn = _Uvicorn(_config(app), self.service, self._is_answering)
+        app = App(self.service, operations)
+        try:
+            over_grpc = None if grpc_port is None else GrpcServer(self.service, host, grpc_port)
+        except ConfigurationError:
+            self._socket.close()
+            raise
+        self.grpc_port = None if over_grpc is None else over_grpc.port
+        self._uvicorn = _Uvicorn(_config(app), self.service, over_grpc, self._is_answering)
 
     @property
     def url(self) -> str:
@@ -150,18 +158,28 @@ class LocalServer:
 class _Uvicorn(uvicorn.Server):
     """Uvicorn's server, which tells when it answers, and ends endless streams before it waits for running requests."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, is_answering: threading.Event) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, over_grpc: GrpcServer | None, is_answering: threading.Event
+    ) -> None:
         super().__init__(config)
         self._service = service
+        self._grpc = over_grpc
         self._is_answering = is_answering
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._grpc is not None:
+            self._grpc.start(asyncio.get_running_loop())
         self._is_answering.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.changes.close()
+        loop = asyncio.get_running_loop()
+        # On a thread, because requests that run need the loop.
+        stopped = loop.run_in_executor(None, self._grpc.stop, _STOP_SECONDS) if self._grpc is not None else None
         await super().shutdown(sockets)
+        if stopped is not None:
+            await stopped
         await self._service.finish()
 
     @contextlib.contextmanager

@@ -128,9 +128,11 @@ def test_a_request_means_the_same_in_protobuf_and_json(spans, resource, scope):
 def test_a_bad_span_is_refused_and_the_others_are_read():
     good = span().SerializeToString()
     flipped = good.replace(b"answer", b"\xff" * 6)  # not UTF-8
-    found = request(span(), Span(trace_id=b"\1", span_id=SPAN), span()).SerializeToString()
+    found = request(
+        span(), Span(trace_id=b"\1", span_id=SPAN, name="with a short trace id"), span(), Span()
+    ).SerializeToString()
     reads = [read for read, _ in protobuf.spans_of(found.replace(good, flipped, 1))]
-    assert [isinstance(read, OtlpError) for read in reads] == [True, True, False]
+    assert [isinstance(read, OtlpError) for read in reads] == [True, True, False, True]
     assert "Span is not valid protobuf" in f"{reads[0]}"
     assert "traceId" in f"{reads[1]}"
     assert "32 hex digits" in f"{reads[1]}"
@@ -196,6 +198,19 @@ def test_a_span_of_empty_parts_is_refused_before_it_is_parsed(member):
     assert "too many parts" in f"{first}"
     assert not isinstance(second, OtlpError)
     assert peak < 4 * len(body)
+
+
+LIST = sized(9, sized(2, sized(5, b"\x0a\x00" * 50)))
+
+
+@pytest.mark.parametrize("member", [b"\x4a\x00", b"\x5a\x00", b"\x6a\x00", LIST])
+def test_a_request_of_many_values_is_read_up_to_a_bound(member, monkeypatch):
+    monkeypatch.setattr(protobuf, "MAX_VALUES", 20_000)
+    one = span().SerializeToString() + member * (6_000 // len(member))
+    reads = [read for read, _ in protobuf.spans_of(body_of(*[one] * 20))]
+    refused = [f"{read}" for read in reads if isinstance(read, OtlpError)]
+    assert 0 < len(refused) < len(reads)
+    assert all("more than 20,000" in reason for reason in refused)
 
 
 def test_a_body_of_empty_parts_is_refused():

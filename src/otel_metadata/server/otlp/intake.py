@@ -81,7 +81,7 @@ class Refused:
     @property
     def message(self) -> str:
         """What was refused and why, for people; "" if nothing was."""
-        return f"{self.count:,} {self._what} were refused: {'; '.join(self._reasons)}" if self.count else ""
+        return f"{self._what} refused: {self.count:,} ({'; '.join(self._reasons)})" if self.count else ""
 
 
 @final

@@ -9,7 +9,7 @@ Source: Protocol Buffers, "Encoding"; opentelemetry-proto 1.x, `trace/v1/trace.p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast, final
 
@@ -46,6 +46,12 @@ MAX_PARTS: Final = 1_000_000
 MAX_PARTS_OF_SPAN: Final = 100_000
 """Attributes, events, links and nested values of a span that is larger than `_SMALL_BYTES`."""
 
+MAX_VALUES: Final = 2_000_000
+"""Attributes and nested values of one request; an event or a link counts as `_EVENT_VALUES`."""
+
+# An event of two bytes is sixty in a store.
+_EVENT_VALUES: Final = 4
+
 # A span of this size has at most half as many parts, whatever is in it.
 _SMALL_BYTES: Final = 128 << 10
 
@@ -67,11 +73,19 @@ _RECORD_MEMBERS: Final[_Members] = {5: _VALUE, 6: _PAIR}
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 _LAST_OF_VARINT: Final = 0x80
 _MAX_VARINT_BYTES: Final = 10
+# What the ids of a span take. A body may have a million smaller ones, so their error is made once.
+_IDS_BYTES: Final = 28
+_NO_IDS: Final = OtlpError("traceId or spanId is missing; expected 32 and 16 hex digits, not all 0")
+
 _MAX_NS: Final = (1 << 63) - 1
 
 # Parsers of protobuf refuse more levels (upb's default), except for the one in Python.
 _MAX_LEVELS: Final = 100
 
+_Left: TypeAlias = "list[int]"
+"""How many values of a request may still be read: one number, shared by all its spans."""
+
+T = TypeVar("T")
 M = TypeVar("M", Span, LogRecordMessage, Resource, InstrumentationScope)
 
 
@@ -189,18 +203,20 @@ def spans_of(body: bytes) -> Iterator[tuple[Read, int]]:
 
     Each comes with its size in bytes. *body* has passed `check`.
     """
-    for place, resource, scope in _items(body):
+    left = [MAX_VALUES]
+    for place, resource, scope in _items(body, left):
         if isinstance(resource, OtlpError):
             yield resource, 0
         elif isinstance(scope, OtlpError):
             yield scope, 0
         else:
-            yield _span(place, resource, scope), place.size
+            yield _span(place, resource, scope, left), place.size
 
 
 def log_records_of(body: bytes) -> Iterator[LogRecord | OtlpError]:
     """Yield each log record, and an error for each one that cannot be read. *body* has passed `check`."""
-    for place, _, _ in _items(body):
+    left = [MAX_VALUES]
+    for place, _, _ in _items(body, left):
         try:
             record = _parsed(place, LogRecordMessage, _RECORD_MEMBERS)
             yield LogRecord(
@@ -208,7 +224,7 @@ def log_records_of(body: bytes) -> Iterator[LogRecord | OtlpError]:
                 span_id=_id(record.span_id, "spanId", 8) if any(record.span_id) else "",
                 event_name=_text(getattr(record, "event_name", "")),  # since opentelemetry-proto 1.31
                 time_ns=_time(record.time_unix_nano or record.observed_time_unix_nano, "timeUnixNano"),
-                attributes=_attributes(record.attributes),
+                attributes=_attributes(record.attributes, left),
             )
         except OtlpError as error:
             yield error
@@ -217,21 +233,21 @@ def log_records_of(body: bytes) -> Iterator[LogRecord | OtlpError]:
 _Scope: TypeAlias = "tuple[str, str | None]"
 
 
-def _items(body: bytes) -> Iterator[tuple[_Place, dict[str, Json] | OtlpError, _Scope | OtlpError]]:
+def _items(body: bytes, left: _Left) -> Iterator[tuple[_Place, dict[str, Json] | OtlpError, _Scope | OtlpError]]:
     """Yield the place of each span or record, with its resource and scope."""
     # Twice as many: resources and scopes are looked for before the spans.
     for of_resource in _Place(body, 0, len(body), [3 * MAX_PARTS]).each(_RESOURCES):
-        resource = _resource(of_resource)
+        resource = _resource(of_resource, left)
         for of_scope in of_resource.each(_SCOPES):
             scope = _scope(of_scope)
             for place in of_scope.each(_ITEMS):
                 yield place, resource, scope
 
 
-def _resource(of_resource: _Place) -> dict[str, Json] | OtlpError:
+def _resource(of_resource: _Place, left: _Left) -> dict[str, Json] | OtlpError:
     found = of_resource.joined(_RESOURCE)
     try:
-        return _attributes(_parsed(_Place(found, 0, len(found), [0]), Resource, _RESOURCE_MEMBERS).attributes)
+        return _attributes(_parsed(_Place(found, 0, len(found), [0]), Resource, _RESOURCE_MEMBERS).attributes, left)
     except OtlpError as error:
         return error
 
@@ -274,12 +290,16 @@ def _check_parts(place: _Place, members: _Members, name: str) -> None:
         raise OtlpError(f"{name} is not valid protobuf: {error}") from None
 
 
-def _span(place: _Place, resource: dict[str, Json], scope: _Scope) -> tuple[StoredSpan, Fields] | LatePatch | OtlpError:
+def _span(
+    place: _Place, resource: dict[str, Json], scope: _Scope, left: _Left
+) -> tuple[StoredSpan, Fields] | LatePatch | OtlpError:
+    if place.size < _IDS_BYTES:
+        return _NO_IDS
     try:
         span = _parsed(place, Span, _SPAN_MEMBERS)
         trace_id = _id(span.trace_id, "traceId", 16)
         if scope[0] == PATCH_SCOPE:
-            return late_patch(trace_id, _attributes(span.attributes))
+            return late_patch(trace_id, _attributes(span.attributes, left))
         start_ns, status = _time(span.start_time_unix_nano, "startTimeUnixNano"), span.status
         return with_fields(
             StoredSpan(
@@ -293,9 +313,9 @@ def _span(place: _Place, resource: dict[str, Json], scope: _Scope) -> tuple[Stor
                 end_ns=_time(span.end_time_unix_nano, "endTimeUnixNano") or start_ns,
                 status_code=_word(status.code, STATUS_CODES),
                 status_message=_text(status.message) or None,
-                attributes=_attributes(span.attributes),
-                events=tuple(map(_event, span.events)),
-                links=tuple(map(_link, span.links)),
+                attributes=_attributes(span.attributes, left),
+                events=tuple(_event(event, left) for event in _counted(span.events, left, _EVENT_VALUES)),
+                links=tuple(_link(link, left) for link in _counted(span.links, left, _EVENT_VALUES)),
                 resource=resource,
                 scope_name=scope[0],
                 scope_version=scope[1],
@@ -306,27 +326,27 @@ def _span(place: _Place, resource: dict[str, Json], scope: _Scope) -> tuple[Stor
         return error
 
 
-def _event(event: Span.Event) -> Mapping[str, Json]:
+def _event(event: Span.Event, left: _Left) -> Mapping[str, Json]:
     return {
         "name": _text(event.name),
         "time_ns": _time(event.time_unix_nano, "timeUnixNano"),
-        "attributes": _attributes(event.attributes),
+        "attributes": _attributes(event.attributes, left),
     }
 
 
-def _link(link: Span.Link) -> Mapping[str, Json]:
+def _link(link: Span.Link, left: _Left) -> Mapping[str, Json]:
     # OpenTelemetry records a link to nothing if it has attributes ("Link").
     return {
         "trace_id": _id(link.trace_id, "traceId", 16) if any(link.trace_id) else "0" * 32,
         "span_id": _id(link.span_id, "spanId", 8) if any(link.span_id) else "0" * 16,
-        "attributes": _attributes(link.attributes),
+        "attributes": _attributes(link.attributes, left),
     }
 
 
-def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Json]:
+def _attributes(pairs: Sequence[KeyValue], left: _Left) -> dict[str, Json]:
     found: dict[str, Any] = {}
     is_clean = True
-    for pair in pairs:
+    for pair in _counted(pairs, left):
         key, value = pair.key, pair.value
         # Nearly every attribute is a short text, and this saves the question which one it is.
         text = value.string_value
@@ -335,7 +355,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Json]:
             if "\0" in text:
                 is_clean = False
         else:
-            found[key] = item = _value(value, 1)
+            found[key] = item = _value(value, 1, left)
             kind = type(item)
             if kind is float:
                 is_clean = is_clean and isfinite(item)
@@ -349,7 +369,7 @@ def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Json]:
     return cleaned if isinstance(cleaned, dict) else {}
 
 
-def _value(value: AnyValue, depth: int) -> Any:  # an attribute may be anything
+def _value(value: AnyValue, depth: int, left: _Left) -> Any:  # an attribute may be anything
     kind = value.WhichOneof("value")
     if kind is None:
         return None
@@ -359,8 +379,15 @@ def _value(value: AnyValue, depth: int) -> Any:  # an attribute may be anything
     if depth > MAX_DEPTH:
         raise OtlpError(f"{kind} is nested too deeply; expected at most {MAX_DEPTH} levels")
     if kind == "array_value":
-        return [_value(item, depth + 1) for item in found.values]
-    return {pair.key: _value(pair.value, depth + 1) for pair in found.values}
+        return [_value(item, depth + 1, left) for item in _counted(found.values, left)]
+    return {pair.key: _value(pair.value, depth + 1, left) for pair in _counted(found.values, left)}
+
+
+def _counted(items: Sequence[T], left: _Left, each: int = 1) -> Sequence[T]:
+    left[0] -= len(items) * each
+    if left[0] < 0:
+        raise OtlpError(f"the request has more than {MAX_VALUES:,} attributes, events and values; send it in several")
+    return items
 
 
 def _text(text: str) -> str:
