@@ -33,6 +33,7 @@ from otel_metadata.model.merge import Level
 from otel_metadata.model.times import nanoseconds
 from otel_metadata.store.filter.language import MAX_LEVELS, parse
 from otel_metadata.store.filter.names import LISTED
+from otel_metadata.store.filter.text import text_of
 from otel_metadata.store.filter.tokens import MAX_BYTES
 
 PAGE = Path(__file__).parents[3] / "docs" / "filters.md"
@@ -632,6 +633,35 @@ def test_a_condition_that_is_written_is_read_again(condition: Condition) -> None
     assert repr(parse(spelled(condition))) == repr(condition)
 
 
+@given(conditions())
+def test_the_text_of_a_condition_is_a_filter_that_means_it(condition: Condition) -> None:
+    """A store that is asked over the network gets the question of the store that is asked here."""
+    assert repr(parse(text_of(condition))) == repr(condition)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_text_of_a_condition_has_every_name(name: str) -> None:
+    """However the name was spelled, and whichever words or dots are in its key."""
+    condition = parse(f"{name} IS NULL")
+    assert parse(text_of(condition)) == condition == IsNull(NAMES[name])
+
+
+@given(keys(), texts(), st.integers(nanoseconds("1678-01-01"), nanoseconds("2261-12-31")))
+def test_the_text_of_a_condition_has_any_key_value_and_time(key: str, value: str, ns: int) -> None:
+    """A key that is a word of the language or has dots and quotes, any text, any nanosecond."""
+    condition = And(
+        (
+            Compare(metadata(key), "=", value),
+            Compare(Subject("trace", "evaluation", key, "label"), "=", value),
+            Compare(Subject("span", "annotation", key, "changed_at"), "<", ns),
+            IsNull(Subject("span", "tag", key, "author")),
+            HasTag("trace", value),
+            In(START, (ns, ns + 1)),
+        )
+    )
+    assert repr(parse(text_of(condition))) == repr(condition)
+
+
 @given(keys(), texts())
 def test_any_key_and_any_text_can_be_written(key: str, value: str) -> None:
     """Quotes are written twice, nothing else is escaped."""
@@ -715,7 +745,8 @@ def test_the_examples_of_the_page_are_understood() -> None:
     examples = [line for block in blocks for line in block.splitlines() if line]
     assert len(examples) >= 20
     for example in examples:
-        parse(example)
+        condition = parse(example)
+        assert repr(parse(text_of(condition))) == repr(condition)
 
 
 def test_the_page_names_every_name() -> None:

@@ -23,7 +23,7 @@ TokenKind: TypeAlias = Literal["name", "literal", "time", "word", "operator", "(
 
 _WORDS: Final = frozenset({"AND", "OR", "NOT", "IN", "LIKE", "IS", "NULL", "BETWEEN"})
 _BOOLS: Final = {"TRUE": True, "FALSE": False}
-_RESERVED: Final = _WORDS | set(_BOOLS) | {"TIMESTAMP"}
+RESERVED: Final = _WORDS | set(_BOOLS) | {"TIMESTAMP"}
 
 _INT64_MIN: Final = -(1 << 63)
 _INT64_MAX: Final = (1 << 63) - 1
@@ -150,7 +150,7 @@ def _name(text: str, raw: str, start: int) -> Token:
         key = segment["plain"]
         if key is None:
             key = segment["quoted"].replace('""', '"')
-        elif key.upper() in _RESERVED:
+        elif key.upper() in RESERVED:
             raise FilterError(text, place, f"`{key}`, a word of SQL", f'it in double quotes as a key: "{key}"')
         if not key:
             raise FilterError(text, place, "an empty key", "at least one character between the quotes")
