@@ -35,9 +35,11 @@ ENTRY_POINT_GROUP: Final = "otel_metadata_destination"
 its URLs; it refers to a callable that takes the text given to `configure` and returns a `Destination`."""
 
 _CLICKHOUSE: Final = ("clickhouse", "clickhouses")
-_STORE_SCHEMES: Final = ("sqlite", *_CLICKHOUSE)
+_SERVE: Final = ("serve", "serves")
+_STORE_SCHEMES: Final = ("sqlite", *_CLICKHOUSE, *_SERVE)
 _HISTORY: Final = {"history=on": True, "history=off": False}
 _CLICKHOUSE_URL: Final = "clickhouse://host:8123/database"
+_SERVE_URL: Final = "serve://host:4318"
 
 
 def make_destinations(*given: str | Destination, resource: Resource | None = None) -> tuple[Destination, ...]:
@@ -78,9 +80,10 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
     """Return the store that a URL names.
 
     Args:
-        url: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`, or
-            `"clickhouse://user:password@host:8123/database"` (`clickhouses://` for TLS). With `?history=off` behind it
-            the store keeps no values that are superseded.
+        url: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`,
+            `"clickhouse://user:password@host:8123/database"` (`clickhouses://` for TLS), or `"serve://token@host:4318"`
+            for a server of ours (`serves://` for TLS; `"serve"` for that of the environment). With `?history=off`
+            behind a file or ClickHouse the store keeps no values that are superseded.
         create: Make a missing file or missing tables; False for programs that only read.
 
     Raises:
@@ -98,6 +101,10 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
             from otel_metadata.store.clickhouse.store import ClickHouseStore  # loaded on use
 
             return ClickHouseStore(url, create=create)
+        if scheme in _SERVE:
+            from otel_metadata.backends import serve  # loaded on use
+
+            return serve.open_store(url)
         if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
             from otel_metadata.store.sqlite.store import SqliteStore  # `import otel_metadata` loads no sqlite3
 
@@ -105,7 +112,10 @@ def open_store(url: str, *, create: bool = True) -> SpanStore:
             if path and (not has_query or query in _HISTORY):
                 return SqliteStore(path, create=create, history=_HISTORY.get(query, True))
         shown = shown_url(url)
-    expected = f"sqlite:///relative.db, sqlite:////absolute.db (?history=off behind either), or {_CLICKHOUSE_URL}"
+    expected = (
+        f"sqlite:///relative.db, sqlite:////absolute.db (?history=off behind either), {_CLICKHOUSE_URL}, "
+        f"or {_SERVE_URL}"
+    )
     raise ConfigurationError("store", shown, expected)
 
 
@@ -153,6 +163,10 @@ def _make_destination(given: str | Destination, resource: Resource) -> Destinati
     given = given.strip()
     _refuse_several(given, "configure(destinations)")
     scheme = _scheme(given)
+    if scheme in _SERVE:
+        from otel_metadata.backends import serve  # loaded on use
+
+        return serve.destination(given)
     if scheme in _STORE_SCHEMES:
         return _store_destination("clickhouse" if scheme in _CLICKHOUSE else scheme, open_store(given))
     if scheme in {"http", "https"}:
@@ -171,8 +185,8 @@ def _make_destination(given: str | Destination, resource: Resource) -> Destinati
     raise ConfigurationError(
         "destination",
         shown_url(given),
-        f"a Destination, sqlite:///file.db, {_CLICKHOUSE_URL}, an http:// or https:// OTLP endpoint, or one of "
-        + ", ".join(sorted([*_BUILT_IN, *backends.NAMES])),
+        f"a Destination, sqlite:///file.db, {_CLICKHOUSE_URL}, {_SERVE_URL}, an http:// or https:// OTLP endpoint, "
+        "or one of " + ", ".join(sorted([*_BUILT_IN, *backends.NAMES, "serve"])),
     )
 
 
@@ -185,7 +199,7 @@ def _refuse_several(text: str, setting: str) -> None:
     parts = [part.strip() for part in re.split("[,;]", text) if part.strip()]
     if len(parts) < 2:  # nearly always: the entry points of all packages need not be read
         return
-    known = {*_BUILT_IN, *backends.NAMES, *(one.name.lower() for one in entry_points(group=ENTRY_POINT_GROUP))}
+    known = {*_BUILT_IN, *backends.NAMES, "serve", *(one.name.lower() for one in entry_points(group=ENTRY_POINT_GROUP))}
     if all("://" in part or part in known for part in parts):
         raise ConfigurationError(
             setting,

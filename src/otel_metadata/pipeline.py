@@ -198,7 +198,8 @@ def configure(
 
     Args:
         destinations: Each a `Destination`, or a text: `"sqlite:///file.db"` (four slashes for an absolute path),
-            `"clickhouse://user:password@host:8123/database"`, `"otlp"` (as OpenTelemetry's `OTEL_EXPORTER_OTLP_*` say),
+            `"clickhouse://user:password@host:8123/database"`, `"serve://host:4318"` (a server of otel-metadata;
+            `"serve"` for that of the environment), `"otlp"` (as OpenTelemetry's `OTEL_EXPORTER_OTLP_*` say),
             `"http://127.0.0.1:4318"` (OTLP over HTTP), `"console"`, or a name that a package has registered. None at
             all: `OTEL_PYTHON_METADATA_DESTINATIONS`, else `"sqlite:///otel_metadata.db"`.
         tracer_provider: The provider to join; by default the global one. A proxy of OpenTelemetry's SDK will do.

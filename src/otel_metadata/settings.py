@@ -57,6 +57,8 @@ VARIABLES: Final = (
     Variable(CAPTURE, "true", "Whether observed functions capture input and output by themselves."),
     Variable(ADOPT, "false", "Whether a destination sends by the application's exporter to the same place."),
     Variable(MASK_CREDENTIALS, "true", "Whether values of keys that name a secret are masked."),
+    Variable("OTEL_PYTHON_METADATA_SERVE_URL", "serve://127.0.0.1:4318", "The server that `serve` names."),
+    Variable("OTEL_PYTHON_METADATA_SERVE_TOKEN", "none", "Token for a server whose URL has none."),
     Variable("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "Ended spans that wait in one outbox."),
     Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "Spans in one export."),
     Variable(

@@ -105,9 +105,10 @@ class Client:
 
         Args:
             url_or_destination: `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`,
-                `"clickhouse://user:password@host:8123/database"`, or a destination: an object, or a text as `configure`
-                takes it (`"langfuse"`, `"otlp"`, …). One that keeps its spans in a store is read and written there; any
-                other takes updates only, and has to be one of its own, not the destination of a running pipeline.
+                `"clickhouse://user:password@host:8123/database"`, `"serve://host:4318"` for a server of otel-metadata
+                (docs/server.md), or a destination: an object, or a text as `configure` takes it (`"langfuse"`,
+                `"otlp"`, …). One that keeps its spans in a store is read and written there; any other takes updates
+                only, and has to be one of its own, not the destination of a running pipeline.
             create: Make the store's file or tables if they do not exist, for `spans.log`.
             author: The name under which this client updates spans, for people, such as `"nightly judge"`. None for the
                 author of this process: see `configure`.

@@ -176,30 +176,10 @@ def json_lines(store: SpanStore, query: SpanQuery) -> Iterator[list[bytes]]:
     """
     if isinstance(store, RowStore):
         for page in store.export_rows(query):
-            yield [json_line(row) for row in page]
+            yield [table.json_line(row) for row in page]
     else:
         for batch in store.export(query):
             yield list(_json_lines(batch))
-
-
-def json_line(row: Iterable[Any]) -> bytes:
-    """Return a row in the order of `table.COLUMNS` as a line of `jsonl`: times are nanoseconds, JSON is text."""
-    shown = {
-        name: _SHOWN.get(name, _as_it_is)(value)
-        for name, value in zip(table.COLUMNS, row, strict=True)
-        if value is not None
-    }
-    return orjson.dumps(shown) + b"\n"
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-_SHOWN: Final[dict[str, Callable[[Any], Any]]] = {
-    **dict.fromkeys(table.JSON_COLUMNS, orjson.Fragment),
-    **dict.fromkeys(table.TIME_COLUMNS, time_text),
-}
 
 
 def _json_lines(batch: pa.RecordBatch) -> Iterator[bytes]:
@@ -207,7 +187,7 @@ def _json_lines(batch: pa.RecordBatch) -> Iterator[bytes]:
         column.to_pylist() if name not in table.TIME_COLUMNS else _nanoseconds(column)
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
     ]
-    return map(json_line, zip(*columns, strict=True))
+    return map(table.json_line, zip(*columns, strict=True))
 
 
 def _for_csv(name: str, column: pa.Array) -> pa.Array:

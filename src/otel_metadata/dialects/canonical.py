@@ -48,6 +48,9 @@ AUTHOR: Final = "otel_metadata.author"
 AUTHORS_BY_WRITER: Final = "otel_metadata.authors"
 """The attribute in place of `AUTHOR` if they have several: a JSON object from writers to names."""
 
+FIELDS: Final = "otel_metadata.fields"
+"""The attribute with all fields of a span as they are, for a server of ours: values, versions and authors."""
+
 NOT_ATTRIBUTES: Final[frozenset[FieldName]] = frozenset(
     {("span", "name", ""), ("span", "status", ""), ("span", "status_message", "")}
 )
@@ -69,7 +72,7 @@ _SINGLE: Final[dict[tuple[Level, Kind], str]] = {
     ("span", "session_id"): "session.id",
     ("trace", "session_id"): "session.id",
 }
-_ABOUT_FIELDS: Final = frozenset({JSON_NAMES, VERSIONS, AUTHOR, AUTHORS_BY_WRITER})
+_ABOUT_FIELDS: Final = frozenset({JSON_NAMES, VERSIONS, AUTHOR, AUTHORS_BY_WRITER, FIELDS})
 _ON_BOTH_LEVELS: Final = frozenset({"user_id", "session_id"})
 _WRITER: Final = re.compile("[0-9a-f]{16}")
 _WITH_MIME_TYPE: Final = frozenset({"input", "output"})
@@ -205,14 +208,31 @@ def author_attributes(fields: Fields) -> dict[str, str]:
     It is `AUTHOR` with the name of all writers. If not all have one name, it is `AUTHORS_BY_WRITER`: a JSON object from
     writers, as 16 hex digits, to names.
     """
-    writers = sorted({version[1] for _, version in fields.values()} - {PLAIN_ATTRIBUTE_WRITER})
-    names = {writer: name for writer in writers if (name := AUTHORS.name_of(writer)) is not None}
+    writers = {version[1] for _, version in fields.values()} - {PLAIN_ATTRIBUTE_WRITER}
+    names = names_of(fields)
     if not names:
         return {}
     one, *others = sorted(set(names.values()))
     if others or len(names) < len(writers):
-        return {AUTHORS_BY_WRITER: json_text({f"{writer:016x}": name for writer, name in names.items()})}
+        return {AUTHORS_BY_WRITER: json_text({**names})}
     return {AUTHOR: one}
+
+
+def names_of(fields: Fields) -> dict[str, str]:
+    """Return the names of those who set *fields*, as far as they are known, by writer as 16 hex digits."""
+    writers = sorted({version[1] for _, version in fields.values()} - {PLAIN_ATTRIBUTE_WRITER})
+    return {f"{writer:016x}": name for writer in writers if (name := AUTHORS.name_of(writer)) is not None}
+
+
+def fields_text(fields: Fields) -> str:
+    """Return the value of `FIELDS`: a JSON object with `fields` and `authors`.
+
+    `fields` is a list as that of `VERSIONS`, with each value behind its version; `authors` is as `AUTHORS_BY_WRITER`.
+    """
+    entries: list[Json] = [
+        [*name, version[0], f"{version[1]:016x}", value] for name, (value, version) in sorted(fields.items())
+    ]
+    return json_text({"fields": entries, "authors": {**names_of(fields)}})
 
 
 def note_authors(attributes: Mapping[str, object]) -> None:

@@ -5,9 +5,9 @@ one was asked for (`exporters.proxy`): a redirect is an answer like any other, s
 address that the user did not name. It decides nothing: it returns a `Reply` or a `Failure`, and `outcome_of` reads off
 `ANSWERS` what follows.
 
-Whatever the peer does, a request is bounded: in bytes by `MAX_BODY_BYTES`, before and after decompression, and in time
-by one deadline: each wait on the socket gets the rest of it. Only the lookup of a name takes as long as the
-system's resolver does. The import loads urllib3, which `import otel_metadata` does not.
+Whatever the peer does, a request is bounded: in bytes, by `MAX_BODY_BYTES` unless a client reads more, before and after
+decompression, and in time by one deadline: each wait on the socket gets the rest of it. Only the lookup of a name takes
+as long as the system's resolver does. The import loads urllib3, which `import otel_metadata` does not.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FailureKind: TypeAlias = Literal["name", "refused", "timeout", "broken", "tls", 
 
 _MONOTONIC_NS: Final = SystemClock.monotonic_ns
 _PIECE_BYTES: Final = 16 * 1024
-_MAX_ANSWER_BYTES: Final = 1024 * 1024  # with headers and the framing of chunks
+_MAX_FRAMING_BYTES: Final = 960 * 1024  # headers, and the framing of chunks
 _DEFAULT_HEADERS: Final = {"accept-encoding": "identity", "user-agent": f"otel-metadata/{__version__}"}
 _UNREACHABLE: Final = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
@@ -73,7 +73,7 @@ class Reply:
     Attributes:
         status: The status code, 100 to 999.
         headers: By lower-case name; not shown, as they may hold cookies.
-        body: Decompressed, at most `MAX_BODY_BYTES`; not shown, as it may repeat the request.
+        body: Decompressed, at most as long as the client reads; not shown, as it may repeat the request.
         is_cut: Whether there was more of the body.
     """
 
@@ -238,6 +238,7 @@ class HttpClient:
         certificate_file: str | None = None,
         client_certificate_file: str | None = None,
         client_key_file: str | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         """Check the arguments; connect later.
 
@@ -247,6 +248,7 @@ class HttpClient:
             certificate_file: PEM; the certificates to trust instead of the system's.
             client_certificate_file: PEM; the certificate to show to a server that asks for one.
             client_key_file: PEM, without a password; needed if the file of the client's certificate has no key.
+            max_body_bytes: How much of an answer is read.
 
         Raises:
             ConfigurationError: One of these cannot be used; its `setting` is the argument's name.
@@ -271,6 +273,7 @@ class HttpClient:
         self._tls = (
             _tls(certificate_file, client_certificate_file, client_key_file) if parts.scheme == "https" else None
         )
+        self._max_body_bytes = max_body_bytes
         self._is_closed = False
         self._begin()
         after_fork_in_child(self._after_fork)
@@ -388,7 +391,7 @@ class HttpClient:
         try:
             found = {name.lower(): value for name, value in response.headers.items()}
             raw = bytearray()
-            while len(raw) <= MAX_BODY_BYTES:
+            while len(raw) <= self._max_body_bytes:
                 # urllib3 first returns the bytes that have arrived. Only the next read shows that a body was cut off or
                 # broken.
                 piece = response.read(_PIECE_BYTES, decode_content=False)
@@ -397,10 +400,11 @@ class HttpClient:
                 raw += piece
         finally:
             response.close()
-        plain = _decoded(bytes(raw), found.get("content-encoding", ""))
-        reply = Reply(response.status, found, plain[:MAX_BODY_BYTES], len(plain) > MAX_BODY_BYTES)
+        limit = self._max_body_bytes
+        plain = _decoded(bytes(raw), found.get("content-encoding", ""), limit)
+        reply = Reply(response.status, found, plain[:limit], len(plain) > limit)
         # After an interim answer (1xx) the final one is still to come.
-        return reply, is_kept and len(raw) <= MAX_BODY_BYTES and response.status >= 200
+        return reply, is_kept and len(raw) <= limit and response.status >= 200
 
     def _connected(self, deadline_ns: int) -> _Connection:
         connection = self._connection
@@ -415,6 +419,7 @@ class HttpClient:
                 if via is not None:
                     connection.set_tunnel(self._host, self._port or 443)
             connection.via = via
+            connection.max_bytes = self._max_body_bytes + _MAX_FRAMING_BYTES
             self._connection = connection
         connection.deadline_ns = deadline_ns
         if connection.sock is None:
@@ -434,12 +439,14 @@ class _Connection(HTTPConnection):
         via: The proxy to connect to, or None.
         is_established: Whether it is connected, and has its tunnel if it needs one.
         deadline_ns: The end of the current request's time.
+        max_bytes: The most bytes of an answer, with its headers and framing.
         incoming: The bytes that arrive as the current answer.
     """
 
     via: proxy.Proxy | None = None
     is_established: bool = False
     deadline_ns: int = 0
+    max_bytes: int = 0
     incoming: Incoming | None = None
 
     def left_seconds(self) -> float:
@@ -479,7 +486,7 @@ class _Connection(HTTPConnection):
         super().send(data)
 
     def response_class(self, sock: socket.socket, *args: Any, **options: Any) -> http.client.HTTPResponse:  # type: ignore[override] # a class in http.client, called with what it reads from
-        self.incoming = Incoming(sock, self.left_seconds, at_most(_MAX_ANSWER_BYTES))
+        self.incoming = Incoming(sock, self.left_seconds, at_most(self.max_bytes))
         return Response(self.incoming, *args, **options)  # type: ignore[arg-type] # it asks of a socket only makefile()
 
 
@@ -520,7 +527,7 @@ class _TlsConnection(_Connection, HTTPSConnection):
             raise _ProxyRefusalError(Failure("proxy", f"HTTP {response.status}"))
 
 
-def _decoded(raw: bytes, encoding: str) -> bytes:
+def _decoded(raw: bytes, encoding: str, limit: int) -> bytes:
     """Return a body without its compression, at most one byte more than the limit.
 
     No compression is asked for. A body that is neither plain nor gzip stays as it is, and the exporter cannot read it.
@@ -531,8 +538,8 @@ def _decoded(raw: bytes, encoding: str) -> bytes:
     if encoding.strip().lower() not in {"gzip", "x-gzip"} or not raw:
         return raw
     decompressor = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    plain = decompressor.decompress(raw, MAX_BODY_BYTES + 1)
-    if len(plain) <= MAX_BODY_BYTES and not decompressor.eof:
+    plain = decompressor.decompress(raw, limit + 1)
+    if len(plain) <= limit and not decompressor.eof:
         raise zlib.error
     return plain
 

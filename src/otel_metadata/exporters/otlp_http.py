@@ -64,7 +64,7 @@ class _Receiver:
         )
         self._answer_class = _ANSWERS[signal]
         self._encoding, self._compress = _compression(signal, compression)
-        files: dict[str, str | None] = {}
+        files: dict[str, Any] = {}
         for argument in ("certificate", "client_certificate", "client_key"):
             names[f"{argument}_file"], value = otlp_environment.variable(signal, argument.upper())
             files[f"{argument}_file"] = value or None

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import orjson
 
-from otel_metadata.exporters.http import Failure, HttpClient, outcome_of
+from otel_metadata.exporters.http import MAX_BODY_BYTES, Failure, HttpClient, outcome_of
 from otel_metadata.model.outcome import DeliveryError, Outcome, Pause, Retry
 from otel_metadata.seams import SystemClock, bounded_millis
 
@@ -35,12 +35,14 @@ class RestAnswer(NamedTuple):
         body: The JSON of the body; None for an empty body, and for one that is not JSON.
         text: The body as text, for decisions. It never goes into a message: servers repeat values and keys.
         outcome: The outcome that `exporters.http.ANSWERS` has for this answer; None for a success.
+        is_cut: Whether there was more of the body than the client reads.
     """
 
     status: int
     body: Json
     text: str
     outcome: Outcome | None
+    is_cut: bool = False
 
     def member(self, name: str) -> Json:
         """Return one member of the body; None where the body has no such member, or is not an object."""
@@ -66,17 +68,20 @@ class Budget:
 class RestClient:
     """JSON requests to one address, one at a time."""
 
-    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, *, headers: Mapping[str, str] | None = None, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> None:
         """Connect later.
 
         Args:
             url: `http` or `https`; the paths of requests are added to its own.
             headers: Sent with every request. Where keys belong: they are never shown.
+            max_body_bytes: How much of an answer is read.
 
         Raises:
             ConfigurationError: The URL or a header cannot be used.
         """
-        self._http = HttpClient(url, headers=headers)
+        self._http = HttpClient(url, headers=headers, max_body_bytes=max_body_bytes)
         self.shown_url = self._http.shown_url
 
     def __repr__(self) -> str:
@@ -87,7 +92,7 @@ class RestClient:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Json] | Sequence[Json] | None = None,
+        body: Mapping[str, object] | Sequence[Json] | bytes | None = None,
         *,
         budget: Budget,
         headers: Mapping[str, str] | None = None,
@@ -97,14 +102,14 @@ class RestClient:
         Args:
             method: `GET`, `POST`, …
             path: Begins with a slash; its variable parts went through `path_segment`.
-            body: Sent as JSON; None sends none.
+            body: Sent as JSON; bytes as they are, with a type among the headers; None sends none.
             budget: Of the whole export.
             headers: More headers.
         """
         left = budget.left_millis
         if not left:
             return RestAnswer(0, None, "", OUT_OF_TIME)
-        data = orjson.dumps(body) if body is not None else None
+        data = body if isinstance(body, bytes | None) else orjson.dumps(body)
         answer = self._http.request(
             method,
             path,
@@ -126,7 +131,11 @@ class RestClient:
                     f"the 2xx response is not JSON; check the endpoint (HTTP {answer.status})",
                 )
                 outcome = Retry(error)
-        return RestAnswer(answer.status, found, text, outcome)
+        return RestAnswer(answer.status, found, text, outcome, answer.is_cut)
+
+    def without_keys(self, text: str) -> str:
+        """Return a server's text in a form that may be shown, without secrets of the client's headers."""
+        return self._http.without_keys(text)
 
     def close(self) -> None:
         """Give the connection back, from any thread; a request that waits for its answer ends."""

@@ -104,7 +104,7 @@ def reads_of(store: SpanStore) -> SpanReads:
     return store
 
 
-def query_of_page(call: Call, given: shapes.TraceList, trace_id: str | None = None) -> SpanQuery:
+def query_of_page(call: Call, given: shapes.TraceList) -> SpanQuery:
     """Return the query of a page and of one more span, which tells whether another page follows.
 
     Raises:
@@ -126,7 +126,7 @@ def query_of_page(call: Call, given: shapes.TraceList, trace_id: str | None = No
                 expected="the next_cursor of the page before",
             )
     query = page_query(
-        trace_id=trace_id,
+        trace_id=given.trace_id,
         project=project_of(call.caller, given.project),
         start_time=given.start_time,
         end_time=given.end_time,
@@ -246,9 +246,9 @@ class Place:
 
 def _mark(given: shapes.TraceList) -> str:
     """Return a short digest of what a cursor belongs to."""
-    trace_id = given.trace_id if isinstance(given, shapes.SpanList) else None
+    span_id = given.span_id if isinstance(given, shapes.SpanList) else None
     kind = type(given).__name__
-    asked = [kind, given.filter, given.project, given.start_time, given.end_time, trace_id]
+    asked = [kind, given.filter, given.project, given.start_time, given.end_time, given.trace_id, span_id]
     return hashlib.blake2s(orjson.dumps(asked), digest_size=6).hexdigest()
 
 

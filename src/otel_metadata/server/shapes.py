@@ -77,13 +77,14 @@ class TraceList(Window):
         str | None,
         Meta(description="Instead of a cursor: `<start_time_ns>,<trace_id>,<span_id>`, the span before the page."),
     ] = None
+    trace_id: _TraceId = None
     timeout_millis: _Timeout = 200
 
 
 class SpanList(TraceList):
     """Which spans."""
 
-    trace_id: _TraceId = None
+    span_id: Annotated[str | None, Meta(description="16 hex digits.")] = None
     at: _At = None
     exact: _Exact = False
 
@@ -131,6 +132,7 @@ class TraceHistory(_Query):
 class Bars(Window):
     """Which spans, and how many bars."""
 
+    trace_id: _TraceId = None
     bars: Annotated[int, Meta(ge=1, le=1_000, description="How many parts the window has.")] = 60
     timeout_millis: _Timeout = 200
 
@@ -138,6 +140,7 @@ class Bars(Window):
 class Counting(Window):
     """Which spans, and how far to count."""
 
+    trace_id: _TraceId = None
     limit: Annotated[int, Meta(ge=1, le=1_000_000, description="How far to count.")] = 10_000
     timeout_millis: _Timeout = 200
 
@@ -250,6 +253,12 @@ class Deletion(_Body):
         Meta(description="The version of the deletion, with `writer`; null for now. Older updates are refused after."),
     ] = None
     writer: WriterText | None = None
+
+
+class SpanIds(_Body):
+    """Spans to look up."""
+
+    span_ids: Annotated[list[str], Meta(max_length=MAX_SPANS, description="16 hex digits each.")]
 
 
 class Retention(_Body):
@@ -546,6 +555,23 @@ class StoredKey(_Answer):
 
     trace_id: Hex | None
     span_id: Hex
+
+
+class FoundSpan(_Answer):
+    """Where a span is stored."""
+
+    trace_id: Hex
+    span_id: Hex
+    start_time: str
+    start_time_ns: NsText
+    end_time: str
+    end_time_ns: NsText
+
+
+class FoundSpans(_Answer):
+    """The spans that are stored; of one id in several traces, the newest one."""
+
+    spans: list[FoundSpan]
 
 
 class Deleted(_Answer):

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from otel_metadata.client.export import json_line, json_lines
+from otel_metadata.client.export import json_lines
 from otel_metadata.client.history import field_name, of_field, spans_at
 from otel_metadata.client.page import record_to_dict
 from otel_metadata.client.queries import page_query, query_of, to_ns
 from otel_metadata.errors import SpanNotFoundError
 from otel_metadata.model.merge import merge_into
-from otel_metadata.model.record import Found, SpanQuery, assemble
+from otel_metadata.model.record import Found, SpanQuery, StoredKey, assemble
+from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
-from otel_metadata.seams import SpanReads
+from otel_metadata.seams import RowStore, SpanReads
 from otel_metadata.server import shapes
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
 from otel_metadata.server.selection import (
@@ -85,7 +86,9 @@ def names_in_use(
 
 async def _list(call: Call) -> Answer:
     given: shapes.SpanList = call.query
-    query = replace(query_of_page(call, given, given.trace_id), at_ns=to_ns("at", given.at))
+    query = replace(query_of_page(call, given), at_ns=to_ns("at", given.at))
+    if given.span_id is not None:
+        query = replace(query, span_id=span_key(given.span_id, None).span_id)
 
     def read() -> tuple[Found, list[bytes]]:
         store = call.service.store
@@ -110,8 +113,15 @@ def _exact_lines(store: SpanStore, query: SpanQuery, records: Sequence[SpanRecor
     at_ns = query.at_ns
     if at_ns is not None:
         return [_line_at(store, record, at_ns) for record in records]
-    # Each by its ids: a span that has come since the search would move all the others.
-    keys = [SpanQuery(record.trace_id, record.span_id, limit=1) for record in records]
+    if not records:
+        return []
+    places = [(record.trace_id, record.span_id) for record in records]
+    if isinstance(store, RowStore):
+        rows = [row for page in store.export_rows(replace(query, limit=len(records))) for row in page]
+        if [row[:2] for row in rows] == places:
+            return [*map(table.json_line, rows)]
+    # Each by its ids, if a span has come since the search and moved the others.
+    keys = [SpanQuery(*place, limit=1) for place in places]
     return [line for key in keys for page in json_lines(store, key) for line in page]
 
 
@@ -121,7 +131,7 @@ def _line_at(store: SpanStore, record: SpanRecord, at_ns: int) -> bytes:
     for value in store.history(record.trace_id, record.span_id):
         if value.time_ns <= at_ns:
             merge_into(fields, {(value.level, value.kind, value.key): (value.value, value.version)})
-    return json_line(table.arrow_row(record.span, fields))
+    return table.json_line(table.arrow_row(record.span, fields))
 
 
 def _page_of_lines(lines: Sequence[bytes], next_cursor: str | None, searched_to: shapes.Place | None) -> bytes:
@@ -202,6 +212,8 @@ async def _histogram(call: Call) -> Answer:
     given: shapes.Bars = call.query
     project = project_of(call.caller, given.project)
     query = query_of(project=project, start_time=given.start_time, end_time=given.end_time, filter=given.filter)
+    if given.trace_id is not None:
+        query = replace(query, trace_id=parse_trace_id(given.trace_id).trace_id_hex)
     end_ns = query.end_ns if query.end_ns is not None else call.service.clock.wall_ns()
     start_ns = query.start_ns if query.start_ns is not None else end_ns - _DEFAULT_WINDOW_NS
     if start_ns >= end_ns:
@@ -234,7 +246,7 @@ async def _histogram(call: Call) -> Answer:
 async def _count(call: Call) -> Answer:
     given: shapes.Counting = call.query
     query = page_query(
-        trace_id=None,
+        trace_id=given.trace_id,
         project=project_of(call.caller, given.project),
         start_time=given.start_time,
         end_time=given.end_time,
@@ -254,6 +266,28 @@ async def _names(call: Call) -> Answer:
     project = project_of(call.caller)
     read = partial(names_in_use, call.service.store, project, given.kind, given.level, given.prefix, given.limit)
     return Answer(shapes.Names(await call.service.read(read)))
+
+
+async def _find(call: Call) -> Answer:
+    given: shapes.SpanIds = call.body
+    span_ids = [span_key(one, None).span_id for one in given.span_ids]
+    project = project_of(call.caller)
+
+    def read() -> dict[str, StoredKey]:
+        store = call.service.store
+        if project is None:
+            return dict(store.find(span_ids))
+        found = (store.query(SpanQuery(span_id=one, limit=1, project=project)) for one in dict.fromkeys(span_ids))
+        return {
+            one.span_id: StoredKey(one.trace_id, one.span.start_ns, one.span.end_ns) for some in found for one in some
+        }
+
+    found = await call.service.read(read)
+    spans = [
+        shapes.FoundSpan(trace_id, span_id, time_text(start_ns), f"{start_ns}", time_text(end_ns), f"{end_ns}")
+        for span_id, (trace_id, start_ns, end_ns) in found.items()
+    ]
+    return Answer(shapes.FoundSpans(spans))
 
 
 _WRONG: Final = "A parameter is wrong: the answer says which, and what was expected."
@@ -309,6 +343,18 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     _read(
         "count", "count_spans", "Count spans up to a limit.", _count, shapes.Counting, shapes.Count, {501: _NOT_HERE}
+    ),
+    Operation(
+        "POST",
+        "/api/v1/spans:find",
+        "find_spans",
+        "Find the traces of span ids.",
+        _find,
+        "read",
+        tag="reads",
+        body=shapes.SpanIds,
+        answer=shapes.FoundSpans,
+        problems={400: _WRONG},
     ),
     _read(
         "names",

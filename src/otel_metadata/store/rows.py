@@ -6,10 +6,14 @@ from dataclasses import fields as members_of
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otel_metadata.dialects.canonical import note_authors, read, spelled_names, versions
+import orjson
+
+from otel_metadata.dialects.canonical import FIELDS, note_authors, read, spelled_names, versions
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, json_text
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import STORE_LIMITS, clean
+from otel_metadata.store.table import exact_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,9 +81,10 @@ def with_fields(span: StoredSpan, exact: Fields) -> tuple[StoredSpan, Fields]:
 
     Args:
         span: The span as OTLP has it, with all its attributes.
-        exact: The fields that came beside it.
+        exact: The fields that came beside it. Those in `FIELDS` are as exact.
     """
     attributes: Mapping[str, Json] = span.attributes
+    exact = {**_fields_in(attributes.get(FIELDS)), **exact}
     if spelled := _spelled(exact):
         attributes = {name: value for name, value in attributes.items() if name not in spelled}
     plain, taken = read(attributes, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
@@ -92,6 +97,24 @@ def with_fields(span: StoredSpan, exact: Fields) -> tuple[StoredSpan, Fields]:
     left = {name: value for name, value in attributes.items() if name not in taken}
     changed = StoredSpan(*_before_attributes(span), left, *_after_attributes(span))  # type: ignore[call-arg] # each once
     return changed, {**plain, **exact}
+
+
+def _fields_in(text: Json) -> Fields:
+    """Return the fields that `fields_text` wrote, and enter the names of their authors into `AUTHORS`."""
+    try:
+        found = orjson.loads(text) if isinstance(text, str) else None
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        return {}  # nearly every span
+    fields = dict(exact_fields(found.get("fields")))
+    authors = found.get("authors")
+    names = authors if isinstance(authors, dict) else {}
+    for writer in {version[1] for _, version in fields.values()}:
+        name = names.get(f"{writer:016x}")
+        if isinstance(name, str):
+            AUTHORS.add(writer, name)
+    return fields
 
 
 def _spelled(fields: Fields) -> set[str]:

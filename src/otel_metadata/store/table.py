@@ -35,6 +35,7 @@ from otel_metadata.foreign_text import described
 from otel_metadata.model.evaluation import annotation_key
 from otel_metadata.model.merge import FieldName, Fields, Json, Kind, Level, Version, json_text
 from otel_metadata.model.record import Route, SpanRecord, StoredSpan, assemble
+from otel_metadata.model.times import time_text
 from otel_metadata.model.unset import UNSET, UnsetType
 from otel_metadata.model.value import STORE_LIMITS, clean
 
@@ -234,6 +235,18 @@ def arrow_row(span: StoredSpan, fields: Fields, origin: Origin = (None, None, No
         for name in COLUMNS[: -len(origin)]
     )
     return (*shown, *origin)
+
+
+def json_line(row: Iterable[Any]) -> bytes:
+    """Return a row, as `arrow_row` makes it, as a line of JSON: JSON columns as JSON, times as ISO 8601 in UTC."""
+    return (
+        orjson.dumps({name: _shown(name, value) for name, value in zip(COLUMNS, row, strict=True) if value is not None})
+        + b"\n"
+    )
+
+
+def _shown(name: str, value: Any) -> Any:
+    return orjson.Fragment(value) if name in JSON_COLUMNS else time_text(value) if name in TIME_COLUMNS else value
 
 
 def readable(record: SpanRecord) -> dict[str, Any]:
@@ -493,6 +506,15 @@ def _fields(row: Row) -> Iterator[tuple[FieldName, tuple[Json, Version]]]:
         except (TypeError, ValueError, AttributeError):
             expected = "[level, kind, key, nanoseconds, writer] of a field that the row shows"
             raise RowError(_got(VERSIONS, entry, expected)) from None
+
+
+def exact_fields(entries: object) -> Iterator[tuple[FieldName, tuple[Json, Version]]]:
+    """Yield the fields of a list of [level, kind, key, nanoseconds, writer, value]; anything else in it is ignored."""
+    for entry in entries if isinstance(entries, list) else ():
+        try:
+            yield field_of({}, *entry)
+        except (TypeError, ValueError, AttributeError):
+            continue
 
 
 def field_of(
