@@ -23,6 +23,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock
+from otel_metadata.server.jwt import key_of
 from otel_metadata.server.operations import Caller, Problem, Scope
 
 if TYPE_CHECKING:
@@ -212,12 +213,11 @@ class Access:
             )
         return caller
 
-    def sign_in(self, key: str, *, prefix: str = "") -> tuple[str, Caller]:
+    def sign_in(self, key: str) -> tuple[str, Caller]:
         """Return a session for a token, and whose it is. A session is as good as its token, and ends by itself.
 
         Args:
             key: A token. Where none is needed, any text is good.
-            prefix: What the session begins with, for clients that expect a certain form.
 
         Raises:
             Problem: 401 for a token that is not known.
@@ -225,7 +225,7 @@ class Access:
         token = self._find(key)
         if token is None and self.needs_token:
             raise Problem(401, "The token is not known; expected one that `otel-metadata token create` has made.")
-        session = prefix + secrets.token_urlsafe(32)
+        session = secrets.token_urlsafe(32)
         if token is None:
             return session, self._local
         self._sessions[_hash(session)] = _Session(token.sha256, self._clock.wall_ns())
@@ -302,7 +302,7 @@ def _keys_in(headers: Mapping[str, str]) -> Iterator[str]:
         except (binascii.Error, UnicodeDecodeError):
             yield ""
     elif scheme.lower() == "bearer":
-        yield rest
+        yield key_of(rest) or rest
     elif given:  # Arize and Logfire send the key alone
         yield given
     for name in TOKEN_HEADERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
 from urllib.parse import unquote
@@ -10,12 +11,14 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import compile_path
 
+from otel_metadata.foreign_text import visible
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server import (
     events,
     exports,
     filters,
     galileo,
+    health,
     langfuse,
     langwatch,
     logfire,
@@ -26,7 +29,7 @@ from otel_metadata.server import (
 )
 from otel_metadata.server.access import CREDENTIALS
 from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
-from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
+from otel_metadata.server.operations import JSON, Answer, Call, Caller, Operation, Problem, Stream
 from otel_metadata.server.otlp import http as otlp_http
 from otel_metadata.server.problems import PROBLEM_JSON, details, problem_of
 
@@ -37,22 +40,28 @@ if TYPE_CHECKING:
 
     from otel_metadata.server.service import Service
 
-OPERATIONS: Final[tuple[Operation, ...]] = (
-    *spans.OPERATIONS,
-    *traces.OPERATIONS,
-    *exports.OPERATIONS,
-    *filters.OPERATIONS,
-    *events.OPERATIONS,
-    *updates.OPERATIONS,
-    *langwatch.OPERATIONS,
-    *galileo.OPERATIONS,
-    *langfuse.OPERATIONS,
-    *logfire.OPERATIONS,
-    *otlp_http.OPERATIONS,
-    *session.OPERATIONS,
+OPERATIONS: Final[tuple[Operation, ...]] = health.with_document(
+    (
+        *spans.OPERATIONS,
+        *traces.OPERATIONS,
+        *exports.OPERATIONS,
+        *filters.OPERATIONS,
+        *events.OPERATIONS,
+        *updates.OPERATIONS,
+        *langwatch.OPERATIONS,
+        *galileo.OPERATIONS,
+        *langfuse.OPERATIONS,
+        *logfire.OPERATIONS,
+        *otlp_http.OPERATIONS,
+        *session.OPERATIONS,
+        *health.OPERATIONS,
+    )
 )
 """All that the server can do."""
 
+ACCESS_LOG: Final = logging.getLogger("otel_metadata.server.access")
+
+_MAX_LOGGED_PATH: Final = 500
 _NOTHING: Final[tuple[bytes, ...]] = ()
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -69,13 +78,17 @@ class _Bound(NamedTuple):
 class App:
     """Answers the requests of one server."""
 
-    def __init__(self, service: Service, operations: Sequence[Operation] = OPERATIONS) -> None:
+    def __init__(
+        self, service: Service, operations: Sequence[Operation] = OPERATIONS, *, access_log: bool = False
+    ) -> None:
         """Make the routes.
 
         Args:
             service: What the handlers share.
             operations: Two with the same path have different methods.
+            access_log: Log each request on one line.
         """
+        self._logs_access = access_log
         self._service = service
         self._access = service.access
         self._buffered = Buffered()
@@ -101,6 +114,8 @@ class App:
             return
         method: str = scope["method"]
         headers = _headers(scope)
+        begun_ns = self._service.clock.monotonic_ns()
+        name, caller = "", None
         operation: Operation | None = None
         body: Body | None = None
         allowed: Mapping[str, str] = {}
@@ -112,6 +127,7 @@ class App:
                 response = self._preflight(methods, headers)
             else:
                 operation, decoder = _of_method(methods, method)
+                name = operation.name
                 allowed = self._access.check_origin(method, operation, headers)
                 caller = self._access.caller(operation.scope, headers)
                 body = Body(receive, headers, operation.max_bytes, self._buffered)
@@ -131,10 +147,17 @@ class App:
         finally:
             if body is not None:
                 body.release()
-        if isinstance(response, Answer):
-            await _stream(response, allowed, scope, receive, send)
-        else:
-            await _send(send, response, allowed, is_head=method == "HEAD")
+        status = response.status if isinstance(response, Answer) else response[0]
+        try:
+            if isinstance(response, Answer):
+                await _stream(response, allowed, scope, receive, send)
+            else:
+                await _send(send, response, allowed, is_head=method == "HEAD")
+        finally:
+            took_ns = self._service.clock.monotonic_ns() - begun_ns
+            self._service.metrics.add_request(name, status, took_ns)
+            if self._logs_access:
+                _log_access(scope, caller, status, took_ns)
 
     def _preflight(self, methods: Mapping[str, _Bound], headers: Mapping[str, str]) -> _Response:
         """Answer OPTIONS: what can be done here, and whether a page of another site may."""
@@ -225,6 +248,20 @@ def _failure(operation: Operation | None, error: Exception) -> Problem:
     """Log an error of our own, and return what the caller gets to see of it."""
     REPORTER.failed(f"server:{operation.name if operation is not None else 'app'}", error)
     return Problem(500, "The server has failed; its log says more.")
+
+
+def _log_access(scope: Scope, caller: Caller | None, status: int, nanoseconds: int) -> None:
+    """Log a request: no header, and no query, because a filter may have values of users."""
+    client, path = scope.get("client"), (scope.get("raw_path") or b"").decode("ascii", "backslashreplace")
+    ACCESS_LOG.info(
+        '%s %s "%s %s" %d %.1f ms',
+        client[0] if client else "-",
+        visible(caller.name) if caller is not None else "-",
+        scope["method"],
+        visible(path[:_MAX_LOGGED_PATH]),
+        status,
+        nanoseconds / 1e6,
+    )
 
 
 async def _send(send: Send, response: _Response, more: Mapping[str, str], *, is_head: bool) -> None:

@@ -196,6 +196,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "read",
         tag="reads",
         answer=bytes,
+        answer_type="text/event-stream",
         problems={503: "Too many listeners."},
     ),
 )

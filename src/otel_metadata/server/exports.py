@@ -125,6 +125,7 @@ def _operation(suffix: str, media_type: str, parts_of: Callable[[SpanStore, Span
         tag="reads",
         query=shapes.Window,
         answer=bytes,
+        answer_type=media_type.partition(";")[0],
         problems={
             400: "A parameter is wrong: the answer says which, and what was expected.",
             501: "The server lacks pyarrow.",

@@ -345,6 +345,8 @@ async def login(call: Call) -> Answer:
     api_key = _document(call.body).get("api_key")
     if not isinstance(api_key, str):
         raise invalid("/body/api_key", "string_type", "Input should be a valid string")
+    # Everything that the SDK asks next needs this scope, so a wrong key is refused where the SDK says so.
+    call.service.access.caller("traces:write", {"galileo-api-key": api_key})
     return Answer({"access_token": jwt_of(api_key), "token_type": "bearer"})
 
 
@@ -486,11 +488,12 @@ async def create_session(call: Call) -> Answer:
 async def search_sessions(call: Call) -> Answer:
     """Find a session by its external id, which is all that the SDK looks for."""
     owner = await _project_in(call)
-    wanted = {
+    filters = _document(call.body).get("filters")
+    wanted = [
         one.get("value")
-        for one in _document(call.body).get("filters") or ()
+        for one in (filters if isinstance(filters, list) else ())
         if isinstance(one, dict) and "external_id" in (one.get("name"), one.get("column_id"))
-    }
+    ]
     names = names_of(call.service.store)
     found = await call.service.read(lambda: names.all("session", owner.id))
     listed: list[Json] = [

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 from uuid import uuid4
 
 from otel_metadata.live.values import masked
@@ -35,7 +35,7 @@ _SPAN_ID: Final = re.compile("[0-9a-f]{16}")
 
 _NUMBERS: Final = frozenset({"NUMERIC", "BOOLEAN"})
 _TEXTS: Final = frozenset({"CATEGORICAL", "TEXT", "CORRECTION"})
-_SOURCES: Final[Mapping[object, Source]] = {"code": "code", "llm": "llm", "human": "human"}
+_SOURCES: Final[tuple[Source, ...]] = get_args(Source)
 
 _SOURCE_KEY: Final = "otel_metadata.source"
 _LABEL_KEY: Final = "otel_metadata.label"
@@ -85,9 +85,10 @@ def score_of(found: object) -> Score:
 
 def _evaluation(name: str, found: Mapping[str, Any]) -> Evaluation:
     value = found.get("value")
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # An integer beyond 64 bits is no number that can be stored.
+    is_number = isinstance(clean(value, [], "value"), int | float) and not isinstance(value, bool)
     kind = found.get("dataType") or ("NUMERIC" if is_number else "CATEGORICAL")
-    if kind not in _NUMBERS | _TEXTS:
+    if not isinstance(kind, str) or kind not in _NUMBERS | _TEXTS:
         raise _refused("dataType", _shown(kind), ", ".join(sorted(_NUMBERS | _TEXTS)))
     if kind in _NUMBERS and not is_number:
         raise _refused("value", _shown(value), f"a number for {kind}")
@@ -101,7 +102,8 @@ def _evaluation(name: str, found: Mapping[str, Any]) -> Evaluation:
     given = found.get("metadata")
     metadata = clean(given, [], "metadata") if isinstance(given, dict) else {}
     kept = dict(metadata) if isinstance(metadata, dict) else {}
-    source = _SOURCES.get(kept.pop(_SOURCE_KEY, None), "human" if found.get("source") == "ANNOTATION" else "code")
+    told = kept.pop(_SOURCE_KEY, "human" if found.get("source") == "ANNOTATION" else "code")
+    source: Source = next((one for one in _SOURCES if one == told), "code")
     label = kept.pop(_LABEL_KEY, None)
     if kind == "BOOLEAN":
         label = "true" if value else "false"

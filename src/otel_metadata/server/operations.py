@@ -144,6 +144,8 @@ class Operation:
         problems: The statuses of refusals, each with its reason in words.
         problem_body: The form of refusals; None for `application/problem+json`.
         refusal: In place of `problem_body`, for refusals that are not JSON.
+        body_types: The media types of a body of `bytes` or `Stream`, for the document.
+        answer_type: The media type of an answer of `bytes`, for the document; several are separated by `, `.
         is_ingestion: Whether pages of other ports on this machine may call it (`http://localhost:*`).
         max_bytes: The largest body, after decompression.
     """
@@ -162,5 +164,7 @@ class Operation:
     problems: Mapping[int, str] = field(default_factory=dict)
     problem_body: ProblemBody | None = None
     refusal: Refusal | None = None
+    body_types: tuple[str, ...] = (JSON,)
+    answer_type: str = OCTETS
     is_ingestion: bool = False
     max_bytes: int = 4 << 20

@@ -57,6 +57,7 @@ class LocalServer:
         access: Access | None = None,
         clock: Clock | None = None,
         operations: Sequence[Operation] = OPERATIONS,
+        access_log: bool = False,
     ) -> None:
         """Take the address; nothing is answered before `start` or `run`.
 
@@ -68,6 +69,7 @@ class LocalServer:
             access: Who may call; None for everybody on this machine.
             clock: Time; None for the system's.
             operations: What it answers.
+            access_log: Log each request on one line, at INFO to `otel_metadata.server.access`.
 
         Raises:
             ConfigurationError: The address cannot be had, or others than this machine could call without a token.
@@ -86,7 +88,7 @@ class LocalServer:
         self._is_answering = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        app = App(self.service, operations)
+        app = App(self.service, operations, access_log=access_log)
         try:
             over_grpc = None if grpc_port is None else GrpcServer(self.service, host, grpc_port)
         except ConfigurationError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+import msgspec
 import orjson
 
 from otel_metadata.client.columns import read_name
@@ -19,7 +20,7 @@ from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import RowStore, SpanReads
 from otel_metadata.server import shapes
-from otel_metadata.server.operations import Problem
+from otel_metadata.server.operations import JSON, Answer, Problem
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
@@ -47,6 +48,17 @@ class Key(NamedTuple):
 
     trace_id: str | None
     span_id: str
+
+
+def encoded(value: object, version: str | None = None) -> Answer:
+    """Return an answer as bytes: made on the thread that has read, because a page may have megabytes of text.
+
+    Args:
+        value: For JSON.
+        version: The entity tag, without quotes.
+    """
+    headers = {"ETag": f'"{version}"'} if version is not None else {}
+    return Answer(msgspec.json.encode(value), media_type=JSON, headers=headers)
 
 
 def project_of(caller: Caller, asked: str | None = None) -> str | None:
@@ -218,7 +230,7 @@ class Slots:
         """
         with self._lock:
             if self._taken >= self._count:
-                title = f"{self._count} {self._what} run already; expected a later try."
+                title = f"{self._count} of at most {self._count} {self._what} run already; expected a later try."
                 raise Problem(503, title, headers={"Retry-After": "5"})
             self._taken += 1
         return Place(self._give_back)

@@ -19,6 +19,7 @@ from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock
 from otel_metadata.server.events import Changes
 from otel_metadata.server.ingest import Ingest
+from otel_metadata.server.metrics import Metrics
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.problems import overloaded
 from otel_metadata.server.room import Room
@@ -64,6 +65,7 @@ class Service:
         store: Opened and closed by whoever made the service.
         access: Who may call.
         clock: Time.
+        metrics: What is counted.
         changes: Tells who listens that the store has changed.
         room: The memory for what large bodies are decoded into.
     """
@@ -73,6 +75,7 @@ class Service:
         self.access = access
         self.store = store
         self.clock: Clock = clock or SystemClock()
+        self.metrics = Metrics(self.clock)
         self.changes = Changes(store)
         self.room = Room(_ROOM_BYTES)
         self._ingest = Ingest(store)
@@ -128,7 +131,10 @@ class Service:
             Problem: 503 with `Retry-After` if too much waits already or the store cannot be written; 400 if the store
                 does not take these values.
         """
-        await asyncio.wrap_future(self._ingest.put(rows, list(patches), size))
+        updates = list(patches)
+        await asyncio.wrap_future(self._ingest.put(rows, updates, size))
+        self.metrics.spans_stored += len(rows)
+        self.metrics.updates_stored += len(updates)
         self.changed()
 
     def soon(self, work: Coroutine[object, object, None]) -> None:

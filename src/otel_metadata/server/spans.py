@@ -19,10 +19,11 @@ from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import RowStore, SpanReads
 from otel_metadata.server import shapes
-from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
+from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.selection import (
     Key,
     continued,
+    encoded,
     place,
     project_of,
     query_of_page,
@@ -56,7 +57,7 @@ def span_json(record: SpanRecord) -> dict[str, Json]:
 
 def values_answer(values: Sequence[ValueRecord]) -> Answer:
     """Return the values of a history as an answer."""
-    return Answer(shapes.Values([_value(value) for value in values]))
+    return encoded(shapes.Values([_value(value) for value in values]))
 
 
 def names_in_use(
@@ -90,17 +91,16 @@ async def _list(call: Call) -> Answer:
     if given.span_id is not None:
         query = replace(query, span_id=span_key(given.span_id, None).span_id)
 
-    def read() -> tuple[Found, list[bytes]]:
+    def read() -> Answer:
         store = call.service.store
         found = _search(store, query, given.timeout_millis)
-        return found, _exact_lines(store, query, found.records[: given.limit]) if given.exact else []
+        next_cursor, searched_to = continued(given, query, found.records, found.searched_to)
+        records = found.records[: given.limit]
+        if given.exact:
+            return _page_of_lines(_exact_lines(store, query, records), next_cursor, searched_to)
+        return encoded(shapes.SpanPage([span_json(record) for record in records], next_cursor, searched_to))
 
-    found, lines = await call.service.read(read)
-    next_cursor, searched_to = continued(given, query, found.records, found.searched_to)
-    if given.exact:
-        return Answer(_page_of_lines(lines, next_cursor, searched_to), media_type=JSON)
-    spans = [span_json(record) for record in found.records[: given.limit]]
-    return Answer(shapes.SpanPage(spans, next_cursor, searched_to))
+    return await call.service.read(read)
 
 
 def _search(store: SpanStore, query: SpanQuery, timeout_millis: float) -> Found:
@@ -134,9 +134,8 @@ def _line_at(store: SpanStore, record: SpanRecord, at_ns: int) -> bytes:
     return table.json_line(table.arrow_row(record.span, fields))
 
 
-def _page_of_lines(lines: Sequence[bytes], next_cursor: str | None, searched_to: shapes.Place | None) -> bytes:
-    rest = msgspec.json.encode(shapes.SpanPage([], next_cursor, searched_to))
-    return b'{"spans":[' + b",".join(line.rstrip() for line in lines) + b"]" + rest.removeprefix(b'{"spans":[]')
+def _page_of_lines(lines: Sequence[bytes], next_cursor: str | None, searched_to: shapes.Place | None) -> Answer:
+    return encoded(shapes.SpanPage([msgspec.Raw(line.rstrip()) for line in lines], next_cursor, searched_to))
 
 
 async def _one(call: Call) -> Answer:
@@ -151,17 +150,17 @@ def _read_one(store: SpanStore, query: SpanQuery, given: shapes.OneSpan) -> Answ
         (record,) = spans_at(store, query, given.at)
         at_ns = to_ns("at", given.at) or 0
         if given.exact:
-            return Answer(_line_at(store, record, at_ns), media_type=JSON)
-        return Answer(span_json(record))
+            return encoded(msgspec.Raw(_line_at(store, record, at_ns).rstrip()))
+        return encoded(span_json(record))
     found = stored(store, query)
     if found is None:
         raise SpanNotFoundError(f"{query.span_id}", f"{store}")
     span, fields = found
-    headers = {"ETag": f'"{version_of(fields)}"'}
+    version = version_of(fields)
     if given.exact:
-        lines = [line for page in json_lines(store, query) for line in page]
-        return Answer(lines[0], media_type=JSON, headers=headers)
-    return Answer(span_json(assemble(span, fields)), headers=headers)
+        lines = _exact_lines(store, query, [assemble(span, fields)])
+        return encoded(msgspec.Raw(lines[0].rstrip() if lines else b"null"), version)
+    return encoded(span_json(assemble(span, fields)), version)
 
 
 async def _history(call: Call) -> Answer:
@@ -170,14 +169,14 @@ async def _history(call: Call) -> Answer:
     is_wanted = of_field(given.field)
     project = project_of(call.caller)
 
-    def read() -> list[ValueRecord]:
+    def read() -> Answer:
         store = call.service.store
         trace_id = key.trace_id
         if given.stored or trace_id is None or project is not None:
             trace_id = _trace_of(store, key, project)
-        return [*filter(is_wanted, store.history(trace_id, key.span_id))]
+        return values_answer([*filter(is_wanted, store.history(trace_id, key.span_id))])
 
-    return values_answer(await call.service.read(read))
+    return await call.service.read(read)
 
 
 def _trace_of(store: SpanStore, key: Key, project: str | None) -> str:

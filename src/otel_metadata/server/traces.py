@@ -14,12 +14,12 @@ from otel_metadata.model.times import time_text
 from otel_metadata.seams import SpanReads
 from otel_metadata.server import shapes
 from otel_metadata.server.operations import Answer, Call, Operation
-from otel_metadata.server.selection import continued, project_of, query_of_page, reads_of, stored, version_of
+from otel_metadata.server.selection import continued, encoded, project_of, query_of_page, reads_of, stored, version_of
 from otel_metadata.server.spans import values_answer
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Json
-    from otel_metadata.model.record import SpanRecord, TraceRecord, ValueRecord
+    from otel_metadata.model.record import SpanRecord, TraceRecord
     from otel_metadata.seams import SpanStore
 
 
@@ -32,10 +32,14 @@ async def _list(call: Call) -> Answer:
     given: shapes.TraceList = call.query
     query = query_of_page(call, given)
     reads = reads_of(call.service.store)
-    found = await call.service.read(partial(reads.traces, query, timeout_millis=given.timeout_millis))
-    next_cursor, searched_to = continued(given, query, found.traces, found.searched_to)
-    traces = [_trace_json(trace) for trace in found.traces[: given.limit]]
-    return Answer({"traces": traces, "next_cursor": next_cursor, "searched_to": searched_to})
+
+    def read() -> Answer:
+        found = reads.traces(query, timeout_millis=given.timeout_millis)
+        next_cursor, searched_to = continued(given, query, found.traces, found.searched_to)
+        traces = [_trace_json(trace) for trace in found.traces[: given.limit]]
+        return encoded({"traces": traces, "next_cursor": next_cursor, "searched_to": searched_to})
+
+    return await call.service.read(read)
 
 
 def _trace_json(trace: TraceRecord) -> dict[str, Json]:
@@ -52,7 +56,7 @@ async def _one(call: Call) -> Answer:
 def _read_one(store: SpanStore, trace_id: str, project: str | None, at: str | None) -> Answer:
     if at is not None:
         records = spans_at(store, SpanQuery(trace_id, limit=None, project=project), at)
-        return Answer(_outline(records[0], None, [_of_record(record) for record in reversed(records)]))
+        return encoded(_outline(records[0], None, [_of_record(record) for record in reversed(records)]))
     found = stored(store, SpanQuery(trace_id, limit=1, project=project))
     if found is None:
         raise SpanNotFoundError(trace_id, f"{store}")
@@ -63,7 +67,7 @@ def _read_one(store: SpanStore, trace_id: str, project: str | None, at: str | No
         spans = [
             _of_record(record) for record in reversed(store.query(SpanQuery(trace_id, limit=None, project=project)))
         ]
-    return Answer(_outline(assemble(*found), version, spans), headers={"ETag": f'"{version}"'})
+    return encoded(_outline(assemble(*found), version, spans), version)
 
 
 def _of_record(record: SpanRecord) -> OutlineSpan:
@@ -116,14 +120,14 @@ async def _history(call: Call) -> Answer:
     is_wanted = of_field(given.field)
     project = project_of(call.caller)
 
-    def read() -> list[ValueRecord]:
+    def read() -> Answer:
         store = call.service.store
         must_be_there = given.stored or project is not None
         if must_be_there and not store.query(SpanQuery(trace_id, limit=1, project=project)):
             raise SpanNotFoundError(trace_id, f"{store}")
-        return [*filter(is_wanted, store.history(trace_id))]
+        return values_answer([*filter(is_wanted, store.history(trace_id))])
 
-    return values_answer(await call.service.read(read))
+    return await call.service.read(read)
 
 
 _WRONG: Final = "A parameter is wrong: the answer says which, and what was expected."

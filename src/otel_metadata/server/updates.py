@@ -11,7 +11,7 @@ import datetime as dt
 import io
 import re
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -63,6 +63,7 @@ _PORTION: Final = 4 << 20
 """Bytes of an import that are read at once."""
 
 _IMPORTS: Final = Slots(2, "imports")
+_RETENTIONS: Final = Slots(1, "retentions")
 
 _CONTENTS: Final = {
     "evaluation": "a label, a score or an explanation",
@@ -212,19 +213,24 @@ def _locate(store: SpanStore, caller: Caller, trace_id: str | None, span_id: str
     return Target(trace_id, span_id, is_stored=False)
 
 
+def _located(store: SpanStore, caller: Caller, trace_id: str | None, span_id: str) -> Target:
+    """Find the span or trace of one update, as `_locate` does; quickly, if that is the newest span of its id."""
+    (target,) = _locate_all(store, caller, [(trace_id, span_id)])
+    if not isinstance(target, Target):
+        raise target
+    return target
+
+
 def _locate_all(
-    store: SpanStore, caller: Caller, keys: list[tuple[str | None, str] | None]
-) -> list[Target | Problem | OtelMetadataError | None]:
+    store: SpanStore, caller: Caller, keys: Sequence[tuple[str | None, str]]
+) -> list[Target | Problem | SpanNotFoundError]:
     """Find the targets of many updates; of each that cannot be updated return why."""
-    found = store.find([key[1] for key in keys if key is not None and key[1]])
-    targets: list[Target | Problem | OtelMetadataError | None] = []
-    for key in keys:
-        if key is None:
-            targets.append(None)
-            continue
-        trace_id, span_id = key
+    span_ids = [span_id for _, span_id in keys if span_id]
+    found = store.find(span_ids) if span_ids and caller.project is None else {}
+    targets: list[Target | Problem | SpanNotFoundError] = []
+    for trace_id, span_id in keys:
         newest = found.get(span_id)
-        if caller.project is None and newest is not None and trace_id in (None, newest.trace_id):
+        if newest is not None and trace_id in (None, newest.trace_id):
             targets.append(Target(newest.trace_id, span_id, is_stored=True))
             continue
         try:
@@ -285,15 +291,21 @@ async def _update(call: Call, trace_id: str | None, span_id: str, values_of: Cal
     async with _one_at_a_time(wanted):
         # Drawn before the values are looked at: whoever sets one after that look has a greater version, and wins.
         (version,) = call.service.versions(call.caller, 1)
-        target = await call.service.read(partial(_locate, call.service.store, call.caller, trace_id, span_id))
+        target = await call.service.read(partial(_located, call.service.store, call.caller, trace_id, span_id))
         if wanted is not None:
             _check_match(wanted, target, await call.service.read(partial(_entity_tag, call.service.store, target)))
         fields: Fields = {name: (value, version) for name, value in values.items()}
-        await call.service.ingest([], [(target.trace_id, target.span_id, fields)])
+        await call.service.ingest([], [(target.trace_id, target.span_id, fields)], size=_size(call))
         headers = {}
         if wanted is not None:
             headers["ETag"] = f'"{await call.service.read(partial(_entity_tag, call.service.store, target))}"'
     return Answer(_receipt(target, fields, version, call.caller, notes), headers=headers)
+
+
+def _size(call: Call) -> int | None:
+    """Return the bytes of the body, as its sender says; None if it does not."""
+    length = call.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else None
 
 
 def _receipt(target: Target, fields: Fields, version: Version, caller: Caller, notes: list[str]) -> shapes.Receipt:
@@ -378,15 +390,15 @@ async def _batch(call: Call) -> Answer:
     for writer, name in (body.authors or {}).items():
         AUTHORS.add(int(writer, 16), name)
     versions = call.service.versions(call.caller, len(parsed))
-    keys = [one.key if isinstance(one, _Parsed) else None for one in parsed]
-    targets = await call.service.read(partial(_locate_all, call.service.store, call.caller, keys))
+    keys = [one.key for one in parsed if isinstance(one, _Parsed)]
+    targets = iter(await call.service.read(partial(_locate_all, call.service.store, call.caller, keys)))
     patches: list[_Patch] = []
     exact: list[_Patch] = []
     outcomes: list[shapes.Outcome] = []
-    for one, target, version in zip(parsed, targets, versions, strict=True):
+    for one, version in zip(parsed, versions, strict=True):
         if not isinstance(one, _Parsed):
             outcomes.append(_failed("parse_failure", one))
-        elif not isinstance(target, Target):
+        elif not isinstance(target := next(targets), Target):
             outcomes.append(
                 _failed("segment_not_found" if isinstance(target, SpanNotFoundError) else "forbidden", target)
             )
@@ -411,7 +423,7 @@ async def _batch(call: Call) -> Answer:
         await call.service.write(partial(call.service.store.patch_rows, exact, route=body.route))
         call.service.changed()
     if patches:
-        await call.service.ingest([], patches)
+        await call.service.ingest([], patches, size=_size(call))
     count = [outcome.status for outcome in outcomes].count
     return Answer(shapes.Outcomes(outcomes, count("updated"), count("pending"), count("failed"), call.caller.name))
 
@@ -477,7 +489,7 @@ async def _delete(call: Call) -> Answer:
     body: shapes.Deletion = call.body
     if (body.time_ns is None) != (body.writer is None):
         raise Problem(400, "Only one of time_ns and writer is given; expected both, or neither.")
-    keys: list[tuple[str | None, str] | None] = [span_key(one.span_id, one.trace_id) for one in body.spans]
+    keys: list[tuple[str | None, str]] = [span_key(one.span_id, one.trace_id) for one in body.spans]
     (version,) = call.service.versions(call.caller, 1)
     if body.time_ns is not None and body.writer is not None:
         version = int(body.time_ns), int(body.writer, 16)
@@ -496,7 +508,7 @@ async def _delete(call: Call) -> Answer:
         left: list[tuple[str | None, str]] = []
         for key, target in zip(keys, targets, strict=True):
             named = (target.trace_id, target.span_id) if isinstance(target, Target) else key
-            if named is not None and named not in gone:
+            if named not in gone:
                 left.append(named)
         return deleted, left
 
@@ -526,7 +538,11 @@ async def _retain(call: Call) -> Answer:
         expected = "before, older_than_seconds or max_bytes"
         raise Problem(400, f"Nothing is given; expected at least one of {expected}.", pointer="", expected=expected)
     before_ns = past_ns(age, call.service.clock.wall_ns()) if age is not None else None
-    found = await call.service.write(partial(call.service.store.retain, before_ns, body.max_bytes))
+    place = _RETENTIONS.take()  # it may take minutes, and a second one would take the other thread that writes
+    try:
+        found = await call.service.write(partial(call.service.store.retain, before_ns, body.max_bytes))
+    finally:
+        place.give_back()
     call.service.changed()
     return Answer(shapes.Retained(found.spans_deleted, found.updates_deleted, found.stored_bytes))
 

@@ -158,6 +158,8 @@ def _operation(
         answer=bytes,
         problems=_PROBLEMS,
         refusal=refusal,
+        body_types=(PROTOBUF, JSON),
+        answer_type=f"{PROTOBUF}, {JSON}",
         is_ingestion=True,
         max_bytes=MAX_BYTES,
     )
