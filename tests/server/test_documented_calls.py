@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.resources import Resource
 from tests.server.conftest import PATIENCE, Server
-from tests.store.contract import ended_span
+from tests.store.contract import ended_span, only
 
 from otel_metadata.seams import SystemClock
 from otel_metadata.server import events, exports, filters, spans, traces, updates
@@ -55,3 +55,28 @@ def test_the_page_has_every_call() -> None:
             path = re.sub(r"\\\{\w+\\\}", r"[^/?\\s']+", re.escape(operation.path))
             assert re.search(rf"http://127\.0\.0\.1:4318{path}(?=[\s'?])", lines), operation.path
             assert operation.method in {"GET", "POST"} or f"--request {operation.method} " in lines
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+@pytest.mark.parametrize("vendor", ["LangWatch", "Galileo"])
+def test_a_vendors_call_of_the_page_is_answered(server: Server, vendor: str) -> None:
+    """As it is written there; only the address differs."""
+    trace_id, span_id = 0x0AF7651916CD43DD8448EB211C80319C, 0x00F067AA0BA902B7
+    server.store.write([ended_span(span_id, trace_id=trace_id)])
+    section = re.search(
+        rf"^## Update a [a-z ]+ as {vendor}'s API does\n(.*?)(?=^## )",
+        PAGE.read_text() + "\n## ",
+        re.MULTILINE | re.DOTALL,
+    )
+    assert section is not None
+    (line,) = re.findall(r"^```sh\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+    line = line.replace("http://127.0.0.1:4318", server.url).replace("curl ", "curl --silent --fail-with-body ", 1)
+    done = subprocess.run(["sh", "-e", "-c", line], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout
+    record = only(server.store, trace_id=f"{trace_id:032x}")
+    if vendor == "LangWatch":
+        assert json.loads(done.stdout) == {"traceId": f"{trace_id:032x}"}
+        assert record.trace_metadata == {"labels": ["reviewed"], "environment": "staging"}
+    else:
+        assert json.loads(done.stdout)["span_id"] == f"{span_id:016x}"
+        assert (record.output, record.tags, record.status_code) == ("42", ("checked",), 200)

@@ -35,7 +35,7 @@ from otel_metadata.server.galileo_ids import (
 )
 from otel_metadata.server.jwt import jwt_of
 from otel_metadata.server.names import Named, Names, names_of
-from otel_metadata.server.operations import Answer, Call, Operation, Problem, Scope
+from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Scope
 from otel_metadata.server.vendor_bodies import check_project, fields_of, json_of
 
 if TYPE_CHECKING:
@@ -546,6 +546,8 @@ def _operation(
             tag="galileo",
             query=query,
             body=None if method == "GET" else bytes,
+            answer=bytes,
+            answer_type=JSON,
             problems=_REFUSALS if "{" in path else {422: _REFUSALS[422]} if method != "GET" else {},
             problem_body=problem_body,
             max_bytes=max_bytes,

@@ -27,7 +27,7 @@ from otel_metadata.live.values import masked
 from otel_metadata.model.evaluation import Evaluation, Source
 from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.value import clean, clean_key
-from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
 from otel_metadata.server.vendor_bodies import check_project, fields_of, json_of
 
 _TRACE_ID: Final = re.compile("[0-9a-f]{32}")
@@ -210,7 +210,9 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "traces:update",
         tag="langfuse",
         body=bytes,
-        problems=_NOT_A_SCORE,
+        answer=bytes,
+        answer_type=JSON,
+        problems={**_NOT_A_SCORE, 202: "a list was stored", 207: "a part of a list was stored"},
         problem_body=problem_body,
     ),
     Operation(
@@ -222,6 +224,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "traces:update",
         tag="langfuse",
         body=bytes,
+        answer=bytes,
+        answer_type=JSON,
         status=207,
         problems=_NOT_A_SCORE,
         problem_body=problem_body,
@@ -234,6 +238,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         projects,
         "traces:write",
         tag="langfuse",
+        answer=bytes,
+        answer_type=JSON,
         problem_body=problem_body,
     ),
 )

@@ -24,7 +24,7 @@ from typing import Any, Final
 from otel_metadata.live.values import masked
 from otel_metadata.model.merge import FieldName, Json, json_text
 from otel_metadata.model.value import METADATA_LIMITS, clean, clean_key
-from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
 from otel_metadata.server.vendor_bodies import check_project, fields_of, json_of
 
 MAX_VALUE_BYTES: Final = 4_096
@@ -172,6 +172,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "traces:update",
         tag="langwatch",
         body=bytes,
+        answer=bytes,
+        answer_type=JSON,
         problems={
             400: "metadata is empty, too large, or has a value that is not allowed",
             403: "traces:update is missing",

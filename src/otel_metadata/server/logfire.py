@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from otel_metadata.server.operations import Answer, Call, Operation
+from otel_metadata.server.operations import JSON, Answer, Call, Operation
 
 
 async def info(call: Call) -> Answer:
@@ -15,6 +15,14 @@ async def info(call: Call) -> Answer:
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
-        "GET", "/v1/info", "logfireInfo", "Say which project a token belongs to.", info, "traces:write", tag="logfire"
+        "GET",
+        "/v1/info",
+        "logfireInfo",
+        "Say which project a token belongs to.",
+        info,
+        "traces:write",
+        tag="logfire",
+        answer=bytes,
+        answer_type=JSON,
     ),
 )
