@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 from uuid import UUID
 from uuid import uuid4 as random_uuid4
 
@@ -21,6 +21,7 @@ import msgspec
 
 from otel_metadata._version import __version__
 from otel_metadata.live.values import masked
+from otel_metadata.model.condition import IsNull, Subject
 from otel_metadata.model.merge import FieldName, Json, Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.times import time_text
@@ -41,7 +42,6 @@ from otel_metadata.server.vendor_bodies import check_project, fields_of, json_of
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields
     from otel_metadata.model.record import StoredSpan
-    from otel_metadata.seams import SpanReads
 
 Record: TypeAlias = Literal["span", "trace"]
 
@@ -51,6 +51,7 @@ _SINCE: Final = time_text(0)
 _USER: Final[Mapping[str, Json]] = {"id": derived_uuid4("user"), "email": "user@localhost", "role": "user"}
 
 _STATUS: Final[FieldName] = ("span", "status", "")
+_IS_ROOT: Final = IsNull(Subject("span", "parent_id"))
 
 
 @final
@@ -192,12 +193,12 @@ async def update_trace(call: Call) -> Answer:
     of_root = fields_of(call, {_STATUS: update.status_code}) if update.status_code is not None else {}
 
     async def apply() -> None:
-        reads = cast("SpanReads", call.service.store)  # both stores are
-        outline = await call.service.read(lambda: reads.outline(trace_id))
-        if not outline:
+        root = await _found(call, SpanQuery(trace_id, condition=_IS_ROOT, limit=1))
+        if root is None:  # it may not have come yet
+            root = await _found(call, SpanQuery(trace_id, limit=1))
+        if root is None:
             raise Problem(404, f"Trace {in_path} is not stored; expected a trace that was sent before its update.")
         await check_project(call, trace_id)
-        root = next((span for span in outline if span.parent_id is None), outline[0])
         rows = await _lasting(call, trace_id, root.span_id, update.duration_ns)
         patches = [(trace_id, "", fields), (trace_id, root.span_id, of_root)]
         await call.service.ingest(rows, [patch for patch in patches if patch[2]])
@@ -207,14 +208,13 @@ async def update_trace(call: Call) -> Answer:
 
 async def _lasting(call: Call, trace_id: str, span_id: str, duration_ns: int | None) -> list[tuple[StoredSpan, Fields]]:
     """Return the row of a span with another end; none if the update does not name a duration."""
-    record = await _record(call, trace_id, span_id) if duration_ns is not None else None
+    record = await _found(call, SpanQuery(trace_id, span_id, limit=1)) if duration_ns is not None else None
     if record is None or duration_ns is None:
         return []
     return [(replace(record.span, end_ns=min(record.span.start_ns + duration_ns, (1 << 63) - 1)), {})]
 
 
-async def _record(call: Call, trace_id: str, span_id: str | None = None) -> SpanRecord | None:
-    query = SpanQuery(trace_id, span_id, limit=1)
+async def _found(call: Call, query: SpanQuery) -> SpanRecord | None:
     return next(iter(await call.service.read(lambda: call.service.store.query(query))), None)
 
 
