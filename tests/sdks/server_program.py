@@ -1,4 +1,4 @@
-"""A server in a process of its own, on a free port: run by `conftest.py`.
+"""A server in a process of its own, on free ports: run by `conftest.py`.
 
 It prints its addresses as JSON, and stops gracefully when its standard input ends. Argument: the file of the store.
 """
@@ -12,7 +12,7 @@ from otel_metadata.server.run import LocalServer
 from otel_metadata.store.sqlite.store import SqliteStore
 
 store = SqliteStore(sys.argv[1])
-with LocalServer(store).start() as server:
-    print(json.dumps({"http": server.url, "grpc": server.url}), flush=True)
+with LocalServer(store, grpc_port=0).start() as server:
+    print(json.dumps({"http": server.url, "grpc": f"http://{server.host}:{server.grpc_port}"}), flush=True)
     sys.stdin.read()
 store.close()

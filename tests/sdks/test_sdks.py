@@ -78,9 +78,18 @@ def test_galileo(server: Server, mode: str):
     assert said["answer"]["project_name"] == "shop"
 
 
-@pytest.mark.parametrize("protocol", ["http"])
+def test_arize(server: Server):
+    """Over gRPC, as it does by default."""
+    said = server.run("arize")
+    (record,) = server.store.query(SpanQuery())
+    assert record.trace_id == said["trace_id"]
+    assert_openinference(record)
+    assert record.project == "shop"
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_phoenix(server: Server, protocol: str):
-    """Over HTTP."""
+    """Over gRPC, as it does by default, and over HTTP."""
     said = server.run("phoenix-otel", protocol, settings="phoenix")
     (record,) = server.store.query(SpanQuery())
     assert record.trace_id == said["trace_id"]
