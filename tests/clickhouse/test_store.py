@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -18,6 +19,7 @@ from tests.store.contract import (
     END_NS,
     START_NS,
     TRACE,
+    OpenStore,
     ended_span,
     metadata,
     only,
@@ -627,3 +629,21 @@ class TestTheWayThere:
         targets = engine.targets()
         assert targets
         assert [one for one in targets if "k3y" in one or "v4lue" in one] == []
+
+
+def test_a_watch_notices_inserts_and_deletions_and_no_reads(open_store: OpenStore) -> None:
+    """Also those of another connection; a merge changes nothing."""
+    store, other = open_store(), open_store()
+    store.write([ended_span(1)])
+    watch = store.watch()  # type: ignore[attr-defined] # of ClickHouse
+    states = [watch.state()]
+    other.write([ended_span(2)])
+    states.append(watch.state())
+    other.patch_rows([(trace_hex(), f"{1:016x}", metadata(a=1))])
+    states.append(watch.state())
+    other.delete([(trace_hex(), f"{2:016x}")], (END_NS, 1))
+    states.append(watch.state())
+    assert all(before != after for before, after in itertools.pairwise(states)), states
+    store.query(SpanQuery())
+    assert watch.state() == states[-1]
+    watch.close()

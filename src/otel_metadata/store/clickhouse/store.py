@@ -181,6 +181,16 @@ _Held: TypeAlias = "dict[FieldName, dict[tuple[int, str, str], int]]"
 """Of each field its values as (ns, writer in hex digits, JSON text), each with the place of its route in `ROUTES`."""
 
 
+# A merged part has the highest number of those that it was made of; a mutation has a number of its own. Replicated
+# tables count the blocks of each partition.
+_PARTS: Final = """
+SELECT `table`, sum(block), max(version) FROM (
+  SELECT `table`, max(max_block_number) AS block, max(data_version) AS version FROM system.parts
+  WHERE active AND database = currentDatabase() AND `table` IN {names:Array(String)} GROUP BY `table`, partition_id
+) GROUP BY `table` ORDER BY `table`
+"""
+
+
 @final
 class ClickHouseStore:
     """Spans and fields in ClickHouse.
@@ -525,6 +535,20 @@ class ClickHouseStore:
             while rows := list(islice(found, _MAX_IDS)):
                 yield rows
 
+    def watch(self) -> _Watch:
+        """Return a watch that notices what any process writes: inserts have higher numbers of blocks than before."""
+        return _Watch(self)
+
+    def parts(self) -> object:
+        """Return a value that another insert or deletion changes, and a merge does not.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        names = [self.address.table, FIELDS, DELETED]
+        with self._opened() as client:
+            return self._connection.run(client, _PARTS, {"names": names})
+
     def close(self) -> None:
         """Close the connections."""
         self._connection.close()
@@ -811,6 +835,24 @@ def _is_by(field: Field, at_ns: int | None) -> bool:
     return at_ns is None or field[1][0] <= at_ns
 
 
+class _Watch:
+    """See `ClickHouseStore.watch`."""
+
+    def __init__(self, store: ClickHouseStore) -> None:
+        self._store = store
+
+    def state(self) -> object:
+        """Return a value that differs from the one before if rows were written or deleted in between."""
+        try:
+            return self._store.parts()
+        except StoreError:
+            return None
+
+    def close(self) -> None:
+        """Do nothing: the connection is the store's."""
+
+
+@final
 class _Details:
     """Reads the tables for the spans of some rows. Each method asks one question."""
 
