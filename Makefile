@@ -125,7 +125,7 @@ test-oldest: export OTEL_METADATA_TEST_INSTRUMENTORS := openinference
 $(PYTHONS:%=test-%): test-%: .venv-%/.installed
 	@HYPOTHESIS_PROFILE=brief $(AT_ONCE) RUN=".venv-$*/bin/python" WITH=", Python $(PYTHON_$*)" test-first-half test-second-half
 
-test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%=.venv-%/.installed) ## run what needs a vendor's own SDK or server, or a framework; on loopback
+test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%=.venv-%/.installed) .venv-schemathesis/.installed ## run what needs a vendor's own SDK or server, or a framework; on loopback
 	@status=0; for sdk in $(JUDGES); do \
 	  printf '\n== backends, the SDK of %s as judge of the wire\n' "$$sdk"; \
 	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$sdk/bin/python" -m pytest \
@@ -136,6 +136,8 @@ test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%
 	    "tests/joined/test_$$(echo "$$one" | tr - _).py" || status=1; done; \
 	  printf '\n== the SDKs of vendors, sending to our server\n'; \
 	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/sdks || status=1; \
+	  printf '\n== our server, asked what its OpenAPI document allows, and what it does not\n'; \
+	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/server/test_schemathesis.py || status=1; \
 	  printf '\n== backends, real servers\n'; \
 	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; \
 	  printf '\n== web frameworks, task queues, event loops\n'; \
@@ -176,6 +178,8 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	@printf 'mlflow==3.17.2\nopentelemetry-exporter-otlp-proto-http\norjson\nwrapt\n' | $(COMPILE) --universal --python-version 3.10 - --output-file constraints-mlflow.txt
 	$(heading) "constraints-phoenix.txt"
 	@echo 'arize-phoenix>=20.26' | $(COMPILE) --universal --python-version 3.11 - --output-file constraints-phoenix.txt
+	$(heading) "constraints-schemathesis.txt"
+	@echo 'schemathesis>=4.32' | $(COMPILE) --universal --python-version 3.11 - --output-file constraints-schemathesis.txt
 	$(heading) "constraints-clickhouse.txt"
 	@$(COMPILE) --universal --python-version 3.10 --group clickhouse-engine --output-file constraints-clickhouse.txt
 	$(heading) "constraints-oldest.txt"
@@ -184,7 +188,7 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 	  --output-file constraints-oldest.txt
 
 clean: ## remove the environments, the caches and what was built
-	@rm -rf .venv .venv-openai-v2 .venv-clickhouse $(PYTHONS:%=.venv-%) \
+	@rm -rf .venv .venv-openai-v2 .venv-clickhouse .venv-schemathesis $(PYTHONS:%=.venv-%) \
 	  $(GROUPS_APART:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks stress examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
@@ -233,6 +237,13 @@ $(GROUPS_APART:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constra
 	$(heading) "environment .venv-phoenix: installing (once; 650 MB)"
 	@$(UV) venv --quiet --clear --python '>=3.11,<3.15' .venv-phoenix
 	@$(UV_INSTALL) --python .venv-phoenix --constraint constraints-phoenix.txt arize-phoenix
+	@touch $@
+
+# A client of our server that knows only its OpenAPI document. It brings a pytest and a Hypothesis of its own.
+.venv-schemathesis/.installed: constraints-schemathesis.txt | $(UV)
+	$(heading) "environment .venv-schemathesis: installing (once)"
+	@$(UV) venv --quiet --clear --python '>=3.11,<3.14' .venv-schemathesis
+	@$(UV_INSTALL) --python .venv-schemathesis --constraint constraints-schemathesis.txt schemathesis
 	@touch $@
 
 # The engine's process alone: the client and everything of ours are in .venv.

@@ -28,7 +28,16 @@ hypothesis.settings.register_profile("brief", max_examples=15, stateful_step_cou
 hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_step_count=80, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-NEEDS_MORE = ["clickhouse", "frameworks", "joined", "oracles", "sdks", "servers", "workers"]
+NEEDS_MORE = [
+    "clickhouse",
+    "frameworks",
+    "joined",
+    "oracles",
+    "sdks",
+    "server/test_schemathesis.py",
+    "servers",
+    "workers",
+]
 collect_ignore = [] if os.environ.get("OTEL_METADATA_TEST_BACKENDS") else NEEDS_MORE
 
 

@@ -756,6 +756,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "traces:write",
         tag="updates",
         body=Stream,
+        body_types=("application/jsonl", "application/x-ndjson", "application/json", "application/gzip"),
         answer=shapes.Imported,
         problems={400: _WRONG, 403: "The token is for one project, or lacks traces:update.", 415: "Another format."},
     ),
