@@ -89,6 +89,15 @@ def test_requests_spans_and_updates_are_counted(server: Server) -> None:
     assert after['request_duration_seconds_sum{operation="update_trace"}'] >= 0
 
 
+def test_spans_that_otlp_refuses_beside_others_are_counted(server: Server) -> None:
+    good = {"traceId": trace_hex(), "spanId": "00000000000000aa", "name": "good", "startTimeUnixNano": "1"}
+    bad = {**good, "spanId": "00"}
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [good, bad, bad]}]}]}
+    assert server.call("POST", "/v1/traces", json=body).status == 200
+    found = counts(server)
+    assert (found["spans_stored_total"], found["spans_refused_total"]) == (1, 2)
+
+
 def test_the_access_log_is_off_unless_it_is_wanted(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server.call("GET", "/healthz")

@@ -8,6 +8,7 @@ import typer
 
 from otel_metadata._version import __version__
 from otel_metadata.cli import spans
+from otel_metadata.cli.serve import serve
 from otel_metadata.cli.shell import Commands
 from otel_metadata.cli.spool import spool_app
 from otel_metadata.cli.token import token_app
@@ -34,6 +35,7 @@ for command in (
 app.command("import")(spans.import_)
 app.command()(spans.delete)
 app.command()(spans.retain)
+app.command()(serve)
 app.add_typer(spool_app, name="spool")
 app.add_typer(token_app, name="token")
 

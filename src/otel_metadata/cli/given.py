@@ -89,6 +89,23 @@ def moment(text: str | None, now_ns: int, option: str) -> str | dt.datetime | No
         raise _bad(text, what, option) from None
 
 
+def ago(text: str | None, option: str) -> dt.timedelta | None:
+    """Return how long a text such as `7d` means.
+
+    Raises:
+        typer.BadParameter: *text* is not a length of time.
+    """
+    if text is None:
+        return None
+    match = _AGO.fullmatch(text.strip())
+    try:
+        if match is not None and int(match[1]):
+            return int(match[1]) * _UNITS[match[2]]
+    except OverflowError:
+        pass
+    raise _bad(text, "is not a length of time such as 30min, 12h or 7d", option)
+
+
 def key_values(pairs: list[str] | None, option: str) -> dict[str, Json]:
     """Read pairs `key=value`. A value that is JSON is read as JSON, any other as text; the last of equal keys wins.
 

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, final
 
 import uvicorn
@@ -116,8 +116,13 @@ class LocalServer:
             raise RuntimeError("the server has failed to start") from self._failure
         return self
 
-    def run(self) -> None:
-        """Answer requests until SIGINT or SIGTERM; then finish those that run. Call it on the main thread."""
+    def run(self, tell: Callable[[], object] = lambda: None) -> None:
+        """Answer requests until SIGINT or SIGTERM; then finish those that run. Call it on the main thread.
+
+        Args:
+            tell: Called when the first request can come.
+        """
+        self._uvicorn.tell = tell
         self._run()
 
     def stop(self) -> None:
@@ -167,12 +172,14 @@ class _Uvicorn(uvicorn.Server):
         self._service = service
         self._grpc = over_grpc
         self._is_answering = is_answering
+        self.tell: Callable[[], object] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._grpc is not None:
             self._grpc.start(asyncio.get_running_loop())
         self._is_answering.set()
+        self.tell()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.changes.close()
@@ -242,7 +249,9 @@ def _listen(host: str, port: int) -> socket.socket:
         ConfigurationError: The address cannot be had.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # `localhost` often means ::1 first, and most clients go to 127.0.0.1.
+        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
         listening = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise ConfigurationError("host", host, f"an address of this machine, such as 127.0.0.1: {error}") from None
@@ -251,6 +260,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
     except OSError as error:
         listening.close()
-        raise ConfigurationError("port", port, f"a free port of {host}: {error.strerror or error}") from None
+        raise ConfigurationError(
+            "port", port, f"a free port of {host}, with --port ({error.strerror or error})"
+        ) from None
     listening.setblocking(False)
     return listening

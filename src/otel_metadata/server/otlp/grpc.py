@@ -96,7 +96,7 @@ class GrpcServer:
             self.port = 0  # what earlier versions of gRPC return
         if not self.port:
             self._threads.shutdown()
-            raise ConfigurationError("grpc_port", port, f"a free port of {host}, or --no-grpc")
+            raise ConfigurationError("grpc_port", port, f"a free port of {host}, with --grpc-port, or --no-grpc")
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer requests.

@@ -117,6 +117,7 @@ async def store_spans(
         while True:
             portion = await service.decode(lambda: _next_portion(reads, refused, caller, project, path))
             if not portion.rows and not portion.patches:
+                service.metrics.spans_refused += refused.count
                 return refused
             patches = await _permitted(service, caller, portion.patches, refused)
             await service.ingest(portion.rows, patches, size=portion.size)
@@ -134,6 +135,7 @@ async def store_evaluations(service: Service, caller: Caller, body: bytes, *, is
         while True:
             patches = await service.decode(lambda: _next_evaluations(records, refused, service.clock.wall_ns()))
             if patches is None:
+                service.metrics.spans_refused += refused.count
                 return refused
             await service.ingest((), await _permitted(service, caller, patches, refused))
 

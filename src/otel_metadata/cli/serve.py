@@ -1,0 +1,113 @@
+"""`otel-metadata serve`: runs the server in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from contextlib import closing
+from typing import Annotated
+
+import typer
+
+from otel_metadata.cli.given import ago, size
+from otel_metadata.cli.shell import failures, needs_extra, say
+from otel_metadata.cli.token import StoreOption, TokensOption, tokens_of
+from otel_metadata.client.queries import check_bytes
+from otel_metadata.destination_factory import default_store, open_store
+from otel_metadata.errors import ConfigurationError, shown_url
+from otel_metadata.model.record import SpanQuery
+from otel_metadata.seams import SystemClock
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="The address to listen on. Any other than a loopback address demands tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port for HTTP; 0 for a free one.")] = 4318,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="The port for OTLP over gRPC; 0 for a free one.")
+    ] = 4317,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Do not listen for gRPC.")] = False,
+    store: StoreOption = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Delete the oldest spans beyond this size, such as 500MB or 2GB."),
+    ] = None,
+    retain: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Delete spans that started longer ago, such as 12h or 30d.")
+    ] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log each request on one line.")] = False,
+    tokens: TokensOption = None,
+    require_tokens: Annotated[
+        bool, typer.Option("--require-tokens", help="Demand tokens on a loopback address too, as behind a proxy.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another name of this machine in the Host header; repeat it for more."),
+    ] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Print the variables that point an SDK at the server, and end: langfuse, …"),
+    ] = None,
+) -> None:
+    """Run the server: OTLP in, updates of spans and traces, and reads, over a store.
+
+    It runs until Ctrl-C or SIGTERM. Then it answers the requests that run, and everything that was acknowledged is
+    stored.
+    """
+    # gRPC logs a taken port by itself, beside our error; it reads this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    with failures():
+        with needs_extra("server"):
+            from otel_metadata.server.access import Access, is_loopback
+            from otel_metadata.server.run import LocalServer
+            from otel_metadata.server.sdk_settings import settings_of
+            from otel_metadata.server.upkeep import Upkeep
+        if env is not None:
+            named = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 # nothing is bound
+            for line in settings_of(env, f"http://{named}:{port}", f"http://{named}:{grpc_port}"):
+                name, _, value = line.partition("=")
+                typer.echo(f"export {name}={shlex.quote(value)}")
+            return
+        older_than, max_bytes = ago(retain, "--retain"), size(max_size, "--max-size")
+        check_bytes(max_bytes)
+        url = store if store is not None else default_store()
+        if (older_than is not None or max_bytes is not None) and not url.strip().lower().startswith("sqlite:"):
+            raise ConfigurationError(
+                "--store", shown_url(url), "an SQLite store with --retain and --max-size; ClickHouse has a TTL"
+            )
+        logging.basicConfig(format=_LOG_FORMAT, level=logging.WARNING)
+        if access_log:
+            logging.getLogger("otel_metadata.server.access").setLevel(logging.INFO)
+        needs_token = require_tokens or not is_loopback(host.lower())
+        access = Access(tokens_of(store, tokens), needs_token=needs_token, hosts=allow_host or ())
+        clock = SystemClock()
+        with closing(open_store(url)) as opened:
+            opened.query(SpanQuery(limit=1))  # a store that cannot be used is an error now, not of the first request
+            server = LocalServer(
+                opened,
+                host=host,
+                port=port,
+                grpc_port=None if no_grpc else grpc_port,
+                access=access,
+                clock=clock,
+                access_log=access_log,
+            )
+            upkeep = None
+            if older_than is not None or max_bytes is not None:
+                upkeep = Upkeep(opened, clock, older_than=older_than, max_bytes=max_bytes)
+                upkeep.start()
+
+            def tell() -> None:
+                over_grpc = f", OTLP over gRPC on port {server.grpc_port}" if server.grpc_port is not None else ""
+                say(f"serving {opened} at {server.url}{over_grpc}; Ctrl-C ends it.")
+
+            try:
+                server.run(tell)
+            finally:
+                if upkeep is not None:
+                    upkeep.stop()
+    say("stopped; everything that was acknowledged is stored.")
