@@ -50,6 +50,9 @@ _IDS: Final = ("log_stream_id", "experiment_id", "metrics_testing_id")
 _SINCE: Final = time_text(0)
 _USER: Final[Mapping[str, Json]] = {"id": derived_uuid4("user"), "email": "user@localhost", "role": "user"}
 
+# Objects of Python take about so much more than the JSON that they were read from.
+_GROWTH: Final = 8
+
 _STATUS: Final[FieldName] = ("span", "status", "")
 _IS_ROOT: Final = IsNull(Subject("span", "parent_id"))
 
@@ -255,50 +258,43 @@ def _session_uuid(project_id: str, session: str) -> str:
 
 async def ingest_traces(call: Call) -> Answer:
     """Store traces with the spans inside them."""
-    project, document, names = await _ingestion(call)
-    session_id = _id_or_none(document, "session_id")
-    external = document.get("session_external_id")
-    if external is not None and not isinstance(external, str):
-        raise invalid("/body/session_external_id", "string_type", "Input should be a valid string")
-    session = external
-    if session is None and session_id is not None:
-        named = await call.service.read(lambda: names.get("session", session_id))
-        session = named.name if named is not None else session_id
-    place = await _place(call, project, document, names, session)
-    rows, count = records.traces(document.get("traces"), place)
-    await call.service.ingest(rows)
-    first = rows[0][0].trace_id
+    async with call.service.room.of(len(call.body) * _GROWTH):
+        project, document, names = await _ingestion(call)
+        session_id = _id_or_none(document, "session_id")
+        session = document.get("session_external_id")
+        if session is not None and not isinstance(session, str):
+            raise invalid("/body/session_external_id", "string_type", "Input should be a valid string")
+        if session is None and session_id is not None:
+            named = await call.service.read(lambda: names.get("session", session_id))
+            session = named.name if named is not None else session_id
+        place = await _place(call, project, document, names, session)
+        rows, count = await call.service.decode(lambda: records.traces(document.get("traces"), place))
+        await call.service.ingest(rows, size=len(call.body))
+    roots = [f"{UUID(row.trace_id)}" for row, _ in rows if row.parent_id is None]
+    ids = {"traces_count": count, "traces_id": roots}
     return Answer(
-        {
-            **_ingested(project, document, session_id or derived_uuid4("session of", first), len(rows)),
-            "traces_count": count,
-            "traces_id": [f"{UUID(row.trace_id)}" for row, _ in rows if row.parent_id is None],
-        }
+        {**_ingested(project, document, session_id or derived_uuid4("session of", roots[0]), len(rows)), **ids}
     )
 
 
 async def ingest_spans(call: Call) -> Answer:
     """Store spans below a trace or span that is stored before or after them."""
-    project, document, names = await _ingestion(call)
-    place = await _place(call, project, document, names, None)
-    rows = records.spans(document.get("spans"), document.get("trace_id"), document.get("parent_id"), place)
-    await call.service.ingest(rows)
-    trace = f"{document['trace_id']}"
-    return Answer(
-        {
-            **_ingested(project, document, derived_uuid4("session of", trace), len(rows)),
-            "trace_id": trace,
-            "parent_id": document["parent_id"],
-        }
-    )
+    async with call.service.room.of(len(call.body) * _GROWTH):
+        project, document, names = await _ingestion(call)
+        trace_id, parent_id = document.get("trace_id"), document.get("parent_id")
+        place = await _place(call, project, document, names, None)
+        rows = await call.service.decode(lambda: records.spans(document.get("spans"), trace_id, parent_id, place))
+        await call.service.ingest(rows, size=len(call.body))
+    ids = {"trace_id": trace_id, "parent_id": parent_id}
+    return Answer({**_ingested(project, document, derived_uuid4("session of", f"{trace_id}"), len(rows)), **ids})
 
 
 async def _ingestion(call: Call) -> tuple[Named, dict[str, Any], Names]:
     project_id = f"{uuid4(call.path['project_id'], '/path/project_id')}"
-    document = _document(call.body)
+    document = await call.service.decode(lambda: _document(call.body))
     names = names_of(call.service.store)
     named = await call.service.read(lambda: names.get("project", project_id))
-    # Somebody who calls without the SDK may choose an id of his own.
+    # Somebody who calls without the SDK may choose an id of their own.
     project = named if named is not None else Named(project_id, call.caller.project or project_id, "")
     _check_name(call, project.name)
     return project, document, names
@@ -557,7 +553,7 @@ def _operation(
 
 
 _OF_PROJECT: Final = "/projects/{project_id}"
-_LARGE: Final = 64 << 20
+_LARGE: Final = 16 << 20
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *_operation("PATCH", f"{_OF_PROJECT}/spans/{{span_id}}", update_span, "Change a stored span.", "traces:update"),
