@@ -12,7 +12,8 @@ and for programs that work on stored spans.
     └── StoreError                    the store cannot be read or written
         ├── SpanNotFoundError         no such span in the store                               (also LookupError)
         ├── StoreAccessError          the store refuses access: password, rights, tables
-        └── StoreFormatError          the file is not a store, or a newer version wrote it
+        ├── StoreFormatError          the file is not a store, or a newer version wrote it
+        └── StoreUnsupportedError     the store does not keep or do what was asked for
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
     "StoreAccessError",
     "StoreError",
     "StoreFormatError",
+    "StoreUnsupportedError",
     "shown_url",
 ]
 
@@ -145,6 +147,11 @@ class StoreError(OtelMetadataError):
 @final
 class StoreAccessError(StoreError):
     """The store refuses access: a password, a right or a table is missing, and trying again changes nothing."""
+
+
+@final
+class StoreUnsupportedError(StoreError):
+    """The store does not keep or do what was asked for, and trying again changes nothing."""
 
 
 @final

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from tests.exporters import test_patch_exporters
 from tests.exporters.loopback import Loopback, never
 from tests.server.conftest import PATIENCE, Server, StartServer
@@ -15,6 +15,7 @@ from tests.store.conditions import conditions
 from tests.store.contract import (
     END_NS,
     START_NS,
+    SUPPRESSED,
     TRACE,
     OpenStore,
     StoreContract,
@@ -37,7 +38,7 @@ from otel_metadata.cli.app import app
 from otel_metadata.client.client import Client
 from otel_metadata.destination_factory import make_destinations
 from otel_metadata.destination_factory import open_store as open_url
-from otel_metadata.errors import StoreAccessError, StoreError
+from otel_metadata.errors import StoreAccessError, StoreError, StoreUnsupportedError
 from otel_metadata.model.condition import Condition
 from otel_metadata.model.outcome import Delivered, Pause, Rejected
 from otel_metadata.model.patch import Patch
@@ -106,7 +107,7 @@ class TestFilters(FilterContract):
     def judged(self, origins: list[tuple[SpanRecord, Origins]]) -> list[tuple[SpanRecord, Origins]]:
         return origins
 
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(max_examples=60, suppress_health_check=SUPPRESSED, deadline=None)
     @given(condition=conditions())
     def test_a_filter_selects_what_the_evaluator_says(
         self, filled: ServeStore, judged: list[tuple[SpanRecord, Origins]], condition: Condition
@@ -207,6 +208,23 @@ class TestStore:
         store.write([ended_span(9, start_ns=START_NS - 1, attributes={"text": "x" * 60_000})])
         with pytest.raises(StoreError, match="came back for one span"):
             store.query(SpanQuery(limit=None))
+        store.close()
+
+    def test_what_the_store_of_the_server_does_not_keep_is_told_at_once(
+        self, start_server: StartServer, tmp_path: Path
+    ) -> None:
+        """It is no failure that a later try would mend, so nobody waits for one."""
+        server = start_server(store=SqliteStore(tmp_path / "spans.db", history=False))
+        server.store.write([ended_span()])
+        store = ServeStore(server.url)
+        for ask in (
+            lambda: store.history(trace_hex(), f"{1:016x}"),
+            lambda: store.query(SpanQuery(at_ns=END_NS)),
+            lambda: store.export_rows(SpanQuery(at_ns=END_NS)),
+        ):
+            with pytest.raises(StoreUnsupportedError):
+                ask()
+        assert server.call("GET", f"/api/v1/spans/{1:016x}/history").status == 501
         store.close()
 
     def test_a_retention_is_that_of_the_server(self, server: Server) -> None:

@@ -37,7 +37,13 @@ END_NS = START_NS + 1_000_000
 # Each example has a trace of its own, so that all of them share one store.
 _traces = itertools.count(1 << 64)
 
-in_one_store = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+SUPPRESSED = [
+    HealthCheck.function_scoped_fixture,
+    HealthCheck.too_slow,
+    HealthCheck.differing_executors,  # each store runs the tests in a class of its own
+]
+
+in_one_store = settings(suppress_health_check=SUPPRESSED)
 
 
 class SpanWithFields(ReadableSpan):

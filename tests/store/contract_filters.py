@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event
@@ -33,7 +33,7 @@ from tests.store.conditions import (
     spelled,
     spelled_name,
 )
-from tests.store.contract import START_NS, SpanWithFields, ended_span
+from tests.store.contract import START_NS, SUPPRESSED, SpanWithFields, ended_span
 from tests.store.evaluator import FieldOrigin, Origins, holds, value_of
 
 from otel_metadata.model import authors
@@ -420,7 +420,7 @@ class FilterContract:
             self.check(filled, judged, SpanQuery(condition=Not(Compare(subject, "=", value)), limit=None))
         self.check(filled, judged, SpanQuery(condition=IsNull(subject), limit=None))
 
-    @settings(max_examples=FILTERS, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(max_examples=FILTERS, suppress_health_check=SUPPRESSED, deadline=None)
     @given(condition=conditions())
     def test_a_filter_selects_what_the_evaluator_says(
         self, filled: SpanStore, judged: list[tuple[SpanRecord, Origins]], condition: Condition
@@ -428,7 +428,7 @@ class FilterContract:
         """As it is written, parsed, and put as the store's own question; in the order of a page."""
         self.check(filled, judged, SpanQuery(condition=filters.parse(spelled(condition)), limit=None))
 
-    @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @settings(max_examples=100, suppress_health_check=SUPPRESSED, deadline=None)
     @given(data=st.data())
     def test_an_index_finds_what_a_walk_finds(
         self, filled: SpanStore, judged: list[tuple[SpanRecord, Origins]], data: st.DataObject

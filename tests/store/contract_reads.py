@@ -12,16 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.store.conditions import TIMES, conditions
+from tests.store.contract import in_one_store
 from tests.store.contract_filters import SPANS, corpus
 
 from otel_metadata.model.condition import Condition
 from otel_metadata.model.record import OutlineSpan, SpanQuery, SpanRecord, TraceRecord
 
 timeouts = st.none() | st.just(0.0) | st.just(1e9)
-in_one_store = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 __all__ = ["ReadsContract", "corpus"]
 

@@ -13,6 +13,7 @@ from otel_metadata.errors import (
     MissingExtraError,
     SpanNotFoundError,
     StoreError,
+    StoreUnsupportedError,
 )
 from otel_metadata.server.operations import Problem
 
@@ -66,7 +67,7 @@ def problem_of(error: Exception) -> Problem | None:
         return Problem(400, f"{error}", expected=error.expected)
     if isinstance(error, SpanNotFoundError):
         return Problem(404, f"{error}")
-    if isinstance(error, MissingExtraError):
+    if isinstance(error, MissingExtraError | StoreUnsupportedError):
         return Problem(501, f"{error}")
     if isinstance(error, StoreError):
         return overloaded(f"{error}")

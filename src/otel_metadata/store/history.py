@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import orjson
 
-from otel_metadata.errors import StoreError
+from otel_metadata.errors import StoreUnsupportedError
 from otel_metadata.model.merge import FieldName
 from otel_metadata.model.record import ROUTES, Route, ValueRecord
 
@@ -25,9 +25,9 @@ Values: TypeAlias = "tuple[list[Value], bool]"
 """The values of a field, the one that wins first, and whether older ones were dropped."""
 
 
-def not_kept(store: object, what: str) -> StoreError:
+def not_kept(store: object, what: str) -> StoreUnsupportedError:
     """Return the error for a question about earlier values of a store that keeps none; *what* was asked."""
-    return StoreError(
+    return StoreUnsupportedError(
         f"{store}?history=off: {what}, but this store does not keep superseded values; expected a store "
         "without ?history=off."
     )

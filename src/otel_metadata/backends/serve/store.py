@@ -24,7 +24,7 @@ import orjson
 from otel_metadata.arguments import checked
 from otel_metadata.backends.serve.patches import BATCH, SERVER, body_of, outcomes_of, update_of
 from otel_metadata.dialects.canonical import names_of
-from otel_metadata.errors import StoreAccessError, StoreError
+from otel_metadata.errors import StoreAccessError, StoreError, StoreUnsupportedError
 from otel_metadata.exporters.rest import Budget, RestAnswer, RestClient, path_segment
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import json_text
@@ -63,6 +63,9 @@ _Json: TypeAlias = "dict[str, Any]"
 
 _TIMEOUT_MILLIS: Final = 30_000
 """Time limit of one request, and of waiting for a server that asks to try later."""
+
+_MIN_WAIT_MILLIS: Final = 50
+"""The shortest wait before a request is sent again."""
 
 _SEARCH_MILLIS: Final = 10_000
 """The longest search that the server makes in one request."""
@@ -349,7 +352,9 @@ class ServeStore:
             StoreError: The server cannot be read.
         """
         if query.at_ns is not None:
-            raise StoreError(f"{self}: an export has the values of now; expected a query without a time (at_ns).")
+            raise StoreUnsupportedError(
+                f"{self}: an export has the values of now; expected a query without a time (at_ns)."
+            )
         pages = self._spans(query, None)
         return (self._read(page.rows, lambda rows: [_columns(row) for row in rows]) for page in pages if page.rows)
 
@@ -429,13 +434,16 @@ class ServeStore:
             if outcome is None or (may_miss and answer.status == 404):
                 return answer
             asked = outcome.after_millis if isinstance(outcome, Retry) else None
-            if asked is None or asked >= budget.left_millis or self._clock.wait(closing, asked * 1_000_000):
+            wait_millis = max(asked or 0, _MIN_WAIT_MILLIS)
+            if asked is None or wait_millis >= budget.left_millis or self._clock.wait(closing, wait_millis * 1_000_000):
                 self._refuse(client, answer, outcome)
 
     def _refuse(self, client: RestClient, answer: RestAnswer, outcome: Outcome) -> NoReturn:
         message = outcome.error.message if not isinstance(outcome, Delivered) else ""
         title = answer.member("title")
         said = f": {client.without_keys(title)}" if isinstance(title, str) else ""
+        if answer.status == 501:
+            raise StoreUnsupportedError(f"{self}: the server cannot answer it (HTTP 501){said}")
         kind = StoreAccessError if isinstance(outcome, Pause) else StoreError
         raise kind(f"{self}: {message}{said}")
 

@@ -27,7 +27,7 @@ import orjson
 
 from otel_metadata.arguments import checked
 from otel_metadata.dialects.canonical import JSON_NAMES, VERSIONS, read
-from otel_metadata.errors import StoreAccessError, StoreError
+from otel_metadata.errors import StoreAccessError, StoreError, StoreUnsupportedError
 from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Version, json_text, merge_into
 from otel_metadata.model.recent import RecentMap
@@ -506,7 +506,7 @@ class ClickHouseStore:
         Raises:
             StoreError: Always.
         """
-        raise StoreError(
+        raise StoreUnsupportedError(
             f"{self}: retain deletes from an SQLite store only; expected a TTL on the tables, by which ClickHouse "
             "deletes old rows itself (docs/clickhouse.md)."
         )
@@ -528,7 +528,7 @@ class ClickHouseStore:
             StoreError: The store cannot be read.
         """
         if query.at_ns is not None:
-            raise StoreError(f"{self}: a time was named (at_ns), but an export has the values of now.")
+            raise StoreUnsupportedError(f"{self}: a time was named (at_ns), but an export has the values of now.")
         with self._opened() as client:
             max_bytes = _HISTORY_BYTES if self.address.keeps_history and self._has_history(client) else 0
             found = islice(self._all(client, query, read=partial(self._exported, client, max_bytes)), query.limit)

@@ -496,7 +496,9 @@ class SqliteStore:
             StoreError: The store cannot be read.
         """
         if query.at_ns is not None:
-            raise StoreError(f"{self.path}: an export has the values of now; expected a query without a time (at_ns).")
+            raise StoreUnsupportedError(
+                f"{self.path}: an export has the values of now; expected a query without a time (at_ns)."
+            )
         return sqlite_export.pages(self._read, query, _stored_span, has_history=self._keeps_history)
 
     def watch(self) -> Watch | None:
