@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +16,10 @@ from typing import Any
 import pytest
 
 from otel_metadata.model.record import SpanQuery, SpanRecord
-from otel_metadata.server.sdk_settings import settings_of
 from otel_metadata.store.sqlite.store import SqliteStore
 
 HERE = Path(__file__).parent
+COMMAND = [sys.executable, "-c", "from otel_metadata.cli import main; main()", "serve"]
 PATIENCE = 180
 """Seconds after which a program has failed; an SDK takes some to be imported on a busy machine."""
 
@@ -25,32 +28,30 @@ class Server:
     """A server that runs.
 
     Attributes:
-        http: Its address over HTTP.
-        grpc: Its address over gRPC.
+        ports: The options that name its ports.
         store: What it stores into, opened by this process.
     """
 
-    def __init__(self, http: str, grpc: str, store: SqliteStore, home: Path) -> None:
-        self.http = http
-        self.grpc = grpc
+    def __init__(self, ports: list[str], store: SqliteStore, home: Path) -> None:
+        self.ports = ports
         self.store = store
         self._home = home
 
-    def run(self, sdk: str, *arguments: str, settings: str | None = None, **more: str) -> dict[str, Any]:
+    def run(self, sdk: str, *arguments: str, settings: str | None = None) -> dict[str, Any]:
         """Run a program with an SDK, which knows the server by its environment alone, and return what it prints.
 
         Args:
             sdk: The environment `.venv-<sdk>`, and `<sdk>_program.py`.
             arguments: Of the program.
             settings: As `serve --env` has it, where that is another name.
-            more: Further variables.
         """
-        lines = settings_of(settings or sdk, self.http, self.grpc)
+        command = [*COMMAND, *self.ports, "--env", settings or sdk]
+        printed = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        exported = (shlex.split(line) for line in printed.stdout.splitlines())
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._home),
-            **dict(line.split("=", 1) for line in lines),
-            **more,
+            **dict(line.split("=", 1) for _, line in exported),
         }
         python = HERE.parents[1] / f".venv-{sdk}" / "bin" / "python"
         program = HERE / f"{sdk.replace('-', '_')}_program.py"
@@ -77,22 +78,21 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """Return a server on a new store; it stops gracefully after the test."""
+    """Return `otel-metadata serve` on a new store and free ports; it stops gracefully after the test."""
     path = tmp_path / "spans.db"
-    process = subprocess.Popen(
-        [sys.executable, HERE / "server_program.py", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    options = ["--port", "0", "--grpc-port", "0", "--store", f"sqlite:///{path}"]
+    process = subprocess.Popen([*COMMAND, *options], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
     store = SqliteStore(path)
     try:
-        said = json.loads(process.stdout.readline())
+        said = process.stderr.readline()
+        found = re.search(r" at http://127\.0\.0\.1:(\d+), OTLP over gRPC on port (\d+);", said)
+        assert found is not None, said
         home = tmp_path / "home"
         home.mkdir()
-        yield Server(said["http"], said["grpc"], store, home)
+        yield Server(["--port", found[1], "--grpc-port", found[2]], store, home)
     finally:
-        process.stdin.close()
-        code = process.wait(PATIENCE)
-        process.stdout.close()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=PATIENCE)
         store.close()
-    assert code == 0
+    assert process.returncode == 0, said
