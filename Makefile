@@ -32,7 +32,7 @@ SERVERS := mlflow phoenix
 JOINED := phoenix-otel logfire ddtrace
 # Environments that are installed like those of the SDKs: a group and a constraint file of that name. The SDK of
 # traceloop, and those of SDKS and JOINED that are a vendor's, send to our server.
-GROUPS_APART := $(JUDGES) $(JOINED) traceloop frameworks workers
+GROUPS_APART := $(JUDGES) $(JOINED) traceloop frameworks workers browser
 
 STRESS := kill_nine every_write backend_down forks shutdown damage malformed soak
 
@@ -44,7 +44,7 @@ heading = @printf '\n== %s\n'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test coverage test-first-half test-second-half test-openai-v2 check fix bench stress test-ends \
-  test-second-half-and-openai-v2 $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-workers test-clickhouse wheel-test constraints clean
+  test-second-half-and-openai-v2 test-page test-browser vendor $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) test-backends test-workers test-clickhouse wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,7 @@ demo: .venv/.installed ## watch metadata reach spans live, in flight and late; w
 test: .venv/.installed .venv-openai-v2/.installed ## run all tests; two runs at once, a few minutes
 	@printf '\nTwo runs at once; what each prints comes when it ends, after a few minutes.\n'
 	@$(AT_ONCE) test-first-half test-second-half-and-openai-v2
+	@$(MAKE) --no-print-directory test-page
 
 # Watching every branch doubles what the tests take.
 coverage: .venv/.installed ## run all tests with branch coverage
@@ -82,6 +83,20 @@ test-openai-v2: .venv-openai-v2/.installed ## run the instrumentor tests against
 	$(heading) "instrumentor tests, environment openai-v2"
 	@OTEL_METADATA_TEST_INSTRUMENTORS=openai_v2 .venv-openai-v2/bin/python -m pytest tests/instrumentors
 
+# The modules of the page that need no browser. Node is a tool of the tests only: the page has no build.
+test-page: ## run the tests of the page's own modules with Node
+	$(heading) "modules of the page, Node"
+	@if command -v node >/dev/null; then node --test tests/page/*.test.js; \
+	  else echo "NOT RUN: node is not on this machine."; fi
+
+test-browser: .venv-browser/.installed ## open the page in Chromium; on loopback
+	$(heading) "the page in Chromium"
+	@if ! command -v npm >/dev/null; then echo "NOT RUN: npm is not on this machine."; \
+	  elif [ -z "$$CHROMIUM" ] && ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then \
+	    echo "NOT RUN: chromium is not on this machine; install it, or name the program in CHROMIUM."; \
+	  else $(MAKE) --no-print-directory node_modules/.installed && \
+	    OTEL_METADATA_TEST_BACKENDS=1 .venv-browser/bin/python -m pytest tests/browser; fi
+
 check: .venv/.installed ## check format, lint, types and layers
 	$(heading) "format"
 	@$(BIN)/ruff format --check .
@@ -92,6 +107,9 @@ check: .venv/.installed ## check format, lint, types and layers
 	$(heading) "types of the public interface as editors see them, pyright"
 	@if [ -d tests/typing ]; then $(BIN)/basedpyright tests/typing; \
 	  else echo "NOT RUN: there is no folder tests/typing."; fi
+	$(heading) "types of the page, tsc"
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory node_modules/.installed && node_modules/.bin/tsc -p tests/page; \
+	  else echo "NOT RUN: npm is not on this machine."; fi
 	$(heading) "layers"
 	@$(BIN)/lint-imports --no-cache --no-logo
 
@@ -143,6 +161,7 @@ test-backends: .venv/.installed $(GROUPS_APART:%=.venv-%/.installed) $(SERVERS:%
 	  printf '\n== web frameworks, task queues, event loops\n'; \
 	  OTEL_METADATA_TEST_BACKENDS=1 .venv-frameworks/bin/python -m pytest tests/frameworks || status=1; \
 	  $(MAKE) --no-print-directory test-workers || status=1; \
+	  $(MAKE) --no-print-directory test-browser || status=1; \
 	  $(MAKE) --no-print-directory test-clickhouse || status=1; exit $$status
 
 test-workers: .venv-workers/.installed ## run what needs Celery, gunicorn, uvicorn and joblib; on loopback
@@ -163,6 +182,9 @@ wheel-test: .venv/.installed ## build the wheel, install it alone into an empty 
 	  $(UV) pip check --quiet --python "$$folder/venv" && \
 	  cd "$$folder" && \
 	  venv/bin/python -c 'import otel_metadata; print("imported otel-metadata", otel_metadata.__version__, "from its wheel")'
+
+vendor: ## fetch the libraries of the page again, as vendored.json pins them
+	@$(PYTHON) scripts/vendor.py
 
 constraints: $(UV) ## compile the constraint files again, with the newest versions
 	$(heading) "constraints.txt"
@@ -189,7 +211,7 @@ constraints: $(UV) ## compile the constraint files again, with the newest versio
 
 clean: ## remove the environments, the caches and what was built
 	@rm -rf .venv .venv-openai-v2 .venv-clickhouse .venv-schemathesis $(PYTHONS:%=.venv-%) \
-	  $(GROUPS_APART:%=.venv-%) $(SERVERS:%=.venv-%) build dist htmlcov .coverage .coverage.* \
+	  $(GROUPS_APART:%=.venv-%) $(SERVERS:%=.venv-%) node_modules build dist htmlcov .coverage .coverage.* \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find src tests benchmarks stress examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -221,6 +243,12 @@ $(GROUPS_APART:%=.venv-%/.installed): .venv-%/.installed: pyproject.toml constra
 	@$(UV) venv --quiet --clear --python '>=3.11,<3.14' ".venv-$*"
 	@$(UV_INSTALL) --python ".venv-$*" --constraint "constraints-$*.txt" \
 	  --build-constraint "constraints-$*.txt" --editable '.[cli]' --group test --group "$*"
+	@touch $@
+
+# Exact versions are in package.json; a lock file would name the host of a registry.
+node_modules/.installed: package.json
+	@echo "installing into node_modules (once)"
+	@npm install --no-package-lock --no-audit --no-fund --silent
 	@touch $@
 
 # A server of its own, which the tests start and end, and an application that uses MLflow and otel-metadata; it shares

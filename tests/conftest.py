@@ -1,8 +1,8 @@
 """What holds for every test: nothing of ours is swallowed, nothing leaks into the next test, and the balance holds.
 
 Hypothesis runs its `fast` profile unless HYPOTHESIS_PROFILE names another. What needs a vendor's own SDK, server or
-engine, or a framework, is collected only where OTEL_METADATA_TEST_BACKENDS is set, as `make test-backends` does, which
-builds their environments: some gigabytes that the other tests need not wait for.
+engine, a browser, or a framework, is collected only where OTEL_METADATA_TEST_BACKENDS is set, as `make test-backends`
+does, which builds their environments: some gigabytes that the other tests need not wait for.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_st
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 NEEDS_MORE = [
+    "browser",
     "clickhouse",
     "frameworks",
     "joined",

@@ -22,6 +22,7 @@ from otel_metadata.server import (
     langfuse,
     langwatch,
     logfire,
+    page,
     session,
     spans,
     traces,
@@ -40,22 +41,25 @@ if TYPE_CHECKING:
 
     from otel_metadata.server.service import Service
 
-OPERATIONS: Final[tuple[Operation, ...]] = health.with_document(
-    (
-        *spans.OPERATIONS,
-        *traces.OPERATIONS,
-        *exports.OPERATIONS,
-        *filters.OPERATIONS,
-        *events.OPERATIONS,
-        *updates.OPERATIONS,
-        *langwatch.OPERATIONS,
-        *galileo.OPERATIONS,
-        *langfuse.OPERATIONS,
-        *logfire.OPERATIONS,
-        *otlp_http.OPERATIONS,
-        *session.OPERATIONS,
-        *health.OPERATIONS,
-    )
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *health.with_document(
+        (
+            *spans.OPERATIONS,
+            *traces.OPERATIONS,
+            *exports.OPERATIONS,
+            *filters.OPERATIONS,
+            *events.OPERATIONS,
+            *updates.OPERATIONS,
+            *langwatch.OPERATIONS,
+            *galileo.OPERATIONS,
+            *langfuse.OPERATIONS,
+            *logfire.OPERATIONS,
+            *otlp_http.OPERATIONS,
+            *session.OPERATIONS,
+            *health.OPERATIONS,
+        )
+    ),
+    *page.OPERATIONS,  # files for browsers, which the document does not list
 )
 """All that the server can do."""
 

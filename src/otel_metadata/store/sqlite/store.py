@@ -28,7 +28,7 @@ import orjson
 
 from otel_metadata.arguments import checked
 from otel_metadata.environment import absolute_path
-from otel_metadata.errors import StoreError, StoreFormatError
+from otel_metadata.errors import StoreError, StoreFormatError, StoreUnsupportedError
 from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Level, Version, json_text
 from otel_metadata.model.recent import RecentMap

@@ -1,0 +1,139 @@
+/**
+ * The state of the page and its address, one made from the other: what is shown is in the address, so a copied address
+ * shows the same.
+ *
+ * @typedef {{place: "list", rows: "traces" | "spans", filter: string, project: string, window: string}} ListPlace
+ * @typedef {{place: "trace", traceId: string, span: string, tab: string, find: string, only: boolean,
+ *   folded: string[]}} TracePlace
+ * @typedef {{place: "nowhere", path: string}} Nowhere
+ * @typedef {ListPlace | TracePlace | Nowhere} Place
+ */
+
+export const WINDOWS = /** @type {const} */ ([
+  ["1h", "Last hour", 3_600_000],
+  ["24h", "Last 24 hours", 86_400_000],
+  ["7d", "Last 7 days", 7 * 86_400_000],
+  ["30d", "Last 30 days", 30 * 86_400_000],
+  ["all", "All time", Infinity],
+]);
+
+export const TABS = /** @type {const} */ ([
+  ["values", "Values"],
+  ["io", "Input and output"],
+  ["evaluations", "Evaluations"],
+  ["events", "Events"],
+  ["raw", "Raw"],
+]);
+
+/** What an address leaves out, because it is so anyway. */
+const USUAL = { window: "7d", tab: "values" };
+
+/** Folds in an address; more would make it too long to copy. */
+const MOST_FOLDS = 40;
+
+const TRACE = /^\/traces\/([0-9a-f]{32})$/i;
+const SPAN_ID = /^[0-9a-f]{16}$/;
+
+/**
+ * @param {string} path
+ * @param {string} search
+ * @returns {Place}
+ */
+export function placeOf(path, search) {
+  const given = new URLSearchParams(search);
+  const text = (/** @type {string} */ name) => given.get(name) ?? "";
+  if (path === "/") {
+    return {
+      place: "list",
+      rows: text("rows") === "spans" ? "spans" : "traces",
+      filter: text("filter"),
+      project: text("project"),
+      window: known(WINDOWS, text("window"), USUAL.window),
+    };
+  }
+  const trace = TRACE.exec(path);
+  if (trace) {
+    return {
+      place: "trace",
+      traceId: trace[1].toLowerCase(),
+      span: SPAN_ID.test(text("span")) ? text("span") : "",
+      tab: known(TABS, text("tab"), USUAL.tab),
+      find: text("find"),
+      only: text("only") === "1",
+      folded: text("folded").split(".").filter((id) => SPAN_ID.test(id)).slice(0, MOST_FOLDS),
+    };
+  }
+  return { place: "nowhere", path };
+}
+
+/**
+ * @param {Place} place
+ * @returns {string}
+ */
+export function addressOf(place) {
+  if (place.place === "nowhere") return place.path;
+  const query = new URLSearchParams();
+  const add = (/** @type {string} */ name, /** @type {string} */ value) => value && query.set(name, value);
+  if (place.place === "list") {
+    add("rows", place.rows === "spans" ? "spans" : "");
+    add("filter", place.filter);
+    add("project", place.project);
+    add("window", place.window === USUAL.window ? "" : place.window);
+    return withQuery("/", query);
+  }
+  add("span", place.span);
+  add("tab", place.tab === USUAL.tab ? "" : place.tab);
+  add("find", place.find);
+  add("only", place.only ? "1" : "");
+  add("folded", place.folded.length <= MOST_FOLDS ? place.folded.join(".") : "");
+  return withQuery(`/traces/${place.traceId}`, query);
+}
+
+/** The place of a trace, with nothing selected. @param {string} traceId @param {string} span @returns {TracePlace} */
+export function tracePlace(traceId, span = "") {
+  return { place: "trace", traceId, span, tab: USUAL.tab, find: "", only: false, folded: [] };
+}
+
+/**
+ * The start of a window as RFC 3339.
+ * @param {string} window
+ * @param {number} now milliseconds since 1970
+ */
+export function startOfWindow(window, now) {
+  const length = WINDOWS.find(([name]) => name === window)?.[2] ?? 0;
+  return new Date(length === Infinity ? 0 : now - length).toISOString();
+}
+
+/**
+ * A value in the language of filters.
+ * @param {unknown} value
+ * @returns {string | null} null if the language has none for it
+ */
+export function filterValue(value) {
+  if (typeof value === "string") return `'${value.replaceAll("'", "''")}'`;
+  if (typeof value === "number" && Number.isFinite(value)) return String(value);
+  if (typeof value === "boolean") return value ? "TRUE" : "FALSE";
+  return null;
+}
+
+/**
+ * A filter with one more condition.
+ * @param {string} filter
+ * @param {string} condition
+ */
+export function narrowed(filter, condition) {
+  const before = filter.trim();
+  if (!before) return condition;
+  return /\bor\b/i.test(before) ? `(${before}) AND ${condition}` : `${before} AND ${condition}`;
+}
+
+/** @param {ReadonlyArray<readonly [string, ...unknown[]]>} names @param {string} name @param {string} usual */
+function known(names, name, usual) {
+  return names.some(([one]) => one === name) ? name : usual;
+}
+
+/** @param {string} path @param {URLSearchParams} query */
+function withQuery(path, query) {
+  const text = query.toString();
+  return text ? `${path}?${text}` : path;
+}

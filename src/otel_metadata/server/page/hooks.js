@@ -1,0 +1,146 @@
+/** What several places need: asking and asking again, live updates, keys. */
+import { ask, isEnded } from "./api.js";
+import { actionOf } from "./keys.js";
+import { useEffect, useRef, useState } from "./preact.js";
+
+/**
+ * @template T
+ * @typedef {object} Asked
+ * @property {T | null} data the last answer; it stays when a later call fails
+ * @property {Error | null} error of the last call
+ * @property {boolean} isLoading whether there is no answer for this address yet
+ */
+
+/**
+ * Ask for an address, and again whenever `version` changes. A repetition waits for the call that runs, so that a store
+ * that changes all the time is still shown.
+ * @param {string | null} address null for nothing
+ * @param {number} version
+ * @returns {Asked<any>}
+ */
+export function useAsked(address, version) {
+  const [answer, setAnswer] = useState(/** @type {{address: string | null, data: any, error: Error | null}} */ ({
+    address: null, data: null, error: null,
+  }));
+  const running = useRef(/** @type {{address: string, isStale: boolean, ending: AbortController} | null} */ (null));
+
+  /** @param {string} wanted */
+  async function call(wanted) {
+    const own = { address: wanted, isStale: false, ending: new AbortController() };
+    running.current = own;
+    let data = null;
+    let error = null;
+    try {
+      data = await ask(wanted, { signal: own.ending.signal });
+    } catch (caught) {
+      if (isEnded(caught)) return;
+      error = /** @type {Error} */ (caught);
+    }
+    if (running.current !== own) return;
+    running.current = null;
+    setAnswer((before) => ({ address: wanted, data: error && before.address === wanted ? before.data : data, error }));
+    if (own.isStale) call(wanted);
+  }
+
+  useEffect(() => {
+    if (running.current?.address === address) {
+      running.current.isStale = true;
+      return;
+    }
+    running.current?.ending.abort();
+    running.current = null;
+    if (address !== null) call(address);
+  }, [address, version]);
+  useEffect(() => () => running.current?.ending.abort(), []);
+
+  const isOwn = answer.address === address;
+  return { data: isOwn ? answer.data : null, error: isOwn ? answer.error : null, isLoading: address !== null && !isOwn };
+}
+
+const RETRY_MS = 3_000;
+
+/**
+ * Listen to changes of the store, unless paused or hidden.
+ * @param {boolean} isPaused
+ * @returns {{version: number, isLost: boolean}} the version changes with the store
+ */
+export function useChanges(isPaused) {
+  const [version, setVersion] = useState(0);
+  const [isLost, setIsLost] = useState(false);
+  const hasListened = useRef(false);
+  useEffect(() => {
+    let source = /** @type {EventSource | null} */ (null);
+    let retry = 0;
+    let wasStopped = hasListened.current;
+
+    function stop() {
+      clearTimeout(retry);
+      source?.close();
+      source = null;
+    }
+
+    function start() {
+      stop();
+      if (document.hidden) {
+        wasStopped = true;
+        return;
+      }
+      source = new EventSource("/api/v1/events");
+      hasListened.current = true;
+      source.addEventListener("ready", () => {
+        setIsLost(false);
+        if (wasStopped) setVersion((before) => before + 1); // something may have happened since
+        wasStopped = false;
+      });
+      source.addEventListener("changed", () => {
+        setIsLost(false);
+        wasStopped = false;
+        setVersion((before) => before + 1);
+      });
+      source.addEventListener("error", () => {
+        setIsLost(true);
+        wasStopped = true;
+        if (source?.readyState === EventSource.CLOSED) {
+          clearTimeout(retry);
+          retry = window.setTimeout(start, RETRY_MS); // the browser gives up after an answer that is no stream
+        }
+      });
+    }
+
+    if (isPaused) {
+      setIsLost(false);
+      return undefined;
+    }
+    const onVisibility = () => (document.hidden ? ((wasStopped = true), stop()) : start());
+    document.addEventListener("visibilitychange", onVisibility);
+    start();
+    return () => {
+      document.removeEventListener("visibilitychange", onVisibility);
+      stop();
+    };
+  }, [isPaused]);
+  return { version, isLost };
+}
+
+/**
+ * Answer keys while the component is there.
+ * @param {Record<string, (event: KeyboardEvent) => void>} actions by the names of `keys.js`
+ * @param {boolean} areLettersOn
+ */
+export function useKeys(actions, areLettersOn) {
+  const current = useRef(actions);
+  current.current = actions;
+  useEffect(() => {
+    function onKey(/** @type {KeyboardEvent} */ event) {
+      if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
+      const focus = document.activeElement;
+      const name = actionOf(event, focus instanceof HTMLElement ? focus : null, areLettersOn);
+      const action = name === null ? undefined : current.current[name];
+      if (!action) return;
+      event.preventDefault();
+      action(event);
+    }
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  }, [areLettersOn]);
+}

@@ -1,0 +1,254 @@
+/** The list of traces or spans. */
+import { ask, isEnded, Refusal, url } from "./api.js";
+import { addressOf, filterValue, narrowed, startOfWindow, tracePlace, WINDOWS } from "./address.js";
+import { FilterBox } from "./filter.js";
+import { useAsked, useKeys } from "./hooks.js";
+import { Link, State, Status, Verdict } from "./parts.js";
+import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
+import { clock, dateOf, duration } from "./time.js";
+
+const PAGE = 100;
+const CHIPS = 4;
+const LONGEST_CHIP = 40;
+
+/**
+ * @typedef {import("./address.js").ListPlace} ListPlace
+ * @typedef {(address: string, replace?: boolean) => void} Go
+ *
+ * @param {{place: ListPlace, go: Go, version: number, areLettersOn: boolean, say: (text: string) => void}} props
+ */
+export function List({ place, go, version, areLettersOn, say }) {
+  const { rows: kind, filter, project, window } = place;
+  const question = useMemo(() => ({
+    filter, project, start_time: startOfWindow(window, Date.now()), limit: PAGE, timeout_millis: 1_000,
+  }), [kind, filter, project, window]);
+  const { data, error, isLoading } = useAsked(url(kind, question), version);
+  const older = useOlder(kind, question, data);
+  const fresh = /** @type {any[]} */ (data?.[kind] ?? []);
+  const { shown, held, showHeld } = useHeld(fresh, question);
+  const rows = useMemo(() => withoutTwice([...shown, ...older.rows]), [shown, older.rows]);
+  const [selected, setSelected] = useState(-1);
+  const input = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const longest = rows.reduce((most, row) => Math.max(most, row.latency_ms), 0);
+
+  useEffect(() => setSelected(-1), [question]);
+  useEffect(() => {
+    if (data) say(rows.length ? `${rows.length} ${kind}.` : `No ${kind}.`);
+  }, [question, data !== null]);
+
+  /** @param {number} index */
+  function select(index) {
+    if (!rows.length) return;
+    const to = Math.max(0, Math.min(rows.length - 1, index));
+    setSelected(to);
+    const row = document.getElementById(`row-${to}`);
+    row?.querySelector("a")?.focus();
+    row?.scrollIntoView({ block: "nearest" });
+  }
+
+  useKeys({
+    filter: () => input.current?.focus(),
+    down: () => select(selected + 1),
+    up: () => select(selected - 1),
+    first: () => select(0),
+    last: () => select(rows.length - 1),
+    open: () => rows[selected] && go(addressOfRow(rows[selected])),
+    back: () => (document.activeElement === input.current ? input.current?.blur() : setSelected(-1)),
+  }, areLettersOn);
+
+  const change = (/** @type {Partial<ListPlace>} */ part) => go(addressOf({ ...place, ...part }));
+  const narrow = (/** @type {string} */ condition) => change({ filter: narrowed(filter, condition) });
+  return html`<main class="list">
+    <h1 class="visually-hidden">${kind === "spans" ? "Spans" : "Traces"}</h1>
+    <form class="bar" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
+      <div class="switch" role="group" aria-label="Rows">
+        ${[["traces", "Traces"], ["spans", "Spans"]].map(([name, word]) => html`<button type="button" key=${name}
+          aria-pressed=${kind === name} onClick=${() => change({ rows: name === "spans" ? "spans" : "traces" })}>${word}</button>`)}
+      </div>
+      <${FilterBox} value=${filter} run=${(/** @type {string} */ text) => change({ filter: text })} inputRef=${input} />
+      <label><span class="visually-hidden">Time</span>
+        <select value=${window} onChange=${(/** @type {any} */ event) => change({ window: event.target.value })}>
+          ${WINDOWS.map(([name, word]) => html`<option key=${name} value=${name}>${word}</option>`)}
+        </select>
+      </label>
+      ${project && html`<button type="button" class="chip is-removable" onClick=${() => change({ project: "" })}
+        aria-label=${`Project ${project}: show all projects`}>project ${project} ✕</button>`}
+    </form>
+    ${held > 0 && html`<p class="held"><button type="button" onClick=${showHeld}>${held} new</button></p>`}
+    ${error && (isAboutFilter(error)
+      ? html`<${State} title="Nothing is searched until the filter is right." />`
+      : html`<${State} title=${error.message} isProblem />`)}
+    ${isLoading && html`<p class="loading" role="note">Loading…</p>`}
+    ${data && !rows.length && html`<${Nothing} place=${place} change=${change} isPartial=${data.searched_to !== null} />`}
+    ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, narrow, change }} />`}
+    ${data && html`<${Older} ...${{ older, data, rows }} />`}
+  </main>`;
+}
+
+/** @param {{kind: string, rows: any[], longest: number, selected: number, go: Go, narrow: (condition: string) => void, change: (part: Partial<ListPlace>) => void}} props */
+function Rows({ kind, rows, longest, selected, go, narrow, change }) {
+  const now = new Date();
+  const isSpans = kind === "spans";
+  return html`<table class="rows" role="table">
+    <thead role="rowgroup"><tr role="row">
+      <th role="columnheader" scope="col">Started</th>
+      <th role="columnheader" scope="col">Name</th>
+      <th role="columnheader" scope="col">Duration</th>
+      <th role="columnheader" scope="col">Status</th>
+      <th role="columnheader" scope="col">${isSpans ? "Metadata" : "Spans"}</th>
+      <th role="columnheader" scope="col">Verdicts</th>
+      <th role="columnheader" scope="col">Project</th>
+    </tr></thead>
+    <tbody role="rowgroup">
+      ${rows.map((row, index) => html`<tr role="row" key=${keyOf(row)} id=${`row-${index}`} class=${index === selected ? "is-selected" : ""}
+        onClick=${(/** @type {MouseEvent} */ event) => isBackground(event) && go(addressOfRow(row))}>
+        <td role="cell" class="when"><time dateTime=${row.start_time} title=${row.start_time}>${clock(dateOf(row.start_time_ns), now)}</time></td>
+        <td role="cell" class="name"><${Link} href=${addressOfRow(row)} go=${go}>${row.name || "(no name)"}<//></td>
+        <td role="cell" class="long"><span class="length" aria-hidden="true"><span style=${{ width: `${share(row.latency_ms, longest)}%` }}></span></span>${duration(row.latency_ms)}</td>
+        <td role="cell" class="how"><${Status} status=${row.status_code} /></td>
+        ${isSpans
+          ? html`<td role="cell">${Object.keys(row.metadata).length > 0 && html`<div class="chips">${chipsOf(row, narrow)}</div>`}</td>`
+          : html`<td role="cell" class="count">${row.spans}<span class="narrow-only">${row.spans === 1 ? " span" : " spans"}</span>${row.errors > 0 && html` <span class="is-error">✕ ${row.errors} ${row.errors === 1 ? "error" : "errors"}</span>`}
+            ${row.late_values > 0 && html` <span class="late" title="Values that were set after the span was stored">○ ${row.late_values} late</span>`}</td>`}
+        <td role="cell" class="verdicts">${Object.entries(row.evaluations).map(([name, verdict]) => html`<${Verdict} key=${name} name=${name} verdict=${verdict} />`)}</td>
+        <td role="cell" class="project">${row.project && html`<button type="button" class="quiet" aria-label=${`Only project ${row.project}`} onClick=${() => change({ project: row.project })}>${row.project}</button>`}</td>
+      </tr>`)}
+    </tbody>
+  </table>`;
+}
+
+/** The first metadata of a span, each a button that filters by it. @param {any} row @param {(condition: string) => void} narrow */
+function chipsOf(row, narrow) {
+  const entries = Object.entries(row.metadata);
+  const more = entries.length - CHIPS;
+  return html`${entries.slice(0, CHIPS).map(([key, value]) => {
+    const literal = filterValue(value);
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    const shown = html`<b>${key}</b> ${text.length > LONGEST_CHIP ? `${text.slice(0, LONGEST_CHIP)}…` : text}`;
+    return literal === null
+      ? html`<span class="chip" key=${key}>${shown}</span>`
+      : html`<button type="button" class="chip" key=${key} title="Only spans with this value"
+        onClick=${() => narrow(`metadata.${quoted(key)} = ${literal}`)}>${shown}</button>`;
+  })}${more > 0 && html`<span class="more">and ${more} more</span>`}`;
+}
+
+/** @param {{place: ListPlace, change: (part: Partial<ListPlace>) => void, isPartial: boolean}} props */
+function Nothing({ place, change, isPartial }) {
+  const { filter, project, window, rows } = place;
+  if (isPartial) return html`<${State} title="Nothing found yet; older ${rows} have not been searched." />`;
+  const isNarrow = filter || project;
+  const title = isNarrow
+    ? `No ${rows} in this time match ${filter ? "the filter" : `the project ${project}`}.`
+    : window === "all"
+      ? "Nothing is stored yet. Send spans to this address over OTLP, and they appear here."
+      : `No ${rows} started in this time.`;
+  return html`<${State} title=${title}>
+    <p>
+      ${window !== "all" && html`<button type="button" onClick=${() => change({ window: "all" })}>Search all time</button> `}
+      ${isNarrow && html`<button type="button" onClick=${() => change({ filter: "", project: "" })}>Show all ${rows}</button>`}
+    </p>
+  <//>`;
+}
+
+/** @param {{older: ReturnType<typeof useOlder>, data: any, rows: any[]}} props */
+function Older({ older, data, rows }) {
+  const end = older.end ?? data;
+  if (older.error) return html`<${State} title=${older.error.message} isProblem />`;
+  if (!end.next_cursor) return rows.length ? html`<p class="end">That is all in this time.</p>` : null;
+  const searched = end.searched_to ? ` (searched to ${clock(dateOf(end.searched_to.start_time_ns), new Date())})` : "";
+  return html`<p class="end"><button type="button" disabled=${older.isLoading} onClick=${() => older.load(end.next_cursor)}>
+    ${older.isLoading ? "Loading…" : `Show older${searched}`}
+  </button></p>`;
+}
+
+/**
+ * Pages behind the first.
+ * @param {string} kind
+ * @param {Record<string, string | number>} question
+ * @param {any} first
+ */
+function useOlder(kind, question, first) {
+  const [state, setState] = useState(/** @type {{rows: any[], end: any, error: Error | null, isLoading: boolean}} */ (NO_OLDER));
+  const ending = useRef(/** @type {AbortController | null} */ (null));
+  useEffect(() => {
+    setState(NO_OLDER);
+    return () => ending.current?.abort();
+  }, [question]);
+
+  /** @param {string} cursor */
+  async function load(cursor) {
+    ending.current?.abort();
+    const own = (ending.current = new AbortController());
+    setState((before) => ({ ...before, isLoading: true, error: null }));
+    try {
+      const page = await ask(url(kind, { ...question, cursor }), { signal: own.signal });
+      setState((before) => ({
+        // A live list may push rows from its first page; those seen already are kept here.
+        rows: [...(before.end ? before.rows : first[kind]), ...page[kind]], end: page, error: null, isLoading: false,
+      }));
+    } catch (error) {
+      if (!isEnded(error)) setState((before) => ({ ...before, error: /** @type {Error} */ (error), isLoading: false }));
+    }
+  }
+  return { ...state, load };
+}
+
+const NO_OLDER = { rows: [], end: null, error: null, isLoading: false };
+
+/**
+ * Rows that appear while somebody reads further down wait behind a button; rows that are there are updated in place.
+ * @param {any[]} fresh
+ * @param {object} question
+ */
+function useHeld(fresh, question) {
+  const seen = useRef({ question, ids: /** @type {Set<string> | null} */ (null) });
+  const [, redraw] = useState(0);
+  if (seen.current.question !== question) seen.current = { question, ids: null };
+  const isReading = document.documentElement.scrollTop > 40;
+  const { ids } = seen.current;
+  const held = ids && isReading ? fresh.filter((row) => !ids.has(keyOf(row))) : [];
+  if (!held.length && fresh.length) seen.current.ids = new Set(fresh.map(keyOf));
+  const showHeld = () => {
+    seen.current.ids = null;
+    window.scrollTo({ top: 0 });
+    redraw((before) => before + 1);
+  };
+  return { shown: held.length ? fresh.filter((row) => ids?.has(keyOf(row))) : fresh, held: held.length, showHeld };
+}
+
+/** @param {any[]} rows */
+function withoutTwice(rows) {
+  const seen = new Set();
+  return rows.filter((row) => !seen.has(keyOf(row)) && seen.add(keyOf(row)));
+}
+
+/** @param {any} row */
+function keyOf(row) {
+  return `${row.trace_id}${row.span_id ?? ""}`;
+}
+
+/** @param {any} row */
+function addressOfRow(row) {
+  return addressOf(tracePlace(row.trace_id, row.span_id ?? ""));
+}
+
+/** Whether a click hit the row itself, not a link or button in it, and selected no text. @param {MouseEvent} event */
+function isBackground(event) {
+  const target = /** @type {Element} */ (event.target);
+  return !target.closest("a, button") && !String(window.getSelection());
+}
+
+/** @param {number} part @param {number} whole */
+function share(part, whole) {
+  return whole > 0 ? Math.max(1, (part / whole) * 100) : 0;
+}
+
+/** The box says what is wrong with a filter, and where. @param {Error} error */
+function isAboutFilter(error) {
+  return error instanceof Refusal && error.position !== undefined;
+}
+
+/** A key as filters write it: in double quotes unless it can be no word of theirs. @param {string} key */
+function quoted(key) {
+  return /^[a-z]+(_[a-z\d]+)+$|^[a-z]{8,}$/.test(key) ? key : `"${key.replaceAll('"', '""')}"`;
+}

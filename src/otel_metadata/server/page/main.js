@@ -1,0 +1,111 @@
+/** The frame of the page: which place is shown, the header, live updates, the theme and the keys. */
+import { addressOf, placeOf } from "./address.js";
+import { useChanges, useKeys } from "./hooks.js";
+import { KEYS } from "./keys.js";
+import { List } from "./list.js";
+import { Link, State } from "./parts.js";
+import { html, render, useEffect, useRef, useState } from "./preact.js";
+import { Trace } from "./trace.js";
+
+const THEMES = /** @type {const} */ ([["", "System", "◐"], ["light", "Light", "☀"], ["dark", "Dark", "☾"]]);
+
+function Page() {
+  const [place, setPlace] = useState(() => placeOf(location.pathname, location.search));
+  const [isPaused, setIsPaused] = useState(false);
+  const [theme, setTheme] = useState(() => kept("theme"));
+  const [areLettersOn, setAreLettersOn] = useState(() => kept("letters") !== "off");
+  const [said, say] = useState("");
+  const help = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  const { version, isLost } = useChanges(isPaused);
+
+  useEffect(() => {
+    const onPop = () => setPlace(placeOf(location.pathname, location.search));
+    window.addEventListener("popstate", onPop);
+    return () => window.removeEventListener("popstate", onPop);
+  }, []);
+  useEffect(() => {
+    if (theme) document.documentElement.dataset.theme = theme;
+    else delete document.documentElement.dataset.theme;
+    keep("theme", theme);
+  }, [theme]);
+  useEffect(() => keep("letters", areLettersOn ? "" : "off"), [areLettersOn]);
+  useEffect(() => {
+    document.title = `${place.place === "trace" ? `Trace ${place.traceId.slice(0, 8)}` : place.place === "list" ? titleOf(place) : "Not found"} · otel-metadata`;
+  }, [place]);
+
+  const go = (/** @type {string} */ address, replace = false) => {
+    const to = new URL(address, location.href);
+    if (replace) history.replaceState(null, "", to);
+    else if (to.href !== location.href) history.pushState(null, "", to);
+    setPlace(placeOf(to.pathname, to.search));
+    if (!replace && to.pathname !== pathOf(place)) window.scrollTo({ top: 0 });
+  };
+  const nextTheme = () => setTheme(THEMES[(THEMES.findIndex(([name]) => name === theme) + 1) % THEMES.length][0]);
+  const [, themeWord, themeGlyph] = THEMES.find(([name]) => name === theme) ?? THEMES[0];
+  useKeys({
+    theme: nextTheme,
+    pause: () => setIsPaused(!isPaused),
+    help: () => help.current?.showModal(),
+  }, areLettersOn);
+
+  const shared = { go, version, areLettersOn, say };
+  return html`
+    <a class="skip" href="#content">Skip to the content</a>
+    <header class="top">
+      <${Link} href="/" go=${go} class="brand"><img src=${icon()} alt="" width="20" height="20" /> otel-metadata<//>
+      <div class="top-tools">
+        <button type="button" class=${`quiet live ${isLost ? "is-lost" : isPaused ? "is-paused" : "is-live"}`} aria-pressed=${isPaused} aria-label=${isPaused ? "Resume live updates" : "Pause live updates"}
+          onClick=${() => setIsPaused(!isPaused)}><span aria-hidden="true">${isLost ? "✕" : isPaused ? "‖" : "●"}</span> ${isLost ? "Connection lost" : isPaused ? "Paused" : "Live"}</button>
+        <button type="button" class="quiet" aria-label=${`Theme: ${themeWord}`} onClick=${nextTheme}><span aria-hidden="true">${themeGlyph}</span><span class="wide-only"> ${themeWord}</span></button>
+        <button type="button" class="quiet" aria-label="Keys" onClick=${() => help.current?.showModal()}>?</button>
+      </div>
+    </header>
+    ${isLost && html`<p class="lost" role="alert">The server does not answer. What you see is the last it sent; the page keeps trying.</p>`}
+    <div id="content" tabindex="-1">
+      ${place.place === "list" && html`<${List} place=${place} ...${shared} />`}
+      ${place.place === "trace" && html`<${Trace} place=${place} ...${shared} />`}
+      ${place.place === "nowhere" && html`<main><${State} title=${`Nothing is at ${place.path}.`} isProblem><p><${Link} href="/" go=${go}>Show all traces<//></p><//></main>`}
+    </div>
+    <div class="visually-hidden" role="status" aria-live="polite">${said}</div>
+    <dialog ref=${help} class="help" aria-labelledby="keys-title">
+      <h2 id="keys-title">Keys</h2>
+      <dl>${KEYS.map(([key, , text]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${text}</dd></div>`)}</dl>
+      <p><label class="check"><input type="checkbox" checked=${areLettersOn} onChange=${() => setAreLettersOn(!areLettersOn)} /> Use keys of one character</label></p>
+      <button type="button" onClick=${() => help.current?.close()}>Close</button>
+    </dialog>`;
+}
+
+/** @param {import("./address.js").Place} place */
+function pathOf(place) {
+  return addressOf(place).split("?")[0];
+}
+
+/** @param {import("./address.js").ListPlace} place */
+function titleOf(place) {
+  const rows = place.rows === "spans" ? "Spans" : "Traces";
+  return place.filter ? `${rows}: ${place.filter}` : rows;
+}
+
+function icon() {
+  return document.querySelector('link[rel="icon"]')?.getAttribute("href") ?? "";
+}
+
+/** What the reader has chosen in this browser; a browser may refuse to keep anything. @param {string} name */
+function kept(name) {
+  try {
+    return localStorage.getItem(`otel-metadata.${name}`) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** @param {string} name @param {string} value */
+function keep(name, value) {
+  try {
+    localStorage.setItem(`otel-metadata.${name}`, value);
+  } catch {
+    // Then the choice lasts as long as the page.
+  }
+}
+
+render(html`<${Page} />`, /** @type {HTMLElement} */ (document.getElementById("page")));

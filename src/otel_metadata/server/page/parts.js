@@ -1,0 +1,60 @@
+/** Small parts that several places show. */
+import { html, useState } from "./preact.js";
+import { isError } from "./waterfall.js";
+
+const COPIED_MS = 1_500;
+
+/**
+ * A link that changes the place without loading the page again; with a key held, or the middle button, the browser's.
+ * @param {{href: string, go: (address: string) => void, children?: any, [name: string]: any}} props
+ */
+export function Link({ href, go, children, ...rest }) {
+  const onClick = (/** @type {MouseEvent} */ event) => {
+    if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    go(href);
+  };
+  return html`<a href=${href} onClick=${onClick} ...${rest}>${children}</a>`;
+}
+
+/** @param {{status: string | number}} props */
+export function Status({ status }) {
+  if (isError(status)) return html`<span class="status is-error"><span aria-hidden="true">✕</span> ${status === "ERROR" ? "Error" : status}</span>`;
+  if (status === "UNSET") return html`<span class="status visually-hidden">Unset</span>`;
+  return html`<span class="status is-ok"><span aria-hidden="true">✓</span> ${status === "OK" ? "OK" : status}</span>`;
+}
+
+/** One sentence in place of what is not there. @param {{title: string, children?: any, isProblem?: boolean}} props */
+export function State({ title, children = null, isProblem = false }) {
+  return html`<div class=${`state${isProblem ? " is-problem" : ""}`} role=${isProblem ? "alert" : "note"}>
+    <p>${title}</p>${children}
+  </div>`;
+}
+
+/** @param {{text: string, what: string}} props */
+export function Copy({ text, what }) {
+  const [isCopied, setIsCopied] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setIsCopied(true);
+    setTimeout(() => setIsCopied(false), COPIED_MS);
+  };
+  return html`<button type="button" class="quiet copy" onClick=${copy} aria-label=${`Copy ${what}`}>
+    ${isCopied ? "Copied" : "Copy"}
+  </button>`;
+}
+
+/** A label and score of a verdict. @param {{name: string, verdict: any}} props */
+export function Verdict({ name, verdict }) {
+  const parts = [verdict.label, verdict.score].filter((part) => part !== undefined && part !== null);
+  return html`<span class="verdict"><b>${name}</b> ${parts.join(" · ") || "explained"}</span>`;
+}
+
+/** JSON or text as it is, with its lines. @param {{value: unknown, what: string}} props */
+export function Block({ value, what }) {
+  const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  return html`<div class="block">
+    <${Copy} text=${text} what=${what} />
+    <pre tabindex="0" aria-label=${what}>${text}</pre>
+  </div>`;
+}

@@ -1,0 +1,178 @@
+/** The span that is selected: its values and their life, its contents, verdicts and events. */
+import { url } from "./api.js";
+import { TABS } from "./address.js";
+import { useAsked } from "./hooks.js";
+import { Block, Copy, State, Status } from "./parts.js";
+import { html, useState } from "./preact.js";
+import { clock, dateOf, duration, millisecondsAfter } from "./time.js";
+import { fieldRows, isValue, lateness, routeOf, shortText, textOf } from "./values.js";
+
+const CUT = 400;
+
+/**
+ * @param {{traceId: string, span: import("./waterfall.js").OutlineSpan, startNs: bigint, version: number, tab: string,
+ *   setTab: (tab: string) => void, close: () => void}} props
+ */
+export function SpanDetail({ traceId, span: outline, startNs, version, tab, setTab, close }) {
+  const { data: span, error } = useAsked(url(`spans/${outline.span_id}`, { trace_id: traceId }), version);
+  const history = useAsked(url(`spans/${outline.span_id}/history`, { trace_id: traceId }), version);
+  const after = millisecondsAfter(outline.start_time_ns, startNs);
+  const long = millisecondsAfter(outline.end_time_ns, outline.start_time_ns);
+
+  const onKeyDown = (/** @type {KeyboardEvent} */ event) => {
+    const step = { ArrowRight: 1, ArrowLeft: TABS.length - 1 }[event.key];
+    if (step === undefined) return;
+    const next = TABS[(TABS.findIndex(([name]) => name === tab) + step) % TABS.length][0];
+    setTab(next);
+    document.getElementById(`tab-${next}`)?.focus();
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
+  return html`<aside class="detail" aria-labelledby="span-name">
+    <header>
+      <h2 id="span-name" tabindex="-1">${outline.name || "(no name)"}</h2>
+      <button type="button" class="quiet" aria-label="Close the span" onClick=${close}>✕</button>
+    </header>
+    <p class="facts">
+      <${Status} status=${outline.status_code} />
+      <span>${duration(long)}</span>
+      ${after > 0 && html`<span>starts after ${duration(after)}</span>`}
+      <span>${span?.span_kind || outline.kind.toLowerCase()}</span>
+      <code class="id">${outline.span_id}</code><${Copy} text=${outline.span_id} what="the span id" />
+    </p>
+    ${span?.status_message && html`<p class="status-message">${span.status_message}</p>`}
+    <div class="tabs" role="tablist" aria-label="About the span" onKeyDown=${onKeyDown}>
+      ${TABS.map(([name, word]) => html`<button type="button" role="tab" key=${name} id=${`tab-${name}`} aria-selected=${tab === name}
+        aria-controls="tab-panel" tabindex=${tab === name ? 0 : -1} onClick=${() => setTab(name)}>${word}${numberOf(name, span)}</button>`)}
+    </div>
+    <div id="tab-panel" role="tabpanel" aria-labelledby=${`tab-${tab}`} tabindex="0">
+      ${error && html`<${State} title=${error.message} isProblem />`}
+      ${!span && !error && html`<p class="loading" role="note">Loading…</p>`}
+      ${span && html`<${Panel} ...${{ tab, span, history, startNs }} />`}
+    </div>
+  </aside>`;
+}
+
+/** How many there are, behind the name of a tab. @param {string} name @param {any} span */
+function numberOf(name, span) {
+  const counts = /** @type {Record<string, number>} */ (span && {
+    evaluations: Object.keys(span.evaluations).length + span.annotations.length,
+    events: span.events.length,
+  });
+  return counts?.[name] ? html` <small>${counts[name]}</small>` : null;
+}
+
+/** @param {{tab: string, span: any, history: import("./hooks.js").Asked<any>, startNs: bigint}} props */
+function Panel({ tab, span, history, startNs }) {
+  if (tab === "io") return html`<${Contents} span=${span} />`;
+  if (tab === "evaluations") return html`<${Verdicts} span=${span} />`;
+  if (tab === "events") return html`<${Events} span=${span} startNs=${startNs} />`;
+  if (tab === "raw") return html`<${Block} value=${span} what="the span as JSON" />`;
+  return html`<${Values} span=${span} history=${history} />`;
+}
+
+/** @param {{span: any, history: import("./hooks.js").Asked<any>}} props */
+function Values({ span, history }) {
+  const rows = history.data ? fieldRows(history.data.values).filter(isValue) : [];
+  const attributes = Object.entries(span.attributes).filter(([key]) => !rows.some((row) => row.current.kind === "attribute" && row.current.key === key));
+  return html`
+    ${history.error && html`<${State} title=${`How the values arrived cannot be shown: ${history.error.message}`} isProblem />
+      <${Plain} name="Metadata" entries=${Object.entries(span.metadata)} />`}
+    ${history.data && !rows.length && html`<${State} title="Nothing was set on this span besides its attributes." />`}
+    ${rows.length > 0 && html`<table class="values" role="table">
+      <thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Name</th><th role="columnheader" scope="col">Value</th>
+        <th role="columnheader" scope="col">Arrived</th><th role="columnheader" scope="col">Set by</th></tr></thead>
+      <tbody role="rowgroup">${rows.map((row) => html`<${ValueRow} key=${row.id} row=${row} endNs=${span.end_time_ns} />`)}</tbody>
+    </table>`}
+    <${Plain} name="Attributes" entries=${attributes} />
+    <${Plain} name="Resource" entries=${Object.entries(span.resource)} />`;
+}
+
+/** A value, and behind it what it was before. @param {{row: import("./values.js").FieldRow, endNs: string}} props */
+function ValueRow({ row, endNs }) {
+  const { current, earlier } = row;
+  const [isOpen, setIsOpen] = useState(false);
+  const shown = isOpen ? earlier : earlier.slice(0, 1);
+  return html`
+    <tr role="row">
+      <th role="rowheader" scope="row">${row.name}${row.current.key && row.current.kind !== "metadata" && html` <small>${row.current.kind}</small>`}
+        ${row.level === "trace" && html` <small class="level">trace</small>`}</th>
+      <td role="cell"><${Text} text=${textOf(current)} /></td>
+      <td role="cell"><${Mark} value=${current} endNs=${endNs} /></td>
+      <td role="cell" class="author">${current.author ?? html`<span class="faint">unknown</span>`}</td>
+    </tr>
+    ${shown.map((value, index) => html`<tr role="row" class="was" key=${`${value.time_ns}${value.writer}`}>
+      <th role="rowheader" scope="row"><span class="was-word">was</span>${index === 0 && earlier.length > 1 && html` <button type="button" class="quiet" aria-expanded=${isOpen}
+        onClick=${() => setIsOpen(!isOpen)}>${isOpen ? "Hide" : `${earlier.length - 1} more`}</button>`}</th>
+      <td role="cell"><${Text} text=${textOf(value)} /></td>
+      <td role="cell"><${Mark} value=${value} endNs=${endNs} /></td>
+      <td role="cell" class="author">${value.author ?? html`<span class="faint">unknown</span>`}</td>
+    </tr>`)}
+    ${isOpen && earlier.some((value) => value.is_oldest_kept) && html`<tr role="row" class="was"><td role="cell" colspan="4">Older values of this field were dropped.</td></tr>`}`;
+}
+
+/** How a value arrived: a glyph, a word, and for a late one how late. @param {{value: import("./values.js").Value, endNs: string}} props */
+function Mark({ value, endNs }) {
+  const { glyph, word, meaning } = routeOf(value);
+  const late = lateness(value, endNs);
+  return html`<span class=${`mark is-${value.route ?? "unknown"}`} title=${`${meaning} ${value.time}`}><span aria-hidden="true">${glyph}</span> ${word}${late && html` <b>${late}</b>`}</span>
+    <time class="set-at" dateTime=${value.time}>${clock(dateOf(value.time_ns), new Date())}</time>`;
+}
+
+/** A text, cut if it is long. @param {{text: string}} props */
+function Text({ text }) {
+  const [isWhole, setIsWhole] = useState(false);
+  if (text.length <= CUT) return html`<code class="value">${text}</code>`;
+  return html`<code class="value">${isWhole ? text : `${text.slice(0, CUT)}…`}</code>
+    <button type="button" class="quiet" onClick=${() => setIsWhole(!isWhole)}>${isWhole ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}</button>`;
+}
+
+/** @param {{name: string, entries: [string, unknown][]}} props */
+function Plain({ name, entries }) {
+  if (!entries.length) return null;
+  return html`<details class="plain" open=${name !== "Resource"}>
+    <summary>${name} <small>${entries.length}</small></summary>
+    <dl>${entries.map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd><${Text} text=${shortText(value)} /></dd></div>`)}</dl>
+  </details>`;
+}
+
+/** @param {{span: any}} props */
+function Contents({ span }) {
+  if (span.input === null && span.output === null) return html`<${State} title="This span has no input and no output." />`;
+  return html`${[["Input", span.input], ["Output", span.output]].map(([name, value]) => html`<section key=${name}>
+    <h3>${name}</h3>
+    ${value === null ? html`<p class="faint">None.</p>` : html`<${Block} value=${value} what=${`the ${name.toLowerCase()}`} />`}
+  </section>`)}`;
+}
+
+/** @param {{span: any}} props */
+function Verdicts({ span }) {
+  const rows = [
+    ...Object.entries(span.evaluations).map(([name, one]) => ({ name, level: "span", by: one.source, ...one })),
+    ...Object.entries(span.trace_evaluations).map(([name, one]) => ({ name, level: "trace", by: one.source, ...one })),
+    ...span.annotations.map((/** @type {any} */ one) => ({ level: "span", by: one.annotator ?? "a person", ...one })),
+    ...span.trace_annotations.map((/** @type {any} */ one) => ({ level: "trace", by: one.annotator ?? "a person", ...one })),
+  ];
+  if (!rows.length) return html`<${State} title="Nobody has judged or annotated this span yet." />`;
+  return html`<ul class="verdict-list">${rows.map((row) => html`<li key=${`${row.level} ${row.name} ${row.by}`}>
+    <b>${row.name}</b> ${row.label !== undefined && html`<span class="chip">${row.label}</span>`} ${row.score !== undefined && html`<span class="chip">${row.score}</span>`}
+    <small>by ${row.by}${row.level === "trace" ? ", on the trace" : ""}</small>
+    ${(row.explanation ?? row.text) && html`<p>${row.explanation ?? row.text}</p>`}
+  </li>`)}</ul>`;
+}
+
+/** @param {{span: any, startNs: bigint}} props */
+function Events({ span, startNs }) {
+  if (!span.events.length) return html`<${State} title="This span has no events." />`;
+  return html`<ol class="events">${span.events.map((/** @type {any} */ event, /** @type {number} */ index) => html`<li key=${index}>
+    <b>${event.name}</b> <small>${timeOfEvent(event, startNs)}</small>
+    ${Object.keys(event.attributes ?? {}).length > 0 && html`<dl>${Object.entries(event.attributes).map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd><${Text} text=${typeof value === "string" ? value : shortText(value)} /></dd></div>`)}</dl>`}
+  </li>`)}</ol>`;
+}
+
+/** @param {any} event @param {bigint} startNs */
+function timeOfEvent(event, startNs) {
+  const ns = event.time_ns ?? event.timestamp_ns;
+  return ns === undefined ? event.time ?? event.timestamp ?? "" : `at +${duration(millisecondsAfter(String(ns), startNs))}`;
+}

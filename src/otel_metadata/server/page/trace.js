@@ -1,0 +1,272 @@
+/** One trace: its waterfall, and the span that is selected. */
+import { url } from "./api.js";
+import { addressOf, placeOf } from "./address.js";
+import { useAsked, useKeys } from "./hooks.js";
+import { Copy, Link, State, Status, Verdict } from "./parts.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
+import { SpanDetail } from "./span.js";
+import { clock, dateOf, duration, marks } from "./time.js";
+import { shortText } from "./values.js";
+import {
+  errorRows, inView, isError, matches, nextOf, shownRows, treeOf, unfoldedFor, withAncestors,
+} from "./waterfall.js";
+
+const ROW = 28;
+const INDENT = 14;
+const DEEPEST_INDENT = 16;
+
+/** A trace with more spans is not read again by itself when the store changes. */
+const MOST_LIVE_SPANS = 5_000;
+
+const FIND_MS = 250;
+
+/**
+ * @typedef {import("./address.js").TracePlace} TracePlace
+ * @typedef {import("./waterfall.js").Tree} Tree
+ *
+ * @param {{place: TracePlace, go: (address: string, replace?: boolean) => void, version: number, areLettersOn: boolean,
+ *   say: (text: string) => void}} props
+ */
+export function Trace({ place, go, version, areLettersOn, say }) {
+  const [readAt, setReadAt] = useState(version);
+  const { data: trace, error, isLoading } = useAsked(url(`traces/${place.traceId}`), readAt);
+  const isStale = readAt !== version;
+  const isLarge = (trace?.spans.length ?? 0) > MOST_LIVE_SPANS;
+  useEffect(() => {
+    if (!isLarge) setReadAt(version);
+  }, [version, isLarge]);
+
+  if (error && !trace) {
+    return html`<main class="trace"><${State} title=${error.message} isProblem>
+      <p><${Link} href="/" go=${go}>Show all traces<//></p>
+    <//></main>`;
+  }
+  if (isLoading || !trace) return html`<main class="trace"><p class="loading" role="note">Loading the trace…</p></main>`;
+  return html`<${Loaded} key=${place.traceId} ...${{ trace, place, go, version, areLettersOn, say, error }}
+    reload=${isStale && isLarge ? () => setReadAt(version) : null} />`;
+}
+
+/** @param {any} props */
+function Loaded({ trace, place, go, version, areLettersOn, say, error, reload }) {
+  const tree = useMemo(() => treeOf(trace.spans), [trace]);
+  const errors = useMemo(() => errorRows(tree), [tree]);
+  const [folded, setFolded] = useState(/** @type {ReadonlySet<string>} */ (new Set(place.folded)));
+  const [find, setFind] = useState(place.find);
+  const found = useMemo(() => matches(tree, find), [tree, find]);
+  const isOnly = place.only && find.trim() !== "";
+  const kept = useMemo(() => (isOnly ? withAncestors(tree, found) : null), [tree, found, isOnly]);
+  const rows = useMemo(() => shownRows(tree, folded, kept), [tree, folded, kept]);
+  const selected = tree.rowOf.get(place.span) ?? -1;
+  const finder = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const scroller = useRef(/** @type {HTMLElement | null} */ (null));
+
+  // On top of the address, not of the place of this drawing: a timer or a second key may come before the next one.
+  const change = (/** @type {Partial<TracePlace>} */ part) =>
+    go(addressOf(/** @type {TracePlace} */ ({ ...placeOf(location.pathname, location.search), ...part })), true);
+  useEffect(() => {
+    const timer = setTimeout(() => find !== place.find && change({ find }), FIND_MS);
+    return () => clearTimeout(timer);
+  }, [find]);
+
+  /** @param {ReadonlySet<string>} next @param {Partial<TracePlace>} more */
+  function fold(next, more = {}) {
+    setFolded(next);
+    change({ folded: [...next], ...more });
+  }
+
+  /** Select a row, and open what hides it. @param {number | undefined} row */
+  function select(row) {
+    if (row === undefined || row < 0) return;
+    const opened = unfoldedFor(tree, folded, row);
+    if (opened !== folded) setFolded(opened);
+    change({ span: tree.spans[row].span_id, folded: [...opened] });
+  }
+
+  /** @param {number} row */
+  function toggle(row) {
+    if (tree.size[row] < 2) return;
+    const id = tree.spans[row].span_id;
+    const next = new Set(folded);
+    if (!next.delete(id)) next.add(id);
+    // A selected row that the fold hides gives way to the folded one.
+    const hidesSelected = next.has(id) && selected > row && selected < row + tree.size[row];
+    fold(next, hidesSelected ? { span: id } : {});
+  }
+
+  useLayoutEffect(() => {
+    const at = rows.indexOf(selected);
+    const view = scroller.current;
+    if (at < 0 || !view) return;
+    const room = view.clientHeight - HEAD;
+    if (at * ROW < view.scrollTop) view.scrollTop = at * ROW;
+    else if ((at + 1) * ROW > view.scrollTop + room) view.scrollTop = (at + 1) * ROW - room;
+  }, [selected, rows]);
+
+  const at = rows.indexOf(selected);
+  const move = (/** @type {number} */ index) => select(rows[Math.max(0, Math.min(rows.length - 1, index))]);
+  const page = () => Math.max(1, Math.floor(((scroller.current?.clientHeight ?? ROW) - HEAD) / ROW) - 1);
+  const stepTo = (/** @type {number[]} */ some, /** @type {1 | -1} */ direction, /** @type {string} */ what) => {
+    const row = nextOf(some, selected, direction);
+    select(row);
+    say(row === undefined ? `No ${what}.` : `${what} ${some.indexOf(row) + 1} of ${some.length}: ${tree.spans[row].name}`);
+  };
+  useKeys({
+    filter: () => finder.current?.focus(),
+    down: () => move(at + 1),
+    up: () => move(at < 0 ? 0 : at - 1),
+    "page-down": () => move(at + page()),
+    "page-up": () => move(at - page()),
+    first: () => move(0),
+    last: () => move(rows.length - 1),
+    toggle: () => selected >= 0 && toggle(selected),
+    open: () => selected >= 0 && document.getElementById("span-name")?.focus(),
+    fold: () => {
+      if (selected < 0) return;
+      if (tree.size[selected] > 1 && !folded.has(tree.spans[selected].span_id)) toggle(selected);
+      else select(tree.parent[selected]);
+    },
+    unfold: () => {
+      if (selected < 0 || tree.size[selected] < 2) return;
+      if (folded.has(tree.spans[selected].span_id)) toggle(selected);
+      else move(at + 1);
+    },
+    "next-match": () => stepTo(found, 1, "match"),
+    "previous-match": () => stepTo(found, -1, "match"),
+    "next-error": () => stepTo(errors, 1, "error"),
+    "previous-error": () => stepTo(errors, -1, "error"),
+    copy: () => navigator.clipboard.writeText(place.span || place.traceId).then(() => say("Copied the id.")),
+    back: () => {
+      if (document.activeElement === finder.current) scroller.current?.focus();
+      else if (place.span) change({ span: "" });
+      else go("/");
+    },
+  }, areLettersOn);
+
+  const foldable = () => new Set(tree.spans.filter((_, row) => tree.size[row] > 1).map((span) => span.span_id));
+  return html`<main class=${`trace${selected >= 0 ? " has-span" : ""}`}>
+    <${Head} trace=${trace} tree=${tree} go=${go} />
+    ${error && html`<${State} title=${error.message} isProblem />`}
+    ${reload && html`<p class="held"><button type="button" onClick=${reload}>The store has changed: read the trace again</button></p>`}
+    <section class="tree-side" aria-label="Spans">
+      <div class="bar">
+        <label class="find"><span class="visually-hidden">Search in this trace</span>
+          <input type="search" ref=${finder} value=${find} placeholder="Search in this trace: name, kind, id" spellcheck=${false}
+            onInput=${(/** @type {any} */ event) => setFind(event.target.value)}
+            onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Enter" && stepTo(found, event.shiftKey ? -1 : 1, "match")} />
+        </label>
+        ${find.trim() && html`<span class="found" role="status">${found.length === 1 ? "1 match" : `${found.length} matches`}</span>
+          <label class="check"><input type="checkbox" checked=${place.only} onChange=${() => change({ only: !place.only })} /> Matches only</label>`}
+        ${errors.length > 0 && html`<button type="button" class="quiet is-error" onClick=${() => stepTo(errors, 1, "error")}>✕ Next error (${errors.length})</button>`}
+        <button type="button" class="quiet" onClick=${() => fold(folded.size ? new Set() : foldable())}>${folded.size ? "Unfold all" : "Fold all"}</button>
+      </div>
+      ${rows.length
+        ? html`<${Waterfall} ...${{ tree, rows, folded, selected, select, toggle, scroller, found, find }} />`
+        : html`<${State} title="No span of this trace has that text in its name, kind or id." />`}
+    </section>
+    ${selected >= 0
+      ? html`<${SpanDetail} key=${place.span} traceId=${place.traceId} span=${tree.spans[selected]} startNs=${tree.startNs}
+          version=${version} tab=${place.tab} setTab=${(/** @type {string} */ tab) => change({ tab })} close=${() => change({ span: "" })} />`
+      : html`<aside class="detail is-empty"><${State} title="Select a span to see its values, who set them, and when." /></aside>`}
+  </main>`;
+}
+
+/** Pixels of the row above the spans. */
+const HEAD = 28;
+
+/** @param {{trace: any, tree: Tree, go: (address: string) => void}} props */
+function Head({ trace, tree, go }) {
+  const root = tree.spans[0];
+  const errors = tree.errors.reduce((sum, count, row) => sum + (tree.parent[row] < 0 ? count : 0), 0);
+  const metadata = Object.entries(trace.metadata);
+  return html`<header class="trace-head">
+    <p class="crumbs"><${Link} href="/" go=${go}>Traces<//> <span aria-hidden="true">›</span></p>
+    <h1>${trace.name || root.name}</h1>
+    <p class="facts">
+      <${Status} status=${root.status_code} />
+      <span>${duration(tree.total)}</span>
+      <span>${tree.spans.length === 1 ? "1 span" : `${tree.spans.length.toLocaleString("en")} spans`}</span>
+      ${errors > 0 && html`<span class="is-error">${errors === 1 ? "1 error" : `${errors} errors`}</span>`}
+      <time dateTime=${root.start_time} title=${root.start_time}>${clock(dateOf(root.start_time_ns), new Date())}</time>
+      ${trace.user_id && html`<span>user <b>${trace.user_id}</b></span>`}
+      ${trace.session_id && html`<span>session <b>${trace.session_id}</b></span>`}
+      <code class="id">${trace.trace_id}</code><${Copy} text=${trace.trace_id} what="the trace id" />
+    </p>
+    ${(metadata.length > 0 || trace.tags.length > 0 || Object.keys(trace.evaluations).length > 0) && html`<p class="chips">
+      ${metadata.map(([key, value]) => html`<span class="chip" key=${key}><b>${key}</b> ${shortText(value)}</span>`)}
+      ${trace.tags.map((/** @type {string} */ tag) => html`<span class="chip" key=${`#${tag}`}># ${tag}</span>`)}
+      ${Object.entries(trace.evaluations).map(([name, verdict]) => html`<${Verdict} key=${`=${name}`} name=${name} verdict=${verdict} />`)}
+    </p>`}
+  </header>`;
+}
+
+/**
+ * The rows in view of the tree, as a treegrid; the focus stays on the grid, and names the selected row.
+ * @param {{tree: Tree, rows: number[], folded: ReadonlySet<string>, selected: number, select: (row: number) => void,
+ *   toggle: (row: number) => void, scroller: {current: HTMLElement | null}, found: number[], find: string}} props
+ */
+function Waterfall({ tree, rows, folded, selected, select, toggle, scroller, found, find }) {
+  const [top, setTop] = useState(0);
+  const [height, setHeight] = useState(600);
+  const [width, setWidth] = useState(800);
+  const inner = useRef(/** @type {HTMLElement | null} */ (null));
+  const isFound = useMemo(() => new Set(found), [found]);
+
+  useLayoutEffect(() => {
+    const view = scroller.current;
+    if (!view) return undefined;
+    const measure = () => {
+      setHeight(view.clientHeight);
+      setWidth(view.querySelector(".axis")?.clientWidth ?? view.clientWidth);
+    };
+    const observer = new ResizeObserver(measure);
+    observer.observe(view);
+    measure();
+    return () => observer.disconnect();
+  }, []);
+
+  const { from, to } = inView(top, height, ROW, rows.length);
+  const id = (/** @type {number} */ row) => `span-${tree.spans[row].span_id}`;
+  const at = rows.indexOf(selected);
+  const percent = (/** @type {number} */ milliseconds) => (tree.total > 0 ? (milliseconds / tree.total) * 100 : 0);
+  return html`<div class="waterfall" role="treegrid" tabindex="0" ref=${scroller} aria-label="Waterfall"
+    aria-rowcount=${rows.length + 1} aria-activedescendant=${at >= from && at < to ? id(selected) : undefined}
+    onScroll=${(/** @type {any} */ event) => setTop(event.currentTarget.scrollTop)}>
+    <div role="row" class="tree-row is-head" aria-rowindex="1">
+      <div role="columnheader" class="tree-name">Name</div>
+      <div role="columnheader" class="axis" aria-label="Time">
+        ${marks(tree.total, Math.max(1, Math.floor(width / 110))).map((mark) => html`<span key=${mark} style=${{ left: `${percent(mark)}%` }}>${duration(mark)}</span>`)}
+      </div>
+    </div>
+    <div role="rowgroup" class="tree-rows" ref=${inner} style=${{ height: `${rows.length * ROW}px` }}>
+      ${rows.slice(from, to).map((row, index) => {
+        const span = tree.spans[row];
+        const isFolded = folded.has(span.span_id);
+        const hasChildren = tree.size[row] > 1;
+        const hidden = isFolded ? tree.size[row] - 1 : 0;
+        const hiddenErrors = isFolded ? tree.errors[row] - (isError(span.status_code) ? 1 : 0) : 0;
+        const long = tree.end[row] - tree.start[row];
+        const left = percent(tree.start[row]);
+        const wide = Math.max(0, percent(long));
+        return html`<div role="row" key=${row} id=${id(row)} aria-level=${tree.depth[row] + 1} aria-rowindex=${from + index + 2}
+          aria-expanded=${hasChildren ? !isFolded : undefined} aria-selected=${row === selected}
+          class=${`tree-row${isError(span.status_code) ? " is-error-row" : ""}${find.trim() && isFound.has(row) ? " is-found" : ""}`}
+          style=${{ transform: `translateY(${(from + index) * ROW}px)` }} onClick=${() => select(row)}>
+          <div role="gridcell" class="tree-name" style=${{ paddingLeft: `${Math.min(tree.depth[row], DEEPEST_INDENT) * INDENT + 4}px` }} title=${span.name}>
+            ${hasChildren
+              ? html`<span class="twisty" aria-hidden="true" onClick=${(/** @type {Event} */ event) => (event.stopPropagation(), toggle(row))}>${isFolded ? "▸" : "▾"}</span>`
+              : html`<span class="twisty" aria-hidden="true"></span>`}
+            ${isError(span.status_code) && html`<span class="is-error" aria-label="Error">✕ </span>`}
+            <span class="tree-label">${span.name || "(no name)"}</span>
+            ${tree.isOrphan[row] === 1 && html`<span class="tree-note" title="Its parent is not stored">parent missing</span>`}
+            ${hidden > 0 && html`<span class="tree-note">+${hidden.toLocaleString("en")}${hiddenErrors > 0 && html` <span class="is-error">✕ ${hiddenErrors}</span>`}</span>`}
+          </div>
+          <div role="gridcell" class="tree-time">
+            <span class=${`tree-bar kind-${span.kind.toLowerCase()}`} style=${{ left: `${left}%`, width: `${wide}%` }}></span>
+            <span class=${`tree-long${left + wide / 2 > 50 && left > 18 ? " is-before" : ""}`}
+              style=${left + wide / 2 > 50 && left > 18 ? { right: `${100 - left}%` } : { left: `${Math.min(left + wide, 100)}%` }}>${duration(long)}</span>
+          </div>
+        </div>`;
+      })}
+    </div>
+  </div>`;
+}

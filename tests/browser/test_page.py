@@ -1,0 +1,372 @@
+"""The page in a real Chromium: list, filter, trace, span, keys, live updates, themes and widths."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+from tests.browser import application
+from tests.browser.application import SCRIPT, span_id, trace_id
+
+from otel_metadata.server.run import LocalServer
+from otel_metadata.store.sqlite.store import SqliteStore
+
+AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
+TRACE = f"{trace_id(7):032x}"
+ROOT = f"{span_id(7, 1):016x}"
+
+pytestmark = pytest.mark.usefixtures("filled")
+
+
+def rows(page: Page) -> Any:
+    return page.locator(".rows tbody tr")
+
+
+def tree_rows(page: Page) -> Any:
+    return page.locator(".tree-rows [role=row]")
+
+
+def late(store: SqliteStore, key: str, value: Any, trace: int = 7, number: int = 1) -> None:
+    """Update a stored span, as another process does."""
+    fields = {("span", "metadata", key): (value, (time.time_ns(), application.ADA))}
+    store.patch_rows([(f"{trace_id(trace):032x}", f"{span_id(trace, number):016x}", fields)], route="late")
+
+
+# List
+
+
+def test_the_list_has_every_trace_newest_first(page: Page) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    expect(rows(page).first).to_contain_text("POST /answer")
+    expect(rows(page).first).to_contain_text("○ 1 late")
+    expect(rows(page).nth(2)).to_contain_text("✕ 3 errors")
+    expect(page.get_by_text("That is all in this time.")).to_be_visible()
+
+
+def test_a_filter_narrows_the_list_and_is_in_the_address(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("/")
+    page.keyboard.type("status_code = 'ERROR'")
+    page.keyboard.press("Enter")
+    expect(rows(page)).to_have_count(6)
+    assert "filter=status_code" in page.url
+    page.reload()
+    expect(rows(page)).to_have_count(6)
+    page.go_back()
+    expect(rows(page)).to_have_count(24)
+    expect(page.get_by_role("combobox", name="Filter")).to_have_value("")
+
+
+def test_a_wrong_filter_is_shown_where_it_is_wrong(page: Page, problems: list[str]) -> None:
+    page.goto("/?rows=spans")
+    box = page.get_by_role("combobox", name="Filter")
+    box.fill("metadata.plan == 'free'")
+    box.press("Enter")
+    problem = page.locator("#filter-problem")
+    expect(problem.locator("mark")).to_have_text("=")
+    expect(problem).to_contain_text("expected")
+    expect(box).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_text("Nothing is searched until the filter is right.")).to_be_visible()
+    assert problems
+    assert all("400 (Bad Request)" in line for line in problems)
+    problems.clear()
+
+
+def test_a_place_in_a_filter_counts_characters_as_the_server_does(page: Page, problems: list[str]) -> None:
+    page.goto("/?filter=name+%3D+'%F0%9F%90%B6%F0%9F%90%B6'+AND+%3F")
+    expect(page.locator("#filter-problem mark")).to_have_text("?")
+    expect(page.get_by_text("Nothing is searched until the filter is right.")).to_be_visible()
+    problems.clear()
+
+
+def test_tab_takes_a_completion_and_enter_always_runs(page: Page) -> None:
+    page.goto("/?rows=spans")
+    box = page.get_by_role("combobox", name="Filter")
+    box.click()
+    page.keyboard.type("metadata.pl")
+    expect(page.get_by_role("option", name="metadata.plan")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(box).to_have_value("metadata.plan ")
+    page.keyboard.type("= 'free'")
+    page.keyboard.press("Enter")
+    expect(rows(page)).to_have_count(8)
+    expect(page.get_by_role("listbox")).to_be_hidden()
+
+
+def test_a_click_on_a_value_filters_by_it(page: Page) -> None:
+    page.goto("/?rows=spans")
+    page.get_by_role("button", name="plan team", exact=True).first.click()
+    expect(rows(page)).to_have_count(8)
+    expect(page.get_by_role("combobox", name="Filter")).to_have_value("metadata.\"plan\" = 'team'")
+
+
+def test_no_match_says_so_and_offers_a_way_out(page: Page) -> None:
+    page.goto("/?filter=name+%3D+'nobody'")
+    expect(page.get_by_text("No traces in this time match the filter.")).to_be_visible()
+    page.get_by_role("button", name="Show all traces").click()
+    expect(rows(page)).to_have_count(24)
+
+
+def test_a_late_update_appears_without_losing_filter_scroll_or_focus(page: Page, store: SqliteStore) -> None:
+    page.goto("/?rows=spans&filter=name+%3D+'POST+/answer'")
+    expect(rows(page)).to_have_count(24)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.evaluate("scrollTo(0, 300)")
+    link = page.evaluate("document.activeElement.href")
+    late(store, "reviewed", "yes", trace=5)
+    expect(page.get_by_role("button", name="reviewed yes", exact=True)).to_have_count(1)
+    assert page.evaluate("scrollY") == 300
+    assert page.evaluate("document.activeElement.href") == link
+    assert "filter=name" in page.url
+
+
+def test_new_rows_wait_while_somebody_reads_further_down(page: Page, store: SqliteStore) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    page.evaluate("scrollTo(0, 400)")
+    application.large(store, time.time_ns(), 3)
+    page.get_by_role("button", name="1 new").click()
+    expect(rows(page)).to_have_count(25)
+    expect(rows(page).first).to_contain_text("batch")
+
+
+def test_paused_means_that_nothing_moves(page: Page, store: SqliteStore) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    with page.expect_event("requestfailed"):  # the stream of events ends
+        page.keyboard.press("p")
+    application.large(store, time.time_ns(), 3)
+    page.get_by_role("button", name="Resume live updates").click()
+    expect(rows(page)).to_have_count(25)
+
+
+# Trace
+
+
+def test_a_trace_opens_with_the_keyboard_alone(page: Page) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("POST /answer")
+    expect(tree_rows(page)).to_have_count(9)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    expect(page.get_by_role("heading", level=2)).to_have_text("agent support")
+    page.keyboard.press("h")
+    expect(tree_rows(page)).to_have_count(3)
+    page.keyboard.press("l")
+    expect(tree_rows(page)).to_have_count(9)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    expect(rows(page)).to_have_count(24)
+
+
+def test_the_grid_names_its_selected_row_to_assistive_technology(page: Page) -> None:
+    page.goto(f"/traces/{TRACE}?span={ROOT}")
+    grid = page.get_by_role("treegrid")
+    expect(grid).to_have_attribute("aria-activedescendant", f"span-{ROOT}")
+    expect(grid).to_have_attribute("aria-rowcount", "10")
+    root = page.locator(f"#span-{ROOT}")
+    expect(root).to_have_attribute("aria-selected", "true")
+    expect(root).to_have_attribute("aria-expanded", "true")
+    expect(root).to_have_attribute("aria-level", "1")
+    root.locator(".twisty").click()
+    expect(root).to_have_attribute("aria-expanded", "false")
+    expect(root).to_contain_text("+8")
+    page.reload()
+    expect(tree_rows(page)).to_have_count(1)
+
+
+def test_next_error_and_search_go_from_one_to_the_next(page: Page) -> None:
+    page.goto(f"/traces/{TRACE}?span={span_id(7, 2):016x}")
+    expect(tree_rows(page)).to_have_count(9)
+    page.keyboard.press("e")
+    expect(page.get_by_role("heading", level=2)).to_have_text("tool lookup_order")
+    expect(page.locator(".status-message")).to_have_text("OrderNotFound: order 1042 does not exist")
+    page.keyboard.press("/")
+    page.keyboard.type("chat")
+    expect(page.get_by_text("2 matches")).to_be_visible()
+    page.get_by_label("Matches only").check()
+    expect(tree_rows(page)).to_have_count(4)
+    expect(page).to_have_url(re.compile("find=chat.*only=1"))
+    page.get_by_role("treegrid").focus()
+    page.keyboard.press("n")
+    expect(page.get_by_role("heading", level=2)).to_have_text("chat gpt-5")
+
+
+def test_a_value_shows_how_it_came_from_whom_and_what_it_replaced(page: Page) -> None:
+    page.goto(f"/traces/{TRACE}?span={ROOT}")
+    row = page.locator(".values tr", has_text="thumbs")
+    expect(row).to_contain_text('"down"')
+    expect(row).to_contain_text("○ late +2 h 14 min")
+    expect(row).to_contain_text("page:ada")
+    was = page.locator(".values tr.was")
+    expect(was).to_contain_text('"up"')
+    expect(was).to_contain_text("shop")
+    expect(page.locator(".values tr", has_text="plan")).to_contain_text("● live")
+
+
+def test_a_late_update_appears_in_the_open_span(page: Page, store: SqliteStore) -> None:
+    page.goto(f"/traces/{TRACE}?span={ROOT}")
+    expect(page.locator(".values tr", has_text="thumbs")).to_be_visible()
+    page.get_by_role("tab", name="Values").focus()
+    late(store, "thumbs", "sideways")
+    expect(page.locator(".values tr", has_text="sideways")).to_be_visible()
+    assert page.evaluate("document.activeElement.id") == "tab-values"
+    page.get_by_role("button", name="1 more").click()
+    expect(page.locator(".values tr.was")).to_have_count(2)
+
+
+def test_tabs_show_contents_verdicts_events_and_json(page: Page) -> None:
+    page.goto(f"/traces/{trace_id(4):032x}?span={span_id(4, 6):016x}&tab=io")
+    expect(page.locator("#tab-panel pre").last).to_have_text("Let me look that up.")
+    page.get_by_role("tab", name="Input and output").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#tab-panel")).to_contain_text("Nobody has judged or annotated this span yet.")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#tab-panel")).to_contain_text("gen_ai.choice")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#tab-panel pre")).to_contain_text('"span_kind": "LLM"')
+    assert "tab=raw" in page.url
+    page.locator(f"#span-{span_id(4, 1):016x}").click()
+    page.get_by_role("tab", name="Evaluations 1").click()
+    expect(page.locator("#tab-panel")).to_contain_text("The answer names the order and its state.")
+
+
+def test_a_value_in_the_shape_of_a_script_stays_text(page: Page) -> None:
+    page.goto("/?rows=spans")
+    expect(page.get_by_role("button", name="note <script>")).to_be_visible()
+    page.goto(f"/traces/{trace_id(1):032x}?span={span_id(1, 6):016x}")
+    expect(page.locator(".values tr", has_text="note")).to_contain_text("document.title")
+    assert SCRIPT.replace('"', '\\"') in page.locator(".values tr", has_text="note").inner_text()
+    expect(page).to_have_title(re.compile("^Trace "))
+
+
+def test_a_trace_that_is_not_there_says_so(page: Page, problems: list[str]) -> None:
+    page.goto(f"/traces/{1:032x}")
+    expect(page.get_by_role("alert")).to_contain_text(f"{1:032x}")
+    page.get_by_role("link", name="Show all traces").click()
+    expect(rows(page)).to_have_count(24)
+    assert all("404" in line for line in problems)
+    problems.clear()
+
+
+def test_a_large_trace_has_only_the_rows_in_view(page: Page, store: SqliteStore) -> None:
+    large = application.large(store, time.time_ns(), 10_000)
+    page.goto(f"/traces/{large}")
+    expect(page.get_by_text("10,000 spans")).to_be_visible()
+    grid = page.get_by_role("treegrid")
+    expect(grid).to_have_attribute("aria-rowcount", "10001")
+    assert tree_rows(page).count() < 60
+    grid.focus()
+    page.keyboard.press("End")
+    expect(page.get_by_role("row", selected=True)).to_be_visible()
+    assert page.get_by_role("row", selected=True).get_attribute("aria-rowindex") == "10001"
+    page.keyboard.press("Home")
+    page.keyboard.press("h")
+    expect(tree_rows(page)).to_have_count(1)
+    page.get_by_role("button", name="Next error").click()
+    expect(page.get_by_role("row", selected=True)).to_be_visible()
+
+
+# States
+
+
+def test_an_empty_store_says_what_to_do(page: Page, store: SqliteStore) -> None:
+    for number in range(1, 25):
+        store.delete(
+            [(f"{trace_id(number):032x}", f"{span_id(number, one):016x}") for one in range(1, 10)], (1 << 62, 1)
+        )
+    page.goto("/?window=all")
+    expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+
+
+def test_data_stays_when_the_server_goes_away_and_is_live_again_after(
+    page: Page, store: SqliteStore, tmp_path: Path, problems: list[str]
+) -> None:
+    first = LocalServer(store).start()
+    page.goto(first.url)
+    expect(rows(page)).to_have_count(24)
+    first.stop()
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
+    expect(rows(page)).to_have_count(24)
+    application.large(store, time.time_ns(), 3)
+    second = LocalServer(store, port=first.port).start()
+    try:
+        expect(rows(page)).to_have_count(25)
+        expect(page.get_by_role("alert")).to_have_count(0)
+    finally:
+        page.close()
+        second.stop()
+    problems.clear()
+
+
+def test_keys_are_off_while_typing_and_can_be_switched_off(page: Page) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.get_by_label("Use keys of one character").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme ?? ''") == ""
+    page.reload()
+    expect(rows(page)).to_have_count(24)
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme ?? ''") == ""
+    page.get_by_role("button", name="Theme: System").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/", "/?rows=spans", f"/traces/{TRACE}?span={ROOT}"])
+def test_nothing_stands_in_the_way_of_anybody(page: Page, theme: Any, width: int, path: str) -> None:
+    """Axe-core's rules of WCAG 2.2 AA; and no part is wider than the window."""
+    page.emulate_media(color_scheme=theme)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(path)
+    expect(page.locator(".rows tbody tr, .values tbody tr").first).to_be_visible()
+    page.evaluate(AXE.read_text())
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = page.evaluate("tags => axe.run({runOnly: tags})", tags)
+    assert [(one["id"], [node["html"][:150] for node in one["nodes"][:3]]) for one in found["violations"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_first_visit_is_light(page: Page) -> None:
+    """What comes over the wire for the page itself."""
+    sizes: dict[str, int] = {}
+
+    def note(response: Any) -> None:
+        if "/api/" not in response.url:
+            sizes[response.url] = int(response.headers["content-length"])
+
+    page.on("response", note)
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    assert len(sizes) > 10
+    assert sum(sizes.values()) <= 60_000, sizes
+    sizes.clear()
+    page.reload()
+    expect(rows(page)).to_have_count(24)
+
+
+def test_a_failed_answer_of_the_store_is_one_sentence(page: Page, problems: list[str]) -> None:
+    def refuse(route: Route) -> None:
+        route.fulfill(
+            status=503, content_type="application/problem+json", body='{"title": "The store is locked.", "status": 503}'
+        )
+
+    page.route("**/api/v1/traces?*", refuse)
+    page.goto("/")
+    expect(page.get_by_role("alert")).to_have_text("The store is locked.")
+    assert all("503" in line for line in problems)
+    problems.clear()

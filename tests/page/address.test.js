@@ -1,0 +1,60 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import {
+  addressOf, filterValue, narrowed, placeOf, startOfWindow, tracePlace,
+} from "../../src/otel_metadata/server/page/address.js";
+
+const TRACE_ID = "0123456789abcdef0123456789abcdef";
+const SPAN_ID = "0123456789abcdef";
+
+/** @param {string} address */
+function at(address) {
+  const { pathname, search } = new URL(address, "http://page.test");
+  return placeOf(pathname, search);
+}
+
+test("a place comes back from its address", () => {
+  /** @type {import("../../src/otel_metadata/server/page/address.js").Place[]} */
+  const places = [
+    { place: "list", rows: "traces", filter: "", project: "", window: "7d" },
+    { place: "list", rows: "spans", filter: "metadata.\"a&b\" = 'é + 100 %'", project: "a/b", window: "all" },
+    tracePlace(TRACE_ID),
+    { ...tracePlace(TRACE_ID, SPAN_ID), tab: "raw", find: "a=b&c", only: true, folded: [SPAN_ID, SPAN_ID.replace("0", "f")] },
+    { place: "nowhere", path: "/elsewhere" },
+  ];
+  for (const place of places) assert.deepEqual(at(addressOf(place)), place);
+});
+
+test("what is usual is not in the address", () => {
+  assert.equal(addressOf(at("/?window=7d&rows=traces&filter=")), "/");
+  assert.equal(addressOf(tracePlace(TRACE_ID)), `/traces/${TRACE_ID}`);
+});
+
+test("what an address says wrongly is as usual", () => {
+  assert.deepEqual(at("/?rows=x&window=9y&what=1"), at("/"));
+  assert.deepEqual(at(`/traces/${TRACE_ID.toUpperCase()}?span=zz&tab=no&folded=x.${SPAN_ID}..`), {
+    ...tracePlace(TRACE_ID), folded: [SPAN_ID],
+  });
+  assert.equal(at("/traces/12").place, "nowhere");
+});
+
+test("an address does not grow without end", () => {
+  const folded = Array.from({ length: 1_000 }, (_, index) => String(index).padStart(16, "0"));
+  assert.ok(addressOf({ ...tracePlace(TRACE_ID), folded }).length < 100);
+});
+
+test("a window begins at a time, and all time in 1970", () => {
+  assert.equal(startOfWindow("1h", Date.UTC(2026, 10, 30, 12)), "2026-11-30T11:00:00.000Z");
+  assert.equal(startOfWindow("all", Date.UTC(2026, 10, 30, 12)), "1970-01-01T00:00:00.000Z");
+});
+
+test("a condition joins a filter", () => {
+  assert.equal(narrowed(" ", "a = 1"), "a = 1");
+  assert.equal(narrowed("b = 2", "a = 1"), "b = 2 AND a = 1");
+  assert.equal(narrowed("b = 2 or c = 3", "a = 1"), "(b = 2 or c = 3) AND a = 1");
+  assert.equal(filterValue("it's"), "'it''s'");
+  assert.equal(filterValue(true), "TRUE");
+  assert.equal(filterValue(1.5), "1.5");
+  assert.equal(filterValue({}), null);
+});
