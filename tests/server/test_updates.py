@@ -220,6 +220,23 @@ def test_an_unknown_member_is_answered_with_those_that_there_are(server: Server)
     assert "metadata, name," in outcome["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PATCH", f"spans/{SPAN_ID}", {"x" * 1_000_000: 1}),
+        ("PATCH", f"spans/{SPAN_ID}", {"status": "x" * 1_000_000}),
+        ("POST", "retain", {"before": "x" * 1_000_000}),
+        ("DELETE", "spans", {"spans": [{"span_id": "x" * 1_000_000}]}),
+        ("DELETE", "spans", {"spans": [{"span_id": SPAN_ID, "trace_id": "x" * 1_000_000}]}),
+    ],
+)
+def test_a_refusal_is_short_whatever_was_sent(server: Server, method: str, path: str, body: Any) -> None:
+    """It says what was got, but does not send a body of megabytes back."""
+    response = server.call(method, f"/api/v1/{path}", json=body)
+    assert response.status == 400
+    assert len(response.data) < 5_000
+
+
 def test_if_match_refuses_an_update_of_what_has_changed(server: Server) -> None:
     """The tag is that of the last read, of the span or of its trace."""
     first = server.call("GET", SPAN).headers["ETag"]

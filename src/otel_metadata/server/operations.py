@@ -81,6 +81,10 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+MAX_TITLE: Final = 2_000
+"""Characters of the title of a refusal."""
+
+
 @final
 class Problem(Exception):  # noqa: N818 # the word of RFC 9457
     """A request that is refused: an answer of `application/problem+json` (RFC 9457), or in the vendor's own form.
@@ -104,10 +108,10 @@ class Problem(Exception):  # noqa: N818 # the word of RFC 9457
         position: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Say what is wrong."""
-        super().__init__(title)
+        """Say what is wrong. A title is cut off when it is long, because what was got may be a whole body."""
+        self.title = title if len(title) <= MAX_TITLE else f"{title[: MAX_TITLE - 1]}…"
+        super().__init__(self.title)
         self.status = status
-        self.title = title
         self.pointer = pointer
         self.expected = expected
         self.position = position

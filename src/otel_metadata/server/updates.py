@@ -287,18 +287,21 @@ async def _update_trace(call: Call, values_of: Callable[[list[str]], Values]) ->
 async def _update(call: Call, trace_id: str | None, span_id: str, values_of: Callable[[list[str]], Values]) -> Answer:
     notes: list[str] = []
     values = values_of(notes)
-    wanted = call.headers.get("if-match")
-    async with _one_at_a_time(wanted):
+    store, wanted = call.service.store, call.headers.get("if-match")
+    if wanted is not None and not _ETAGS.fullmatch(wanted):
+        expected = "the ETag of the span, in quotes, or *"
+        raise Problem(400, f"If-Match is {wanted[:100]!r}; expected {expected}.", expected=expected)
+    target = await call.service.read(partial(_located, store, call.caller, trace_id, span_id))
+    async with _one_at_a_time(target.trace_id if wanted is not None else None):
         # Drawn before the values are looked at: whoever sets one after that look has a greater version, and wins.
         (version,) = call.service.versions(call.caller, 1)
-        target = await call.service.read(partial(_located, call.service.store, call.caller, trace_id, span_id))
         if wanted is not None:
-            _check_match(wanted, target, await call.service.read(partial(_entity_tag, call.service.store, target)))
+            _check_match(wanted, target, await call.service.read(partial(_entity_tag, store, target)))
         fields: Fields = {name: (value, version) for name, value in values.items()}
         await call.service.ingest([], [(target.trace_id, target.span_id, fields)], size=_size(call))
         headers = {}
         if wanted is not None:
-            headers["ETag"] = f'"{await call.service.read(partial(_entity_tag, call.service.store, target))}"'
+            headers["ETag"] = f'"{await call.service.read(partial(_entity_tag, store, target))}"'
     return Answer(_receipt(target, fields, version, call.caller, notes), headers=headers)
 
 
@@ -324,19 +327,25 @@ def _receipt(target: Target, fields: Fields, version: Version, caller: Caller, n
     )
 
 
-_LOCKS: Final[WeakKeyDictionary[Any, asyncio.Lock]] = WeakKeyDictionary()
+# A few for each event loop: updates of different traces seldom wait for one another.
+_LOCKS: Final[WeakKeyDictionary[Any, list[asyncio.Lock]]] = WeakKeyDictionary()
+_LOCK_COUNT: Final = 64
 
 
 @asynccontextmanager
-async def _one_at_a_time(wanted: str | None) -> AsyncIterator[None]:
-    """Hold up other updates with `If-Match` for the block, if this is one: of two with the same tag one is refused."""
-    if wanted is None:
+async def _one_at_a_time(trace_id: str | None) -> AsyncIterator[None]:
+    """Hold up others in the same trace for the block: of two updates with the same tag one is refused.
+
+    Args:
+        trace_id: The trace; None for an update without `If-Match`, which holds nobody up.
+    """
+    if trace_id is None:
         yield
         return
-    if not _ETAGS.fullmatch(wanted):
-        expected = "the ETag of the span, in quotes, or *"
-        raise Problem(400, f"If-Match is {wanted[:100]!r}; expected {expected}.", expected=expected)
-    async with _LOCKS.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+    locks = _LOCKS.setdefault(asyncio.get_running_loop(), [])
+    if not locks:
+        locks += [asyncio.Lock() for _ in range(_LOCK_COUNT)]
+    async with locks[int(trace_id, 16) % _LOCK_COUNT]:
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -151,6 +152,24 @@ def test_an_open_quote_is_completed_with_a_tag() -> None:
 @pytest.mark.parametrize("text", ["name = 'a' ; ", "name == ", "/* ", "name = 1e999 ", "\ud800 "])
 def test_behind_what_is_not_understood_nothing_is_offered(text: str) -> None:
     assert at_end(text) == []
+
+
+@pytest.mark.parametrize("part", ["a", "a.", "'", "x'", 'a."', 'a."b".', "<", "(", " "])
+def test_a_long_text_takes_no_more_time_than_its_length(part: str) -> None:
+    """Four times the text takes the regular expressions no more than some eight times the steps."""
+    short, long = (steps(part * (size // len(part)) + "-") for size in (4_000, 16_000))
+    assert long < max(8 * short, 0.2)
+
+
+def steps(text: str) -> float:
+    """Return the seconds of this thread alone, the least of three tries."""
+
+    def once() -> float:
+        start = time.thread_time()
+        at_end(text)
+        return time.thread_time() - start
+
+    return min(once() for _ in range(3))
 
 
 @given(

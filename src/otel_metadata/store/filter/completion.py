@@ -56,9 +56,10 @@ Names = Callable[[InUse], Sequence[str]]
 """Returns names that are in use."""
 
 # What is being written: the end of a name, the beginning of a text, or of an operator.
-_NAME: Final = re.compile(r'(?:[^\W\d]\w*(?:\.(?:\w+|"(?:[^"]|"")*"))*(?:\.(?:"(?:[^"]|"")*)?)?)\Z')
+# Each begins where a word does: a search from every character of a long word would take quadratic time.
+_NAME: Final = re.compile(r'(?<![\w."])(?:[^\W\d]\w*(?:\.(?:\w+|"(?:[^"]|"")*"))*(?:\.(?:"(?:[^"]|"")*)?)?)\Z')
 _TEXT: Final = re.compile(r"'(?:[^']|'')*\Z")
-_SIGN: Final = re.compile(r"[<>=!]+\Z")
+_SIGN: Final = re.compile(r"(?<![<>=!])[<>=!]+\Z")
 _PLAIN: Final = re.compile(r"\w+", re.ASCII)
 
 _COMPARISONS: Final = ("=", "!=", "<", "<=", ">", ">=")
