@@ -50,7 +50,7 @@ class Server:
             json: Sent as JSON with its content type; `...` for no JSON body.
             body: Sent as it is.
             headers: On top of `self.headers`.
-            preload_content: False for a stream: read it with `read1()` or `stream()`, and close it.
+            preload_content: False for a stream: read it with `stream()`, and close it.
         """
         if json is not ...:
             return self.http.request(

@@ -41,7 +41,7 @@ class Listener:
 
     def _read(self) -> Iterator[str]:
         text = b""
-        while part := self.response.read1():
+        for part in self.response.stream():
             text += part
             *lines, text = text.split(b"\n")
             yield from (line.decode() for line in lines)

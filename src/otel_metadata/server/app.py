@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
 from urllib.parse import unquote
@@ -11,7 +10,6 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import compile_path
 
-from otel_metadata.foreign_text import visible
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server import (
     events,
@@ -30,7 +28,7 @@ from otel_metadata.server import (
 )
 from otel_metadata.server.access import CREDENTIALS
 from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
-from otel_metadata.server.operations import JSON, Answer, Call, Caller, Operation, Problem, Stream
+from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.otlp import http as otlp_http
 from otel_metadata.server.problems import PROBLEM_JSON, details, problem_of
 
@@ -63,9 +61,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
 )
 """All that the server can do."""
 
-ACCESS_LOG: Final = logging.getLogger("otel_metadata.server.access")
-
-_MAX_LOGGED_PATH: Final = 500
+_MAX_SHOWN_PATH: Final = 500
 _NOTHING: Final[tuple[bytes, ...]] = ()
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -82,17 +78,13 @@ class _Bound(NamedTuple):
 class App:
     """Answers the requests of one server."""
 
-    def __init__(
-        self, service: Service, operations: Sequence[Operation] = OPERATIONS, *, access_log: bool = False
-    ) -> None:
+    def __init__(self, service: Service, operations: Sequence[Operation] = OPERATIONS) -> None:
         """Make the routes.
 
         Args:
             service: What the handlers share.
             operations: Two with the same path have different methods.
-            access_log: Log each request on one line.
         """
-        self._logs_access = access_log
         self._service = service
         self._access = service.access
         self._buffered = Buffered()
@@ -159,9 +151,7 @@ class App:
                 await _send(send, response, allowed, is_head=method == "HEAD")
         finally:
             took_ns = self._service.clock.monotonic_ns() - begun_ns
-            self._service.metrics.add_request(name, status, took_ns)
-            if self._logs_access:
-                _log_access(scope, caller, status, took_ns)
+            self._service.answered(name, _shown(scope), (scope.get("client") or ("-",))[0], caller, status, took_ns)
 
     def _preflight(self, methods: Mapping[str, _Bound], headers: Mapping[str, str]) -> _Response:
         """Answer OPTIONS: what can be done here, and whether a page of another site may."""
@@ -254,18 +244,10 @@ def _failure(operation: Operation | None, error: Exception) -> Problem:
     return Problem(500, "The server has failed; its log says more.")
 
 
-def _log_access(scope: Scope, caller: Caller | None, status: int, nanoseconds: int) -> None:
-    """Log a request: no header, and no query, because a filter may have values of users."""
-    client, path = scope.get("client"), (scope.get("raw_path") or b"").decode("ascii", "backslashreplace")
-    ACCESS_LOG.info(
-        '%s %s "%s %s" %d %.1f ms',
-        client[0] if client else "-",
-        visible(caller.name) if caller is not None else "-",
-        scope["method"],
-        visible(path[:_MAX_LOGGED_PATH]),
-        status,
-        nanoseconds / 1e6,
-    )
+def _shown(scope: Scope) -> str:
+    """Return a request for a log: no query, which may have values of users."""
+    path: bytes = scope.get("raw_path") or b""
+    return f"{scope['method']} {path[:_MAX_SHOWN_PATH].decode('ascii', 'backslashreplace')}"
 
 
 async def _send(send: Send, response: _Response, more: Mapping[str, str], *, is_head: bool) -> None:

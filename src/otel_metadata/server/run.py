@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -84,11 +85,11 @@ class LocalServer:
                 "host", host, "127.0.0.1, or tokens: others than this machine may call this address"
             )
         access.cookie = f"otel_metadata_{self.port}"
-        self.service = Service(store, access, clock)
+        self.service = Service(store, access, clock, access_log=access_log)
         self._is_answering = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        app = App(self.service, operations, access_log=access_log)
+        app = App(self.service, operations)
         try:
             over_grpc = None if grpc_port is None else GrpcServer(self.service, host, grpc_port)
         except ConfigurationError:
@@ -256,7 +257,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigurationError("host", host, f"an address of this machine, such as 127.0.0.1: {error}") from None
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # on Windows it would let two servers share the port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
         listening.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -14,6 +15,7 @@ from otel_metadata.client.updates import draw
 from otel_metadata.delivery.destination import Destination
 from otel_metadata.errors import OtelMetadataError
 from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
+from otel_metadata.foreign_text import visible
 from otel_metadata.live import live_settings
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from otel_metadata.server.operations import Caller
 
 T = TypeVar("T")
+
+ACCESS_LOG: Final = logging.getLogger("otel_metadata.server.access")
 
 _READERS: Final = 4
 _WAITING_READS: Final = 64
@@ -70,8 +74,11 @@ class Service:
         room: The memory for what large bodies are decoded into.
     """
 
-    def __init__(self, store: SpanStore, access: Access, clock: Clock | None = None) -> None:
-        """Work on *store*."""
+    def __init__(
+        self, store: SpanStore, access: Access, clock: Clock | None = None, *, access_log: bool = False
+    ) -> None:
+        """Work on *store*, and log each request on one line if *access_log*."""
+        self._logs_access = access_log
         self.access = access
         self.store = store
         self.clock: Clock = clock or SystemClock()
@@ -158,6 +165,24 @@ class Service:
     def client(self, caller: Caller) -> Client:
         """Return a client of the store whose updates have the caller's name; closed by the service."""
         return self._author(caller.name).client
+
+    def answered(
+        self, operation: str, request: str, client: str, caller: Caller | None, status: int, nanoseconds: int
+    ) -> None:
+        """Count a request that was answered, and log it; on the event loop.
+
+        Args:
+            operation: The name of the operation; "" for none.
+            request: What was asked for, without values of users.
+            client: The address of the client.
+            caller: Who called; None if that was not known yet.
+            status: The HTTP status.
+            nanoseconds: How long it took.
+        """
+        self.metrics.add_request(operation, status, nanoseconds)
+        if self._logs_access:
+            name = visible(caller.name) if caller is not None else "-"
+            ACCESS_LOG.info('%s %s "%s" %d %.1f ms', client, name, visible(request), status, nanoseconds / 1e6)
 
     def changed(self) -> None:
         """Tell `GET /api/v1/events` that the store has changed; see `Changes.changed`."""

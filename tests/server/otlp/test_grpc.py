@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -237,3 +239,17 @@ def test_requests_that_run_when_the_server_stops_are_stored_and_answered(start_s
 def test_a_port_that_is_taken_is_an_error_that_names_it(server, start_server, tmp_path):
     with pytest.raises(ConfigurationError, match="grpc_port"):
         start_server(grpc_port=server.local.grpc_port)
+
+
+def test_requests_are_counted_and_logged_like_those_of_http(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server = start_server(grpc_port=0, access_log=True)
+    sent(server, request())
+    text = server.call("GET", "/metrics").data.decode()
+    name = "trace.v1.TraceService"
+    assert f'requests_total{{operation="grpc.{name}",status="200"}} 1' in text
+    assert "spans_stored_total 1" in text
+    lines = [record.getMessage() for record in caplog.records if record.name == "otel_metadata.server.access"]
+    assert re.fullmatch(rf'127\.0\.0\.1 http:\S+ "gRPC {name}/Export" 200 \d+\.\d ms', lines[0]), lines

@@ -115,15 +115,17 @@ class GrpcServer:
 
     def _handler(self, name: str, handler: _Handler) -> grpc.GenericRpcHandler:
         def export(body: bytes, context: grpc.ServicerContext) -> bytes:
-            return self._answer(handler, body, context)
+            return self._answer(name, handler, body, context)
 
         # Without a deserializer the body comes as bytes.
         method = grpc.unary_unary_rpc_method_handler(export)
         return grpc.method_handlers_generic_handler(f"{_PACKAGE}.{name}", {"Export": method})
 
-    def _answer(self, handler: _Handler, body: bytes, context: grpc.ServicerContext) -> bytes:
+    def _answer(self, name: str, handler: _Handler, body: bytes, context: grpc.ServicerContext) -> bytes:
         # Metadata whose names end in -bin are bytes.
         headers = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
+        begun_ns = self._service.clock.monotonic_ns()
+        caller, status = None, 200
         try:
             caller = self._service.access.caller("traces:write", headers)
             response = asyncio.run_coroutine_threadsafe(handler(caller, body, headers), self._loop).result()
@@ -133,7 +135,13 @@ class GrpcServer:
             if problem is None:
                 REPORTER.failed("server:grpc", error)
                 problem = Problem(500, "The server has failed; its log says more.")
+            status = problem.status
             _refuse(problem, context)
+        finally:
+            took_ns = self._service.clock.monotonic_ns() - begun_ns
+            client = context.peer().partition(":")[2].rpartition(":")[0]
+            facts = (f"grpc.{name}", f"gRPC {name}/Export", client, caller, status, took_ns)
+            self._loop.call_soon_threadsafe(self._service.answered, *facts)
 
     async def _traces(self, caller: Caller, body: bytes, headers: dict[str, str]) -> ExportTraceServiceResponse:
         project = project_named(headers)
