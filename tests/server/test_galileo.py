@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,7 +19,7 @@ from tests.store.contract import ended_span, only, trace_hex
 from otel_metadata.model.record import SpanRecord
 from otel_metadata.server.galileo_ids import derived_uuid4
 from otel_metadata.server.jwt import jwt_of, key_of
-from otel_metadata.server.names import names_of
+from otel_metadata.server.names import Named, Names, names_of
 from otel_metadata.store.sqlite.store import SqliteStore
 
 PROJECT = "3f0c1b9e-6a52-4d0e-9a53-0d5a5f6b7c81"
@@ -431,6 +432,30 @@ def test_names_of_another_process_are_found(server, tmp_path):
     assert found is not None
     assert found.name == "shop"
     other.close()
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_the_oldest_names_go(tmp_path, monkeypatch, is_file):
+    """Of each kind by itself: many sessions make no project unknown."""
+    monkeypatch.setattr("otel_metadata.server.names.MAX_NAMES", 3)
+    names = Names(f"{tmp_path}/names" if is_file else None)
+    names.put("project", Named("p", "shop", ""))
+    for number in range(5):
+        names.put("session", Named(f"{number}", f"session {number}", "p"))
+    names.put("session", Named("4", "another name", "p"))
+    assert [one.name for one in names.all("session", "p")] == ["session 2", "session 3", "session 4"]
+    assert names.get("session", "1") is None
+    assert names.get("project", "p") == Named("p", "shop", "")
+
+
+def test_names_are_for_their_owner_alone(server):
+    """And whoever only asks makes no file."""
+    assert server.call("GET", "/projects").json() == []
+    assert update(server).status == 404
+    assert not Path(f"{server.store.path}.names").exists()
+    server.call("POST", "/projects", json={"name": "shop"})
+    mode = Path(f"{server.store.path}.names").stat().st_mode
+    assert mode & 0o077 == 0
 
 
 def test_what_the_sdk_asks_when_it_starts(server):

@@ -491,11 +491,15 @@ async def search_sessions(call: Call) -> Answer:
         if isinstance(one, dict) and "external_id" in (one.get("name"), one.get("column_id"))
     ]
     names = names_of(call.service.store)
-    found = await call.service.read(lambda: names.all("session", owner.id))
+
+    def find() -> list[Named]:
+        # A session with an external id has the UUID that follows from it.
+        by_id = [names.get("session", _session_uuid(owner.id, one)) for one in wanted if isinstance(one, str)]
+        return [one for one in by_id if one is not None] if wanted else names.all("session", owner.id)
+
     listed: list[Json] = [
         {"type": "session", "id": one.id, "name": one.name, "external_id": one.name, "project_id": owner.id}
-        for one in found
-        if not wanted or one.name in wanted
+        for one in await call.service.read(find)
     ]
     page = {"starting_token": 0, "limit": len(listed), "paginated": False, "next_starting_token": None}
     return Answer({"records": listed, "num_records": len(listed), **page})

@@ -9,13 +9,15 @@ so that all of these servers return the same ones.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 from otel_metadata.errors import StoreError
+from otel_metadata.model.recent import RecentMap
 from otel_metadata.store.sqlite.file import create_private_file
 from otel_metadata.store.sqlite.store import SqliteStore
 
@@ -25,14 +27,22 @@ if TYPE_CHECKING:
 FILE: Final = "otel_metadata_names.db"
 """The file of a store that is not a SQLite file. Beside one, it is the name of that file with `.names`."""
 
+MAX_NAMES: Final = 10_000
+"""How many names of one kind are kept. The oldest go: an SDK makes a session for each conversation."""
+
 NameKind: TypeAlias = Literal["project", "log_stream", "session"]
 
 _CREATE: Final = (
     "CREATE TABLE IF NOT EXISTS server_names"
     " (kind TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, parent TEXT NOT NULL, PRIMARY KEY (kind, id))"
-    " WITHOUT ROWID"
+)
+_SELECT: Final = "SELECT id, name, parent FROM server_names WHERE kind = ? AND "
+_FORGET: Final = (
+    "DELETE FROM server_names WHERE kind = ? AND rowid <="
+    " (SELECT rowid FROM server_names WHERE kind = ? ORDER BY rowid DESC LIMIT 1 OFFSET ?)"
 )
 _TIMEOUT_SECONDS: Final = 10
+_CACHED: Final = 1_000
 
 
 @final
@@ -58,7 +68,11 @@ class Names:
         """Keep them in the SQLite file *path*, or in memory alone."""
         self._path = path
         self._lock = threading.Lock()
-        self._known: dict[tuple[NameKind, str], Named] | None = None
+        self._memory = sqlite3.connect(":memory:", check_same_thread=False) if path is None else None
+        if self._memory is not None:
+            finalize(self, self._memory.close)
+        # What an id means never changes, so only ids that are not known are looked up each time.
+        self._cache: RecentMap[tuple[NameKind, str], Named] = RecentMap(_CACHED)
 
     def get(self, kind: NameKind, identifier: str) -> Named | None:
         """Return what has this id; None if nothing has.
@@ -67,11 +81,11 @@ class Names:
             StoreError: The file cannot be read.
         """
         with self._lock:
-            found = self._loaded().get((kind, identifier))
-            if found is None and self._path is not None:
-                # Another process may have added it.
-                self._known = None
-                found = self._loaded().get((kind, identifier))
+            found = self._cache.get((kind, identifier))
+            if found is None:
+                rows = self._read("id = ?", kind, identifier)
+                if rows:
+                    found = self._cache[kind, identifier] = Named(*rows[0])
             return found
 
     def all(self, kind: NameKind, parent: str = "") -> list[Named]:
@@ -81,41 +95,43 @@ class Names:
             StoreError: The file cannot be read.
         """
         with self._lock:
-            self._known = None if self._path is not None else self._known
-            found = [one for (of, _), one in self._loaded().items() if of == kind and one.parent == parent]
-        return sorted(found, key=lambda one: one.name)
+            return [Named(*row) for row in self._read("parent = ? ORDER BY name", kind, parent)]
 
     def put(self, kind: NameKind, named: Named) -> None:
-        """Keep a name, in place of an earlier one with the same id.
+        """Keep a name, if the id has none yet.
 
         Raises:
             StoreError: The file cannot be written.
         """
         with self._lock:
-            known = self._loaded()
-            if known.get((kind, named.id)) == named:
-                return
-            if self._path is not None:
-                self._run("INSERT OR REPLACE INTO server_names VALUES (?, ?, ?, ?)", (kind, *named))
-            known[kind, named.id] = named
+            if self._cache.get((kind, named.id)) is None:
+                insert = ("INSERT OR IGNORE INTO server_names VALUES (?, ?, ?, ?)", (kind, *named))
+                self._run(insert, (_FORGET, (kind, kind, MAX_NAMES)))
 
-    def _loaded(self) -> dict[tuple[NameKind, str], Named]:
-        if self._known is None:
-            rows = self._run("SELECT kind, id, name, parent FROM server_names", ()) if self._path is not None else []
-            self._known = {
-                (kind, identifier): Named(identifier, name, parent) for kind, identifier, name, parent in rows
-            }
-        return self._known
+    def _read(self, where: str, *values: str) -> list[tuple[str, str, str]]:
+        if self._path is not None and not os.path.exists(self._path):
+            return []  # whoever only asks makes no file
+        return self._run((_SELECT + where, values))
 
-    def _run(self, statement: str, values: tuple[str, ...]) -> list[tuple[NameKind, str, str, str]]:
-        # A connection for each: there are few calls.
+    def _run(self, *statements: tuple[str, tuple[str | int, ...]]) -> list[tuple[str, str, str]]:
+        """Run statements in one transaction, and return the rows of the last one."""
         try:
-            create_private_file(f"{self._path}")  # for its owner alone, as the spans are
-            with closing(sqlite3.connect(f"{self._path}", timeout=_TIMEOUT_SECONDS)) as connection, connection:
+            # A connection for each call: there are few, and a file that was removed meanwhile is made anew.
+            with (
+                closing(self._opened()) if self._memory is None else nullcontext(self._memory) as connection,
+                connection,
+            ):
                 connection.execute(_CREATE)
-                return connection.execute(statement, values).fetchall()
+                rows: list[tuple[str, str, str]] = []
+                for statement, values in statements:
+                    rows = connection.execute(statement, values).fetchall()
+                return rows
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}; expected a readable and writable SQLite file.") from error
+
+    def _opened(self) -> sqlite3.Connection:
+        create_private_file(f"{self._path}")  # for its owner alone, as the spans are
+        return sqlite3.connect(f"{self._path}", timeout=_TIMEOUT_SECONDS)
 
 
 _names: Final[WeakKeyDictionary[SpanStore, Names]] = WeakKeyDictionary()
