@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -287,6 +288,72 @@ def test_of_many_updates_with_one_tag_one_succeeds(server: Server) -> None:
         thread.join(PATIENCE)
     assert sorted(statuses) == [200] + [412] * 7
     assert len(server.store.history(TRACE_ID, SPAN_ID)) == 1
+
+
+def at_once(calls: list[Any]) -> None:
+    """Run every call on a thread of its own."""
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+
+
+def test_two_hundred_updates_at_once_are_all_stored(server: Server) -> None:
+    """They share look-ups and transactions, and none is refused."""
+    statuses: list[int] = []
+
+    def patch(number: int) -> None:
+        body = {"metadata": {f"key {number}": number}}
+        statuses.append(server.call("PATCH", SPAN, json=body).status)
+
+    at_once([partial(patch, number) for number in range(200)])
+    assert statuses == [200] * 200
+    assert shown(server).metadata == {f"key {number}": number for number in range(200)}
+
+
+def test_of_updates_at_once_each_gets_its_own_refusal(server: Server) -> None:
+    """One span that is not there leaves those that were looked up with it alone."""
+    statuses: dict[str, int] = {}
+    paths = [SPAN, f"/api/v1/spans/{NEVER_STORED}", TRACE, f"/api/v1/spans/{2:016x}"] * 10
+
+    def patch(number: int, path: str) -> None:
+        response = server.call("PATCH", path, json={"metadata": {f"key {number}": 1}})
+        statuses[f"{number} {path}"] = response.status
+
+    at_once([partial(patch, number, path) for number, path in enumerate(paths)])
+    assert len(statuses) == 40
+    assert {name: status for name, status in statuses.items() if status != 200} == {
+        name: 404 for name in statuses if NEVER_STORED in name
+    }
+
+
+def test_a_slow_reader_delays_no_update(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many searches as there are threads for them, and none ends."""
+    is_searching, may_end = threading.Semaphore(0), threading.Event()
+    search = SqliteStore.search
+
+    def slow(*given: Any, **more: Any) -> Any:
+        is_searching.release()
+        assert may_end.wait(PATIENCE)
+        return search(*given, **more)
+
+    monkeypatch.setattr(SqliteStore, "search", slow)
+    searches = [threading.Thread(target=server.call, args=("GET", "/api/v1/spans")) for _ in range(8)]
+    for one in searches:
+        one.start()
+    try:
+        for _ in range(4):
+            assert is_searching.acquire(timeout=PATIENCE)
+        tag = {"If-Match": "*"}
+        assert server.call("PATCH", SPAN, json={"metadata": {"a": 1}}).status == 200
+        assert server.call("PATCH", SPAN, json={"metadata": {"a": 2}}, headers=tag).status == 200
+        found = server.call("POST", "/api/v1/spans:batch", json={"updates": [{"span_id": SPAN_ID, "tags": ["a"]}]})
+        assert found.status == 200
+    finally:
+        may_end.set()
+        for one in searches:
+            one.join(PATIENCE)
 
 
 def batch(server: Server, updates: list[Any], headers: Any = None, **more: Any) -> Any:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from otel_metadata.live.values import Values
     from otel_metadata.model.merge import Version
     from otel_metadata.server.operations import Caller
+    from otel_metadata.server.service import Service
 
 _Update = shapes.TraceUpdate | shapes.SpanUpdate
 _Patch = tuple[str, str, Fields]
@@ -213,12 +214,49 @@ def _locate(store: SpanStore, caller: Caller, trace_id: str | None, span_id: str
     return Target(trace_id, span_id, is_stored=False)
 
 
-def _located(store: SpanStore, caller: Caller, trace_id: str | None, span_id: str) -> Target:
-    """Find the span or trace of one update, as `_locate` does; quickly, if that is the newest span of its id."""
-    (target,) = _locate_all(store, caller, [(trace_id, span_id)])
-    if not isinstance(target, Target):
-        raise target
-    return target
+@final
+class _Lookups:
+    """Finds the targets of updates that come at the same time in one call, as group commit stores them.
+
+    The calls are on the pool of writers: a page that searches takes the threads of readers, and updates do not wait for
+    it. For the event loop alone.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Caller, tuple[str | None, str], asyncio.Future[Target]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def find(self, service: Service, caller: Caller, trace_id: str | None, span_id: str) -> Target:
+        """Find the span or trace of one update, as `_locate` does."""
+        future: asyncio.Future[Target] = asyncio.get_running_loop().create_future()
+        self._waiting.append((caller, (trace_id, span_id), future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work(service))
+        return await future
+
+    async def _work(self, service: Service) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            by_project: dict[str | None, list[tuple[Caller, tuple[str | None, str], asyncio.Future[Target]]]] = {}
+            for one in waiting:
+                by_project.setdefault(one[0].project, []).append(one)
+            for several in by_project.values():
+                keys = [key for _, key, _ in several]
+                found: Sequence[Target | Exception]
+                try:
+                    found = await service.write(partial(_locate_all, service.store, several[0][0], keys))
+                except Exception as error:  # noqa: BLE001 # each of those who wait gets it
+                    found = [error] * len(several)
+                for (_, _, future), target in zip(several, found, strict=True):
+                    if future.cancelled():
+                        continue
+                    if isinstance(target, Target):
+                        future.set_result(target)
+                    else:
+                        future.set_exception(target)
+
+
+_LOOKUPS: Final[WeakKeyDictionary[Any, _Lookups]] = WeakKeyDictionary()
 
 
 def _locate_all(
@@ -291,17 +329,18 @@ async def _update(call: Call, trace_id: str | None, span_id: str, values_of: Cal
     if wanted is not None and not _ETAGS.fullmatch(wanted):
         expected = "the ETag of the span, in quotes, or *"
         raise Problem(400, f"If-Match is {wanted[:100]!r}; expected {expected}.", expected=expected)
-    target = await call.service.read(partial(_located, store, call.caller, trace_id, span_id))
+    lookups = _LOOKUPS.setdefault(call.service, _Lookups())
+    target = await lookups.find(call.service, call.caller, trace_id, span_id)
     async with _one_at_a_time(target.trace_id if wanted is not None else None):
         # Drawn before the values are looked at: whoever sets one after that look has a greater version, and wins.
         (version,) = call.service.versions(call.caller, 1)
         if wanted is not None:
-            _check_match(wanted, target, await call.service.read(partial(_entity_tag, store, target)))
+            _check_match(wanted, target, await call.service.write(partial(_entity_tag, store, target)))
         fields: Fields = {name: (value, version) for name, value in values.items()}
         await call.service.ingest([], [(target.trace_id, target.span_id, fields)], size=_size(call))
         headers = {}
         if wanted is not None:
-            headers["ETag"] = f'"{await call.service.read(partial(_entity_tag, store, target))}"'
+            headers["ETag"] = f'"{await call.service.write(partial(_entity_tag, store, target))}"'
     return Answer(_receipt(target, fields, version, call.caller, notes), headers=headers)
 
 
@@ -400,7 +439,7 @@ async def _batch(call: Call) -> Answer:
         AUTHORS.add(int(writer, 16), name)
     versions = call.service.versions(call.caller, len(parsed))
     keys = [one.key for one in parsed if isinstance(one, _Parsed)]
-    targets = iter(await call.service.read(partial(_locate_all, call.service.store, call.caller, keys)))
+    targets = iter(await call.service.write(partial(_locate_all, call.service.store, call.caller, keys)))
     patches: list[_Patch] = []
     exact: list[_Patch] = []
     outcomes: list[shapes.Outcome] = []
