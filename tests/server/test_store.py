@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,7 +39,7 @@ from otel_metadata.cli.app import app
 from otel_metadata.client.client import Client
 from otel_metadata.destination_factory import make_destinations
 from otel_metadata.destination_factory import open_store as open_url
-from otel_metadata.errors import StoreAccessError, StoreError, StoreUnsupportedError
+from otel_metadata.errors import OtelMetadataError, StoreAccessError, StoreError, StoreUnsupportedError
 from otel_metadata.model.condition import Condition
 from otel_metadata.model.outcome import Delivered, Pause, Rejected
 from otel_metadata.model.patch import Patch
@@ -180,6 +181,14 @@ class TestUpdates:
         store.close()
 
 
+def said(step: Callable[[Client], object], client: Client) -> str:
+    """Return the result of a step, or its error, without the name of the store."""
+    try:
+        return f"{step(client)!r}".replace(f"{client.spans._store}", "STORE")
+    except OtelMetadataError as error:
+        return f"{error!r}".replace(f"{client.spans._store}", "STORE")
+
+
 class TestStore:
     def test_many_rows_go_in_several_requests(self, server: Server) -> None:
         """More than one request may hold, and pages of more than one answer may hold."""
@@ -250,6 +259,51 @@ class TestStore:
                 ("live", "live"),
             ]
 
+    def test_a_client_says_the_same_of_a_server_as_of_a_file(self, server: Server, tmp_path: Path) -> None:
+        """Results and errors of its methods, but for the name of the store."""
+        root = ended_span(1, name="root")
+        spans = [root, *(ended_span(at, start_ns=START_NS + at, parent=root.context) for at in range(2, 8))]
+        here = SqliteStore(tmp_path / "here.db")
+        for store in (here, server.store):
+            store.write(spans)
+        ids, unknown = [f"{at:016x}" for at in range(1, 8)], "f" * 16
+        rows = [{"context.span_id": one, "attributes.metadata.k": at} for at, one in enumerate([*ids, unknown])]
+        logged = {
+            "context.span_id": "a" * 16,
+            "context.trace_id": trace_hex(77),
+            "name": "logged",
+            "start_time": "2026-01-01",
+            "end_time": "2026-01-02",
+        }
+        ever = {"start_time": "2000-01-01"}
+        steps: list[Callable[[Client], object]] = [
+            lambda client: client.spans.update(ids[0], metadata={"a": [None]}, status=404, user_id="u").spans_updated,
+            lambda client: client.spans.update(trace_hex(), level="trace", name="T", tags=["t"]).spans_updated,
+            lambda client: client.spans.update(unknown, metadata={"a": 1}),
+            lambda client: client.spans.update_metadata(rows).errors,
+            lambda client: client.spans.log([logged], project_name="p").spans_updated,
+            lambda client: [(one.name, dict(one.metadata)) for one in client.spans.list(**ever)],
+            lambda client: [one.span_id for one in client.spans.list(filter="NOT metadata.k > 2", limit=2, **ever)],
+            lambda client: [one.span_id for one in client.spans.iter(**ever)],
+            lambda client: client.spans.list(filter="metadata.k >"),
+            lambda client: client.spans.get(ids[0], at="2023-11-15").metadata,
+            lambda client: client.spans.get(ids[0], at="2020-01-01"),
+            lambda client: client.spans.get(unknown),
+            lambda client: [(one.key, one.value, one.route, one.author) for one in client.spans.history(ids[0])],
+            lambda client: [(one.name, one.spans, one.late_values) for one in client.traces.list(**ever)],
+            lambda client: [one.span_id for one in client.traces.get(trace_hex()).spans],
+            lambda client: client.traces.outline(trace_hex()),
+            lambda client: client.traces.outline(trace_hex(99)),
+            lambda client: client.spans.count(filter="metadata.k < 3", **ever),
+            lambda client: client.spans.delete([ids[6], unknown]),
+            lambda client: client.spans.retain(older_than="2024-01-01").spans_deleted,
+            lambda client: [one.span_id for one in client.spans.list(**ever)],
+        ]
+        with Client(f"sqlite:///{here.path}", author="judge") as file, Client(_url(server), author="judge") as served:
+            for number, step in enumerate(steps):
+                assert said(step, file) == said(step, served), number
+        here.close()
+
     def test_the_command_line_works_on_a_server(self, server: Server) -> None:
         """With `--store`, as on any other store."""
         server.store.write([ended_span()])
@@ -273,14 +327,28 @@ class TestStore:
         assert len(only(store).metadata) == 41
         store.close()
 
+    def test_a_forked_child_has_connections_of_its_own(self, server: Server) -> None:
+        """Both go on with the same store, and neither reads the other's answer."""
+        store = ServeStore(server.url)
+        store.write([ended_span()])
+        child = os.fork()
+        if child == 0:
+            try:
+                store.patch([Patch(SpanRef(TRACE, 1), LATE)])
+                os._exit(len(store.query(SpanQuery())))
+            finally:
+                os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+        assert only(store).metadata == {"k": "v"}
+        store.close()
+
     def test_closing_ends_a_request_that_waits(self) -> None:
         """Of another thread, which gets an error; the store can be used again."""
         with Loopback(never) as silent:
             store = ServeStore(silent.url)
             with ThreadPoolExecutor(1) as pool:
                 asked = pool.submit(store.query, SpanQuery())
-                while not silent.requests:
-                    pass
+                assert silent.is_asked.wait(PATIENCE)
                 store.close()
                 with pytest.raises(StoreError, match=r"answer broke off|shut down"):
                     asked.result(PATIENCE)

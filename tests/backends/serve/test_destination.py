@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -19,6 +20,7 @@ from otel_metadata.backends.serve import TOKEN, URL
 from otel_metadata.destination_factory import make_destinations, names_store, open_store
 from otel_metadata.dialects.canonical import FIELDS
 from otel_metadata.errors import ConfigurationError, StoreError
+from otel_metadata.joining.addresses import address_of, is_same
 from otel_metadata.model.record import SpanQuery
 
 
@@ -56,7 +58,7 @@ def test_a_server_is_named_by_a_url(text, url):
     """Port 4318 unless the URL has another, 443 with TLS; the same text names a store."""
     assert where(text) == (url, {})
     assert names_store(text)
-    assert f"{open_store(text)}" == url.removesuffix("/v1/traces")
+    assert f"{open_store(text)}" == url.removesuffix("/v1/traces").replace("http", "serve", 1)
 
 
 @pytest.mark.parametrize("text", ["serve://ci.example:99", "http://ci.example:99", "serve://ci.example:99/"])
@@ -139,6 +141,17 @@ def test_an_exporter_of_the_application_to_the_same_server_sends_the_spans(doubl
     assert [(one["span_id"], one["fields"][0]["value"]) for one in double.updates] == [(span.ref.span_id_hex, 2)]
 
 
+def test_the_grpc_port_of_the_same_server_is_the_same_place():
+    """One server has both."""
+    (destination,) = make_destinations("serve")
+    over_grpc = GrpcExporter("http://localhost:4317", insecure=True)
+    elsewhere = OTLPSpanExporter("http://localhost:4319/v1/traces")
+    own, *others = (address_of(one, Resource({})) for one in (destination.span_exporter, over_grpc, elsewhere))
+    assert [is_same(own, other) for other in others] == [True, False]
+    for exporter in (over_grpc, elsewhere):
+        exporter.shutdown()
+
+
 PAGE = reply(200, b"<!doctype html><title>Sign in</title>", content_type="text/html")
 
 
@@ -161,7 +174,7 @@ def test_a_store_says_when_something_else_answers(answer, says):
         store = open_store(server.url.replace("http", "serve"))
         with pytest.raises(StoreError, match=says) as raised:
             store.query(SpanQuery())
-        assert server.url in f"{raised.value}"
+        assert server.url.replace("http", "serve") in f"{raised.value}"
         store.close()
 
 

@@ -44,6 +44,7 @@ from otel_metadata.model.record import (
     assemble,
 )
 from otel_metadata.model.times import nanoseconds, time_ns, time_text
+from otel_metadata.reporting import after_fork_in_child
 from otel_metadata.seams import SystemClock, bounded_millis
 from otel_metadata.store import table
 from otel_metadata.store.filter.text import text_of
@@ -124,9 +125,14 @@ class ServeStore:
         self._new_client = partial(RestClient, url, headers=headers, max_body_bytes=_MAX_ANSWER_BYTES)
         self._clock = clock or SystemClock()
         client = self._new_client()
-        self._url = client.shown_url
-        # Lists, because a fork may happen at any time: their methods need no lock.
+        self._url = client.shown_url.replace("http", "serve", 1)  # as users write it; https becomes serves
         self._idle = [client]
+        self._begin()
+        after_fork_in_child(self._begin)
+
+    def _begin(self) -> None:
+        # The threads that have these clients do not exist in a forked child. One of them may have held the event's
+        # lock; lists need none.
         self._busy: list[RestClient] = []
         self._closing = threading.Event()
 
