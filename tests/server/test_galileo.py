@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import sqlite3
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 import urllib3
 from tests.server.conftest import PATIENCE, Server, StartServer
+from tests.server.documented import send
 from tests.store.contract import ended_span, only, trace_hex
 
 from otel_metadata.model.record import SpanRecord
@@ -478,9 +476,8 @@ def test_other_texts_are_no_tokens(token):
     assert key_of(token) is None
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-def test_the_documented_curl_line(server):
-    """Method, headers and every field of the documentation; only the host is another one."""
+def test_the_documented_request(server):
+    """Method, headers and every field of the documentation, with curl: its reply, and a refusal."""
     ingest(server)
     document = {
         "span_id": SPAN_UUID,
@@ -495,20 +492,10 @@ def test_the_documented_curl_line(server):
         "tags": ["<string>"],
         "status_code": 123,
     }
-    line = [
-        *("curl", "--silent", "--show-error", "--max-time", f"{PATIENCE}", "--write-out", "\n%{http_code}"),
-        *("--request", "PATCH", "--url", f"{server.url}/v2/projects/{PROJECT}/spans/{SPAN_UUID}"),
-        *("--header", "Content-Type: application/json", "--header", "Galileo-API-Key: <api-key>"),
-    ]
-
-    def run(body: object) -> tuple[Any, str]:
-        ran = subprocess.run([*line, "--data", json.dumps(body)], capture_output=True, text=True, check=True)
-        said, _, status = ran.stdout.rpartition("\n")
-        return json.loads(said), status
-
-    said, status = run(document)
-    assert (status, said.keys()) == ("200", DOCUMENTED | {"span_id"})
+    path, key = f"/v2/projects/{PROJECT}/spans/{SPAN_UUID}", "Galileo-API-Key: <api-key>"
+    status, said = send(server, "PATCH", path, key, document)
+    assert (status, said.keys()) == (200, DOCUMENTED | {"span_id"})
     assert (said["experiment_id"], said["span_id"]) == (STREAM, SPAN_UUID)
     record = stored(server, SPAN_UUID)
     assert (record.input, record.tags, record.status_code) == ("<string>", ("w", "<string>"), 123)
-    assert run({**document, "span_id": "x"})[1] == "422"
+    assert send(server, "PATCH", path, key, {**document, "span_id": "x"})[0] == 422

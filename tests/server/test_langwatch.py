@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from typing import Any
 from uuid import UUID
 
 import pytest
 import urllib3
-from tests.server.conftest import PATIENCE, Server, StartServer
+from tests.server.conftest import Server, StartServer
+from tests.server.documented import send
 from tests.store.contract import ended_span, only, trace_hex
 
 from otel_metadata.model.record import SpanQuery, SpanRecord
@@ -222,23 +221,14 @@ DOCUMENTED = {
 }
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-def test_the_documented_curl_line(server):
-    """Method, header, content type and body of the documentation; only the host is another one."""
+def test_the_documented_request(server):
+    """Method, headers and body of the documentation, with curl: its reply, and its refusals."""
     server.store.write([ended_span()])
-    line = [
-        *("curl", "--silent", "--show-error", "--max-time", f"{PATIENCE}", "--write-out", "\n%{http_code}"),
-        *("--request", "PATCH", f"{server.url}/api/traces/{TRACE}/metadata"),
-        *("--header", "Content-Type: application/json", "--header", "X-Auth-Token: <api-key>"),
-    ]
-
-    def run(document: object) -> tuple[Any, str]:
-        ran = subprocess.run([*line, "--data", json.dumps(document)], capture_output=True, text=True, check=True)
-        body, _, status = ran.stdout.rpartition("\n")
-        return json.loads(body), status
-
-    assert run(DOCUMENTED) == ({"traceId": TRACE}, "200")
+    key = "X-Auth-Token: <api-key>"
+    assert send(server, "PATCH", PATH, key, DOCUMENTED) == (200, {"traceId": TRACE})
     record = only(server.store, trace_id=TRACE)
     assert record.user_id == "user-123"
     assert record.trace_metadata["config"] == {"model": "gpt-5", "temperature": 0.7}
-    assert run({"metadata": {}})[1] == "400"
+    for metadata in ({}, {"a": "b" * 5_000}, {"a": None}):
+        status, said = send(server, "PATCH", PATH, key, {"metadata": metadata})
+        assert (status, said["error"]) == (400, "validation_error")

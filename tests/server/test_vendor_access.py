@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from opentelemetry.sdk.resources import Resource
-from tests.server.conftest import PATIENCE, Server, StartServer
+from tests.server.conftest import Server, StartServer
+from tests.server.documented import send
 from tests.server.test_galileo import PROJECT, SPAN_UUID, TRACE_UUID, native
 from tests.store.contract import ended_span, only, trace_hex
 
@@ -150,12 +149,8 @@ def test_the_keys_of_langfuse_and_logfire_are_checked(guarded, tokens):
         assert guarded.call("GET", path, headers={"Authorization": authorization("wrong")}).status == 401
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
-def test_the_documented_curl_line_without_the_permission(guarded, tokens):
-    line = [
-        *("curl", "--silent", "--show-error", "--max-time", f"{PATIENCE}", "--write-out", "\n%{http_code}"),
-        *("--request", "PATCH", f"{guarded.url}{METADATA}", "--header", "Content-Type: application/json"),
-        *("--header", f"X-Auth-Token: {token(tokens, 'read')}", "--data", json.dumps(CHANGE)),
-    ]
-    ran = subprocess.run(line, capture_output=True, text=True, check=True)
-    assert ran.stdout.rpartition("\n")[2] == "403"
+def test_the_documented_request_without_the_permission(guarded, tokens):
+    """LangWatch documents 403."""
+    key = f"X-Auth-Token: {token(tokens, 'read')}"
+    status, said = send(guarded, "PATCH", METADATA, key, CHANGE)
+    assert (status, said["error"]) == (403, "api_key_permission_denied")
