@@ -20,6 +20,7 @@ from otel_metadata.client.client import Client
 from otel_metadata.live import live_settings
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.times import time_text
+from otel_metadata.server import updates
 from otel_metadata.store.sqlite.store import SqliteStore
 
 SPAN = f"/api/v1/spans/{SPAN_ID}"
@@ -566,6 +567,20 @@ def test_an_import_takes_otlp_in_portions(server: Server, monkeypatch: pytest.Mo
     assert (report["spans_imported"], report["spans_failed"]) == (90, 10)
     assert [problem["line"] for problem in report["problems"]] == list(range(10, 101, 10))
     assert len(server.store.query(SpanQuery(OTHER_TRACE))) == 90
+
+
+def test_a_portion_that_begins_with_a_line_that_is_cut_off_loses_no_other(server: Server) -> None:
+    """In the middle of an import it is not the beginning of a document over several lines."""
+    span = {"traceId": OTHER_TRACE, "name": "n", "startTimeUnixNano": f"{START_NS}", "spanId": ""}
+    good = b"".join(
+        json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{**span, "spanId": f"{at:016x}"}]}]}]}).encode()
+        + b"\n"
+        for at in (1, 2)
+    )
+    report = updates._import_portion(server.store, b'{"broken":\n' + good, 7)
+    assert (report.spans_imported, report.spans_failed) == (2, 1)
+    assert [problem.line for problem in report.problems] == [1]
+    assert len(server.store.query(SpanQuery(OTHER_TRACE))) == 2
 
 
 @pytest.mark.parametrize(

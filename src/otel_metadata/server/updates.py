@@ -63,6 +63,8 @@ MAX_LINE: Final = 64 << 20
 _PORTION: Final = 4 << 20
 """Bytes of an import that are read at once."""
 
+_NO_SPANS: Final = b'{"resourceSpans":[]}\n'
+
 _IMPORTS: Final = Slots(2, "imports")
 _RETENTIONS: Final = Slots(1, "retentions")
 
@@ -621,8 +623,12 @@ async def _import(call: Call) -> Answer:
 
 
 def _import_portion(store: SpanStore, portion: bytes, lines: int) -> imports.ImportReport:
+    # Only the first line of an import decides whether its documents are spread over lines.
+    before = _NO_SPANS if lines else b""
     try:
-        return imports.import_file(store, io.BufferedReader(io.BytesIO(portion)))
+        report = imports.import_file(store, io.BufferedReader(io.BytesIO(before + portion)))
+        problems = (replace(one, line=one.line - before.count(b"\n")) for one in report.problems)
+        return replace(report, problems=tuple(problems))
     except FileError as error:
         if not lines:
             raise Problem(400, f"{error}".partition(": ")[2] or f"{error}") from None
