@@ -142,6 +142,12 @@ def test_a_cursor_of_another_query_is_refused(server: Server, other: str, path: 
     assert server.call("GET", f"/api/v1/{path}?{SINCE}&limit=2&cursor={cursor}").status == 200
 
 
+def test_a_cursor_of_another_time_is_refused(server: Server) -> None:
+    path = f"/api/v1/spans?{SINCE}&limit=1"
+    cursor = json.loads(server.call("GET", path).data)["next_cursor"]
+    refused(server.call("GET", f"{path}&cursor={cursor}&at=2030-01-01"), 400)
+
+
 def test_a_cursor_of_spans_is_none_of_traces(server: Server) -> None:
     cursor = json.loads(server.call("GET", f"/api/v1/spans?{SINCE}&limit=1").data)["next_cursor"]
     refused(server.call("GET", f"/api/v1/traces?{SINCE}&cursor={cursor}"), 400)

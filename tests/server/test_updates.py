@@ -386,6 +386,7 @@ def test_one_bad_update_of_a_batch_leaves_its_siblings_alone(server: Server) -> 
     assert reasons[1] == "parse_failure"
     assert "metadatas" in found["outcomes"][1]["message"]
     assert reasons[2] == "segment_not_found"
+    assert found["outcomes"][0]["fields"] == [{"level": "span", "kind": "metadata", "key": "a"}]
     assert shown(server).metadata == {"a": 1}
     assert shown(server).trace_metadata == {"plan": "free"}
     assert shown(server, f"{2:016x}").evaluations["Good"].score == 1

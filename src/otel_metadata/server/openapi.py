@@ -29,7 +29,7 @@ def document(operations: Sequence[Operation]) -> _Object:
     structs = {
         one
         for operation in operations
-        for one in (operation.query, operation.body, operation.answer)
+        for one in (operation.query, operation.body, operation.answer, operation.other_answer)
         if one is not None and issubclass(one, msgspec.Struct)
     }
     structs.add(ProblemDetails)
@@ -98,7 +98,10 @@ def _responses(operation: Operation, reference_of: _References) -> _Object:
     success: _Object = {"description": HTTPStatus(operation.status).phrase}
     if operation.answer is not None:
         one_type = JSON if operation.answer is not bytes else operation.answer_type
-        success["content"] = {one: _media(operation.answer, reference_of) for one in one_type.split(", ")}
+        media = _media(operation.answer, reference_of)
+        if operation.other_answer is not None:
+            media = {"schema": {"anyOf": [media["schema"], reference_of[operation.other_answer]]}}
+        success["content"] = dict.fromkeys(one_type.split(", "), media)
     if operation.problem_body is not None:
         refusal: _Object = {JSON: {}}
     elif operation.refusal is not None:

@@ -144,6 +144,7 @@ class Operation:
         body: A `msgspec.Struct`, `bytes` for a body that the handler reads itself, `Stream` for one that it reads while
             it comes and that `max_bytes` does not limit, or None.
         answer: A `msgspec.Struct`, `bytes`, or None: the body of a success.
+        other_answer: The body of a success that a parameter asks for in place of *answer*, or None.
         status: The status of a success.
         problems: The statuses of refusals, each with its reason in words.
         problem_body: The form of refusals; None for `application/problem+json`.
@@ -164,6 +165,7 @@ class Operation:
     query: type | None = None
     body: type | None = None
     answer: type | None = None
+    other_answer: type | None = None
     status: int = 200
     problems: Mapping[int, str] = field(default_factory=dict)
     problem_body: ProblemBody | None = None

@@ -258,9 +258,9 @@ class Place:
 
 def _mark(given: shapes.TraceList) -> str:
     """Return a short digest of what a cursor belongs to."""
-    span_id = given.span_id if isinstance(given, shapes.SpanList) else None
-    kind = type(given).__name__
-    asked = [kind, given.filter, given.project, given.start_time, given.end_time, given.trace_id, span_id]
+    asked = [type(given).__name__, given.filter, given.project, given.start_time, given.end_time, given.trace_id]
+    if isinstance(given, shapes.SpanList):
+        asked += [given.span_id, given.at]
     return hashlib.blake2s(orjson.dumps(asked), digest_size=6).hexdigest()
 
 

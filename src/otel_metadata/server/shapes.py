@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, field
 
 from otel_metadata.model.evaluation import Source
 from otel_metadata.model.merge import Kind, Level
@@ -352,10 +352,21 @@ class Span(_Answer):
     scope_version: str | None
 
 
-class SpanPage(_Answer):
-    """Spans, newest start first."""
+class ExactSpan(Struct):
+    """A line of `export.jsonl`; docs/export.md has its other members."""
 
-    spans: list[Any]  # of `Span`, or with `exact` the objects of an export
+    trace_id: Hex = field(name="context.trace_id")
+    span_id: Hex = field(name="context.span_id")
+    name: str
+    kind: str
+    start_time: str
+    end_time: str
+
+
+class SpanPage(_Answer):
+    """Spans, newest start first: with `exact` the objects of an export."""
+
+    spans: list[Any]
     next_cursor: str | None
     searched_to: Place | None
 
@@ -534,6 +545,7 @@ class Outcome(Struct, omit_defaults=True, kw_only=True):
     status: Literal["updated", "pending", "failed"]
     trace_id: Hex | None = None
     span_id: Hex | None = None
+    fields: Annotated[list[FieldName], Meta(description="Those of a plain update, all with this version.")] = []
     version: str | None = None
     message: str | None = None
     reason: str | None = None

@@ -295,7 +295,14 @@ _NOT_HERE: Final = "This store cannot answer it."
 
 
 def _read(
-    path: str, name: str, summary: str, handler: Any, query: type, answer: type | None, problems: dict[int, str]
+    path: str,
+    name: str,
+    summary: str,
+    handler: Any,
+    query: type,
+    answer: type | None,
+    problems: dict[int, str],
+    other_answer: type | None = None,
 ) -> Operation:
     return Operation(
         "GET",
@@ -307,6 +314,7 @@ def _read(
         tag="reads",
         query=query,
         answer=answer,
+        other_answer=other_answer,
         problems={400: _WRONG, **problems},
     )
 
@@ -321,6 +329,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         shapes.OneSpan,
         shapes.Span,
         {404: _NO_SPAN},
+        shapes.ExactSpan,
     ),
     _read(
         "spans/{span_id}/history",

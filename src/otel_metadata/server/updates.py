@@ -463,6 +463,7 @@ async def _batch(call: Call) -> Answer:
                     status="updated" if target.is_stored else "pending",
                     trace_id=target.trace_id,
                     span_id=target.span_id,
+                    fields=[shapes.FieldName(*name) for name in one.values],
                     version=None if one.fields else version_text(version),
                     notes=list(dict.fromkeys(one.notes)),
                 )
