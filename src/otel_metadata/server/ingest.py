@@ -17,6 +17,7 @@ from otel_metadata.errors import StoreError
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.problems import overloaded
+from otel_metadata.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields
@@ -83,15 +84,19 @@ class Ingest:
             max_bytes: How many bytes wait at most.
         """
         self._store = store
+        self._fold = store.fold_later() if isinstance(store, SqliteStore) else None
+        self._is_to_fold = False
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._changed = threading.Condition()
         self._queue: deque[_Waiting] = deque()
         self._rows = self._bytes = 0  # of the queue
-        self._is_closed = False
+        self._is_writing = self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def put(self, rows: Rows, patches: Patches = (), size: int | None = None) -> Future[None]:
+    def put(
+        self, rows: Rows, patches: Patches = (), size: int | None = None, *, may_write: bool = False
+    ) -> Future[None]:
         """Queue spans and updates, and return what is done when they are on disk.
 
         A request that is larger than the queue is taken when nothing else waits. A future that is cancelled before its
@@ -101,6 +106,7 @@ class Ingest:
             rows: Spans with their fields.
             patches: Updates, each (trace id, span id or "", fields).
             size: Their bytes, where the caller has them at hand.
+            may_write: Whether this thread writes by itself if no other does. That saves two changes of threads.
 
         Raises:
             Problem: 503, because too much waits already, or the server stops. The future raises it as well.
@@ -110,6 +116,7 @@ class Ingest:
             waiting.is_stored.set_result(None)
             return waiting.is_stored
         waiting = waiting._replace(size=waiting.length * _ROW_BYTES if size is None else size)
+        group: list[_Waiting] = []
         with self._changed:
             if self._is_closed:
                 raise overloaded("The server stops; expected a later try.")
@@ -119,10 +126,12 @@ class Ingest:
             self._queue.append(waiting)
             self._rows += waiting.length
             self._bytes += waiting.size
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="otel-metadata-ingest", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            if may_write and not self._is_writing:
+                group = self._next_group()
+            else:
+                self._wake()
+        if group:
+            self._write(group)
         return waiting.is_stored
 
     @property
@@ -134,32 +143,59 @@ class Ingest:
         """Store what waits, and take nothing more; what is still waiting after the time is refused."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join(timeout_seconds)
-        with self._changed:
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._queue and not self._is_writing, timeout_seconds)
             left = self._taken(len(self._queue))
         for one in left:
             if one.is_stored.set_running_or_notify_cancel():
                 one.is_stored.set_exception(overloaded("The server stops; expected a later try."))
 
+    def _wake(self) -> None:
+        """Let the writing thread look at the queue. The lock is held."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="otel-metadata-ingest", daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._queue:
-                    if self._is_closed:
+                while self._is_writing or not (self._queue or self._is_to_fold):
+                    if self._is_closed and not self._queue:
                         return
                     self._changed.wait()
-                count = rows = 0
-                for one in self._queue:
-                    rows += one.length
-                    if count and rows > _GROUP_ROWS:
-                        break
-                    count += 1
-                group = self._taken(count)
+                if self._queue:
+                    group = self._next_group()
+                else:
+                    group, self._is_to_fold = [], False
+            if group:
+                self._write(group)
+            elif self._fold is not None:
+                self._fold()
+
+    def _next_group(self) -> list[_Waiting]:
+        """Take what is written next; only who has it writes. The lock is held."""
+        self._is_writing = True
+        count = rows = 0
+        for one in self._queue:
+            rows += one.length
+            if count and rows > _GROUP_ROWS:
+                break
+            count += 1
+        return self._taken(count)
+
+    def _write(self, group: list[_Waiting]) -> None:
+        try:
             # From here on a future cannot be cancelled: it is stored, or it has an error.
             self._store_group([one for one in group if one.is_stored.set_running_or_notify_cancel()])
+        finally:
+            with self._changed:
+                self._is_writing = False
+                # Between requests: the sender makes its next one meanwhile.
+                self._is_to_fold = self._fold is not None
+                if self._queue or self._is_to_fold:
+                    self._wake()
+                self._changed.notify_all()
 
     def _taken(self, count: int) -> list[_Waiting]:
         group = [self._queue.popleft() for _ in range(count)]
@@ -175,6 +211,9 @@ class Ingest:
             _resolve(group, error)
         else:
             self._store_each(group)
+        # After all have their answers, because it raises where a test wants to see failures of ours.
+        if error is not None and not isinstance(error, StoreError):
+            REPORTER.failed("server:ingest", error)
 
     def _store_each(self, group: list[_Waiting]) -> None:
         """Store each request by itself, so that a bad one harms no other."""
@@ -207,8 +246,6 @@ def _resolve(group: Sequence[_Waiting], error: BaseException | None) -> None:
             one.is_stored.set_result(None)
         else:
             one.is_stored.set_exception(refused)
-    if error is not None and not isinstance(error, StoreError):
-        REPORTER.failed("server:ingest", error)
 
 
 def _refusal(error: BaseException) -> Problem:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Json
     from otel_metadata.model.record import StoredSpan
     from otel_metadata.server.operations import Caller
-    from otel_metadata.server.service import Service
+    from otel_metadata.server.service import Ingested, Service
 
 MAX_BYTES: Final = 64 << 20
 """The largest body, after decompression."""
@@ -86,12 +86,20 @@ class Refused:
 
 @final
 class _Portion:
-    """A part of a request that is stored at once."""
+    """A part of a request that is stored at once.
+
+    Attributes:
+        rows: Spans.
+        patches: Updates.
+        size: Bytes of protobuf; 0 where they are not known.
+        is_last: Whether nothing follows.
+    """
 
     def __init__(self) -> None:
         self.rows: list[tuple[StoredSpan, Fields]] = []
         self.patches: list[LatePatch] = []
         self.size = 0
+        self.is_last = False
 
 
 async def store_spans(
@@ -113,14 +121,19 @@ async def store_spans(
     refused = Refused("spans")
     project = project or caller.project
     async with service.room.of(_memory_of(body, is_json=is_json)):
-        reads = await service.decode(lambda: _spans_of(body, is_json=is_json))
-        while True:
-            portion = await service.decode(lambda: _next_portion(reads, refused, caller, project, path))
-            if not portion.rows and not portion.patches:
-                service.metrics.spans_refused += refused.count
-                return refused
-            patches = await _permitted(service, caller, portion.patches, refused)
-            await service.ingest(portion.rows, patches, size=portion.size)
+        reads = _spans_of(body, is_json=is_json)
+
+        def next_stored() -> tuple[Ingested, bool]:
+            portion = _next_portion(reads, refused, caller, project, path)
+            patches = _permitted(service, caller, portion.patches, refused)
+            return service.ingest_here(portion.rows, patches, portion.size or None), portion.is_last
+
+        is_last = False
+        while not is_last:
+            ingested, is_last = await service.decode(next_stored)
+            await service.stored(ingested)
+    service.metrics.spans_refused += refused.count
+    return refused
 
 
 async def store_evaluations(service: Service, caller: Caller, body: bytes, *, is_json: bool) -> Refused:
@@ -131,13 +144,18 @@ async def store_evaluations(service: Service, caller: Caller, body: bytes, *, is
     """
     refused = Refused("log records")
     async with service.room.of(_memory_of(body, is_json=is_json)):
-        records = await service.decode(lambda: _records_of(body, is_json=is_json))
-        while True:
-            patches = await service.decode(lambda: _next_evaluations(records, refused, service.clock.wall_ns()))
+        records = _records_of(body, is_json=is_json)
+
+        def next_stored() -> Ingested | None:
+            patches = _next_evaluations(records, refused, service.clock.wall_ns())
             if patches is None:
-                service.metrics.spans_refused += refused.count
-                return refused
-            await service.ingest((), await _permitted(service, caller, patches, refused))
+                return None
+            return service.ingest_here((), _permitted(service, caller, patches, refused), None)
+
+        while (ingested := await service.decode(next_stored)) is not None:
+            await service.stored(ingested)
+    service.metrics.spans_refused += refused.count
+    return refused
 
 
 def _memory_of(body: bytes, *, is_json: bool) -> int:
@@ -155,24 +173,32 @@ def _memory_of(body: bytes, *, is_json: bool) -> int:
 
 
 def _spans_of(body: bytes, *, is_json: bool) -> Iterator[tuple[Read, int]]:
+    """Yield the spans of a body, each with its size in bytes; 0 in JSON, where it is not known.
+
+    Raises:
+        Problem: At the first span: nothing of the body can be read.
+    """
     if not is_json:
         _check(body)
-        return protobuf.spans_of(body)
+        yield from protobuf.spans_of(body)
+        return
     found = _json(body)
     if found and not otlp_json.is_traces(found):
         raise _instead(found, "resourceSpans")
-    # The size of a span in JSON is not known; its part of the body is near enough.
-    return ((read, 0) for read in otlp_json.spans_of(found))
+    for read in otlp_json.spans_of(found):
+        yield read, 0
 
 
 def _records_of(body: bytes, *, is_json: bool) -> Iterator[LogRecord | OtlpError]:
+    """Yield the log records of a body; see `_spans_of`."""
     if not is_json:
         _check(body)
-        return protobuf.log_records_of(body)
+        yield from protobuf.log_records_of(body)
+        return
     found = _json(body)
     if found and not otlp_json.is_logs(found):
         raise _instead(found, "resourceLogs")
-    return otlp_json.log_records_of(found)
+    yield from otlp_json.log_records_of(found)
 
 
 def _check(body: bytes) -> None:
@@ -214,7 +240,7 @@ def _instead(found: Mapping[str, Any], expected: str) -> Problem:
 def _next_portion(
     reads: Iterator[tuple[Read, int]], refused: Refused, caller: Caller, project: str | None, path: str
 ) -> _Portion:
-    """Return the next spans and updates; an empty portion at the end."""
+    """Return the next spans and updates."""
     portion = _Portion()
     events = 0
     last: Mapping[str, Json] | None = None
@@ -246,7 +272,8 @@ def _next_portion(
             or portion.size >= _PORTION_BYTES
             or events >= _PORTION_EVENTS
         ):
-            break
+            return portion
+    portion.is_last = True
     return portion
 
 
@@ -273,18 +300,17 @@ def _next_evaluations(
     return None if is_end else patches
 
 
-async def _permitted(service: Service, caller: Caller, patches: list[LatePatch], refused: Refused) -> list[LatePatch]:
+def _permitted(service: Service, caller: Caller, patches: list[LatePatch], refused: Refused) -> list[LatePatch]:
     """Return the updates of spans that are in the caller's project."""
-    if caller.project is None or not patches:
+    if caller.project is None:
         return patches
-
-    def is_permitted(patch: LatePatch) -> bool:
+    kept = []
+    for patch in patches:
         query = SpanQuery(trace_id=patch.trace_id, span_id=patch.span_id or None, limit=1, project=caller.project)
-        return bool(service.store.query(query))
-
-    kept = await service.read(lambda: [patch for patch in patches if is_permitted(patch)])
-    for _ in range(len(patches) - len(kept)):
-        refused.add(_wrong_project(caller, None))
+        if service.store.query(query):
+            kept.append(patch)
+        else:
+            refused.add(_wrong_project(caller, None))
     return kept
 
 

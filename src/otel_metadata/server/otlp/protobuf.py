@@ -77,6 +77,10 @@ _MAX_VARINT_BYTES: Final = 10
 _IDS_BYTES: Final = 28
 _NO_IDS: Final = OtlpError("traceId or spanId is missing; expected 32 and 16 hex digits, not all 0")
 
+# Names of attributes that stay as they are: applications have few, and a look-up is quicker than a check.
+_CLEAN_KEYS: Final[set[str]] = set()
+_MAX_CLEAN_KEYS: Final = 8_192
+
 _MAX_NS: Final = (1 << 63) - 1
 
 # Parsers of protobuf refuse more levels (upb's default), except for the one in Python.
@@ -361,12 +365,20 @@ def _attributes(pairs: Sequence[KeyValue], left: _Left) -> dict[str, Json]:
                 is_clean = is_clean and isfinite(item)
             elif kind is not int and kind is not bool and item != "" and item is not None:
                 is_clean = False
-        if not 0 < len(key) <= MAX_KEY_CHARS or not key.isascii() or "\0" in key:
+        if key not in _CLEAN_KEYS and not _is_clean_key(key):
             is_clean = False
     if is_clean:
         return found
     cleaned = clean(found, [], "attributes", STORE_LIMITS)
     return cleaned if isinstance(cleaned, dict) else {}
+
+
+def _is_clean_key(key: str) -> bool:
+    if not 0 < len(key) <= MAX_KEY_CHARS or not key.isascii() or "\0" in key:
+        return False
+    if len(_CLEAN_KEYS) < _MAX_CLEAN_KEYS:
+        _CLEAN_KEYS.add(key)
+    return True
 
 
 def _value(value: AnyValue, depth: int, left: _Left) -> Any:  # an attribute may be anything

@@ -250,6 +250,7 @@ class SqliteStore:
         self._named: RecentMap[int, str] = RecentMap(MAX_AUTHORS)  # of writers, in the file of the connection
         self._readers: ReadPool | None = None  # beside the connection, unless that is in memory
         self._folded_at = 0  # the connection's `total_changes` when it last folded in the log
+        self._is_folded_later = False
         self._is_cut_off = False
         after_fork_in_child(self._forget_connection)
 
@@ -281,7 +282,7 @@ class SqliteStore:
                     for span in spans
                     if not is_deleted(span.trace_id, span.span_id, (span.end_ns, PLAIN_ATTRIBUTE_WRITER))
                 ]
-            connection.executemany(_WRITE_SPAN, map(_span_row, spans))
+            connection.executemany(_WRITE_SPAN, _span_rows(spans))
             starts = ((span.start_ns, span.trace_id, span.span_id, span.start_ns) for span in spans)
             connection.executemany(_SET_START, starts)
             of_spans = ((span.trace_id, span.span_id, fields, span.end_ns) for span, fields in rows)
@@ -351,6 +352,20 @@ class SqliteStore:
         }
         connection.executemany(_WRITE_NAME, ((_writer_text(writer), name) for writer, name in named.items()))
         return named
+
+    def fold_later(self) -> Callable[[], None]:
+        """Leave it to the caller to fold the log into the file, so that no write waits for the disk.
+
+        Returns:
+            Folds the log in if enough was written. Call it after writes, when nobody waits for an answer.
+        """
+        self._is_folded_later = True
+
+        def fold() -> None:
+            with suppress(StoreError), self._opened(self._deadline_ns(None)) as connection:
+                self._fold(connection)
+
+        return fold
 
     def query(self, query: SpanQuery) -> list[SpanRecord]:
         """Return the records that *query* selects, newest start first.
@@ -635,10 +650,20 @@ class SqliteStore:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if connection.total_changes - self._folded_at >= _FOLDED_CHANGES:
-                self._folded_at = connection.total_changes
-                with suppress(sqlite3.Error):  # the write is done; SQLite's own checkpoints tell nobody either
-                    _fold(connection)
+            if not self._is_folded_later:
+                self._fold(connection)
+
+    def _fold(self, connection: sqlite3.Connection) -> None:
+        """Fold the log into the file if enough was written since the last time, and begin a large log again."""
+        if connection.total_changes - self._folded_at < _FOLDED_CHANGES:
+            return
+        self._folded_at = connection.total_changes
+        with suppress(sqlite3.Error):  # the write is done; SQLite's own checkpoints tell nobody either
+            _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if pages >= _LARGE_LOG_PAGES:
+                # Readers that overlap keep the log from starting again. This waits for those that read now, at most
+                # the busy timeout; the next fold tries again.
+                connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
     @contextmanager
     def _opened(self, deadline_ns: int) -> Iterator[sqlite3.Connection]:
@@ -815,15 +840,6 @@ class SqliteStore:
         return f"sqlite:///{self.path}"
 
 
-def _fold(connection: sqlite3.Connection) -> None:
-    """Copy the pages of the log into the file, and begin a large log again from its start."""
-    _, pages, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    if pages >= _LARGE_LOG_PAGES:
-        # Readers that overlap keep the log from starting again. This waits for those that read now, at most the busy
-        # timeout; the next fold tries again.
-        connection.execute("PRAGMA wal_checkpoint(RESTART)")
-
-
 def _blames_the_file(error: Exception) -> bool:
     return any(words in f"{error}" for words in _OF_THE_FILE)
 
@@ -893,17 +909,23 @@ def _fields_of(connection: sqlite3.Connection, span: StoredSpan) -> Fields:
     return fields
 
 
-def _span_row(span: StoredSpan) -> tuple[str | int | None, ...]:
-    *plain, attributes, events, links, resource, scope_name, scope_version = _columns_of(span)
-    return (
-        *plain,
-        json_text(dict(attributes)),
-        json_text(list(map(dict, events))),
-        json_text(list(map(dict, links))),
-        json_text(dict(resource)),
-        scope_name,
-        scope_version,
-    )
+def _span_rows(spans: Iterable[StoredSpan]) -> Iterator[tuple[str | int | None, ...]]:
+    """Yield the values of `_WRITE_SPAN` for each span."""
+    last: Mapping[str, Json] | None = None
+    resource_text = ""
+    for span in spans:
+        *plain, attributes, events, links, resource, scope_name, scope_version = _columns_of(span)
+        if resource is not last:  # the spans of a process share it
+            last, resource_text = resource, json_text(dict(resource))
+        yield (
+            *plain,
+            json_text(dict(attributes)),
+            json_text(list(map(dict, events))) if events else "[]",
+            json_text(list(map(dict, links))) if links else "[]",
+            resource_text,
+            scope_name,
+            scope_version,
+        )
 
 
 def _stored_span(row: tuple[Any, ...]) -> StoredSpan:
