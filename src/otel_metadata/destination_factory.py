@@ -124,13 +124,21 @@ def names_store(text: str) -> bool:
     return _scheme(text) in _STORE_SCHEMES
 
 
-def default_store() -> str:
+def names_server(text: str) -> bool:
+    """Whether the URL of a store is that of a server of ours."""
+    return _scheme(text) in _SERVE
+
+
+def default_store(*, of_server: bool = False) -> str:
     """Return the URL of the store that `configure()` sends to: the first one that the environment names.
+
+    Args:
+        of_server: For the server itself. What the environment names for applications that send to it does not count.
 
     Raises:
         ConfigurationError: The environment names destinations, but no store.
     """
-    named = _from_environment()
+    named = [one for one in _from_environment() if not (of_server and names_server(one))] or [DEFAULT_DESTINATION]
     store = next(filter(names_store, named), None)
     if store is None:
         raise ConfigurationError(

@@ -166,6 +166,17 @@ def test_a_store_that_cannot_be_used_is_an_error_at_once(tmp_path: Path) -> None
     assert "s3cr3t" not in refused(tmp_path, *FREE, "--store", "clickhouse://u:s3cr3t@host/db", "--retain", "1d")
 
 
+def test_a_server_is_not_its_own_store(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What points applications at it may be set in the shell that starts it."""
+    monkeypatch.setenv("OTEL_PYTHON_METADATA_DESTINATIONS", "serve")
+    server = serve()
+    assert server.call("PATCH", f"/api/v1/traces/{trace_hex()}", json={"name": "n"}).status == 200
+    assert (tmp_path / "otel_metadata.db").exists()
+    said = refused(tmp_path, *FREE, "--store", "serve://s3cr3t@127.0.0.1:1")
+    assert "SQLite or ClickHouse" in said
+    assert "s3cr3t" not in said
+
+
 def test_an_address_of_the_network_needs_a_token(serve: Any, tmp_path: Path) -> None:
     for words in (("--host", "0.0.0.0"), ("--require-tokens",)):
         assert "otel-metadata token create" in refused(tmp_path, *FREE, *words)

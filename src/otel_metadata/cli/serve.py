@@ -14,7 +14,7 @@ from otel_metadata.cli.given import ago, size
 from otel_metadata.cli.shell import failures, needs_extra, say
 from otel_metadata.cli.token import StoreOption, TokensOption, tokens_of
 from otel_metadata.client.queries import check_bytes
-from otel_metadata.destination_factory import default_store, open_store
+from otel_metadata.destination_factory import default_store, names_server, open_store
 from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.seams import SystemClock
@@ -74,7 +74,9 @@ def serve(
             return
         older_than, max_bytes = ago(retain, "--retain"), size(max_size, "--max-size")
         check_bytes(max_bytes)
-        url = store if store is not None else default_store()
+        url = store if store is not None else default_store(of_server=True)
+        if names_server(url):
+            raise ConfigurationError("--store", shown_url(url), "SQLite or ClickHouse: this command is such a server")
         if (older_than is not None or max_bytes is not None) and not url.strip().lower().startswith("sqlite:"):
             raise ConfigurationError(
                 "--store", shown_url(url), "an SQLite store with --retain and --max-size; ClickHouse has a TTL"

@@ -110,7 +110,7 @@ def tokens_of(store: str | None, path: str | None) -> Tokens:
     """
     with needs_extra("server"):
         from otel_metadata.server.tokens import Tokens, beside
-    return Tokens(path if path is not None else beside(store if store is not None else default_store()))
+    return Tokens(path if path is not None else beside(store if store is not None else default_store(of_server=True)))
 
 
 def _scope(text: str) -> Scope:
