@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import threading
 from functools import partial
 from typing import Any
@@ -606,6 +607,17 @@ def test_an_import_of_no_span_says_what_there_was(server: Server, body: bytes, i
     report = fits(server.call("POST", "/api/v1/import", body=body), "import_spans")
     assert report["spans_imported"] == 0
     assert instead in report["found_instead"]
+
+
+def test_an_import_that_stops_sending_takes_nobodys_place(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before is imported, and the connection is closed."""
+    monkeypatch.setattr("otel_metadata.server.updates._IDLE_SECONDS", 0.05)
+    host, port = server.url.removeprefix("http://").split(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port)), PATIENCE) as client:
+            client.sendall(b"POST /api/v1/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{}\n")
+            assert client.recv(1_000).startswith(b"HTTP/1.1 408 ")
+    assert server.call("POST", "/api/v1/import", body=b"").status == 200
 
 
 def test_a_line_without_end_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
