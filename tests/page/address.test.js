@@ -20,7 +20,7 @@ test("a place comes back from its address", () => {
     { place: "list", rows: "traces", filter: "", project: "", window: "7d" },
     { place: "list", rows: "spans", filter: "metadata.\"a&b\" = 'é + 100 %'", project: "a/b", window: "all" },
     tracePlace(TRACE_ID),
-    { ...tracePlace(TRACE_ID, SPAN_ID), tab: "raw", find: "a=b&c", only: true, folded: [SPAN_ID, SPAN_ID.replace("0", "f")] },
+    { ...tracePlace(TRACE_ID, SPAN_ID), tab: "raw", at: "2026-11-30T10:00:00.123456789Z", find: "a=b&c", only: true, folded: [SPAN_ID, SPAN_ID.replace("0", "f")] },
     { place: "nowhere", path: "/elsewhere" },
   ];
   for (const place of places) assert.deepEqual(at(addressOf(place)), place);
@@ -33,7 +33,7 @@ test("what is usual is not in the address", () => {
 
 test("what an address says wrongly is as usual", () => {
   assert.deepEqual(at("/?rows=x&window=9y&what=1"), at("/"));
-  assert.deepEqual(at(`/traces/${TRACE_ID.toUpperCase()}?span=zz&tab=no&folded=x.${SPAN_ID}..`), {
+  assert.deepEqual(at(`/traces/${TRACE_ID.toUpperCase()}?span=zz&tab=no&at=yesterday&folded=x.${SPAN_ID}..`), {
     ...tracePlace(TRACE_ID), folded: [SPAN_ID],
   });
   assert.equal(at("/traces/12").place, "nowhere");

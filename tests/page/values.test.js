@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { fieldRows, isValue, lateness, routeOf, textOf } from "../../src/otel_metadata/server/page/values.js";
+import { fieldRows, isValue, lateness, moments, routeOf, textOf } from "../../src/otel_metadata/server/page/values.js";
 
 /**
  * @param {string} key
@@ -31,6 +31,20 @@ test("a field is one row with what it was before, newest first", () => {
 test("the current value is the one that nothing has superseded, wherever it is in the order", () => {
   const [row] = fieldRows([value("a", 2, 2, BY_LATER), value("a", 1, 1)]);
   assert.equal(row.current.value, 1);
+});
+
+test("at a moment a field has the value that it had then, and a later field is not there yet", () => {
+  const history = [value("thumbs", "down", 3), value("late", 1, 3), value("thumbs", "up", 2, BY_LATER), value("model", "m-1", 1)];
+  const at = (/** @type {string} */ ns) => fieldRows(history, ns).map((row) => [row.name, row.current.value, row.earlier.length]);
+  assert.deepEqual(at("2"), [["model", "m-1", 0], ["thumbs", "up", 0]]);
+  assert.deepEqual(at("3"), [["late", 1, 0], ["model", "m-1", 0], ["thumbs", "down", 1]]);
+  assert.deepEqual(at("0"), []);
+});
+
+test("the moments of a span are the different times of its values, from its start on", () => {
+  const history = [value("a", 1, 30), value("b", 1, 30), value("a", 0, 20), value("plan", "x", 9, { level: "trace" })];
+  assert.deepEqual(moments(history, "10").map(({ time_ns }) => time_ns), ["20", "30"]);
+  assert.deepEqual(moments([], "10"), []);
 });
 
 test("a key of the trace and the same key of the span are two rows", () => {

@@ -3,7 +3,7 @@
  * shows the same.
  *
  * @typedef {{place: "list", rows: "traces" | "spans", filter: string, project: string, window: string}} ListPlace
- * @typedef {{place: "trace", traceId: string, span: string, tab: string, find: string, only: boolean,
+ * @typedef {{place: "trace", traceId: string, span: string, tab: string, at: string, find: string, only: boolean,
  *   folded: string[]}} TracePlace
  * @typedef {{place: "nowhere", path: string}} Nowhere
  * @typedef {ListPlace | TracePlace | Nowhere} Place
@@ -32,6 +32,7 @@ const USUAL = { window: "7d", tab: "values" };
 const MOST_FOLDS = 40;
 
 const TRACE = /^\/traces\/([0-9a-f]{32})$/i;
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$/;
 const SPAN_ID = /^[0-9a-f]{16}$/;
 
 /**
@@ -58,6 +59,7 @@ export function placeOf(path, search) {
       traceId: trace[1].toLowerCase(),
       span: SPAN_ID.test(text("span")) ? text("span") : "",
       tab: known(TABS, text("tab"), USUAL.tab),
+      at: TIME.test(text("at")) ? text("at") : "",
       find: text("find"),
       only: text("only") === "1",
       folded: text("folded").split(".").filter((id) => SPAN_ID.test(id)).slice(0, MOST_FOLDS),
@@ -83,6 +85,7 @@ export function addressOf(place) {
   }
   add("span", place.span);
   add("tab", place.tab === USUAL.tab ? "" : place.tab);
+  add("at", place.at);
   add("find", place.find);
   add("only", place.only ? "1" : "");
   add("folded", place.folded.length <= MOST_FOLDS ? place.folded.join(".") : "");
@@ -91,7 +94,7 @@ export function addressOf(place) {
 
 /** The place of a trace, with nothing selected. @param {string} traceId @param {string} span @returns {TracePlace} */
 export function tracePlace(traceId, span = "") {
-  return { place: "trace", traceId, span, tab: USUAL.tab, find: "", only: false, folded: [] };
+  return { place: "trace", traceId, span, tab: USUAL.tab, at: "", find: "", only: false, folded: [] };
 }
 
 /**

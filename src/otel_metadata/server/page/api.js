@@ -35,17 +35,17 @@ export function url(path, query = {}) {
 /**
  * Ask for JSON.
  * @param {string} address
- * @param {{signal?: AbortSignal, body?: unknown, fetch?: typeof fetch}} options a body makes it a POST
+ * @param {{signal?: AbortSignal, method?: string, body?: unknown}} options a body alone makes it a POST
  * @returns {Promise<any>}
  * @throws {Refusal | Unreachable | DOMException} a DOMException if the signal ended it
  */
-export async function ask(address, { signal, body, fetch: send = fetch } = {}) {
+export async function ask(address, { signal, body, method = body === undefined ? "GET" : "POST" } = {}) {
   const headers = /** @type {Record<string, string>} */ ({ Accept: "application/json" });
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const text = body === undefined ? undefined : JSON.stringify(body);
   let response;
   try {
-    response = await send(address, { method: text === undefined ? "GET" : "POST", headers, body: text, signal });
+    response = await fetch(address, { method, headers, body: text, signal });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Unreachable();

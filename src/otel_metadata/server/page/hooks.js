@@ -1,5 +1,5 @@
 /** What several places need: asking and asking again, live updates, keys. */
-import { ask, isEnded } from "./api.js";
+import { ask, isEnded, Refusal, url } from "./api.js";
 import { actionOf } from "./keys.js";
 import { useEffect, useRef, useState } from "./preact.js";
 
@@ -15,10 +15,11 @@ import { useEffect, useRef, useState } from "./preact.js";
  * Ask for an address, and again whenever `version` changes. A repetition waits for the call that runs, so that a store
  * that changes all the time is still shown.
  * @param {string | null} address null for nothing
- * @param {number} version
+ * @param {number | string} version
+ * @param {boolean} keeps whether the answer for the address before is shown until the next one comes
  * @returns {Asked<any>}
  */
-export function useAsked(address, version) {
+export function useAsked(address, version, keeps = false) {
   const [answer, setAnswer] = useState(/** @type {{address: string | null, data: any, error: Error | null}} */ ({
     address: null, data: null, error: null,
   }));
@@ -38,7 +39,7 @@ export function useAsked(address, version) {
     }
     if (running.current !== own) return;
     running.current = null;
-    setAnswer((before) => ({ address: wanted, data: error && before.address === wanted ? before.data : data, error }));
+    setAnswer((before) => ({ address: wanted, data: error && (keeps || before.address === wanted) ? before.data : data, error }));
     if (own.isStale) call(wanted);
   }
 
@@ -54,7 +55,7 @@ export function useAsked(address, version) {
   useEffect(() => () => running.current?.ending.abort(), []);
 
   const isOwn = answer.address === address;
-  return { data: isOwn ? answer.data : null, error: isOwn ? answer.error : null, isLoading: address !== null && !isOwn };
+  return { data: isOwn || keeps ? answer.data : null, error: isOwn ? answer.error : null, isLoading: address !== null && !isOwn };
 }
 
 const RETRY_MS = 3_000;
@@ -85,7 +86,7 @@ export function useChanges(isPaused) {
         wasStopped = true;
         return;
       }
-      source = new EventSource("/api/v1/events");
+      const own = (source = new EventSource(url("events")));
       hasListened.current = true;
       source.addEventListener("ready", () => {
         setIsLost(false);
@@ -97,13 +98,18 @@ export function useChanges(isPaused) {
         wasStopped = false;
         setVersion((before) => before + 1);
       });
-      source.addEventListener("error", () => {
-        setIsLost(true);
+      source.addEventListener("error", async () => {
         wasStopped = true;
-        if (source?.readyState === EventSource.CLOSED) {
-          clearTimeout(retry);
-          retry = window.setTimeout(start, RETRY_MS); // the browser gives up after an answer that is no stream
+        if (own.readyState !== EventSource.CLOSED) {
+          setIsLost(true);
+          return;
         }
+        // The browser gives up after an answer that is no stream, and does not tell what it was.
+        const isSignedOut = await ask(url("info")).then(() => false, (error) => error instanceof Refusal && error.status === 401);
+        if (own !== source) return;
+        setIsLost(!isSignedOut);
+        clearTimeout(retry);
+        retry = window.setTimeout(start, RETRY_MS);
       });
     }
 

@@ -13,6 +13,8 @@ export const KEYS = [
   ["N", "previous-match", "Previous match"],
   ["e", "next-error", "Next error"],
   ["E", "previous-error", "Previous error"],
+  ["a", "annotate", "Add a note to the span"],
+  ["s", "score", "Give the span a verdict"],
   ["c", "copy", "Copy the id"],
   ["p", "pause", "Pause or resume live updates"],
   ["t", "theme", "Light, dark, or as the system"],

@@ -3,11 +3,13 @@ import { ask, isEnded, Refusal, url } from "./api.js";
 import { addressOf, filterValue, narrowed, startOfWindow, tracePlace, WINDOWS } from "./address.js";
 import { FilterBox } from "./filter.js";
 import { useAsked, useKeys } from "./hooks.js";
-import { Link, State, Status, Verdict } from "./parts.js";
+import { Link, Problem, State, Status, Verdict } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { clock, dateOf, duration } from "./time.js";
 
 const PAGE = 100;
+const BARS = 90;
+const BARS_HEIGHT = 36;
 const CHIPS = 4;
 const LONGEST_CHIP = 40;
 
@@ -23,6 +25,8 @@ export function List({ place, go, version, areLettersOn, say }) {
     filter, project, start_time: startOfWindow(window, Date.now()), limit: PAGE, timeout_millis: 1_000,
   }), [kind, filter, project, window]);
   const { data, error, isLoading } = useAsked(url(kind, question), version);
+  // After the list, which somebody waits for; all time has no start to count from.
+  const bars = useAsked(data && window !== "all" ? url("histogram", { filter, project, start_time: question.start_time, bars: BARS, timeout_millis: 1_000 }) : null, version, true);
   const older = useOlder(kind, question, data);
   const fresh = /** @type {any[]} */ (data?.[kind] ?? []);
   const { shown, held, showHeld } = useHeld(fresh, question);
@@ -74,10 +78,11 @@ export function List({ place, go, version, areLettersOn, say }) {
       ${project && html`<button type="button" class="chip is-removable" onClick=${() => change({ project: "" })}
         aria-label=${`Project ${project}: show all projects`}>project ${project} ✕</button>`}
     </form>
+    ${window !== "all" && html`<div class="bars-room">${bars.data && !bars.error && html`<${Bars} histogram=${bars.data} />`}</div>`}
     ${held > 0 && html`<p class="held"><button type="button" onClick=${showHeld}>${held} new</button></p>`}
     ${error && (isAboutFilter(error)
       ? html`<${State} title="Nothing is searched until the filter is right." />`
-      : html`<${State} title=${error.message} isProblem />`)}
+      : html`<${Problem} error=${error} />`)}
     ${isLoading && html`<p class="loading" role="note">Loading…</p>`}
     ${data && !rows.length && html`<${Nothing} place=${place} change=${change} isPartial=${data.searched_to !== null} />`}
     ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, narrow, change }} />`}
@@ -115,6 +120,26 @@ function Rows({ kind, rows, longest, selected, go, narrow, change }) {
       </tr>`)}
     </tbody>
   </table>`;
+}
+
+/** Spans over time, errors in red; each bar tells its numbers. @param {{histogram: any}} props */
+function Bars({ histogram }) {
+  const bars = /** @type {any[]} */ (histogram.bars);
+  const most = bars.reduce((so, bar) => Math.max(so, bar.spans), 0);
+  if (!most) return null;
+  const spans = bars.reduce((sum, bar) => sum + bar.spans, 0);
+  const errors = bars.reduce((sum, bar) => sum + bar.errors, 0);
+  const now = new Date();
+  const height = (/** @type {number} */ count) => (count ? Math.max(2, (count / most) * BARS_HEIGHT) : 0);
+  return html`<svg class="bars" role="img" viewBox=${`0 0 ${bars.length * 10} ${BARS_HEIGHT}`} preserveAspectRatio="none"
+    aria-label=${`${spans} spans, ${errors} errors${histogram.searched_to ? ", of a part of this time" : ""}; at most ${most} spans in ${duration(Number(histogram.width_ns) / 1e6)}`}>
+    ${bars.map((bar, index) => html`<g key=${bar.start_time_ns}>
+      <title>${`From ${clock(dateOf(bar.start_time_ns), now)}: ${bar.spans} spans, ${bar.errors} errors`}</title>
+      <rect x=${index * 10} y="0" width="10" height=${BARS_HEIGHT} class="bar-ground" />
+      <rect x=${index * 10 + 1} y=${BARS_HEIGHT - height(bar.spans)} width="8" height=${height(bar.spans)} />
+      ${bar.errors > 0 && html`<rect class="is-error-bar" x=${index * 10 + 1} y=${BARS_HEIGHT - height(bar.errors)} width="8" height=${height(bar.errors)} />`}
+    </g>`)}
+  </svg>`;
 }
 
 /** The first metadata of a span, each a button that filters by it. @param {any} row @param {(condition: string) => void} narrow */

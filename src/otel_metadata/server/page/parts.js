@@ -1,4 +1,5 @@
 /** Small parts that several places show. */
+import { ask, Refusal, url } from "./api.js";
 import { html, useState } from "./preact.js";
 import { isError } from "./waterfall.js";
 
@@ -29,6 +30,34 @@ export function State({ title, children = null, isProblem = false }) {
   return html`<div class=${`state${isProblem ? " is-problem" : ""}`} role=${isProblem ? "alert" : "note"}>
     <p>${title}</p>${children}
   </div>`;
+}
+
+/** What went wrong; a server that wants a token is given one here. @param {{error: Error, children?: any}} props */
+export function Problem({ error, children = null }) {
+  if (error instanceof Refusal && error.status === 401) return html`<${SignIn} />`;
+  return html`<${State} title=${error.message} isProblem>${children}<//>`;
+}
+
+function SignIn() {
+  const [token, setToken] = useState("");
+  const [problem, setProblem] = useState("");
+  const send = async (/** @type {Event} */ event) => {
+    event.preventDefault();
+    try {
+      await ask(url("session"), { body: { token: token.trim() } });
+      location.reload(); // everything is asked again, now with the cookie
+    } catch (error) {
+      setProblem(/** @type {Error} */ (error).message);
+    }
+  };
+  return html`<form class="sign-in" onSubmit=${send}>
+    <h1>Sign in</h1>
+    <p>This server wants a token. <code>otel-metadata token create</code> makes one.</p>
+    <label>Token <input type="password" autocomplete="current-password" value=${token} required
+      onInput=${(/** @type {any} */ event) => setToken(event.target.value)} /></label>
+    ${problem && html`<p class="is-error" role="alert">${problem}</p>`}
+    <button type="submit" class="main">Sign in</button>
+  </form>`;
 }
 
 /** @param {{text: string, what: string}} props */

@@ -1,21 +1,24 @@
 /** The span that is selected: its values and their life, its contents, verdicts and events. */
 import { url } from "./api.js";
 import { TABS } from "./address.js";
+import { Edit } from "./edit.js";
 import { useAsked } from "./hooks.js";
-import { Block, Copy, State, Status } from "./parts.js";
+import { Block, Copy, Problem, State, Status } from "./parts.js";
 import { html, useState } from "./preact.js";
 import { clock, dateOf, duration, millisecondsAfter } from "./time.js";
-import { fieldRows, isValue, lateness, routeOf, shortText, textOf } from "./values.js";
+import { fieldRows, isValue, lateness, moments, routeOf, shortText, textOf } from "./values.js";
 
 const CUT = 400;
 
 /**
- * @param {{traceId: string, span: import("./waterfall.js").OutlineSpan, startNs: bigint, version: number, tab: string,
- *   setTab: (tab: string) => void, close: () => void}} props
+ * @param {{traceId: string, span: import("./waterfall.js").OutlineSpan, startNs: bigint, version: number, at: string,
+ *   setAt: (time: string) => void, areLettersOn: boolean, tab: string, setTab: (tab: string) => void, close: () => void}} props
  */
-export function SpanDetail({ traceId, span: outline, startNs, version, tab, setTab, close }) {
-  const { data: span, error } = useAsked(url(`spans/${outline.span_id}`, { trace_id: traceId }), version);
-  const history = useAsked(url(`spans/${outline.span_id}/history`, { trace_id: traceId }), version);
+export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt, areLettersOn, tab, setTab, close }) {
+  const [updates, setUpdates] = useState(0);
+  const asOf = `${version} ${updates}`; // an update of one's own is shown also while live updates are paused
+  const { data: span, error } = useAsked(url(`spans/${outline.span_id}`, { trace_id: traceId, at }), asOf, true);
+  const history = useAsked(url(`spans/${outline.span_id}/history`, { trace_id: traceId }), asOf);
   const after = millisecondsAfter(outline.start_time_ns, startNs);
   const long = millisecondsAfter(outline.end_time_ns, outline.start_time_ns);
 
@@ -42,16 +45,37 @@ export function SpanDetail({ traceId, span: outline, startNs, version, tab, setT
       <code class="id">${outline.span_id}</code><${Copy} text=${outline.span_id} what="the span id" />
     </p>
     ${span?.status_message && html`<p class="status-message">${span.status_message}</p>`}
+    ${history.data && html`<${Slider} moments=${moments(history.data.values, outline.start_time_ns)} endNs=${outline.end_time_ns} at=${at} setAt=${setAt} />`}
+    ${!at && html`<${Edit} traceId=${traceId} spanId=${outline.span_id} areLettersOn=${areLettersOn} onUpdated=${() => setUpdates(updates + 1)} />`}
     <div class="tabs" role="tablist" aria-label="About the span" onKeyDown=${onKeyDown}>
       ${TABS.map(([name, word]) => html`<button type="button" role="tab" key=${name} id=${`tab-${name}`} aria-selected=${tab === name}
         aria-controls="tab-panel" tabindex=${tab === name ? 0 : -1} onClick=${() => setTab(name)}>${word}${numberOf(name, span)}</button>`)}
     </div>
     <div id="tab-panel" role="tabpanel" aria-labelledby=${`tab-${tab}`} tabindex="0">
-      ${error && html`<${State} title=${error.message} isProblem />`}
+      ${error && html`<${Problem} error=${error} />`}
       ${!span && !error && html`<p class="loading" role="note">Loading…</p>`}
-      ${span && html`<${Panel} ...${{ tab, span, history, startNs }} />`}
+      ${span && html`<${Panel} ...${{ tab, span, history, startNs, at }} />`}
     </div>
   </aside>`;
+}
+
+/**
+ * Goes through the moments at which the span changed.
+ * @param {{moments: {time: string, time_ns: string}[], endNs: string, at: string, setAt: (time: string) => void}} props
+ */
+function Slider({ moments, endNs, at, setAt }) {
+  if (moments.length < 2) return null;
+  const found = moments.findLastIndex(({ time }) => time <= at);
+  const place = at ? Math.max(0, found) : moments.length;
+  const { time, time_ns } = moments[Math.min(place, moments.length - 1)];
+  const after = millisecondsAfter(time_ns, endNs);
+  const text = place === moments.length
+    ? "As it is now"
+    : `As it was at ${clock(new Date(time), new Date())}${after > 0 ? `, ${duration(after)} after its end` : ""}`;
+  const onInput = (/** @type {any} */ event) => setAt(moments[Number(event.target.value)]?.time ?? "");
+  return html`<label class="slider"><span>${text}</span>
+    <input type="range" min="0" max=${moments.length} step="1" value=${place} aria-valuetext=${text} aria-label="Moment" onInput=${onInput} />
+  </label>`;
 }
 
 /** How many there are, behind the name of a tab. @param {string} name @param {any} span */
@@ -63,18 +87,20 @@ function numberOf(name, span) {
   return counts?.[name] ? html` <small>${counts[name]}</small>` : null;
 }
 
-/** @param {{tab: string, span: any, history: import("./hooks.js").Asked<any>, startNs: bigint}} props */
-function Panel({ tab, span, history, startNs }) {
+/** @param {{tab: string, span: any, history: import("./hooks.js").Asked<any>, startNs: bigint, at: string}} props */
+function Panel({ tab, span, history, startNs, at }) {
   if (tab === "io") return html`<${Contents} span=${span} />`;
   if (tab === "evaluations") return html`<${Verdicts} span=${span} />`;
   if (tab === "events") return html`<${Events} span=${span} startNs=${startNs} />`;
   if (tab === "raw") return html`<${Block} value=${span} what="the span as JSON" />`;
-  return html`<${Values} span=${span} history=${history} />`;
+  return html`<${Values} span=${span} history=${history} at=${at} />`;
 }
 
-/** @param {{span: any, history: import("./hooks.js").Asked<any>}} props */
-function Values({ span, history }) {
-  const rows = history.data ? fieldRows(history.data.values).filter(isValue) : [];
+/** @param {{span: any, history: import("./hooks.js").Asked<any>, at: string}} props */
+function Values({ span, history, at }) {
+  const values = /** @type {import("./values.js").Value[]} */ (history.data?.values ?? []);
+  const atNs = at && (values.find((value) => value.time === at)?.time_ns ?? String(BigInt(Date.parse(at)) * 1_000_000n));
+  const rows = fieldRows(values, atNs).filter(isValue);
   const attributes = Object.entries(span.attributes).filter(([key]) => !rows.some((row) => row.current.kind === "attribute" && row.current.key === key));
   return html`
     ${history.error && html`<${State} title=${`How the values arrived cannot be shown: ${history.error.message}`} isProblem />

@@ -2,7 +2,7 @@
 import { url } from "./api.js";
 import { addressOf, placeOf } from "./address.js";
 import { useAsked, useKeys } from "./hooks.js";
-import { Copy, Link, State, Status, Verdict } from "./parts.js";
+import { Copy, Link, Problem, State, Status, Verdict } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
 import { SpanDetail } from "./span.js";
 import { clock, dateOf, duration, marks } from "./time.js";
@@ -29,7 +29,8 @@ const FIND_MS = 250;
  */
 export function Trace({ place, go, version, areLettersOn, say }) {
   const [readAt, setReadAt] = useState(version);
-  const { data: trace, error, isLoading } = useAsked(url(`traces/${place.traceId}`), readAt);
+  const { data, error } = useAsked(url(`traces/${place.traceId}`, { at: place.at }), readAt, true);
+  const trace = data?.trace_id === place.traceId ? data : null;
   const isStale = readAt !== version;
   const isLarge = (trace?.spans.length ?? 0) > MOST_LIVE_SPANS;
   useEffect(() => {
@@ -37,11 +38,11 @@ export function Trace({ place, go, version, areLettersOn, say }) {
   }, [version, isLarge]);
 
   if (error && !trace) {
-    return html`<main class="trace"><${State} title=${error.message} isProblem>
+    return html`<main class="trace"><${Problem} error=${error}>
       <p><${Link} href="/" go=${go}>Show all traces<//></p>
     <//></main>`;
   }
-  if (isLoading || !trace) return html`<main class="trace"><p class="loading" role="note">Loading the trace…</p></main>`;
+  if (!trace) return html`<main class="trace"><p class="loading" role="note">Loading the trace…</p></main>`;
   return html`<${Loaded} key=${place.traceId} ...${{ trace, place, go, version, areLettersOn, say, error }}
     reload=${isStale && isLarge ? () => setReadAt(version) : null} />`;
 }
@@ -145,8 +146,12 @@ function Loaded({ trace, place, go, version, areLettersOn, say, error, reload })
   const foldable = () => new Set(tree.spans.filter((_, row) => tree.size[row] > 1).map((span) => span.span_id));
   return html`<main class=${`trace${selected >= 0 ? " has-span" : ""}`}>
     <${Head} trace=${trace} tree=${tree} go=${go} />
-    ${error && html`<${State} title=${error.message} isProblem />`}
+    <div class="notices">
+    ${place.at && html`<p class="past" role="note">The trace as it was at ${clock(new Date(place.at), new Date())}.
+      <button type="button" onClick=${() => change({ at: "" })}>Show it as it is now</button></p>`}
+    ${error && html`<${Problem} error=${error} />`}
     ${reload && html`<p class="held"><button type="button" onClick=${reload}>The store has changed: read the trace again</button></p>`}
+    </div>
     <section class="tree-side" aria-label="Spans">
       <div class="bar">
         <label class="find"><span class="visually-hidden">Search in this trace</span>
@@ -165,7 +170,7 @@ function Loaded({ trace, place, go, version, areLettersOn, say, error, reload })
     </section>
     ${selected >= 0
       ? html`<${SpanDetail} key=${place.span} traceId=${place.traceId} span=${tree.spans[selected]} startNs=${tree.startNs}
-          version=${version} tab=${place.tab} setTab=${(/** @type {string} */ tab) => change({ tab })} close=${() => change({ span: "" })} />`
+          version=${version} at=${place.at} setAt=${(/** @type {string} */ time) => change({ at: time })} areLettersOn=${areLettersOn} tab=${place.tab} setTab=${(/** @type {string} */ tab) => change({ tab })} close=${() => change({ span: "" })} />`
       : html`<aside class="detail is-empty"><${State} title="Select a span to see its values, who set them, and when." /></aside>`}
   </main>`;
 }

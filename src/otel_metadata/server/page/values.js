@@ -58,12 +58,15 @@ export function lateness(value, endNs) {
 /**
  * One row for each field, those that people set first.
  * @param {Value[]} history newest first
+ * @param {string} at if given, the nanoseconds of the moment that is shown
  * @returns {FieldRow[]}
  */
-export function fieldRows(history) {
+export function fieldRows(history, at = "") {
+  const isThere = (/** @type {string} */ ns) => at === "" || BigInt(ns) <= BigInt(at);
   /** @type {Map<string, Value[]>} */
   const byField = new Map();
   for (const value of history) {
+    if (!isThere(value.time_ns)) continue;
     const id = JSON.stringify([value.level, value.kind, value.key]);
     const found = byField.get(id);
     if (found) found.push(value);
@@ -71,11 +74,23 @@ export function fieldRows(history) {
   }
   const rows = [];
   for (const [id, values] of byField) {
-    const current = values.find((value) => value.superseded_by === null) ?? values[0];
+    const current = values.find((value) => value.superseded_by === null || !isThere(value.superseded_by.time_ns)) ?? values[0];
     const earlier = values.filter((value) => value !== current);
     rows.push({ id, name: nameOf(current), level: current.level, current, earlier });
   }
   return rows.sort((one, other) => rank(one) - rank(other) || compare(one.name, other.name));
+}
+
+/**
+ * The moments at which a span changed, oldest first: those that are worth a look back.
+ * @param {Value[]} history
+ * @param {string} startNs of the span, before which there is nothing to show
+ * @returns {{time: string, time_ns: string}[]}
+ */
+export function moments(history, startNs) {
+  const byNs = new Map(history.filter((value) => BigInt(value.time_ns) >= BigInt(startNs)).map((value) => [value.time_ns, value.time]));
+  const sorted = [...byNs].sort(([one], [other]) => (BigInt(one) < BigInt(other) ? -1 : 1));
+  return sorted.map(([time_ns, time]) => ({ time, time_ns }));
 }
 
 /** Whether a row belongs to the values, not to input and output. @param {FieldRow} row */
