@@ -78,6 +78,14 @@ def test_galileo(server: Server, mode: str):
     assert said["answer"]["project_name"] == "shop"
 
 
+def test_splunk_ao(server: Server):
+    """Galileo's successor asks the same at its start, and sends its spans over OTLP."""
+    said = server.run("splunk-ao")
+    call = server.spans()["chat gpt-5"]
+    assert (call.metadata, call.tags, call.session_id) == ({"k": "v"}, ("x",), said["session"])
+    assert (call.model, call.project) == ("gpt-5", "shop")
+
+
 def test_arize(server: Server):
     """Over gRPC, as it does by default."""
     said = server.run("arize")

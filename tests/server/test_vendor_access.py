@@ -54,6 +54,7 @@ def basic(key: str) -> str:
         ("PATCH", METADATA, CHANGE, "X-Auth-Token", "error"),
         ("PATCH", METADATA, CHANGE, "Authorization", "error"),
         ("PATCH", SPAN, OUTPUT, "Galileo-API-Key", "detail"),
+        ("PATCH", SPAN, OUTPUT, "Splunk-AO-API-Key", "detail"),
         ("POST", "/api/public/scores", SCORE, "basic", "message"),
     ],
 )

@@ -182,8 +182,9 @@ def test_traceloop():
 def test_logfire_galileo_splunk():
     assert read({"logfire.tags": ["t1"]}).tags == ("t1",)
     assert read({"galileo.session.id": "s"}).session_id == "s"
-    record = read({"splunk_ao.metadata": '{"a":1}', "splunk_ao.tags": ["t"]})
-    assert (record.metadata, record.tags) == ({"a": 1}, ("t",))
+    splunk = {"splunk_ao.metadata": '{"a":1}', "splunk_ao.tags": ["t"], "gen_ai.conversation.id": "s"}
+    record = read(splunk, scope_name="splunk_ao")
+    assert (record.metadata, record.tags, record.session_id) == ({"a": 1}, ("t",), "s")
 
 
 def test_what_the_span_says_in_our_own_words_wins():

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
-TOKEN_HEADERS: Final = ("x-auth-token", "galileo-api-key", "api_key", "api-key", "x-api-key")
+TOKEN_HEADERS: Final = ("x-auth-token", "galileo-api-key", "splunk-ao-api-key", "api_key", "api-key", "x-api-key")
 """Headers besides `Authorization` in which the SDKs of vendors send a key."""
 
 CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie", *TOKEN_HEADERS})

@@ -27,6 +27,13 @@ _ENVIRONMENTS: Final[Mapping[str, Callable[[str, str], _Lines]]] = {
         "GALILEO_PROJECT": "default",
         "GALILEO_LOG_STREAM": "default",
     },
+    "splunk-ao": lambda http, _: {
+        "SPLUNK_AO_CONSOLE_URL": http,
+        "SPLUNK_AO_API_URL": http,
+        "SPLUNK_AO_API_KEY": _KEY,
+        "SPLUNK_AO_PROJECT": "default",
+        "SPLUNK_AO_AGENT_STREAM": "default",
+    },
     "arize": lambda _, grpc: {"ARIZE_COLLECTOR_ENDPOINT": grpc, "ARIZE_SPACE_ID": _KEY, "ARIZE_API_KEY": _KEY},
     # It sends over gRPC unless `register` is told otherwise, to the host of the one and the port of the other.
     "phoenix": lambda http, grpc: {

@@ -17,6 +17,7 @@ SDKs that send to this server as if it was their vendor's.
 | Logfire | `logfire.tags` | tags of the span |
 | Galileo | `galileo.session.id` | session of the span |
 | Splunk | `splunk_ao.metadata`, `splunk_ao.tags` | metadata and tags of the span |
+| | `gen_ai.conversation.id` | session of the trace |
 
 Other inputs and outputs, model and kind stay attributes: readers find them under every vendor's name
 (`model.instrumented`).
@@ -52,7 +53,9 @@ _SDK_NAME: Final = "langwatch.sdk.name"
 """The attribute of a resource by which a span of LangWatch's SDK is known on any path."""
 
 _CONVERSATION: Final = "gen_ai.conversation.id"
-"""OpenTelemetry's attribute, in which LangWatch has the thread of a trace."""
+"""OpenTelemetry's attribute, in which LangWatch has the thread of a trace, and Splunk's SDK its session."""
+
+_SPLUNK_SCOPE: Final = "splunk_ao"
 
 _EVALUATION_EVENT: Final = "langwatch.evaluation.custom"
 
@@ -123,11 +126,11 @@ def with_vendor_fields(span: StoredSpan, fields: Fields, path: str = "") -> tupl
         if spelled:
             found |= {field: (value, version) for field, value in spelled.items()}
             taken.add(name)
+    conversation = span.attributes.get(_CONVERSATION)
+    if isinstance(conversation, str) and (is_langwatch or span.scope_name == _SPLUNK_SCOPE):
+        found.setdefault(IDS["thread_id"], (conversation, version))
     if is_langwatch:
         fields = dict(_of_trace(fields))
-        conversation = span.attributes.get(_CONVERSATION)
-        if isinstance(conversation, str):
-            found.setdefault(IDS["thread_id"], (conversation, version))
         found |= {field: (value, version) for field, value in _evaluations(span)}
     left = {name: value for name, value in span.attributes.items() if name not in taken}
     return (replace(span, attributes=left) if taken else span), {**found, **fields}
