@@ -34,7 +34,7 @@ JOINED := phoenix-otel logfire ddtrace
 # traceloop, and those of SDKS and JOINED that are a vendor's, send to our server.
 GROUPS_APART := $(JUDGES) $(JOINED) traceloop frameworks workers browser
 
-STRESS := kill_nine every_write backend_down forks shutdown damage malformed soak
+STRESS := kill_nine every_write backend_down forks shutdown damage malformed server_patches soak
 
 # Two targets side by side, each one's output in one piece.
 AT_ONCE := $(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)

@@ -18,6 +18,7 @@ from tests.store.contract import ended_span, trace_hex
 from otel_metadata.client.queries import query_of
 from otel_metadata.errors import SpanNotFoundError, StoreError
 from otel_metadata.server import bodies
+from otel_metadata.server.app import OPERATIONS
 from otel_metadata.server.operations import Answer, Call, Caller, Operation, Problem, Stream
 
 
@@ -385,6 +386,36 @@ def test_more_calls_than_fit_are_refused_and_nothing_is_kept(start_server: Start
     for thread in threads:
         thread.join(PATIENCE)
     assert (statuses.count(200), statuses.count(503)) == (68, 12)
+
+
+def test_readers_that_hang_hold_up_no_update(start_server: StartServer) -> None:
+    """Neither one that has to find its span first, nor spans over OTLP."""
+    go_on = threading.Event()
+
+    async def slow(call: Call) -> Answer:
+        return Answer(await call.service.read(lambda: go_on.wait(PATIENCE)))
+
+    server = start_server(operations=[Operation("GET", "/slow", "slow", "", slow, None), *OPERATIONS])
+    server.store.write([ended_span(1)])
+    is_full = threading.Event()
+
+    def read() -> None:
+        if server.call("GET", "/slow").status == 503:
+            is_full.set()
+
+    readers = [threading.Thread(target=read) for _ in range(69)]  # one more than run and wait
+    for reader in readers:
+        reader.start()
+    assert is_full.wait(PATIENCE)
+    assert server.call("PATCH", f"/api/v1/spans/{1:016x}", json={"metadata": {"a": 1}}).status == 200
+    assert server.call("PATCH", f"/api/traces/{trace_hex()}/metadata", json={"metadata": {"a": 1}}).status == 200
+    span = {"traceId": trace_hex(), "spanId": f"{2:016x}", "name": "n", "startTimeUnixNano": "1"}
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    assert server.call("POST", "/v1/traces", json=body).status == 200
+    assert server.call("GET", "/healthz").status == 200
+    go_on.set()
+    for reader in readers:
+        reader.join(PATIENCE)
 
 
 def test_work_after_an_answer_is_finished_before_the_server_ends(start_server: StartServer) -> None:

@@ -10,7 +10,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("looks at /proc, and kills by signal", allow_module_level=True)
 
-from stress import backend_down, damage, every_write, forks, kill_nine, malformed, shutdown, soak
+from stress import backend_down, damage, every_write, forks, kill_nine, malformed, server_patches, shutdown, soak
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -93,3 +93,12 @@ def test_malformed_otlp_is_refused_and_the_server_goes_on(seed):
     assert outcome.growth <= malformed.MAX_GROWTH
     assert outcome.is_serving
     assert {"200", "400", "413", "OK", "INVALID_ARGUMENT"} <= set(outcome.statuses)
+
+
+def test_a_killed_server_has_every_patch_that_it_acknowledged():
+    """Forty clients patch at once in three vendors' ways, none is refused, and the server dies in the middle."""
+    outcome = server_patches.run(40, 120.0, most=1_000)
+    assert not outcome.refused
+    assert len(outcome.acknowledged) >= 1_000
+    assert not outcome.lost
+    assert outcome.is_serving_again

@@ -176,7 +176,7 @@ async def update_span(call: Call) -> Answer:
     fields = fields_of(call, changed)  # before anything waits: their order is that of the calls
 
     async def apply() -> None:
-        found = (await call.service.read(lambda: call.service.store.find({span_id}))).get(span_id)
+        found = (await call.service.find(lambda: call.service.store.find({span_id}))).get(span_id)
         if found is None:
             raise Problem(404, f"Span {in_path} is not stored; expected a span that was sent before its update.")
         await check_project(call, found.trace_id)
@@ -218,7 +218,7 @@ async def _lasting(call: Call, trace_id: str, span_id: str, duration_ns: int | N
 
 
 async def _found(call: Call, query: SpanQuery) -> SpanRecord | None:
-    return next(iter(await call.service.read(lambda: call.service.store.query(query))), None)
+    return next(iter(await call.service.find(lambda: call.service.store.query(query))), None)
 
 
 async def _answered(
@@ -234,7 +234,7 @@ async def _answered(
     else:
         call.service.soon(apply())
     names = names_of(call.service.store)
-    named = await call.service.read(lambda: names.get("project", project_id))
+    named = await call.service.find(lambda: names.get("project", project_id))
     return Answer(
         {
             "project_id": project_id,
@@ -265,7 +265,7 @@ async def ingest_traces(call: Call) -> Answer:
         if session is not None and not isinstance(session, str):
             raise invalid("/body/session_external_id", "string_type", "Input should be a valid string")
         if session is None and session_id is not None:
-            named = await call.service.read(lambda: names.get("session", session_id))
+            named = await call.service.find(lambda: names.get("session", session_id))
             session = named.name if named is not None else session_id
         place = await _place(call, project, document, names, session)
         rows, count = await call.service.decode(lambda: records.traces(document.get("traces"), place))
@@ -293,7 +293,7 @@ async def _ingestion(call: Call) -> tuple[Named, dict[str, Any], Names]:
     project_id = f"{uuid4(call.path['project_id'], '/path/project_id')}"
     document = await call.service.decode(lambda: _document(call.body))
     names = names_of(call.service.store)
-    named = await call.service.read(lambda: names.get("project", project_id))
+    named = await call.service.find(lambda: names.get("project", project_id))
     # Somebody who calls without the SDK may choose an id of their own.
     project = named if named is not None else Named(project_id, call.caller.project or project_id, "")
     _check_name(call, project.name)
@@ -311,7 +311,7 @@ async def _place(
     resource: dict[str, Json] = {"service.name": project.name, "galileo.project.id": project.id}
     log_stream = _id_or_none(document, "log_stream_id")
     if log_stream is not None:
-        named = await call.service.read(lambda: names.get("log_stream", log_stream))
+        named = await call.service.find(lambda: names.get("log_stream", log_stream))
         resource["galileo.logstream.id"] = log_stream
         if named is not None:
             resource["galileo.logstream.name"] = named.name
@@ -378,7 +378,7 @@ class ProjectsQuery(msgspec.Struct):
 async def projects(call: Call) -> Answer:
     """List the projects that a caller has named so far."""
     names = names_of(call.service.store)
-    found = await call.service.read(lambda: names.all("project"))
+    found = await call.service.find(lambda: names.all("project"))
     wanted: str = call.query.project_name
     seen = [one for one in found if call.caller.project in (None, one.name) and wanted in one.name]
     return Answer([_project(one) for one in seen])
@@ -399,7 +399,7 @@ async def project(call: Call) -> Answer:
 async def _project_in(call: Call) -> Named:
     project_id = f"{uuid4(call.path['project_id'], '/path/project_id')}"
     names = names_of(call.service.store)
-    found = await call.service.read(lambda: names.get("project", project_id))
+    found = await call.service.find(lambda: names.get("project", project_id))
     if found is None:
         raise Problem(404, f"Project {project_id} is not known; expected the id of a project that was created here.")
     _check_name(call, found.name)
@@ -435,7 +435,7 @@ def _log_stream(named: Named) -> dict[str, Json]:
 async def _log_streams_of(call: Call) -> list[Json]:
     owner = await _project_in(call)
     names = names_of(call.service.store)
-    return [_log_stream(one) for one in await call.service.read(lambda: names.all("log_stream", owner.id))]
+    return [_log_stream(one) for one in await call.service.find(lambda: names.all("log_stream", owner.id))]
 
 
 async def log_streams(call: Call) -> Answer:
@@ -499,7 +499,7 @@ async def search_sessions(call: Call) -> Answer:
 
     listed: list[Json] = [
         {"type": "session", "id": one.id, "name": one.name, "external_id": one.name, "project_id": owner.id}
-        for one in await call.service.read(find)
+        for one in await call.service.find(find)
     ]
     page = {"starting_token": 0, "limit": len(listed), "paginated": False, "next_starting_token": None}
     return Answer({"records": listed, "num_records": len(listed), **page})

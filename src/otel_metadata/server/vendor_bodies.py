@@ -44,7 +44,7 @@ async def check_project(call: Call, trace_id: str) -> None:
     if project is None:
         return
     query = SpanQuery(trace_id=trace_id, project=project, limit=1)
-    if not await call.service.read(lambda: call.service.store.query(query)):
+    if not await call.service.find(lambda: call.service.store.query(query)):
         raise Problem(
             403, f"Trace {trace_id} is not in the project {project!r}, the only one that this token may change."
         )
