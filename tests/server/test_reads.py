@@ -79,6 +79,40 @@ def test_a_list_takes_filter_project_window_and_trace(server: Server) -> None:
     assert names("") == []  # they are older than a week
 
 
+def test_one_trace_or_span_can_be_asked_for_everywhere(server: Server) -> None:
+    """A span id is looked for in every trace; counts, bars and rows are those of one trace."""
+    server.store.write([ended_span(1, trace_id=int(OTHER_TRACE, 16), start_ns=START_NS + 9)])
+    of_span = fits(server.call("GET", f"/api/v1/spans?{SINCE}&span_id={SPAN_ID}"), "list_spans")
+    assert [span["trace_id"] for span in of_span["spans"]] == [OTHER_TRACE, TRACE_ID]
+    asked = f"{SINCE}&trace_id={TRACE_ID}"
+    assert fits(server.call("GET", f"/api/v1/count?{asked}"), "count_spans")["counted"] == 3
+    window = f"{asked}&end_time={time_text(START_NS + 100)}&bars=1"
+    assert fits(server.call("GET", f"/api/v1/histogram?{window}"), "get_histogram")["bars"][0]["spans"] == 3
+    rows = fits(server.call("GET", f"/api/v1/traces?{asked}"), "list_traces")["traces"]
+    assert [row["trace_id"] for row in rows] == [TRACE_ID]
+    first = fits(server.call("GET", f"/api/v1/spans?{SINCE}&span_id={SPAN_ID}&limit=1"), "list_spans")
+    other_query = f"/api/v1/spans?{SINCE}&limit=1&cursor={first['next_cursor']}"
+    assert "cursor" in refused(server.call("GET", other_query), 400)["title"]
+    refused(server.call("GET", "/api/v1/spans?span_id=x"), 400)
+
+
+def test_span_ids_are_found_in_their_newest_trace(server: Server) -> None:
+    """Those that are stored, and for a token only those of its project."""
+    server.store.write([ended_span(1, trace_id=int(OTHER_TRACE, 16), start_ns=START_NS + 9)])
+
+    def found(span_ids: list[str], **headers: str) -> dict[str, str]:
+        response = server.call("POST", "/api/v1/spans:find", json={"span_ids": span_ids}, headers=headers)
+        spans = fits(response, "find_spans")["spans"]
+        return {span["span_id"]: span["trace_id"] for span in spans}
+
+    asked = [SPAN_ID, f"{2:016x}", NEVER_STORED, SPAN_ID]
+    assert found(asked) == {SPAN_ID: OTHER_TRACE, f"{2:016x}": TRACE_ID}
+    assert found(asked, **{"X-Project": "shop"}) == {SPAN_ID: TRACE_ID, f"{2:016x}": TRACE_ID}
+    assert found(asked, **{"X-Project": "other"}) == {}
+    assert found([]) == {}
+    refused(server.call("POST", "/api/v1/spans:find", json={"span_ids": ["x"]}), 400)
+
+
 def test_a_list_goes_on_behind_a_place(server: Server) -> None:
     """`after` names the span before the page, and `searched_to` has the same members."""
     found = fits(server.call("GET", f"/api/v1/spans?{SINCE}&after={START_NS + 3},{TRACE_ID},{3:016x}"), "list_spans")
