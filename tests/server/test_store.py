@@ -327,6 +327,19 @@ class TestStore:
         assert len(only(store).metadata) == 41
         store.close()
 
+    def test_many_threads_write_spans_at_once(self, server: Server) -> None:
+        """More than the server imports at once: they wait for one another, and none is refused."""
+        store = ServeStore(server.url)
+
+        def write(number: int) -> None:
+            for at in range(3):
+                store.write([ended_span(number * 1_000 + at * 100 + one + 1) for one in range(50)])
+
+        with ThreadPoolExecutor(12) as pool:
+            assert [*pool.map(write, range(12))] == [None] * 12
+        assert store.count(SpanQuery(limit=None)).counted == 12 * 3 * 50
+        store.close()
+
     def test_a_forked_child_has_connections_of_its_own(self, server: Server) -> None:
         """Both go on with the same store, and neither reads the other's answer."""
         store = ServeStore(server.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 NOTHING_SET: Final = "0"
 """The version of a span on which nothing was set."""
+
+_WAIT_SECONDS: Final = 10
+_LOOK_SECONDS: Final = 0.02
 
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
@@ -234,6 +238,24 @@ class Slots:
                 raise Problem(503, title, headers={"Retry-After": "5"})
             self._taken += 1
         return Place(self._give_back)
+
+    async def wait(self) -> Place:
+        """Take a place as soon as one is free, within some seconds.
+
+        For calls whose body has not been read: a client that is refused while it sends may not see the answer.
+
+        Raises:
+            Problem: 503, because all were taken all the time.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _WAIT_SECONDS
+        while True:
+            try:
+                return self.take()
+            except Problem:
+                if loop.time() >= end:
+                    raise
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _give_back(self) -> None:
         with self._lock:

@@ -609,7 +609,7 @@ async def _import(call: Call) -> Answer:
     if "traces:update" not in call.caller.scopes:
         raise Problem(403, "An import updates spans as well; expected a token with the scope traces:update, too.")
     whole = shapes.Imported(0, 0, 0, 0, [], None)
-    place = _IMPORTS.take()
+    place = await _IMPORTS.wait()
     try:
         lines = 0
         async for portion in _portions(_in_time(call.body)):
