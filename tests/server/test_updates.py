@@ -19,6 +19,7 @@ from tests.store.contract import START_NS, ended_span
 
 from otel_metadata.client.client import Client
 from otel_metadata.live import live_settings
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.times import time_text
 from otel_metadata.server import updates
@@ -416,6 +417,12 @@ def test_an_exact_update_keeps_its_versions_writers_and_route(server: Server) ->
         "in_flight",
     )
     assert (values["older"].route, values["older"].is_current) == ("late", False)
+
+
+def test_a_batch_names_only_the_writers_of_its_values(server: Server) -> None:
+    """A list of other writers would push out the names of those who are known."""
+    batch(server, [{"span_id": SPAN_ID, "metadata": {"a": 1}}], authors={"00000000000000cd": "nobody"})
+    assert AUTHORS.name_of(0xCD) is None
 
 
 @pytest.mark.parametrize(

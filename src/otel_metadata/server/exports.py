@@ -11,7 +11,7 @@ from otel_metadata.client import export
 from otel_metadata.client.queries import query_of
 from otel_metadata.server import shapes
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
-from otel_metadata.server.selection import Place, Slots, project_of
+from otel_metadata.server.selection import WRONG_PARAMETER, Place, Slots, project_of
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _operation(suffix: str, media_type: str, parts_of: Callable[[SpanStore, Span
         answer=bytes,
         answer_type=media_type.partition(";")[0],
         problems={
-            400: "A parameter is wrong: the answer says which, and what was expected.",
+            400: WRONG_PARAMETER,
             501: "The server lacks pyarrow.",
             503: "Too many exports run.",
         },

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from otel_metadata.seams import SpanStore
     from otel_metadata.server.operations import Call, Caller
 
+WRONG_PARAMETER: Final = "A parameter is wrong: the answer says which, and what was expected."
+"""What 400 means for a read, in the OpenAPI document."""
+
 NOTHING_SET: Final = "0"
 """The version of a span on which nothing was set."""
 

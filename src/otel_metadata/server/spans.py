@@ -21,6 +21,7 @@ from otel_metadata.seams import RowStore, SpanReads
 from otel_metadata.server import shapes
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.selection import (
+    WRONG_PARAMETER,
     Key,
     continued,
     encoded,
@@ -289,7 +290,6 @@ async def _find(call: Call) -> Answer:
     return Answer(shapes.FoundSpans(spans))
 
 
-_WRONG: Final = "A parameter is wrong: the answer says which, and what was expected."
 _NO_SPAN: Final = "No such span, or it is of another project than the token."
 _NOT_HERE: Final = "This store cannot answer it."
 
@@ -315,7 +315,7 @@ def _read(
         query=query,
         answer=answer,
         other_answer=other_answer,
-        problems={400: _WRONG, **problems},
+        problems={400: WRONG_PARAMETER, **problems},
     )
 
 
@@ -362,7 +362,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         body=shapes.SpanIds,
         answer=shapes.FoundSpans,
-        problems={400: _WRONG},
+        problems={400: WRONG_PARAMETER},
     ),
     _read(
         "names",

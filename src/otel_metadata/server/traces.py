@@ -14,7 +14,16 @@ from otel_metadata.model.times import time_text
 from otel_metadata.seams import SpanReads
 from otel_metadata.server import shapes
 from otel_metadata.server.operations import Answer, Call, Operation
-from otel_metadata.server.selection import continued, encoded, project_of, query_of_page, reads_of, stored, version_of
+from otel_metadata.server.selection import (
+    WRONG_PARAMETER,
+    continued,
+    encoded,
+    project_of,
+    query_of_page,
+    reads_of,
+    stored,
+    version_of,
+)
 from otel_metadata.server.spans import values_answer
 
 if TYPE_CHECKING:
@@ -130,7 +139,6 @@ async def _history(call: Call) -> Answer:
     return await call.service.read(read)
 
 
-_WRONG: Final = "A parameter is wrong: the answer says which, and what was expected."
 _NO_TRACE: Final = "No span of the trace is stored, or none is of the project of the token."
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -144,7 +152,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         query=shapes.TraceList,
         answer=shapes.TracePage,
-        problems={400: _WRONG, 501: "This store cannot answer it."},
+        problems={400: WRONG_PARAMETER, 501: "This store cannot answer it."},
     ),
     Operation(
         "GET",
@@ -156,7 +164,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         query=shapes.OneTrace,
         answer=shapes.TraceOutline,
-        problems={400: _WRONG, 404: _NO_TRACE},
+        problems={400: WRONG_PARAMETER, 404: _NO_TRACE},
     ),
     Operation(
         "GET",
@@ -168,6 +176,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         query=shapes.TraceHistory,
         answer=shapes.Values,
-        problems={400: _WRONG, 404: _NO_TRACE},
+        problems={400: WRONG_PARAMETER, 404: _NO_TRACE},
     ),
 )

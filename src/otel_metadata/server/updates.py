@@ -213,7 +213,7 @@ def _locate(store: SpanStore, caller: Caller, trace_id: str | None, span_id: str
         return Target(found[0].trace_id, span_id, is_stored=True)
     if caller.project is not None and store.query(query):
         what = f"Span {span_id}" if span_id else f"Trace {trace_id}"
-        raise Problem(403, f"{what} is of another project than this token, which is for {caller.project!r}.")
+        raise Problem(403, f"{what} is of another project than this token; expected one of {caller.project!r}.")
     if trace_id is None or caller.project is not None:
         raise SpanNotFoundError(span_id or f"{trace_id}", f"{store}")
     return Target(trace_id, span_id, is_stored=False)
@@ -440,8 +440,11 @@ class _Parsed(NamedTuple):
 async def _batch(call: Call) -> Answer:
     body: shapes.Batch = call.body
     parsed = await call.service.decode(lambda: [_parsed(update) for update in body.updates])
+    used = {version[1] for one in parsed if isinstance(one, _Parsed) for _, version in one.fields.values()}
     for writer, name in (body.authors or {}).items():
-        AUTHORS.add(int(writer, 16), name)
+        # Only those whose values came along: a process keeps the names of the latest writers.
+        if int(writer, 16) in used:
+            AUTHORS.add(int(writer, 16), name)
     versions = call.service.versions(call.caller, len(parsed))
     keys = [one.key for one in parsed if isinstance(one, _Parsed)]
     targets = iter(await call.service.write(partial(_locate_all, call.service.store, call.caller, keys)))
