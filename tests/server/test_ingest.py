@@ -231,3 +231,37 @@ def test_nothing_is_stored_at_once(tmp_path):
     assert ingest.put([]).done()
     assert not (tmp_path / "spans.db").exists()
     ingest.close()
+
+
+@pytest.mark.parametrize("may_write", [True, False])
+def test_the_log_is_folded_into_the_file_after_the_answer(tmp_path, may_write):
+    store = SqliteStore(tmp_path / "spans.db")
+    ingest = Ingest(store)
+    ingest.put([row(number) for number in range(1_500)], may_write=may_write).result(PATIENCE)
+    ingest.close()
+    assert store._connection is not None
+    pages, page_bytes = (
+        store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+    )
+    # The file has every page, and the log is not needed any more.
+    assert (tmp_path / "spans.db").stat().st_size == pages * page_bytes
+    store.close()
+
+
+def test_a_thread_that_may_write_does_so_and_stores_what_waits(held):
+    held.may_go_on.set()
+    ingest = Ingest(held)  # type: ignore[arg-type] # all of a store that it uses
+    assert ingest.put([row(0)], may_write=True).done()
+    held.may_go_on.clear()
+    held.is_writing.clear()
+    writing = threading.Thread(target=ingest.put, args=([row(1)],), kwargs={"may_write": True})
+    writing.start()
+    assert held.is_writing.wait(PATIENCE)
+    others = [ingest.put([row(number)], may_write=number % 2 == 0) for number in range(2, 10)]
+    assert not any(one.done() for one in others)
+    held.may_go_on.set()
+    for one in others:
+        one.result(PATIENCE)
+    writing.join(PATIENCE)
+    assert held.writes == [1, 1, 8]
+    ingest.close()

@@ -144,8 +144,11 @@ class Ingest:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._queue and not self._is_writing, timeout_seconds)
+            is_done = self._changed.wait_for(lambda: not self._queue and not self._is_writing, timeout_seconds)
             left = self._taken(len(self._queue))
+            thread = self._thread
+        if is_done and thread is not None:
+            thread.join()
         for one in left:
             if one.is_stored.set_running_or_notify_cancel():
                 one.is_stored.set_exception(overloaded("The server stops; expected a later try."))
@@ -161,7 +164,7 @@ class Ingest:
         while True:
             with self._changed:
                 while self._is_writing or not (self._queue or self._is_to_fold):
-                    if self._is_closed and not self._queue:
+                    if self._is_closed and not self._queue and not self._is_writing:
                         return
                     self._changed.wait()
                 if self._queue:

@@ -362,8 +362,9 @@ class SqliteStore:
         self._is_folded_later = True
 
         def fold() -> None:
-            with suppress(StoreError), self._opened(self._deadline_ns(None)) as connection:
-                self._fold(connection)
+            with self._lock:
+                if self._connection is not None:  # never open a file again that was closed meanwhile
+                    self._fold(self._connection)
 
         return fold
 
