@@ -119,6 +119,8 @@ def test_a_late_update_appears_without_losing_filter_scroll_or_focus(page: Page,
     expect(rows(page)).to_have_count(24)
     page.keyboard.press("j")
     page.keyboard.press("j")
+    selected = page.locator(".rows tr.is-selected").get_attribute("id")
+    assert selected == "row-1"
     page.evaluate("scrollTo(0, 300)")
     link = page.evaluate("document.activeElement.href")
     late(store, "reviewed", "yes", trace=5)
@@ -126,6 +128,17 @@ def test_a_late_update_appears_without_losing_filter_scroll_or_focus(page: Page,
     assert page.evaluate("scrollY") == 300
     assert page.evaluate("document.activeElement.href") == link
     assert "filter=name" in page.url
+
+
+def test_a_row_stays_selected_when_others_come_in_above(page: Page, store: SqliteStore) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    page.keyboard.press("j")
+    started = page.locator(".rows tr.is-selected time").get_attribute("datetime")
+    application.large(store, time.time_ns(), 3)
+    expect(rows(page)).to_have_count(25)
+    expect(page.locator(".rows tr.is-selected")).to_have_attribute("id", "row-1")
+    assert page.locator(".rows tr.is-selected time").get_attribute("datetime") == started
 
 
 def test_new_rows_wait_while_somebody_reads_further_down(page: Page, store: SqliteStore) -> None:
@@ -374,6 +387,23 @@ def test_a_large_trace_has_only_the_rows_in_view(page: Page, store: SqliteStore)
     expect(tree_rows(page)).to_have_count(1)
     page.get_by_role("button", name="Next error").click()
     expect(page.get_by_role("row", selected=True)).to_be_visible()
+
+
+def test_the_minimap_shows_the_part_in_view_and_goes_to_another(page: Page, store: SqliteStore) -> None:
+    page.goto(f"/traces/{application.large(store, time.time_ns(), 2_000)}")
+    view = page.locator(".minimap-view")
+    expect(view).to_have_css("top", "0px")
+    box = page.locator(".minimap").bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 50, box["y"] + box["height"] - 4)
+    expect(page.locator("[aria-rowindex='1864']")).to_be_visible()
+    colours = page.evaluate(
+        """() => { const canvas = document.querySelector('.minimap canvas'); const all = new Set();
+        const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        for (let at = 0; at < data.length; at += 4) if (data[at + 3] === 255) all.add(data.slice(at, at + 3).join());
+        return [...all] }"""
+    )
+    assert {"91,123,213", "179,32,27"} <= set(colours)  # spans, and errors
 
 
 # States

@@ -31,11 +31,13 @@ export function List({ place, go, version, areLettersOn, say }) {
   const fresh = /** @type {any[]} */ (data?.[kind] ?? []);
   const { shown, held, showHeld } = useHeld(fresh, question);
   const rows = useMemo(() => withoutTwice([...shown, ...older.rows]), [shown, older.rows]);
-  const [selected, setSelected] = useState(-1);
+  // By its key: rows that come in above do not change what is selected.
+  const [selectedKey, setSelectedKey] = useState("");
+  const selected = rows.findIndex((row) => keyOf(row) === selectedKey);
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const longest = rows.reduce((most, row) => Math.max(most, row.latency_ms), 0);
 
-  useEffect(() => setSelected(-1), [question]);
+  useEffect(() => setSelectedKey(""), [question]);
   useEffect(() => {
     if (data) say(rows.length ? `${rows.length} ${kind}.` : `No ${kind}.`);
   }, [question, data !== null]);
@@ -44,7 +46,7 @@ export function List({ place, go, version, areLettersOn, say }) {
   function select(index) {
     if (!rows.length) return;
     const to = Math.max(0, Math.min(rows.length - 1, index));
-    setSelected(to);
+    setSelectedKey(keyOf(rows[to]));
     const row = document.getElementById(`row-${to}`);
     row?.querySelector("a")?.focus();
     row?.scrollIntoView({ block: "nearest" });
@@ -53,11 +55,11 @@ export function List({ place, go, version, areLettersOn, say }) {
   useKeys({
     filter: () => input.current?.focus(),
     down: () => select(selected + 1),
-    up: () => select(selected - 1),
+    up: () => select(selected < 0 ? 0 : selected - 1),
     first: () => select(0),
     last: () => select(rows.length - 1),
     open: () => rows[selected] && go(addressOfRow(rows[selected])),
-    back: () => (document.activeElement === input.current ? input.current?.blur() : setSelected(-1)),
+    back: () => (document.activeElement === input.current ? input.current?.blur() : setSelectedKey("")),
   }, areLettersOn);
 
   const change = (/** @type {Partial<ListPlace>} */ part) => go(addressOf({ ...place, ...part }));

@@ -64,13 +64,23 @@ function SignIn() {
 export function Copy({ text, what }) {
   const [isCopied, setIsCopied] = useState(false);
   const copy = async () => {
-    await navigator.clipboard.writeText(text);
+    if (!(await copied(text))) return;
     setIsCopied(true);
     setTimeout(() => setIsCopied(false), COPIED_MS);
   };
   return html`<button type="button" class="quiet copy" onClick=${copy} aria-label=${`Copy ${what}`}>
     ${isCopied ? "Copied" : "Copy"}
   </button>`;
+}
+
+/** Whether a text could be copied; away from loopback a browser gives no clipboard without TLS. @param {string} text */
+export async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** A label and score of a verdict. @param {{name: string, verdict: any}} props */

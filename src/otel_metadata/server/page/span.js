@@ -105,7 +105,7 @@ function Values({ span, history, at }) {
   return html`
     ${history.error && html`<${State} title=${`How the values arrived cannot be shown: ${history.error.message}`} isProblem />
       <${Plain} name="Metadata" entries=${Object.entries(span.metadata)} />`}
-    ${history.data && !rows.length && html`<${State} title="Nothing was set on this span besides its attributes." />`}
+    ${history.data && !rows.length && html`<${State} title=${attributes.length ? "Nothing was set on this span besides its attributes." : "Nothing was set on this span."} />`}
     ${rows.length > 0 && html`<table class="values" role="table">
       <thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Name</th><th role="columnheader" scope="col">Value</th>
         <th role="columnheader" scope="col">Arrived</th><th role="columnheader" scope="col">Set by</th></tr></thead>

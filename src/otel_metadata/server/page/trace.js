@@ -2,8 +2,9 @@
 import { url } from "./api.js";
 import { addressOf, placeOf } from "./address.js";
 import { useAsked, useKeys } from "./hooks.js";
-import { Copy, Link, Problem, State, Status, Verdict } from "./parts.js";
+import { copied, Copy, Link, Problem, State, Status, Verdict } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
+import { Minimap } from "./minimap.js";
 import { SpanDetail } from "./span.js";
 import { clock, dateOf, duration, marks } from "./time.js";
 import { shortText } from "./values.js";
@@ -135,7 +136,7 @@ function Loaded({ trace, place, go, version, areLettersOn, say, error, reload })
     "previous-match": () => stepTo(found, -1, "match"),
     "next-error": () => stepTo(errors, 1, "error"),
     "previous-error": () => stepTo(errors, -1, "error"),
-    copy: () => navigator.clipboard.writeText(place.span || place.traceId).then(() => say("Copied the id.")),
+    copy: async () => say((await copied(place.span || place.traceId)) ? "Copied the id." : "The browser does not let the page copy."),
     back: () => {
       if (document.activeElement === finder.current) scroller.current?.focus();
       else if (place.span) change({ span: "" });
@@ -233,7 +234,9 @@ function Waterfall({ tree, rows, folded, selected, select, toggle, scroller, fou
   const id = (/** @type {number} */ row) => `span-${tree.spans[row].span_id}`;
   const at = rows.indexOf(selected);
   const percent = (/** @type {number} */ milliseconds) => (tree.total > 0 ? (milliseconds / tree.total) * 100 : 0);
-  return html`<div class="waterfall" role="treegrid" tabindex="0" ref=${scroller} aria-label="Waterfall"
+  const scrollTo = (/** @type {number} */ row) => scroller.current?.scrollTo({ top: row * ROW - (height - HEAD) / 2 });
+  return html`${rows.length * ROW > height && html`<${Minimap} tree=${tree} rows=${rows} from=${top / ROW} shown=${(height - HEAD) / ROW} scrollTo=${scrollTo} />`}
+  <div class="waterfall" role="treegrid" tabindex="0" ref=${scroller} aria-label="Waterfall"
     aria-rowcount=${rows.length + 1} aria-activedescendant=${at >= from && at < to ? id(selected) : undefined}
     onScroll=${(/** @type {any} */ event) => setTop(event.currentTarget.scrollTop)}>
     <div role="row" class="tree-row is-head" aria-rowindex="1">
