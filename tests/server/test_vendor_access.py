@@ -13,7 +13,7 @@ from opentelemetry.sdk.resources import Resource
 from tests.server.conftest import Server, StartServer
 from tests.server.documented import send
 from tests.server.test_galileo import PROJECT, SPAN_UUID, TRACE_UUID, native
-from tests.store.contract import ended_span, only, trace_hex
+from tests.store.contract import START_NS, ended_span, only, trace_hex
 
 from otel_metadata.server.access import Access
 from otel_metadata.server.operations import Scope
@@ -108,6 +108,23 @@ def test_a_token_changes_its_own_project_alone(guarded, tokens, method, path, bo
     assert guarded.call(method, path, json=body, headers=own).status == 200
     unknown = guarded.call("PATCH", f"/api/traces/{'a' * 32}/metadata", json=CHANGE, headers=own)
     assert unknown.status == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("PATCH", SPAN, OUTPUT), ("POST", "/api/public/scores", {**SCORE, "observationId": f"{1:016x}"})],
+)
+def test_a_trace_of_two_projects(guarded, tokens, method, path, body):
+    """A token changes the trace, but no span of the other project in it."""
+    guarded.store.write([ended_span(2, resource=Resource({"service.name": "other"}))])
+    other = {"X-Auth-Token": token(tokens, "traces:update", project="other")}
+    assert guarded.call(method, path, json=body, headers=other).status == 403
+    assert guarded.call("PATCH", METADATA, json=CHANGE, headers=other).status == 200
+    # The root is the newest one, of the other project.
+    guarded.store.write([ended_span(3, resource=Resource({"service.name": "shop"}), start_ns=START_NS + 1)])
+    trace, body = f"/v2/projects/{PROJECT}/traces/{trace_hex()}", {"trace_id": trace_hex(), "reliable": True}
+    assert guarded.call("PATCH", trace, json={**body, "tags": ["t"]}, headers=other).status == 200
+    assert guarded.call("PATCH", trace, json={**body, "status_code": 500}, headers=other).status == 403
 
 
 def test_galileos_sdk_goes_on_with_a_token_of_its_own_form(guarded, tokens):

@@ -179,7 +179,7 @@ async def update_span(call: Call) -> Answer:
         found = (await call.service.find(lambda: call.service.store.find({span_id}))).get(span_id)
         if found is None:
             raise Problem(404, f"Span {in_path} is not stored; expected a span that was sent before its update.")
-        await check_project(call, found.trace_id)
+        await check_project(call, found.trace_id, span_id)
         rows = await _lasting(call, found.trace_id, span_id, update.duration_ns)
         await call.service.ingest(rows, [(found.trace_id, span_id, fields)] if fields else [])
 
@@ -201,7 +201,8 @@ async def update_trace(call: Call) -> Answer:
             root = await _found(call, SpanQuery(trace_id, limit=1))
         if root is None:
             raise Problem(404, f"Trace {in_path} is not stored; expected a trace that was sent before its update.")
-        await check_project(call, trace_id)
+        changes_root = bool(of_root) or update.duration_ns is not None
+        await check_project(call, trace_id, root.span_id if changes_root else "")
         rows = await _lasting(call, trace_id, root.span_id, update.duration_ns)
         patches = [(trace_id, "", fields), (trace_id, root.span_id, of_root)]
         await call.service.ingest(rows, [patch for patch in patches if patch[2]])

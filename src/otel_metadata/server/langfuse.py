@@ -154,8 +154,8 @@ async def create_scores(call: Call) -> Answer:
 
 
 async def _stored(call: Call, scores: list[Score]) -> list[Score]:
-    for trace_id in {score.trace_id for score in scores}:
-        await check_project(call, trace_id)
+    for trace_id, span_id in {(score.trace_id, score.span_id) for score in scores}:
+        await check_project(call, trace_id, span_id)
     # Each with a version of its own: of two of the same name the later in the list wins.
     patches = [(score.trace_id, score.span_id, fields_of(call, score.values)) for score in scores]
     if patches:

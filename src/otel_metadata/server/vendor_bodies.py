@@ -34,17 +34,21 @@ def fields_of(call: Call, values: Mapping[FieldName, Json]) -> Fields:
     return {name: (value, version) for name, value in values.items()}
 
 
-async def check_project(call: Call, trace_id: str) -> None:
-    """Refuse a trace of which the caller does not see a span, if it sees one project only.
+async def check_project(call: Call, trace_id: str, span_id: str = "") -> None:
+    """Refuse a caller that sees one project only, and neither the span nor a span of the trace in it.
+
+    Args:
+        call: The call.
+        trace_id: 32 hex digits.
+        span_id: 16 hex digits; "" for a change of the trace.
 
     Raises:
-        Problem: 403, also for an unknown trace: its spans may belong to any project when they come.
+        Problem: 403, also for what is not stored: it may belong to any project when it comes.
     """
     project = call.caller.project
     if project is None:
         return
-    query = SpanQuery(trace_id=trace_id, project=project, limit=1)
+    query = SpanQuery(trace_id, span_id or None, project=project, limit=1)
     if not await call.service.find(lambda: call.service.store.query(query)):
-        raise Problem(
-            403, f"Trace {trace_id} is not in the project {project!r}, the only one that this token may change."
-        )
+        what = f"Span {span_id}" if span_id else f"Trace {trace_id}"
+        raise Problem(403, f"{what} is not in the project {project!r}, the only one that this token may change.")
