@@ -147,7 +147,8 @@ def spans_of(request: Mapping[str, Any]) -> Iterator[Read]:
             scope = of_scope if isinstance(of_scope, OtlpError) else _tried(_scope, of_scope)
             problem = next((one for one in (of_scope, resource, scope) if isinstance(one, OtlpError)), None)
             if problem is not None:
-                yield problem
+                lost = of_scope.get("spans") if isinstance(of_scope, dict) else None
+                yield from [problem] * (len(lost) if isinstance(lost, list) else 1)
                 continue
             for span in _each(of_scope, "spans"):  # type: ignore[arg-type] # a problem was told above
                 yield span if isinstance(span, OtlpError) else _tried(_span, span, resource, *scope)  # type: ignore[misc]

@@ -380,3 +380,23 @@ def test_late_fields_of_a_span_that_leave_for_langwatch_reach_their_span(server)
     (record,) = records(server)
     assert record.metadata == {"thumbs": "up", "cfg": {"a": 1}}
     assert (record.tags, record.trace_metadata, record.user_id) == (("late",), {"tenant": "acme"}, "ada")
+
+
+@pytest.mark.parametrize("media_type", [PROTOBUF, JSON])
+def test_each_span_of_a_resource_that_cannot_be_read_is_counted(server, media_type):
+    if media_type == JSON:
+        request = in_json(span("0a" * 8), span("0b" * 8))
+        request["resourceSpans"][0]["resource"] = {"attributes": [{"key": 3}]}
+        body = json.dumps(request).encode()
+    else:
+        found = ExportTraceServiceRequest.FromString(in_protobuf())
+        found.resource_spans[0].scope_spans[0].spans.add(trace_id=bytes.fromhex(TRACE), span_id=b"\3" * 8)
+        found.resource_spans[0].resource.attributes.add(key="broken")
+        body = found.SerializeToString().replace(b"broken", b"\xff" * 6)
+    answer = server.call("POST", "/v1/traces", body=body, headers={"Content-Type": media_type})
+    assert answer.status == 200
+    if media_type == JSON:
+        assert answer.json()["partialSuccess"]["rejectedSpans"] == "2"
+    else:
+        assert ExportTraceServiceResponse.FromString(answer.data).partial_success.rejected_spans == 2
+    assert records(server) == []
