@@ -218,6 +218,9 @@ def test_a_body_of_empty_parts_is_refused():
         protobuf.check(b"\x0a\x00" * (protobuf.MAX_PARTS + 1))
 
 
+@pytest.mark.skipif(
+    "event_name" not in LogRecord.DESCRIPTOR.fields_by_name, reason="log records have a name since OpenTelemetry 1.31"
+)
 def test_log_records_mean_the_same_in_protobuf_and_json():
     records = [
         LogRecord(trace_id=TRACE, span_id=SPAN, event_name="e", time_unix_nano=5),
