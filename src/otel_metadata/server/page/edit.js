@@ -1,7 +1,7 @@
 /** Forms that set metadata, give a verdict or add a note; the receipt says what was stored. */
 import { ask, url } from "./api.js";
 import { useKeys } from "./hooks.js";
-import { html, useEffect, useRef, useState } from "./preact.js";
+import { html, useLayoutEffect, useRef, useState } from "./preact.js";
 import { clock, dateOf } from "./time.js";
 
 /**
@@ -63,7 +63,8 @@ export function Edit({ traceId, spanId, areLettersOn, onUpdated }) {
     setReceipt("");
     setOpen(name === open ? "" : name);
   };
-  useEffect(() => {
+  // At once: what is typed next belongs into the form, and would be keys of the page.
+  useLayoutEffect(() => {
     /** @type {HTMLElement | null | undefined} */ (element.current?.querySelector("input"))?.focus();
   }, [open]);
   useKeys({ annotate: () => setOpen("note"), score: () => setOpen("verdict") }, areLettersOn);

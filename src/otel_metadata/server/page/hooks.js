@@ -1,7 +1,7 @@
 /** What several places need: asking and asking again, live updates, keys. */
 import { ask, isEnded, Refusal, url } from "./api.js";
 import { actionOf } from "./keys.js";
-import { useEffect, useRef, useState } from "./preact.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 
 /**
  * @template T
@@ -43,7 +43,8 @@ export function useAsked(address, version, keeps = false) {
     if (own.isStale) call(wanted);
   }
 
-  useEffect(() => {
+  // Before the frame is painted, so that the server answers meanwhile.
+  useLayoutEffect(() => {
     if (running.current?.address === address) {
       running.current.isStale = true;
       return;
@@ -136,7 +137,8 @@ export function useChanges(isPaused) {
 export function useKeys(actions, areLettersOn) {
   const current = useRef(actions);
   current.current = actions;
-  useEffect(() => {
+  // As soon as the rows are there: a key must not be lost between them and the next frame.
+  useLayoutEffect(() => {
     function onKey(/** @type {KeyboardEvent} */ event) {
       if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
       const focus = document.activeElement;
