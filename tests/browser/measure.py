@@ -17,7 +17,7 @@ from playwright.sync_api import Page, sync_playwright
 from tests.browser import application
 from tests.browser.conftest import CHROMIUM
 
-from otel_metadata.server.page import FILES
+from otel_metadata.server.page_files import FILES
 from otel_metadata.server.run import LocalServer
 from otel_metadata.store.sqlite.store import SqliteStore
 

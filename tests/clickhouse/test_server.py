@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import urllib3
-from tests.server.test_galileo import SPAN_UUID, TRACE_UUID, native
+from tests.server.vendors.test_galileo import SPAN_UUID, TRACE_UUID, native
 
 from otel_metadata.model.record import SpanQuery
-from otel_metadata.server.names import FILE
 from otel_metadata.server.run import LocalServer
+from otel_metadata.server.vendors.names import FILE
 
 
 def test_galileo_and_langwatch(open_store, tmp_path, monkeypatch: pytest.MonkeyPatch):

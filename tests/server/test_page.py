@@ -10,7 +10,7 @@ import re
 import pytest
 from tests.server.conftest import Server
 
-from otel_metadata.server.page import BASE, FILES, OPERATIONS, PLACES
+from otel_metadata.server.page_files import BASE, FILES, OPERATIONS, PLACES
 
 OWN = [path for path in FILES if path.endswith(".js") and not path.startswith("vendor/")]
 TRACE = "/traces/" + "0" * 31 + "1"

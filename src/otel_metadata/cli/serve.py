@@ -63,9 +63,9 @@ def serve(
     with failures():
         with needs_extra("server"):
             from otel_metadata.server.access import Access, is_loopback
+            from otel_metadata.server.background_retention import BackgroundRetention
             from otel_metadata.server.run import LocalServer
             from otel_metadata.server.sdk_settings import settings_of
-            from otel_metadata.server.upkeep import Upkeep
         if env is not None:
             named = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 # nothing is bound
             for line in settings_of(env, f"http://{named}:{port}", f"http://{named}:{grpc_port}"):
@@ -98,10 +98,10 @@ def serve(
                 clock=clock,
                 access_log=access_log,
             )
-            upkeep = None
+            retention = None
             if older_than is not None or max_bytes is not None:
-                upkeep = Upkeep(opened, clock, older_than=older_than, max_bytes=max_bytes)
-                upkeep.start()
+                retention = BackgroundRetention(opened, clock, older_than=older_than, max_bytes=max_bytes)
+                retention.start()
 
             def tell() -> None:
                 over_grpc = f", OTLP over gRPC on port {server.grpc_port}" if server.grpc_port is not None else ""
@@ -110,6 +110,6 @@ def serve(
             try:
                 server.run(tell)
             finally:
-                if upkeep is not None:
-                    upkeep.stop()
+                if retention is not None:
+                    retention.stop()
     say("stopped; everything that was acknowledged is stored.")

@@ -23,8 +23,8 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import SystemClock
-from otel_metadata.server.jwt import key_of
 from otel_metadata.server.operations import Caller, Problem, Scope
+from otel_metadata.server.vendors.jwt import key_of
 
 if TYPE_CHECKING:
     from otel_metadata.seams import Clock

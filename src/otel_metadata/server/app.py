@@ -15,12 +15,8 @@ from otel_metadata.server import (
     events,
     exports,
     filters,
-    galileo,
     health,
-    langfuse,
-    langwatch,
-    logfire,
-    page,
+    page_files,
     session,
     spans,
     traces,
@@ -31,6 +27,7 @@ from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.otlp import http as otlp_http
 from otel_metadata.server.problems import PROBLEM_JSON, details, problem_of
+from otel_metadata.server.vendors import galileo, langfuse, langwatch, logfire
 
 if TYPE_CHECKING:
     import re
@@ -57,7 +54,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             *health.OPERATIONS,
         )
     ),
-    *page.OPERATIONS,  # files for browsers, which the document does not list
+    *page_files.OPERATIONS,  # files for browsers, which the document does not list
 )
 """All that the server can do."""
 

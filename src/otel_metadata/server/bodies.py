@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from otel_metadata.server.mismatch import invalid
 from otel_metadata.server.operations import JSON, Problem
 from otel_metadata.server.problems import overloaded
+from otel_metadata.server.schema_errors import invalid
 
 if TYPE_CHECKING:
     from starlette.types import Receive

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from otel_metadata.client import export
 from otel_metadata.client.queries import query_of
-from otel_metadata.server import shapes
+from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.selection import WRONG_PARAMETER, Place, Slots, project_of
 from otel_metadata.store import table
@@ -79,7 +79,7 @@ def _formatted(make: export.Format, store: SpanStore, query: SpanQuery) -> Itera
 async def _export(
     call: Call, parts_of: Callable[[SpanStore, SpanQuery], Iterator[bytes]], media_type: str, suffix: str
 ) -> Answer:
-    given: shapes.Window = call.query
+    given: api_types.Window = call.query
     query = query_of(
         project=project_of(call.caller, given.project),
         start_time=given.start_time,
@@ -123,7 +123,7 @@ def _operation(suffix: str, media_type: str, parts_of: Callable[[SpanStore, Span
         partial(_export, parts_of=parts_of, media_type=media_type, suffix=suffix),
         "read",
         tag="reads",
-        query=shapes.Window,
+        query=api_types.Window,
         answer=bytes,
         answer_type=media_type.partition(";")[0],
         problems={

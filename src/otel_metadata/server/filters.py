@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from otel_metadata.errors import FilterError, StoreError
-from otel_metadata.server import shapes
+from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.selection import project_of
 from otel_metadata.server.spans import names_in_use
@@ -19,7 +19,7 @@ _MAX_COMPLETIONS: Final = 50
 
 
 async def _filter(call: Call) -> Answer:
-    body: shapes.FilterText = call.body
+    body: api_types.FilterText = call.body
     position = len(body.text) if body.position is None else min(body.position, len(body.text))
     project = project_of(call.caller)
     store = call.service.store
@@ -30,10 +30,10 @@ async def _filter(call: Call) -> Answer:
     found = await call.service.read(read)
     problem = _problem(body.text)
     return Answer(
-        shapes.FilterAnswer(
+        api_types.FilterAnswer(
             problem is None,
             problem,
-            [shapes.Completion(one.text, one.kind, one.start, one.end) for one in found[:_MAX_COMPLETIONS]],
+            [api_types.Completion(one.text, one.kind, one.start, one.end) for one in found[:_MAX_COMPLETIONS]],
         )
     )
 
@@ -45,12 +45,12 @@ def _in_use(store: SpanStore, project: str | None, wanted: InUse) -> list[str]:
         return []  # the words of the language are enough
 
 
-def _problem(text: str) -> shapes.FilterProblem | None:
+def _problem(text: str) -> api_types.FilterProblem | None:
     try:
         parse(text)
     except FilterError as error:
         message = f"found {error.found}; expected {error.expected}."
-        return shapes.FilterProblem(message, error.place, error.found, error.expected)
+        return api_types.FilterProblem(message, error.place, error.found, error.expected)
     return None
 
 
@@ -63,8 +63,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _filter,
         "read",
         tag="reads",
-        body=shapes.FilterText,
-        answer=shapes.FilterAnswer,
+        body=api_types.FilterText,
+        answer=api_types.FilterAnswer,
         problems={400: "The body is wrong: the answer says where, and what was expected."},
     ),
 )

@@ -20,7 +20,7 @@ from otel_metadata.model.record import Position, SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import RowStore, SpanReads
-from otel_metadata.server import shapes
+from otel_metadata.server import api_types
 from otel_metadata.server.operations import JSON, Answer, Problem
 from otel_metadata.store import table
 
@@ -123,7 +123,7 @@ def reads_of(store: SpanStore) -> SpanReads:
     return store
 
 
-def query_of_page(call: Call, given: shapes.TraceList) -> SpanQuery:
+def query_of_page(call: Call, given: api_types.TraceList) -> SpanQuery:
     """Return the query of a page and of one more span, which tells whether another page follows.
 
     Raises:
@@ -160,11 +160,11 @@ def query_of_page(call: Call, given: shapes.TraceList) -> SpanQuery:
 
 
 def continued(
-    given: shapes.TraceList,
+    given: api_types.TraceList,
     query: SpanQuery,
     found: Sequence[SpanRecord | TraceRecord],
     searched_to: Position | None,
-) -> tuple[str | None, shapes.Place | None]:
+) -> tuple[str | None, api_types.Place | None]:
     """Return `next_cursor` and `searched_to` of a page."""
     cursor, _ = goes_on(query, given.limit, found, searched_to)
     return (
@@ -173,9 +173,9 @@ def continued(
     )
 
 
-def place(position: Position) -> shapes.Place:
+def place(position: Position) -> api_types.Place:
     """Return a position as JSON has it."""
-    return shapes.Place(time_text(position.start_ns), f"{position.start_ns}", position.trace_id, position.span_id)
+    return api_types.Place(time_text(position.start_ns), f"{position.start_ns}", position.trace_id, position.span_id)
 
 
 def stored(store: SpanStore, query: SpanQuery) -> tuple[StoredSpan, Fields] | None:
@@ -281,10 +281,10 @@ class Place:
     __del__ = give_back
 
 
-def _mark(given: shapes.TraceList) -> str:
+def _mark(given: api_types.TraceList) -> str:
     """Return a short digest of what a cursor belongs to."""
     asked = [type(given).__name__, given.filter, given.project, given.start_time, given.end_time, given.trace_id]
-    if isinstance(given, shapes.SpanList):
+    if isinstance(given, api_types.SpanList):
         asked += [given.span_id, given.at]
     return hashlib.blake2s(orjson.dumps(asked), digest_size=6).hexdigest()
 

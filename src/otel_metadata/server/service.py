@@ -20,11 +20,11 @@ from otel_metadata.live import live_settings
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock
 from otel_metadata.server.events import Changes
-from otel_metadata.server.ingest import Ingest
+from otel_metadata.server.group_commit import Ingest
+from otel_metadata.server.memory_bound import Room
 from otel_metadata.server.metrics import Metrics
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.problems import overloaded
-from otel_metadata.server.room import Room
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Version

@@ -18,7 +18,7 @@ from otel_metadata.model.record import Found, SpanQuery, StoredKey, assemble
 from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import RowStore, SpanReads
-from otel_metadata.server import shapes
+from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.selection import (
     WRONG_PARAMETER,
@@ -51,14 +51,14 @@ _NAMED_MILLIS: Final = 200
 
 
 def span_json(record: SpanRecord) -> dict[str, Json]:
-    """Return a span as `shapes.Span` has it."""
+    """Return a span as `api_types.Span` has it."""
     span = record.span
     return {**record_to_dict(record), "start_time_ns": f"{span.start_ns}", "end_time_ns": f"{span.end_ns}"}
 
 
 def values_answer(values: Sequence[ValueRecord]) -> Answer:
     """Return the values of a history as an answer."""
-    return encoded(shapes.Values([_value(value) for value in values]))
+    return encoded(api_types.Values([_value(value) for value in values]))
 
 
 def names_in_use(
@@ -87,7 +87,7 @@ def names_in_use(
 
 
 async def _list(call: Call) -> Answer:
-    given: shapes.SpanList = call.query
+    given: api_types.SpanList = call.query
     query = replace(query_of_page(call, given), at_ns=to_ns("at", given.at))
     if given.span_id is not None:
         query = replace(query, span_id=span_key(given.span_id, None).span_id)
@@ -99,7 +99,7 @@ async def _list(call: Call) -> Answer:
         records = found.records[: given.limit]
         if given.exact:
             return _page_of_lines(_exact_lines(store, query, records), next_cursor, searched_to)
-        return encoded(shapes.SpanPage([span_json(record) for record in records], next_cursor, searched_to))
+        return encoded(api_types.SpanPage([span_json(record) for record in records], next_cursor, searched_to))
 
     return await call.service.read(read)
 
@@ -135,18 +135,18 @@ def _line_at(store: SpanStore, record: SpanRecord, at_ns: int) -> bytes:
     return table.json_line(table.arrow_row(record.span, fields))
 
 
-def _page_of_lines(lines: Sequence[bytes], next_cursor: str | None, searched_to: shapes.Place | None) -> Answer:
-    return encoded(shapes.SpanPage([msgspec.Raw(line.rstrip()) for line in lines], next_cursor, searched_to))
+def _page_of_lines(lines: Sequence[bytes], next_cursor: str | None, searched_to: api_types.Place | None) -> Answer:
+    return encoded(api_types.SpanPage([msgspec.Raw(line.rstrip()) for line in lines], next_cursor, searched_to))
 
 
 async def _one(call: Call) -> Answer:
-    given: shapes.OneSpan = call.query
+    given: api_types.OneSpan = call.query
     key = span_key(call.path["span_id"], given.trace_id)
     query = SpanQuery(key.trace_id, key.span_id, limit=1, project=project_of(call.caller))
     return await call.service.read(partial(_read_one, call.service.store, query, given))
 
 
-def _read_one(store: SpanStore, query: SpanQuery, given: shapes.OneSpan) -> Answer:
+def _read_one(store: SpanStore, query: SpanQuery, given: api_types.OneSpan) -> Answer:
     if given.at is not None:
         (record,) = spans_at(store, query, given.at)
         at_ns = to_ns("at", given.at) or 0
@@ -165,7 +165,7 @@ def _read_one(store: SpanStore, query: SpanQuery, given: shapes.OneSpan) -> Answ
 
 
 async def _history(call: Call) -> Answer:
-    given: shapes.SpanHistory = call.query
+    given: api_types.SpanHistory = call.query
     key = span_key(call.path["span_id"], given.trace_id)
     is_wanted = of_field(given.field)
     project = project_of(call.caller)
@@ -187,12 +187,12 @@ def _trace_of(store: SpanStore, key: Key, project: str | None) -> str:
     return found[0].trace_id
 
 
-def _value(value: ValueRecord) -> shapes.Value:
+def _value(value: ValueRecord) -> api_types.Value:
     superseded_by = None
     if value.superseded_by is not None:
         ns, writer = value.superseded_by
-        superseded_by = shapes.VersionOf(time_text(ns), f"{ns}", f"{writer:016x}")
-    return shapes.Value(
+        superseded_by = api_types.VersionOf(time_text(ns), f"{ns}", f"{writer:016x}")
+    return api_types.Value(
         field=field_name(value),
         level=value.level,
         kind=value.kind,
@@ -209,7 +209,7 @@ def _value(value: ValueRecord) -> shapes.Value:
 
 
 async def _histogram(call: Call) -> Answer:
-    given: shapes.Bars = call.query
+    given: api_types.Bars = call.query
     project = project_of(call.caller, given.project)
     query = query_of(project=project, start_time=given.start_time, end_time=given.end_time, filter=given.filter)
     if given.trace_id is not None:
@@ -237,14 +237,14 @@ async def _histogram(call: Call) -> Answer:
             timeout_millis=given.timeout_millis,
         )
     )
-    bars = [shapes.Bar(time_text(bar.start_ns), f"{bar.start_ns}", bar.spans, bar.errors) for bar in found.bars]
+    bars = [api_types.Bar(time_text(bar.start_ns), f"{bar.start_ns}", bar.spans, bar.errors) for bar in found.bars]
     return Answer(
-        shapes.Histogram(bars, f"{width_ns}", place(found.searched_to) if found.searched_to is not None else None)
+        api_types.Histogram(bars, f"{width_ns}", place(found.searched_to) if found.searched_to is not None else None)
     )
 
 
 async def _count(call: Call) -> Answer:
-    given: shapes.Counting = call.query
+    given: api_types.Counting = call.query
     query = page_query(
         trace_id=given.trace_id,
         project=project_of(call.caller, given.project),
@@ -258,18 +258,18 @@ async def _count(call: Call) -> Answer:
     reads = reads_of(call.service.store)
     count = partial(reads.count, replace(query, limit=given.limit), timeout_millis=given.timeout_millis)
     found = await call.service.read(count)
-    return Answer(shapes.Count(found.counted, found.is_exact))
+    return Answer(api_types.Count(found.counted, found.is_exact))
 
 
 async def _names(call: Call) -> Answer:
-    given: shapes.Naming = call.query
+    given: api_types.Naming = call.query
     project = project_of(call.caller)
     read = partial(names_in_use, call.service.store, project, given.kind, given.level, given.prefix, given.limit)
-    return Answer(shapes.Names(await call.service.read(read)))
+    return Answer(api_types.Names(await call.service.read(read)))
 
 
 async def _find(call: Call) -> Answer:
-    given: shapes.SpanIds = call.body
+    given: api_types.SpanIds = call.body
     span_ids = [span_key(one, None).span_id for one in given.span_ids]
     project = project_of(call.caller)
 
@@ -284,10 +284,10 @@ async def _find(call: Call) -> Answer:
 
     found = await call.service.read(read)
     spans = [
-        shapes.FoundSpan(trace_id, span_id, time_text(start_ns), f"{start_ns}", time_text(end_ns), f"{end_ns}")
+        api_types.FoundSpan(trace_id, span_id, time_text(start_ns), f"{start_ns}", time_text(end_ns), f"{end_ns}")
         for span_id, (trace_id, start_ns, end_ns) in found.items()
     ]
-    return Answer(shapes.FoundSpans(spans))
+    return Answer(api_types.FoundSpans(spans))
 
 
 _NO_SPAN: Final = "No such span, or it is of another project than the token."
@@ -320,24 +320,24 @@ def _read(
 
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
-    _read("spans", "list_spans", "List spans, newest start first.", _list, shapes.SpanList, shapes.SpanPage, {}),
+    _read("spans", "list_spans", "List spans, newest start first.", _list, api_types.SpanList, api_types.SpanPage, {}),
     _read(
         "spans/{span_id}",
         "get_span",
         "Get one span with everything that was set on it; its ETag is the greatest version of its values.",
         _one,
-        shapes.OneSpan,
-        shapes.Span,
+        api_types.OneSpan,
+        api_types.Span,
         {404: _NO_SPAN},
-        shapes.ExactSpan,
+        api_types.ExactSpan,
     ),
     _read(
         "spans/{span_id}/history",
         "get_span_history",
         "List every value that the fields of a span and of its trace have or had, newest first.",
         _history,
-        shapes.SpanHistory,
-        shapes.Values,
+        api_types.SpanHistory,
+        api_types.Values,
         {404: _NO_SPAN},
     ),
     _read(
@@ -345,12 +345,18 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "get_histogram",
         "Count spans, and errors among them, in equal parts of a window.",
         _histogram,
-        shapes.Bars,
-        shapes.Histogram,
+        api_types.Bars,
+        api_types.Histogram,
         {501: _NOT_HERE},
     ),
     _read(
-        "count", "count_spans", "Count spans up to a limit.", _count, shapes.Counting, shapes.Count, {501: _NOT_HERE}
+        "count",
+        "count_spans",
+        "Count spans up to a limit.",
+        _count,
+        api_types.Counting,
+        api_types.Count,
+        {501: _NOT_HERE},
     ),
     Operation(
         "POST",
@@ -360,8 +366,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _find,
         "read",
         tag="reads",
-        body=shapes.SpanIds,
-        answer=shapes.FoundSpans,
+        body=api_types.SpanIds,
+        answer=api_types.FoundSpans,
         problems={400: WRONG_PARAMETER},
     ),
     _read(
@@ -369,8 +375,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "list_names",
         "List metadata keys, tags, or names of evaluations that are in use.",
         _names,
-        shapes.Naming,
-        shapes.Names,
+        api_types.Naming,
+        api_types.Names,
         {501: _NOT_HERE},
     ),
 )

@@ -12,7 +12,7 @@ from otel_metadata.model.record import OutlineSpan, SpanQuery, assemble
 from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import SpanReads
-from otel_metadata.server import shapes
+from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.selection import (
     WRONG_PARAMETER,
@@ -38,7 +38,7 @@ def fields_of_trace(fields: Fields) -> Fields:
 
 
 async def _list(call: Call) -> Answer:
-    given: shapes.TraceList = call.query
+    given: api_types.TraceList = call.query
     query = query_of_page(call, given)
     reads = reads_of(call.service.store)
 
@@ -56,7 +56,7 @@ def _trace_json(trace: TraceRecord) -> dict[str, Json]:
 
 
 async def _one(call: Call) -> Answer:
-    given: shapes.OneTrace = call.query
+    given: api_types.OneTrace = call.query
     trace_id = parse_trace_id(call.path["trace_id"]).trace_id_hex
     project = project_of(call.caller)
     return await call.service.read(partial(_read_one, call.service.store, trace_id, project, given.at))
@@ -87,7 +87,7 @@ def _of_record(record: SpanRecord) -> OutlineSpan:
 
 
 def _outline(record: SpanRecord, version: str | None, spans: list[OutlineSpan]) -> dict[str, Json]:
-    """Return a trace as `shapes.TraceOutline` has it.
+    """Return a trace as `api_types.TraceOutline` has it.
 
     Args:
         record: Any span of the trace.
@@ -124,7 +124,7 @@ def _outline(record: SpanRecord, version: str | None, spans: list[OutlineSpan]) 
 
 
 async def _history(call: Call) -> Answer:
-    given: shapes.TraceHistory = call.query
+    given: api_types.TraceHistory = call.query
     trace_id = parse_trace_id(call.path["trace_id"]).trace_id_hex
     is_wanted = of_field(given.field)
     project = project_of(call.caller)
@@ -150,8 +150,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _list,
         "read",
         tag="reads",
-        query=shapes.TraceList,
-        answer=shapes.TracePage,
+        query=api_types.TraceList,
+        answer=api_types.TracePage,
         problems={400: WRONG_PARAMETER, 501: "This store cannot answer it."},
     ),
     Operation(
@@ -162,8 +162,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _one,
         "read",
         tag="reads",
-        query=shapes.OneTrace,
-        answer=shapes.TraceOutline,
+        query=api_types.OneTrace,
+        answer=api_types.TraceOutline,
         problems={400: WRONG_PARAMETER, 404: _NO_TRACE},
     ),
     Operation(
@@ -174,8 +174,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _history,
         "read",
         tag="reads",
-        query=shapes.TraceHistory,
-        answer=shapes.Values,
+        query=api_types.TraceHistory,
+        answer=api_types.Values,
         problems={400: WRONG_PARAMETER, 404: _NO_TRACE},
     ),
 )

@@ -32,10 +32,10 @@ from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.model.unset import UNSET
 from otel_metadata.seams import SpanStore
-from otel_metadata.server import shapes
-from otel_metadata.server.mismatch import invalid
+from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.problems import problem_of
+from otel_metadata.server.schema_errors import invalid
 from otel_metadata.server.selection import (
     NOTHING_SET,
     Slots,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from otel_metadata.server.operations import Caller
     from otel_metadata.server.service import Service
 
-_Update = shapes.TraceUpdate | shapes.SpanUpdate
+_Update = api_types.TraceUpdate | api_types.SpanUpdate
 _Patch = tuple[str, str, Fields]
 
 MAX_LINE: Final = 64 << 20
@@ -109,7 +109,7 @@ def _values_of(level: Level, given: _Update, notes: list[str]) -> Values:
         Problem: 400, because a member does not fit, or nothing is given.
     """
     of_span: dict[str, Any] = {}
-    if isinstance(given, shapes.SpanUpdate):
+    if isinstance(given, api_types.SpanUpdate):
         of_span = {
             "attributes": given.attributes,
             "status": given.status,
@@ -138,7 +138,7 @@ def _values_of(level: Level, given: _Update, notes: list[str]) -> Values:
     return masked(values, notes)
 
 
-def _evaluation(level: Level, name: str, given: shapes.EvaluationInput, pointer: str, notes: list[str]) -> Values:
+def _evaluation(level: Level, name: str, given: api_types.EvaluationInput, pointer: str, notes: list[str]) -> Values:
     if given.label is None and given.score is None and given.explanation is None:
         raise _without_contents("evaluation", name, pointer)
     return evaluation_values(
@@ -153,7 +153,7 @@ def _evaluation(level: Level, name: str, given: shapes.EvaluationInput, pointer:
     )
 
 
-def _annotation(level: Level, name: str, given: shapes.AnnotationInput, pointer: str, notes: list[str]) -> Values:
+def _annotation(level: Level, name: str, given: api_types.AnnotationInput, pointer: str, notes: list[str]) -> Values:
     if given.label is None and given.score is None and given.text is None:
         raise _without_contents("annotation", name, pointer)
     values = annotation_values(
@@ -355,13 +355,13 @@ def _size(call: Call) -> int | None:
     return int(length) if length.isdecimal() else None
 
 
-def _receipt(target: Target, fields: Fields, version: Version, caller: Caller, notes: list[str]) -> shapes.Receipt:
+def _receipt(target: Target, fields: Fields, version: Version, caller: Caller, notes: list[str]) -> api_types.Receipt:
     ns, writer = version
-    return shapes.Receipt(
+    return api_types.Receipt(
         status="updated" if target.is_stored else "pending",
         trace_id=target.trace_id,
         span_id=target.span_id,
-        fields=[shapes.FieldName(*name) for name in fields],
+        fields=[api_types.FieldName(*name) for name in fields],
         time=time_text(ns),
         time_ns=f"{ns}",
         writer=f"{writer:016x}",
@@ -438,7 +438,7 @@ class _Parsed(NamedTuple):
 
 
 async def _batch(call: Call) -> Answer:
-    body: shapes.Batch = call.body
+    body: api_types.Batch = call.body
     parsed = await call.service.decode(lambda: [_parsed(update) for update in body.updates])
     used = {version[1] for one in parsed if isinstance(one, _Parsed) for _, version in one.fields.values()}
     for writer, name in (body.authors or {}).items():
@@ -450,7 +450,7 @@ async def _batch(call: Call) -> Answer:
     targets = iter(await call.service.write(partial(_locate_all, call.service.store, call.caller, keys)))
     patches: list[_Patch] = []
     exact: list[_Patch] = []
-    outcomes: list[shapes.Outcome] = []
+    outcomes: list[api_types.Outcome] = []
     for one, version in zip(parsed, versions, strict=True):
         if not isinstance(one, _Parsed):
             outcomes.append(_failed("parse_failure", one))
@@ -465,11 +465,11 @@ async def _batch(call: Call) -> Answer:
                 fields = {name: (value, version) for name, value in one.values.items()}
                 patches.append((target.trace_id, target.span_id, fields))
             outcomes.append(
-                shapes.Outcome(
+                api_types.Outcome(
                     status="updated" if target.is_stored else "pending",
                     trace_id=target.trace_id,
                     span_id=target.span_id,
-                    fields=[shapes.FieldName(*name) for name in one.values],
+                    fields=[api_types.FieldName(*name) for name in one.values],
                     version=None if one.fields else version_text(version),
                     notes=list(dict.fromkeys(one.notes)),
                 )
@@ -482,19 +482,21 @@ async def _batch(call: Call) -> Answer:
     if patches:
         await call.service.ingest([], patches, size=_size(call))
     count = [outcome.status for outcome in outcomes].count
-    return Answer(shapes.Outcomes(outcomes, count("updated"), count("pending"), count("failed"), call.caller.name))
+    return Answer(api_types.Outcomes(outcomes, count("updated"), count("pending"), count("failed"), call.caller.name))
 
 
-def _failed(reason: str, error: object) -> shapes.Outcome:
+def _failed(reason: str, error: object) -> api_types.Outcome:
     problem = problem_of(error) if isinstance(error, Exception) else None
-    return shapes.Outcome(status="failed", reason=reason, message=problem.title if problem is not None else f"{error}")
+    return api_types.Outcome(
+        status="failed", reason=reason, message=problem.title if problem is not None else f"{error}"
+    )
 
 
 def _parsed(update: dict[str, Any]) -> _Parsed | Problem:
     """Read one update of a batch; return why it cannot be read."""
     notes: list[str] = []
     try:
-        given = msgspec.convert(update, shapes.BatchUpdate)
+        given = msgspec.convert(update, api_types.BatchUpdate)
         key = _key_of(given)
         level: Level = "span" if key[1] else "trace"
         if given.fields is not None:
@@ -509,12 +511,12 @@ def _parsed(update: dict[str, Any]) -> _Parsed | Problem:
             raise Problem(400, "The update of a trace has attributes, status or status_message; expected a span_id.")
         return _Parsed(key, _values_of(level, given, notes), {}, notes)
     except msgspec.ValidationError as error:
-        return invalid("The update", error, shapes.BatchUpdate, pointer=None)
+        return invalid("The update", error, api_types.BatchUpdate, pointer=None)
     except (Problem, OtelMetadataError) as error:
         return problem_of(error) or Problem(400, f"{error}")
 
 
-def _key_of(given: shapes.BatchUpdate) -> tuple[str | None, str]:
+def _key_of(given: api_types.BatchUpdate) -> tuple[str | None, str]:
     if given.span_id:
         return span_key(given.span_id, given.trace_id)
     if given.trace_id is None:
@@ -522,7 +524,7 @@ def _key_of(given: shapes.BatchUpdate) -> tuple[str | None, str]:
     return parse_trace_id(given.trace_id).trace_id_hex, ""
 
 
-def _exact_fields(given: list[shapes.ExactField], level: Level) -> Fields:
+def _exact_fields(given: list[api_types.ExactField], level: Level) -> Fields:
     fields = {}
     for number, one in enumerate(given):
         try:
@@ -543,7 +545,7 @@ def _exact_fields(given: list[shapes.ExactField], level: Level) -> Fields:
 
 
 async def _delete(call: Call) -> Answer:
-    body: shapes.Deletion = call.body
+    body: api_types.Deletion = call.body
     if (body.time_ns is None) != (body.writer is None):
         raise Problem(400, "Only one of time_ns and writer is given; expected both, or neither.")
     keys: list[tuple[str | None, str]] = [span_key(one.span_id, one.trace_id) for one in body.spans]
@@ -573,9 +575,9 @@ async def _delete(call: Call) -> Answer:
     call.service.changed()
     ns, writer = version
     return Answer(
-        shapes.Deleted(
-            [shapes.StoredKey(*one) for one in deleted],
-            [shapes.StoredKey(*one) for one in dict.fromkeys(left)],
+        api_types.Deleted(
+            [api_types.StoredKey(*one) for one in deleted],
+            [api_types.StoredKey(*one) for one in dict.fromkeys(left)],
             f"{ns}",
             f"{writer:016x}",
             call.caller.name,
@@ -584,7 +586,7 @@ async def _delete(call: Call) -> Answer:
 
 
 async def _retain(call: Call) -> Answer:
-    body: shapes.Retention = call.body
+    body: api_types.Retention = call.body
     refuse_project(call.caller, "A retention deletes spans of all projects")
     age: dt.timedelta | str | None = body.before
     if body.older_than_seconds is not None:
@@ -601,7 +603,7 @@ async def _retain(call: Call) -> Answer:
     finally:
         place.give_back()
     call.service.changed()
-    return Answer(shapes.Retained(found.spans_deleted, found.updates_deleted, found.stored_bytes))
+    return Answer(api_types.Retained(found.spans_deleted, found.updates_deleted, found.stored_bytes))
 
 
 # Import.
@@ -611,7 +613,7 @@ async def _import(call: Call) -> Answer:
     refuse_project(call.caller, "An import stores spans of all projects")
     if "traces:update" not in call.caller.scopes:
         raise Problem(403, "An import updates spans as well; expected a token with the scope traces:update, too.")
-    whole = shapes.Imported(0, 0, 0, 0, [], None)
+    whole = api_types.Imported(0, 0, 0, 0, [], None)
     place = await _IMPORTS.wait()
     try:
         lines = 0
@@ -644,13 +646,13 @@ def _import_portion(store: SpanStore, portion: bytes, lines: int) -> imports.Imp
         return imports.ImportReport(0, count, 0, (problem,))
 
 
-def _add(whole: shapes.Imported, report: imports.ImportReport, lines: int) -> None:
+def _add(whole: api_types.Imported, report: imports.ImportReport, lines: int) -> None:
     whole.spans_imported += report.spans_imported
     whole.updates_imported += report.updates_imported
     whole.spans_failed += report.spans_failed
     whole.lines_ignored += report.lines_ignored
     room = imports.MAX_PROBLEMS - len(whole.problems)
-    whole.problems += [shapes.ImportProblem(lines + one.line, one.message) for one in report.problems[:room]]
+    whole.problems += [api_types.ImportProblem(lines + one.line, one.message) for one in report.problems[:room]]
     whole.found_instead = whole.found_instead or report.found_instead
 
 
@@ -748,23 +750,23 @@ def _write(method: Any, path: str, name: str, summary: str, handler: Any, body: 
         handler,
         "traces:update",
         tag="updates",
-        query=shapes.OfSpan if path.startswith("spans/") else None,
+        query=api_types.OfSpan if path.startswith("spans/") else None,
         body=body,
-        answer=shapes.Receipt,
+        answer=api_types.Receipt,
         problems=_ALSO,
     )
 
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
-    _write("PATCH", "spans/{span_id}", "update_span", "Update a span.", _patch_span, shapes.SpanUpdate),
-    _write("PATCH", "traces/{trace_id}", "update_trace", "Update a trace.", _patch_trace, shapes.TraceUpdate),
+    _write("PATCH", "spans/{span_id}", "update_span", "Update a span.", _patch_span, api_types.SpanUpdate),
+    _write("PATCH", "traces/{trace_id}", "update_trace", "Update a trace.", _patch_trace, api_types.TraceUpdate),
     _write(
         "PUT",
         "spans/{span_id}/evaluations/{name}",
         "set_span_evaluation",
         "Set an evaluation of a span; the one of this name is replaced.",
         _put_evaluation,
-        shapes.EvaluationInput,
+        api_types.EvaluationInput,
     ),
     _write(
         "PUT",
@@ -772,7 +774,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "set_span_annotation",
         "Set an annotation of a span; the one of this name and annotator is replaced.",
         _put_annotation,
-        shapes.AnnotationInput,
+        api_types.AnnotationInput,
     ),
     _write(
         "PUT",
@@ -780,7 +782,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "set_trace_evaluation",
         "Set an evaluation of a trace; the one of this name is replaced.",
         _put_trace_evaluation,
-        shapes.EvaluationInput,
+        api_types.EvaluationInput,
     ),
     _write(
         "PUT",
@@ -788,7 +790,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "set_trace_annotation",
         "Set an annotation of a trace; the one of this name and annotator is replaced.",
         _put_trace_annotation,
-        shapes.AnnotationInput,
+        api_types.AnnotationInput,
     ),
     Operation(
         "POST",
@@ -798,8 +800,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _batch,
         "traces:update",
         tag="updates",
-        body=shapes.Batch,
-        answer=shapes.Outcomes,
+        body=api_types.Batch,
+        answer=api_types.Outcomes,
         problems={400: _WRONG},
         max_bytes=16 << 20,
     ),
@@ -811,8 +813,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _delete,
         "delete",
         tag="updates",
-        body=shapes.Deletion,
-        answer=shapes.Deleted,
+        body=api_types.Deletion,
+        answer=api_types.Deleted,
         problems={400: _WRONG, 403: "A span is of another project than the token; nothing was deleted."},
     ),
     Operation(
@@ -823,8 +825,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _retain,
         "delete",
         tag="updates",
-        body=shapes.Retention,
-        answer=shapes.Retained,
+        body=api_types.Retention,
+        answer=api_types.Retained,
         problems={400: _WRONG, 403: "The token is for one project."},
     ),
     Operation(
@@ -837,7 +839,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="updates",
         body=Stream,
         body_types=("application/jsonl", "application/x-ndjson", "application/json", "application/gzip"),
-        answer=shapes.Imported,
+        answer=api_types.Imported,
         problems={400: _WRONG, 403: "The token is for one project, or lacks traces:update.", 415: "Another format."},
     ),
 )

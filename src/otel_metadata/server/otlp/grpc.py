@@ -24,7 +24,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.otlp.http import logs_response, project_named, tell_of_metrics, traces_response
-from otel_metadata.server.otlp.intake import MAX_BYTES, store_evaluations, store_spans
+from otel_metadata.server.otlp.store import MAX_BYTES, store_evaluations, store_spans
 from otel_metadata.server.problems import problem_of
 
 if TYPE_CHECKING:

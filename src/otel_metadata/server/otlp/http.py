@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
-from otel_metadata.server.otlp.intake import MAX_BYTES, Refused, store_evaluations, store_spans
+from otel_metadata.server.otlp.store import MAX_BYTES, Refused, store_evaluations, store_spans
 
 PROTOBUF: Final = "application/x-protobuf"
 

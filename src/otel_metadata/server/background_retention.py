@@ -20,7 +20,7 @@ _SHARE: Final = 20
 
 
 @final
-class Upkeep:
+class BackgroundRetention:
     """Keeps a store small, on a thread of its own."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Upkeep:
         self._age_ns = None if older_than is None else older_than // dt.timedelta(microseconds=1) * 1_000
         self._max_bytes = max_bytes
         self._is_stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="otel-metadata-upkeep", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="otel-metadata-background-retention", daemon=True)
 
     def start(self) -> None:
         """Begin with the first pass."""
@@ -58,7 +58,7 @@ class Upkeep:
                 self._store.retain(before_ns, self._max_bytes)
             except StoreError as error:
                 if not self._is_stopping.is_set():
-                    REPORTER.tell("server_upkeep", f"{error}")
+                    REPORTER.tell("server_background_retention", f"{error}")
             except Exception as error:  # noqa: BLE001 # the boundary: the next pass tries again
-                REPORTER.failed("server:upkeep", error)
+                REPORTER.failed("server:background_retention", error)
             pause_ns = max(_PAUSE_NS, _SHARE * (self._clock.monotonic_ns() - begun_ns))

@@ -17,7 +17,7 @@ from tests.server.conftest import PATIENCE
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.record import SpanQuery, StoredSpan
 from otel_metadata.reporting import REPORTER
-from otel_metadata.server.ingest import Ingest
+from otel_metadata.server.group_commit import Ingest
 from otel_metadata.server.operations import Problem
 from otel_metadata.store.sqlite.store import SqliteStore
 

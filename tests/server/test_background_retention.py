@@ -15,7 +15,7 @@ from tests.store.contract import START_NS, ended_span
 from otel_metadata.errors import StoreError
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.seams import SpanStore
-from otel_metadata.server.upkeep import Upkeep
+from otel_metadata.server.background_retention import BackgroundRetention
 from otel_metadata.store.sqlite.store import SqliteStore
 from otel_metadata.testing import ManualClock
 
@@ -49,13 +49,13 @@ def passes(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Any]
         clock = ManualClock(START_NS + 10 * HOUR_MILLIS * 1_000_000)
         ended = threading.Semaphore(0)
         watched = Watched(store, ended)
-        upkeep = Upkeep(watched, clock, **{"older_than": None, "max_bytes": None, **limits})  # type: ignore[arg-type]
-        upkeep.start()
+        retention = BackgroundRetention(watched, clock, **{"older_than": None, "max_bytes": None, **limits})  # type: ignore[arg-type]
+        retention.start()
 
         def end() -> None:
-            upkeep.stop()
-            upkeep._thread.join(PATIENCE)
-            assert not upkeep._thread.is_alive()
+            retention.stop()
+            retention._thread.join(PATIENCE)
+            assert not retention._thread.is_alive()
             store.close()
 
         request.addfinalizer(end)

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from opentelemetry.sdk.resources import Resource
 from tests.server.conftest import Server, StartServer
-from tests.server.documented import send
-from tests.server.test_galileo import PROJECT, SPAN_UUID, TRACE_UUID, native
+from tests.server.vendors.documented import send
+from tests.server.vendors.test_galileo import PROJECT, SPAN_UUID, TRACE_UUID, native
 from tests.store.contract import START_NS, ended_span, only, trace_hex
 
 from otel_metadata.server.access import Access

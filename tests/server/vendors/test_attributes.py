@@ -9,7 +9,7 @@ import pytest
 
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.record import SpanRecord, StoredSpan, assemble
-from otel_metadata.server.vendor_spans import LANGWATCH_PATH, with_vendor_fields
+from otel_metadata.server.vendors.attributes import LANGWATCH_PATH, with_vendor_fields
 from otel_metadata.store.rows import with_fields
 
 

@@ -27,7 +27,7 @@ from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields,
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.times import nanoseconds
 from otel_metadata.model.value import CAPTURE_LIMITS, STORE_LIMITS, clean, clean_key
-from otel_metadata.server.galileo_ids import invalid, span_id_of, uuid4
+from otel_metadata.server.vendors.galileo_ids import invalid, span_id_of, uuid4
 
 SCOPE: Final = "galileo"
 """The instrumentation scope of these spans."""

@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 import urllib3
 from tests.server.conftest import PATIENCE, Server, StartServer
-from tests.server.documented import send
+from tests.server.vendors.documented import send
 from tests.store.contract import ended_span, only, trace_hex
 
 from otel_metadata.model.record import SpanRecord
-from otel_metadata.server.galileo_ids import derived_uuid4
-from otel_metadata.server.jwt import jwt_of, key_of
-from otel_metadata.server.names import Named, Names, names_of
+from otel_metadata.server.vendors.galileo_ids import derived_uuid4
+from otel_metadata.server.vendors.jwt import jwt_of, key_of
+from otel_metadata.server.vendors.names import Named, Names, names_of
 from otel_metadata.store.sqlite.store import SqliteStore
 
 PROJECT = "3f0c1b9e-6a52-4d0e-9a53-0d5a5f6b7c81"
@@ -435,7 +435,7 @@ def test_names_of_another_process_are_found(server, tmp_path):
 @pytest.mark.parametrize("is_file", [True, False])
 def test_the_oldest_names_go(tmp_path, monkeypatch, is_file):
     """Of each kind by itself: many sessions make no project unknown."""
-    monkeypatch.setattr("otel_metadata.server.names.MAX_NAMES", 3)
+    monkeypatch.setattr("otel_metadata.server.vendors.names.MAX_NAMES", 3)
     names = Names(f"{tmp_path}/names" if is_file else None)
     names.put("project", Named("p", "shop", ""))
     for number in range(5):

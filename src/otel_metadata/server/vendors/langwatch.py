@@ -25,7 +25,7 @@ from otel_metadata.live.values import masked
 from otel_metadata.model.merge import FieldName, Json, json_text
 from otel_metadata.model.value import METADATA_LIMITS, clean, clean_key
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
-from otel_metadata.server.vendor_bodies import check_project, fields_of, json_of
+from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of
 
 MAX_VALUE_BYTES: Final = 4_096
 """The largest value, in bytes of UTF-8: of a string itself, of any other value its compact JSON. LangWatch's

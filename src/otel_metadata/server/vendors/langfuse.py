@@ -28,7 +28,7 @@ from otel_metadata.model.evaluation import Evaluation, Source
 from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.value import clean, clean_key
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
-from otel_metadata.server.vendor_bodies import check_project, fields_of, json_of
+from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of
 
 _TRACE_ID: Final = re.compile("[0-9a-f]{32}")
 _SPAN_ID: Final = re.compile("[0-9a-f]{16}")

@@ -36,7 +36,7 @@ from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Json, Level
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.value import CAPTURE_LIMITS, clean, clean_key
-from otel_metadata.server.langwatch import CUSTOMER, IDS, LABELS
+from otel_metadata.server.vendors.langwatch import CUSTOMER, IDS, LABELS
 
 LANGWATCH_PATH: Final = "/api/otel/v1/traces"
 """Where LangWatch's SDK sends spans. LangWatch takes the metadata of every span that comes there for the trace's."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from tests.server.conftest import Server
-from tests.server.test_galileo import PROJECT, SPAN_UUID, TRACE_UUID, native
-from tests.server.test_langfuse import SCORE
+from tests.server.vendors.test_galileo import PROJECT, SPAN_UUID, TRACE_UUID, native
+from tests.server.vendors.test_langfuse import SCORE
 from tests.store.contract import trace_hex
 
 HOSTILE = [

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 import urllib3
 from tests.server.conftest import Server, StartServer
-from tests.server.documented import send
+from tests.server.vendors.documented import send
 from tests.store.contract import ended_span, only, trace_hex
 
 from otel_metadata.model.record import SpanQuery, SpanRecord

@@ -19,7 +19,7 @@ from otel_metadata.model.record import PROJECT_NAMES, SpanQuery, project_of
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.otlp import protobuf
 from otel_metadata.server.otlp.logs import evaluation_of
-from otel_metadata.server.vendor_spans import with_vendor_fields
+from otel_metadata.server.vendors.attributes import with_vendor_fields
 
 if TYPE_CHECKING:
     from otel_metadata.client.otlp_json import Read

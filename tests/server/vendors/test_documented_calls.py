@@ -16,7 +16,7 @@ from tests.store.contract import ended_span, only
 from otel_metadata.seams import SystemClock
 from otel_metadata.server import events, exports, filters, spans, traces, updates
 
-PAGE = Path(__file__).parents[2] / "docs" / "server.md"
+PAGE = Path(__file__).parents[3] / "docs" / "server.md"
 TITLE = "## Read and change spans over HTTP\n"
 SECTION = re.split("^## ", PAGE.read_text().partition(TITLE)[2], flags=re.MULTILINE)[0]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", SECTION, re.DOTALL | re.MULTILINE)

@@ -26,18 +26,18 @@ from otel_metadata.model.merge import FieldName, Json, Level
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.times import time_text
 from otel_metadata.model.value import CAPTURE_LIMITS, clean
-from otel_metadata.server import galileo_records as records
-from otel_metadata.server.galileo_ids import (
+from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Scope
+from otel_metadata.server.vendors import galileo_records as records
+from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of
+from otel_metadata.server.vendors.galileo_ids import (
     derived_uuid4,
     invalid,
     span_id_in_path,
     trace_id_in_path,
     uuid4,
 )
-from otel_metadata.server.jwt import jwt_of
-from otel_metadata.server.names import Named, Names, names_of
-from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Scope
-from otel_metadata.server.vendor_bodies import check_project, fields_of, json_of
+from otel_metadata.server.vendors.jwt import jwt_of
+from otel_metadata.server.vendors.names import Named, Names, names_of
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields

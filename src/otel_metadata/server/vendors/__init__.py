@@ -1,0 +1,1 @@
+"""The APIs of vendors that the server answers: one module a vendor, and what they share."""
