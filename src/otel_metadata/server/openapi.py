@@ -18,7 +18,7 @@ from otel_metadata.server.problems import PROBLEM_JSON, ProblemDetails
 
 _Object: TypeAlias = "dict[str, Any]"
 
-_References: TypeAlias = "Mapping[type, _Object]"
+_References: TypeAlias = "Mapping[Any, _Object]"
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
@@ -26,16 +26,21 @@ _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
 def document(operations: Sequence[Operation]) -> _Object:
     """Return the document of a table."""
-    structs = {
+    described = dict.fromkeys(
         one
         for operation in operations
-        for one in (operation.query, operation.body, operation.answer, operation.other_answer)
-        if one is not None and issubclass(one, msgspec.Struct)
-    }
-    structs.add(ProblemDetails)
-    ordered = sorted(structs, key=lambda one: (one.__module__, one.__qualname__))
-    references, schemas = msgspec.json.schema_components(ordered, ref_template=_REFERENCE)
-    reference_of = dict(zip(ordered, references, strict=True))
+        for one in (
+            operation.query,
+            operation.body,
+            operation.body_schema,
+            operation.answer,
+            operation.other_answer,
+            ProblemDetails,
+        )
+        if one not in {None, bytes, Stream}
+    )
+    references, schemas = msgspec.json.schema_components(described, ref_template=_REFERENCE)
+    reference_of = dict(zip(described, references, strict=True))
     # The members of a query become parameters.
     queries = {
         one: schemas.pop(reference_of[one]["$ref"].rpartition("/")[2])
@@ -83,7 +88,8 @@ def _operation(operation: Operation, query: _Object, reference_of: _References) 
             {"name": name, "in": "query", "required": name in required, **_described(_without_null(one))}
         )
     if operation.body is not None:
-        content = {one: _media(operation.body, reference_of) for one in _body_types(operation)}
+        media = _media(operation.body_schema or operation.body, reference_of)
+        content = dict.fromkeys(_body_types(operation), media)
         made["requestBody"] = {"required": True, "content": content}
     if operation.scope is None:
         made["security"] = []
@@ -123,7 +129,7 @@ def _body_types(operation: Operation) -> Sequence[str]:
     return operation.body_types if operation.body in {bytes, Stream} else (JSON,)
 
 
-def _media(one: type, reference_of: _References) -> _Object:
+def _media(one: Any, reference_of: _References) -> _Object:
     return {"schema": reference_of[one]} if one in reference_of else {}
 
 

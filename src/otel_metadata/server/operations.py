@@ -143,12 +143,14 @@ class Operation:
         query: A `msgspec.Struct` of the parameters after the `?`, or None.
         body: A `msgspec.Struct`, `bytes` for a body that the handler reads itself, `Stream` for one that it reads while
             it comes and that `max_bytes` does not limit, or None.
-        answer: A `msgspec.Struct`, `bytes`, or None: the body of a success.
+        answer: A `msgspec.Struct`, a union of some, `bytes`, or None: the body of a success.
         other_answer: The body of a success that a parameter asks for in place of *answer*, or None.
         status: The status of a success.
         problems: The statuses of refusals, each with its reason in words.
         problem_body: The form of refusals; None for `application/problem+json`.
         refusal: In place of `problem_body`, for refusals that are not JSON.
+        body_schema: The type that describes a body of `bytes` in JSON, for the document: a `msgspec.Struct`, a list of
+            them, or a union of both.
         body_types: The media types of a body of `bytes` or `Stream`, for the document.
         answer_type: The media type of an answer of `bytes`, for the document; several are separated by `, `.
         is_ingestion: Whether pages of other ports on this machine may call it (`http://localhost:*`).
@@ -164,12 +166,13 @@ class Operation:
     tag: str = "api"
     query: type | None = None
     body: type | None = None
-    answer: type | None = None
+    answer: Any = None
     other_answer: type | None = None
     status: int = 200
     problems: Mapping[int, str] = field(default_factory=dict)
     problem_body: ProblemBody | None = None
     refusal: Refusal | None = None
+    body_schema: Any = None
     body_types: tuple[str, ...] = (JSON,)
     answer_type: str = OCTETS
     is_ingestion: bool = False

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import Final
 
-from otel_metadata.server.operations import JSON, Answer, Call, Operation
+import msgspec
+
+from otel_metadata.server.operations import Answer, Call, Operation
+
+
+class LogfireInfo(msgspec.Struct, frozen=True):
+    """The project that a token belongs to.
+
+    Attributes:
+        project_name: Its name.
+        project_url: Where its spans are shown; the SDK prints it.
+    """
+
+    project_name: str
+    project_url: str
 
 
 async def info(call: Call) -> Answer:
-    """Name the project; the SDK prints its address."""
+    """Name the project."""
     host = call.headers.get("host", "127.0.0.1")
-    return Answer({"project_name": call.caller.project or "otel-metadata", "project_url": f"http://{host}/"})
+    return Answer(LogfireInfo(call.caller.project or "otel-metadata", f"http://{host}/"))
 
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -22,7 +36,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         info,
         "traces:write",
         tag="logfire",
-        answer=bytes,
-        answer_type=JSON,
+        answer=LogfireInfo,
     ),
 )
