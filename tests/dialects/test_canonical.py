@@ -19,6 +19,7 @@ from otel_metadata.dialects.canonical import (
     native_name,
     read,
     spell,
+    spell_nothing,
     spelled_names,
     tags_attribute,
     to_attributes,
@@ -178,6 +179,17 @@ class TestProperties:
         expected = ("span", *name[1:]) if name[1] in {"user_id", "session_id"} else name
 
         assert json_text(list(read_back(written(name, value)).items())) == json_text([(expected, value)])
+
+    @given(named_values(tuple(kind for kind in KINDS if kind not in {"name", "status", "status_message"})))
+    def test_attributes_that_spell_nothing_are_told_at_once(self, named: tuple[FieldName, Json]) -> None:
+        """What is found in attributes beside foreign ones is never overlooked, also if their names are known."""
+        foreign = {"http.route": "/", "gen_ai.system": "openai"}
+        assert spell_nothing(foreign)
+        assert spell_nothing(foreign)
+
+        attributes = {**foreign, **written(*named)}
+
+        assert spell_nothing(attributes) is (read(attributes, VERSION) == ({}, set()))
 
     @given(json_values())
     def test_a_null_and_the_word_null_are_told_apart(self, value: Json) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import orjson
 
+from otel_metadata.model.attribute_names import NamesWithout
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
 from otel_metadata.model.merge import (
@@ -94,6 +95,7 @@ _BEGINNINGS: Final = (
     *("trace.", "metadata", "eval.", "annotation.", "tag.", "otel_metadata."),
     *("input.", "output.", "user.", "session."),
 )
+_NO_FIELDS: Final = NamesWithout(*_BEGINNINGS)
 _EVALUATION_PARTS: Final = ("label", "score", "explanation", "source", "metadata")
 _ANNOTATION_PARTS: Final = ("label", "score", "text", "annotator")
 
@@ -279,6 +281,11 @@ def read(attributes: Mapping[str, object], version: Version) -> tuple[dict[Field
             values[level, kind, annotation_key(key, note.annotator)] = note.to_json()
     listed = versions(attributes)
     return dict(_at_version(name, value, listed, version) for name, value in values.items()), taken
+
+
+def spell_nothing(attributes: Mapping[str, object]) -> bool:
+    """Whether `read` and `versions` find nothing in *attributes*, as in those of nearly every span."""
+    return _NO_FIELDS.include(attributes.keys())
 
 
 def is_field(name: str) -> bool:

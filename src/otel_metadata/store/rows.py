@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
-from otel_metadata.dialects.canonical import FIELDS, note_authors, read, spelled_names, versions
+from otel_metadata.dialects.canonical import FIELDS, note_authors, read, spell_nothing, spelled_names, versions
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, json_text
 from otel_metadata.model.record import StoredSpan
@@ -84,6 +84,8 @@ def with_fields(span: StoredSpan, exact: Fields) -> tuple[StoredSpan, Fields]:
         exact: The fields that came beside it. Those in `FIELDS` are as exact.
     """
     attributes: Mapping[str, Json] = span.attributes
+    if not exact and spell_nothing(attributes):
+        return span, exact
     exact = {**_fields_in(attributes.get(FIELDS)), **exact}
     if spelled := _spelled(exact):
         attributes = {name: value for name, value in attributes.items() if name not in spelled}

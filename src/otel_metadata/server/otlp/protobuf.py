@@ -365,9 +365,7 @@ def _attributes(pairs: Sequence[KeyValue], left: _Left) -> dict[str, Json]:
                 is_clean = is_clean and isfinite(item)
             elif kind is not int and kind is not bool and item != "" and item is not None:
                 is_clean = False
-        if key not in _CLEAN_KEYS and not _is_clean_key(key):
-            is_clean = False
-    if is_clean:
+    if is_clean and (found.keys() <= _CLEAN_KEYS or all(map(_is_clean_key, found))):
         return found
     cleaned = clean(found, [], "attributes", STORE_LIMITS)
     return cleaned if isinstance(cleaned, dict) else {}

@@ -32,6 +32,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from otel_metadata.dialects.canonical import texts
+from otel_metadata.model.attribute_names import NamesWithout
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Json, Level
 from otel_metadata.model.record import StoredSpan
@@ -49,6 +50,7 @@ _PREFIXES: Final = (
     "galileo.session.",
     "splunk_ao.",
 )
+_NO_FIELDS: Final = NamesWithout(*_PREFIXES)
 _SDK_NAME: Final = "langwatch.sdk.name"
 """The attribute of a resource by which a span of LangWatch's SDK is known on any path."""
 
@@ -115,13 +117,12 @@ def with_vendor_fields(span: StoredSpan, fields: Fields, path: str = "") -> tupl
         path: Where it was sent.
     """
     is_langwatch = path == LANGWATCH_PATH or _SDK_NAME in span.resource or span.scope_name.startswith("langwatch.")
-    marked = [name for name in span.attributes if name.startswith(_PREFIXES)]
-    if not marked and not is_langwatch:
+    if not is_langwatch and _NO_FIELDS.include(span.attributes.keys()):
         return span, fields  # nearly every span
     version = (span.end_ns, PLAIN_ATTRIBUTE_WRITER)
     found: dict[FieldName, Field] = {}
     taken: set[str] = set()
-    for name in marked:
+    for name in [one for one in span.attributes if one.startswith(_PREFIXES)]:
         spelled = dict(_fields_of(name, span.attributes[name]))
         if spelled:
             found |= {field: (value, version) for field, value in spelled.items()}
