@@ -418,6 +418,33 @@ def test_readers_that_hang_hold_up_no_update(start_server: StartServer) -> None:
         reader.join(PATIENCE)
 
 
+def test_writers_that_hang_hold_up_no_update(start_server: StartServer) -> None:
+    """Neither the look-up of its span, nor that of its ETag."""
+    go_on, runs = threading.Event(), threading.Semaphore(0)
+
+    async def slow(call: Call) -> Answer:
+        def write() -> bool:
+            runs.release()
+            return go_on.wait(PATIENCE)
+
+        return Answer(await call.service.write(write))
+
+    server = start_server(operations=[Operation("POST", "/slow", "slow", "", slow, None), *OPERATIONS])
+    server.store.write([ended_span(1)])
+    writers = [threading.Thread(target=server.call, args=("POST", "/slow")) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+        assert runs.acquire(timeout=PATIENCE)
+    path, body = f"/api/v1/spans/{1:016x}", {"metadata": {"a": 1}}
+    assert server.call("PATCH", path, json=body).status == 200
+    assert server.call("PATCH", path, json=body, headers={"If-Match": "*"}).headers["ETag"]
+    batch = {"updates": [{"span_id": f"{1:016x}", **body}]}
+    assert server.call("POST", "/api/v1/spans:batch", json=batch).json()["updated"] == 1
+    go_on.set()
+    for writer in writers:
+        writer.join(PATIENCE)
+
+
 def test_work_after_an_answer_is_finished_before_the_server_ends(start_server: StartServer) -> None:
     done: list[str] = []
     go_on = threading.Event()
@@ -477,10 +504,8 @@ def test_changes_are_stored_under_the_name_of_the_caller(start_server: StartServ
     caller = Caller("ada", frozenset())
 
     async def patch(call: Call) -> Answer:
-        (version,) = call.service.versions(caller, 1)
-        await call.service.ingest([], [(trace_hex(), "", {("trace", "metadata", "plan"): ("pro", version)})])
-        spans = call.service.client(caller).spans
-        await call.service.write(lambda: spans.update(trace_hex(), level="trace", metadata={"plan": "free"}))
+        for plan, version in zip(("pro", "free"), call.service.versions(caller, 2), strict=True):
+            await call.service.ingest([], [(trace_hex(), "", {("trace", "metadata", "plan"): (plan, version)})])
         return Answer(status=204)
 
     server = start_server(operations=[Operation("PATCH", "/patch", "patch", "", patch, None)])

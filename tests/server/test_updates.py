@@ -22,7 +22,7 @@ from otel_metadata.live import live_settings
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.times import time_text
-from otel_metadata.server import updates
+from otel_metadata.server import imports
 from otel_metadata.store.sqlite.store import SqliteStore
 
 SPAN = f"/api/v1/spans/{SPAN_ID}"
@@ -559,7 +559,7 @@ def test_an_import_brings_an_export_back(server: Server, start_server: StartServ
 
 def test_an_import_takes_otlp_in_portions(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines are counted over all portions, and a bad one leaves the others alone."""
-    monkeypatch.setattr("otel_metadata.server.updates._PORTION", 700)
+    monkeypatch.setattr("otel_metadata.server.imports._PORTION", 700)
 
     def request(number: int) -> bytes:
         span = {
@@ -586,7 +586,7 @@ def test_a_portion_that_begins_with_a_line_that_is_cut_off_loses_no_other(server
         + b"\n"
         for at in (1, 2)
     )
-    report = updates._import_portion(server.store, b'{"broken":\n' + good, 7)
+    report = imports._import_portion(server.store, b'{"broken":\n' + good, 7)
     assert (report.spans_imported, report.spans_failed) == (2, 1)
     assert [problem.line for problem in report.problems] == [1]
     assert len(server.store.query(SpanQuery(OTHER_TRACE))) == 2
@@ -618,7 +618,7 @@ def test_an_import_of_no_span_says_what_there_was(server: Server, body: bytes, i
 
 def test_an_import_that_stops_sending_takes_nobodys_place(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came before is imported, and the connection is closed."""
-    monkeypatch.setattr("otel_metadata.server.updates._IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("otel_metadata.server.imports._IDLE_SECONDS", 0.05)
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(3):
         with socket.create_connection((host, int(port)), PATIENCE) as client:
@@ -628,7 +628,7 @@ def test_an_import_that_stops_sending_takes_nobodys_place(server: Server, monkey
 
 
 def test_a_line_without_end_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otel_metadata.server.updates.MAX_LINE", 9 << 20)
+    monkeypatch.setattr("otel_metadata.server.imports.MAX_LINE", 9 << 20)
     bomb = gzip.compress(b"x" * (64 << 20))
     assert len(bomb) < 1 << 20
     refused(server.call("POST", "/api/v1/import", body=bomb), 413)

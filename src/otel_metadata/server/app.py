@@ -12,10 +12,12 @@ from starlette.routing import compile_path
 
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server import (
+    deletion,
     events,
     exports,
     filters,
     health,
+    imports,
     page_files,
     session,
     spans,
@@ -45,6 +47,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             *filters.OPERATIONS,
             *events.OPERATIONS,
             *updates.OPERATIONS,
+            *deletion.OPERATIONS,
+            *imports.OPERATIONS,
             *langwatch.OPERATIONS,
             *galileo.OPERATIONS,
             *langfuse.OPERATIONS,

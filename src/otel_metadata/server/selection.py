@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 WRONG_PARAMETER: Final = "A parameter is wrong: the answer says which, and what was expected."
 """What 400 means for a read, in the OpenAPI document."""
 
+WRONG_BODY: Final = "The body or a parameter is wrong: the answer says where, and what was expected."
+"""What 400 means for a change, in the OpenAPI document."""
+
 NOTHING_SET: Final = "0"
 """The version of a span on which nothing was set."""
 

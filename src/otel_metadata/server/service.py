@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
-from otel_metadata.client.client import Client
 from otel_metadata.client.updates import draw
-from otel_metadata.delivery.destination import Destination
 from otel_metadata.errors import OtelMetadataError
-from otel_metadata.exporters.store import StorePatchExporter, StoreSpanExporter
 from otel_metadata.foreign_text import visible
 from otel_metadata.live import live_settings
+from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock
 from otel_metadata.server.events import Changes
@@ -25,6 +22,7 @@ from otel_metadata.server.memory_bound import Room
 from otel_metadata.server.metrics import Metrics
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.problems import overloaded
+from otel_metadata.server.targets import Targets
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Version
@@ -57,6 +55,9 @@ _ROOM_BYTES: Final = 512 << 20
 
 _MAX_CALLERS: Final = 256
 
+# Updates of different traces seldom wait for one another.
+_TRACE_LOCKS: Final = 64
+
 
 class Ingested(NamedTuple):
     """What is on its way to the disk.
@@ -72,13 +73,6 @@ class Ingested(NamedTuple):
     updates: int
 
 
-class _Author(NamedTuple):
-    """What updates under one name: each has a writer of its own with this name."""
-
-    versions: AuthorVersions
-    client: Client
-
-
 @final
 class Service:
     """See the module. Handlers run on the event loop and await these calls.
@@ -90,6 +84,12 @@ class Service:
         metrics: What is counted.
         changes: Tells who listens that the store has changed.
         room: The memory for what large bodies are decoded into.
+        targets: Finds the spans that updates are about.
+        read: Runs a blocking read of the store on a thread.
+        find: Runs a look-up by id that an update needs, on threads of its own: no slow reader and no locked store
+            delays it.
+        write: Runs a blocking call that changes the store (delete, retain, an import).
+        decode: Runs a call that only computes, such as decoding a large body, on threads of its own.
     """
 
     def __init__(
@@ -104,47 +104,15 @@ class Service:
         self.changes = Changes(store)
         self.room = Room(_ROOM_BYTES)
         self._ingest = Ingest(store)
-        self._readers = _Pool("read", _READERS, _WAITING_READS)
-        self._finders = _Pool("find spans", _FINDERS, _WAITING_FINDS)
-        self._writers = _Pool("write", _WRITERS, _WAITING_WRITES)
-        self._decoders = _Pool("decode", _DECODERS, _WAITING_DECODES)
+        self.read = _Pool("read", _READERS, _WAITING_READS)
+        self.find = _Pool("find spans", _FINDERS, _WAITING_FINDS)
+        self.write = _Pool("write", _WRITERS, _WAITING_WRITES)
+        self.decode = _Pool("decode", _DECODERS, _WAITING_DECODES)
+        self.targets = Targets(store, self.find)
+        self._trace_locks = [asyncio.Lock() for _ in range(_TRACE_LOCKS)]
         self._running: set[asyncio.Task[None]] = set()
-        self._authors: OrderedDict[str, _Author] = OrderedDict()
+        self._authors: RecentMap[str, AuthorVersions] = RecentMap(_MAX_CALLERS)
         self._authors_lock = threading.Lock()
-
-    async def read(self, call: Callable[[], T]) -> T:
-        """Run a blocking read on the bounded pool of readers.
-
-        Raises:
-            Problem: 503 if the pool and its queue are full; otherwise whatever *call* raises.
-        """
-        return await self._readers.run(call)
-
-    async def find(self, call: Callable[[], T]) -> T:
-        """Run a look-up by id that an update needs, on a pool of its own: no slow reader delays an update.
-
-        Raises:
-            Problem: 503 if the pool and its queue are full; otherwise whatever *call* raises.
-        """
-        return await self._finders.run(call)
-
-    async def write(self, call: Callable[[], T]) -> T:
-        """Run a blocking call that changes the store (delete, retain, a frame of updates) on the pool of writers.
-
-        Raises:
-            Problem: 503 if the pool and its queue are full; otherwise whatever *call* raises.
-        """
-        return await self._writers.run(call)
-
-    async def decode(self, call: Callable[[], T]) -> T:
-        """Run a call that only computes, such as decoding a large body.
-
-        It has a pool of its own, so that neither a slow reader nor a locked store delays it.
-
-        Raises:
-            Problem: 503 if the pool and its queue are full; otherwise whatever *call* raises.
-        """
-        return await self._decoders.run(call)
 
     async def ingest(
         self,
@@ -200,11 +168,14 @@ class Service:
 
     def versions(self, caller: Caller, count: int) -> list[Version]:
         """Draw versions whose author is the caller's name; safe on any thread."""
-        return list(draw(self._author(caller.name).versions, count))
+        with self._authors_lock:
+            author = self._authors.get(caller.name) or AuthorVersions(live_settings.VERSIONS, caller.name)
+            self._authors[caller.name] = author  # as the latest
+        return list(draw(author, count))
 
-    def client(self, caller: Caller) -> Client:
-        """Return a client of the store whose updates have the caller's name; closed by the service."""
-        return self._author(caller.name).client
+    def trace_lock(self, trace_id: str) -> asyncio.Lock:
+        """Return the lock of a trace (32 hex digits), which it shares with a few others; on the event loop."""
+        return self._trace_locks[int(trace_id, 16) % _TRACE_LOCKS]
 
     def answered(
         self, operation: str, request: str, client: str, caller: Caller | None, status: int, nanoseconds: int
@@ -231,23 +202,8 @@ class Service:
     def close(self) -> None:
         """Finish the calls that run. The event loop has ended."""
         self._ingest.close()
-        for pool in (self._decoders, self._finders, self._readers, self._writers):
+        for pool in (self.decode, self.find, self.read, self.write):
             pool.close()
-        for author in self._authors.values():
-            author.client.close()
-
-    def _author(self, name: str) -> _Author:
-        with self._authors_lock:
-            author = self._authors.pop(name, None)
-            if author is None:
-                destination = Destination(
-                    "server", StoreSpanExporter(self.store), StorePatchExporter(self.store, "server")
-                )
-                author = _Author(AuthorVersions(live_settings.VERSIONS, name), Client(destination, author=name))
-                if len(self._authors) >= _MAX_CALLERS:
-                    self._authors.popitem(last=False)
-            self._authors[name] = author
-            return author
 
     async def _logged(self, work: Coroutine[object, object, None]) -> None:
         try:
@@ -268,11 +224,11 @@ class _Pool:
         self._free = threads + waiting
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"otel-metadata-{name}")
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Return what *call* returns.
+    async def __call__(self, call: Callable[[], T]) -> T:
+        """Run *call* on a thread, and return what it returns.
 
         Raises:
-            Problem: 503, because too many calls wait.
+            Problem: 503, because too many calls wait; otherwise whatever *call* raises.
         """
         if self._free <= 0:
             raise overloaded(f"Too many requests wait to {self._name}; expected a later try.")

@@ -1,28 +1,20 @@
-"""Changes under `/api/v1`: updates of spans and traces, verdicts, batches, deletion, retention, import.
+"""Updates of spans and traces under `/api/v1`, by ones and in batches.
 
-An update that is written plainly goes through the same clean-up as `update_span` and gets a version of the caller. An
-exact one brings its versions along: it is what another process or store has already decided.
+An update with plain members goes through the same clean-up as `update_span` and gets a version of the caller. One with
+`fields` keeps the versions in it: another process or store has decided them.
 """
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
-import io
 import re
-import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
-from weakref import WeakKeyDictionary
 
 import msgspec
 
-from otel_metadata.client import imports
-from otel_metadata.client.queries import past_ns
-from otel_metadata.errors import FileError, OtelMetadataError, SpanNotFoundError
+from otel_metadata.errors import OtelMetadataError, SpanNotFoundError
 from otel_metadata.live.misuse import Misfit
 from otel_metadata.live.values import annotation_values, evaluation_values, masked, read_status, span_values
 from otel_metadata.model.authors import AUTHORS
@@ -33,18 +25,18 @@ from otel_metadata.model.times import time_text
 from otel_metadata.model.unset import UNSET
 from otel_metadata.seams import SpanStore
 from otel_metadata.server import api_types
-from otel_metadata.server.operations import Answer, Call, Operation, Problem, Stream
+from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.problems import problem_of
 from otel_metadata.server.schema_errors import invalid
 from otel_metadata.server.selection import (
     NOTHING_SET,
-    Slots,
-    refuse_project,
+    WRONG_BODY,
     span_key,
     stored,
     version_of,
     version_text,
 )
+from otel_metadata.server.targets import Target, locate_all
 from otel_metadata.server.traces import fields_of_trace
 from otel_metadata.store import table
 
@@ -52,24 +44,9 @@ if TYPE_CHECKING:
     from otel_metadata.live.values import Values
     from otel_metadata.model.merge import Version
     from otel_metadata.server.operations import Caller
-    from otel_metadata.server.service import Service
 
 _Update = api_types.TraceUpdate | api_types.SpanUpdate
 _Patch = tuple[str, str, Fields]
-
-MAX_LINE: Final = 64 << 20
-"""Bytes of one line of an import."""
-
-_PORTION: Final = 4 << 20
-"""Bytes of an import that are read at once."""
-
-_NO_SPANS: Final = b'{"resourceSpans":[]}\n'
-
-_IDLE_SECONDS: Final = 60
-"""How long an import waits for the next bytes."""
-
-_IMPORTS: Final = Slots(2, "imports")
-_RETENTIONS: Final = Slots(1, "retentions")
 
 _CONTENTS: Final = {
     "evaluation": "a label, a score or an explanation",
@@ -78,27 +55,6 @@ _CONTENTS: Final = {
 _STATUS: Final = "ok, error, or an integer code from 0 to 2147483647"
 _ETAGS: Final = re.compile(r'\s*(?:\*|(?:W/)?"[^"]*"(?:\s*,\s*(?:W/)?"[^"]*")*)\s*')
 _STRONG: Final = re.compile(r'(?<!W/)"([^"]*)"')
-_OTHER_FORMAT: Final = {
-    b"PAR1": "Parquet",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-}
-
-
-@final
-class Target(NamedTuple):
-    """What an update is about.
-
-    Attributes:
-        trace_id: 32 hex digits.
-        span_id: 16 hex digits; "" for the trace.
-        is_stored: Whether the span, or a span of the trace, is in the store.
-    """
-
-    trace_id: str
-    span_id: str
-    is_stored: bool
-
-
 # What to set.
 
 
@@ -194,95 +150,6 @@ def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-# Where to set it.
-
-
-def _locate(store: SpanStore, caller: Caller, trace_id: str | None, span_id: str) -> Target:
-    """Find the span or trace of an update.
-
-    A token with a project may change only spans of that project, and traces with such a span. Nobody knows the project
-    of a span that is not stored, so such a token cannot update it.
-
-    Raises:
-        SpanNotFoundError: It is not stored, and the update needs it: no trace id is known, or the caller has a project.
-        Problem: 403, because it is of another project.
-    """
-    query = SpanQuery(trace_id, span_id or None, limit=1)
-    found = store.query(replace(query, project=caller.project))
-    if found:
-        return Target(found[0].trace_id, span_id, is_stored=True)
-    if caller.project is not None and store.query(query):
-        what = f"Span {span_id}" if span_id else f"Trace {trace_id}"
-        raise Problem(403, f"{what} is of another project than this token; expected one of {caller.project!r}.")
-    if trace_id is None or caller.project is not None:
-        raise SpanNotFoundError(span_id or f"{trace_id}", f"{store}")
-    return Target(trace_id, span_id, is_stored=False)
-
-
-@final
-class _Lookups:
-    """Finds the targets of updates that come at the same time in one call, as group commit stores them.
-
-    The calls are on the pool of writers: a page that searches takes the threads of readers, and updates do not wait for
-    it. For the event loop alone.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Caller, tuple[str | None, str], asyncio.Future[Target]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def find(self, service: Service, caller: Caller, trace_id: str | None, span_id: str) -> Target:
-        """Find the span or trace of one update, as `_locate` does."""
-        future: asyncio.Future[Target] = asyncio.get_running_loop().create_future()
-        self._waiting.append((caller, (trace_id, span_id), future))
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work(service))
-        return await future
-
-    async def _work(self, service: Service) -> None:
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            by_project: dict[str | None, list[tuple[Caller, tuple[str | None, str], asyncio.Future[Target]]]] = {}
-            for one in waiting:
-                by_project.setdefault(one[0].project, []).append(one)
-            for several in by_project.values():
-                keys = [key for _, key, _ in several]
-                found: Sequence[Target | Exception]
-                try:
-                    found = await service.write(partial(_locate_all, service.store, several[0][0], keys))
-                except Exception as error:  # noqa: BLE001 # each of those who wait gets it
-                    found = [error] * len(several)
-                for (_, _, future), target in zip(several, found, strict=True):
-                    if future.cancelled():
-                        continue
-                    if isinstance(target, Target):
-                        future.set_result(target)
-                    else:
-                        future.set_exception(target)
-
-
-_LOOKUPS: Final[WeakKeyDictionary[Any, _Lookups]] = WeakKeyDictionary()
-
-
-def _locate_all(
-    store: SpanStore, caller: Caller, keys: Sequence[tuple[str | None, str]]
-) -> list[Target | Problem | SpanNotFoundError]:
-    """Find the targets of many updates; of each that cannot be updated return why."""
-    span_ids = [span_id for _, span_id in keys if span_id]
-    found = store.find(span_ids) if span_ids and caller.project is None else {}
-    targets: list[Target | Problem | SpanNotFoundError] = []
-    for trace_id, span_id in keys:
-        newest = found.get(span_id)
-        if newest is not None and trace_id in (None, newest.trace_id):
-            targets.append(Target(newest.trace_id, span_id, is_stored=True))
-            continue
-        try:
-            targets.append(_locate(store, caller, trace_id, span_id))
-        except (Problem, SpanNotFoundError) as error:
-            targets.append(error)
-    return targets
-
-
 # One update.
 
 
@@ -334,18 +201,18 @@ async def _update(call: Call, trace_id: str | None, span_id: str, values_of: Cal
     if wanted is not None and not _ETAGS.fullmatch(wanted):
         expected = "the ETag of the span, in quotes, or *"
         raise Problem(400, f"If-Match is {wanted[:100]!r}; expected {expected}.", expected=expected)
-    lookups = _LOOKUPS.setdefault(call.service, _Lookups())
-    target = await lookups.find(call.service, call.caller, trace_id, span_id)
-    async with _one_at_a_time(target.trace_id if wanted is not None else None):
-        # Drawn before the values are looked at: whoever sets one after that look has a greater version, and wins.
+    target = await call.service.targets.find(call.caller, trace_id, span_id)
+    # Of two updates with the same tag one is refused. An update without `If-Match` waits for nobody.
+    async with call.service.trace_lock(target.trace_id) if wanted is not None else nullcontext():
+        # Drawn before the check, so an update that comes after the check has a greater version and wins.
         (version,) = call.service.versions(call.caller, 1)
         if wanted is not None:
-            _check_match(wanted, target, await call.service.write(partial(_entity_tag, store, target)))
+            _check_match(wanted, target, await call.service.find(partial(_entity_tag, store, target)))
         fields: Fields = {name: (value, version) for name, value in values.items()}
         await call.service.ingest([], [(target.trace_id, target.span_id, fields)], size=_size(call))
         headers = {}
         if wanted is not None:
-            headers["ETag"] = f'"{await call.service.write(partial(_entity_tag, store, target))}"'
+            headers["ETag"] = f'"{await call.service.find(partial(_entity_tag, store, target))}"'
     return Answer(_receipt(target, fields, version, call.caller, notes), headers=headers)
 
 
@@ -369,28 +236,6 @@ def _receipt(target: Target, fields: Fields, version: Version, caller: Caller, n
         version=version_text(version),
         notes=list(dict.fromkeys(notes)),
     )
-
-
-# A few for each event loop: updates of different traces seldom wait for one another.
-_LOCKS: Final[WeakKeyDictionary[Any, list[asyncio.Lock]]] = WeakKeyDictionary()
-_LOCK_COUNT: Final = 64
-
-
-@asynccontextmanager
-async def _one_at_a_time(trace_id: str | None) -> AsyncIterator[None]:
-    """Hold up others in the same trace for the block: of two updates with the same tag one is refused.
-
-    Args:
-        trace_id: The trace; None for an update without `If-Match`, which holds nobody up.
-    """
-    if trace_id is None:
-        yield
-        return
-    locks = _LOCKS.setdefault(asyncio.get_running_loop(), [])
-    if not locks:
-        locks += [asyncio.Lock() for _ in range(_LOCK_COUNT)]
-    async with locks[int(trace_id, 16) % _LOCK_COUNT]:
-        yield
 
 
 def _entity_tag(store: SpanStore, target: Target) -> str:
@@ -447,7 +292,7 @@ async def _batch(call: Call) -> Answer:
             AUTHORS.add(int(writer, 16), name)
     versions = call.service.versions(call.caller, len(parsed))
     keys = [one.key for one in parsed if isinstance(one, _Parsed)]
-    targets = iter(await call.service.write(partial(_locate_all, call.service.store, call.caller, keys)))
+    targets = iter(await call.service.find(partial(locate_all, call.service.store, call.caller, keys)))
     patches: list[_Patch] = []
     exact: list[_Patch] = []
     outcomes: list[api_types.Outcome] = []
@@ -541,200 +386,8 @@ def _exact_fields(given: list[api_types.ExactField], level: Level) -> Fields:
     return fields
 
 
-# Deletion.
-
-
-async def _delete(call: Call) -> Answer:
-    body: api_types.Deletion = call.body
-    if (body.time_ns is None) != (body.writer is None):
-        raise Problem(400, "Only one of time_ns and writer is given; expected both, or neither.")
-    keys: list[tuple[str | None, str]] = [span_key(one.span_id, one.trace_id) for one in body.spans]
-    (version,) = call.service.versions(call.caller, 1)
-    if body.time_ns is not None and body.writer is not None:
-        version = int(body.time_ns), int(body.writer, 16)
-        if version[0] not in range(-(1 << 63), 1 << 63):
-            raise Problem(400, f"time_ns is {body.time_ns}; expected 64 bits.", pointer="/time_ns")
-    store = call.service.store
-
-    def delete() -> tuple[list[tuple[str, str]], list[tuple[str | None, str]]]:
-        targets = _locate_all(store, call.caller, keys)
-        foreign = next((target for target in targets if isinstance(target, Problem)), None)
-        if foreign is not None:
-            raise foreign
-        places = [(target.trace_id, target.span_id) for target in targets if isinstance(target, Target)]
-        deleted = store.delete(places, version)
-        gone = set(deleted)
-        left: list[tuple[str | None, str]] = []
-        for key, target in zip(keys, targets, strict=True):
-            named = (target.trace_id, target.span_id) if isinstance(target, Target) else key
-            if named not in gone:
-                left.append(named)
-        return deleted, left
-
-    deleted, left = await call.service.write(delete)
-    call.service.changed()
-    ns, writer = version
-    return Answer(
-        api_types.Deleted(
-            [api_types.StoredKey(*one) for one in deleted],
-            [api_types.StoredKey(*one) for one in dict.fromkeys(left)],
-            f"{ns}",
-            f"{writer:016x}",
-            call.caller.name,
-        )
-    )
-
-
-async def _retain(call: Call) -> Answer:
-    body: api_types.Retention = call.body
-    refuse_project(call.caller, "A retention deletes spans of all projects")
-    age: dt.timedelta | str | None = body.before
-    if body.older_than_seconds is not None:
-        if age is not None:
-            raise Problem(400, "Both before and older_than_seconds are given; expected one of them.")
-        age = dt.timedelta(seconds=body.older_than_seconds)
-    if age is None and body.max_bytes is None:
-        expected = "before, older_than_seconds or max_bytes"
-        raise Problem(400, f"Nothing is given; expected at least one of {expected}.", pointer="", expected=expected)
-    before_ns = past_ns(age, call.service.clock.wall_ns()) if age is not None else None
-    place = _RETENTIONS.take()  # it may take minutes, and a second one would take the other thread that writes
-    try:
-        found = await call.service.write(partial(call.service.store.retain, before_ns, body.max_bytes))
-    finally:
-        place.give_back()
-    call.service.changed()
-    return Answer(api_types.Retained(found.spans_deleted, found.updates_deleted, found.stored_bytes))
-
-
-# Import.
-
-
-async def _import(call: Call) -> Answer:
-    refuse_project(call.caller, "An import stores spans of all projects")
-    if "traces:update" not in call.caller.scopes:
-        raise Problem(403, "An import updates spans as well; expected a token with the scope traces:update, too.")
-    whole = api_types.Imported(0, 0, 0, 0, [], None)
-    place = await _IMPORTS.wait()
-    try:
-        lines = 0
-        async for portion in _portions(_in_time(call.body)):
-            report = await call.service.write(partial(_import_portion, call.service.store, portion, lines))
-            _add(whole, report, lines)
-            lines += portion.count(b"\n")
-            call.service.changed()
-    finally:
-        place.give_back()
-    if whole.spans_imported or whole.updates_imported or whole.spans_failed:
-        whole.found_instead = None
-    elif not lines:
-        whole.found_instead = whole.found_instead or "nothing"
-    return Answer(whole)
-
-
-def _import_portion(store: SpanStore, portion: bytes, lines: int) -> imports.ImportReport:
-    # Only the first line of an import decides whether its documents are spread over lines.
-    before = _NO_SPANS if lines else b""
-    try:
-        report = imports.import_file(store, io.BufferedReader(io.BytesIO(before + portion)))
-        problems = (replace(one, line=one.line - before.count(b"\n")) for one in report.problems)
-        return replace(report, problems=tuple(problems))
-    except FileError as error:
-        if not lines:
-            raise Problem(400, f"{error}".partition(": ")[2] or f"{error}") from None
-        count = sum(1 for line in portion.splitlines() if line.strip())
-        problem = imports.ImportProblem(1, f"{error}".partition(": ")[2])
-        return imports.ImportReport(0, count, 0, (problem,))
-
-
-def _add(whole: api_types.Imported, report: imports.ImportReport, lines: int) -> None:
-    whole.spans_imported += report.spans_imported
-    whole.updates_imported += report.updates_imported
-    whole.spans_failed += report.spans_failed
-    whole.lines_ignored += report.lines_ignored
-    room = imports.MAX_PROBLEMS - len(whole.problems)
-    whole.problems += [api_types.ImportProblem(lines + one.line, one.message) for one in report.problems[:room]]
-    whole.found_instead = whole.found_instead or report.found_instead
-
-
-async def _portions(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield whole lines, about `_PORTION` bytes at a time.
-
-    Raises:
-        Problem: 415 for another format, 413 for a line that is too long, 400 for damaged gzip.
-    """
-    held = bytearray()
-    is_first = True
-    async for part in _unpacked(parts):
-        held += part
-        if is_first and len(held) >= 4:
-            is_first = False
-            other = next((name for start, name in _OTHER_FORMAT.items() if held.startswith(start)), None)
-            if other is not None:
-                expected = "lines of JSON: an export of ours (export.jsonl), or OTLP; gzip is taken as well"
-                raise Problem(415, f"The body is {other}; expected {expected}.", expected=expected)
-        if len(held) >= _PORTION:
-            end = held.rfind(b"\n") + 1
-            if end:
-                yield bytes(held[:end])
-                del held[:end]
-            elif len(held) > MAX_LINE:
-                raise Problem(413, f"A line has more than {MAX_LINE >> 20} MB; expected one span or request a line.")
-    if held:
-        yield bytes(held)
-
-
-async def _in_time(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the parts of a body: a client that stops sending takes the place of no other import.
-
-    Raises:
-        Problem: 408.
-    """
-    while True:
-        try:
-            part = await asyncio.wait_for(anext(parts, None), _IDLE_SECONDS)
-        except asyncio.TimeoutError:
-            title = (
-                f"No byte of the body came for {_IDLE_SECONDS:g} s; expected the rest. What came before is imported."
-            )
-            raise Problem(408, title, headers={"Connection": "close"}) from None
-        if part is None:
-            return
-        yield part
-
-
-async def _unpacked(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the parts of a body; of a gzip file its content, in portions."""
-    unpacker: Any = None
-    start = b""
-    async for part in parts:
-        if unpacker is None:
-            start += part
-            if len(start) < 2:
-                continue
-            unpacker, part, start = (zlib.decompressobj(31) if start.startswith(b"\x1f\x8b") else False), start, b""  # noqa: PLW2901 # the parts so far
-        if unpacker is False:
-            yield part
-            continue
-        data = part
-        while data:
-            if unpacker.eof:
-                unpacker = zlib.decompressobj(31)
-            try:
-                yield unpacker.decompress(data, _PORTION)
-            except zlib.error as error:
-                raise Problem(
-                    400, f"The gzip of the body is damaged ({error}); what was read before is imported."
-                ) from None
-            data = unpacker.unconsumed_tail or unpacker.unused_data
-    if start:
-        yield start
-    if unpacker and not unpacker.eof:
-        raise Problem(400, "The gzip of the body ends too early; what was read before is imported.")
-
-
-_WRONG: Final = "The body or a parameter is wrong: the answer says where, and what was expected."
 _ALSO: Final = {
-    400: _WRONG,
+    400: WRONG_BODY,
     403: "The span is of another project than the token.",
     404: "The span is not stored, and the request does not name its trace, or the token is for one project.",
     412: "The values have changed since the ETag of If-Match.",
@@ -802,44 +455,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="updates",
         body=api_types.Batch,
         answer=api_types.Outcomes,
-        problems={400: _WRONG},
+        problems={400: WRONG_BODY},
         max_bytes=16 << 20,
-    ),
-    Operation(
-        "DELETE",
-        "/api/v1/spans",
-        "delete_spans",
-        "Delete spans with everything that was set on them.",
-        _delete,
-        "delete",
-        tag="updates",
-        body=api_types.Deletion,
-        answer=api_types.Deleted,
-        problems={400: _WRONG, 403: "A span is of another project than the token; nothing was deleted."},
-    ),
-    Operation(
-        "POST",
-        "/api/v1/retain",
-        "retain",
-        "Delete the oldest spans, by age or until the store has a size.",
-        _retain,
-        "delete",
-        tag="updates",
-        body=api_types.Retention,
-        answer=api_types.Retained,
-        problems={400: _WRONG, 403: "The token is for one project."},
-    ),
-    Operation(
-        "POST",
-        "/api/v1/import",
-        "import_spans",
-        "Import lines of an export, or of OTLP as JSON.",
-        _import,
-        "traces:write",
-        tag="updates",
-        body=Stream,
-        body_types=("application/jsonl", "application/x-ndjson", "application/json", "application/gzip"),
-        answer=api_types.Imported,
-        problems={400: _WRONG, 403: "The token is for one project, or lacks traces:update.", 415: "Another format."},
     ),
 )
