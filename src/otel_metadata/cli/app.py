@@ -58,8 +58,19 @@ def main(
 @app.command()
 def demo(
     keep: Annotated[str, typer.Option(help="Keep the store in this file; by default it is removed.")] = "",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Fill a store with a larger application that goes on, and open the page.")
+    ] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="With --serve: say where the page is, and do not open it.")
+    ] = False,
 ) -> None:
     """Watch metadata reach spans live, in flight and late. Needs no network."""
+    if serve:
+        from otel_metadata.cli import demo_serve
+
+        demo_serve.serve(keep, opens=not no_browser)
+        return
     try:
         from otel_metadata.cli.demo import run  # openai and an instrumentor are an extra
     except ModuleNotFoundError as error:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import openai
@@ -26,7 +24,7 @@ from rich.text import Text
 
 from otel_metadata.cli.demo_late import REVIEWER
 from otel_metadata.cli.demo_model import demo_model
-from otel_metadata.cli.shell import failures, say
+from otel_metadata.cli.demo_store import demo_store
 from otel_metadata.cli.shown import trace_trees
 from otel_metadata.cli.shown_history import history_table
 from otel_metadata.client import Client
@@ -47,7 +45,6 @@ from otel_metadata.model.receipt import Receipt
 from otel_metadata.model.record import SpanRecord, ValueRecord
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.pipeline import configure, flush, shutdown, stats
-from otel_metadata.store.sqlite.file import create_private_file
 
 _STYLES = {"live": "green", "in_flight": "yellow", "late": "cyan", "dropped": "red"}
 
@@ -74,14 +71,7 @@ def run(keep: str = "") -> int:
         keep: A file for the store, kept afterwards; "" for a temporary one.
     """
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(keep).resolve() if keep else Path(directory) / "spans.db"
-        if keep:
-            if path.exists():
-                say(f"{path}: the file exists already; expected the name of a new file.")
-                return 2
-            with failures():  # before anything is shown
-                create_private_file(str(path))
+    with demo_store(keep) as path:
         store = f"sqlite:///{path}"
         console.print("\n[bold]otel-metadata demo[/]: one question to an LLM application, traced by OpenTelemetry.\n")
         application = _Application(store)
