@@ -59,13 +59,8 @@ def server(start_server: StartServer) -> Server:
 
 @pytest.fixture
 def strict(start_server: StartServer, known: Tokens, ada: str) -> Server:
-    """Return a server that demands tokens, on every address of this machine."""
-    return start_server(operations=TABLE, host="0.0.0.0", access=Access(known, needs_token=True))
-
-
-def at_loopback(server: Server) -> Server:
-    server.url = f"http://127.0.0.1:{server.local.port}"
-    return server
+    """Return a server that demands tokens."""
+    return start_server(operations=TABLE, access=Access(known, needs_token=True))
 
 
 def status(server: Server, method: str, path: str, **headers: str) -> int:
@@ -184,7 +179,7 @@ def test_a_browser_may_ask_before_it_sends(server: Server) -> None:
 
 
 def test_a_refusal_can_be_read_by_the_page_that_may_send(strict: Server) -> None:
-    response = at_loopback(strict).call("POST", "/v1/traces", headers={"Origin": "http://localhost:3000"})
+    response = strict.call("POST", "/v1/traces", headers={"Origin": "http://localhost:3000"})
     assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (401, "http://localhost:3000")
 
 
@@ -202,7 +197,7 @@ def test_every_answer_has_the_headers_that_bind_a_browser(server: Server, strict
         server.call("PUT", "/open"),
         server.call("GET", "/open", headers={"Host": "evil.example"}),
         server.call("OPTIONS", "/open"),
-        at_loopback(strict).call("GET", "/read"),
+        strict.call("GET", "/read"),
     ]
     assert [one.status for one in answers] == [200, 404, 405, 421, 204, 401]
     for one in answers:
@@ -238,35 +233,37 @@ WAYS: dict[str, Callable[[str], dict[str, str]]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_token_is_read_where_the_sdks_send_it(strict: Server, ada: str, way: str) -> None:
-    server = at_loopback(strict)
-    response = server.call("GET", "/read", headers=WAYS[way](ada))
+    response = strict.call("GET", "/read", headers=WAYS[way](ada))
     assert response.status == 200
     assert response.json() == {"name": "ada", "scopes": ["read", "traces:update"], "project": "shop"}
     for wrong in (ada[:-1], ada + "x", ada[:-1] + ("A" if ada[-1] != "A" else "B"), "", ada.upper(), "é" * 20):
-        assert server.call("GET", "/read", headers=WAYS[way](wrong.encode().decode("latin-1"))).status == 401, wrong
+        assert strict.call("GET", "/read", headers=WAYS[way](wrong.encode().decode("latin-1"))).status == 401, wrong
 
 
 @pytest.mark.parametrize("header", ["Basic", "Basic %%%", "Basic " + base64.b64encode(b"\xff\xfe").decode(), "Bearer"])
 def test_what_is_no_token_is_refused_like_a_wrong_one(strict: Server, header: str) -> None:
-    assert status(at_loopback(strict), "GET", "/read", Authorization=header) == 401
+    assert status(strict, "GET", "/read", Authorization=header) == 401
 
 
 def test_no_token_and_a_missing_scope_are_told_apart(strict: Server, ada: str) -> None:
-    server = at_loopback(strict)
-    missing = server.call("GET", "/read")
+    missing = strict.call("GET", "/read")
     assert (missing.status, missing.headers["WWW-Authenticate"]) == (401, 'Bearer realm="otel-metadata"')
     assert "no token" in missing.json()["title"]
-    unknown = server.call("GET", "/read", headers={"Authorization": "Bearer om_unknown"})
+    unknown = strict.call("GET", "/read", headers={"Authorization": "Bearer om_unknown"})
     assert (unknown.status, "not known" in unknown.json()["title"]) == (401, True)
-    ada_may_not = server.call("DELETE", "/spans", headers={"Authorization": f"Bearer {ada}"})
+    ada_may_not = strict.call("DELETE", "/spans", headers={"Authorization": f"Bearer {ada}"})
     assert (ada_may_not.status, ada_may_not.json()["expected"]) == (403, "delete")
-    assert status(server, "POST", "/v1/traces", Authorization=f"Bearer {ada}") == 403
-    assert status(server, "PATCH", "/spans/ab", Authorization=f"Bearer {ada}") == 200
-    assert status(server, "GET", "/open") == 200
+    assert status(strict, "POST", "/v1/traces", Authorization=f"Bearer {ada}") == 403
+    assert status(strict, "PATCH", "/spans/ab", Authorization=f"Bearer {ada}") == 200
+    assert status(strict, "GET", "/open") == 200
 
 
-def test_the_name_of_the_host_does_not_matter_where_tokens_are_demanded(strict: Server, ada: str) -> None:
-    server = at_loopback(strict)
+def test_the_name_of_the_host_does_not_matter_where_tokens_are_demanded(
+    start_server: StartServer, known: Tokens, ada: str
+) -> None:
+    """On every address of this machine."""
+    server = start_server(operations=TABLE, own=True, host="0.0.0.0", access=Access(known, needs_token=True))
+    server.url = f"http://127.0.0.1:{server.local.port}"
     assert status(server, "GET", "/read", Host="traces.example.com", Authorization=f"Bearer {ada}") == 200
     assert status(server, "GET", "/read", Host="traces.example.com") == 401
 
@@ -284,25 +281,24 @@ def test_on_loopback_a_known_token_gives_its_name_and_its_limits(
 
 
 def test_a_token_that_is_made_or_revoked_while_the_server_runs(strict: Server, known: Tokens, ada: str) -> None:
-    server = at_loopback(strict)
     other = Tokens(known.path)  # another process
     bob = other.create("bob", ["read"], None, NOW_NS)
-    assert status(server, "GET", "/read", Authorization=f"Bearer {bob}") == 200
+    assert status(strict, "GET", "/read", Authorization=f"Bearer {bob}") == 200
     assert other.revoke("ada", NOW_NS)
-    assert status(server, "GET", "/read", Authorization=f"Bearer {ada}") == 401
-    assert status(server, "GET", "/read", Authorization=f"Bearer {bob}") == 200
+    assert status(strict, "GET", "/read", Authorization=f"Bearer {ada}") == 401
+    assert status(strict, "GET", "/read", Authorization=f"Bearer {bob}") == 200
     again = other.create("ada", ["delete"], None, NOW_NS)
-    assert status(server, "DELETE", "/spans", Authorization=f"Bearer {again}") == 200
-    assert status(server, "GET", "/read", Authorization=f"Bearer {ada}") == 401
+    assert status(strict, "DELETE", "/spans", Authorization=f"Bearer {again}") == 200
+    assert status(strict, "GET", "/read", Authorization=f"Bearer {ada}") == 401
 
 
 @pytest.mark.parametrize("damage", ["text", "mode", "removed"])
 def test_nobody_is_let_in_while_the_file_is_damaged(
     strict: Server, known: Tokens, ada: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, path = at_loopback(strict), Path(known.path)
+    path = Path(known.path)
     before = path.read_bytes()
-    assert status(server, "GET", "/read", Authorization=f"Bearer {ada}") == 200
+    assert status(strict, "GET", "/read", Authorization=f"Bearer {ada}") == 200
     if damage == "text":
         path.write_bytes(before + b"no JSON\n")
     elif damage == "mode":
@@ -310,10 +306,10 @@ def test_nobody_is_let_in_while_the_file_is_damaged(
         path.chmod(0o640)
     else:
         path.unlink()
-    assert status(server, "GET", "/read", Authorization=f"Bearer {ada}") == 401
+    assert status(strict, "GET", "/read", Authorization=f"Bearer {ada}") == 401
     path.write_bytes(before)
     path.chmod(0o600)
-    assert status(server, "GET", "/read", Authorization=f"Bearer {ada}") == 200
+    assert status(strict, "GET", "/read", Authorization=f"Bearer {ada}") == 200
 
 
 def test_every_hash_is_compared_whatever_token_comes(
@@ -330,13 +326,12 @@ def test_every_hash_is_compared_whatever_token_comes(
         compared.append((one, other))
         return compare_digest(one, other)
 
-    server = at_loopback(strict)
-    server.call("GET", "/read", headers={"X-Auth-Token": ada})
+    strict.call("GET", "/read", headers={"X-Auth-Token": ada})
     monkeypatch.setattr(hmac, "compare_digest", compare)
     counts = {}
     for name, text in {"first": ada, "near": ada[:-1] + "_", "far": "x", "long": ada * 50}.items():
         compared.clear()
-        server.call("GET", "/read", headers={"X-Auth-Token": text})
+        strict.call("GET", "/read", headers={"X-Auth-Token": text})
         counts[name] = len(compared)
         # Only hashes are compared: a text that is nearly a token has a hash that is as far as any.
         assert {len(part) for pair in compared for part in pair} == {32}
@@ -390,19 +385,18 @@ def cookie_of(response: Any) -> str:
 
 
 def test_a_token_is_traded_for_a_cookie(strict: Server, ada: str) -> None:
-    server = at_loopback(strict)
-    response = server.call("POST", "/api/v1/session", json={"token": ada})
+    response = strict.call("POST", "/api/v1/session", json={"token": ada})
     assert response.json() == {"name": "ada", "scopes": ["read", "traces:update"], "project": "shop"}
     said = response.headers["Set-Cookie"]
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(said.split("; "))
     assert ada not in said
-    assert said.startswith(f"otel_metadata_{server.local.port}=")
+    assert said.startswith(f"otel_metadata_{strict.local.port}=")
     headers = {"Cookie": f"other=1; {cookie_of(response)}"}
-    assert server.call("GET", "/read", headers=headers).json()["name"] == "ada"
-    assert server.call("DELETE", "/spans", headers=headers).status == 403
-    assert server.call("PATCH", "/spans/a", headers={**headers, "Origin": "https://evil.example"}).status == 403
-    assert server.call("POST", "/api/v1/session", json={"token": "om_no"}).status == 401
-    assert server.call("POST", "/api/v1/session", json={"token": ada}, headers={"Origin": "http://x.y"}).status == 403
+    assert strict.call("GET", "/read", headers=headers).json()["name"] == "ada"
+    assert strict.call("DELETE", "/spans", headers=headers).status == 403
+    assert strict.call("PATCH", "/spans/a", headers={**headers, "Origin": "https://evil.example"}).status == 403
+    assert strict.call("POST", "/api/v1/session", json={"token": "om_no"}).status == 401
+    assert strict.call("POST", "/api/v1/session", json={"token": ada}, headers={"Origin": "http://x.y"}).status == 403
 
 
 def test_a_cookie_ends_with_its_token_by_itself_and_when_its_owner_signs_out(
@@ -444,17 +438,16 @@ def test_nothing_of_a_token_is_logged_or_answered(
     strict: Server, ada: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server = at_loopback(strict)
-    cookie = cookie_of(server.call("POST", "/api/v1/session", json={"token": ada}))
+    cookie = cookie_of(strict.call("POST", "/api/v1/session", json={"token": ada}))
     said = []
     for way in WAYS.values():
         for key in (ada, "om_wrong-s3cr3t"):
             for method, path in (("GET", "/read"), ("DELETE", "/spans"), ("GET", "/nothing"), ("PUT", "/read")):
-                response = server.call(method, path, headers=way(key))
+                response = strict.call(method, path, headers=way(key))
                 said.append(f"{response.data!r}{dict(response.headers)}")
-    said.append(str(server.call("GET", "/read", headers={"Cookie": cookie}).data))
+    said.append(str(strict.call("GET", "/read", headers={"Cookie": cookie}).data))
     for body in ({"token": ada, "other": 1}, {"token": [ada]}, {"tokens": ada}, [ada]):
-        refused = server.call("POST", "/api/v1/session", json=body)
+        refused = strict.call("POST", "/api/v1/session", json=body)
         assert refused.status == 400
         said.append(str(refused.data))
     known = [ada, ada[3:], "s3cr3t", cookie.partition("=")[2], basic("pk-lf-1", ada).partition(" ")[2]]

@@ -457,7 +457,7 @@ def test_work_after_an_answer_is_finished_before_the_server_ends(start_server: S
         call.service.soon(work())
         return Answer(status=202)
 
-    server = start_server(operations=[Operation("POST", "/soon", "soon", "", answer, None)])
+    server = start_server(operations=[Operation("POST", "/soon", "soon", "", answer, None)], own=True)
     assert server.call("POST", "/soon").status == 202
     stop = threading.Thread(target=server.local.stop)
     stop.start()
@@ -478,7 +478,7 @@ def test_a_request_that_runs_is_answered_before_the_server_ends(start_server: St
 
         return Answer(await call.service.write(write))
 
-    server = start_server(operations=[Operation("POST", "/slow", "slow", "", slow, None)])
+    server = start_server(operations=[Operation("POST", "/slow", "slow", "", slow, None)], own=True)
     answers: list[Any] = []
     request = threading.Thread(target=lambda: answers.append(server.call("POST", "/slow").json()))
     request.start()
@@ -492,7 +492,7 @@ def test_a_request_that_runs_is_answered_before_the_server_ends(start_server: St
 
 
 def test_a_stream_of_events_ends_when_the_server_does(start_server: StartServer) -> None:
-    server = start_server()
+    server = start_server(own=True)
     response = server.call("GET", "/api/v1/events", preload_content=False)
     parts = response.stream()
     assert b"event: ready" in next(parts)

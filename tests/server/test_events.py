@@ -178,8 +178,9 @@ def test_the_number_of_listeners_is_bounded(server: Server, listen: Any, monkeyp
     assert server.call("GET", f"/api/v1/spans/{SPAN_ID}").status == 200
 
 
-def test_a_stop_ends_every_stream(server: Server, listen: Any) -> None:
-    listeners = [listen() for _ in range(3)]
+def test_a_stop_ends_every_stream(start_server: StartServer, listen: Any) -> None:
+    server = start_server(own=True)
+    listeners = [listen(server) for _ in range(3)]
     for one in listeners:
         one.event()
     server.local.stop()

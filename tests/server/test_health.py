@@ -109,7 +109,7 @@ def test_the_access_log_has_one_line_for_each_request(
 ) -> None:
     """Without the query, which may have values of users, and without control codes."""
     caplog.set_level(logging.INFO)
-    server = start_server(access_log=True)
+    server = start_server(own=True, access_log=True)
     server.call("GET", "/api/v1/spans?filter=user_id%20%3D%20%27s3cr3t%27")
     server.call("GET", "/healthz", headers={"Authorization": "Bearer s3cr3t"})
     server.call("GET", "/nothing/%0A%1b%5B31m")

@@ -52,7 +52,7 @@ def request(*span_ids: bytes, size: int = 0) -> ExportTraceServiceRequest:
 
 @pytest.fixture
 def server(start_server: StartServer) -> Server:
-    return start_server(grpc_port=0)
+    return start_server(own=True, grpc_port=0)
 
 
 def endpoint(server: Server) -> str:
@@ -153,7 +153,7 @@ def guarded(start_server: StartServer, tmp_path) -> tuple[Server, str, str]:
     tokens = Tokens(f"{tmp_path / 'tokens.json'}")
     writes = tokens.create("ada", ["traces:write"], None, 1)
     reads = tokens.create("bob", ["read"], None, 1)
-    return start_server(grpc_port=0, access=Access(tokens, needs_token=True)), writes, reads
+    return start_server(own=True, grpc_port=0, access=Access(tokens, needs_token=True)), writes, reads
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_messages_beyond_the_limit_are_refused(server, compression):
 
 
 def test_a_store_that_cannot_be_written_asks_for_a_later_try(start_server: StartServer, tmp_path):
-    server = start_server(SqliteStore(tmp_path / "locked.db", busy_timeout_millis=0), grpc_port=0)
+    server = start_server(SqliteStore(tmp_path / "locked.db", busy_timeout_millis=0), own=True, grpc_port=0)
     sent(server, request())
     with contextlib.closing(sqlite3.connect(tmp_path / "locked.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -226,7 +226,7 @@ def test_requests_that_run_when_the_server_stops_are_stored_and_answered(start_s
         write_rows(rows)
 
     monkeypatch.setattr(store, "write_rows", held)
-    server = start_server(store, grpc_port=0)
+    server = start_server(store, own=True, grpc_port=0)
     answers: list[ExportTraceServiceResponse] = []
     sending = threading.Thread(target=lambda: answers.append(sent(server, request())))
     sending.start()
@@ -242,14 +242,14 @@ def test_requests_that_run_when_the_server_stops_are_stored_and_answered(start_s
 
 def test_a_port_that_is_taken_is_an_error_that_names_it(server, start_server, tmp_path):
     with pytest.raises(ConfigurationError, match="grpc_port"):
-        start_server(grpc_port=server.local.grpc_port)
+        start_server(own=True, grpc_port=server.local.grpc_port)
 
 
 def test_requests_are_counted_and_logged_like_those_of_http(
     start_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    server = start_server(grpc_port=0, access_log=True)
+    server = start_server(own=True, grpc_port=0, access_log=True)
     sent(server, request())
     text = server.call("GET", "/metrics").data.decode()
     name = "trace.v1.TraceService"

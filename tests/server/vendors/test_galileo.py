@@ -234,8 +234,9 @@ def test_reliable_says_whether_the_store_has_it(server, record):
     assert update(server, record, unknown, output="x", reliable=...).status == 200
 
 
-def test_reliable_waits_for_the_store(server, start_server):
+def test_reliable_waits_for_the_store(start_server):
     """While another process holds the store's lock, true waits, and false answers; both are stored in the end."""
+    server = start_server(own=True)
     ingest(server)
     answers: dict[bool, urllib3.BaseHTTPResponse] = {}
     held = sqlite3.connect(server.store.path, isolation_level=None, check_same_thread=False)
@@ -257,8 +258,9 @@ def test_reliable_waits_for_the_store(server, start_server):
     assert stored(server, SPAN_UUID).tags == ("w", "at once")
 
 
-def test_a_graceful_stop_stores_what_was_answered_at_once(server):
+def test_a_graceful_stop_stores_what_was_answered_at_once(start_server):
     """The lock of another process is given back only after the stop has begun."""
+    server = start_server(own=True)
     ingest(server)
     held = sqlite3.connect(server.store.path, isolation_level=None, check_same_thread=False)
     held.execute("BEGIN IMMEDIATE")
@@ -410,7 +412,7 @@ def test_sessions(server):
 def test_names_and_ids_survive_a_restart(start_server: StartServer, tmp_path):
     """An SDK goes on with the ids that it has: the next server knows the project, and the record of a UUID."""
     path = tmp_path / "kept.db"
-    first = start_server(SqliteStore(path))
+    first = start_server(SqliteStore(path), own=True)
     project = first.call("POST", "/projects", json={"name": "shop"}).json()["id"]
     ingest(first, f"/ingest/traces/{project}")
     first.local.stop()
