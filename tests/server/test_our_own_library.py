@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -120,16 +121,18 @@ class World:
         self.server = self.started(SERVER, f"{self.folder}/spans.db", self.port)
         assert self.server.line() == self.port
 
+    def close(self) -> None:
+        for child in reversed(self.children):
+            if child.process.poll() is None:
+                child.kill()
+            else:
+                child.close()
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    yield world
-    for child in reversed(world.children):
-        if child.process.poll() is None:
-            child.kill()
-        else:
-            child.close()
+    with closing(World(tmp_path)) as world:
+        yield world
 
 
 def test_live_in_flight_and_late_values_are_seen_with_route_and_author(world: World) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
 import pytest
 import urllib3
-from tests.server.conftest import Server, StartServer
+from tests.backends.vendors.langwatch import exporter
+from tests.server.conftest import PATIENCE, Server
+from tests.server.test_our_own_library import World
 from tests.server.vendors.documented import send
-from tests.store.contract import ended_span, only, trace_hex
+from tests.store.contract import START_NS, ended_span, only, trace_hex
 
+from otel_metadata import SpanRef
+from otel_metadata.model.merge import Fields
+from otel_metadata.model.outcome import Delivered, NotKept
+from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.store.sqlite.store import SqliteStore
 
@@ -81,7 +88,7 @@ def test_labels_are_set_as_a_whole(server):
 
 
 def test_an_update_wins_over_what_the_sdk_said(server):
-    """The SDK's own keys are in the same namespace (`server.vendor_spans` puts them there)."""
+    """The SDK's own keys are in the same namespace (`server.vendors.attributes` puts them there)."""
     end = ended_span().end_time
     assert end is not None
     server.store.write([ended_span(fields={("trace", "metadata", "env"): ("prod", (end, 0))})])
@@ -123,8 +130,11 @@ def test_who_changed_what_is_kept(server):
         ({"customer_id": True}, "metadata.customer_id"),
         ({"a": "b\0"}, "metadata.a"),
         ({"a": 1 << 70}, "metadata.a"),
+        ({"a": {"b": 1 << 70}}, "metadata.a"),
+        ({"a": {"deep": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}}, "metadata.a"),
+        ({"a/b~c": [1]}, "metadata.a/b~c"),
         ({"": "b"}, "metadata."),
-        ({"k" * 257: "b"}, f"metadata.{'k' * 100}"),
+        ({"k" * 257: "b"}, f"metadata.{'k' * 257}"),
     ],
 )
 def test_what_is_refused_changes_nothing(server, metadata, field):
@@ -150,24 +160,25 @@ def test_a_body_that_is_no_update_is_refused(server, body):
     ("largest", "too_large"),
     [
         ("a" * 4_096, "a" * 4_097),
-        ("é" * 2_048, "é" * 2_048 + "a"),
-        ("\U0001f600" * 1_024, "\U0001f600" * 1_024 + "a"),
-        (["a" * 4_092], ["a" * 4_093]),
+        ("é" * 4_096, "é" * 4_097),
+        ("\U0001f600" * 2_048, "\U0001f600" * 2_048 + "a"),
+        (["é" * 4_092], ["é" * 4_093]),
         ({"k": "a" * 4_088}, {"k": "a" * 4_089}),
     ],
-    ids=["ascii", "two bytes", "four bytes", "array", "object"],
+    ids=["ascii", "two bytes", "two units", "array", "object"],
 )
 def test_a_value_has_at_most_4_kilobytes(server, largest, too_large):
-    """Of UTF-8: of a string itself, of any other value its JSON."""
+    """UTF-16 units, as LangWatch and our exporter count: of a string itself, of any other value its JSON."""
     assert patched(server, {"a": largest}).trace_metadata == {"a": largest}
     answer = patch(server, {"a": too_large})
     assert (answer.status, answer.json()["fields"]) == (400, ["metadata.a"])
 
 
 def test_the_metadata_has_at_most_32_kilobytes(server):
-    """Of UTF-8 of its JSON without white space, keys included."""
-    metadata = {f"key{number}": "a" * 4_000 for number in range(8)}
-    rest = 32_768 - len(json.dumps(metadata, separators=(",", ":"))) - len(',"last":""')
+    """UTF-16 units of its JSON without white space, keys included."""
+    metadata = {f"key{number}": "é" * 4_000 for number in range(8)}
+    text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+    rest = 32_768 - len(text) - len(',"last":""')
     assert patched(server, {**metadata, "last": "b" * rest}).trace_metadata["last"] == "b" * rest
     answer = patch(server, {**metadata, "last": "b" * (rest + 1)})
     assert (answer.status, answer.json()["fields"]) == (400, ["metadata"])
@@ -202,13 +213,45 @@ def test_secrets_in_metadata_are_masked_as_everywhere(server):
     assert "sk-1234" not in json.dumps(record.trace_metadata)
 
 
-def test_an_update_survives_a_new_server(start_server: StartServer, tmp_path):
-    """It is on disk when the answer comes."""
-    path = tmp_path / "kept.db"
-    first = start_server(SqliteStore(path))
-    first.store.write([ended_span()])
-    assert patch(first, {"a": 1}).status == 200
-    assert only(SqliteStore(path), trace_id=TRACE).trace_metadata == {"a": 1}
+def test_an_update_survives_the_death_of_the_server(tmp_path):
+    """Each that was answered is there after SIGKILL, for a new server as well."""
+    with closing(World(tmp_path)) as world:
+        url = f"http://127.0.0.1:{world.port}"
+        with closing(SqliteStore(tmp_path / "spans.db")) as store:
+            store.write([ended_span()])
+        for number in range(3):
+            answer = urllib3.request("PATCH", url + PATH, json={"metadata": {f"k{number}": number, "last": number}})
+            assert answer.status == 200
+        world.server.kill()
+        world.restart()
+        read = urllib3.request("GET", f"{url}/api/v1/traces/{TRACE}").json()
+    assert read["metadata"] == {"k0": 0, "k1": 1, "k2": 2, "last": 2}
+
+
+def test_our_exporter_to_langwatch_and_this_server_agree(server):
+    """On what a value may be; what this server alone refuses is told, and the other keys are stored."""
+    server.store.write([ended_span()])
+    largest = {"two_bytes": "é" * 4_096, "two_units": "\U0001f600" * 2_048, "labels": ["é" * 4_092], "a/b": "x"}
+    refused = {"labels": ["a" * 4_000, "b" * 4_000], "k": {"o" * 200: {"p" * 200: "x", "q": 1}}, "fine": 0}
+    fields: list[Fields] = [
+        {("trace", "metadata", key): (value, (START_NS + place, 7)) for place, (key, value) in enumerate(given.items())}
+        for given in (largest, refused)
+    ]
+    target = SpanRef(int(TRACE, 16), 1)
+    sender = exporter(server.url)
+    try:
+        first, second = sender.export([Patch(target, one) for one in fields], timeout_millis=PATIENCE * 1_000)
+    finally:
+        sender.shutdown()
+    assert isinstance(first, Delivered)
+    assert isinstance(second, Delivered)
+    assert not [note for note in first.notes if isinstance(note, NotKept)]
+    told = {note for note in second.notes if isinstance(note, NotKept)}
+    assert told == {
+        "trace metadata 'labels': LangWatch refused the value",
+        "trace metadata 'k': LangWatch refused the value",
+    }
+    assert only(server.store, trace_id=TRACE).trace_metadata == {**largest, f"k.{'o' * 200}.q": "1", "fine": "0"}
 
 
 DOCUMENTED = {

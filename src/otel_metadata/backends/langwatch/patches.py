@@ -198,10 +198,9 @@ class LangWatchPatchExporter(RestPatchExporter):
         path = f"/api/traces/{path_segment(trace_id)}/metadata"
         refused: list[NotKept] = []
         answer = self._client.call("PATCH", path, {"metadata": metadata}, budget=budget)
-        named = _named_fields(answer) & metadata.keys()
-        if named:
-            # LangWatch takes all keys or none, and names those that it cannot take.
-            refused = [NotKept(f"{kept[key].shown}: LangWatch refused the value") for key in sorted(named)]
+        # LangWatch takes all keys or none, and names those that it cannot take; `otel-metadata serve` names the first.
+        while named := _named_fields(answer) & metadata.keys():
+            refused += [NotKept(f"{kept[key].shown}: LangWatch refused the value") for key in sorted(named)]
             metadata = {key: value for key, value in metadata.items() if key not in named}
             if not metadata:
                 return Rejected(DeliveryError("patch_failure", "; ".join(dict.fromkeys(refused))))
@@ -424,8 +423,8 @@ def _message(answer: RestAnswer, kept: Sequence[_Kept]) -> Outcome:
 
 
 def _named_fields(answer: RestAnswer) -> set[str]:
-    """Return the metadata keys that a 422 names."""
-    fields = answer.member("fields") if answer.status == 422 else None
+    """Return the metadata keys that a refusal names: a 422, or the 400 of LangWatch's documentation."""
+    fields = answer.member("fields") if answer.status in {400, 422} else None
     named = fields if isinstance(fields, list) else []
     return {one.removeprefix("metadata.") for one in named if isinstance(one, str)}
 

@@ -12,27 +12,32 @@ value of a key.
 | any other key | the trace's metadata |
 
 Labels are not tags of the trace: a tag can only be added, and the labels of an update replace all earlier ones. What
-LangWatch's SDK says on its spans has the same places (`server.vendor_spans`).
+LangWatch's SDK says on its spans has the same places (`server.vendors.attributes`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from otel_metadata.live.values import masked
-from otel_metadata.model.merge import FieldName, Json, json_text
+from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.value import METADATA_LIMITS, clean, clean_key
-from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
+from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.schema_errors import invalid
 from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of
 
-MAX_VALUE_BYTES: Final = 4_096
-"""The largest value, in bytes of UTF-8: of a string itself, of any other value its compact JSON. LangWatch's
-documentation says 4 KB; its server counts UTF-16 units, and only those of strings."""
+MAX_VALUE_UNITS: Final = 4_096
+"""The largest value, in UTF-16 code units: of a string itself, of any other value its compact JSON. LangWatch's
+documentation says 4 KB; its server counts these units, and only those of strings."""
 
-MAX_METADATA_BYTES: Final = 32_768
-"""The largest metadata object, in bytes of UTF-8 of its compact JSON. LangWatch's documentation says 32 KB."""
+MAX_METADATA_UNITS: Final = 32_768
+"""The largest metadata object, in UTF-16 code units of its compact JSON. LangWatch's documentation says 32 KB."""
 
 IDS: Final[Mapping[str, FieldName]] = {
     "user_id": ("trace", "user_id", ""),
@@ -43,8 +48,48 @@ IDS: Final[Mapping[str, FieldName]] = {
 CUSTOMER: Final = "customer_id"
 LABELS: Final = "labels"
 
-_TEXTS: Final = frozenset({*IDS, CUSTOMER})
 _TRACE_ID: Final = re.compile("[0-9a-f]{32}")
+
+_Custom: TypeAlias = str | int | float | list[str] | dict[str, Any] | bool
+_CUSTOM_SCHEMA: Final = msgspec.json.schema(_Custom)
+
+
+class LangWatchMetadata(msgspec.Struct, frozen=True):
+    """Metadata of a trace: the reserved keys, and any others.
+
+    Attributes:
+        user_id: The user of the trace.
+        thread_id: The session of the trace.
+        customer_id: Metadata of the trace.
+        labels: Metadata of the trace; they replace all earlier ones.
+    """
+
+    user_id: str | UnsetType = UNSET
+    thread_id: str | UnsetType = UNSET
+    customer_id: str | UnsetType = UNSET
+    labels: list[str] | UnsetType = UNSET
+
+
+class LangWatchUpdate(msgspec.Struct, frozen=True):
+    """What changes in a trace.
+
+    Attributes:
+        metadata: Has at least one key, and at most 32,768 UTF-16 units of JSON; a value has at most 4,096.
+    """
+
+    metadata: Annotated[
+        LangWatchMetadata, Meta(extra_json_schema={"minProperties": 1, "additionalProperties": _CUSTOM_SCHEMA})
+    ]
+
+
+class LangWatchUpdated(msgspec.Struct, rename="camel", frozen=True):
+    """The answer of a success.
+
+    Attributes:
+        trace_id: The id as it was sent.
+    """
+
+    trace_id: str
 
 
 def values_of(body: bytes) -> dict[FieldName, Json]:
@@ -54,72 +99,45 @@ def values_of(body: bytes) -> dict[FieldName, Json]:
         Problem: 400 with the place of the first value that is refused.
     """
     document = json_of(body, 400)
-    if not isinstance(document, dict):
-        raise _refused("", document, 'an object: {"metadata": {...}}')
-    if "metadata" not in document:
-        raise Problem(400, "metadata is missing; expected an object.", pointer="/metadata", expected="an object")
+    try:
+        msgspec.convert(document, LangWatchUpdate)
+    except msgspec.ValidationError as error:
+        raise invalid("The body", error, LangWatchUpdate, pointer="") from None
     metadata = document["metadata"]
-    if not isinstance(metadata, dict):
-        raise _refused("/metadata", metadata, "an object")
     if not metadata:
-        raise Problem(
-            400, "metadata is empty; expected at least one key.", pointer="/metadata", expected="at least one key"
-        )
+        raise _refused("metadata is empty", "at least one key", "/metadata")
+    _check_size("metadata", metadata, MAX_METADATA_UNITS, "/metadata")
     for key, value in metadata.items():
         _check(key, value)
-    size = len(json_text(metadata).encode())
-    if size > MAX_METADATA_BYTES:
-        raise Problem(
-            400,
-            f"metadata has {size:,} bytes of JSON in UTF-8; expected at most {MAX_METADATA_BYTES:,}.",
-            pointer="/metadata",
-            expected=f"at most {MAX_METADATA_BYTES} bytes",
-        )
     return masked({IDS.get(key, ("trace", "metadata", key)): value for key, value in metadata.items()}, [])
 
 
 def _check(key: str, value: Any) -> None:
     """Refuse a value that LangWatch does not take, or that the store could only keep in part."""
-    pointer = f"/metadata/{key[:100].replace('~', '~0').replace('/', '~1')}"
+    pointer = f"/metadata/{key.replace('~', '~0').replace('/', '~1')}"
     if clean_key(key, [], "metadata") != key:
-        expected = "a key of 1 to 256 characters"
-        raise Problem(
-            400, f"A key of metadata is {key[:40]!r}; expected {expected}.", pointer=pointer, expected=expected
-        )
-    if key == LABELS:
-        expected, is_right = "an array of strings", isinstance(value, list)
-    elif key in _TEXTS:
-        expected, is_right = "a string", isinstance(value, str)
-    else:
-        expected = "a string, a number, a boolean, an array of strings or an object"
-        is_right = isinstance(value, str | int | float | list | dict)
-    if not is_right or (isinstance(value, list) and not all(isinstance(one, str) for one in value)):
-        raise _refused(pointer, value, expected)
+        raise _refused(f"A key of metadata is {key[:40]!r}", "a key of 1 to 256 characters", pointer)
+    shown = f"metadata.{key}"
+    try:
+        msgspec.convert(value, _Custom)
+    except msgspec.ValidationError as error:
+        raise invalid(shown, error, _Custom, pointer=pointer) from None
     notes: list[str] = []
-    if clean(value, notes, key, METADATA_LIMITS) != value:
-        raise Problem(400, f"metadata.{notes[0] if notes else key}; expected plain JSON.", pointer=pointer)
-    size = len((value if isinstance(value, str) else json_text(value)).encode())
-    if size > MAX_VALUE_BYTES:
-        raise Problem(
-            400,
-            f"metadata.{key} has {size:,} bytes in UTF-8; expected at most {MAX_VALUE_BYTES:,}.",
-            pointer=pointer,
-            expected=f"at most {MAX_VALUE_BYTES} bytes",
-        )
+    if clean(value, notes, shown, METADATA_LIMITS) != value:
+        raise _refused(notes[0] if notes else shown, "JSON that can be stored as it is", pointer)
+    _check_size(shown, value, MAX_VALUE_UNITS, pointer)
 
 
-def _refused(pointer: str, value: Any, expected: str) -> Problem:
-    place = pointer.removeprefix("/").replace("/", ".") or "The body"
-    return Problem(400, f"{place} is {_kind(value)}; expected {expected}.", pointer=pointer, expected=expected)
+def _check_size(shown: str, value: Json, most: int, pointer: str) -> None:
+    # The JSON is LangWatch's, in which an integer may be longer than 64 bits.
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    units = len(text.encode("utf-16-le")) // 2
+    if units > most:
+        raise _refused(f"{shown} has {units:,} UTF-16 units", f"at most {most:,}", pointer)
 
 
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, list):
-        return "an array" if all(isinstance(one, str) for one in value) else "an array with other values than strings"
-    kinds: tuple[tuple[type, str], ...] = ((bool, "a boolean"), (str, "a string"), (dict, "an object"))
-    return next((name for kind, name in kinds if isinstance(value, kind)), "a number")
+def _refused(got: str, expected: str, pointer: str) -> Problem:
+    return Problem(400, f"{got}; expected {expected}.", pointer=pointer, expected=expected)
 
 
 def trace_id_of(text: str) -> str:
@@ -141,7 +159,7 @@ async def update_metadata(call: Call) -> Answer:
     values = values_of(call.body)
     await check_project(call, trace_id)
     await call.service.ingest((), [(trace_id, "", fields_of(call, values))])
-    return Answer({"traceId": call.path["traceId"]})
+    return Answer(LangWatchUpdated(call.path["traceId"]))
 
 
 def problem_body(problem: Problem) -> object:
@@ -152,7 +170,9 @@ def problem_body(problem: Problem) -> object:
         return {"error": "api_key_permission_denied", "message": problem.title}
     if problem.pointer is None:
         return {"error": "malformed_request" if problem.status == 400 else problem.title, "message": problem.title}
-    place = problem.pointer.removeprefix("/").replace("/", ".")
+    # LangWatch names a member of the body, or a key of the metadata, and no place inside a value.
+    place = ".".join(step.replace("~1", "/").replace("~0", "~") for step in problem.pointer.split("/")[1:3])
+    place = place or "metadata"
     meta = {"field": place, "type": problem.expected, "message": problem.title}
     return {
         "error": "validation_error",
@@ -172,8 +192,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         "traces:update",
         tag="langwatch",
         body=bytes,
-        answer=bytes,
-        answer_type=JSON,
+        body_schema=LangWatchUpdate,
+        answer=LangWatchUpdated,
         problems={
             400: "metadata is empty, too large, or has a value that is not allowed",
             403: "traces:update is missing",
