@@ -12,9 +12,11 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser import application
 from tests.browser.application import SCRIPT, span_id, trace_id
 
+from otel_metadata.model.condition import Compare, Subject
 from otel_metadata.server.access import Access
 from otel_metadata.server.run import LocalServer
 from otel_metadata.server.tokens import Tokens
+from otel_metadata.store.filter.language import parse
 from otel_metadata.store.sqlite.store import SqliteStore
 
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
@@ -105,6 +107,37 @@ def test_a_click_on_a_value_filters_by_it(page: Page) -> None:
     page.get_by_role("button", name="plan team", exact=True).first.click()
     expect(rows(page)).to_have_count(8)
     expect(page.get_by_role("combobox", name="Filter")).to_have_value("metadata.\"plan\" = 'team'")
+
+
+KEYS = ("timestamp", "and", "TRUE", "between", "plan", "user-id", 'say "hi"', "a.b", "ключ", "like ", "1", ".", "x'y")
+VALUES = ("team", "it's", "a\nb", '"', "🐶", "--", "TRUE", "", 0, -1, 1.5, 1e-7, 2**53 - 1, True, False)
+
+
+def test_the_server_reads_every_condition_that_the_page_writes(page: Page) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    written = page.evaluate(
+        """async ([keys, values]) => {
+        const { keyName, literal, narrowed } = await import(
+          document.querySelector('link[href$="filter_text.js"]').href);
+        return keys.flatMap(key => values.map(value => [key, value,
+          narrowed("name = 'x' or 1 < latency_ms", `${keyName('metadata', key)} = ${literal(value)}`)]));
+        }""",
+        [KEYS, VALUES],
+    )
+    assert len(written) == len(KEYS) * len(VALUES)
+    for key, value, text in written:
+        condition: Any = parse(text)
+        assert condition.parts[-1] == Compare(Subject("span", "metadata", key), "=", value), text
+        assert type(condition.parts[-1].value) is type(value), text
+
+
+def test_a_click_on_a_key_that_is_a_word_of_the_language_filters_by_it(page: Page, store: SqliteStore) -> None:
+    late(store, "timestamp", "yesterday", number=2)
+    page.goto("/?rows=spans")
+    page.get_by_role("button", name="timestamp yesterday", exact=True).click()
+    expect(rows(page)).to_have_count(1)
+    expect(page.locator("#filter-problem")).to_have_count(0)
 
 
 def test_no_match_says_so_and_offers_a_way_out(page: Page) -> None:

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  addressOf, filterValue, narrowed, placeOf, startOfWindow, tracePlace,
+  addressOf, placeOf, startOfWindow, tracePlace,
 } from "../../src/otel_metadata/server/page/address.js";
 
 const TRACE_ID = "0123456789abcdef0123456789abcdef";
@@ -47,14 +47,4 @@ test("an address does not grow without end", () => {
 test("a window begins at a time, and all time in 1970", () => {
   assert.equal(startOfWindow("1h", Date.UTC(2026, 10, 30, 12)), "2026-11-30T11:00:00.000Z");
   assert.equal(startOfWindow("all", Date.UTC(2026, 10, 30, 12)), "1970-01-01T00:00:00.000Z");
-});
-
-test("a condition joins a filter", () => {
-  assert.equal(narrowed(" ", "a = 1"), "a = 1");
-  assert.equal(narrowed("b = 2", "a = 1"), "b = 2 AND a = 1");
-  assert.equal(narrowed("b = 2 or c = 3", "a = 1"), "(b = 2 or c = 3) AND a = 1");
-  assert.equal(filterValue("it's"), "'it''s'");
-  assert.equal(filterValue(true), "TRUE");
-  assert.equal(filterValue(1.5), "1.5");
-  assert.equal(filterValue({}), null);
 });

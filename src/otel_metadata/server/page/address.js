@@ -26,7 +26,7 @@ export const TABS = /** @type {const} */ ([
 ]);
 
 /** What an address leaves out, because it is so anyway. */
-const USUAL = { window: "7d", tab: "values" };
+const DEFAULTS = { window: "7d", tab: "values" };
 
 /** Folds in an address; more would make it too long to copy. */
 const MOST_FOLDS = 40;
@@ -49,7 +49,7 @@ export function placeOf(path, search) {
       rows: text("rows") === "spans" ? "spans" : "traces",
       filter: text("filter"),
       project: text("project"),
-      window: known(WINDOWS, text("window"), USUAL.window),
+      window: known(WINDOWS, text("window"), DEFAULTS.window),
     };
   }
   const trace = TRACE.exec(path);
@@ -58,7 +58,7 @@ export function placeOf(path, search) {
       place: "trace",
       traceId: trace[1].toLowerCase(),
       span: SPAN_ID.test(text("span")) ? text("span") : "",
-      tab: known(TABS, text("tab"), USUAL.tab),
+      tab: known(TABS, text("tab"), DEFAULTS.tab),
       at: TIME.test(text("at")) ? text("at") : "",
       find: text("find"),
       only: text("only") === "1",
@@ -80,11 +80,11 @@ export function addressOf(place) {
     add("rows", place.rows === "spans" ? "spans" : "");
     add("filter", place.filter);
     add("project", place.project);
-    add("window", place.window === USUAL.window ? "" : place.window);
+    add("window", place.window === DEFAULTS.window ? "" : place.window);
     return withQuery("/", query);
   }
   add("span", place.span);
-  add("tab", place.tab === USUAL.tab ? "" : place.tab);
+  add("tab", place.tab === DEFAULTS.tab ? "" : place.tab);
   add("at", place.at);
   add("find", place.find);
   add("only", place.only ? "1" : "");
@@ -94,7 +94,7 @@ export function addressOf(place) {
 
 /** The place of a trace, with nothing selected. @param {string} traceId @param {string} span @returns {TracePlace} */
 export function tracePlace(traceId, span = "") {
-  return { place: "trace", traceId, span, tab: USUAL.tab, at: "", find: "", only: false, folded: [] };
+  return { place: "trace", traceId, span, tab: DEFAULTS.tab, at: "", find: "", only: false, folded: [] };
 }
 
 /**
@@ -105,29 +105,6 @@ export function tracePlace(traceId, span = "") {
 export function startOfWindow(window, now) {
   const length = WINDOWS.find(([name]) => name === window)?.[2] ?? 0;
   return new Date(length === Infinity ? 0 : now - length).toISOString();
-}
-
-/**
- * A value in the language of filters.
- * @param {unknown} value
- * @returns {string | null} null if the language has none for it
- */
-export function filterValue(value) {
-  if (typeof value === "string") return `'${value.replaceAll("'", "''")}'`;
-  if (typeof value === "number" && Number.isFinite(value)) return String(value);
-  if (typeof value === "boolean") return value ? "TRUE" : "FALSE";
-  return null;
-}
-
-/**
- * A filter with one more condition.
- * @param {string} filter
- * @param {string} condition
- */
-export function narrowed(filter, condition) {
-  const before = filter.trim();
-  if (!before) return condition;
-  return /\bor\b/i.test(before) ? `(${before}) AND ${condition}` : `${before} AND ${condition}`;
 }
 
 /** @param {ReadonlyArray<readonly [string, ...unknown[]]>} names @param {string} name @param {string} usual */

@@ -11,10 +11,13 @@ export class Refusal extends Error {
   }
 }
 
+/** What the page says then. */
+export const NO_ANSWER = "The server does not answer. What you see is the last it sent; the page keeps trying.";
+
 /** The server did not answer. */
 export class Unreachable extends Error {
   constructor() {
-    super("The server does not answer. What you see is the last it sent; the page keeps trying.");
+    super(NO_ANSWER);
     this.name = "Unreachable";
   }
 }

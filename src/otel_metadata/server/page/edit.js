@@ -2,7 +2,7 @@
 import { ask, url } from "./api.js";
 import { useKeys } from "./hooks.js";
 import { html, useLayoutEffect, useRef, useState } from "./preact.js";
-import { clock, dateOf } from "./time.js";
+import { clockOf } from "./time.js";
 
 /**
  * @typedef {{name: string, word: string, hint?: string, isLong?: boolean, isNumber?: boolean, isRequired?: boolean}} Input
@@ -109,7 +109,7 @@ export function Edit({ traceId, spanId, areLettersOn, onUpdated }) {
 function receiptText({ status, fields, time_ns, author, notes }) {
   const names = fields.map((/** @type {any} */ { kind, key }) => [kind, key].filter(Boolean).join(" ")).join(", ");
   const state = status === "pending" ? "Kept until the span is stored" : "Stored";
-  return [`${state}: ${names}, at ${clock(dateOf(time_ns), new Date())}, as ${author}.`, ...notes].join(" ");
+  return [`${state}: ${names}, at ${clockOf(time_ns)}, as ${author}.`, ...notes].join(" ");
 }
 
 /** @param {string} text @returns {unknown} */

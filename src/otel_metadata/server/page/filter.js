@@ -1,6 +1,6 @@
 /** The filter box. The server alone knows the language: what is wrong and where, and what can follow. */
 import { ask, isEnded, url } from "./api.js";
-import { html, useEffect, useRef, useState } from "./preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 
 /**
  * @typedef {{text: string, kind: string, start: number, end: number}} Completion
@@ -16,7 +16,8 @@ export function FilterBox({ value, run, inputRef }) {
   const [isOpen, setIsOpen] = useState(false);
   const ending = useRef(/** @type {AbortController | null} */ (null));
 
-  useEffect(() => setText(value), [value]);
+  // Before the frame: what is typed after it must not be undone.
+  useLayoutEffect(() => setText(value), [value]);
   useEffect(() => {
     check(value, value.length, false);
     return () => ending.current?.abort();

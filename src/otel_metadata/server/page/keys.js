@@ -21,7 +21,7 @@ export const KEYS = [
   ["?", "help", "Show the keys"],
 ];
 
-const ALSO = /** @type {Record<string, string>} */ ({
+const NAMED_KEYS = /** @type {Record<string, string>} */ ({
   ArrowDown: "down",
   ArrowUp: "up",
   ArrowLeft: "fold",
@@ -53,5 +53,5 @@ export function actionOf(event, focus, areLettersOn) {
   // A button or link answers Enter and the space bar itself.
   const isControl = focus !== null && ["BUTTON", "A", "SUMMARY"].includes(focus.tagName);
   if (isControl && (event.key === "Enter" || event.key === " ")) return null;
-  return ACTIONS.get(event.key) ?? ALSO[event.key] ?? null;
+  return ACTIONS.get(event.key) ?? NAMED_KEYS[event.key] ?? null;
 }

@@ -1,11 +1,12 @@
 /** The list of traces or spans. */
 import { ask, isEnded, Refusal, url } from "./api.js";
-import { addressOf, filterValue, narrowed, startOfWindow, tracePlace, WINDOWS } from "./address.js";
+import { addressOf, startOfWindow, tracePlace, WINDOWS } from "./address.js";
 import { FilterBox } from "./filter.js";
+import { keyName, literal, narrowed } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
-import { Link, Problem, State, Status, Verdict } from "./parts.js";
+import { Link, Notice, Problem, Status, Verdict } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
-import { clock, dateOf, duration } from "./time.js";
+import { clockOf, duration } from "./time.js";
 
 const PAGE = 100;
 const BARS = 90;
@@ -17,9 +18,9 @@ const LONGEST_CHIP = 40;
  * @typedef {import("./address.js").ListPlace} ListPlace
  * @typedef {(address: string, replace?: boolean) => void} Go
  *
- * @param {{place: ListPlace, go: Go, version: number, areLettersOn: boolean, say: (text: string) => void}} props
+ * @param {{place: ListPlace, go: Go, version: number, areLettersOn: boolean, announce: (text: string) => void}} props
  */
-export function List({ place, go, version, areLettersOn, say }) {
+export function List({ place, go, version, areLettersOn, announce }) {
   const { rows: kind, filter, project, window } = place;
   const question = useMemo(() => ({
     filter, project, start_time: startOfWindow(window, Date.now()), limit: PAGE, timeout_millis: 1_000,
@@ -39,7 +40,7 @@ export function List({ place, go, version, areLettersOn, say }) {
 
   useEffect(() => setSelectedKey(""), [question]);
   useEffect(() => {
-    if (data) say(rows.length ? `${rows.length} ${kind}.` : `No ${kind}.`);
+    if (data) announce(rows.length ? `${rows.length} ${kind}.` : `No ${kind}.`);
   }, [question, data !== null]);
 
   /** @param {number} index */
@@ -83,7 +84,7 @@ export function List({ place, go, version, areLettersOn, say }) {
     ${window !== "all" && html`<div class="bars-room">${bars.data && !bars.error && html`<${Bars} histogram=${bars.data} />`}</div>`}
     ${held > 0 && html`<p class="held"><button type="button" onClick=${showHeld}>${held} new</button></p>`}
     ${error && (isAboutFilter(error)
-      ? html`<${State} title="Nothing is searched until the filter is right." />`
+      ? html`<${Notice} title="Nothing is searched until the filter is right." />`
       : html`<${Problem} error=${error} />`)}
     ${isLoading && html`<p class="loading" role="note">Loading…</p>`}
     ${data && !rows.length && html`<${Nothing} place=${place} change=${change} isPartial=${data.searched_to !== null} />`}
@@ -94,7 +95,6 @@ export function List({ place, go, version, areLettersOn, say }) {
 
 /** @param {{kind: string, rows: any[], longest: number, selected: number, go: Go, narrow: (condition: string) => void, change: (part: Partial<ListPlace>) => void}} props */
 function Rows({ kind, rows, longest, selected, go, narrow, change }) {
-  const now = new Date();
   const isSpans = kind === "spans";
   return html`<table class="rows" role="table">
     <thead role="rowgroup"><tr role="row">
@@ -109,7 +109,7 @@ function Rows({ kind, rows, longest, selected, go, narrow, change }) {
     <tbody role="rowgroup">
       ${rows.map((row, index) => html`<tr role="row" key=${keyOf(row)} id=${`row-${index}`} class=${index === selected ? "is-selected" : ""}
         onClick=${(/** @type {MouseEvent} */ event) => isBackground(event) && go(addressOfRow(row))}>
-        <td role="cell" class="when"><time dateTime=${row.start_time} title=${row.start_time}>${clock(dateOf(row.start_time_ns), now)}</time></td>
+        <td role="cell" class="when"><time dateTime=${row.start_time} title=${row.start_time}>${clockOf(row.start_time_ns)}</time></td>
         <td role="cell" class="name"><${Link} href=${addressOfRow(row)} go=${go}>${row.name || "(no name)"}<//></td>
         <td role="cell" class="long"><span class="length" aria-hidden="true"><span style=${{ width: `${share(row.latency_ms, longest)}%` }}></span></span>${duration(row.latency_ms)}</td>
         <td role="cell" class="how"><${Status} status=${row.status_code} /></td>
@@ -131,12 +131,11 @@ function Bars({ histogram }) {
   if (!most) return null;
   const spans = bars.reduce((sum, bar) => sum + bar.spans, 0);
   const errors = bars.reduce((sum, bar) => sum + bar.errors, 0);
-  const now = new Date();
   const height = (/** @type {number} */ count) => (count ? Math.max(2, (count / most) * BARS_HEIGHT) : 0);
   return html`<svg class="bars" role="img" viewBox=${`0 0 ${bars.length * 10} ${BARS_HEIGHT}`} preserveAspectRatio="none"
     aria-label=${`${spans} spans, ${errors} errors${histogram.searched_to ? ", of a part of this time" : ""}; at most ${most} spans in ${duration(Number(histogram.width_ns) / 1e6)}`}>
     ${bars.map((bar, index) => html`<g key=${bar.start_time_ns}>
-      <title>${`From ${clock(dateOf(bar.start_time_ns), now)}: ${bar.spans} spans, ${bar.errors} errors`}</title>
+      <title>${`From ${clockOf(bar.start_time_ns)}: ${bar.spans} spans, ${bar.errors} errors`}</title>
       <rect x=${index * 10} y="0" width="10" height=${BARS_HEIGHT} class="bar-ground" />
       <rect x=${index * 10 + 1} y=${BARS_HEIGHT - height(bar.spans)} width="8" height=${height(bar.spans)} />
       ${bar.errors > 0 && html`<rect class="is-error-bar" x=${index * 10 + 1} y=${BARS_HEIGHT - height(bar.errors)} width="8" height=${height(bar.errors)} />`}
@@ -149,27 +148,27 @@ function chipsOf(row, narrow) {
   const entries = Object.entries(row.metadata);
   const more = entries.length - CHIPS;
   return html`${entries.slice(0, CHIPS).map(([key, value]) => {
-    const literal = filterValue(value);
+    const condition = literal(value);
     const text = typeof value === "string" ? value : JSON.stringify(value);
     const shown = html`<b>${key}</b> ${text.length > LONGEST_CHIP ? `${text.slice(0, LONGEST_CHIP)}…` : text}`;
-    return literal === null
+    return condition === null
       ? html`<span class="chip" key=${key}>${shown}</span>`
       : html`<button type="button" class="chip" key=${key} title="Only spans with this value"
-        onClick=${() => narrow(`metadata.${quoted(key)} = ${literal}`)}>${shown}</button>`;
+        onClick=${() => narrow(`${keyName("metadata", key)} = ${condition}`)}>${shown}</button>`;
   })}${more > 0 && html`<span class="more">and ${more} more</span>`}`;
 }
 
 /** @param {{place: ListPlace, change: (part: Partial<ListPlace>) => void, isPartial: boolean}} props */
 function Nothing({ place, change, isPartial }) {
   const { filter, project, window, rows } = place;
-  if (isPartial) return html`<${State} title="Nothing found yet; older ${rows} have not been searched." />`;
+  if (isPartial) return html`<${Notice} title="Nothing found yet; older ${rows} have not been searched." />`;
   const isNarrow = filter || project;
   const title = isNarrow
     ? `No ${rows} in this time match ${filter ? "the filter" : `the project ${project}`}.`
     : window === "all"
       ? "Nothing is stored yet. Send spans to this address over OTLP, and they appear here."
       : `No ${rows} started in this time.`;
-  return html`<${State} title=${title}>
+  return html`<${Notice} title=${title}>
     <p>
       ${window !== "all" && html`<button type="button" onClick=${() => change({ window: "all" })}>Search all time</button> `}
       ${isNarrow && html`<button type="button" onClick=${() => change({ filter: "", project: "" })}>Show all ${rows}</button>`}
@@ -180,9 +179,9 @@ function Nothing({ place, change, isPartial }) {
 /** @param {{older: ReturnType<typeof useOlder>, data: any, rows: any[]}} props */
 function Older({ older, data, rows }) {
   const end = older.end ?? data;
-  if (older.error) return html`<${State} title=${older.error.message} isProblem />`;
+  if (older.error) return html`<${Notice} title=${older.error.message} isProblem />`;
   if (!end.next_cursor) return rows.length ? html`<p class="end">That is all in this time.</p>` : null;
-  const searched = end.searched_to ? ` (searched to ${clock(dateOf(end.searched_to.start_time_ns), new Date())})` : "";
+  const searched = end.searched_to ? ` (searched to ${clockOf(end.searched_to.start_time_ns)})` : "";
   return html`<p class="end"><button type="button" disabled=${older.isLoading} onClick=${() => older.load(end.next_cursor)}>
     ${older.isLoading ? "Loading…" : `Show older${searched}`}
   </button></p>`;
@@ -273,9 +272,4 @@ function share(part, whole) {
 /** The box says what is wrong with a filter, and where. @param {Error} error */
 function isAboutFilter(error) {
   return error instanceof Refusal && error.position !== undefined;
-}
-
-/** A key as filters write it: in double quotes unless it can be no word of theirs. @param {string} key */
-function quoted(key) {
-  return /^[a-z]+(_[a-z\d]+)+$|^[a-z]{8,}$/.test(key) ? key : `"${key.replaceAll('"', '""')}"`;
 }

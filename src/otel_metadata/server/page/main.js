@@ -1,9 +1,10 @@
 /** The frame of the page: which place is shown, the header, live updates, the theme and the keys. */
 import { addressOf, placeOf } from "./address.js";
+import { NO_ANSWER } from "./api.js";
 import { useChanges, useKeys } from "./hooks.js";
 import { KEYS } from "./keys.js";
 import { List } from "./list.js";
-import { Link, State } from "./parts.js";
+import { Link, Notice } from "./parts.js";
 import { html, render, useEffect, useRef, useState } from "./preact.js";
 import { Trace } from "./trace.js";
 
@@ -12,9 +13,9 @@ const THEMES = /** @type {const} */ ([["", "System", "◐"], ["light", "Light", 
 function Page() {
   const [place, setPlace] = useState(() => placeOf(location.pathname, location.search));
   const [isPaused, setIsPaused] = useState(false);
-  const [theme, setTheme] = useState(() => kept("theme"));
-  const [areLettersOn, setAreLettersOn] = useState(() => kept("letters") !== "off");
-  const [said, say] = useState("");
+  const [theme, setTheme] = useState(() => setting("theme"));
+  const [areLettersOn, setAreLettersOn] = useState(() => setting("letters") !== "off");
+  const [announcement, announce] = useState("");
   const help = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const { version, isLost } = useChanges(isPaused);
 
@@ -26,9 +27,9 @@ function Page() {
   useEffect(() => {
     if (theme) document.documentElement.dataset.theme = theme;
     else delete document.documentElement.dataset.theme;
-    keep("theme", theme);
+    saveSetting("theme", theme);
   }, [theme]);
-  useEffect(() => keep("letters", areLettersOn ? "" : "off"), [areLettersOn]);
+  useEffect(() => saveSetting("letters", areLettersOn ? "" : "off"), [areLettersOn]);
   useEffect(() => {
     document.title = `${place.place === "trace" ? `Trace ${place.traceId.slice(0, 8)}` : place.place === "list" ? titleOf(place) : "Not found"} · otel-metadata`;
   }, [place]);
@@ -48,7 +49,7 @@ function Page() {
     help: () => help.current?.showModal(),
   }, areLettersOn);
 
-  const shared = { go, version, areLettersOn, say };
+  const shared = { go, version, areLettersOn, announce };
   return html`
     <a class="skip" href="#content">Skip to the content</a>
     <header class="top">
@@ -60,13 +61,13 @@ function Page() {
         <button type="button" class="quiet" aria-label="Keys" onClick=${() => help.current?.showModal()}>?</button>
       </div>
     </header>
-    ${isLost && html`<p class="lost" role="alert">The server does not answer. What you see is the last it sent; the page keeps trying.</p>`}
+    ${isLost && html`<p class="lost" role="alert">${NO_ANSWER}</p>`}
     <div id="content" tabindex="-1">
       ${place.place === "list" && html`<${List} place=${place} ...${shared} />`}
       ${place.place === "trace" && html`<${Trace} place=${place} ...${shared} />`}
-      ${place.place === "nowhere" && html`<main><${State} title=${`Nothing is at ${place.path}.`} isProblem><p><${Link} href="/" go=${go}>Show all traces<//></p><//></main>`}
+      ${place.place === "nowhere" && html`<main><${Notice} title=${`Nothing is at ${place.path}.`} isProblem><p><${Link} href="/" go=${go}>Show all traces<//></p><//></main>`}
     </div>
-    <div class="visually-hidden" role="status" aria-live="polite">${said}</div>
+    <div class="visually-hidden" role="status" aria-live="polite">${announcement}</div>
     <dialog ref=${help} class="help" aria-labelledby="keys-title">
       <h2 id="keys-title">Keys</h2>
       <dl>${KEYS.map(([key, , text]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${text}</dd></div>`)}</dl>
@@ -91,7 +92,7 @@ function icon() {
 }
 
 /** What the reader has chosen in this browser; a browser may refuse to keep anything. @param {string} name */
-function kept(name) {
+function setting(name) {
   try {
     return localStorage.getItem(`otel-metadata.${name}`) ?? "";
   } catch {
@@ -100,7 +101,7 @@ function kept(name) {
 }
 
 /** @param {string} name @param {string} value */
-function keep(name, value) {
+function saveSetting(name, value) {
   try {
     localStorage.setItem(`otel-metadata.${name}`, value);
   } catch {

@@ -27,12 +27,12 @@ export function Minimap({ tree, rows, from, shown, scrollTo }) {
     // Whole pixels, so that a thin bar keeps its colour.
     const draw = (/** @type {number} */ index, /** @type {number} */ least) => {
       const row = rows[index];
-      const long = tree.total || 1;
-      const left = Math.floor((tree.start[row] / long) * element.width);
-      const wide = Math.round(((tree.end[row] - tree.start[row]) / long) * element.width);
+      const total = tree.total || 1;
+      const left = Math.floor((tree.start[row] / total) * element.width);
+      const width = Math.round(((tree.end[row] - tree.start[row]) / total) * element.width);
       const top = Math.floor((index / rows.length) * element.height);
-      const high = Math.round((element.height / rows.length) * 0.8);
-      context.fillRect(left, top, Math.max(wide, least * scale), Math.max(high, (least / 2) * scale));
+      const height = Math.round((element.height / rows.length) * 0.8);
+      context.fillRect(left, top, Math.max(width, least * scale), Math.max(height, (least / 2) * scale));
     };
     context.fillStyle = style.color;
     for (let index = 0; index < rows.length; index += step) draw(index, 2);

@@ -26,7 +26,7 @@ export function Status({ status }) {
 }
 
 /** One sentence in place of what is not there. @param {{title: string, children?: any, isProblem?: boolean}} props */
-export function State({ title, children = null, isProblem = false }) {
+export function Notice({ title, children = null, isProblem = false }) {
   return html`<div class=${`state${isProblem ? " is-problem" : ""}`} role=${isProblem ? "alert" : "note"}>
     <p>${title}</p>${children}
   </div>`;
@@ -35,7 +35,7 @@ export function State({ title, children = null, isProblem = false }) {
 /** What went wrong; a server that wants a token is given one here. @param {{error: Error, children?: any}} props */
 export function Problem({ error, children = null }) {
   if (error instanceof Refusal && error.status === 401) return html`<${SignIn} />`;
-  return html`<${State} title=${error.message} isProblem>${children}<//>`;
+  return html`<${Notice} title=${error.message} isProblem>${children}<//>`;
 }
 
 function SignIn() {

@@ -3,9 +3,9 @@ import { url } from "./api.js";
 import { TABS } from "./address.js";
 import { Edit } from "./edit.js";
 import { useAsked } from "./hooks.js";
-import { Block, Copy, Problem, State, Status } from "./parts.js";
+import { Block, Copy, Notice, Problem, Status } from "./parts.js";
 import { html, useState } from "./preact.js";
-import { clock, dateOf, duration, millisecondsAfter } from "./time.js";
+import { clock, clockOf, duration, millisecondsAfter } from "./time.js";
 import { fieldRows, isValue, lateness, moments, routeOf, shortText, textOf } from "./values.js";
 
 const CUT = 400;
@@ -20,7 +20,7 @@ export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt
   const { data: span, error } = useAsked(url(`spans/${outline.span_id}`, { trace_id: traceId, at }), asOf, true);
   const history = useAsked(url(`spans/${outline.span_id}/history`, { trace_id: traceId }), asOf);
   const after = millisecondsAfter(outline.start_time_ns, startNs);
-  const long = millisecondsAfter(outline.end_time_ns, outline.start_time_ns);
+  const length = millisecondsAfter(outline.end_time_ns, outline.start_time_ns);
 
   const onKeyDown = (/** @type {KeyboardEvent} */ event) => {
     const step = { ArrowRight: 1, ArrowLeft: TABS.length - 1 }[event.key];
@@ -39,7 +39,7 @@ export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt
     </header>
     <p class="facts">
       <${Status} status=${outline.status_code} />
-      <span>${duration(long)}</span>
+      <span>${duration(length)}</span>
       ${after > 0 && html`<span>starts after ${duration(after)}</span>`}
       <span>${span?.span_kind || outline.kind.toLowerCase()}</span>
       <code class="id">${outline.span_id}</code><${Copy} text=${outline.span_id} what="the span id" />
@@ -103,9 +103,9 @@ function Values({ span, history, at }) {
   const rows = fieldRows(values, atNs).filter(isValue);
   const attributes = Object.entries(span.attributes).filter(([key]) => !rows.some((row) => row.current.kind === "attribute" && row.current.key === key));
   return html`
-    ${history.error && html`<${State} title=${`How the values arrived cannot be shown: ${history.error.message}`} isProblem />
+    ${history.error && html`<${Notice} title=${`How the values arrived cannot be shown: ${history.error.message}`} isProblem />
       <${Plain} name="Metadata" entries=${Object.entries(span.metadata)} />`}
-    ${history.data && !rows.length && html`<${State} title=${attributes.length ? "Nothing was set on this span besides its attributes." : "Nothing was set on this span."} />`}
+    ${history.data && !rows.length && html`<${Notice} title=${attributes.length ? "Nothing was set on this span besides its attributes." : "Nothing was set on this span."} />`}
     ${rows.length > 0 && html`<table class="values" role="table">
       <thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Name</th><th role="columnheader" scope="col">Value</th>
         <th role="columnheader" scope="col">Arrived</th><th role="columnheader" scope="col">Set by</th></tr></thead>
@@ -143,7 +143,7 @@ function Mark({ value, endNs }) {
   const { glyph, word, meaning } = routeOf(value);
   const late = lateness(value, endNs);
   return html`<span class=${`mark is-${value.route ?? "unknown"}`} title=${`${meaning} ${value.time}`}><span aria-hidden="true">${glyph}</span> ${word}${late && html` <b>${late}</b>`}</span>
-    <time class="set-at" dateTime=${value.time}>${clock(dateOf(value.time_ns), new Date())}</time>`;
+    <time class="set-at" dateTime=${value.time}>${clockOf(value.time_ns)}</time>`;
 }
 
 /** A text, cut if it is long. @param {{text: string}} props */
@@ -165,7 +165,7 @@ function Plain({ name, entries }) {
 
 /** @param {{span: any}} props */
 function Contents({ span }) {
-  if (span.input === null && span.output === null) return html`<${State} title="This span has no input and no output." />`;
+  if (span.input === null && span.output === null) return html`<${Notice} title="This span has no input and no output." />`;
   return html`${[["Input", span.input], ["Output", span.output]].map(([name, value]) => html`<section key=${name}>
     <h3>${name}</h3>
     ${value === null ? html`<p class="faint">None.</p>` : html`<${Block} value=${value} what=${`the ${name.toLowerCase()}`} />`}
@@ -180,7 +180,7 @@ function Verdicts({ span }) {
     ...span.annotations.map((/** @type {any} */ one) => ({ level: "span", by: one.annotator ?? "a person", ...one })),
     ...span.trace_annotations.map((/** @type {any} */ one) => ({ level: "trace", by: one.annotator ?? "a person", ...one })),
   ];
-  if (!rows.length) return html`<${State} title="Nobody has judged or annotated this span yet." />`;
+  if (!rows.length) return html`<${Notice} title="Nobody has judged or annotated this span yet." />`;
   return html`<ul class="verdict-list">${rows.map((row) => html`<li key=${`${row.level} ${row.name} ${row.by}`}>
     <b>${row.name}</b> ${row.label !== undefined && html`<span class="chip">${row.label}</span>`} ${row.score !== undefined && html`<span class="chip">${row.score}</span>`}
     <small>by ${row.by}${row.level === "trace" ? ", on the trace" : ""}</small>
@@ -190,10 +190,10 @@ function Verdicts({ span }) {
 
 /** @param {{span: any, startNs: bigint}} props */
 function Events({ span, startNs }) {
-  if (!span.events.length) return html`<${State} title="This span has no events." />`;
+  if (!span.events.length) return html`<${Notice} title="This span has no events." />`;
   return html`<ol class="events">${span.events.map((/** @type {any} */ event, /** @type {number} */ index) => html`<li key=${index}>
     <b>${event.name}</b> <small>${timeOfEvent(event, startNs)}</small>
-    ${Object.keys(event.attributes ?? {}).length > 0 && html`<dl>${Object.entries(event.attributes).map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd><${Text} text=${typeof value === "string" ? value : shortText(value)} /></dd></div>`)}</dl>`}
+    ${Object.keys(event.attributes ?? {}).length > 0 && html`<dl>${Object.entries(event.attributes).map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd><${Text} text=${shortText(value)} /></dd></div>`)}</dl>`}
   </li>`)}</ol>`;
 }
 

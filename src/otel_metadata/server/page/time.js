@@ -60,6 +60,11 @@ export function clock(time, now) {
   return isToday ? ofDay : `${day(time, now)} ${ofDay}`;
 }
 
+/** The same of nanoseconds, seen now. @param {string} ns */
+export function clockOf(ns) {
+  return clock(dateOf(ns), new Date());
+}
+
 /** @param {Date} time @param {Date} now */
 function day(time, now) {
   const date = `${time.getDate()} ${MONTHS[time.getMonth()]}`;

@@ -2,11 +2,11 @@
 import { url } from "./api.js";
 import { addressOf, placeOf } from "./address.js";
 import { useAsked, useKeys } from "./hooks.js";
-import { copied, Copy, Link, Problem, State, Status, Verdict } from "./parts.js";
+import { copied, Copy, Link, Notice, Problem, Status, Verdict } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
 import { Minimap } from "./minimap.js";
 import { SpanDetail } from "./span.js";
-import { clock, dateOf, duration, marks } from "./time.js";
+import { clock, clockOf, duration, marks } from "./time.js";
 import { shortText } from "./values.js";
 import {
   errorRows, inView, isError, matches, nextOf, shownRows, treeOf, unfoldedFor, withAncestors,
@@ -26,9 +26,9 @@ const FIND_MS = 250;
  * @typedef {import("./waterfall.js").Tree} Tree
  *
  * @param {{place: TracePlace, go: (address: string, replace?: boolean) => void, version: number, areLettersOn: boolean,
- *   say: (text: string) => void}} props
+ *   announce: (text: string) => void}} props
  */
-export function Trace({ place, go, version, areLettersOn, say }) {
+export function Trace({ place, go, version, areLettersOn, announce }) {
   const [readAt, setReadAt] = useState(version);
   const { data, error } = useAsked(url(`traces/${place.traceId}`, { at: place.at }), readAt, true);
   const trace = data?.trace_id === place.traceId ? data : null;
@@ -44,12 +44,12 @@ export function Trace({ place, go, version, areLettersOn, say }) {
     <//></main>`;
   }
   if (!trace) return html`<main class="trace"><p class="loading" role="note">Loading the trace…</p></main>`;
-  return html`<${Loaded} key=${place.traceId} ...${{ trace, place, go, version, areLettersOn, say, error }}
+  return html`<${TraceView} key=${place.traceId} ...${{ trace, place, go, version, areLettersOn, announce, error }}
     reload=${isStale && isLarge ? () => setReadAt(version) : null} />`;
 }
 
 /** @param {any} props */
-function Loaded({ trace, place, go, version, areLettersOn, say, error, reload }) {
+function TraceView({ trace, place, go, version, areLettersOn, announce, error, reload }) {
   const tree = useMemo(() => treeOf(trace.spans), [trace]);
   const errors = useMemo(() => errorRows(tree), [tree]);
   const [folded, setFolded] = useState(/** @type {ReadonlySet<string>} */ (new Set(place.folded)));
@@ -110,7 +110,7 @@ function Loaded({ trace, place, go, version, areLettersOn, say, error, reload })
   const stepTo = (/** @type {number[]} */ some, /** @type {1 | -1} */ direction, /** @type {string} */ what) => {
     const row = nextOf(some, selected, direction);
     select(row);
-    say(row === undefined ? `No ${what}.` : `${what} ${some.indexOf(row) + 1} of ${some.length}: ${tree.spans[row].name}`);
+    announce(row === undefined ? `No ${what}.` : `${what} ${some.indexOf(row) + 1} of ${some.length}: ${tree.spans[row].name}`);
   };
   useKeys({
     filter: () => finder.current?.focus(),
@@ -136,7 +136,7 @@ function Loaded({ trace, place, go, version, areLettersOn, say, error, reload })
     "previous-match": () => stepTo(found, -1, "match"),
     "next-error": () => stepTo(errors, 1, "error"),
     "previous-error": () => stepTo(errors, -1, "error"),
-    copy: async () => say((await copied(place.span || place.traceId)) ? "Copied the id." : "The browser does not let the page copy."),
+    copy: async () => announce((await copied(place.span || place.traceId)) ? "Copied the id." : "The browser does not let the page copy."),
     back: () => {
       if (document.activeElement === finder.current) scroller.current?.focus();
       else if (place.span) change({ span: "" });
@@ -167,12 +167,12 @@ function Loaded({ trace, place, go, version, areLettersOn, say, error, reload })
       </div>
       ${rows.length
         ? html`<${Waterfall} ...${{ tree, rows, folded, selected, select, toggle, scroller, found, find }} />`
-        : html`<${State} title="No span of this trace has that text in its name, kind or id." />`}
+        : html`<${Notice} title="No span of this trace has that text in its name, kind or id." />`}
     </section>
     ${selected >= 0
       ? html`<${SpanDetail} key=${place.span} traceId=${place.traceId} span=${tree.spans[selected]} startNs=${tree.startNs}
           version=${version} at=${place.at} setAt=${(/** @type {string} */ time) => change({ at: time })} areLettersOn=${areLettersOn} tab=${place.tab} setTab=${(/** @type {string} */ tab) => change({ tab })} close=${() => change({ span: "" })} />`
-      : html`<aside class="detail is-empty"><${State} title="Select a span to see its values, who set them, and when." /></aside>`}
+      : html`<aside class="detail is-empty"><${Notice} title="Select a span to see its values, who set them, and when." /></aside>`}
   </main>`;
 }
 
@@ -192,7 +192,7 @@ function Head({ trace, tree, go }) {
       <span>${duration(tree.total)}</span>
       <span>${tree.spans.length === 1 ? "1 span" : `${tree.spans.length.toLocaleString("en")} spans`}</span>
       ${errors > 0 && html`<span class="is-error">${errors === 1 ? "1 error" : `${errors} errors`}</span>`}
-      <time dateTime=${root.start_time} title=${root.start_time}>${clock(dateOf(root.start_time_ns), new Date())}</time>
+      <time dateTime=${root.start_time} title=${root.start_time}>${clockOf(root.start_time_ns)}</time>
       ${trace.user_id && html`<span>user <b>${trace.user_id}</b></span>`}
       ${trace.session_id && html`<span>session <b>${trace.session_id}</b></span>`}
       <code class="id">${trace.trace_id}</code><${Copy} text=${trace.trace_id} what="the trace id" />
@@ -252,9 +252,9 @@ function Waterfall({ tree, rows, folded, selected, select, toggle, scroller, fou
         const hasChildren = tree.size[row] > 1;
         const hidden = isFolded ? tree.size[row] - 1 : 0;
         const hiddenErrors = isFolded ? tree.errors[row] - (isError(span.status_code) ? 1 : 0) : 0;
-        const long = tree.end[row] - tree.start[row];
+        const length = tree.end[row] - tree.start[row];
         const left = percent(tree.start[row]);
-        const wide = Math.max(0, percent(long));
+        const barWidth = Math.max(0, percent(length));
         return html`<div role="row" key=${row} id=${id(row)} aria-level=${tree.depth[row] + 1} aria-rowindex=${from + index + 2}
           aria-expanded=${hasChildren ? !isFolded : undefined} aria-selected=${row === selected}
           class=${`tree-row${isError(span.status_code) ? " is-error-row" : ""}${find.trim() && isFound.has(row) ? " is-found" : ""}`}
@@ -269,9 +269,9 @@ function Waterfall({ tree, rows, folded, selected, select, toggle, scroller, fou
             ${hidden > 0 && html`<span class="tree-note">+${hidden.toLocaleString("en")}${hiddenErrors > 0 && html` <span class="is-error">✕ ${hiddenErrors}</span>`}</span>`}
           </div>
           <div role="gridcell" class="tree-time">
-            <span class=${`tree-bar kind-${span.kind.toLowerCase()}`} style=${{ left: `${left}%`, width: `${wide}%` }}></span>
-            <span class=${`tree-long${left + wide / 2 > 50 && left > 18 ? " is-before" : ""}`}
-              style=${left + wide / 2 > 50 && left > 18 ? { right: `${100 - left}%` } : { left: `${Math.min(left + wide, 100)}%` }}>${duration(long)}</span>
+            <span class=${`tree-bar kind-${span.kind.toLowerCase()}`} style=${{ left: `${left}%`, width: `${barWidth}%` }}></span>
+            <span class=${`tree-long${left + barWidth / 2 > 50 && left > 18 ? " is-before" : ""}`}
+              style=${left + barWidth / 2 > 50 && left > 18 ? { right: `${100 - left}%` } : { left: `${Math.min(left + barWidth, 100)}%` }}>${duration(length)}</span>
           </div>
         </div>`;
       })}
