@@ -459,24 +459,28 @@ class VersionSource:
 
 @final
 class AuthorVersions:
-    """Versions of one more author in this process: with a writer of their own, in one order with all others."""
+    """Versions of one more author in this process: with a writer of their own, in one order with all others.
+
+    Attributes:
+        writer: The writer id of the next version.
+    """
 
     def __init__(self, versions: VersionSource, author: str) -> None:
         """Draw from *versions*, under a new writer id whose name is *author*."""
         self._versions = versions
         self._author = author
-        self._writer = _new_writer()
+        self.writer = _new_writer()
         after_fork_in_child(self._renew)
 
     def several(self, count: int) -> Iterator[Version]:
         """Draw *count* versions as `VersionSource.several` does; the caller holds its lock."""
-        writer = self._writer
-        # At each call: what others add meanwhile may have pushed the name out.
-        AUTHORS.add(writer, self._author)
+        writer = self.writer
+        # At each call: the names of other authors may have pushed this one out.
+        AUTHORS.add_of_process(writer, self._author)
         return ((nanoseconds, writer) for nanoseconds, _ in self._versions.several(count))
 
     def _renew(self) -> None:
-        self._writer = _new_writer()
+        self.writer = _new_writer()
 
 
 def _new_writer() -> int:

@@ -69,3 +69,14 @@ def test_the_latest_writers_are_remembered_and_older_ones_forgotten() -> None:
     known = [writer for writer in range(1, 3 * MAX_AUTHORS + 1) if authors.name_of(writer) is not None]
     assert known[-MAX_AUTHORS:] == list(range(2 * MAX_AUTHORS + 1, 3 * MAX_AUTHORS + 1))
     assert len(known) <= 2 * MAX_AUTHORS
+
+
+def test_names_from_elsewhere_leave_those_of_this_process_alone() -> None:
+    """Whether they come before or after, and however many others come."""
+    authors = Authors()
+    authors.add(7, "zz")
+    authors.add_of_process(7, "ada")
+    for writer in range(7, 3 * MAX_AUTHORS):
+        authors.add(writer, "zz")
+    assert authors.name_of(7) == "ada"
+    assert authors.name_of(3 * MAX_AUTHORS - 1) == "zz"

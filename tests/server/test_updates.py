@@ -425,6 +425,47 @@ def test_a_batch_names_only_the_writers_of_its_values(server: Server) -> None:
     assert AUTHORS.name_of(0xCD) is None
 
 
+def exact(writer: str, value: Any = "eve's", ns: int = START_NS, **more: Any) -> dict[str, Any]:
+    """Return an update with one exact field."""
+    field = {"level": "span", "kind": "metadata", "key": "a", "value": value, "time_ns": f"{ns}", "writer": writer}
+    return {"span_id": SPAN_ID, "fields": [field], **more}
+
+
+def authors_of(server: Server) -> dict[Any, str | None]:
+    return {value.value: value.author for value in server.store.history(TRACE_ID, SPAN_ID)}
+
+
+def test_nobody_renames_the_author_of_another_token(server: Server) -> None:
+    """Its writer is in every receipt. Neither values of now nor earlier ones get another name."""
+    writer = update(server, f"spans/{SPAN_ID}", {"metadata": {"a": "ada's"}})["writer"]
+    found = batch(server, [exact(writer), exact(WRITER, "judge's")], authors={writer: "zz", WRITER: "judge"})
+    assert [(one["status"], one.get("reason")) for one in found["outcomes"]] == [
+        ("failed", "forbidden"),
+        ("updated", None),
+    ]
+    assert writer in found["outcomes"][0]["message"]
+    update(server, f"spans/{SPAN_ID}", {"metadata": {"a": "ada's again"}})
+    assert authors_of(server) == {"ada's": "ada", "ada's again": "ada", "judge's": "judge"}
+
+
+def test_a_span_and_an_import_rename_no_author_of_the_server(server: Server) -> None:
+    """They may carry its writers: an export of this server that comes back, for one."""
+    update(server, f"spans/{SPAN_ID}", {"metadata": {"a": "ada's"}})
+    export = server.call("GET", "/api/v1/export.jsonl").data
+    assert b'"ada"' in export
+    assert server.call("POST", "/api/v1/import", body=export.replace(b'"ada"', b'"zz"')).status == 200
+    update(server, f"spans/{SPAN_ID}", {"metadata": {"a": "ada's again"}})
+    assert authors_of(server) == {"ada's": "ada", "ada's again": "ada"}
+
+
+def test_an_update_that_is_refused_names_no_writer(server: Server) -> None:
+    server.store.write([ended_span(7, name="foreign", resource=Resource({"service.name": "bank"}))])
+    foreign = {**exact("00000000000000ef"), "span_id": f"{7:016x}"}
+    found = batch(server, [foreign], headers={"X-Project": "shop"}, authors={"00000000000000ef": "eve"})
+    assert found["outcomes"][0]["reason"] == "forbidden"
+    assert AUTHORS.name_of(0xEF) is None
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -3,6 +3,9 @@
 A version names its writer by a random number (`model.merge`). The name of that writer, its author, travels beside the
 values: `AUTHORS` has the names of the writers that this process knows. A store looks a name up when it writes, so an
 update costs nothing for it. Two writers may have one name: an author is often several processes.
+
+Names that come with values are other processes' word. They never change the name of a writer of this process: on a
+server it says whose token has set a value.
 """
 
 from __future__ import annotations
@@ -37,15 +40,22 @@ class Authors:
     def __init__(self) -> None:
         """Start empty."""
         self._names: RecentMap[int, str] = RecentMap(MAX_AUTHORS)
+        self._of_process: RecentMap[int, str] = RecentMap(MAX_AUTHORS)
         self.own: tuple[int, str] | None = None
 
     def add_own(self, writer: int, name: str) -> None:
         """Name the writer of this process. A writer that it had before keeps its name."""
-        self.add(writer, name)
+        self.add_of_process(writer, name)
         self.own = writer, shown_author(name)
 
+    def add_of_process(self, writer: int, name: str) -> None:
+        """Name one more writer of this process. Nobody else can change the name."""
+        self._of_process[writer] = shown_author(name)
+
     def add(self, writer: int, name: str) -> None:
-        """Name a writer. Of two different names the greater one is kept, so that the order does not matter.
+        """Name a writer of another process.
+
+        Of two different names the greater one is kept, so that the order does not matter.
 
         Args:
             writer: The number of the writer, as in its versions. The one of plain span attributes gets no name: whoever
@@ -53,13 +63,15 @@ class Authors:
             name: Kept as `shown_author` returns it; an empty one is ignored.
         """
         name, known = shown_author(name), self._names.get(writer)
-        if name and writer != PLAIN_ATTRIBUTE_WRITER:
+        if name and writer != PLAIN_ATTRIBUTE_WRITER and writer not in self._of_process:
             self._names[writer] = name if known is None else max(name, known)
 
     def name_of(self, writer: int) -> str | None:
         """Return the name of a writer; None if nobody has said it."""
         own = self.own
-        return own[1] if own is not None and own[0] == writer else self._names.get(writer)
+        if own is not None and own[0] == writer:
+            return own[1]
+        return self._of_process.get(writer) or self._names.get(writer)
 
 
 AUTHORS: Final = Authors()

@@ -13,6 +13,7 @@ from otel_metadata.client.updates import draw
 from otel_metadata.errors import OtelMetadataError
 from otel_metadata.foreign_text import visible
 from otel_metadata.live import live_settings
+from otel_metadata.model.authors import MAX_AUTHORS
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock
@@ -112,6 +113,7 @@ class Service:
         self._trace_locks = [asyncio.Lock() for _ in range(_TRACE_LOCKS)]
         self._running: set[asyncio.Task[None]] = set()
         self._authors: RecentMap[str, AuthorVersions] = RecentMap(_MAX_CALLERS)
+        self._writers: RecentMap[int, str] = RecentMap(MAX_AUTHORS)
         self._authors_lock = threading.Lock()
 
     async def ingest(
@@ -171,7 +173,12 @@ class Service:
         with self._authors_lock:
             author = self._authors.get(caller.name) or AuthorVersions(live_settings.VERSIONS, caller.name)
             self._authors[caller.name] = author  # as the latest
+            self._writers[author.writer] = caller.name
         return list(draw(author, count))
+
+    def draws_for(self, writer: int) -> bool:
+        """Whether versions of *writer* are drawn here, so that nobody else can have set a value with one."""
+        return writer in self._writers
 
     def trace_lock(self, trace_id: str) -> asyncio.Lock:
         """Return the lock of a trace (32 hex digits), which it shares with a few others; on the event loop."""

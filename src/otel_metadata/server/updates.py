@@ -285,11 +285,6 @@ class _Parsed(NamedTuple):
 async def _batch(call: Call) -> Answer:
     body: api_types.Batch = call.body
     parsed = await call.service.decode(lambda: [_parsed(update) for update in body.updates])
-    used = {version[1] for one in parsed if isinstance(one, _Parsed) for _, version in one.fields.values()}
-    for writer, name in (body.authors or {}).items():
-        # Only those whose values came along: a process keeps the names of the latest writers.
-        if int(writer, 16) in used:
-            AUTHORS.add(int(writer, 16), name)
     versions = call.service.versions(call.caller, len(parsed))
     keys = [one.key for one in parsed if isinstance(one, _Parsed)]
     targets = iter(await call.service.find(partial(locate_all, call.service.store, call.caller, keys)))
@@ -299,10 +294,13 @@ async def _batch(call: Call) -> Answer:
     for one, version in zip(parsed, versions, strict=True):
         if not isinstance(one, _Parsed):
             outcomes.append(_failed("parse_failure", one))
-        elif not isinstance(target := next(targets), Target):
-            outcomes.append(
-                _failed("segment_not_found" if isinstance(target, SpanNotFoundError) else "forbidden", target)
-            )
+        elif isinstance(target := next(targets), SpanNotFoundError):
+            outcomes.append(_failed("segment_not_found", target))
+        elif isinstance(target, Problem):
+            outcomes.append(_failed("forbidden", target))
+        elif (own := next(filter(call.service.draws_for, _writers(one.fields)), None)) is not None:
+            problem = f"A field has the writer {own:016x}, with which this server sets values for one of its callers"
+            outcomes.append(_failed("forbidden", f"{problem}; expected a writer of another process."))
         else:
             if one.fields:
                 exact.append((target.trace_id, target.span_id, one.fields))
@@ -319,6 +317,11 @@ async def _batch(call: Call) -> Answer:
                     notes=list(dict.fromkeys(one.notes)),
                 )
             )
+    # Only writers of updates that were not refused get a name.
+    used = {writer for _, _, fields in exact for writer in _writers(fields)}
+    for digits, name in (body.authors or {}).items():
+        if int(digits, 16) in used:
+            AUTHORS.add(int(digits, 16), name)
     if body.route == "late":
         patches += exact
     elif exact:
@@ -328,6 +331,10 @@ async def _batch(call: Call) -> Answer:
         await call.service.ingest([], patches, size=_size(call))
     count = [outcome.status for outcome in outcomes].count
     return Answer(api_types.Outcomes(outcomes, count("updated"), count("pending"), count("failed"), call.caller.name))
+
+
+def _writers(fields: Fields) -> set[int]:
+    return {version[1] for _, version in fields.values()}
 
 
 def _failed(reason: str, error: object) -> api_types.Outcome:
