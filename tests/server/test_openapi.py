@@ -103,6 +103,18 @@ def test_bodies_and_scopes_are_those_of_the_table(document: Any) -> None:
         assert {f"{status}" for status in one.problems} <= set(said["responses"])
 
 
+def test_calls_of_vendors_have_schemas(document: Any) -> None:
+    """Their handlers read the body themselves, by the same types."""
+    for one in LISTED:
+        if one.tag in {"langfuse", "langwatch", "logfire"}:
+            said = document["paths"][one.path][one.method.lower()]
+            for media in (said.get("requestBody"), said["responses"][f"{one.status}"]):
+                assert media is None or "$ref" in f"{media['content']['application/json']}", one.name
+    schemas = document["components"]["schemas"]
+    assert set(schemas["LangWatchMetadata"]["properties"]) == {"user_id", "thread_id", "customer_id", "labels"}
+    assert schemas["LangfuseScore"]["required"] == ["name", "value", "traceId"]
+
+
 def test_a_parameter_has_its_limits_and_its_description(document: Any) -> None:
     parameters = {one["name"]: one for one in document["paths"]["/api/v1/spans"]["get"]["parameters"]}
     assert parameters["limit"]["schema"]["type"] == "integer"

@@ -120,7 +120,13 @@ def _responses(operation: Operation, reference_of: _References) -> _Object:
     }
     return {
         f"{operation.status}": success,
-        **{f"{status}": {"description": reasons[status], "content": refusal} for status in sorted(reasons)},
+        **{
+            f"{status}": {
+                "description": reasons[status],
+                "content": success.get("content", {}) if status < 400 else refusal,
+            }
+            for status in sorted(reasons)
+        },
         "default": {"description": "Any other refusal.", "content": refusal},
     }
 

@@ -143,10 +143,11 @@ class Operation:
         query: A `msgspec.Struct` of the parameters after the `?`, or None.
         body: A `msgspec.Struct`, `bytes` for a body that the handler reads itself, `Stream` for one that it reads while
             it comes and that `max_bytes` does not limit, or None.
-        answer: A `msgspec.Struct`, a union of some, `bytes`, or None: the body of a success.
-        other_answer: The body of a success that a parameter asks for in place of *answer*, or None.
+        answer: A `msgspec.Struct`, `bytes`, or None: the body of a success.
+        other_answer: The body of a success that a parameter, or another form of body, asks for in place of *answer*, or
+            None.
         status: The status of a success.
-        problems: The statuses of refusals, each with its reason in words.
+        problems: The statuses of refusals and of other successes, each with its reason in words.
         problem_body: The form of refusals; None for `application/problem+json`.
         refusal: In place of `problem_body`, for refusals that are not JSON.
         body_schema: The type that describes a body of `bytes` in JSON, for the document: a `msgspec.Struct`, a list of
@@ -166,7 +167,7 @@ class Operation:
     tag: str = "api"
     query: type | None = None
     body: type | None = None
-    answer: Any = None
+    answer: type | None = None
     other_answer: type | None = None
     status: int = 200
     problems: Mapping[int, str] = field(default_factory=dict)

@@ -69,6 +69,27 @@ def test_langfuse():
     }
 
 
+def test_nothing_of_a_value_or_key_is_lost():
+    """A long value is stored whole; a key that is cut stays whole in the attribute; what cannot be JSON stays text."""
+    long = {"text": "é" * 600_000, "rows": [[number] * 20 for number in range(2_000)]}
+    deep = "[" * 80 + "]" * 80
+    attributes = {
+        "langfuse.observation.metadata.long": json.dumps(long),
+        "langfuse.observation.metadata.deep": deep,
+        "langfuse.observation.metadata.huge": "[1180591620717411303424]",
+        f"langfuse.observation.metadata.{'k' * 300}": "1",
+        "langfuse.trace.metadata": json.dumps({"k" * 300: 1, "fine": 2}),
+        "langfuse.trace.tags": ["t" * 300, "fine"],
+    }
+    record = read(attributes)
+    assert record.metadata["long"] == long
+    assert (record.metadata["deep"], record.metadata["huge"]) == (deep, "[1180591620717411303424]")
+    assert "fine" in record.trace_tags
+    kept = {name: value for name, value in attributes.items() if "k" * 300 in f"{name}{value}" or "t" * 300 in value}
+    assert {name: record.attributes[name] for name in kept} == kept
+    assert record.attributes.keys().isdisjoint(attributes.keys() - kept)
+
+
 @pytest.mark.parametrize(
     ("tags", "expected"),
     [(["a", "b"], ("a", "b")), ('["a","b"]', ("a", "b")), ("a, b", ("a", "b")), ("a", ("a",)), ("", ()), ([], ())],

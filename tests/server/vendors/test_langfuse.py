@@ -48,6 +48,13 @@ def scored(server: Server, *documents: Any) -> SpanRecord:
             {"value": 1, "metadata": {"otel_metadata.source": "llm", "otel_metadata.label": "good"}},
             {"score": 1, "label": "good", "source": "llm"},
         ),
+        # Of another program: no source and no label of ours.
+        (
+            {"value": 1, "metadata": {"otel_metadata.source": "x", "otel_metadata.label": 7}},
+            {"score": 1, "metadata": {"otel_metadata.source": "x", "otel_metadata.label": 7}},
+        ),
+        ({"value": 1, "comment": "c" * 32_768}, {"score": 1, "explanation": "c" * 32_768}),
+        ({"value": "é" * 32_768}, {"label": "é" * 32_768}),
     ],
 )
 def test_a_score_becomes_an_evaluation(server, score, evaluation):
@@ -85,7 +92,21 @@ def test_the_last_score_of_a_name_wins(server):
         {"value": 1, "dataType": "CATEGORICAL"},
         {"value": 1, "dataType": "COLOUR"},
         {"comment": 7},
+        {"metadata": [1]},
+        {"source": 7},
+        {"id": 7},
+        # What the store could keep in part only.
+        {"name": "n" * 257},
+        {"comment": "c" * 32_769},
+        {"comment": "c\0"},
+        {"value": "v" * 32_769},
+        {"value": 1 << 70},
+        {"metadata": {"k": "v" * 32_769}},
+        {"metadata": {"k" * 257: "v"}},
+        {"metadata": {f"k{number}": "v" * 30_000 for number in range(10)}},
+        {"metadata": {"k": 1 << 70}},
     ],
+    ids=lambda change: f"{change}"[:40],
 )
 def test_what_is_no_score_is_refused_by_itself(server, change):
     """The others of the list are stored."""

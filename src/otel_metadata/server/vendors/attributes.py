@@ -36,7 +36,7 @@ from otel_metadata.model.attribute_names import NamesWithout
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, Field, FieldName, Fields, Json, Level
 from otel_metadata.model.record import StoredSpan
-from otel_metadata.model.value import CAPTURE_LIMITS, clean, clean_key
+from otel_metadata.model.value import STORE_LIMITS, clean, clean_key
 from otel_metadata.server.vendors.langwatch import CUSTOMER, IDS, LABELS
 
 LANGWATCH_PATH: Final = "/api/otel/v1/traces"
@@ -124,8 +124,10 @@ def with_vendor_fields(span: StoredSpan, fields: Fields, path: str = "") -> tupl
     taken: set[str] = set()
     for name in [one for one in span.attributes if one.startswith(_PREFIXES)]:
         spelled = dict(_fields_of(name, span.attributes[name]))
-        if spelled:
-            found |= {field: (value, version) for field, value in spelled.items()}
+        for (level, kind, key), value in spelled.items():
+            found[level, kind, _key(key, kind)] = (value, version)
+        # A key that is cut stays whole in the attribute.
+        if spelled and all(_key(key, kind) == key for _, kind, key in spelled):
             taken.add(name)
     conversation = span.attributes.get(_CONVERSATION)
     if isinstance(conversation, str) and (is_langwatch or span.scope_name == _SPLUNK_SCOPE):
@@ -149,7 +151,7 @@ def _fields_of(name: str, value: Json) -> _Found:
         return
     if name in _TAGS:
         for tag in _listed(value):
-            yield (_TAGS[name], "tag", clean_key(tag, [], "tag")), True
+            yield (_TAGS[name], "tag", tag), True
         return
     if name == "langwatch.labels":
         yield ("trace", "metadata", LABELS), [*_listed(value)]
@@ -165,8 +167,12 @@ def _fields_of(name: str, value: Json) -> _Found:
         yield _field(level, key, value if prefix.startswith("traceloop.") else _parsed(value), prefix)
 
 
+def _key(key: str, kind: str) -> str:
+    return clean_key(key, [], kind) if key or kind in {"metadata", "tag"} else key
+
+
 def _field(level: Level, key: str, value: Json, prefix: str = "langwatch.") -> tuple[FieldName, Json]:
-    name: FieldName = (level, "metadata", clean_key(key, [], "metadata"))
+    name: FieldName = (level, "metadata", key)
     return _placed(name, value) if level == "trace" and prefix.startswith("langwatch.") else (name, value)
 
 
@@ -217,10 +223,12 @@ def _listed(value: Json) -> list[str]:
 
 
 def _parsed(value: Json) -> Json:
-    """Return the value of a JSON text; the text itself if it is not JSON."""
+    """Return the value of a JSON text; the text itself if it is not JSON, or cannot be stored whole as a value."""
     if not isinstance(value, str):
         return value
+    notes: list[str] = []
     try:
-        return clean(msgspec.json.decode(value), [], "", CAPTURE_LIMITS)
+        parsed = clean(msgspec.json.decode(value), notes, "", STORE_LIMITS)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return value
+    return value if notes else parsed

@@ -18,32 +18,176 @@ The store has no verdicts on sessions and runs of data sets, so such scores are 
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 from uuid import uuid4
+
+import msgspec
+from msgspec import Meta
 
 from otel_metadata.live.values import masked
 from otel_metadata.model.evaluation import Evaluation, Source
 from otel_metadata.model.merge import FieldName, Json
-from otel_metadata.model.value import clean, clean_key
-from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
-from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of
+from otel_metadata.model.value import MAX_KEY_CHARS
+from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.schema_errors import invalid
+from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of, refuse_changed
 
 _TRACE_ID: Final = re.compile("[0-9a-f]{32}")
 _SPAN_ID: Final = re.compile("[0-9a-f]{16}")
 
-_NUMBERS: Final = frozenset({"NUMERIC", "BOOLEAN"})
-_TEXTS: Final = frozenset({"CATEGORICAL", "TEXT", "CORRECTION"})
 _SOURCES: Final[tuple[Source, ...]] = get_args(Source)
 
 _SOURCE_KEY: Final = "otel_metadata.source"
 _LABEL_KEY: Final = "otel_metadata.label"
 """Keys in the metadata of a score for what a score has no member for; our own exporter to Langfuse writes them."""
 
+_Int64: TypeAlias = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+
+
+class LangfuseScore(msgspec.Struct, rename="camel", frozen=True):
+    """A score of a span or trace. Other members are ignored.
+
+    Attributes:
+        name: The name of the evaluation.
+        value: A number for NUMERIC, 0 or 1 for BOOLEAN, else a text.
+        trace_id: 32 hexadecimal digits.
+        observation_id: 16 hexadecimal digits, or null for a score of the trace.
+        id: For the answer; made up if it is missing.
+        data_type: If it is missing, NUMERIC for a number and CATEGORICAL for a text.
+        comment: The explanation of the evaluation.
+        metadata: The metadata of the evaluation.
+        source: ANNOTATION for the verdict of a person.
+    """
+
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)]
+    value: _Int64 | float | str
+    trace_id: str
+    observation_id: str | None = None
+    id: str | None = None
+    data_type: Literal["NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION"] | None = None
+    comment: str | None = None
+    metadata: dict[str, Any] | None = None
+    source: str | None = None
+
+
+class LangfuseStored(msgspec.Struct, frozen=True):
+    """The answer to one score.
+
+    Attributes:
+        id: Its id.
+    """
+
+    id: str
+
+
+class LangfuseError(msgspec.Struct, frozen=True):
+    """A refusal.
+
+    Attributes:
+        message: What was got, and what was expected.
+    """
+
+    message: str
+
+
+class LangfuseListStored(msgspec.Struct, omit_defaults=True, frozen=True):
+    """The answer to a list of scores: the message if all are stored (202), else the other members (207).
+
+    Attributes:
+        message: Accepted.
+        accepted: How many are stored.
+        rejected: How many are refused.
+        errors: One for each refused score, in their order.
+    """
+
+    message: str | None = None
+    accepted: int | None = None
+    rejected: int | None = None
+    errors: list[LangfuseError] | None = None
+
+
+class LangfuseEvent(msgspec.Struct, frozen=True):
+    """An event of a batch.
+
+    Attributes:
+        id: The id of the event.
+        type: Another type is refused: spans come through OTLP.
+        body: The score.
+    """
+
+    id: str
+    type: Literal["score-create"]
+    body: LangfuseScore
+
+
+class LangfuseBatch(msgspec.Struct, frozen=True):
+    """Events, each of which is stored or refused by itself."""
+
+    batch: list[LangfuseEvent]
+
+
+class LangfuseEventStored(msgspec.Struct, frozen=True):
+    """An event that is stored.
+
+    Attributes:
+        id: The id of the event as it was sent.
+        status: As of HTTP.
+    """
+
+    id: Any
+    status: Literal[201] = 201
+
+
+class LangfuseEventError(msgspec.Struct, frozen=True):
+    """An event that is refused.
+
+    Attributes:
+        id: The id of the event as it was sent; null if it has none.
+        status: As of HTTP.
+        message: What was got, and what was expected.
+        error: The same.
+    """
+
+    id: Any
+    status: int
+    message: str
+    error: str
+
+
+class LangfuseBatchStored(msgspec.Struct, frozen=True):
+    """The answer to a batch."""
+
+    successes: list[LangfuseEventStored]
+    errors: list[LangfuseEventError]
+
+
+class LangfuseOrganization(msgspec.Struct, frozen=True):
+    """The organization of a project; this server has one."""
+
+    id: str = "local"
+    name: str = "local"
+
+
+class LangfuseProject(msgspec.Struct, frozen=True):
+    """The project of the keys."""
+
+    id: str
+    name: str
+    organization: LangfuseOrganization = LangfuseOrganization()
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class LangfuseProjects(msgspec.Struct, frozen=True):
+    """The projects that the keys belong to: one."""
+
+    data: list[LangfuseProject]
+
 
 class Score(NamedTuple):
-    """What a score says.
+    """A score as it is stored.
 
     Attributes:
         id: Its id, for the answer.
@@ -58,188 +202,182 @@ class Score(NamedTuple):
     values: Mapping[FieldName, Json]
 
 
-def score_of(found: object) -> Score:
+def score_of(document: object) -> Score:
     """Read a score.
 
     Raises:
-        Problem: 400: it is not a score, or not one of a trace or span.
+        Problem: 400: it is not a score, or not one of a trace or span, or the store cannot keep it whole.
     """
-    if not isinstance(found, dict):
-        raise _refused("score", "another JSON value", "an object")
-    name = found.get("name")
-    if not isinstance(name, str) or not name:
-        raise _refused("name", _shown(name), "a text that is not empty")
-    if found.get("traceId") is None:
-        raise Problem(
-            400, f"Score {name[:100]!r} names no trace; expected traceId: verdicts on sessions are not stored."
-        )
-    trace_id = _id(found, "traceId", _TRACE_ID, "32 hexadecimal digits")
-    of_span = found.get("observationId") is not None
-    span_id = _id(found, "observationId", _SPAN_ID, "16 hexadecimal digits") if of_span else ""
-    key = clean_key(name, [], "evaluation")
-    evaluation = _evaluation(key, found)
-    values = {("span" if of_span else "trace", "evaluation", key): evaluation.to_json()}
-    identifier = found.get("id")
-    return Score(identifier if isinstance(identifier, str) else f"{uuid4()}", trace_id, span_id, masked(values, []))  # type: ignore[arg-type] # the level is one of two
+    if isinstance(document, dict) and document.get("traceId") is None:
+        raise Problem(400, "The score names no trace; expected traceId: verdicts on sessions are not stored.")
+    try:
+        score = msgspec.convert(document, LangfuseScore)
+    except msgspec.ValidationError as error:
+        raise invalid("The score", error, LangfuseScore, pointer="") from None
+    trace_id = _id("traceId", score.trace_id, _TRACE_ID, "32 hexadecimal digits")
+    span_id = ""
+    if score.observation_id is not None:
+        span_id = _id("observationId", score.observation_id, _SPAN_ID, "16 hexadecimal digits")
+    for name in ("name", "value", "comment", "metadata"):
+        refuse_changed(getattr(score, name), name, f"/{name}")
+    field: FieldName = ("span" if span_id else "trace", "evaluation", score.name)
+    values = masked({field: _evaluation(score).to_json()}, [])
+    return Score(score.id if score.id is not None else f"{uuid4()}", trace_id, span_id, values)
 
 
-def _evaluation(name: str, found: Mapping[str, Any]) -> Evaluation:
-    value = found.get("value")
-    # An integer beyond 64 bits is no number that can be stored.
-    is_number = isinstance(clean(value, [], "value"), int | float) and not isinstance(value, bool)
-    kind = found.get("dataType") or ("NUMERIC" if is_number else "CATEGORICAL")
-    if not isinstance(kind, str) or kind not in _NUMBERS | _TEXTS:
-        raise _refused("dataType", _shown(kind), ", ".join(sorted(_NUMBERS | _TEXTS)))
-    if kind in _NUMBERS and not is_number:
-        raise _refused("value", _shown(value), f"a number for {kind}")
-    if kind == "BOOLEAN" and value not in (0, 1):
-        raise _refused("value", _shown(value), "0 or 1 for BOOLEAN")
-    if kind in _TEXTS and not isinstance(value, str):
-        raise _refused("value", _shown(value), f"a text for {kind}")
-    comment = found.get("comment")
-    if comment is not None and not isinstance(comment, str):
-        raise _refused("comment", _shown(comment), "a text")
-    given = found.get("metadata")
-    metadata = clean(given, [], "metadata") if isinstance(given, dict) else {}
-    kept = dict(metadata) if isinstance(metadata, dict) else {}
-    told = kept.pop(_SOURCE_KEY, "human" if found.get("source") == "ANNOTATION" else "code")
-    source: Source = next((one for one in _SOURCES if one == told), "code")
-    label = kept.pop(_LABEL_KEY, None)
+def _evaluation(score: LangfuseScore) -> Evaluation:
+    value = score.value
+    kind = score.data_type or ("CATEGORICAL" if isinstance(value, str) else "NUMERIC")
+    is_number = kind in {"NUMERIC", "BOOLEAN"}
+    if is_number is isinstance(value, str):
+        raise _refused("value", value, f"a {'number' if is_number else 'text'} for {kind}")
+    if kind == "BOOLEAN" and value not in {0, 1}:
+        raise _refused("value", value, "0 or 1 for BOOLEAN")
+    metadata = dict(score.metadata or {})
+    source: Source = "human" if score.source == "ANNOTATION" else "code"
+    if metadata.get(_SOURCE_KEY) in _SOURCES:
+        source = metadata.pop(_SOURCE_KEY)
+    label = value if isinstance(value, str) else None
     if kind == "BOOLEAN":
         label = "true" if value else "false"
-    elif kind in _TEXTS:
-        label = clean(value, [], "label")
+    elif is_number and isinstance(metadata.get(_LABEL_KEY), str):
+        label = metadata.pop(_LABEL_KEY)
     return Evaluation(
-        name,
-        score=value if kind in _NUMBERS else None,
-        label=label if isinstance(label, str) else None,
-        explanation=f"{clean(comment, [], 'comment')}" if comment is not None else None,
+        score.name,
+        score=None if isinstance(value, str) else value,
+        label=label,
+        explanation=score.comment,
         source=source,
-        metadata=kept or None,
+        metadata=metadata or None,
     )
 
 
-def _id(found: Mapping[str, Any], name: str, form: re.Pattern[str], expected: str) -> str:
-    text = found.get(name)
-    digits = text.lower().replace("-", "") if isinstance(text, str) else ""
+def _id(name: str, text: str, form: re.Pattern[str], expected: str) -> str:
+    digits = text.lower().replace("-", "")
     if form.fullmatch(digits) is None or not digits.strip("0"):
-        raise _refused(name, _shown(text), expected)
+        raise _refused(name, text, expected)
     return digits
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:60]
-
-
-def _refused(name: str, got: str, expected: str) -> Problem:
-    return Problem(400, f"{name} is {got}; expected {expected}.", pointer=f"/{name}", expected=expected)
+def _refused(name: str, got: object, expected: str) -> Problem:
+    return Problem(400, f"{name} is {repr(got)[:60]}; expected {expected}.", pointer=f"/{name}", expected=expected)
 
 
 async def create_scores(call: Call) -> Answer:
     """Store one score, or each of a list that can be stored."""
-    found = json_of(call.body, 400)
-    if not isinstance(found, list):
-        (score,) = await _stored(call, [score_of(found)])
-        return Answer({"id": score.id})
-    scores, errors = [], []
-    for one in found:
-        try:
-            scores.append(score_of(one))
-        except Problem as problem:
-            errors.append({"message": problem.title})
-    await _stored(call, scores)
-    if errors:
-        return Answer({"accepted": len(scores), "rejected": len(errors), "errors": errors}, 207)
-    return Answer({"message": "Accepted"}, 202)
-
-
-async def _stored(call: Call, scores: list[Score]) -> list[Score]:
-    for trace_id, span_id in {(score.trace_id, score.span_id) for score in scores}:
-        await check_project(call, trace_id, span_id)
-    # Each with a version of its own: of two of the same name the later in the list wins.
-    patches = [(score.trace_id, score.span_id, fields_of(call, score.values)) for score in scores]
-    if patches:
-        await call.service.ingest((), patches)
-    return scores
+    document = json_of(call.body, 400)
+    is_list = isinstance(document, list)
+    answers = await _store(call, score_of, document if is_list else [document])
+    problems = [one for one in answers if isinstance(one, Problem)]
+    if not is_list:
+        (one,) = answers
+        if isinstance(one, Problem):
+            raise one
+        return Answer(LangfuseStored(one.id))
+    if not problems:
+        return Answer(LangfuseListStored("Accepted"), 202)
+    errors = [LangfuseError(problem.title) for problem in problems]
+    return Answer(LangfuseListStored(None, len(answers) - len(errors), len(errors), errors), 207)
 
 
 async def ingestion(call: Call) -> Answer:
     """Store the scores of a batch of events, as SDKs before version 5 send them; spans come through OTLP."""
-    found = json_of(call.body, 400)
-    batch = found.get("batch") if isinstance(found, dict) else None
+    document = json_of(call.body, 400)
+    batch = document.get("batch") if isinstance(document, dict) else None
     if not isinstance(batch, list):
-        raise _refused("batch", "missing" if batch is None else _shown(batch), "a list of events")
-    scores: list[Score] = []
-    successes: list[Json] = []
-    errors: list[Json] = []
-    for event in batch:
+        raise _refused("batch", batch, "a list of events")
+    stored = LangfuseBatchStored([], [])
+    for event, answer in zip(batch, await _store(call, _score_of_event, batch), strict=True):
         identifier = event.get("id") if isinstance(event, dict) else None
-        try:
-            if not isinstance(event, dict) or event.get("type") != "score-create":
-                raise Problem(400, "Event type not accepted; expected score-create: spans come through OTLP.")
-            scores.append(score_of(event.get("body")))
-        except Problem as problem:
-            errors.append({"id": identifier, "status": 400, "message": problem.title, "error": problem.title})
+        if isinstance(answer, Problem):
+            stored.errors.append(LangfuseEventError(identifier, answer.status, answer.title, answer.title))
         else:
-            successes.append({"id": identifier, "status": 201})
-    await _stored(call, scores)
-    return Answer({"successes": successes, "errors": errors}, 207)
+            stored.successes.append(LangfuseEventStored(identifier))
+    return Answer(stored, 207)
+
+
+def _score_of_event(event: object) -> Score:
+    if not isinstance(event, dict) or event.get("type") != "score-create":
+        raise Problem(400, "Event type not accepted; expected score-create: spans come through OTLP.")
+    return score_of(event.get("body"))
+
+
+async def _store(call: Call, read: Callable[[object], Score], documents: Sequence[object]) -> list[Score | Problem]:
+    """Store what can be stored; return each score, or why it is refused."""
+    answers = [_or_problem(read, document) for document in documents]
+    keys = {(score.trace_id, score.span_id) for score in answers if isinstance(score, Score)}
+    refused = {}
+    for key in keys:
+        try:
+            await check_project(call, *key)
+        except Problem as problem:
+            refused[key] = problem
+    answers = [refused.get((one.trace_id, one.span_id), one) if isinstance(one, Score) else one for one in answers]
+    # Each with a version of its own: of two of the same name the later in the list wins.
+    patches = [(one.trace_id, one.span_id, fields_of(call, one.values)) for one in answers if isinstance(one, Score)]
+    if patches:
+        await call.service.ingest((), patches)
+    return answers
+
+
+def _or_problem(read: Callable[[object], Score], document: object) -> Score | Problem:
+    try:
+        return read(document)
+    except Problem as problem:
+        return problem
 
 
 async def projects(call: Call) -> Answer:
     """Name the project that the keys belong to, which the SDK takes for a valid login."""
     name = call.caller.project or "otel-metadata"
-    organization: dict[str, Json] = {"id": "local", "name": "local"}
-    return Answer({"data": [{"id": name, "name": name, "organization": organization, "metadata": {}}]})
+    return Answer(LangfuseProjects([LangfuseProject(name, name)]))
 
 
 def problem_body(problem: Problem) -> object:
     """Return a refusal in Langfuse's form."""
-    return {"message": problem.title}
+    return LangfuseError(problem.title)
 
 
-_NOT_A_SCORE: Final = {400: "the body is not JSON, or not a score"}
+_operation = functools.partial(Operation, tag="langfuse", problem_body=problem_body)
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
-    Operation(
+    _operation(
         "POST",
         "/api/public/scores",
         "langfuseCreateScores",
         "Store one score (200), or a list of them (202, or 207 if some are refused).",
         create_scores,
         "traces:update",
-        tag="langfuse",
         body=bytes,
-        answer=bytes,
-        answer_type=JSON,
-        problems={**_NOT_A_SCORE, 202: "a list was stored", 207: "a part of a list was stored"},
-        problem_body=problem_body,
+        body_schema=LangfuseScore | list[LangfuseScore],
+        answer=LangfuseStored,
+        other_answer=LangfuseListStored,
+        problems={
+            400: "the body is not JSON, or not a score",
+            202: "a list was stored",
+            207: "a part of a list was stored",
+        },
     ),
-    Operation(
+    _operation(
         "POST",
         "/api/public/ingestion",
         "langfuseIngestion",
         "Store the scores of a batch of events.",
         ingestion,
         "traces:update",
-        tag="langfuse",
         body=bytes,
-        answer=bytes,
-        answer_type=JSON,
+        body_schema=LangfuseBatch,
+        answer=LangfuseBatchStored,
         status=207,
-        problems=_NOT_A_SCORE,
-        problem_body=problem_body,
+        problems={400: "the body is not a batch"},
     ),
-    Operation(
+    _operation(
         "GET",
         "/api/public/projects",
         "langfuseProjects",
         "Say which project the keys belong to.",
         projects,
         "traces:write",
-        tag="langfuse",
-        answer=bytes,
-        answer_type=JSON,
-        problem_body=problem_body,
+        answer=LangfuseProjects,
     ),
 )

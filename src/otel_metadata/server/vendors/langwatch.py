@@ -27,10 +27,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from otel_metadata.live.values import masked
 from otel_metadata.model.merge import FieldName, Json
-from otel_metadata.model.value import METADATA_LIMITS, clean, clean_key
+from otel_metadata.model.value import clean_key
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.schema_errors import invalid
-from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of
+from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of, refuse_changed
 
 MAX_VALUE_UNITS: Final = 4_096
 """The largest value, in UTF-16 code units: of a string itself, of any other value its compact JSON. LangWatch's
@@ -122,9 +122,7 @@ def _check(key: str, value: Any) -> None:
         msgspec.convert(value, _Custom)
     except msgspec.ValidationError as error:
         raise invalid(shown, error, _Custom, pointer=pointer) from None
-    notes: list[str] = []
-    if clean(value, notes, shown, METADATA_LIMITS) != value:
-        raise _refused(notes[0] if notes else shown, "JSON that can be stored as it is", pointer)
+    refuse_changed(value, shown, pointer)
     _check_size(shown, value, MAX_VALUE_UNITS, pointer)
 
 
