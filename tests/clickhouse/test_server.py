@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 import urllib3
 from tests.server.vendors.test_galileo import SPAN_UUID, TRACE_UUID, native
 
+from otel_metadata.cli.demo_serve import fill
 from otel_metadata.model.record import SpanQuery
+from otel_metadata.model.times import time_text
 from otel_metadata.server.run import LocalServer
 from otel_metadata.server.vendors.names import FILE
+from otel_metadata.store.sqlite.store import SqliteStore
+
+NOW_NS = 1_790_000_000 * 1_000_000_000
+
+
+def test_a_summary_has_the_numbers_that_it_has_on_sqlite(open_store, tmp_path):
+    """Latencies, verdicts, and usage by the metadata of the root, of traces and of spans."""
+    found = []
+    with (
+        urllib3.PoolManager(retries=False, timeout=60) as http,
+        closing(SqliteStore(tmp_path / "same.db")) as on_sqlite,
+    ):
+        for store in (open_store(), on_sqlite):
+            fill(store, NOW_NS)
+            with LocalServer(store).start() as server:
+                window = f"start_time=2026-01-01&end_time={time_text(NOW_NS)}&bars=200&by=metadata.plan"
+                for rows in ("traces", "spans"):
+                    asked = f"{server.url}/api/v1/summary?{window}&rows={rows}&limit=100&timeout_millis=10000"
+                    part = http.request("GET", asked).json()
+                    for members in ("verdicts", "groups"):
+                        part[members].sort(key=str)
+                    for group in part["groups"]:
+                        group["cost"] = round(group["cost"], 6)
+                    for verdict in part["verdicts"]:
+                        verdict["score_sum"] = round(verdict["score_sum"], 6)
+                    found.append(part)
+    assert found[0]["counted"] == 100
+    assert found[0]["is_whole"]
+    assert found[:2] == found[2:]
 
 
 def test_galileo_and_langwatch(open_store, tmp_path, monkeypatch: pytest.MonkeyPatch):

@@ -101,6 +101,24 @@ MODEL: Final = Spelling(
 CONTENTS: Final = (".content", ".text", ".arguments")
 """Ends of the names of attributes that hold the text of a message, of a part of it, or of a tool call."""
 
+INPUT_TOKENS: Final = (
+    "gen_ai.usage.input_tokens",
+    "llm.token_count.prompt",
+    "gen_ai.usage.prompt_tokens",
+    "ai.usage.inputTokens",
+    "ai.usage.promptTokens",
+)
+OUTPUT_TOKENS: Final = (
+    "gen_ai.usage.output_tokens",
+    "llm.token_count.completion",
+    "gen_ai.usage.completion_tokens",
+    "ai.usage.outputTokens",
+    "ai.usage.completionTokens",
+)
+COST: Final = ("llm.cost.total", "gen_ai.usage.cost", "operation.cost")
+COST_KEYS: Final = ("cost_usd", "cost", "total_cost")
+"""Keys of metadata under which people keep the cost of a call."""
+
 SPAN_KIND: Final = "openinference.span.kind"
 """OpenInference's attribute, whose words `kind_of` returns."""
 

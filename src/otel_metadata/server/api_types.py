@@ -137,6 +137,24 @@ class Bars(Window):
     timeout_millis: _Timeout = 200
 
 
+class SummaryOf(TraceList):
+    """Which rows, and how their numbers are parted."""
+
+    rows: Annotated[
+        Literal["traces", "spans"],
+        Meta(description="What a row is: a trace, which the filter selects by its root, or a span."),
+    ] = "traces"
+    by: Annotated[
+        str,
+        Meta(
+            max_length=1_000,
+            description="What tokens and cost are summed by: project, name, model, user_id, session_id or "
+            "metadata.<key>, of the span, else of its trace, else of the root of its trace.",
+        ),
+    ] = "project"
+    bars: Annotated[int, Meta(ge=1, le=1_000, description="How many parts the window has.")] = 60
+
+
 class Counting(Window):
     """Which spans, and how far to count."""
 
@@ -467,6 +485,53 @@ class Bar(_Answer):
     start_time_ns: NsText
     spans: int
     errors: int
+
+
+class SummaryBar(_Answer):
+    """The rows of one part of the window; those parts that have none are left out."""
+
+    start_time: str
+    start_time_ns: NsText
+    count: int
+    errors: int
+    latencies: Annotated[
+        dict[str, int],
+        Meta(description="How many rows have a latency of at least 2^(n/8) and less than 2^((n+1)/8) ms, by n."),
+    ]
+
+
+class VerdictCount(_Answer):
+    """How often an evaluation has a label; on traces, those of all their spans."""
+
+    name: str
+    label: str | None
+    count: int
+    scored: Annotated[int, Meta(description="How many of them have a score.")]
+    score_sum: float
+
+
+class UsageGroup(_Answer):
+    """What the calls of models with one value have used."""
+
+    value: Annotated[str | None, Meta(description="Null for those without a value, `…` for those beyond 200 values.")]
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    cost: Annotated[float, Meta(description="The sum of what the spans say, in whatever currency they say it.")]
+
+
+class Summary(_Answer):
+    """The numbers of a part of the window, newest first; those of the next part add to them."""
+
+    counted: Annotated[int, Meta(description="Rows of this part.")]
+    spans: Annotated[int, Meta(description="Spans that were read for it.")]
+    width_ns: NsText
+    bars: list[SummaryBar]
+    verdicts: list[VerdictCount]
+    groups: list[UsageGroup]
+    is_whole: Annotated[bool, Meta(description="False if some traces had more spans than could be read in time.")]
+    next_cursor: str | None
+    searched_to: Place | None
 
 
 class Histogram(_Answer):

@@ -21,6 +21,7 @@ from otel_metadata.server import (
     page_files,
     session,
     spans,
+    summary,
     traces,
     updates,
 )
@@ -43,6 +44,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         (
             *spans.OPERATIONS,
             *traces.OPERATIONS,
+            *summary.OPERATIONS,
             *exports.OPERATIONS,
             *filters.OPERATIONS,
             *events.OPERATIONS,

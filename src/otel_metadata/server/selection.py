@@ -181,6 +181,25 @@ def place(position: Position) -> api_types.Place:
     return api_types.Place(time_text(position.start_ns), f"{position.start_ns}", position.trace_id, position.span_id)
 
 
+def width_of_bars(start_ns: int, end_ns: int, bars: int) -> int:
+    """Return the length of each of *bars* equal parts of a window, in nanoseconds.
+
+    Raises:
+        Problem: 400, because the window is empty or too long.
+    """
+    if start_ns >= end_ns:
+        raise Problem(
+            400,
+            f"start_time is {time_text(start_ns)} and end_time {time_text(end_ns)}; expected a start before the end.",
+        )
+    width_ns = -((start_ns - end_ns) // bars)
+    if width_ns >= 1 << 63:
+        raise Problem(
+            400, "A bar has more than 292 years, which 64 bits of nanoseconds cannot hold; expected more bars."
+        )
+    return width_ns
+
+
 def stored(store: SpanStore, query: SpanQuery) -> tuple[StoredSpan, Fields] | None:
     """Return the first span of a query with its fields and their versions; None if there is none.
 

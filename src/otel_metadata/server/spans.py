@@ -19,7 +19,7 @@ from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import RowStore, SpanReads
 from otel_metadata.server import api_types
-from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.selection import (
     WRONG_PARAMETER,
     Key,
@@ -32,6 +32,7 @@ from otel_metadata.server.selection import (
     span_key,
     stored,
     version_of,
+    width_of_bars,
 )
 from otel_metadata.store import table
 
@@ -216,16 +217,7 @@ async def _histogram(call: Call) -> Answer:
         query = replace(query, trace_id=parse_trace_id(given.trace_id).trace_id_hex)
     end_ns = query.end_ns if query.end_ns is not None else call.service.clock.wall_ns()
     start_ns = query.start_ns if query.start_ns is not None else end_ns - _DEFAULT_WINDOW_NS
-    if start_ns >= end_ns:
-        raise Problem(
-            400,
-            f"start_time is {time_text(start_ns)} and end_time {time_text(end_ns)}; expected a start before the end.",
-        )
-    width_ns = -((start_ns - end_ns) // given.bars)
-    if width_ns >= 1 << 63:
-        raise Problem(
-            400, "A bar has more than 292 years, which 64 bits of nanoseconds cannot hold; expected more bars."
-        )
+    width_ns = width_of_bars(start_ns, end_ns, given.bars)
     reads = reads_of(call.service.store)
     found = await call.service.read(
         partial(

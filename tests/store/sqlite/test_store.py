@@ -318,6 +318,20 @@ class TestPlan:
     @pytest.mark.parametrize(
         "text",
         [
+            "trace_id = 'a'",
+            "trace_id IN ('a', 'b')",
+            "trace_id IN ('a') AND parent_id IS NULL AND status_code = 'ERROR'",
+        ],
+    )
+    def test_traces_that_a_filter_names_come_first_too(self, store: SqliteStore, path: Path, text: str) -> None:
+        """Only their spans are looked at."""
+        plan = self.plan(store, path, SpanQuery(condition=parse(text)))
+        assert any(line.startswith("SEARCH s USING") and "(trace_id=?" in line for line in plan)
+        assert not any(line.startswith("SCAN s") for line in plan)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
             "late_count > 0",
             "late_count >= 2 AND metadata.a = TRUE",
             "trace.late_count > 0",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import orjson
 
-from otel_metadata.model.condition import ORIGINS, And, Compare, Condition, HasTag, IsNull, Subject
+from otel_metadata.model.condition import ORIGINS, And, Compare, Condition, HasTag, In, IsNull, Subject
 from otel_metadata.model.merge import json_text
 from otel_metadata.store.sqlite import condition as sqlite_filter
 from otel_metadata.store.sqlite.condition import Sql, Value, json_types
@@ -295,6 +295,10 @@ def _indexed(part: Condition) -> _Way | None:
             return _by_trace(Sql(f"({of_span.sql}) OR ({of_trace.sql})", (*of_span.values, *of_trace.values)))
         case Compare(subject=Subject(kind="status"), op="=", value="ERROR"):
             return _ERRORS
+        case Compare(subject=Subject(kind="trace_id"), op="=", value=str(value)):
+            return _by_ids((value,))
+        case In(subject=Subject(kind="trace_id"), values=values) if all(isinstance(one, str) for one in values):
+            return _by_ids(values)
         case IsNull(subject=Subject(kind="parent_id")):
             return _ROOTS
         case Compare(subject=Subject(kind="late_count"), op="=" | ">" | ">=" as op, value=value) if isinstance(
@@ -341,6 +345,15 @@ def _by_trace(fields: Sql, *, is_exact: bool = False) -> _Way:
         fields.values,
     )
     return _Way((_Driver(source, "s"),), _counted(fields), is_exact=is_exact, is_sorted=False)
+
+
+def _by_ids(trace_ids: tuple[Scalar, ...]) -> _Way:
+    source = Sql(
+        "(SELECT DISTINCT value AS trace_id FROM json_each(?)) AS t CROSS JOIN spans AS s ON s.trace_id = t.trace_id",
+        (json_text([*trace_ids]),),
+    )
+    # Traces that are named are few: before any other way, also one that finds nothing.
+    return _Way((_Driver(source, "s"),), Sql("SELECT -1"), is_exact=True, is_sorted=False)
 
 
 def _counted(fields: Sql) -> Sql:
