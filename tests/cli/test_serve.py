@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,9 +17,13 @@ from typing import Any
 
 import pytest
 import urllib3
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace.export import SpanExportResult
 from tests.store.contract import START_NS, ended_span, trace_hex
 from typer.testing import CliRunner
 
+from otel_metadata import Client
 from otel_metadata.cli.app import app
 from otel_metadata.server.tokens import Tokens
 from otel_metadata.store.sqlite.store import SqliteStore
@@ -233,6 +238,35 @@ def test_it_prints_what_points_an_sdk_at_it() -> None:
     assert all(line.startswith("export ") for line in result.stdout.splitlines())
     result = RUNNER.invoke(app, ["serve", "--env", "nobody"])
     assert (result.exit_code, "langfuse" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"), [("::1", "[::1]"), ("::", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("box.internal", "box.internal")]
+)
+@pytest.mark.parametrize("name", ["phoenix", "otel-metadata"])
+def test_what_it_prints_is_an_address_that_can_be_reached(name: str, host: str, shown: str) -> None:
+    result = RUNNER.invoke(app, ["serve", "--env", name, "--host", host])
+    assert (result.exit_code, f"//{shown}:4318" in result.stdout) == (0, True), result.output
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this Python knows no IPv6")
+def test_it_serves_over_ipv6(serve: Any) -> None:
+    """The printed address leads to the server; spans go over HTTP and gRPC, and our client reads them."""
+    server = serve("--host", "::1")
+    assert server.url.startswith("http://[::1]:")
+    port = server.url.rpartition(":")[2]
+    printed = RUNNER.invoke(app, ["serve", "--env", "otel-metadata", "--host", "::1", "--port", port]).stdout
+    exported = dict(shlex.split(line)[1].split("=", 1) for line in printed.splitlines())
+    url = exported["OTEL_PYTHON_METADATA_DESTINATIONS"]
+    for exporter in (
+        OTLPSpanExporter(f"{server.url}/v1/traces"),
+        GrpcSpanExporter(f"http://[::1]:{server.grpc_port}", insecure=True),
+    ):
+        assert exporter.export([ended_span()]) is SpanExportResult.SUCCESS
+        exporter.shutdown()
+    with Client(url) as client:
+        assert client.spans.update(f"{1:016x}", metadata={"a": 1}).spans_updated == 1
+        assert client.spans.get(f"{1:016x}").metadata == {"a": 1}
 
 
 @pytest.mark.parametrize(

@@ -67,20 +67,15 @@ def serve(
             from otel_metadata.server.run import LocalServer
             from otel_metadata.server.sdk_settings import settings_of
         if env is not None:
-            named = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 # nothing is bound
-            for line in settings_of(env, f"http://{named}:{port}", f"http://{named}:{grpc_port}"):
+            at = f"http://{_reachable(host)}"
+            for line in settings_of(env, f"{at}:{port}", f"{at}:{grpc_port}"):
                 name, _, value = line.partition("=")
                 typer.echo(f"export {name}={shlex.quote(value)}")
             return
         older_than, max_bytes = ago(retain, "--retain"), size(max_size, "--max-size")
         check_bytes(max_bytes)
-        url = store if store is not None else default_store(of_server=True)
-        if names_server(url):
-            raise ConfigurationError("--store", shown_url(url), "SQLite or ClickHouse: this command is such a server")
-        if (older_than is not None or max_bytes is not None) and not url.strip().lower().startswith("sqlite:"):
-            raise ConfigurationError(
-                "--store", shown_url(url), "an SQLite store with --retain and --max-size; ClickHouse has a TTL"
-            )
+        deletes = older_than is not None or max_bytes is not None
+        url = _store_url(store, deletes=deletes)
         logging.basicConfig(format=_LOG_FORMAT, level=logging.WARNING)
         if access_log:
             logging.getLogger("otel_metadata.server.access").setLevel(logging.INFO)
@@ -99,7 +94,7 @@ def serve(
                 access_log=access_log,
             )
             retention = None
-            if older_than is not None or max_bytes is not None:
+            if deletes:
                 retention = BackgroundRetention(opened, clock, older_than=older_than, max_bytes=max_bytes)
                 retention.start()
 
@@ -113,3 +108,25 @@ def serve(
                 if retention is not None:
                     retention.stop()
     say("stopped; everything that was acknowledged is stored.")
+
+
+def _reachable(host: str) -> str:
+    """Return how a program on this machine names a host in a URL."""
+    named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 # nothing is bound
+    return f"[{named}]" if ":" in named else named
+
+
+def _store_url(store: str | None, *, deletes: bool) -> str:
+    """Return the URL of the store.
+
+    Raises:
+        ConfigurationError: It is a server, or *deletes* and not an SQLite store.
+    """
+    url = store if store is not None else default_store(of_server=True)
+    if names_server(url):
+        raise ConfigurationError("--store", shown_url(url), "SQLite or ClickHouse: this command is such a server")
+    if deletes and not url.strip().lower().startswith("sqlite:"):
+        raise ConfigurationError(
+            "--store", shown_url(url), "an SQLite store with --retain and --max-size; ClickHouse has a TTL"
+        )
+    return url

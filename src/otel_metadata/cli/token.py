@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, get_args
 
 import typer
 from rich import box
@@ -13,14 +13,15 @@ from otel_metadata.destination_factory import default_store
 from otel_metadata.foreign_text import visible
 from otel_metadata.model.times import utc
 from otel_metadata.seams import SystemClock
+from otel_metadata.server.operations import Scope  # imports nothing of the extra `server`
 
 if TYPE_CHECKING:
-    from otel_metadata.server.operations import Scope
     from otel_metadata.server.tokens import Tokens
 
 token_app = typer.Typer(help="Tokens that let others call `otel-metadata serve`.", no_args_is_help=True)
 
 _CLOCK = SystemClock()
+_SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 StoreOption = Annotated[
     str | None,
@@ -48,9 +49,7 @@ def create(
     name: Annotated[str, typer.Option("--name", help="Who it is for: the author of what is changed with it.")],
     scopes: Annotated[
         list[str],
-        typer.Option(
-            "--scope", help="What it may do: read, traces:write, traces:update or delete; repeat it for more."
-        ),
+        typer.Option("--scope", help=f"What it may do: {', '.join(_SCOPES)}. Repeat it for more."),
     ],
     project: Annotated[
         str | None, typer.Option("--project", help="The only project that it sees and changes.", show_default=False)
@@ -114,9 +113,9 @@ def tokens_of(store: str | None, path: str | None) -> Tokens:
 
 
 def _scope(text: str) -> Scope:
-    with needs_extra("server"):
-        from otel_metadata.server.access import SCOPES
-    for scope in SCOPES:
+    for scope in _SCOPES:
         if scope == text:
             return scope
-    raise typer.BadParameter(f"{ascii(text)[:100]} is none of {', '.join(SCOPES)}.", param_hint="--scope")
+    raise typer.BadParameter(
+        f"{ascii(text)[:100]} is not a scope; expected {', '.join(_SCOPES)}.", param_hint="--scope"
+    )

@@ -1,52 +1,55 @@
-"""Environment variables that point a vendor's SDK, OpenTelemetry's, or this library at a server."""
+"""Environment variables that point a vendor's SDK, OpenTelemetry's, or this library at a server.
+
+The key in them is `local`. A server that demands no token takes any text as key; otherwise a token takes its place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 from otel_metadata.errors import ConfigurationError
 
-_Lines: TypeAlias = "Mapping[str, str]"
-
-_KEY: Final = "local"
-"""The key of SDKs that refuse to start without one. A server on this machine asks for none; elsewhere it is a token."""
-
-_ENVIRONMENTS: Final[Mapping[str, Callable[[str, str], _Lines]]] = {
-    "langfuse": lambda http, _: {
-        "LANGFUSE_BASE_URL": http,
-        "LANGFUSE_PUBLIC_KEY": _KEY,
-        "LANGFUSE_SECRET_KEY": _KEY,
+_ENVIRONMENTS: Final[Mapping[str, Mapping[str, str]]] = {
+    "langfuse": {
+        "LANGFUSE_BASE_URL": "{http}",
+        "LANGFUSE_PUBLIC_KEY": "local",
+        "LANGFUSE_SECRET_KEY": "local",
     },
-    "langwatch": lambda http, _: {"LANGWATCH_ENDPOINT": http, "LANGWATCH_API_KEY": _KEY},
-    "galileo": lambda http, _: {
-        "GALILEO_CONSOLE_URL": http,
-        "GALILEO_API_URL": http,
-        "GALILEO_API_KEY": _KEY,
+    "langwatch": {"LANGWATCH_ENDPOINT": "{http}", "LANGWATCH_API_KEY": "local"},
+    "galileo": {
+        "GALILEO_CONSOLE_URL": "{http}",
+        "GALILEO_API_URL": "{http}",
+        "GALILEO_API_KEY": "local",
         "GALILEO_PROJECT": "default",
         "GALILEO_LOG_STREAM": "default",
     },
-    "splunk-ao": lambda http, _: {
-        "SPLUNK_AO_CONSOLE_URL": http,
-        "SPLUNK_AO_API_URL": http,
-        "SPLUNK_AO_API_KEY": _KEY,
+    "splunk-ao": {
+        "SPLUNK_AO_CONSOLE_URL": "{http}",
+        "SPLUNK_AO_API_URL": "{http}",
+        "SPLUNK_AO_API_KEY": "local",
         "SPLUNK_AO_PROJECT": "default",
         "SPLUNK_AO_AGENT_STREAM": "default",
     },
-    "arize": lambda _, grpc: {"ARIZE_COLLECTOR_ENDPOINT": grpc, "ARIZE_SPACE_ID": _KEY, "ARIZE_API_KEY": _KEY},
-    # It sends over gRPC unless `register` is told otherwise, to the host of the one and the port of the other.
-    "phoenix": lambda http, grpc: {
-        "PHOENIX_COLLECTOR_ENDPOINT": http,
-        "PHOENIX_GRPC_PORT": f"{urlsplit(grpc).port or 4317}",
+    "arize": {"ARIZE_COLLECTOR_ENDPOINT": "{grpc}", "ARIZE_SPACE_ID": "default", "ARIZE_API_KEY": "local"},
+    # It sends over gRPC unless `register` is told otherwise, to the host of the endpoint and this port.
+    "phoenix": {
+        "PHOENIX_COLLECTOR_ENDPOINT": "{http}",
+        "PHOENIX_GRPC_PORT": "{grpc_port}",
+        "PHOENIX_API_KEY": "local",
     },
-    "logfire": lambda http, _: {"LOGFIRE_BASE_URL": http, "LOGFIRE_TOKEN": _KEY},
-    "traceloop": lambda http, _: {"TRACELOOP_BASE_URL": http},
-    "otel": lambda http, _: {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": http,
+    "logfire": {"LOGFIRE_BASE_URL": "{http}", "LOGFIRE_TOKEN": "local"},
+    "traceloop": {"TRACELOOP_BASE_URL": "{http}", "TRACELOOP_API_KEY": "local"},
+    "otel": {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "{http}",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20local",
     },
-    "otel-metadata": lambda http, _: {"OTEL_PYTHON_METADATA_DESTINATIONS": f"serve://{urlsplit(http).netloc}"},
+    "otel-metadata": {
+        "OTEL_PYTHON_METADATA_DESTINATIONS": "{serve}",
+        "OTEL_PYTHON_METADATA_SERVE_TOKEN": "local",
+    },
 }
 
 NAMES: Final = tuple(_ENVIRONMENTS)
@@ -64,7 +67,14 @@ def settings_of(name: str, http_url: str, grpc_url: str) -> list[str]:
     Raises:
         ConfigurationError: The name is unknown.
     """
-    made = _ENVIRONMENTS.get(name)
-    if made is None:
+    variables = _ENVIRONMENTS.get(name)
+    if variables is None:
         raise ConfigurationError("serve --env", name, f"one of {', '.join(NAMES)}")
-    return [f"{variable}={value}" for variable, value in made(http_url.rstrip("/"), grpc_url.rstrip("/")).items()]
+    http, grpc = http_url.rstrip("/"), grpc_url.rstrip("/")
+    parts = {
+        "http": http,
+        "grpc": grpc,
+        "grpc_port": urlsplit(grpc).port or 4317,
+        "serve": http.replace("http", "serve", 1),
+    }
+    return [f"{variable}={template.format(**parts)}" for variable, template in variables.items()]
