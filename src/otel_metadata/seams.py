@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Found,
         FoundTraces,
         Histogram,
+        Located,
         NamedKind,
         OutlineSpan,
         Retained,
@@ -48,6 +49,7 @@ __all__ = [
     "Convergence",
     "Dialect",
     "PatchExporter",
+    "ProjectStore",
     "RowStore",
     "SpanReads",
     "SpanSender",
@@ -315,6 +317,26 @@ class RowStore(Protocol):
 
         Raises:
             StoreError: It cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class ProjectStore(Protocol):
+    """A store that says for many spans at once whether they are of a project."""
+
+    def locate(
+        self, keys: Collection[tuple[str | None, str]], project: str | None
+    ) -> Mapping[tuple[str | None, str], Located]:
+        """Return where spans and traces are stored; those that are not stored are missing.
+
+        Args:
+            keys: (trace id or None, span id), or (trace id, "") for a trace. Of a span id in several traces, the spans
+                of the project come first, then the newest.
+            project: None for all: every span is then of the project.
+
+        Raises:
+            StoreError: The store cannot be read.
         """
         ...
 

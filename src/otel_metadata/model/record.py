@@ -67,6 +67,19 @@ class StoredKey(NamedTuple):
 
 
 @final
+class Located(NamedTuple):
+    """Where a span or trace is stored, for somebody who sees one project only.
+
+    Attributes:
+        trace_id: 32 hex digits.
+        is_own: Whether the span, or a span of the trace, is of the project.
+    """
+
+    trace_id: str
+    is_own: bool
+
+
+@final
 @dataclass(frozen=True, slots=True)
 class SpanQuery:
     """Which spans to read, in the order of `Position`.

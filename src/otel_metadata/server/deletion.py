@@ -9,7 +9,8 @@ from typing import Final
 from otel_metadata.client.queries import past_ns
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
-from otel_metadata.server.selection import WRONG_BODY, Slots, refuse_project, span_key
+from otel_metadata.server.projects import refuse_project
+from otel_metadata.server.selection import WRONG_BODY, Slots, span_key
 from otel_metadata.server.targets import Target, locate_all
 
 _RETENTIONS: Final = Slots(1, "retentions")

@@ -11,7 +11,8 @@ from otel_metadata.client import export
 from otel_metadata.client.queries import query_of
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
-from otel_metadata.server.selection import WRONG_PARAMETER, Place, Slots, project_of
+from otel_metadata.server.projects import visible_project
+from otel_metadata.server.selection import WRONG_PARAMETER, Place, Slots
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ async def _export(
 ) -> Answer:
     given: api_types.Window = call.query
     query = query_of(
-        project=project_of(call.caller, given.project),
+        project=visible_project(call.caller, given.project),
         start_time=given.start_time,
         end_time=given.end_time,
         filter=given.filter,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from otel_metadata.errors import FilterError, StoreError
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
-from otel_metadata.server.selection import project_of
+from otel_metadata.server.projects import visible_project
 from otel_metadata.server.spans import names_in_use
 from otel_metadata.store.filter.completion import Completion, InUse, completions
 from otel_metadata.store.filter.language import parse
@@ -21,7 +21,7 @@ _MAX_COMPLETIONS: Final = 50
 async def _filter(call: Call) -> Answer:
     body: api_types.FilterText = call.body
     position = len(body.text) if body.position is None else min(body.position, len(body.text))
-    project = project_of(call.caller)
+    project = visible_project(call.caller)
     store = call.service.store
 
     def read() -> list[Completion]:

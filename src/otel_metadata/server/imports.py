@@ -14,7 +14,8 @@ from otel_metadata.client import imports
 from otel_metadata.errors import FileError
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem, Stream
-from otel_metadata.server.selection import WRONG_BODY, Slots, refuse_project
+from otel_metadata.server.projects import refuse_project
+from otel_metadata.server.selection import WRONG_BODY, Slots
 
 if TYPE_CHECKING:
     from otel_metadata.seams import SpanStore

@@ -26,7 +26,8 @@ class Metrics:
     Attributes:
         spans_stored: Spans that were acknowledged.
         updates_stored: Updates that were acknowledged.
-        spans_refused: Spans and log records that an OTLP answer refused beside others that it took.
+        spans_refused: Spans that an OTLP answer refused beside others that it took.
+        log_records_refused: The same of log records.
         started_ns: When the server was made, in wall nanoseconds.
     """
 
@@ -35,6 +36,7 @@ class Metrics:
         self.spans_stored = 0
         self.updates_stored = 0
         self.spans_refused = 0
+        self.log_records_refused = 0
         self.started_ns = clock.wall_ns()
         self._requests: Counter[tuple[str, int]] = Counter()
         self._buckets: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(_BOUNDS) + 1))
@@ -68,10 +70,11 @@ class Metrics:
         for name, text, count in (
             ("spans_stored_total", "Spans that are on disk.", self.spans_stored),
             ("updates_stored_total", "Updates of spans and traces that are on disk.", self.updates_stored),
+            ("spans_refused_total", "Spans refused in an answer of partial success.", self.spans_refused),
             (
-                "spans_refused_total",
-                "Spans and log records refused in an answer of partial success.",
-                self.spans_refused,
+                "log_records_refused_total",
+                "Log records refused in an answer of partial success.",
+                self.log_records_refused,
             ),
         ):
             yield from _metric(name, "counter", text, [("", count)])

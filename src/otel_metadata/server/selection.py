@@ -22,6 +22,7 @@ from otel_metadata.model.times import time_text
 from otel_metadata.seams import RowStore, SpanReads
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import JSON, Answer, Problem
+from otel_metadata.server.projects import visible_project
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Version
     from otel_metadata.model.record import SpanRecord, StoredSpan, TraceRecord
     from otel_metadata.seams import SpanStore
-    from otel_metadata.server.operations import Call, Caller
+    from otel_metadata.server.operations import Call
 
 WRONG_PARAMETER: Final = "A parameter is wrong: the answer says which, and what was expected."
 """What 400 means for a read, in the OpenAPI document."""
@@ -69,34 +70,6 @@ def encoded(value: object, version: str | None = None) -> Answer:
     """
     headers = {"ETag": f'"{version}"'} if version is not None else {}
     return Answer(msgspec.json.encode(value), media_type=JSON, headers=headers)
-
-
-def project_of(caller: Caller, asked: str | None = None) -> str | None:
-    """Return the only project that a call may see; None for all.
-
-    Raises:
-        Problem: 403, because another project was asked for.
-    """
-    if caller.project is None or asked in (None, caller.project):
-        return caller.project if asked is None else asked
-    raise Problem(
-        403,
-        f"This token is for project {caller.project!r}, and project {asked!r} was asked for; expected no project, or "
-        "that of the token.",
-        expected=caller.project,
-    )
-
-
-def refuse_project(caller: Caller, what: str) -> None:
-    """Refuse a caller who has one project.
-
-    Raises:
-        Problem: 403.
-    """
-    if caller.project is not None:
-        raise Problem(
-            403, f"{what}, and this token is for project {caller.project!r} alone; expected a token for all projects."
-        )
 
 
 def span_key(span_id: str, trace_id: str | None) -> Key:
@@ -149,7 +122,7 @@ def query_of_page(call: Call, given: api_types.TraceList) -> SpanQuery:
             )
     query = page_query(
         trace_id=given.trace_id,
-        project=project_of(call.caller, given.project),
+        project=visible_project(call.caller, given.project),
         start_time=given.start_time,
         end_time=given.end_time,
         filter=given.filter,

@@ -20,13 +20,13 @@ from otel_metadata.model.times import time_text
 from otel_metadata.seams import RowStore, SpanReads
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation
+from otel_metadata.server.projects import visible_project
 from otel_metadata.server.selection import (
     WRONG_PARAMETER,
     Key,
     continued,
     encoded,
     place,
-    project_of,
     query_of_page,
     reads_of,
     span_key,
@@ -143,7 +143,7 @@ def _page_of_lines(lines: Sequence[bytes], next_cursor: str | None, searched_to:
 async def _one(call: Call) -> Answer:
     given: api_types.OneSpan = call.query
     key = span_key(call.path["span_id"], given.trace_id)
-    query = SpanQuery(key.trace_id, key.span_id, limit=1, project=project_of(call.caller))
+    query = SpanQuery(key.trace_id, key.span_id, limit=1, project=visible_project(call.caller))
     return await call.service.read(partial(_read_one, call.service.store, query, given))
 
 
@@ -169,7 +169,7 @@ async def _history(call: Call) -> Answer:
     given: api_types.SpanHistory = call.query
     key = span_key(call.path["span_id"], given.trace_id)
     is_wanted = of_field(given.field)
-    project = project_of(call.caller)
+    project = visible_project(call.caller)
 
     def read() -> Answer:
         store = call.service.store
@@ -211,7 +211,7 @@ def _value(value: ValueRecord) -> api_types.Value:
 
 async def _histogram(call: Call) -> Answer:
     given: api_types.Bars = call.query
-    project = project_of(call.caller, given.project)
+    project = visible_project(call.caller, given.project)
     query = query_of(project=project, start_time=given.start_time, end_time=given.end_time, filter=given.filter)
     if given.trace_id is not None:
         query = replace(query, trace_id=parse_trace_id(given.trace_id).trace_id_hex)
@@ -239,7 +239,7 @@ async def _count(call: Call) -> Answer:
     given: api_types.Counting = call.query
     query = page_query(
         trace_id=given.trace_id,
-        project=project_of(call.caller, given.project),
+        project=visible_project(call.caller, given.project),
         start_time=given.start_time,
         end_time=given.end_time,
         filter=given.filter,
@@ -255,7 +255,7 @@ async def _count(call: Call) -> Answer:
 
 async def _names(call: Call) -> Answer:
     given: api_types.Naming = call.query
-    project = project_of(call.caller)
+    project = visible_project(call.caller)
     read = partial(names_in_use, call.service.store, project, given.kind, given.level, given.prefix, given.limit)
     return Answer(api_types.Names(await call.service.read(read)))
 
@@ -263,7 +263,7 @@ async def _names(call: Call) -> Answer:
 async def _find(call: Call) -> Answer:
     given: api_types.SpanIds = call.body
     span_ids = [span_key(one, None).span_id for one in given.span_ids]
-    project = project_of(call.caller)
+    project = visible_project(call.caller)
 
     def read() -> dict[str, StoredKey]:
         store = call.service.store

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
 
 from otel_metadata.errors import SpanNotFoundError
-from otel_metadata.model.record import SpanQuery
-from otel_metadata.server.operations import Problem
+from otel_metadata.server.projects import foreign, locate
 
 if TYPE_CHECKING:
     from otel_metadata.seams import SpanStore
-    from otel_metadata.server.operations import Caller
+    from otel_metadata.server.operations import Caller, Problem
 
 Located: TypeAlias = "Target | Problem | SpanNotFoundError"
 """A target, or why it cannot be updated."""
@@ -88,39 +86,22 @@ class Targets:
 
 
 def locate_all(store: SpanStore, caller: Caller, keys: Sequence[tuple[str | None, str]]) -> list[Located]:
-    """Find the targets of many updates; of each that cannot be updated return why."""
-    span_ids = [span_id for _, span_id in keys if span_id]
-    found = store.find(span_ids) if span_ids and caller.project is None else {}
-    targets: list[Located] = []
-    for trace_id, span_id in keys:
-        newest = found.get(span_id)
-        if newest is not None and trace_id in (None, newest.trace_id):
-            targets.append(Target(newest.trace_id, span_id, is_stored=True))
-            continue
-        try:
-            targets.append(_locate(store, caller, trace_id, span_id))
-        except (Problem, SpanNotFoundError) as error:
-            targets.append(error)
-    return targets
+    """Find the targets of many updates; of each that cannot be updated return why.
 
-
-def _locate(store: SpanStore, caller: Caller, trace_id: str | None, span_id: str) -> Target:
-    """Find the span or trace of an update.
-
-    A token with a project may change only spans of that project, and traces with such a span. Nobody knows the project
-    of a span that is not stored, so such a token cannot update it.
-
-    Raises:
-        SpanNotFoundError: It is not stored, and the update needs it: no trace id is known, or the caller has a project.
-        Problem: 403, because it is of another project.
+    A token with a project changes only spans of that project, and traces with such a span. Nobody knows the project of
+    a span that is not stored, so such a token cannot update it. Nor can anybody, if its trace is not known.
     """
-    query = SpanQuery(trace_id, span_id or None, limit=1)
-    found = store.query(replace(query, project=caller.project))
-    if found:
-        return Target(found[0].trace_id, span_id, is_stored=True)
-    if caller.project is not None and store.query(query):
-        what = f"Span {span_id}" if span_id else f"Trace {trace_id}"
-        raise Problem(403, f"{what} is of another project than this token; expected one of {caller.project!r}.")
-    if trace_id is None or caller.project is not None:
-        raise SpanNotFoundError(span_id or f"{trace_id}", f"{store}")
-    return Target(trace_id, span_id, is_stored=False)
+    found = locate(store, caller.project, keys)
+    targets: list[Located] = []
+    for key in keys:
+        trace_id, span_id = key
+        held = found.get(key)
+        if held is not None and not held.is_own:
+            targets.append(foreign(caller, span_id, trace_id))
+        elif held is not None:
+            targets.append(Target(held.trace_id, span_id, is_stored=True))
+        elif trace_id is None or caller.project is not None:
+            targets.append(SpanNotFoundError(span_id or f"{trace_id}", f"{store}"))
+        else:
+            targets.append(Target(trace_id, span_id, is_stored=False))
+    return targets

@@ -14,11 +14,11 @@ from otel_metadata.model.times import time_text
 from otel_metadata.seams import SpanReads
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation
+from otel_metadata.server.projects import visible_project
 from otel_metadata.server.selection import (
     WRONG_PARAMETER,
     continued,
     encoded,
-    project_of,
     query_of_page,
     reads_of,
     stored,
@@ -58,7 +58,7 @@ def _trace_json(trace: TraceRecord) -> dict[str, Json]:
 async def _one(call: Call) -> Answer:
     given: api_types.OneTrace = call.query
     trace_id = parse_trace_id(call.path["trace_id"]).trace_id_hex
-    project = project_of(call.caller)
+    project = visible_project(call.caller)
     return await call.service.read(partial(_read_one, call.service.store, trace_id, project, given.at))
 
 
@@ -127,7 +127,7 @@ async def _history(call: Call) -> Answer:
     given: api_types.TraceHistory = call.query
     trace_id = parse_trace_id(call.path["trace_id"]).trace_id_hex
     is_wanted = of_field(given.field)
-    project = project_of(call.caller)
+    project = visible_project(call.caller)
 
     def read() -> Answer:
         store = call.service.store

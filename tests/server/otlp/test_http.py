@@ -340,6 +340,24 @@ def test_metrics_are_taken_without_a_word_to_their_sender(server, caplog):
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
+@pytest.mark.parametrize("path", [one.path for one in otlp_http.OPERATIONS if one.path.endswith("metrics")])
+def test_what_is_no_request_with_metrics_is_refused(server, path):
+    for media_type, body in [
+        (PROTOBUF, b"\xff\xff"),
+        (PROTOBUF, b'{"resourceMetrics": []}'),
+        (JSON, b"{"),
+        (JSON, b"[]"),
+        (JSON, b'{"resourceSpans": []}'),
+        (JSON, b'{"hello": 1}'),
+    ]:
+        answer = server.call("POST", path, body=body, headers={"Content-Type": media_type})
+        assert answer.status == 400
+        assert refusal(answer, media_type)[0] == 3
+    for media_type, body in [(PROTOBUF, b""), (JSON, b"{}"), (JSON, b'{"resourceMetrics": [{"scopeMetrics": []}]}')]:
+        answer = server.call("POST", path, body=body, headers={"Content-Type": media_type})
+        assert (answer.status, answer.data) == (200, b"" if media_type == PROTOBUF else b"{}")
+
+
 def test_a_store_that_cannot_be_written_asks_for_a_later_try(start_server: StartServer, tmp_path):
     store = SqliteStore(tmp_path / "locked.db", busy_timeout_millis=0)
     server = start_server(store)

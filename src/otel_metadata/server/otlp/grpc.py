@@ -24,7 +24,7 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.otlp.http import logs_response, project_named, tell_of_metrics, traces_response
-from otel_metadata.server.otlp.store import MAX_BYTES, store_evaluations, store_spans
+from otel_metadata.server.otlp.store import MAX_BYTES, check_metrics, store_evaluations, store_spans
 from otel_metadata.server.problems import problem_of
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ class GrpcServer:
         refused = await store_evaluations(self._service, caller, body, is_json=False)
         return logs_response(refused)
 
-    async def _metrics(self, _caller: Caller, _body: bytes, _headers: dict[str, str]) -> ExportMetricsServiceResponse:
+    async def _metrics(self, _caller: Caller, body: bytes, _headers: dict[str, str]) -> ExportMetricsServiceResponse:
+        await check_metrics(self._service, body, is_json=False)
         tell_of_metrics()
         return ExportMetricsServiceResponse()
 

@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, TypeAlias
 
+from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped] # as below
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped] # its types are a package of their own
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsPartialSuccess, ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
@@ -19,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
-from otel_metadata.server.otlp.store import MAX_BYTES, Refused, store_evaluations, store_spans
+from otel_metadata.server.otlp.store import MAX_BYTES, Refused, check_metrics, store_evaluations, store_spans
 
 PROTOBUF: Final = "application/x-protobuf"
 
@@ -37,7 +39,7 @@ _MAX_PROJECT_CHARACTERS: Final = 256
 _CODES: Final = {401: 16, 403: 7, 404: 5, 408: 4, 413: 8, 429: 8, 500: 13, 501: 12, 503: 14}
 _INVALID_ARGUMENT: Final = 3
 
-_Response: TypeAlias = "ExportTraceServiceResponse | ExportLogsServiceResponse"
+_Response: TypeAlias = "ExportTraceServiceResponse | ExportLogsServiceResponse | ExportMetricsServiceResponse"
 
 _PROBLEMS: Final = {
     400: "The body is not OTLP.",
@@ -62,7 +64,7 @@ def refusal(problem: Problem, headers: Mapping[str, str]) -> Answer:
     status = Status(code=_CODES.get(problem.status, _INVALID_ARGUMENT), message=problem.title)
     if _media_type(headers) == PROTOBUF:
         return Answer(status.SerializeToString(), problem.status, PROTOBUF)
-    return Answer({"code": status.code, "message": status.message}, problem.status)
+    return Answer(MessageToDict(status), problem.status)
 
 
 async def export_traces(path: str, call: Call) -> Answer:
@@ -70,21 +72,22 @@ async def export_traces(path: str, call: Call) -> Answer:
     is_json = _is_json(call.headers)
     project = project_named(call.headers)
     refused = await store_spans(call.service, call.caller, call.body, is_json=is_json, project=project, path=path)
-    return _answer(is_json=is_json, refused=refused, rejected="rejectedSpans", message=traces_response(refused))
+    return _answer(traces_response(refused), is_json=is_json)
 
 
 async def export_logs(_path: str, call: Call) -> Answer:
     """Store evaluations that come as log events."""
     is_json = _is_json(call.headers)
     refused = await store_evaluations(call.service, call.caller, call.body, is_json=is_json)
-    return _answer(is_json=is_json, refused=refused, rejected="rejectedLogRecords", message=logs_response(refused))
+    return _answer(logs_response(refused), is_json=is_json)
 
 
 async def export_metrics(_path: str, call: Call) -> Answer:
     """Take metrics, and keep none; see `tell_of_metrics`."""
     is_json = _is_json(call.headers)
+    await check_metrics(call.service, call.body, is_json=is_json)
     tell_of_metrics()
-    return Answer({}) if is_json else Answer(b"", media_type=PROTOBUF)
+    return _answer(ExportMetricsServiceResponse(), is_json=is_json)
 
 
 def tell_of_metrics() -> None:
@@ -99,7 +102,7 @@ def tell_of_metrics() -> None:
 
 def traces_response(refused: Refused) -> ExportTraceServiceResponse:
     """Return the answer to spans."""
-    if not refused.count:
+    if not refused.message:
         return ExportTraceServiceResponse()
     partial = ExportTracePartialSuccess(rejected_spans=refused.count, error_message=refused.message)
     return ExportTraceServiceResponse(partial_success=partial)
@@ -107,21 +110,16 @@ def traces_response(refused: Refused) -> ExportTraceServiceResponse:
 
 def logs_response(refused: Refused) -> ExportLogsServiceResponse:
     """Return the answer to log records."""
-    if not refused.count:
+    if not refused.message:
         return ExportLogsServiceResponse()
     partial = ExportLogsPartialSuccess(rejected_log_records=refused.count, error_message=refused.message)
     return ExportLogsServiceResponse(partial_success=partial)
 
 
-def _answer(
-    *, is_json: bool, refused: Refused, rejected: str, message: ExportTraceServiceResponse | ExportLogsServiceResponse
-) -> Answer:
-    if not is_json:
-        return Answer(message.SerializeToString(), media_type=PROTOBUF)
-    if not refused.count:
-        return Answer({})
-    # 64-bit integers are text in the JSON of protobuf.
-    return Answer({"partialSuccess": {rejected: f"{refused.count}", "errorMessage": refused.message}})
+def _answer(message: _Response, *, is_json: bool) -> Answer:
+    if is_json:
+        return Answer(MessageToDict(message))
+    return Answer(message.SerializeToString(), media_type=PROTOBUF)
 
 
 def _is_json(headers: Mapping[str, str]) -> bool:

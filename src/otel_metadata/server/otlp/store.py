@@ -8,24 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import orjson
 
 from otel_metadata.client import otlp_json
 from otel_metadata.client.otlp_json import LatePatch, LogRecord, OtlpError
-from otel_metadata.model.record import PROJECT_NAMES, SpanQuery, project_of
+from otel_metadata.errors import SpanNotFoundError
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
+from otel_metadata.model.record import PROJECT_NAMES, project_of
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.otlp import protobuf
 from otel_metadata.server.otlp.logs import evaluation_of
+from otel_metadata.server.targets import Target, locate_all
 from otel_metadata.server.vendors.attributes import with_vendor_fields
 
 if TYPE_CHECKING:
     from otel_metadata.client.otlp_json import Read
     from otel_metadata.model.merge import Fields, Json
     from otel_metadata.model.record import StoredSpan
-    from otel_metadata.server.operations import Caller
+    from otel_metadata.seams import SpanStore
+    from otel_metadata.server.operations import Caller, Scope
     from otel_metadata.server.service import Ingested, Service
 
 MAX_BYTES: Final = 64 << 20
@@ -50,6 +54,8 @@ _CONTAINER_BYTES, _VALUE_BYTES, _QUOTE_BYTES = 120, 64, 12
 
 _SHOWN_REASONS: Final = 3
 
+_UPDATE: Final[Scope] = "traces:update"
+
 # The scope of the span that LangWatch makes of a PATCH. Its start is the time of the PATCH.
 _LANGWATCH_SCOPE: Final = "langwatch.api.metadata_update"
 
@@ -69,19 +75,36 @@ class Refused:
             what: `spans` or `log records`.
         """
         self.count = 0
+        self._forbidden = 0
         self._what = what
         self._reasons: dict[str, None] = {}
 
-    def add(self, reason: object) -> None:
-        """Count one, and keep the first reasons."""
+    def add(self, reason: object, *, is_forbidden: bool = False) -> None:
+        """Count one, and keep the first reasons.
+
+        Args:
+            reason: For people.
+            is_forbidden: Whether another token could send it.
+        """
         self.count += 1
+        self._forbidden += is_forbidden
+        self.note(reason)
+
+    def note(self, reason: object) -> None:
+        """Keep a reason for something that was stored only in part."""
         if len(self._reasons) < _SHOWN_REASONS:
             self._reasons[f"{reason}"] = None
 
     @property
+    def is_all_forbidden(self) -> bool:
+        """Whether every one of them needs another token."""
+        return 0 < self.count == self._forbidden
+
+    @property
     def message(self) -> str:
         """What was refused and why, for people; "" if nothing was."""
-        return f"{self._what} refused: {self.count:,} ({'; '.join(self._reasons)})" if self.count else ""
+        reasons = "; ".join(self._reasons)
+        return f"{self._what} refused: {self.count:,} ({reasons})" if self.count else reasons
 
 
 @final
@@ -116,22 +139,13 @@ async def store_spans(
         path: Where it was sent, if over HTTP.
 
     Raises:
-        Problem: Nothing of the body can be read, or the store does not take it now.
+        Problem: Nothing of the body can be read, or the caller may store nothing of it, or the store does not take it
+            now.
     """
     refused = Refused("spans")
-    project = project or caller.project
     async with service.room.of(_memory_of(body, is_json=is_json)):
         reads = _spans_of(body, is_json=is_json)
-
-        def next_stored() -> tuple[Ingested, bool]:
-            portion = _next_portion(reads, refused, caller, project, path)
-            patches = _permitted(service, caller, portion.patches, refused)
-            return service.ingest_here(portion.rows, patches, portion.size or None), portion.is_last
-
-        is_last = False
-        while not is_last:
-            ingested, is_last = await service.decode(next_stored)
-            await service.stored(ingested)
+        await _store(service, caller, reads, refused, project or caller.project, path)
     service.metrics.spans_refused += refused.count
     return refused
 
@@ -140,22 +154,69 @@ async def store_evaluations(service: Service, caller: Caller, body: bytes, *, is
     """Store the evaluations of an `ExportLogsServiceRequest`, and return which log records were refused.
 
     Raises:
-        Problem: Nothing of the body can be read, or the store does not take it now.
+        Problem: As of `store_spans`.
     """
     refused = Refused("log records")
     async with service.room.of(_memory_of(body, is_json=is_json)):
-        records = _records_of(body, is_json=is_json)
-
-        def next_stored() -> Ingested | None:
-            patches = _next_evaluations(records, refused, service.clock.wall_ns())
-            if patches is None:
-                return None
-            return service.ingest_here((), _permitted(service, caller, patches, refused), None)
-
-        while (ingested := await service.decode(next_stored)) is not None:
-            await service.stored(ingested)
-    service.metrics.spans_refused += refused.count
+        now_ns = service.clock.wall_ns()
+        reads = ((_evaluated(record, now_ns), 0) for record in _records_of(body, is_json=is_json))
+        await _store(service, caller, reads, refused)
+    service.metrics.log_records_refused += refused.count
     return refused
+
+
+async def check_metrics(service: Service, body: bytes, *, is_json: bool) -> None:
+    """Check that a body is an `ExportMetricsServiceRequest`, of which nothing is stored.
+
+    Raises:
+        Problem: It is something else.
+    """
+
+    def check() -> None:
+        if not is_json:
+            _check(body)  # its outer messages are numbered as those of spans
+            return
+        found = _json(body)
+        if found and otlp_json.signal_of(found) != "metrics":
+            raise _instead(found, "resourceMetrics")
+
+    async with service.room.of(_memory_of(body, is_json=is_json)):
+        await service.decode(check)
+
+
+async def _store(
+    service: Service,
+    caller: Caller,
+    reads: Iterator[tuple[Read, int]],
+    refused: Refused,
+    project: str | None = None,
+    path: str = "",
+) -> None:
+    """Store a request in portions.
+
+    Raises:
+        Problem: 403 if all of it needs another token.
+    """
+    is_restricted = caller.project is not None or _UPDATE not in caller.scopes
+
+    def next_portion() -> tuple[_Portion, Ingested | None]:
+        portion = _next_portion(reads, refused, caller, project, path)
+        if is_restricted:
+            return portion, None
+        return portion, service.ingest_here(portion.rows, portion.patches, portion.size or None)
+
+    is_last, count = False, 0
+    while not is_last:
+        portion, ingested = await service.decode(next_portion)
+        if ingested is not None:
+            await service.stored(ingested)
+        else:
+            await service.find(partial(_restrict, service.store, caller, portion, refused))
+            await service.ingest(portion.rows, portion.patches, size=portion.size or None)
+        count += len(portion.rows) + len(portion.patches)
+        is_last = portion.is_last
+    if not count and refused.is_all_forbidden:
+        raise Problem(403, f"{refused.message}.")
 
 
 def _memory_of(body: bytes, *, is_json: bool) -> int:
@@ -260,7 +321,7 @@ def _next_portion(
                     last.setdefault(PROJECT_NAMES[0], project)  # type: ignore[attr-defined] # a dict of the reader's
                 is_of_project = caller.project is None or project_of(last) == caller.project
             if not is_of_project:
-                refused.add(_wrong_project(caller, project_of(span.resource)))
+                refused.add(_wrong_project(caller, project_of(span.resource)), is_forbidden=True)
                 continue
             if span.scope_name == _LANGWATCH_SCOPE:
                 portion.patches.append(_langwatch_update(span))
@@ -283,37 +344,65 @@ def _langwatch_update(span: StoredSpan) -> LatePatch:
     return LatePatch(span.trace_id, "", {name: field for name, field in fields.items() if name[0] == "trace"})
 
 
-def _next_evaluations(
-    records: Iterator[LogRecord | OtlpError], refused: Refused, now_ns: int
-) -> list[LatePatch] | None:
-    """Return the next evaluations; None at the end."""
-    patches: list[LatePatch] = []
-    is_end = True
-    for record in islice(records, _PORTION):
-        is_end = False
-        try:
-            if isinstance(record, OtlpError):
-                raise record
-            patches.append(evaluation_of(record, now_ns))
-        except OtlpError as error:
-            refused.add(error)
-    return None if is_end else patches
+def _evaluated(record: LogRecord | OtlpError, now_ns: int) -> LatePatch | OtlpError:
+    """Return the update that a log record means, or why it means none."""
+    try:
+        return record if isinstance(record, OtlpError) else evaluation_of(record, now_ns)
+    except OtlpError as error:
+        return error
 
 
-def _permitted(service: Service, caller: Caller, patches: list[LatePatch], refused: Refused) -> list[LatePatch]:
-    """Return the updates of spans that are in the caller's project."""
-    if caller.project is None:
-        return patches
-    kept = []
+def _restrict(store: SpanStore, caller: Caller, portion: _Portion, refused: Refused) -> None:
+    """Take from a portion what its caller must not store, with one look-up.
+
+    A caller without `traces:update` changes nothing that is stored. Only a span that is stored again keeps the values
+    that its plain attributes spell: they are replaced as the rest of the span is, and have the version of its end, so
+    that an update after that end stays.
+    """
+    may_update = _UPDATE in caller.scopes
+    if not may_update:
+        for _ in portion.patches:
+            refused.add(_no_update(caller, "an update"), is_forbidden=True)
+        portion.patches = []
+    rows = portion.rows if caller.project is not None else [row for row in portion.rows if not _is_plain(*row)]
+    keys = [(span.trace_id, span.span_id) for span, _ in rows]
+    keys += [(patch.trace_id, patch.span_id) for patch in portion.patches]
+    targets = dict(zip(keys, locate_all(store, caller, keys) if keys else [], strict=True))
+    rows, portion.rows = portion.rows, []
+    own: set[tuple[str, str]] = set()
+    for span, fields in rows:
+        target = targets.get((span.trace_id, span.span_id))
+        if isinstance(target, Problem):
+            refused.add(_reason(target), is_forbidden=True)
+            continue
+        is_stored = isinstance(target, Target) and target.is_stored
+        if is_stored and not may_update and not _is_plain(span, fields):
+            fields = {name: field for name, field in fields.items() if _is_plain(span, {name: field})}  # noqa: PLW2901 # what is left of them
+            refused.note(_no_update(caller, "a value with a version of its own, on a span that is stored already"))
+        portion.rows.append((span, fields))
+        own |= {(span.trace_id, span.span_id), (span.trace_id, "")}
+    patches, portion.patches = portion.patches, []
     for patch in patches:
-        query = SpanQuery(trace_id=patch.trace_id, span_id=patch.span_id or None, limit=1, project=caller.project)
-        if service.store.query(query):
-            kept.append(patch)
+        target = targets[patch.trace_id, patch.span_id]
+        if isinstance(target, Target) or (patch.trace_id, patch.span_id) in own:
+            portion.patches.append(patch)
         else:
-            refused.add(_wrong_project(caller, None))
-    return kept
+            refused.add(_reason(target), is_forbidden=isinstance(target, Problem))
+
+
+def _reason(error: Problem | SpanNotFoundError) -> str:
+    return error.title if isinstance(error, Problem) else f"{error}"
+
+
+def _is_plain(span: StoredSpan, fields: Fields) -> bool:
+    """Whether all fields are as plain attributes of the span spell them: set at its end, by nobody in particular."""
+    plain = (span.end_ns, PLAIN_ATTRIBUTE_WRITER)
+    return all(version == plain for _, version in fields.values())
+
+
+def _no_update(caller: Caller, what: str) -> str:
+    return f"{what}; the token {ascii(caller.name)[:80]} needs the scope {_UPDATE} for it"
 
 
 def _wrong_project(caller: Caller, got: str | None) -> str:
-    named = f"the project {ascii(got)[:80]}" if got is not None else "a span that is not there, or of another project"
-    return f"{named}; the token is for {ascii(caller.project)[:80]} only"
+    return f"the project {ascii(got)[:80]}; the token is for {ascii(caller.project)[:80]} only"

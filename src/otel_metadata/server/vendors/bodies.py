@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from otel_metadata.model.merge import FieldName, Fields, Json
-from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.value import METADATA_LIMITS, Limits, clean
 from otel_metadata.server.bodies import refuse_deep
 from otel_metadata.server.operations import Call, Problem
+from otel_metadata.server.problems import problem_of
+from otel_metadata.server.targets import Target, locate_all
+
+if TYPE_CHECKING:
+    from otel_metadata.model.record import StoredSpan
 
 
 def json_of(body: bytes, status: int) -> Any:
@@ -56,21 +61,40 @@ def fields_of(call: Call, values: Mapping[FieldName, Json]) -> Fields:
     return {name: (value, version) for name, value in values.items()}
 
 
-async def check_project(call: Call, trace_id: str, span_id: str = "") -> None:
-    """Refuse a caller that sees one project only, and neither the span nor a span of the trace in it.
+async def refusals(call: Call, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Problem]:
+    """Return what a caller that sees one project only must not update, with the reasons, in one look-up.
+
+    They are 403 for another project, and 404 for what is not stored: it may belong to any project when it comes.
 
     Args:
         call: The call.
-        trace_id: 32 hex digits.
-        span_id: 16 hex digits; "" for a change of the trace.
+        keys: (trace id, span id), or (trace id, "") for a trace.
+    """
+    caller = call.caller
+    if caller.project is None:
+        return {}
+    targets = await call.service.find(partial(locate_all, call.service.store, caller, [*keys]))
+    problems = (None if isinstance(target, Target) else problem_of(target) for target in targets)
+    return {key: problem for key, problem in zip(keys, problems, strict=True) if problem is not None}
+
+
+async def check_project(call: Call, trace_id: str, span_id: str = "") -> None:
+    """Refuse a caller that sees one project only, and must not update a span; or a trace if *span_id* is "".
 
     Raises:
-        Problem: 403, also for what is not stored: it may belong to any project when it comes.
+        Problem: See `refusals`.
     """
-    project = call.caller.project
-    if project is None:
-        return
-    query = SpanQuery(trace_id, span_id or None, project=project, limit=1)
-    if not await call.service.find(lambda: call.service.store.query(query)):
-        what = f"Span {span_id}" if span_id else f"Trace {trace_id}"
-        raise Problem(403, f"{what} is not in the project {project!r}, the only one that this token may change.")
+    for problem in (await refusals(call, [(trace_id, span_id)])).values():
+        raise problem
+
+
+async def check_spans(call: Call, rows: Sequence[tuple[StoredSpan, Fields]]) -> None:
+    """Refuse a caller that sees one project only, and sends a span that is stored under another one.
+
+    Raises:
+        Problem: 403.
+    """
+    refused = await refusals(call, [(span.trace_id, span.span_id) for span, _ in rows])
+    for problem in refused.values():
+        if problem.status == 403:
+            raise problem

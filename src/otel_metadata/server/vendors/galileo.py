@@ -28,7 +28,7 @@ from otel_metadata.model.times import time_text
 from otel_metadata.model.value import CAPTURE_LIMITS, clean
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Scope
 from otel_metadata.server.vendors import galileo_records as records
-from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of
+from otel_metadata.server.vendors.bodies import check_project, check_spans, fields_of, json_of
 from otel_metadata.server.vendors.galileo_ids import (
     derived_uuid4,
     invalid,
@@ -270,6 +270,7 @@ async def ingest_traces(call: Call) -> Answer:
             session = named.name if named is not None else session_id
         place = await _place(call, project, document, names, session)
         rows, count = await call.service.decode(lambda: records.traces(document.get("traces"), place))
+        await check_spans(call, rows)
         await call.service.ingest(rows, size=len(call.body))
     roots = [f"{UUID(row.trace_id)}" for row, _ in rows if row.parent_id is None]
     ids = {"traces_count": count, "traces_id": roots}
@@ -285,6 +286,7 @@ async def ingest_spans(call: Call) -> Answer:
         trace_id, parent_id = document.get("trace_id"), document.get("parent_id")
         place = await _place(call, project, document, names, None)
         rows = await call.service.decode(lambda: records.spans(document.get("spans"), trace_id, parent_id, place))
+        await check_spans(call, rows)
         await call.service.ingest(rows, size=len(call.body))
     ids = {"trace_id": trace_id, "parent_id": parent_id}
     return Answer({**_ingested(project, document, derived_uuid4("session of", f"{trace_id}"), len(rows)), **ids})

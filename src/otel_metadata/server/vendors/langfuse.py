@@ -33,7 +33,7 @@ from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.value import MAX_KEY_CHARS
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.schema_errors import invalid
-from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of, refuse_changed
+from otel_metadata.server.vendors.bodies import fields_of, json_of, refusals, refuse_changed
 
 _TRACE_ID: Final = re.compile("[0-9a-f]{32}")
 _SPAN_ID: Final = re.compile("[0-9a-f]{16}")
@@ -306,12 +306,7 @@ async def _store(call: Call, read: Callable[[object], Score], documents: Sequenc
     """Store what can be stored; return each score, or why it is refused."""
     answers = [_or_problem(read, document) for document in documents]
     keys = {(score.trace_id, score.span_id) for score in answers if isinstance(score, Score)}
-    refused = {}
-    for key in keys:
-        try:
-            await check_project(call, *key)
-        except Problem as problem:
-            refused[key] = problem
+    refused = await refusals(call, keys)
     answers = [refused.get((one.trace_id, one.span_id), one) if isinstance(one, Score) else one for one in answers]
     # Each with a version of its own: of two of the same name the later in the list wins.
     patches = [(one.trace_id, one.span_id, fields_of(call, one.values)) for one in answers if isinstance(one, Score)]

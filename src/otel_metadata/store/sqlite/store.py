@@ -37,6 +37,7 @@ from otel_metadata.model.record import (
     Found,
     FoundTraces,
     Histogram,
+    Located,
     NamedKind,
     OutlineSpan,
     Retained,
@@ -159,6 +160,20 @@ ON CONFLICT (writer) DO UPDATE SET name = excluded.name WHERE excluded.name > na
 _FIND: Final = """
 SELECT spans.span_id, spans.trace_id, spans.start_ns, spans.end_ns
 FROM json_each(?) AS wanted CROSS JOIN spans ON spans.span_id = wanted.value
+"""
+
+_LOCATE_SPANS: Final = """
+SELECT wanted.key, spans.trace_id, spans.start_ns, ?1 IS NULL OR spans.project IS ?1
+FROM json_each(?2) AS wanted CROSS JOIN spans ON spans.span_id = json_extract(wanted.value, '$[1]')
+WHERE spans.trace_id = coalesce(json_extract(wanted.value, '$[0]'), spans.trace_id)
+"""
+
+# The first span of the project ends the look at a trace.
+_LOCATE_TRACES: Final = """
+SELECT wanted.value, EXISTS (
+    SELECT 1 FROM spans WHERE spans.trace_id = wanted.value AND (?1 IS NULL OR spans.project IS ?1)
+)
+FROM json_each(?2) AS wanted WHERE EXISTS (SELECT 1 FROM spans WHERE spans.trace_id = wanted.value)
 """
 
 _ANY_SPAN: Final = "SELECT 1 FROM spans WHERE trace_id = ? LIMIT 1"
@@ -537,6 +552,30 @@ class SqliteStore:
                 if held is None or (start_ns, trace_id) > (held.start_ns, held.trace_id):
                     found[span_id] = StoredKey(trace_id, start_ns, end_ns)
             return found
+
+        return self._read(read)
+
+    def locate(
+        self, keys: Collection[tuple[str | None, str]], project: str | None
+    ) -> Mapping[tuple[str | None, str], Located]:
+        """Return where spans and traces are stored, and whether they are of *project*; see `ProjectStore`.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        spans = [(trace_id, span_id) for trace_id, span_id in keys if span_id]  # plain tuples, which orjson takes
+        traces = [trace_id for trace_id, span_id in keys if not span_id]
+
+        def read(connection: sqlite3.Connection) -> dict[tuple[str | None, str], Located]:
+            newest: dict[int, tuple[bool, int, str]] = {}
+            for at, trace_id, start_ns, is_own in connection.execute(
+                _LOCATE_SPANS, (project, orjson.dumps(spans).decode())
+            ):
+                place = bool(is_own), start_ns, trace_id
+                newest[at] = max(newest.get(at, place), place)
+            found = {spans[at]: Located(trace_id, is_own) for at, (is_own, _, trace_id) in newest.items()}
+            of_traces = connection.execute(_LOCATE_TRACES, (project, orjson.dumps(traces).decode()))
+            return {**found, **{(trace_id, ""): Located(trace_id, bool(is_own)) for trace_id, is_own in of_traces}}
 
         return self._read(read)
 

@@ -1,0 +1,418 @@
+"""Tokens for one project, and tokens that only send: what each sees and changes, over every protocol and operation."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from opentelemetry.sdk.resources import Resource
+from tests.server.api import Plain
+from tests.server.conftest import PATIENCE, Server, StartServer
+from tests.store.contract import END_NS, START_NS, TRACE, ended_span, metadata, only, trace_hex
+
+from otel_metadata.dialects.canonical import FIELDS, fields_text
+from otel_metadata.dialects.patch_span import PATCH_SCOPE, attributes_of
+from otel_metadata.model.merge import Fields
+from otel_metadata.model.patch import Patch
+from otel_metadata.model.record import SpanQuery
+from otel_metadata.model.span_ref import SpanRef
+from otel_metadata.server.access import SCOPES, Access
+from otel_metadata.server.operations import Scope
+from otel_metadata.server.projects import locate
+from otel_metadata.server.tokens import Tokens
+from otel_metadata.store.sqlite.store import SqliteStore
+
+Request = ExportTraceServiceRequest | ExportLogsServiceRequest
+
+T1 = trace_hex()
+T2 = trace_hex(2)
+SHOP, BANK, BANK_ROOT = f"{1:016x}", f"{2:016x}", f"{3:016x}"
+LATER: Fields = {("span", "metadata", "plan"): ("updated", (END_NS + 10**18, 7))}
+
+
+# What is sent, and how.
+
+
+def spans(
+    *given: dict[str, Any], project: str | None = None, scope: str = "", name: str = "service.name"
+) -> ExportTraceServiceRequest:
+    request = ExportTraceServiceRequest()
+    add_spans(request, *given, project=project, scope=scope, name=name)
+    return request
+
+
+def add_spans(
+    request: ExportTraceServiceRequest,
+    *given: dict[str, Any],
+    project: str | None = None,
+    scope: str = "",
+    name: str = "service.name",
+) -> None:
+    of_resource = request.resource_spans.add()
+    if project is not None:
+        of_resource.resource.attributes.add(key=name).value.string_value = project
+    of_scope = of_resource.scope_spans.add()
+    of_scope.scope.name = scope
+    for one in given:
+        span = of_scope.spans.add(
+            trace_id=bytes.fromhex(one.get("trace", T1)),
+            span_id=bytes.fromhex(one.get("span", SHOP)),
+            name=one.get("name", "sent"),
+            start_time_unix_nano=START_NS,
+            end_time_unix_nano=one.get("end", END_NS),
+        )
+        add_attributes(span.attributes, one.get("attributes", {}))
+
+
+def add_attributes(to: Any, attributes: dict[str, Any]) -> None:
+    for key, value in attributes.items():
+        found = to.add(key=key).value
+        if isinstance(value, list):
+            found.array_value.SetInParent()
+            for item in value:
+                found.array_value.values.add().string_value = item
+        elif isinstance(value, float):
+            found.double_value = value
+        else:
+            found.string_value = value
+
+
+def update_span(span_id: str = SHOP, trace_id: str = T1) -> dict[str, Any]:
+    """Return a span that carries an update of another one."""
+    target = SpanRef(int(trace_id, 16), int(span_id, 16))
+    return {"trace": trace_id, "span": "ee" * 8, "attributes": dict(attributes_of(Patch(target, LATER)))}
+
+
+def of_langwatch(trace_id: str = T1, project: str | None = None) -> ExportTraceServiceRequest:
+    """Return the span that LangWatch's server makes of a PATCH."""
+    of_span, name = {"trace": trace_id, "span": "ef" * 8}, "openinference.project.name"
+    request = spans(of_span, project=project, scope="langwatch.api.metadata_update", name=name)
+    add_attributes(request.resource_spans[0].resource.attributes, {"langwatch.metadata.plan": "updated"})
+    return request
+
+
+def evaluation(span_id: str = SHOP, trace_id: str = T1) -> ExportLogsServiceRequest:
+    request = ExportLogsServiceRequest()
+    record = (
+        request.resource_logs.add()
+        .scope_logs.add()
+        .log_records.add(trace_id=bytes.fromhex(trace_id), span_id=bytes.fromhex(span_id), time_unix_nano=END_NS + 1)
+    )
+    attributes = {"event.name": "gen_ai.evaluation.result", "gen_ai.evaluation.name": "Tone"}
+    add_attributes(record.attributes, {**attributes, "gen_ai.evaluation.score.value": 0.5})
+    return request
+
+
+def in_json(request: Request) -> Any:
+    """Return a request as OTLP's JSON, whose ids are hex digits."""
+
+    def hexed(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {
+                key: base64.b64decode(value).hex() if key in ("traceId", "spanId") else hexed(value)
+                for key, value in found.items()
+            }
+        return [hexed(one) for one in found] if isinstance(found, list) else found
+
+    return hexed(MessageToDict(request))
+
+
+@dataclass
+class Sent:
+    """What a request was answered: 200 with what was refused, or another status."""
+
+    status: int
+    refused: int
+    message: str
+
+
+def send(server: Server, key: str, request: Request, over: str) -> Sent:
+    is_logs = isinstance(request, ExportLogsServiceRequest)
+    if over == "grpc":
+        with grpc.insecure_channel(f"127.0.0.1:{server.local.grpc_port}") as channel:
+            stub = (LogsServiceStub if is_logs else TraceServiceStub)(channel)
+            try:
+                answer = stub.Export(request, metadata=[("authorization", f"Bearer {key}")], timeout=PATIENCE)
+            except grpc.RpcError as error:
+                codes = {grpc.StatusCode.PERMISSION_DENIED: 403, grpc.StatusCode.UNAUTHENTICATED: 401}
+                return Sent(codes[error.code()], 0, f"{error.details()}")
+        partial = MessageToDict(answer).get("partialSuccess", {})
+    else:
+        body = request.SerializeToString() if over == "protobuf" else json.dumps(in_json(request)).encode()
+        kind = "application/x-protobuf" if over == "protobuf" else "application/json"
+        headers = {"Content-Type": kind, "Authorization": f"Bearer {key}"}
+        found = server.call("POST", "/v1/logs" if is_logs else "/v1/traces", body=body, headers=headers)
+        if found.status != 200:
+            return Sent(found.status, 0, found.data.decode(errors="replace"))
+        if over == "protobuf":
+            response = ExportLogsServiceResponse if is_logs else ExportTraceServiceResponse
+            partial = MessageToDict(response.FromString(found.data)).get("partialSuccess", {})
+        else:
+            partial = found.json().get("partialSuccess", {})
+    count = partial.get("rejectedSpans", partial.get("rejectedLogRecords", 0))
+    return Sent(200, int(count), partial.get("errorMessage", ""))
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    return Tokens(f"{tmp_path}/tokens")
+
+
+@pytest.fixture
+def key(tokens: Tokens) -> Callable[..., str]:
+    """Return what makes a token: its scopes, all by default, and its project."""
+    names = iter(range(1_000))
+
+    def make(*scopes: Scope, project: str | None = None) -> str:
+        return tokens.create(f"token {next(names)}", list(scopes or SCOPES), project, 1)
+
+    return make
+
+
+@pytest.fixture
+def server(start_server: StartServer, tokens: Tokens, key: Callable[..., str]) -> Server:
+    """Return a server that demands tokens, with a trace of two projects and a trace of the bank."""
+    key()
+    server = start_server(own=True, access=Access(tokens, needs_token=True), grpc_port=0)
+    shop, bank = (Resource({"service.name": name}) for name in ("shop", "bank"))
+    server.store.write(
+        [
+            ended_span(1, name="own", resource=shop, fields=metadata(plan="free")),
+            ended_span(2, name="secret child", resource=bank, parent=ended_span(1).context, **_secrets()),
+            ended_span(3, trace_id=2, name="secret root", resource=bank, **_secrets("trace")),
+        ]
+    )
+    return server
+
+
+def _secrets(level: str = "span") -> dict[str, Any]:
+    return {
+        "attributes": {"secret": "secret"},
+        "fields": {
+            **metadata(secret="secret"),
+            **metadata(level, **{"secret too": "secret"}),
+            ("span", "tag", "secret tag"): (True, (START_NS, 1)),
+            ("span", "evaluation", "secret verdict"): ({"score": 1.0, "label": "secret"}, (START_NS, 1)),
+        },
+    }
+
+
+def state(server: Server) -> Any:
+    """Return everything that is stored of the bank, and the updates of its trace."""
+    lines = [row for page in server.store.export_rows(SpanQuery(limit=None)) for row in page]  # type: ignore[attr-defined] # an SQLite store
+    return (
+        [row for row in lines if row[1] in (BANK, BANK_ROOT)],
+        server.store.history(T1, BANK),
+        server.store.history(T2, BANK_ROOT),
+        server.store.history(T2),
+    )
+
+
+OVER = pytest.mark.parametrize("over", ["protobuf", "json", "grpc"])
+
+
+# A token that only sends.
+
+
+@OVER
+@pytest.mark.parametrize(
+    "request_of",
+    [lambda: spans(update_span(), scope=PATCH_SCOPE), of_langwatch, evaluation],
+    ids=["an update", "of LangWatch", "an evaluation"],
+)
+def test_a_token_that_only_sends_updates_nothing(server, key, request_of, over):
+    before = only(server.store, span_id=SHOP)
+    answer = send(server, key("traces:write"), request_of(), over)
+    assert answer.status == 403
+    assert "traces:update" in answer.message
+    assert only(server.store, span_id=SHOP) == before
+    assert send(server, key("traces:write", "traces:update"), request_of(), over) == Sent(200, 0, "")
+    assert only(server.store, span_id=SHOP) != before
+
+
+@OVER
+def test_updates_beside_spans_are_refused_and_the_spans_stored(server, key, over):
+    request = spans({"span": "aa" * 8})
+    add_spans(request, update_span(), update_span(), scope=PATCH_SCOPE)
+    answer = send(server, key("traces:write"), request, over)
+    assert (answer.status, answer.refused) == (200, 2)
+    assert "traces:update" in answer.message
+    assert only(server.store, span_id="aa" * 8).name == "sent"
+    assert only(server.store, span_id=SHOP).metadata == {"plan": "free"}
+
+
+@OVER
+def test_a_span_that_is_sent_again_brings_updates_with_the_scope_only(server, key, over):
+    """A new span has all its values: those that our own library has set while it ran and waited."""
+    new: Fields = {("span", "metadata", "plan"): ("live", (END_NS - 1, 7)), ("trace", "tag", "t"): (True, (END_NS, 7))}
+    first = spans({"span": "aa" * 8, "attributes": {FIELDS: fields_text(new)}})
+    again = spans({"span": "aa" * 8, "name": "again", "attributes": {FIELDS: fields_text(LATER), "metadata.b": "c"}})
+    write = key("traces:write")
+    assert send(server, write, first, over) == Sent(200, 0, "")
+    record = only(server.store, span_id="aa" * 8)
+    assert (record.metadata, record.trace_tags) == ({"plan": "live"}, ("t",))
+    answer = send(server, write, again, over)
+    assert (answer.status, answer.refused) == (200, 0)
+    assert "traces:update" in answer.message
+    record = only(server.store, span_id="aa" * 8)
+    assert (record.name, record.metadata) == ("again", {"plan": "live", "b": "c"})
+    assert send(server, key("traces:write", "traces:update"), again, over) == Sent(200, 0, "")
+    assert only(server.store, span_id="aa" * 8).metadata == {"plan": "updated", "b": "c"}
+
+
+@OVER
+def test_plain_attributes_of_a_span_that_is_sent_again_replace_no_update(server, key, over):
+    """They are a part of the span, as its name is, and have the version of its end."""
+    server.store.patch([Patch(SpanRef(TRACE, 1), LATER)])
+    again = spans({"name": "again", "attributes": {"metadata.plan": "plain", "metadata.b": "c"}})
+    assert send(server, key("traces:write"), again, over) == Sent(200, 0, "")
+    record = only(server.store, span_id=SHOP)
+    assert (record.name, record.metadata) == ("again", {"plan": "updated", "b": "c"})
+
+
+def test_a_version_that_a_plain_attribute_names_is_an_update_as_well(server, key):
+    versions = json.dumps([["span", "metadata", "plan", END_NS + 9, f"{0:016x}"]])
+    again = spans({"attributes": {"metadata.plan": "updated", "otel_metadata.versions": versions}})
+    assert "traces:update" in send(server, key("traces:write"), again, "json").message
+    assert only(server.store, span_id=SHOP).metadata == {"plan": "free"}
+
+
+# A token for one project.
+
+
+@OVER
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda: spans({"span": BANK}, project="shop"),
+        lambda: spans({"span": BANK}),
+        lambda: spans({"span": BANK_ROOT, "trace": T2}, project="shop"),
+        lambda: spans({"span": "aa" * 8}, project="bank", name="openinference.project.name"),
+        lambda: spans(update_span(BANK), scope=PATCH_SCOPE),
+        lambda: of_langwatch(T2),
+        lambda: of_langwatch(T1, "bank"),
+        lambda: evaluation(BANK),
+        lambda: evaluation("", T2),
+    ],
+    ids=[
+        "a span",
+        "no project",
+        "a root",
+        "a project",
+        "an update",
+        "of LangWatch",
+        "its project",
+        "logs",
+        "of a trace",
+    ],
+)
+def test_a_token_takes_over_and_changes_no_span_of_another_project(server, key, request_of, over):
+    before, count = state(server), len(server.store.query(SpanQuery(limit=None)))
+    shop = key(project="shop")
+    answer = send(server, shop, request_of(), over)
+    assert answer.status == 403
+    assert "project" in answer.message
+    assert state(server) == before
+    assert len(server.store.query(SpanQuery(limit=None))) == count
+    for path in (f"spans/{BANK}", f"spans/{BANK}/history", f"traces/{T2}"):
+        assert server.call("GET", f"/api/v1/{path}", headers={"X-Auth-Token": shop}).status == 404
+    assert send(server, key(), request_of(), over).status == 200
+
+
+@OVER
+def test_spans_of_another_project_are_refused_beside_own_ones(server, key, over):
+    before = state(server)
+    request = spans({"span": BANK}, {"span": "aa" * 8}, {"name": "own again"}, project="shop")
+    answer = send(server, key(project="shop"), request, over)
+    assert (answer.status, answer.refused) == (200, 1)
+    assert state(server) == before
+    assert only(server.store, span_id="aa" * 8).project == "shop"
+    assert only(server.store, span_id=SHOP).name == "own again"
+
+
+@OVER
+def test_updates_and_evaluations_of_own_spans_are_stored(server, key, over):
+    """Also those that come in one request with their span; an update of a span that is not stored has no project."""
+    shop = key(project="shop")
+    request = spans({"span": "aa" * 8}, project="shop")
+    add_spans(request, update_span(), update_span("aa" * 8), scope=PATCH_SCOPE)
+    assert send(server, shop, request, over) == Sent(200, 0, "")
+    assert send(server, shop, evaluation(), over) == Sent(200, 0, "")
+    assert only(server.store, span_id=SHOP).metadata == {"plan": "updated"}
+    assert only(server.store, span_id=SHOP).evaluations["Tone"].score == 0.5
+    assert only(server.store, span_id="aa" * 8).metadata == {"plan": "updated"}
+    for unknown in (evaluation("bb" * 8), spans(update_span("bb" * 8), scope=PATCH_SCOPE)):
+        answer = send(server, shop, unknown, over)
+        assert (answer.status, answer.refused) == (200, 1)
+        assert "is not in" in answer.message
+    assert server.store.history(T1, "bb" * 8) == []
+
+
+def test_a_portion_is_looked_up_at_once_and_for_a_restricted_token_only(server, key, monkeypatch):
+    asked: list[int] = []
+    kept = SqliteStore.locate
+
+    def counted(store: SqliteStore, keys: Any, project: str | None) -> Any:
+        asked.append(len(keys))
+        return kept(store, keys, project)
+
+    monkeypatch.setattr(SqliteStore, "locate", counted)
+    monkeypatch.setattr(SqliteStore, "search", None)  # what a query of one span would call
+    many = spans(*({"span": f"{number:016x}"} for number in range(10, 2_510)), project="shop")
+    assert send(server, key(), many, "protobuf").status == 200
+    assert send(server, key("traces:write"), many, "protobuf").status == 200
+    assert asked == []
+    assert send(server, key(project="shop"), many, "protobuf").status == 200
+    assert asked == [1_000, 1_000, 500]
+
+
+def test_refused_log_records_are_counted_by_themselves(server, key):
+    mixed = evaluation()
+    mixed.resource_logs[0].scope_logs[0].log_records.add()
+    assert send(server, key(), mixed, "protobuf").refused == 1
+    text = server.call("GET", "/metrics", headers={"X-Auth-Token": key()}).data.decode()
+    assert "otel_metadata_server_log_records_refused_total 1\n" in text
+    assert "otel_metadata_server_spans_refused_total 0\n" in text
+
+
+@pytest.mark.parametrize("is_plain", [False, True], ids=["SQLite", "a store of a third party"])
+def test_spans_are_located_by_project(tmp_path, is_plain):
+    """Of one span id in several traces, the spans of the project come first, then the newest."""
+    store = SqliteStore(tmp_path / "spans.db")
+    shop, bank = (Resource({"service.name": name}) for name in ("shop", "bank"))
+    store.write(
+        [
+            ended_span(1, trace_id=1, resource=shop),
+            ended_span(1, trace_id=2, resource=shop, start_ns=START_NS + 1),
+            ended_span(1, trace_id=3, resource=bank, start_ns=START_NS + 2),
+            ended_span(2, trace_id=3),
+        ]
+    )
+    asked: Any = Plain(store) if is_plain else store
+    one, two, other = f"{1:016x}", f"{2:016x}", f"{9:016x}"
+    keys = [(None, one), (trace_hex(1), one), (trace_hex(3), one), (None, two), (trace_hex(3), ""), (trace_hex(2), "")]
+    keys += [(None, other), (trace_hex(9), ""), (trace_hex(9), one)]
+
+    def found(project: str | None) -> list[Any]:
+        places = locate(asked, project, keys)
+        return [(int(places[key].trace_id, 16), places[key].is_own) if key in places else None for key in keys]
+
+    assert found("shop") == [(2, True), (1, True), (3, False), (3, False), (3, False), (2, True), None, None, None]
+    assert found("bank") == [(3, True), (1, False), (3, True), (3, False), (3, True), (2, False), None, None, None]
+    assert found(None) == [(3, True), (1, True), (3, True), (3, True), (3, True), (2, True), None, None, None]
+    assert locate(asked, "shop", []) == {}
+    store.close()
