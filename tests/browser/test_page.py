@@ -15,6 +15,7 @@ from tests.browser.application import SCRIPT, span_id, trace_id
 from otel_metadata.model.condition import Compare, Subject
 from otel_metadata.server.access import Access
 from otel_metadata.server.run import LocalServer
+from otel_metadata.server.sdk_settings import settings_of
 from otel_metadata.server.tokens import Tokens
 from otel_metadata.store.filter.language import parse
 from otel_metadata.store.sqlite.store import SqliteStore
@@ -100,6 +101,22 @@ def test_tab_takes_a_completion_and_enter_always_runs(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(rows(page)).to_have_count(8)
     expect(page.get_by_role("listbox")).to_be_hidden()
+
+
+def test_tab_takes_no_completion_of_what_was_written_before(page: Page) -> None:
+    page.goto("/?rows=spans")
+    box = page.get_by_role("combobox", name="Filter")
+    box.click()
+    page.keyboard.type("metadata.p")
+    expect(page.get_by_role("option", name="metadata.plan")).to_be_visible()
+    waiting: list[Route] = []
+    page.route("**/api/v1/filter", lambda route: waiting.append(route) if len(waiting) < 2 else route.continue_())
+    with page.expect_request("**/api/v1/filter"):
+        page.keyboard.type("l")
+    with page.expect_request("**/api/v1/filter"):
+        page.keyboard.press("Tab")
+    waiting[-1].continue_()
+    expect(box).to_have_value("metadata.plan ")
 
 
 def test_a_click_on_a_value_filters_by_it(page: Page) -> None:
@@ -447,8 +464,80 @@ def test_an_empty_store_says_what_to_do(page: Page, store: SqliteStore) -> None:
         store.delete(
             [(f"{trace_id(number):032x}", f"{span_id(number, one):016x}") for one in range(1, 10)], (1 << 62, 1)
         )
-    page.goto("/?window=all")
+    page.goto("/")
     expect(page.get_by_text("Nothing is stored yet.")).to_be_visible()
+    expect(page.get_by_label("the lines for OpenTelemetry", exact=True)).to_contain_text(
+        "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1"
+    )
+
+
+def test_a_window_without_spans_offers_a_wider_one(page: Page, store: SqliteStore) -> None:
+    page.goto("/?window=1h")
+    expect(page.get_by_text("No traces started in this time.")).to_be_visible()
+    page.get_by_role("button", name="Widen to 30 days").click()
+    expect(rows(page)).to_have_count(24)
+    assert "window=30d" in page.url
+
+
+# Changes and Connect
+
+
+def test_what_came_late_is_told_with_who_when_and_what_it_replaced(page: Page, store: SqliteStore) -> None:
+    page.goto("/")
+    page.get_by_role("link", name="Came late").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("What came late")
+    expect(rows(page)).to_have_count(
+        8 * 2 + 12 * 2
+    )  # thumbs twice on every third trace, verdict and cost on every other
+    row = page.locator(".rows tbody tr", has_text='"down"').first
+    expect(row).to_contain_text("metadata.thumbs")
+    expect(row).to_contain_text("page:ada")
+    expect(row).to_contain_text('was "up" ○ late, by shop')
+    expect(row).to_contain_text("○ late +2 h 14 min")
+    times = page.locator(".rows time").evaluate_all("all => all.map(one => one.dateTime)")
+    assert times == sorted(times, reverse=True)
+
+    page.get_by_role("combobox", name="Filter").focus()
+    late(store, "reviewed", "yes", trace=5)
+    expect(rows(page)).to_have_count(41)
+    expect(rows(page).first).to_contain_text("metadata.reviewed")
+    assert page.evaluate("document.activeElement.id") == "filter"
+
+    page.locator(".rows button", has_text="metadata.thumbs").first.click()
+    expect(rows(page)).to_have_count(16)
+    page.locator(".rows button", has_text="page:ada").first.click()
+    expect(rows(page)).to_have_count(16)
+    expect(page.get_by_role("combobox", name="Filter")).to_have_value("author.metadata.thumbs = 'page:ada'")
+    page.reload()
+    expect(rows(page)).to_have_count(16)
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=2)).to_have_text("POST /answer")
+    expect(page.locator(".values tr", has_text="thumbs")).to_be_visible()
+
+
+def test_no_late_value_says_so_and_a_wrong_filter_too(page: Page, problems: list[str]) -> None:
+    page.goto("/changes?window=1h")
+    expect(page.get_by_text("No value came late on the spans of this time.")).to_be_visible()
+    page.get_by_role("button", name="Look at the spans of all time").click()
+    expect(rows(page)).to_have_count(40)
+    page.get_by_role("combobox", name="Filter").fill("name =")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Nothing is searched until the filter is right.")).to_be_visible()
+    assert all("400" in line for line in problems)
+    problems.clear()
+
+
+def test_the_lines_to_connect_can_be_copied(page: Page, url: str) -> None:
+    page.goto("/")
+    page.get_by_role("link", name="Connect").click()
+    page.get_by_role("button", name="Langfuse").click()
+    page.get_by_role("button", name="Copy the lines for Langfuse").click()
+    expect(page.locator(".copy")).to_have_text("Copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.splitlines() == [f"export {line}" for line in settings_of("langfuse", url, "")]
+    page.get_by_role("button", name="Arize").click()
+    expect(page.get_by_text("does not listen for it")).to_be_visible()
 
 
 def test_data_stays_when_the_server_goes_away_and_is_live_again_after(
@@ -490,13 +579,13 @@ def test_keys_are_off_while_typing_and_can_be_switched_off(page: Page) -> None:
 
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/?rows=spans", f"/traces/{TRACE}?span={ROOT}"])
+@pytest.mark.parametrize("path", ["/", "/?rows=spans", f"/traces/{TRACE}?span={ROOT}", "/changes", "/connect"])
 def test_nothing_stands_in_the_way_of_anybody(page: Page, theme: Any, width: int, path: str) -> None:
     """Axe-core's rules of WCAG 2.2 AA; and no part is wider than the window."""
     page.emulate_media(color_scheme=theme)
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(path)
-    expect(page.locator(".rows tbody tr, .values tbody tr").first).to_be_visible()
+    expect(page.locator(".rows tbody tr, .values tbody tr, .connect").first).to_be_visible()
     page.evaluate(AXE.read_text())
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     found = page.evaluate("tags => axe.run({runOnly: tags})", tags)

@@ -129,6 +129,23 @@ class TraceHistory(_Query):
     stored: Annotated[bool, Meta(description="False: also values of a trace of which no span is stored.")] = True
 
 
+class LateValues(Window):
+    """Which values; the window is that of their spans."""
+
+    field: _Field = None
+    limit: Annotated[int, Meta(ge=1, le=200, description="From at most so many spans, the newest.")] = 100
+    timeout_millis: _Timeout = 200
+
+
+class Address(_Query):
+    """The server."""
+
+    url: Annotated[
+        str | None,
+        Meta(description="The server's address over HTTP, as the SDK sees it. Without it, from Host."),
+    ] = None
+
+
 class Bars(Window):
     """Which spans, and how many bars."""
 
@@ -476,6 +493,42 @@ class Values(_Answer):
     """Values, newest first."""
 
     values: list[Value]
+
+
+class LateValue(_Answer):
+    """A value that came late, and the one that it replaced; of the value, `superseded_by` says what replaced it."""
+
+    trace_id: Hex
+    span_id: Annotated[str, Meta(description="Hex digits in lower case; empty for a value of the trace itself.")]
+    name: Annotated[str, Meta(description="Of the span, or of the trace.")]
+    end_time: str
+    end_time_ns: NsText
+    value: Value
+    replaced: Value | None
+
+
+class LateValuePage(_Answer):
+    """Values that came late, newest first."""
+
+    values: list[LateValue]
+    searched_to: Annotated[
+        Place | None,
+        Meta(description="The span down to which the window was searched; ask on with its start as `end_time`."),
+    ]
+
+
+class Environment(_Answer):
+    """What points one SDK at the server."""
+
+    name: str
+    lines: list[str]
+
+
+class Environments(_Answer):
+    """What points SDKs at the server."""
+
+    environments: list[Environment]
+    has_grpc: Annotated[bool, Meta(description="Whether the server listens for OTLP over gRPC.")]
 
 
 class Bar(_Answer):

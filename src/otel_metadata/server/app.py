@@ -12,12 +12,14 @@ from starlette.routing import compile_path
 
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server import (
+    connect,
     deletion,
     events,
     exports,
     filters,
     health,
     imports,
+    late_values,
     page_files,
     session,
     spans,
@@ -45,6 +47,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             *spans.OPERATIONS,
             *traces.OPERATIONS,
             *summary.OPERATIONS,
+            *late_values.OPERATIONS,
             *exports.OPERATIONS,
             *filters.OPERATIONS,
             *events.OPERATIONS,
@@ -57,6 +60,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             *logfire.OPERATIONS,
             *otlp_http.OPERATIONS,
             *session.OPERATIONS,
+            *connect.OPERATIONS,
             *health.OPERATIONS,
         )
     ),

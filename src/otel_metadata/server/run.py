@@ -95,7 +95,7 @@ class LocalServer:
         except ConfigurationError:
             self._socket.close()
             raise
-        self.grpc_port = None if over_grpc is None else over_grpc.port
+        self.grpc_port = self.service.grpc_port = None if over_grpc is None else over_grpc.port
         self._uvicorn = _Uvicorn(_config(app), self.service, over_grpc, self._is_answering)
 
     @property

@@ -91,6 +91,7 @@ class Service:
             delays it.
         write: Runs a blocking call that changes the store (delete, retain, an import).
         decode: Runs a call that only computes, such as decoding a large body, on threads of its own.
+        grpc_port: The port for OTLP over gRPC, or None.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Service:
         self.metrics = Metrics(self.clock)
         self.changes = Changes(store)
         self.room = Room(_ROOM_BYTES)
+        self.grpc_port: int | None = None
         self._ingest = Ingest(store)
         self.read = _Pool("read", _READERS, _WAITING_READS)
         self.find = _Pool("find spans", _FINDERS, _WAITING_FINDS)

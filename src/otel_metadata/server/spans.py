@@ -59,7 +59,7 @@ def span_json(record: SpanRecord) -> dict[str, Json]:
 
 def values_answer(values: Sequence[ValueRecord]) -> Answer:
     """Return the values of a history as an answer."""
-    return encoded(api_types.Values([_value(value) for value in values]))
+    return encoded(api_types.Values([value_json(value) for value in values]))
 
 
 def names_in_use(
@@ -188,7 +188,8 @@ def _trace_of(store: SpanStore, key: Key, project: str | None) -> str:
     return found[0].trace_id
 
 
-def _value(value: ValueRecord) -> api_types.Value:
+def value_json(value: ValueRecord) -> api_types.Value:
+    """Return a value as `/api/v1` has it."""
     superseded_by = None
     if value.superseded_by is not None:
         ns, writer = value.superseded_by

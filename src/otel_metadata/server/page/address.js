@@ -5,8 +5,10 @@
  * @typedef {{place: "list", rows: "traces" | "spans", filter: string, project: string, window: string}} ListPlace
  * @typedef {{place: "trace", traceId: string, span: string, tab: string, at: string, find: string, only: boolean,
  *   folded: string[]}} TracePlace
+ * @typedef {{place: "changes", filter: string, field: string, project: string, window: string}} ChangesPlace
+ * @typedef {{place: "connect"}} ConnectPlace
  * @typedef {{place: "nowhere", path: string}} Nowhere
- * @typedef {ListPlace | TracePlace | Nowhere} Place
+ * @typedef {ListPlace | TracePlace | ChangesPlace | ConnectPlace | Nowhere} Place
  */
 
 export const WINDOWS = /** @type {const} */ ([
@@ -52,6 +54,16 @@ export function placeOf(path, search) {
       window: known(WINDOWS, text("window"), DEFAULTS.window),
     };
   }
+  if (path === "/changes") {
+    return {
+      place: "changes",
+      filter: text("filter"),
+      field: text("field"),
+      project: text("project"),
+      window: known(WINDOWS, text("window"), DEFAULTS.window),
+    };
+  }
+  if (path === "/connect") return { place: "connect" };
   const trace = TRACE.exec(path);
   if (trace) {
     return {
@@ -74,6 +86,7 @@ export function placeOf(path, search) {
  */
 export function addressOf(place) {
   if (place.place === "nowhere") return place.path;
+  if (place.place === "connect") return "/connect";
   const query = new URLSearchParams();
   const add = (/** @type {string} */ name, /** @type {string} */ value) => value && query.set(name, value);
   if (place.place === "list") {
@@ -82,6 +95,13 @@ export function addressOf(place) {
     add("project", place.project);
     add("window", place.window === DEFAULTS.window ? "" : place.window);
     return withQuery("/", query);
+  }
+  if (place.place === "changes") {
+    add("filter", place.filter);
+    add("field", place.field);
+    add("project", place.project);
+    add("window", place.window === DEFAULTS.window ? "" : place.window);
+    return withQuery("/changes", query);
   }
   add("span", place.span);
   add("tab", place.tab === DEFAULTS.tab ? "" : place.tab);

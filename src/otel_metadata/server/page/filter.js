@@ -12,6 +12,7 @@ export function FilterBox({ value, run, inputRef }) {
   const [text, setText] = useState(value);
   const [problem, setProblem] = useState(/** @type {FilterProblem | null} */ (null));
   const [completions, setCompletions] = useState(/** @type {Completion[]} */ ([]));
+  const completed = useRef(""); // the text that these are for
   const [chosen, setChosen] = useState(0);
   const [isOpen, setIsOpen] = useState(false);
   const ending = useRef(/** @type {AbortController | null} */ (null));
@@ -23,13 +24,13 @@ export function FilterBox({ value, run, inputRef }) {
     return () => ending.current?.abort();
   }, [value]);
 
-  /** @param {string} written @param {number} position @param {boolean} withList */
+  /** @param {string} written @param {number} position @param {boolean} withList @returns {Promise<Completion[]>} */
   async function check(written, position, withList) {
     ending.current?.abort();
     ending.current = new AbortController();
     if (!written.trim() && !withList) {
       setProblem(null);
-      return;
+      return [];
     }
     try {
       // Positions count characters as Python does; a browser counts units of UTF-16.
@@ -39,10 +40,13 @@ export function FilterBox({ value, run, inputRef }) {
       });
       setProblem(written.trim() ? answer.problem : null);
       setCompletions(answer.completions);
+      completed.current = written;
       setChosen(0);
       setIsOpen(withList && answer.completions.length > 0);
+      return answer.completions;
     } catch (error) {
       if (!isEnded(error)) setIsOpen(false); // without the server one can still write, and Enter says what is wrong
+      return [];
     }
   }
 
@@ -74,7 +78,9 @@ export function FilterBox({ value, run, inputRef }) {
       setIsOpen(false);
       event.stopPropagation();
     } else if (event.key === "Tab" && !event.shiftKey && isOpen) {
-      accept(completions[chosen]);
+      // What was typed since the answer changes what fits, and where.
+      if (completed.current === text) accept(completions[chosen]);
+      else check(text, inputRef.current?.selectionStart ?? text.length, true).then(([first]) => first && accept(first));
     } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       if (isOpen) {
         setChosen((chosen + (event.key === "ArrowDown" ? 1 : completions.length - 1)) % completions.length);

@@ -1,10 +1,10 @@
 /** The list of traces or spans. */
-import { ask, isEnded, Refusal, url } from "./api.js";
+import { ask, isEnded, url } from "./api.js";
 import { addressOf, startOfWindow, tracePlace, WINDOWS } from "./address.js";
 import { FilterBox } from "./filter.js";
 import { keyName, literal, narrowed } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
-import { Link, Notice, Problem, Status, Verdict } from "./parts.js";
+import { isAboutFilter, lazy, Link, Notice, Problem, Status, Verdict, WrongFilter } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { clockOf, duration } from "./time.js";
 
@@ -13,6 +13,11 @@ const BARS = 90;
 const BARS_HEIGHT = 36;
 const CHIPS = 4;
 const LONGEST_CHIP = 40;
+
+/** The place of 30 days among the windows. */
+const MONTH = WINDOWS.findIndex(([name]) => name === "30d");
+
+const Lines = lazy(() => import("./connect.js"), "Lines");
 
 /**
  * @typedef {import("./address.js").ListPlace} ListPlace
@@ -84,10 +89,10 @@ export function List({ place, go, version, areLettersOn, announce }) {
     ${window !== "all" && html`<div class="bars-room">${bars.data && !bars.error && html`<${Bars} histogram=${bars.data} />`}</div>`}
     ${held > 0 && html`<p class="held"><button type="button" onClick=${showHeld}>${held} new</button></p>`}
     ${error && (isAboutFilter(error)
-      ? html`<${Notice} title="Nothing is searched until the filter is right." />`
+      ? html`<${WrongFilter} />`
       : html`<${Problem} error=${error} />`)}
     ${isLoading && html`<p class="loading" role="note">Loading…</p>`}
-    ${data && !rows.length && html`<${Nothing} place=${place} change=${change} isPartial=${data.searched_to !== null} />`}
+    ${data && !rows.length && html`<${Nothing} place=${place} change=${change} version=${version} isPartial=${data.searched_to !== null} />`}
     ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, narrow, change }} />`}
     ${data && html`<${Older} ...${{ older, data, rows }} />`}
   </main>`;
@@ -158,19 +163,18 @@ function chipsOf(row, narrow) {
   })}${more > 0 && html`<span class="more">and ${more} more</span>`}`;
 }
 
-/** @param {{place: ListPlace, change: (part: Partial<ListPlace>) => void, isPartial: boolean}} props */
-function Nothing({ place, change, isPartial }) {
+/** @param {{place: ListPlace, change: (part: Partial<ListPlace>) => void, version: number, isPartial: boolean}} props */
+function Nothing({ place, change, version, isPartial }) {
   const { filter, project, window, rows } = place;
-  if (isPartial) return html`<${Notice} title="Nothing found yet; older ${rows} have not been searched." />`;
   const isNarrow = filter || project;
-  const title = isNarrow
-    ? `No ${rows} in this time match ${filter ? "the filter" : `the project ${project}`}.`
-    : window === "all"
-      ? "Nothing is stored yet. Send spans to this address over OTLP, and they appear here."
-      : `No ${rows} started in this time.`;
+  const all = useAsked(isNarrow || isPartial ? null : url("count", { start_time: startOfWindow("all", 0), limit: 1 }), version);
+  if (isPartial) return html`<${Notice} title="Nothing found yet; older ${rows} have not been searched." />`;
+  if (all.data?.counted === 0) return html`<${Notice} title="Nothing is stored yet."><${Lines} /><//>`;
+  const title = isNarrow ? `No ${rows} in this time match ${filter ? "the filter" : `the project ${project}`}.` : `No ${rows} started in this time.`;
+  const wider = WINDOWS[WINDOWS.findIndex(([name]) => name === window) < MONTH ? MONTH : WINDOWS.length - 1];
   return html`<${Notice} title=${title}>
-    <p>
-      ${window !== "all" && html`<button type="button" onClick=${() => change({ window: "all" })}>Search all time</button> `}
+    <p class="ways">
+      ${window !== "all" && html`<button type="button" onClick=${() => change({ window: wider[0] })}>${wider[0] === "all" ? "Search all time" : "Widen to 30 days"}</button>`}
       ${isNarrow && html`<button type="button" onClick=${() => change({ filter: "", project: "" })}>Show all ${rows}</button>`}
     </p>
   <//>`;
@@ -267,9 +271,4 @@ function isBackground(event) {
 /** @param {number} part @param {number} whole */
 function share(part, whole) {
   return whole > 0 ? Math.max(1, (part / whole) * 100) : 0;
-}
-
-/** The box says what is wrong with a filter, and where. @param {Error} error */
-function isAboutFilter(error) {
-  return error instanceof Refusal && error.position !== undefined;
 }

@@ -4,11 +4,17 @@ import { NO_ANSWER } from "./api.js";
 import { useChanges, useKeys } from "./hooks.js";
 import { KEYS } from "./keys.js";
 import { List } from "./list.js";
-import { Link, Notice } from "./parts.js";
+import { lazy, Link, Notice } from "./parts.js";
 import { html, render, useEffect, useRef, useState } from "./preact.js";
 import { Trace } from "./trace.js";
 
 const THEMES = /** @type {const} */ ([["", "System", "◐"], ["light", "Light", "☀"], ["dark", "Dark", "☾"]]);
+
+/** Places in the header, by their path. */
+const NAV = /** @type {const} */ ([["/", "Traces"], ["/changes", "Came late"], ["/connect", "Connect"]]);
+
+const Changes = lazy(() => import("./changes.js"));
+const Connect = lazy(() => import("./connect.js"));
 
 function Page() {
   const [place, setPlace] = useState(() => placeOf(location.pathname, location.search));
@@ -31,7 +37,7 @@ function Page() {
   }, [theme]);
   useEffect(() => saveSetting("letters", areLettersOn ? "" : "off"), [areLettersOn]);
   useEffect(() => {
-    document.title = `${place.place === "trace" ? `Trace ${place.traceId.slice(0, 8)}` : place.place === "list" ? titleOf(place) : "Not found"} · otel-metadata`;
+    document.title = `${titleOf(place)} · otel-metadata`;
   }, [place]);
 
   const go = (/** @type {string} */ address, replace = false) => {
@@ -53,10 +59,11 @@ function Page() {
   return html`
     <a class="skip" href="#content">Skip to the content</a>
     <header class="top">
-      <${Link} href="/" go=${go} class="brand"><img src=${icon()} alt="" width="20" height="20" /> otel-metadata<//>
+      <${Link} href="/" go=${go} class="brand"><img src=${icon()} alt="" width="20" height="20" /> <span class="narrow-hidden">otel-metadata</span><//>
+      <nav aria-label="Places">${NAV.map(([path, word]) => html`<${Link} key=${path} href=${path} go=${go} aria-current=${path === pathOf(place) ? "page" : undefined}>${word}<//>`)}</nav>
       <div class="top-tools">
         <button type="button" class=${`quiet live ${isLost ? "is-lost" : isPaused ? "is-paused" : "is-live"}`} aria-pressed=${isPaused} aria-label=${isPaused ? "Resume live updates" : "Pause live updates"}
-          onClick=${() => setIsPaused(!isPaused)}><span aria-hidden="true">${isLost ? "✕" : isPaused ? "‖" : "●"}</span> ${isLost ? "Connection lost" : isPaused ? "Paused" : "Live"}</button>
+          onClick=${() => setIsPaused(!isPaused)}><span aria-hidden="true">${isLost ? "✕" : isPaused ? "‖" : "●"}</span> <span class="narrow-hidden">${isLost ? "Connection lost" : isPaused ? "Paused" : "Live"}</span></button>
         <button type="button" class="quiet" aria-label=${`Theme: ${themeWord}`} onClick=${nextTheme}><span aria-hidden="true">${themeGlyph}</span><span class="wide-only"> ${themeWord}</span></button>
         <button type="button" class="quiet" aria-label="Keys" onClick=${() => help.current?.showModal()}>?</button>
       </div>
@@ -65,6 +72,8 @@ function Page() {
     <div id="content" tabindex="-1">
       ${place.place === "list" && html`<${List} place=${place} ...${shared} />`}
       ${place.place === "trace" && html`<${Trace} place=${place} ...${shared} />`}
+      ${place.place === "changes" && html`<${Changes} place=${place} ...${shared} />`}
+      ${place.place === "connect" && html`<${Connect} ...${shared} />`}
       ${place.place === "nowhere" && html`<main><${Notice} title=${`Nothing is at ${place.path}.`} isProblem><p><${Link} href="/" go=${go}>Show all traces<//></p><//></main>`}
     </div>
     <div class="visually-hidden" role="status" aria-live="polite">${announcement}</div>
@@ -81,10 +90,13 @@ function pathOf(place) {
   return addressOf(place).split("?")[0];
 }
 
-/** @param {import("./address.js").ListPlace} place */
+/** @param {import("./address.js").Place} place */
 function titleOf(place) {
-  const rows = place.rows === "spans" ? "Spans" : "Traces";
-  return place.filter ? `${rows}: ${place.filter}` : rows;
+  if (place.place === "trace") return `Trace ${place.traceId.slice(0, 8)}`;
+  if (place.place === "nowhere") return "Not found";
+  if (place.place === "connect") return "Connect";
+  const what = place.place === "changes" ? "Came late" : place.rows === "spans" ? "Spans" : "Traces";
+  return place.filter ? `${what}: ${place.filter}` : what;
 }
 
 function icon() {

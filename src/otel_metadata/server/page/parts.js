@@ -1,9 +1,14 @@
 /** Small parts that several places show. */
-import { ask, Refusal, url } from "./api.js";
-import { html, useState } from "./preact.js";
+import { ask, Refusal, Unreachable, url } from "./api.js";
+import { html, useEffect, useState } from "./preact.js";
+import { clockOf } from "./time.js";
+import { lateness, routeOf } from "./values.js";
 import { isError } from "./waterfall.js";
 
 const COPIED_MS = 1_500;
+
+/** Characters of a value in a row. */
+const CUT = 400;
 
 /**
  * A link that changes the place without loading the page again; with a key held, or the middle button, the browser's.
@@ -96,4 +101,48 @@ export function Block({ value, what }) {
     <${Copy} text=${text} what=${what} />
     <pre tabindex="0" aria-label=${what}>${text}</pre>
   </div>`;
+}
+
+/** How a value arrived: a glyph, a word, and for a late one how late. @param {{value: import("./values.js").Value, endNs: string}} props */
+export function Mark({ value, endNs }) {
+  const { glyph, word, meaning } = routeOf(value);
+  const late = lateness(value, endNs);
+  return html`<span class=${`mark is-${value.route ?? "unknown"}`} title=${`${meaning} ${value.time}`}><span aria-hidden="true">${glyph}</span> ${word}${late && html` <b>${late}</b>`}</span>
+    <time class="set-at" dateTime=${value.time}>${clockOf(value.time_ns)}</time>`;
+}
+
+/** A text, cut if it is long. @param {{text: string}} props */
+export function Text({ text }) {
+  const [isWhole, setIsWhole] = useState(false);
+  if (text.length <= CUT) return html`<code class="value">${text}</code>`;
+  return html`<code class="value">${isWhole ? text : `${text.slice(0, CUT)}…`}</code>
+    <button type="button" class="quiet" onClick=${() => setIsWhole(!isWhole)}>${isWhole ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}</button>`;
+}
+
+/** The box says what is wrong with a filter, and where. @param {Error} error */
+export function isAboutFilter(error) {
+  return error instanceof Refusal && error.position !== undefined;
+}
+
+/** In place of what a wrong filter would have found. */
+export function WrongFilter() {
+  return html`<${Notice} title="Nothing is searched until the filter is right." />`;
+}
+
+/**
+ * A component that is loaded when it is first shown: what few visits need is no part of the first one.
+ * @param {() => Promise<any>} load
+ * @param {string} name
+ */
+export function lazy(load, name = "default") {
+  let loaded = /** @type {any} */ (null);
+  return function Lazy(/** @type {any} */ props) {
+    const [, redraw] = useState(0);
+    const [error, setError] = useState(/** @type {Error | null} */ (null));
+    useEffect(() => {
+      if (!loaded) load().then((found) => (loaded = found[name], redraw(1)), () => setError(new Unreachable()));
+    }, []);
+    if (error) return html`<${Problem} error=${error} />`;
+    return loaded ? html`<${loaded} ...${props} />` : html`<p class="loading" role="note">Loading…</p>`;
+  };
 }

@@ -3,12 +3,10 @@ import { url } from "./api.js";
 import { TABS } from "./address.js";
 import { Edit } from "./edit.js";
 import { useAsked } from "./hooks.js";
-import { Block, Copy, Notice, Problem, Status } from "./parts.js";
+import { Block, Copy, Mark, Notice, Problem, Status, Text } from "./parts.js";
 import { html, useState } from "./preact.js";
-import { clock, clockOf, duration, millisecondsAfter } from "./time.js";
-import { fieldRows, isValue, lateness, moments, routeOf, shortText, textOf } from "./values.js";
-
-const CUT = 400;
+import { clock, duration, millisecondsAfter } from "./time.js";
+import { fieldRows, isValue, moments, shortText, textOf } from "./values.js";
 
 /**
  * @param {{traceId: string, span: import("./waterfall.js").OutlineSpan, startNs: bigint, version: number, at: string,
@@ -136,22 +134,6 @@ function ValueRow({ row, endNs }) {
       <td role="cell" class="author">${value.author ?? html`<span class="faint">unknown</span>`}</td>
     </tr>`)}
     ${isOpen && earlier.some((value) => value.is_oldest_kept) && html`<tr role="row" class="was"><td role="cell" colspan="4">Older values of this field were dropped.</td></tr>`}`;
-}
-
-/** How a value arrived: a glyph, a word, and for a late one how late. @param {{value: import("./values.js").Value, endNs: string}} props */
-function Mark({ value, endNs }) {
-  const { glyph, word, meaning } = routeOf(value);
-  const late = lateness(value, endNs);
-  return html`<span class=${`mark is-${value.route ?? "unknown"}`} title=${`${meaning} ${value.time}`}><span aria-hidden="true">${glyph}</span> ${word}${late && html` <b>${late}</b>`}</span>
-    <time class="set-at" dateTime=${value.time}>${clockOf(value.time_ns)}</time>`;
-}
-
-/** A text, cut if it is long. @param {{text: string}} props */
-function Text({ text }) {
-  const [isWhole, setIsWhole] = useState(false);
-  if (text.length <= CUT) return html`<code class="value">${text}</code>`;
-  return html`<code class="value">${isWhole ? text : `${text.slice(0, CUT)}…`}</code>
-    <button type="button" class="quiet" onClick=${() => setIsWhole(!isWhole)}>${isWhole ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}</button>`;
 }
 
 /** @param {{name: string, entries: [string, unknown][]}} props */
