@@ -48,6 +48,7 @@ __all__ = [
     "Clock",
     "Convergence",
     "Dialect",
+    "DurationStore",
     "PatchExporter",
     "ProjectStore",
     "RowStore",
@@ -337,6 +338,21 @@ class ProjectStore(Protocol):
 
         Raises:
             StoreError: The store cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class DurationStore(Protocol):
+    """A store that can change how long a span took, and nothing else of it."""
+
+    def set_durations(self, durations: Iterable[tuple[str, str, int]]) -> None:
+        """Move the ends of spans, each (trace id, span id, nanoseconds from its start); one that is not stored is left.
+
+        A span that is written at the same time keeps everything else of its newer row.
+
+        Raises:
+            StoreError: Nothing was written.
         """
         ...
 

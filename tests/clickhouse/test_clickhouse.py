@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.clickhouse.engine import Engine
-from tests.store.contract import END_NS, StoreContract, trace_hex
+from tests.store.contract import END_NS, DurationContract, StoreContract, trace_hex
 from tests.store.contract_filters import FilterContract, fill
 from tests.store.contract_history import HistoryContract, set_at
 from tests.store.contract_reads import ReadsContract
@@ -37,6 +37,10 @@ def filled(running_engine: Engine) -> Iterator[ClickHouseStore]:
 
 class TestContract(StoreContract):
     """What every store promises."""
+
+
+class TestDurations(DurationContract):
+    """What a store promises that can change durations."""
 
 
 class TestHistory(HistoryContract):

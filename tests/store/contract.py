@@ -26,7 +26,7 @@ from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text,
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.seams import SpanStore
+from otel_metadata.seams import DurationStore, SpanStore
 
 OpenStore: TypeAlias = Callable[[], SpanStore]
 
@@ -88,6 +88,32 @@ def only(store: SpanStore, **query: Any) -> SpanRecord:
 
 def trace_hex(trace_id: int = TRACE) -> str:
     return f"{trace_id:032x}"
+
+
+class DurationContract:
+    """What a store promises that can change durations. That of a server cannot: no server has it for a store."""
+
+    def test_a_duration_moves_the_end_alone(self, store: SpanStore) -> None:
+        """Whatever was written before stays, and so does the row of a span that comes again."""
+        assert isinstance(store, DurationStore)
+        one = (trace_hex(), f"{1:016x}")
+        store.write([ended_span(1, attributes={"a": 1}, fields=metadata(k=1)), ended_span(2)])
+        store.patch_rows([(*one, metadata(late=2))])
+        before = only(store, span_id=one[1])
+
+        store.set_durations([(*one, 7), (trace_hex(), f"{3:016x}", 7), (trace_hex(9), f"{2:016x}", 7)])
+
+        after = only(store, span_id=one[1])
+        assert after.span == replace(before.span, end_ns=START_NS + 7)
+        assert after.metadata == {"k": 1, "late": 2}
+        assert store.find([f"{3:016x}", f"{2:016x}"]) == {f"{2:016x}": StoredKey(trace_hex(), START_NS, END_NS)}
+        store.set_durations([(*one, (1 << 62) - 1), (*one, (1 << 63) - 1)])
+        assert only(store, span_id=one[1]).span.end_ns == (1 << 63) - 1
+        store.write([ended_span(1, attributes={"a": 2})])
+        assert only(store, span_id=one[1]).span == replace(before.span, attributes={"a": 2})
+        store.delete([one], (END_NS + 5, 1))
+        store.set_durations([(*one, 1 << 60)])
+        assert store.find([one[1]]) == {}
 
 
 class StoreContract:

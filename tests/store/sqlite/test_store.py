@@ -18,6 +18,7 @@ from tests.store.contract import (
     END_NS,
     START_NS,
     TRACE,
+    DurationContract,
     OpenStore,
     StoreContract,
     ended_span,
@@ -89,6 +90,10 @@ def store(open_store: OpenStore) -> SqliteStore:
 
 class TestContract(StoreContract):
     """What every store promises."""
+
+
+class TestDurations(DurationContract):
+    """What a store promises that can change durations."""
 
 
 class TestHistory(HistoryContract):

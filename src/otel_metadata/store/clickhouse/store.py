@@ -261,19 +261,41 @@ class ClickHouseStore:
             row for span, found in rows for row in field_rows(span.trace_id, span.span_id, found, route, span.end_ns)
         ]
         writers = {version[1] for _, found in rows for _, version in found.values()}
-        row_field = version_text(written) + "null"
-        fields += [(span.trace_id, span.span_id, "span", ROW_KIND, "", row_field) for span, _ in rows]
-        # If a span is twice in a batch, the later one counts.
-        spans = {(span.trace_id, span.span_id): span for span, _ in rows}
         with self._opened() as client:
-            self._insert_fields(client, fields, writers)
-            for some in _by_days(spans.values()):
-                client.insert(
-                    self.address.table,
-                    [row_of(span, written) for span in some],
-                    column_names=tuple(SPAN_COLUMNS),
-                    column_type_names=tuple(SPAN_COLUMNS.values()),
-                )
+            self._insert_spans(client, [(span, written) for span, _ in rows], fields, writers)
+
+    def set_durations(self, durations: Iterable[tuple[str, str, int]]) -> None:
+        """Move the ends of spans; one that is not stored is left.
+
+        A new row of the span follows the one that was read. A row that is written in the meantime counts as the later
+        one.
+
+        Args:
+            durations: (trace id, span id, nanoseconds from its start) of each span.
+
+        Raises:
+            StoreError: As for `write_rows`.
+        """
+        wanted = {(trace_id, span_id): duration_ns for trace_id, span_id, duration_ns in durations}
+        with self._opened() as client:
+            for some in _chunks(wanted):
+                where = "t.TraceId IN {t:Array(String)} AND t.SpanId IN {s:Array(String)}"
+                values = {"t": [trace_id for trace_id, _ in some], "s": [span_id for _, span_id in some]}
+                keys = [key for key, _ in self._current(client, where, values) if (key.trace_id, key.span_id) in wanted]
+                spans = _Details(self._connection, client, self.address.table, keys).spans() if keys else {}
+                rows: list[tuple[StoredSpan, Version]] = []
+                fields: list[Sequence[str]] = []
+                for key in keys:
+                    ids = (key.trace_id, key.span_id)
+                    if (ids, key.written) not in spans:
+                        continue  # it was deleted in the meantime
+                    span, in_row = spans[ids, key.written]
+                    end_ns = min(span.start_ns + wanted[ids], _NO_LIMIT)
+                    ns, writer = version_of("", key.written) if key.written else (span.end_ns, 0)
+                    rows.append((replace(span, end_ns=end_ns), (ns, writer + 1)))
+                    fields += field_rows(*ids, in_row, None, span.end_ns)
+                if rows:
+                    self._insert_spans(client, rows, fields)
 
     def patch(self, patches: Iterable[Patch], *, timeout_millis: int | None = None) -> None:
         """Merge fields, whether or not their span is there yet, all or none.
@@ -554,6 +576,29 @@ class ClickHouseStore:
         self._connection.close()
 
     # Writing
+
+    def _insert_spans(
+        self,
+        client: Client,
+        spans: Sequence[tuple[StoredSpan, Version]],
+        fields: Sequence[Sequence[str]],
+        writers: Iterable[int] = (),
+    ) -> None:
+        """Insert spans, each with the version of its writing, and the rows of their fields."""
+        rows = [
+            (span.trace_id, span.span_id, "span", ROW_KIND, "", version_text(written) + "null")
+            for span, written in spans
+        ]
+        self._insert_fields(client, [*fields, *rows], writers)
+        # If a span is twice in a batch, the later one counts.
+        current = {(span.trace_id, span.span_id): (span, written) for span, written in spans}
+        for some in _by_days(span for span, _ in current.values()):
+            client.insert(
+                self.address.table,
+                [row_of(span, current[span.trace_id, span.span_id][1]) for span in some],
+                column_names=tuple(SPAN_COLUMNS),
+                column_type_names=tuple(SPAN_COLUMNS.values()),
+            )
 
     def _insert_fields(self, client: Client, rows: Sequence[Sequence[str]], writers: Iterable[int]) -> None:
         """Insert fields, and the names of their writers that the database does not have."""

@@ -142,6 +142,11 @@ _LAYOUT: Final = Layout(
 _columns_of: Final = operator.attrgetter(*COLUMNS.split(", "))
 _WRITE_SPAN: Final = f"INSERT OR REPLACE INTO spans ({COLUMNS}) VALUES ({', '.join('?' * 16)})"
 
+# A sum beyond 64 bits is a floating-point number in SQLite, and greater.
+_SET_DURATION: Final = (
+    "UPDATE spans SET end_ns = min(start_ns + ?, 9223372036854775807) WHERE trace_id = ? AND span_id = ?"
+)
+
 # For fields that came before their span.
 _SET_START: Final = "UPDATE fields SET start_ns = ? WHERE trace_id = ? AND span_id = ? AND start_ns IS NOT ?"
 
@@ -342,6 +347,19 @@ class SqliteStore:
             of_spans = ((trace_id, span_id, fields, 0) for trace_id, span_id, fields in rows)
             named = self._merge(connection, of_spans, is_deleted, route)
         self._named.update(named)
+
+    def set_durations(self, durations: Iterable[tuple[str, str, int]]) -> None:
+        """Move the ends of spans, all or none; one that is not stored is left.
+
+        Args:
+            durations: (trace id, span id, nanoseconds from its start) of each span.
+
+        Raises:
+            StoreError: Nothing was written.
+        """
+        with self._transaction() as connection:
+            rows = ((duration_ns, trace_id, span_id) for trace_id, span_id, duration_ns in durations)
+            connection.executemany(_SET_DURATION, rows)
 
     def _merge(
         self,
