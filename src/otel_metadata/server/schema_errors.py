@@ -12,7 +12,7 @@ from msgspec import inspect
 from otel_metadata.server.operations import Problem
 
 # Messages of msgspec, such as "Expected `int`, got `str` - at `$.spans[0].name`".
-_AT: Final = re.compile(r" - at `(?:key in )?([^`]*)`$")
+_AT: Final = re.compile(r" - at (?:`key` in )?`(?:key in )?([^`]*)`$")
 _EXPECTED: Final = re.compile(r"Expected (.*?)(?:, got .*)?$", re.DOTALL)
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+)\]|(\[\.\.\.\])")
 _BYTE: Final = re.compile(r"\(byte (\d+)\)")

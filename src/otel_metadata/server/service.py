@@ -156,7 +156,7 @@ class Service:
         self.metrics.updates_stored += ingested.updates
         self.changed()
 
-    def soon(self, work: Coroutine[object, object, None]) -> None:
+    def soon(self, work: Coroutine[object, object, object]) -> None:
         """Run *work* on the event loop while the answer goes out; a graceful stop waits for it.
 
         What it raises is logged: nobody waits for its result.
@@ -214,7 +214,7 @@ class Service:
         for pool in (self.decode, self.find, self.read, self.write):
             pool.close()
 
-    async def _logged(self, work: Coroutine[object, object, None]) -> None:
+    async def _logged(self, work: Coroutine[object, object, object]) -> None:
         try:
             await work
         except (Problem, OtelMetadataError) as error:

@@ -152,6 +152,11 @@ def test_a_project_of_galileo_is_the_tokens(guarded, tokens):
     assert guarded.call("GET", "/projects", headers=own).json() == []
     assert guarded.call("POST", f"/ingest/traces/{other}", json=native(), headers=own).status == 403
     assert guarded.call("GET", f"/projects/{other}", headers=own).status == 403
+    # Nor does an update tell the name behind an id.
+    for reliable in (True, False):
+        body = {"span_id": SPAN_UUID, "reliable": reliable}
+        answer = guarded.call("PATCH", f"/projects/{other}/spans/{SPAN_UUID}", json=body, headers=own)
+        assert (answer.status, "project_name" in answer.json()) == (403, False)
     # An id that nobody has named is the token's project.
     assert guarded.call("POST", f"/ingest/traces/{PROJECT}", json=native(), headers=own).status == 200
     assert only(guarded.store, span_id=UUID(TRACE_UUID).hex[16:]).project == "shop"

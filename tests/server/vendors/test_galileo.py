@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 import urllib3
+from opentelemetry.trace import SpanContext
 from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.server.vendors.documented import send
 from tests.store.contract import ended_span, only, trace_hex
 
-from otel_metadata.model.record import SpanRecord
+from otel_metadata.model.record import SpanQuery, SpanRecord
+from otel_metadata.seams import SystemClock
 from otel_metadata.server.vendors.galileo_ids import derived_uuid4
 from otel_metadata.server.vendors.jwt import jwt_of, key_of
 from otel_metadata.server.vendors.names import Named, Names, names_of
@@ -202,11 +206,171 @@ def test_a_duration_moves_the_end(server):
     assert stored(server, TRACE_UUID).span.end_ns == stored(server, TRACE_UUID).span.start_ns + 7
 
 
+@pytest.mark.parametrize("record", ["span", "trace"])
+def test_a_duration_loses_nothing_that_comes_meanwhile(server, monkeypatch, record):
+    """Between the look-up and the write, more of the span arrives, or it is deleted."""
+    ingest(server)
+    uuid = {"span": SPAN_UUID, "trace": TRACE_UUID}[record]
+    before = stored(server, uuid)
+    query, newer = server.store.query, replace(before.span, attributes={"more": 1}, end_ns=before.span.end_ns + 9)
+    calls = [
+        lambda: server.store.write_rows([(newer, {})]),
+        lambda: server.store.delete([(before.trace_id, before.span_id)], (before.span.end_ns + 10, 1)),
+    ]
+
+    def and_then(wanted):
+        found = query(wanted)
+        if meanwhile:
+            meanwhile.pop()()
+        return found
+
+    monkeypatch.setattr(server.store, "query", and_then)
+    meanwhile = calls[:1]
+    assert update(server, record, uuid, duration_ns=5_000_000).status == 200
+    assert stored(server, uuid).span == replace(newer, end_ns=newer.start_ns + 5_000_000)
+    meanwhile = calls[1:]
+    assert update(server, record, uuid, duration_ns=1 << 61).status == 200
+    assert server.store.find([before.span_id]) == {}
+
+
+def test_a_trace_without_its_root(server):
+    """The status waits for the root, whose id is known. No other span gets status or duration."""
+    trace = native()["traces"][0]
+    (flow,) = trace.pop("spans")
+    below = {"trace_id": TRACE_UUID, "parent_id": TRACE_UUID, "spans": [flow]}
+    assert server.call("POST", f"/ingest/spans/{PROJECT}", json=below).status == 200
+    before = stored(server, SPAN_UUID), stored(server, CHILD_UUID)
+    refused = update(server, "trace", TRACE_UUID, duration_ns=5, output="lost")
+    assert (refused.status, "root" in refused.json()["detail"]) == (404, True)
+    assert (stored(server, SPAN_UUID), stored(server, CHILD_UUID)) == before
+    assert update(server, "trace", TRACE_UUID, status_code=503, output="kept").status == 200
+    assert stored(server, SPAN_UUID).span == before[0].span
+    assert [stored(server, one).status_code for one in (SPAN_UUID, CHILD_UUID)] == ["ERROR", "OK"]
+    assert server.call("POST", f"/ingest/traces/{PROJECT}", json={"traces": [trace]}).status == 200
+    root = stored(server, TRACE_UUID)
+    assert (root.status_code, root.trace_output) == (503, "kept")
+    assert update(server, "trace", TRACE_UUID, duration_ns=5).status == 200
+    assert stored(server, TRACE_UUID).span.end_ns == root.span.start_ns + 5
+
+
+@pytest.mark.parametrize("change", [{"status_code": 500}, {"duration_ns": 5}])
+def test_a_trace_whose_root_is_elsewhere(server, change):
+    """Of a trace that came through OTLP with a remote parent, nobody knows the root."""
+    parent = SpanContext(ended_span(1).context.trace_id, 99, is_remote=True)
+    server.store.write([ended_span(1, parent=parent)])
+    before = only(server.store)
+    assert update(server, "trace", trace_hex(), **change, output="lost").status == 404
+    assert update(server, "trace", trace_hex(), **change, output="lost", reliable=False).status == 200
+    assert update(server, "trace", trace_hex(), tags=["kept"]).status == 200
+    after = only(server.store)
+    assert (after.span, after.status_code, after.trace_output) == (before.span, before.status_code, None)
+    assert after.trace_tags == ("kept",)
+
+
+@pytest.mark.parametrize("created_at", [None, "2200-01-01T00:00:00Z"])
+def test_an_update_wins_over_a_record_of_just_now(server, created_at):
+    """Also if the record says no start, or its clock is ahead, and it took an hour."""
+    record = {
+        "id": TRACE_UUID,
+        "output": "old",
+        "metrics": {"duration_ns": 3_600_000_000_000},
+        "created_at": created_at,
+    }
+    inside = {"id": SPAN_UUID, "output": "old", "created_at": created_at}
+    body = {"traces": [{**record, "spans": [inside]}]}
+    assert server.call("POST", f"/ingest/traces/{PROJECT}", json=body).status == 200
+    span = stored(server, TRACE_UUID).span
+    assert span.end_ns - span.start_ns == 3_600_000_000_000
+    assert (span.end_ns <= SystemClock.wall_ns()) is (created_at is None)
+    assert update(server, output="new").status == 200
+    assert update(server, "trace", TRACE_UUID, output="new").status == 200
+    assert (stored(server, SPAN_UUID).output, stored(server, TRACE_UUID).trace_output) == ("new", "new")
+
+
+def test_a_record_without_a_start_holds_its_children(server):
+    """It starts with the first of them, and ends now."""
+    children = [{"created_at": "2026-11-30T13:52:40Z", "metrics": {"duration_ns": 5}}, {}]
+    body = {"traces": [{"id": TRACE_UUID, "spans": children}]}
+    assert server.call("POST", f"/ingest/traces/{PROJECT}", json=body).status == 200
+    root, *inside = sorted((one.span for one in server.store.query(SpanQuery())), key=lambda one: one.parent_id or "")
+    assert root.start_ns == min(one.start_ns for one in inside)
+    assert root.end_ns == max(one.end_ns for one in inside)
+
+
 def test_the_last_update_wins(server):
     ingest(server)
     for output in ("one", "two"):
         assert update(server, output=output).status == 200
     assert stored(server, SPAN_UUID).output == "two"
+
+
+def test_nothing_is_cut(server):
+    """Galileo documents no largest value, and a body has at most 4 MiB."""
+    ingest(server)
+    text, items = "x" * 1_500_000, list(range(20_000))
+    assert update(server, input=text, output=items).status == 200
+    assert update(server, "trace", TRACE_UUID, input=text).status == 200
+    record = stored(server, SPAN_UUID)
+    assert (record.input, record.output) == (text, items)
+    assert stored(server, TRACE_UUID).trace_input == text
+    record = {"id": TRACE_UUID, "input": text, "output": items, "user_metadata": {"k": text}, "tags": ["t" * 256]}
+    assert server.call("POST", f"/ingest/traces/{PROJECT}", json={"traces": [record]}).status == 200
+    root = stored(server, TRACE_UUID)
+    assert root.trace_metadata == {"env": "prod", "k": text}
+    assert root.trace_tags == ("t1", "t" * 256)
+
+
+DEEP = json.loads("[" * 70 + "]" * 70)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "place"),
+    [
+        ({"tags": ["t", "t" * 257]}, "string_too_long", ["tags", 1]),
+        ({"tags": [""]}, "string_too_short", ["tags", 0]),
+        ({"output": DEEP}, "value_error", ["output"]),
+        ({"input": {"a": DEEP}}, "value_error", ["input"]),
+        ({"user_metadata": {"k" * 257: "v"}}, "string_too_long", ["user_metadata"]),
+        ({"user_metadata": {"a/b": 1}}, "string_type", ["user_metadata", "a/b"]),
+        ({"other": DEEP}, "value_error", []),
+    ],
+)
+def test_what_cannot_be_kept_whole_is_refused(server, change, kind, place):
+    """With 422 and the place, in an ingestion as in an update; nothing is stored."""
+    ingest(server)
+    answers = [(server.call("POST", f"/ingest/traces/{PROJECT}", json={"traces": [{"id": CHILD_UUID, **change}]}), 2)]
+    if change.keys() <= {"tags", "output", "input"}:
+        answers.append((update(server, **change), 0))
+    for answer, steps in answers:
+        (detail,) = answer.json()["detail"]
+        where = ["traces", 0][:steps]
+        assert (answer.status, detail["type"], detail["loc"]) == (422, kind, ["body", *where, *place])
+    record = stored(server, SPAN_UUID)
+    assert (record.input, record.output, record.tags) == ("wf in", "wf out", ("w",))
+    assert stored(server, CHILD_UUID).parent_id is not None
+
+
+def test_secrets_are_masked(server):
+    """As the page about the server says."""
+    ingest(server)
+    assert update(server, output={"password": "hunter2-x9", "content": "x"}).status == 200
+    assert stored(server, SPAN_UUID).output == {"password": "<masked>", "content": "x"}
+
+
+def test_a_record_is_in_one_project(start_server):
+    """The id of another one does not lead to it."""
+    server = start_server(own=True)
+    shop, other = (server.call("POST", "/projects", json={"name": name}).json()["id"] for name in ("shop", "other"))
+    ingest(server, f"/ingest/traces/{shop}")
+    for record, uuid in (("span", SPAN_UUID), ("trace", TRACE_UUID)):
+        for project in (other, PROJECT):
+            path = f"/v2/projects/{project}/{record}s/{uuid}"
+            assert update(server, record, uuid, path, output="x", tags=["x"]).status == 404
+            assert update(server, record, uuid, path, output="x", tags=["x"], reliable=False).status == 200
+        answer = update(server, record, uuid, f"/v2/projects/{shop}/{record}s/{uuid}")
+        assert (answer.json()["project_id"], answer.json()["project_name"]) == (shop, "shop")
+    server.local.stop()
+    assert (stored(server, SPAN_UUID).output, stored(server, TRACE_UUID).trace_tags) == ("wf out", ("t1",))
 
 
 def test_ids_of_opentelemetry_are_accepted(server):
@@ -234,16 +398,24 @@ def test_reliable_says_whether_the_store_has_it(server, record):
     assert update(server, record, unknown, output="x", reliable=...).status == 200
 
 
-def test_reliable_waits_for_the_store(start_server):
+def test_reliable_waits_for_the_store(start_server, monkeypatch):
     """While another process holds the store's lock, true waits, and false answers; both are stored in the end."""
     server = start_server(own=True)
     ingest(server)
+    is_writing, patch_rows = threading.Event(), server.store.patch_rows
+
+    def write(*rows, **options):
+        is_writing.set()
+        patch_rows(*rows, **options)
+
+    monkeypatch.setattr(server.store, "patch_rows", write)
     answers: dict[bool, urllib3.BaseHTTPResponse] = {}
     held = sqlite3.connect(server.store.path, isolation_level=None, check_same_thread=False)
     held.execute("BEGIN IMMEDIATE")
     try:
         waits = threading.Thread(target=lambda: answers.update({True: update(server, output="reliable")}))
         waits.start()
+        assert is_writing.wait(PATIENCE)
         answers[False] = update(server, tags=["at once"], reliable=False)
         assert answers[False].status == 200
         assert waits.is_alive()
@@ -256,6 +428,30 @@ def test_reliable_waits_for_the_store(start_server):
     assert stored(server, SPAN_UUID).output == "reliable"
     server.local.stop()
     assert stored(server, SPAN_UUID).tags == ("w", "at once")
+
+
+def test_an_answer_does_not_wait_for_names(start_server: StartServer, tmp_path):
+    """While another program has locked their file, an update is stored, and answered as stored."""
+    path = tmp_path / "kept.db"
+    first = start_server(SqliteStore(path), own=True)
+    project = first.call("POST", "/projects", json={"name": "shop"}).json()["id"]
+    ingest(first, f"/ingest/traces/{project}")
+    first.local.stop()
+    second = start_server(SqliteStore(path), own=True)  # it has asked for no name yet
+    held = sqlite3.connect(f"{path}.names", isolation_level=None)
+    held.execute("BEGIN EXCLUSIVE")
+    try:
+        span = f"/v2/projects/{project}/spans/{SPAN_UUID}"
+        at_once = update(second, path=span, tags=["at once"], reliable=False)
+        assert (at_once.status, at_once.json()["project_name"]) == (200, project)
+        waited = update(second, path=span, output="reliable")
+        assert (waited.status, waited.json()["project_name"]) == (200, "shop")
+        assert stored(second, SPAN_UUID).output == "reliable"
+    finally:
+        held.close()
+    second.local.stop()
+    assert stored(second, SPAN_UUID).tags == ("w", "at once")
+    assert update(start_server(SqliteStore(path)), path=span, reliable=False).json()["project_name"] == "shop"
 
 
 def test_a_graceful_stop_stores_what_was_answered_at_once(start_server):
@@ -405,8 +601,51 @@ def test_sessions(server):
     assert (made["project_name"], made["external_id"]) == ("shop", "ext-1")
     (found,) = server.call("POST", f"{base}/search", json=query).json()["records"]
     assert found["id"] == made["id"]
-    ingest(server, session_id=made["id"])
+    ingest(server, f"/ingest/traces/{project}", session_id=made["id"])
     assert stored(server, TRACE_UUID).session_id == "ext-1"
+
+
+def test_a_session_or_log_stream_of_another_project_is_not_found(server):
+    """Whoever has its id learns neither its name nor its external id."""
+    shop, other = (server.call("POST", "/projects", json={"name": name}).json()["id"] for name in ("shop", "other"))
+    session = server.call("POST", f"/projects/{shop}/sessions", json={"name": "of the shop"}).json()["id"]
+    stream = server.call("POST", f"/projects/{shop}/log_streams", json={"name": "of the shop"}).json()["id"]
+    for project, name in ((shop, "of the shop"), (other, None)):
+        query = {"filters": [{"name": "external_id", "value": session}]}
+        found = server.call("POST", f"/projects/{project}/sessions/search", json=query).json()["records"]
+        assert [one["name"] for one in found] == ([name] if name else [])
+        trace = f"{uuid4()}"
+        body = {"traces": [{"id": trace}], "session_id": session, "log_stream_id": stream}
+        assert server.call("POST", f"/ingest/traces/{project}", json=body).status == 200
+        root = stored(server, trace)
+        assert root.session_id == (name or session)
+        assert root.span.resource.get("galileo.logstream.name") == name
+
+
+@pytest.mark.parametrize(
+    "session", [{"name": "by name"}, {"name": "n", "external_id": "ext-1"}, {"external_id": PROJECT}]
+)
+def test_the_session_of_the_reply_is_the_stored_one(server, session):
+    """The id that the session was created with, in the replies to an ingestion and to updates."""
+    project = server.call("POST", "/projects", json={"name": "shop"}).json()["id"]
+    made = server.call("POST", f"/projects/{project}/sessions", json=session).json()["id"]
+    assert ingest(server, f"/ingest/traces/{project}", session_id=made).json()["session_id"] == made
+    for record, uuid in (("span", SPAN_UUID), ("trace", TRACE_UUID)):
+        assert update(server, record, uuid, f"/projects/{project}/{record}s/{uuid}").json()["session_id"] == made
+    server.store.patch_rows([(UUID(TRACE_UUID).hex, "", {("trace", "session_id", ""): ("another", (1 << 62, 1))})])
+    moved = update(server, path=f"/projects/{project}/spans/{SPAN_UUID}").json()["session_id"]
+    query = {"filters": [{"name": "external_id", "value": "another"}]}
+    assert server.call("POST", f"/projects/{project}/sessions/search", json=query).json()["records"] == []
+    again = server.call("POST", f"/projects/{project}/sessions", json={"external_id": "another"}).json()["id"]
+    assert moved == again
+
+
+def test_an_external_id_names_the_session_of_an_ingestion(server):
+    """Without a call that creates it."""
+    project = server.call("POST", "/projects", json={"name": "shop"}).json()["id"]
+    said = ingest(server, f"/ingest/traces/{project}", session_external_id="ext-9").json()["session_id"]
+    made = server.call("POST", f"/projects/{project}/sessions", json={"external_id": "ext-9"}).json()["id"]
+    assert said == made == update(server, path=f"/projects/{project}/spans/{SPAN_UUID}").json()["session_id"]
 
 
 def test_names_and_ids_survive_a_restart(start_server: StartServer, tmp_path):
@@ -444,7 +683,9 @@ def test_the_oldest_names_go(tmp_path, monkeypatch, is_file):
         names.put("session", Named(f"{number}", f"session {number}", "p"))
     names.put("session", Named("4", "another name", "p"))
     assert [one.name for one in names.all("session", "p")] == ["session 2", "session 3", "session 4"]
-    assert names.get("session", "1") is None
+    assert names.get("session", "1", "p") is None
+    assert names.get("session", "4", "p") == Named("4", "session 4", "p")
+    assert names.get("session", "4", "q") is None
     assert names.get("project", "p") == Named("p", "shop", "")
 
 

@@ -11,242 +11,240 @@ are ignored, as there. Every path works with and without `/v2`, which Galileo's 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 from uuid import UUID
 from uuid import uuid4 as random_uuid4
 
 import msgspec
 
 from otel_metadata._version import __version__
+from otel_metadata.errors import StoreError, StoreUnsupportedError
 from otel_metadata.live.values import masked
 from otel_metadata.model.condition import IsNull, Subject
-from otel_metadata.model.merge import FieldName, Json, Level
+from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.times import time_text
-from otel_metadata.model.value import CAPTURE_LIMITS, clean
-from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Scope
+from otel_metadata.model.value import clean_key
+from otel_metadata.seams import DurationStore
+from otel_metadata.server.operations import Answer, Call, Operation, Problem, Scope
 from otel_metadata.server.vendors import galileo_records as records
-from otel_metadata.server.vendors.bodies import check_project, check_spans, fields_of, json_of
+from otel_metadata.server.vendors import galileo_types as types
+from otel_metadata.server.vendors.bodies import check_project, check_spans, fields_of
 from otel_metadata.server.vendors.galileo_ids import (
     derived_uuid4,
-    invalid,
     span_id_in_path,
+    span_id_of,
     trace_id_in_path,
+    unprocessable,
     uuid4,
 )
 from otel_metadata.server.vendors.jwt import jwt_of
-from otel_metadata.server.vendors.names import Named, Names, names_of
+from otel_metadata.server.vendors.names import Named, NameKind, Names, names_of
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields
-    from otel_metadata.model.record import StoredSpan
 
 Record: TypeAlias = Literal["span", "trace"]
+U = TypeVar("U")
 
-_METHODS: Final = ("playground", "python_client", "typescript_client", "api_direct")
-_IDS: Final = ("log_stream_id", "experiment_id", "metrics_testing_id")
 _SINCE: Final = time_text(0)
-_USER: Final[Mapping[str, Json]] = {"id": derived_uuid4("user"), "email": "user@localhost", "role": "user"}
+_USER: Final = types.GalileoUser(derived_uuid4("user"), "user@localhost", "user")
 
 # Objects of Python take about so much more than the JSON that they were read from.
 _GROWTH: Final = 8
 
+# How long the answer to an update waits for a name. Nothing else of it depends on the file of names.
+_NAME_SECONDS: Final = 0.2
+
 _STATUS: Final[FieldName] = ("span", "status", "")
 _IS_ROOT: Final = IsNull(Subject("span", "parent_id"))
 
-
-@final
-@dataclass(frozen=True, slots=True)
-class Update:
-    """The body of an update.
-
-    Attributes:
-        values: The new values, without those of the whole record's status.
-        status_code: The new status code, or None.
-        duration_ns: The new duration, or None.
-        is_reliable: Whether the answer waits for the store.
-        ids: `log_stream_id`, `experiment_id` and `metrics_testing_id`, as they were sent.
-    """
-
-    values: Mapping[FieldName, Json]
-    status_code: int | None
-    duration_ns: int | None
-    is_reliable: bool
-    ids: Mapping[str, str | None]
+_PROJECT_ID: Final = "galileo.project.id"
 
 
-def update_of(record: Record, in_path: str, body: bytes) -> Update:
-    """Return what the body of an update says.
+def read_update(record: Record, wanted: type[U], in_path: str, body: bytes) -> U:
+    """Return the body of an update.
 
     Args:
         record: What is updated.
-        in_path: Its id in the path.
+        wanted: The type of the body.
+        in_path: The id in the path.
         body: JSON.
 
     Raises:
         Problem: 422 with the place of the first value that is refused.
     """
-    document = _document(body)
-    own = f"{record}_id"
-    if own not in document:
-        raise invalid(f"/body/{own}", "missing", "Field required")
-    given = document[own]
+    update, _ = types.read(body, wanted)
+    given = getattr(update, f"{record}_id")
     if not isinstance(given, str) or given.lower() != in_path.lower():
-        identifier = uuid4(given, f"/body/{own}")
-        if not _is_same(identifier, in_path):
-            raise invalid(f"/body/{own}", "value_error", f"Value error, {own} should be the id in the path")
-    method = document.get("logging_method", "api_direct")
-    if method not in _METHODS:
-        listed = f"{', '.join(map(repr, _METHODS[:-1]))} or {_METHODS[-1]!r}"
-        raise invalid("/body/logging_method", "enum", f"Input should be {listed}")
-    _is(document, "client_version", str, "string_type", "Input should be a valid string")
-    reliable = document.get("reliable", False)
-    if not isinstance(reliable, bool):
-        raise invalid("/body/reliable", "bool_type", "Input should be a valid boolean")
-    _is(document, "is_complete", bool, "bool_type", "Input should be a valid boolean")
+        identifier = uuid4(given, f"/body/{record}_id")
+        with suppress(ValueError):
+            if UUID(in_path) == identifier:
+                return update
+        raise unprocessable(
+            f"/body/{record}_id", "value_error", f"Value error, {record}_id should be the id in the path"
+        )
+    return update
+
+
+def values_of(record: Record, update: types.GalileoSpanUpdate | types.GalileoTraceUpdate) -> dict[FieldName, Json]:
+    """Return the values that an update sets, without the status. What is under the name of a secret is masked.
+
+    Raises:
+        Problem: 422, because a value cannot be stored as a whole.
+    """
     values: dict[FieldName, Json] = {}
-    level: Level = record
-    for kind in ("input", "output"):
-        value = document.get(kind)
-        # A span's may be messages or documents as well.
-        if value is not None and not isinstance(value, str if record == "trace" else str | dict | list):
-            raise invalid(f"/body/{kind}", "string_type", "Input should be a valid string")
-        if value is not None:
-            values[level, "input" if kind == "input" else "output", ""] = clean(value, [], kind, CAPTURE_LIMITS)
-    values |= {(level, "tag", tag): True for tag in records.tags_of(document.get("tags"), "/body/tags")}
-    return Update(
-        values=masked(values, []),
-        status_code=_integer(document, "status_code", -(1 << 31), 1 << 31),
-        duration_ns=_integer(document, "duration_ns", 0, 1 << 62),
-        is_reliable=reliable,
-        ids={name: _id_or_none(document, name) for name in _IDS},
-    )
+    if update.input is not None:
+        values[record, "input", ""] = records.whole(update.input, "/body/input")
+    if update.output is not None:
+        values[record, "output", ""] = records.whole(update.output, "/body/output")
+    values |= {(record, "tag", clean_key(tag, [], "tag")): True for tag in update.tags or ()}
+    return masked(values, [])
 
 
-def _is_same(identifier: UUID, in_path: str) -> bool:
-    try:
-        return UUID(in_path) == identifier
-    except ValueError:
-        return False
+def _ids(body: Any) -> dict[str, Any]:
+    """Return `log_stream_id`, `experiment_id` and `metrics_testing_id` of a body."""
+    return {name: _id_or_none(getattr(body, name), name) for name in types.IDS}
 
 
-def _document(body: bytes) -> dict[str, Any]:
-    try:
-        document = json_of(body, 422)
-    except Problem as problem:
-        raise invalid("/body", "json_invalid", f"JSON decode error: {problem.title}") from None
-    if not isinstance(document, dict):
-        raise invalid("/body", "model_attributes_type", "Input should be a valid dictionary or object")
-    return document
-
-
-def _is(document: Mapping[str, Any], name: str, kind: type, problem: str, message: str) -> None:
-    found = document.get(name)
-    if found is not None and not isinstance(found, kind):
-        raise invalid(f"/body/{name}", problem, message)
-
-
-def _integer(document: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    found = document.get(name)
-    if found is None:
-        return None
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise invalid(f"/body/{name}", "int_type", "Input should be a valid integer")
-    if not low <= found < high:
-        raise invalid(f"/body/{name}", "int_range", f"Input should be from {low} to {high - 1}")
-    return found
-
-
-def _id_or_none(document: Mapping[str, Any], name: str) -> str | None:
-    found = document.get(name)
+def _id_or_none(found: object, name: str) -> str | None:
     return f"{uuid4(found, f'/body/{name}')}" if found is not None else None
+
+
+def _project_id(call: Call) -> str:
+    return f"{uuid4(call.path['project_id'], '/path/project_id')}"
 
 
 async def update_span(call: Call) -> Answer:
     """Change a stored span."""
     in_path = call.path["span_id"]
-    project_id = f"{uuid4(call.path['project_id'], '/path/project_id')}"
+    project_id = _project_id(call)
     span_id = span_id_in_path(in_path)
-    update = update_of("span", in_path, call.body)
-    changed = dict(update.values)
+    update = read_update("span", types.GalileoSpanUpdate, in_path, call.body)
+    ids = _ids(update)
+    changed = values_of("span", update)
     if update.status_code is not None:
         changed[_STATUS] = update.status_code
     fields = fields_of(call, changed)  # before anything waits: their order is that of the calls
 
-    async def apply() -> None:
-        found = (await call.service.find(lambda: call.service.store.find({span_id}))).get(span_id)
-        if found is None:
+    async def apply() -> SpanRecord:
+        span = await _found(call, SpanQuery(span_id=span_id, limit=1))
+        if span is None:
             raise Problem(404, f"Span {in_path} is not stored; expected a span that was sent before its update.")
-        await check_project(call, found.trace_id, span_id)
-        rows = await _lasting(call, found.trace_id, span_id, update.duration_ns)
-        await call.service.ingest(rows, [(found.trace_id, span_id, fields)] if fields else [])
+        await check_project(call, span.trace_id, span_id)
+        _check_place(span, project_id, f"Span {in_path}")
+        await _apply(call, span, update.duration_ns, [(span.trace_id, span_id, fields)])
+        return span
 
-    return await _answered(call, update, apply, project_id, {"span_id": in_path})
+    answer = await _answered(call, apply, project_id, in_path, is_reliable=update.reliable)
+    return Answer(types.GalileoSpanUpdated(**answer, **ids, span_id=in_path))
 
 
 async def update_trace(call: Call) -> Answer:
-    """Change a stored trace. Its status is that of its root."""
+    """Change a stored trace. Its status and duration are those of its root."""
     in_path = call.path["trace_id"]
-    project_id = f"{uuid4(call.path['project_id'], '/path/project_id')}"
+    project_id = _project_id(call)
     trace_id = trace_id_in_path(in_path)
-    update = update_of("trace", in_path, call.body)
-    fields = fields_of(call, update.values)
+    update = read_update("trace", types.GalileoTraceUpdate, in_path, call.body)
+    ids = _ids(update)
+    fields = fields_of(call, values_of("trace", update))
     of_root = fields_of(call, {_STATUS: update.status_code}) if update.status_code is not None else {}
 
-    async def apply() -> None:
+    async def apply() -> SpanRecord:
         root = await _found(call, SpanQuery(trace_id, condition=_IS_ROOT, limit=1))
-        if root is None:  # it may not have come yet
-            root = await _found(call, SpanQuery(trace_id, limit=1))
-        if root is None:
+        span = root if root is not None else await _found(call, SpanQuery(trace_id, limit=1))
+        if span is None:
             raise Problem(404, f"Trace {in_path} is not stored; expected a trace that was sent before its update.")
-        changes_root = bool(of_root) or update.duration_ns is not None
-        await check_project(call, trace_id, root.span_id if changes_root else "")
-        rows = await _lasting(call, trace_id, root.span_id, update.duration_ns)
-        patches = [(trace_id, "", fields), (trace_id, root.span_id, of_root)]
-        await call.service.ingest(rows, [patch for patch in patches if patch[2]])
+        root_id = ""
+        if of_root or update.duration_ns is not None:
+            root_id = root.span_id if root is not None else _id_of_missing_root(span)
+            if not root_id or (root is None and update.duration_ns is not None):
+                raise Problem(404, f"The root span of trace {in_path} is not stored; it has the status and duration.")
+        await check_project(call, trace_id, root_id)
+        _check_place(span, project_id, f"Trace {in_path}")
+        await _apply(call, span, update.duration_ns, [(trace_id, "", fields), (trace_id, root_id, of_root)])
+        return span
 
-    return await _answered(call, update, apply, project_id, {"trace_id": in_path})
+    answer = await _answered(call, apply, project_id, in_path, is_reliable=update.reliable)
+    return Answer(types.GalileoTraceUpdated(**answer, **ids, trace_id=in_path))
 
 
-async def _lasting(call: Call, trace_id: str, span_id: str, duration_ns: int | None) -> list[tuple[StoredSpan, Fields]]:
-    """Return the row of a span with another end; none if the update does not name a duration."""
-    record = await _found(call, SpanQuery(trace_id, span_id, limit=1)) if duration_ns is not None else None
-    if record is None or duration_ns is None:
-        return []
-    return [(replace(record.span, end_ns=min(record.span.start_ns + duration_ns, (1 << 63) - 1)), {})]
+def _id_of_missing_root(span: SpanRecord) -> str:
+    """Return the id that the root of a span's trace will have; "" if nobody knows it."""
+    return span_id_of(UUID(span.trace_id)) if span.span.scope_name == records.SCOPE else ""
 
 
 async def _found(call: Call, query: SpanQuery) -> SpanRecord | None:
-    return next(iter(await call.service.find(lambda: call.service.store.query(query))), None)
+    return next(iter(await call.service.find(partial(call.service.store.query, query))), None)
+
+
+def _check_place(span: SpanRecord, project_id: str, what: str) -> None:
+    """Refuse the id of another project than that of a span which came through Galileo's API."""
+    if span.span.resource.get(_PROJECT_ID, project_id) != project_id:
+        raise Problem(404, f"{what} is not in the project {project_id}; expected the project that it was sent to.")
+
+
+async def _apply(
+    call: Call, span: SpanRecord, duration_ns: int | None, patches: Sequence[tuple[str, str, Fields]]
+) -> None:
+    """Store an update; the duration is that of *span*."""
+    service = call.service
+    if duration_ns is not None:
+        if not isinstance(service.store, DurationStore):
+            raise StoreUnsupportedError(f"{service.store}: it cannot change how long a span took.")
+        await service.write(partial(service.store.set_durations, [(span.trace_id, span.span_id, duration_ns)]))
+        service.changed()
+    await service.ingest((), [patch for patch in patches if patch[2]])
 
 
 async def _answered(
     call: Call,
-    update: Update,
-    apply: Callable[[], Coroutine[object, object, None]],
+    apply: Callable[[], Coroutine[object, object, SpanRecord]],
     project_id: str,
-    own: Mapping[str, Json],
-) -> Answer:
-    """Apply an update, or answer first, and return the reply with every documented key."""
-    if update.is_reliable:
-        await apply()
-    else:
-        call.service.soon(apply())
-    names = names_of(call.service.store)
-    named = await call.service.find(lambda: names.get("project", project_id))
-    return Answer(
-        {
-            "project_id": project_id,
-            "project_name": named.name if named is not None else project_id,
-            # The documentation requires one, and the answer does not wait for the store: it says whose session it is.
-            "session_id": derived_uuid4("session of", *map(str, own.values())),
-            "records_count": 1,
-            **update.ids,
-            **own,
-        }
+    in_path: str,
+    *,
+    is_reliable: bool,
+) -> dict[str, Any]:
+    """Apply an update, or let it be applied after the answer, and return what all answers say."""
+    project = names_of(call.service.store).known("project", project_id) or await _at_hand(
+        call, lambda names: names.get("project", project_id, timeout_seconds=_NAME_SECONDS)
     )
+    name = project.name if project is not None else project_id
+    if project is not None:
+        _check_name(call, name)
+    # The documentation requires a session. Without one, or before the store was asked, the id is that of none.
+    session_id = derived_uuid4("session of", in_path)
+    if not is_reliable:
+        call.service.soon(apply())
+    else:
+        span = await apply()
+        if project is None and span.project is not None:
+            name = span.project
+        session_id = await _session_id(call, f"{span.span.resource.get(_PROJECT_ID, project_id)}", span)
+    return {"project_id": project_id, "project_name": name, "session_id": session_id, "records_count": 1}
+
+
+async def _at_hand(call: Call, look_up: Callable[[Names], Named | None]) -> Named | None:
+    """Return what a look-up finds; None also if it takes long or fails."""
+    found = call.service.find(partial(look_up, names_of(call.service.store)))
+    with suppress(asyncio.TimeoutError, Problem, StoreError):
+        return await asyncio.wait_for(found, _NAME_SECONDS)
+    return None
+
+
+async def _session_id(call: Call, project_id: str, span: SpanRecord) -> str:
+    """Return the UUID of the session that a span is in; one that is no session's if it is in none."""
+    session = span.session_id
+    if session is None:
+        return _no_session(span.trace_id)
+    named = await _at_hand(
+        call, lambda names: names.named("session", session, project_id, timeout_seconds=_NAME_SECONDS)
+    )
+    return named.id if named is not None else _session_uuid(project_id, session)
 
 
 def _session_uuid(project_id: str, session: str) -> str:
@@ -257,50 +255,75 @@ def _session_uuid(project_id: str, session: str) -> str:
         return derived_uuid4("session", project_id, session)
 
 
+def _no_session(trace_id: str) -> str:
+    return derived_uuid4("session of", trace_id)
+
+
 async def ingest_traces(call: Call) -> Answer:
     """Store traces with the spans inside them."""
     async with call.service.room.of(len(call.body) * _GROWTH):
-        project, document, names = await _ingestion(call)
-        session_id = _id_or_none(document, "session_id")
-        session = document.get("session_external_id")
-        if session is not None and not isinstance(session, str):
-            raise invalid("/body/session_external_id", "string_type", "Input should be a valid string")
-        if session is None and session_id is not None:
-            named = await call.service.find(lambda: names.get("session", session_id))
+        body, document = await call.service.decode(partial(types.read, call.body, types.GalileoTraces))
+        project, ids = await _ingestion(call), _ids(body)
+        session_id = _id_or_none(body.session_id, "session_id")
+        session = body.session_external_id
+        if session:
+            session_id = _session_uuid(project.id, session)
+        elif session_id is not None:
+            named = await _named(call, "session", session_id, project.id)
             session = named.name if named is not None else session_id
-        place = await _place(call, project, document, names, session)
-        rows, count = await call.service.decode(lambda: records.traces(document.get("traces"), place))
+        context = await _context(call, project, ids, session or None)
+        rows = await call.service.decode(partial(records.traces, document["traces"], context))
         await check_spans(call, rows)
         await call.service.ingest(rows, size=len(call.body))
-    roots = [f"{UUID(row.trace_id)}" for row, _ in rows if row.parent_id is None]
-    ids = {"traces_count": count, "traces_id": roots}
+    roots = [row.trace_id for row, _ in rows if row.parent_id is None]
     return Answer(
-        {**_ingested(project, document, session_id or derived_uuid4("session of", roots[0]), len(rows)), **ids}
+        types.GalileoTracesStored(
+            project_id=project.id,
+            project_name=project.name,
+            session_id=session_id or _no_session(roots[0]),
+            records_count=len(rows),
+            **ids,
+            traces_count=len(body.traces),
+            traces_id=[f"{UUID(trace_id)}" for trace_id in roots],
+        )
     )
 
 
 async def ingest_spans(call: Call) -> Answer:
     """Store spans below a trace or span that is stored before or after them."""
     async with call.service.room.of(len(call.body) * _GROWTH):
-        project, document, names = await _ingestion(call)
-        trace_id, parent_id = document.get("trace_id"), document.get("parent_id")
-        place = await _place(call, project, document, names, None)
-        rows = await call.service.decode(lambda: records.spans(document.get("spans"), trace_id, parent_id, place))
+        body, document = await call.service.decode(partial(types.read, call.body, types.GalileoSpans))
+        project, ids = await _ingestion(call), _ids(body)
+        trace_id, parent_id = uuid4(body.trace_id, "/body/trace_id"), uuid4(body.parent_id, "/body/parent_id")
+        context = await _context(call, project, ids, None)
+        rows = await call.service.decode(partial(records.spans, document["spans"], trace_id, parent_id, context))
         await check_spans(call, rows)
         await call.service.ingest(rows, size=len(call.body))
-    ids = {"trace_id": trace_id, "parent_id": parent_id}
-    return Answer({**_ingested(project, document, derived_uuid4("session of", f"{trace_id}"), len(rows)), **ids})
+    return Answer(
+        types.GalileoSpansStored(
+            project_id=project.id,
+            project_name=project.name,
+            session_id=_no_session(trace_id.hex),
+            records_count=len(rows),
+            **ids,
+            trace_id=body.trace_id,
+            parent_id=body.parent_id,
+        )
+    )
 
 
-async def _ingestion(call: Call) -> tuple[Named, dict[str, Any], Names]:
-    project_id = f"{uuid4(call.path['project_id'], '/path/project_id')}"
-    document = await call.service.decode(lambda: _document(call.body))
-    names = names_of(call.service.store)
-    named = await call.service.find(lambda: names.get("project", project_id))
+async def _ingestion(call: Call) -> Named:
+    """Return the project that records are sent to."""
+    project_id = _project_id(call)
+    named = await _named(call, "project", project_id)
     # Somebody who calls without the SDK may choose an id of their own.
     project = named if named is not None else Named(project_id, call.caller.project or project_id, "")
     _check_name(call, project.name)
-    return project, document, names
+    return project
+
+
+async def _named(call: Call, kind: NameKind, identifier: str, parent: str = "") -> Named | None:
+    return await call.service.find(partial(names_of(call.service.store).get, kind, identifier, parent))
 
 
 def _check_name(call: Call, project: str) -> None:
@@ -308,64 +331,41 @@ def _check_name(call: Call, project: str) -> None:
         raise Problem(403, f"The project is {project!r}; this token may only use {call.caller.project!r}.")
 
 
-async def _place(
-    call: Call, project: Named, document: Mapping[str, Any], names: Names, session: str | None
-) -> records.Place:
-    resource: dict[str, Json] = {"service.name": project.name, "galileo.project.id": project.id}
-    log_stream = _id_or_none(document, "log_stream_id")
+async def _context(
+    call: Call, project: Named, ids: Mapping[str, str | None], session: str | None
+) -> records.RecordContext:
+    resource: dict[str, Json] = {"service.name": project.name, _PROJECT_ID: project.id}
+    log_stream, experiment = ids["log_stream_id"], ids["experiment_id"]
     if log_stream is not None:
-        named = await call.service.find(lambda: names.get("log_stream", log_stream))
+        named = await _named(call, "log_stream", log_stream, project.id)
         resource["galileo.logstream.id"] = log_stream
         if named is not None:
             resource["galileo.logstream.name"] = named.name
-    experiment = _id_or_none(document, "experiment_id")
     if experiment is not None:
         resource["galileo.experiment.id"] = experiment
-    return records.Place(resource, session, call.service.clock.wall_ns())
-
-
-def _ingested(project: Named, document: Mapping[str, Any], session_id: str, count: int) -> dict[str, Json]:
-    return {
-        "project_id": project.id,
-        "project_name": project.name,
-        "session_id": session_id,
-        "records_count": count,
-        **{name: _id_or_none(document, name) for name in _IDS},
-    }
+    return records.RecordContext(resource, session, call.service.clock.wall_ns())
 
 
 async def healthcheck(call: Call) -> Answer:
     """Say that the server answers."""
-    return Answer({"message": "ok", "version": __version__, "api_version": __version__})
+    return Answer(types.GalileoHealth("ok", __version__, __version__))
 
 
 async def login(call: Call) -> Answer:
     """Give the API key back as a token of the form that the SDK expects."""
-    api_key = _document(call.body).get("api_key")
-    if not isinstance(api_key, str):
-        raise invalid("/body/api_key", "string_type", "Input should be a valid string")
+    body, _ = types.read(call.body, types.GalileoKey)
     # Everything that the SDK asks next needs this scope, so a wrong key is refused where the SDK says so.
-    call.service.access.caller("traces:write", {"galileo-api-key": api_key})
-    return Answer({"access_token": jwt_of(api_key), "token_type": "bearer"})
+    call.service.access.caller("traces:write", {"galileo-api-key": body.api_key})
+    return Answer(types.GalileoToken(jwt_of(body.api_key), "bearer"))
 
 
 async def current_user(call: Call) -> Answer:
     """Say who calls."""
-    return Answer({**_USER, "email": f"{call.caller.name}@localhost"})
+    return Answer(types.GalileoUser(_USER.id, f"{call.caller.name}@localhost", _USER.role))
 
 
-def _project(named: Named) -> dict[str, Json]:
-    return {
-        "id": named.id,
-        "name": named.name,
-        "type": "gen_ai",
-        "created_by": _USER["id"],
-        "created_by_user": dict(_USER),
-        "created_at": _SINCE,
-        "updated_at": _SINCE,
-        "runs": [],
-        "permissions": [],
-    }
+def _project(named: Named) -> types.GalileoProject:
+    return types.GalileoProject(named.id, named.name, "gen_ai", _USER.id, _USER, _SINCE, _SINCE, [], [])
 
 
 class ProjectsQuery(msgspec.Struct):
@@ -380,8 +380,7 @@ class ProjectsQuery(msgspec.Struct):
 
 async def projects(call: Call) -> Answer:
     """List the projects that a caller has named so far."""
-    names = names_of(call.service.store)
-    found = await call.service.find(lambda: names.all("project"))
+    found = await call.service.find(partial(names_of(call.service.store).all, "project"))
     wanted: str = call.query.project_name
     seen = [one for one in found if call.caller.project in (None, one.name) and wanted in one.name]
     return Answer([_project(one) for one in seen])
@@ -400,45 +399,34 @@ async def project(call: Call) -> Answer:
 
 
 async def _project_in(call: Call) -> Named:
-    project_id = f"{uuid4(call.path['project_id'], '/path/project_id')}"
-    names = names_of(call.service.store)
-    found = await call.service.find(lambda: names.get("project", project_id))
+    project_id = _project_id(call)
+    found = await _named(call, "project", project_id)
     if found is None:
         raise Problem(404, f"Project {project_id} is not known; expected the id of a project that was created here.")
     _check_name(call, found.name)
     return found
 
 
-async def _kept(call: Call, kind: Literal["project", "log_stream", "session"], named: Named) -> Named:
-    names = names_of(call.service.store)
-    await call.service.write(lambda: names.put(kind, named))
+async def _kept(call: Call, kind: NameKind, named: Named) -> Named:
+    await call.service.write(partial(names_of(call.service.store).put, kind, named))
     return named
 
 
 def _name_in(call: Call) -> str:
-    name = _document(call.body).get("name")
-    if not isinstance(name, str) or not name:
-        raise invalid("/body/name", "string_type", "Input should be a valid string that is not empty")
-    return records.clean_text(name)
+    body, _ = types.read(call.body, types.GalileoNew)
+    return f"{records.whole(body.name, '/body/name')}"
 
 
-def _log_stream(named: Named) -> dict[str, Json]:
-    return {
-        "id": named.id,
-        "name": named.name,
-        "project_id": named.parent,
-        "created_by": _USER["id"],
-        "created_by_user": dict(_USER),
-        "created_at": _SINCE,
-        "updated_at": _SINCE,
-        "has_user_created_sessions": False,
-    }
+def _log_stream(named: Named) -> types.GalileoLogStream:
+    return types.GalileoLogStream(
+        named.id, named.name, named.parent, _USER.id, _USER, _SINCE, _SINCE, has_user_created_sessions=False
+    )
 
 
-async def _log_streams_of(call: Call) -> list[Json]:
+async def _log_streams_of(call: Call) -> list[types.GalileoLogStream]:
     owner = await _project_in(call)
-    names = names_of(call.service.store)
-    return [_log_stream(one) for one in await call.service.find(lambda: names.all("log_stream", owner.id))]
+    found = await call.service.find(partial(names_of(call.service.store).all, "log_stream", owner.id))
+    return [_log_stream(one) for one in found]
 
 
 async def log_streams(call: Call) -> Answer:
@@ -449,8 +437,7 @@ async def log_streams(call: Call) -> Answer:
 async def log_streams_paginated(call: Call) -> Answer:
     """List the log streams of a project as one page."""
     found = await _log_streams_of(call)
-    page = {"starting_token": 0, "limit": len(found), "paginated": False, "next_starting_token": None}
-    return Answer({"log_streams": found, **page})
+    return Answer(types.GalileoLogStreams(limit=len(found), log_streams=found))
 
 
 async def create_log_stream(call: Call) -> Answer:
@@ -464,56 +451,55 @@ async def create_log_stream(call: Call) -> Answer:
 async def create_session(call: Call) -> Answer:
     """Return a session: the same one for the same external id."""
     owner = await _project_in(call)
-    document = _document(call.body)
-    for member in ("name", "external_id"):
-        _is(document, member, str, "string_type", "Input should be a valid string")
-    external, name = document.get("external_id"), document.get("name")
-    identifier = _session_uuid(owner.id, external) if external else f"{random_uuid4()}"
-    named = Named(identifier, records.clean_text(external or name or identifier), owner.id)
-    await _kept(call, "session", named)
+    body, _ = types.read(call.body, types.GalileoNewSession)
+    ids, previous = _ids(body), _id_or_none(body.previous_session_id, "previous_session_id")
+    identifier = _session_uuid(owner.id, body.external_id) if body.external_id else f"{random_uuid4()}"
+    name = records.whole(body.external_id or body.name or identifier, "/body/name")
+    await _kept(call, "session", Named(identifier, f"{name}", owner.id))
     return Answer(
-        {
-            "id": identifier,
-            "name": name,
-            "project_id": owner.id,
-            "project_name": owner.name,
-            "external_id": external,
-            "previous_session_id": _id_or_none(document, "previous_session_id"),
-            **{one: _id_or_none(document, one) for one in _IDS},
-        }
+        types.GalileoSession(
+            id=identifier,
+            name=body.name,
+            project_id=owner.id,
+            project_name=owner.name,
+            external_id=body.external_id,
+            previous_session_id=previous,
+            **ids,
+        )
     )
 
 
 async def search_sessions(call: Call) -> Answer:
     """Find a session by its external id, which is all that the SDK looks for."""
     owner = await _project_in(call)
-    filters = _document(call.body).get("filters")
+    body, _ = types.read(call.body, types.GalileoSearch)
     wanted = [
         one.get("value")
-        for one in (filters if isinstance(filters, list) else ())
+        for one in (body.filters if isinstance(body.filters, list) else ())
         if isinstance(one, dict) and "external_id" in (one.get("name"), one.get("column_id"))
     ]
     names = names_of(call.service.store)
 
     def find() -> list[Named]:
         # A session with an external id has the UUID that follows from it.
-        by_id = [names.get("session", _session_uuid(owner.id, one)) for one in wanted if isinstance(one, str)]
-        return [one for one in by_id if one is not None] if wanted else names.all("session", owner.id)
+        ids = [_session_uuid(owner.id, one) for one in wanted if isinstance(one, str)]
+        found = [names.get("session", one, owner.id) for one in ids]
+        return [one for one in found if one is not None] if wanted else names.all("session", owner.id)
 
-    listed: list[Json] = [
-        {"type": "session", "id": one.id, "name": one.name, "external_id": one.name, "project_id": owner.id}
+    found = [
+        types.GalileoFoundSession(id=one.id, name=one.name, external_id=one.name, project_id=owner.id)
         for one in await call.service.find(find)
     ]
-    page = {"starting_token": 0, "limit": len(listed), "paginated": False, "next_starting_token": None}
-    return Answer({"records": listed, "num_records": len(listed), **page})
+    return Answer(types.GalileoSessions(limit=len(found), records=found, num_records=len(found)))
 
 
-def problem_body(problem: Problem) -> object:
+def problem_body(problem: Problem) -> types.GalileoRefusal:
     """Return a refusal in the form of FastAPI, which Galileo's server is made with."""
     if problem.pointer is None:
-        return {"detail": problem.title}
-    place = [int(step) if step.isdecimal() else step for step in problem.pointer.split("/")[1:]]
-    return {"detail": [{"type": problem.expected, "loc": place, "msg": problem.title}]}
+        return types.GalileoRefusal(problem.title)
+    steps = (step.replace("~1", "/").replace("~0", "~") for step in problem.pointer.split("/")[1:])
+    place = [int(step) if step.isdecimal() else step for step in steps]
+    return types.GalileoRefusal([types.GalileoPlace(f"{problem.expected}", place, problem.title)])
 
 
 _Handler: TypeAlias = "Callable[[Call], Awaitable[Answer]]"
@@ -529,8 +515,10 @@ def _operation(
     path: str,
     handler: _Handler,
     summary: str,
+    answer: Any,
     scope: Scope | None = "traces:write",
     *,
+    body: Any = None,
     max_bytes: int = 4 << 20,
     query: type | None = None,
 ) -> tuple[Operation, ...]:
@@ -549,8 +537,8 @@ def _operation(
             tag="galileo",
             query=query,
             body=None if method == "GET" else bytes,
-            answer=bytes,
-            answer_type=JSON,
+            body_schema=body,
+            answer=answer,
             problems=_REFUSALS if "{" in path else {422: _REFUSALS[422]} if method != "GET" else {},
             problem_body=problem_body,
             max_bytes=max_bytes,
@@ -560,25 +548,57 @@ def _operation(
 
 
 _OF_PROJECT: Final = "/projects/{project_id}"
-_LARGE: Final = 16 << 20
+_SPAN: Final = f"{_OF_PROJECT}/spans/{{span_id}}"
+_TRACE: Final = f"{_OF_PROJECT}/traces/{{trace_id}}"
+_LOG_STREAMS: Final = f"{_OF_PROJECT}/log_streams"
+_SESSIONS: Final = f"{_OF_PROJECT}/sessions"
+
+
+def _ingestion_of(record: Record, handler: _Handler, summary: str, answer: Any, body: Any) -> tuple[Operation, ...]:
+    """Return the operations that store records: Galileo has two paths for them."""
+    one = partial(_operation, "POST", handler=handler, summary=summary, answer=answer, body=body, max_bytes=16 << 20)
+    return *one(f"{_OF_PROJECT}/{record}s"), *one(f"/ingest/{record}s/{{project_id}}")[:1]
+
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
-    *_operation("PATCH", f"{_OF_PROJECT}/spans/{{span_id}}", update_span, "Change a stored span.", "traces:update"),
-    *_operation("PATCH", f"{_OF_PROJECT}/traces/{{trace_id}}", update_trace, "Change a stored trace.", "traces:update"),
-    *_operation("POST", f"{_OF_PROJECT}/traces", ingest_traces, "Store traces.", max_bytes=_LARGE),
-    *_operation("POST", f"{_OF_PROJECT}/spans", ingest_spans, "Store spans of a trace.", max_bytes=_LARGE),
-    *_operation("POST", "/ingest/traces/{project_id}", ingest_traces, "Store traces.", max_bytes=_LARGE)[:1],
-    *_operation("POST", "/ingest/spans/{project_id}", ingest_spans, "Store spans of a trace.", max_bytes=_LARGE)[:1],
-    *_operation("GET", "/ingest/healthz", healthcheck, "Say that ingestion answers.", None)[:1],
-    *_operation("GET", "/healthcheck", healthcheck, "Say that the server answers.", None),
-    *_operation("POST", "/login/api_key", login, "Change an API key for a token.", None),
-    *_operation("GET", "/current_user", current_user, "Say who calls."),
-    *_operation("GET", "/projects", projects, "List projects.", query=ProjectsQuery),
-    *_operation("POST", "/projects", create_project, "Create a project, or return it."),
-    *_operation("GET", _OF_PROJECT, project, "Return a project."),
-    *_operation("GET", f"{_OF_PROJECT}/log_streams", log_streams, "List log streams."),
-    *_operation("GET", f"{_OF_PROJECT}/log_streams/paginated", log_streams_paginated, "List log streams in pages."),
-    *_operation("POST", f"{_OF_PROJECT}/log_streams", create_log_stream, "Create a log stream, or return it."),
-    *_operation("POST", f"{_OF_PROJECT}/sessions", create_session, "Create a session, or return it."),
-    *_operation("POST", f"{_OF_PROJECT}/sessions/search", search_sessions, "Find sessions."),
+    *_operation(
+        *("PATCH", _SPAN, update_span, "Change a stored span.", types.GalileoSpanUpdated, "traces:update"),
+        body=types.GalileoSpanUpdate,
+    ),
+    *_operation(
+        *("PATCH", _TRACE, update_trace, "Change a stored trace.", types.GalileoTraceUpdated, "traces:update"),
+        body=types.GalileoTraceUpdate,
+    ),
+    *_ingestion_of("trace", ingest_traces, "Store traces.", types.GalileoTracesStored, types.GalileoTraces),
+    *_ingestion_of("span", ingest_spans, "Store spans of a trace.", types.GalileoSpansStored, types.GalileoSpans),
+    *_operation("GET", "/ingest/healthz", healthcheck, "Say that ingestion answers.", types.GalileoHealth, None)[:1],
+    *_operation("GET", "/healthcheck", healthcheck, "Say that the server answers.", types.GalileoHealth, None),
+    *_operation(
+        *("POST", "/login/api_key", login, "Change an API key for a token.", types.GalileoToken, None),
+        body=types.GalileoKey,
+    ),
+    *_operation("GET", "/current_user", current_user, "Say who calls.", types.GalileoUser),
+    *_operation("GET", "/projects", projects, "List projects.", list[types.GalileoProject], query=ProjectsQuery),
+    *_operation(
+        *("POST", "/projects", create_project, "Create a project, or return it.", types.GalileoProject),
+        body=types.GalileoNew,
+    ),
+    *_operation("GET", _OF_PROJECT, project, "Return a project.", types.GalileoProject),
+    *_operation("GET", _LOG_STREAMS, log_streams, "List log streams.", list[types.GalileoLogStream]),
+    *_operation(
+        *("GET", f"{_LOG_STREAMS}/paginated", log_streams_paginated, "List log streams in pages."),
+        types.GalileoLogStreams,
+    ),
+    *_operation(
+        *("POST", _LOG_STREAMS, create_log_stream, "Create a log stream, or return it.", types.GalileoLogStream),
+        body=types.GalileoNew,
+    ),
+    *_operation(
+        *("POST", _SESSIONS, create_session, "Create a session, or return it.", types.GalileoSession),
+        body=types.GalileoNewSession,
+    ),
+    *_operation(
+        *("POST", f"{_SESSIONS}/search", search_sessions, "Find sessions.", types.GalileoSessions),
+        body=types.GalileoSearch,
+    ),
 )

@@ -30,19 +30,19 @@ def uuid4(value: object, pointer: str) -> UUID:
         Problem: 422 in the words of FastAPI, which Galileo's server is made with.
     """
     if not isinstance(value, str):
-        raise invalid(pointer, "uuid_type", "UUID input should be a string, bytes or UUID object")
+        raise unprocessable(pointer, "uuid_type", "UUID input should be a string, bytes or UUID object")
     try:
         found = UUID(value)
     except ValueError:
-        raise invalid(
+        raise unprocessable(
             pointer, "uuid_parsing", "Input should be a valid UUID, as 32 hexadecimal digits with or without hyphens"
         ) from None
     if found.version != _VERSION:
-        raise invalid(pointer, "uuid_version", "UUID version 4 expected")
+        raise unprocessable(pointer, "uuid_version", "UUID version 4 expected")
     return found
 
 
-def invalid(pointer: str, kind: str, message: str) -> Problem:
+def unprocessable(pointer: str, kind: str, message: str) -> Problem:
     """Return a refusal with status 422.
 
     Args:

@@ -10,13 +10,13 @@
 | project | `service.name` of the resource |
 | every other member | an attribute `galileo.<member>` |
 
-Values have the time of their span's end, like the attributes of a span that came through OTLP: a later update wins.
+Values have the time of their span's end, but never a later one than now: a later update wins.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, final
 from uuid import UUID
@@ -26,8 +26,8 @@ from otel_metadata.model.instrumented import SPAN_KIND
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Level
 from otel_metadata.model.record import StoredSpan
 from otel_metadata.model.times import nanoseconds
-from otel_metadata.model.value import CAPTURE_LIMITS, STORE_LIMITS, clean, clean_key
-from otel_metadata.server.vendors.galileo_ids import invalid, span_id_of, uuid4
+from otel_metadata.model.value import STORE_LIMITS, clean, clean_key, is_cut, is_opaque
+from otel_metadata.server.vendors.galileo_ids import span_id_of, unprocessable, uuid4
 
 SCOPE: Final = "galileo"
 """The instrumentation scope of these spans."""
@@ -56,13 +56,13 @@ _PLACED: Final = frozenset(
 
 @final
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the records of one request belong.
+class RecordContext:
+    """What the records of one request share.
 
     Attributes:
         resource: The attributes of their resource.
         session: The session of the traces, or None.
-        now_ns: The start of a record that does not say when it started.
+        now_ns: The end of a record that does not say when it started.
     """
 
     resource: Mapping[str, Json]
@@ -70,49 +70,33 @@ class Place:
     now_ns: int
 
 
-def traces(records: object, place: Place) -> tuple[list[tuple[StoredSpan, Fields]], int]:
-    """Return the spans of a list of traces, with their fields, and the number of traces.
+def traces(records: list[dict[str, Any]], context: RecordContext) -> list[tuple[StoredSpan, Fields]]:
+    """Return the spans of traces, with their fields. The types of the records are those of `GalileoRecord`.
 
     Raises:
         Problem: 422 with the place of the first value that is refused.
     """
-    listed = _records(records, "/body/traces")
     rows = []
-    for number, record in enumerate(listed):
+    for number, record in enumerate(records):
         pointer = f"/body/traces/{number}"
         trace = _identifier(record, pointer)
-        rows += _record(record, pointer, trace.hex, trace, None, place, "trace")
-    return rows, len(listed)
-
-
-def spans(records: object, trace_id: object, parent_id: object, place: Place) -> list[tuple[StoredSpan, Fields]]:
-    """Return the spans below a record that is or will be stored.
-
-    Raises:
-        Problem: 422 with the place of the first value that is refused.
-    """
-    trace, parent = uuid4(trace_id, "/body/trace_id"), uuid4(parent_id, "/body/parent_id")
-    rows = []
-    for number, record in enumerate(_records(records, "/body/spans")):
-        pointer = f"/body/spans/{number}"
-        identifier = _identifier(record, pointer)
-        rows += _record(record, pointer, trace.hex, identifier, span_id_of(parent), place, "span")
+        rows += _record(record, pointer, trace.hex, trace, None, context, "trace")
     return rows
 
 
-def _records(found: object, pointer: str) -> Sequence[Any]:
-    if not isinstance(found, list):
-        raise invalid(
-            pointer, "list_type" if found is not None else "missing", "A list of at least one record expected"
-        )
-    if not found:
-        raise invalid(pointer, "too_short", "List should have at least 1 item after validation, not 0")
-    return found
+def spans(
+    records: list[dict[str, Any]], trace_id: UUID, parent_id: UUID, context: RecordContext
+) -> list[tuple[StoredSpan, Fields]]:
+    """Return the spans below a record that is or will be stored; as `traces` otherwise."""
+    rows = []
+    for number, record in enumerate(records):
+        pointer = f"/body/spans/{number}"
+        identifier = _identifier(record, pointer)
+        rows += _record(record, pointer, trace_id.hex, identifier, span_id_of(parent_id), context, "span")
+    return rows
 
 
-def _identifier(record: object, pointer: str) -> UUID:
-    if not isinstance(record, dict):
-        raise invalid(pointer, "model_type", "Input should be an object")
+def _identifier(record: Mapping[str, Any], pointer: str) -> UUID:
     given = record.get("id")
     return uuid4(given, f"{pointer}/id") if given is not None else UUID(bytes=secrets.token_bytes(16), version=4)
 
@@ -123,29 +107,20 @@ def _record(
     trace_id: str,
     identifier: UUID,
     parent_id: str | None,
-    place: Place,
+    context: RecordContext,
     level: Level,
 ) -> list[tuple[StoredSpan, Fields]]:
     """Return the span of a record, before those of the records inside it."""
     inside: list[tuple[StoredSpan, Fields]] = []
-    children = record.get("spans") or []
-    if not isinstance(children, list):
-        raise invalid(f"{pointer}/spans", "list_type", "Input should be a valid list")
     span_id = span_id_of(identifier)
-    for number, child in enumerate(children):
+    for number, child in enumerate(record.get("spans") or ()):
         at = f"{pointer}/spans/{number}"
-        inside += _record(child, at, trace_id, _identifier(child, at), span_id, place, "span")
-    metrics = _object(record, "metrics", pointer)
-    start_ns = _start(record, pointer, place.now_ns)
-    duration = metrics.get("duration_ns")
-    end_ns = max((row.end_ns for row, _ in inside), default=start_ns)
-    if duration is not None and _is_count(duration):
-        end_ns = start_ns + duration
+        inside += _record(child, at, trace_id, _identifier(child, at), span_id, context, "span")
+    metrics = record.get("metrics") or {}
+    start_ns, end_ns = _times(record, pointer, metrics.get("duration_ns"), [row for row, _ in inside], context.now_ns)
     code = record.get("status_code")
-    if code is not None and not _is_count(code):
-        raise invalid(f"{pointer}/status_code", "int_type", "Input should be a valid integer")
-    kind = _text(record, "type", pointer) or level
-    name = _text(record, "name", pointer) or kind
+    kind = record.get("type") or level
+    name = record.get("name") or kind
     attributes: dict[str, Json] = {SPAN_KIND: _KINDS.get(kind, "UNKNOWN")}
     if isinstance(record.get("model"), str):
         attributes["llm.model_name"] = record["model"]
@@ -164,86 +139,67 @@ def _record(
         span_id=span_id,
         parent_id=parent_id,
         trace_state="",
-        name=clean_text(name),
+        name=f"{whole(name, pointer)}",
         kind="INTERNAL",
         start_ns=start_ns,
-        end_ns=min(max(end_ns, start_ns), _LAST_NS),
+        end_ns=end_ns,
         status_code="UNSET" if code is None else "ERROR" if is_error_status(code) else "OK",
         status_message=None,
-        attributes=_json(attributes),
+        attributes=whole(attributes, pointer),  # type: ignore[arg-type] # a mapping stays one
         events=(),
         links=(),
-        resource=place.resource,
+        resource=context.resource,
         scope_name=SCOPE,
         scope_version=None,
     )
-    version = (span.end_ns, PLAIN_ATTRIBUTE_WRITER)
+    # A clock may be ahead. A value from the future would win over every update until then.
+    version = (min(end_ns, context.now_ns), PLAIN_ATTRIBUTE_WRITER)
     values = dict(_values(record, pointer, level))
     if level == "trace":
         values["trace", "name", ""] = span.name
-        if place.session is not None:
-            values["trace", "session_id", ""] = place.session
+        if context.session is not None:
+            values["trace", "session_id", ""] = context.session
     return [(span, {field: (value, version) for field, value in values.items()}), *inside]
 
 
 def _values(record: Mapping[str, Any], pointer: str, level: Level) -> Iterator[tuple[FieldName, Json]]:
     for kind in ("input", "output"):
         if record.get(kind) not in (None, ""):
-            yield (level, kind, ""), clean(record[kind], [], kind, CAPTURE_LIMITS)
-    for key, value in _object(record, "user_metadata", pointer).items():
+            yield (level, kind, ""), whole(record[kind], f"{pointer}/{kind}")
+    for key, value in (record.get("user_metadata") or {}).items():
+        at = f"{pointer}/user_metadata/{key.replace('~', '~0').replace('/', '~1')}"
         if not isinstance(value, str):
-            raise invalid(f"{pointer}/user_metadata/{key}", "string_type", "Input should be a valid string")
-        yield (level, "metadata", clean_key(key, [], "metadata")), clean(value, [], "metadata")
-    for tag in tags_of(record.get("tags"), f"{pointer}/tags"):
-        yield (level, "tag", tag), True
+            raise unprocessable(at, "string_type", "Input should be a valid string")
+        yield (level, "metadata", clean_key(key, [], "metadata")), whole(value, at)
+    for tag in record.get("tags") or ():
+        yield (level, "tag", clean_key(tag, [], "tag")), True
 
 
-def tags_of(found: object, pointer: str) -> list[str]:
-    """Return a list of tags; none for null.
+def _times(
+    record: Mapping[str, Any], pointer: str, duration_ns: object, inside: list[StoredSpan], now_ns: int
+) -> tuple[int, int]:
+    """Return the start and end of a record. One that does not say when it started ends now."""
+    lasted_ns = duration_ns if isinstance(duration_ns, int) and 0 <= duration_ns < 1 << 62 else None
+    at = record.get("created_at")
+    if at is None:
+        first_ns = min([now_ns, *(span.start_ns for span in inside)])
+        return first_ns if lasted_ns is None else max(now_ns - lasted_ns, 0), now_ns
+    start_ns = nanoseconds(at)
+    if start_ns is None or start_ns < 0:
+        raise unprocessable(f"{pointer}/created_at", "datetime_parsing", "Input should be a valid datetime")
+    last_ns = max([start_ns, *(span.end_ns for span in inside)])
+    return start_ns, min(last_ns if lasted_ns is None else start_ns + lasted_ns, _LAST_NS)
+
+
+def whole(value: Json, pointer: str) -> Json:
+    """Return a value as it can be stored: characters that no store holds become U+FFFD, large integers text.
 
     Raises:
-        Problem: 422.
+        Problem: 422, because a part would be left out.
     """
-    if found is None:
-        return []
-    if not isinstance(found, list):
-        raise invalid(pointer, "list_type", "Input should be a valid list")
-    for number, tag in enumerate(found):
-        if not isinstance(tag, str):
-            raise invalid(f"{pointer}/{number}", "string_type", "Input should be a valid string")
-    return [clean_key(tag, [], "tag") for tag in found if tag]
-
-
-def clean_text(text: str) -> str:
-    """Return a text that can be stored."""
-    return f"{clean(text, [], '', STORE_LIMITS)}"
-
-
-def _start(record: Mapping[str, Any], pointer: str, now_ns: int) -> int:
-    at = _text(record, "created_at", pointer)
-    start_ns = nanoseconds(at) if at is not None else now_ns
-    if start_ns is None or start_ns < 0:
-        raise invalid(f"{pointer}/created_at", "datetime_parsing", "Input should be a valid datetime")
-    return start_ns
-
-
-def _text(record: Mapping[str, Any], name: str, pointer: str) -> str | None:
-    found = record.get(name)
-    if found is not None and not isinstance(found, str):
-        raise invalid(f"{pointer}/{name}", "string_type", "Input should be a valid string")
-    return found
-
-
-def _object(record: Mapping[str, Any], name: str, pointer: str) -> Mapping[str, Any]:
-    found = record.get(name)
-    if found is not None and not isinstance(found, dict):
-        raise invalid(f"{pointer}/{name}", "dict_type", "Input should be a valid dictionary")
-    return found or {}
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
-def _json(attributes: Mapping[str, Json]) -> dict[str, Json]:
-    return clean(attributes, [], "attributes", STORE_LIMITS)  # type: ignore[return-value] # a mapping stays one
+    notes: list[str] = []
+    kept = clean(value, notes, pointer.rpartition("/")[2], STORE_LIMITS)
+    lost = next((note for note in notes if is_cut(note) or is_opaque(note)), None)
+    if lost is not None:
+        raise unprocessable(pointer, "value_error", f"Value error, {lost}")
+    return kept

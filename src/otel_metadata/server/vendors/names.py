@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
 from weakref import WeakKeyDictionary, finalize
 
@@ -67,26 +68,47 @@ class Names:
     def __init__(self, path: str | None) -> None:
         """Keep them in the SQLite file *path*, or in memory alone."""
         self._path = path
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the connection to memory
         self._memory = sqlite3.connect(":memory:", check_same_thread=False) if path is None else None
         if self._memory is not None:
             finalize(self, self._memory.close)
         # What an id means never changes, so only ids that are not known are looked up each time.
         self._cache: RecentMap[tuple[NameKind, str], Named] = RecentMap(_CACHED)
 
-    def get(self, kind: NameKind, identifier: str) -> Named | None:
-        """Return what has this id; None if nothing has.
+    def known(self, kind: NameKind, identifier: str) -> Named | None:
+        """Return what has this id, if it was looked up lately. It never waits."""
+        return self._cache.get((kind, identifier))
+
+    def get(
+        self, kind: NameKind, identifier: str, parent: str = "", *, timeout_seconds: float = _TIMEOUT_SECONDS
+    ) -> Named | None:
+        """Return what has this id and belongs to *parent*; None if nothing does.
+
+        Args:
+            kind: What it is.
+            identifier: Its id.
+            parent: The id of its project; "" for a project.
+            timeout_seconds: How long to wait for a program that has locked the file.
 
         Raises:
             StoreError: The file cannot be read.
         """
-        with self._lock:
-            found = self._cache.get((kind, identifier))
-            if found is None:
-                rows = self._read("id = ?", kind, identifier)
-                if rows:
-                    found = self._cache[kind, identifier] = Named(*rows[0])
-            return found
+        found = self._cache.get((kind, identifier))
+        if found is None:
+            rows = self._read("id = ?", kind, identifier, timeout_seconds=timeout_seconds)
+            if rows:
+                found = self._cache[kind, identifier] = Named(*rows[0])
+        return found if found is not None and found.parent == parent else None
+
+    def named(self, kind: NameKind, name: str, parent: str, *, timeout_seconds: float) -> Named | None:
+        """Return the newest one with this name that belongs to *parent*; None if nothing has it.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        where = "name = ? AND parent = ? ORDER BY rowid DESC LIMIT 1"
+        rows = self._read(where, kind, name, parent, timeout_seconds=timeout_seconds)
+        return Named(*rows[0]) if rows else None
 
     def all(self, kind: NameKind, parent: str = "") -> list[Named]:
         """Return everything of a kind that belongs to *parent*, by name.
@@ -94,8 +116,7 @@ class Names:
         Raises:
             StoreError: The file cannot be read.
         """
-        with self._lock:
-            return [Named(*row) for row in self._read("parent = ? ORDER BY name", kind, parent)]
+        return [Named(*row) for row in self._read("parent = ? ORDER BY name", kind, parent)]
 
     def put(self, kind: NameKind, named: Named) -> None:
         """Keep a name, if the id has none yet.
@@ -103,24 +124,21 @@ class Names:
         Raises:
             StoreError: The file cannot be written.
         """
-        with self._lock:
-            if self._cache.get((kind, named.id)) is None:
-                insert = ("INSERT OR IGNORE INTO server_names VALUES (?, ?, ?, ?)", (kind, *named))
-                self._run(insert, (_FORGET, (kind, kind, MAX_NAMES)))
+        if self._cache.get((kind, named.id)) is None:
+            insert = ("INSERT OR IGNORE INTO server_names VALUES (?, ?, ?, ?)", (kind, *named))
+            self._run(_TIMEOUT_SECONDS, insert, (_FORGET, (kind, kind, MAX_NAMES)))
 
-    def _read(self, where: str, *values: str) -> list[tuple[str, str, str]]:
+    def _read(self, where: str, *values: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> list[tuple[str, str, str]]:
         if self._path is not None and not os.path.exists(self._path):
             return []  # whoever only asks makes no file
-        return self._run((_SELECT + where, values))
+        return self._run(timeout_seconds, (_SELECT + where, values))
 
-    def _run(self, *statements: tuple[str, tuple[str | int, ...]]) -> list[tuple[str, str, str]]:
+    def _run(
+        self, timeout_seconds: float, *statements: tuple[str, tuple[str | int, ...]]
+    ) -> list[tuple[str, str, str]]:
         """Run statements in one transaction, and return the rows of the last one."""
         try:
-            # A connection for each call: there are few, and a file that was removed meanwhile is made anew.
-            with (
-                closing(self._opened()) if self._memory is None else nullcontext(self._memory) as connection,
-                connection,
-            ):
+            with self._opened(timeout_seconds) as connection, connection:
                 connection.execute(_CREATE)
                 rows: list[tuple[str, str, str]] = []
                 for statement, values in statements:
@@ -129,9 +147,16 @@ class Names:
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{self._path}: {error}; expected a readable and writable SQLite file.") from error
 
-    def _opened(self) -> sqlite3.Connection:
+    @contextmanager
+    def _opened(self, timeout_seconds: float) -> Iterator[sqlite3.Connection]:
+        if self._memory is not None:
+            with self._lock:
+                yield self._memory
+            return
+        # A connection for each call: there are few, and a file that was removed meanwhile is made anew.
         create_private_file(f"{self._path}")  # for its owner alone, as the spans are
-        return sqlite3.connect(f"{self._path}", timeout=_TIMEOUT_SECONDS)
+        with closing(sqlite3.connect(f"{self._path}", timeout=timeout_seconds)) as connection:
+            yield connection
 
 
 _names: Final[WeakKeyDictionary[SpanStore, Names]] = WeakKeyDictionary()
