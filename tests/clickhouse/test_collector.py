@@ -30,7 +30,7 @@ from otel_metadata.store import table
 from otel_metadata.store.clickhouse import store as clickhouse
 from otel_metadata.store.clickhouse.store import ClickHouseStore
 
-FILTERS = 300
+FILTERS = 150
 SPANS = 60
 TRACES = 15
 

@@ -8,19 +8,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from tests.exporters import test_patch_exporters
 from tests.exporters.loopback import Loopback, never
 from tests.server.conftest import PATIENCE, Server, StartServer
-from tests.store.conditions import conditions
+from tests.store.conditions import (
+    AUTHOR_SUBJECTS,
+    CHANGE_SUBJECTS,
+    LATE_COUNTS,
+    ROUTE_SUBJECTS,
+    conditions,
+    spelled_name,
+)
 from tests.store.contract import (
     END_NS,
     START_NS,
-    SUPPRESSED,
     TRACE,
     OpenStore,
     StoreContract,
     ended_span,
+    in_one_store,
     metadata,
     only,
     patches_of,
@@ -40,7 +47,7 @@ from otel_metadata.client.client import Client
 from otel_metadata.destination_factory import make_destinations
 from otel_metadata.destination_factory import open_store as open_url
 from otel_metadata.errors import OtelMetadataError, StoreAccessError, StoreError, StoreUnsupportedError
-from otel_metadata.model.condition import Condition
+from otel_metadata.model.condition import Condition, Subject
 from otel_metadata.model.outcome import Delivered, Pause, Rejected
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery, SpanRecord
@@ -84,9 +91,16 @@ class TestHistory(HistoryContract):
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeStore]:
+def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
+    """The store of the server."""
+    store = SqliteStore(tmp_path_factory.mktemp("served") / "spans.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def filled(inside: SqliteStore) -> Iterator[ServeStore]:
     """A store of 150 spans; a search of the server looks at few of them between two looks at the clock."""
-    inside = SqliteStore(tmp_path_factory.mktemp("served") / "spans.db")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(search, "_FIRST_SLICE", 7)
         patched.setattr(search, "_LARGEST_SLICE", 20)
@@ -96,12 +110,15 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeStore]:
         yield store
         store.close()
         server.stop()
-    inside.close()
 
 
 @pytest.fixture(scope="module")
 def origins(filled: ServeStore) -> list[tuple[SpanRecord, Origins]]:
     return with_origins(filled)
+
+
+# The server gets a filter as a text that means the same (`store.filter.text`), so fewer filters will do.
+_SOME_ORIGINS = [*ROUTE_SUBJECTS[::4], *AUTHOR_SUBJECTS[2::4], *LATE_COUNTS]
 
 
 class TestFilters(FilterContract):
@@ -111,17 +128,33 @@ class TestFilters(FilterContract):
     def judged(self, origins: list[tuple[SpanRecord, Origins]]) -> list[tuple[SpanRecord, Origins]]:
         return origins
 
-    @settings(max_examples=60, suppress_health_check=SUPPRESSED, deadline=None)
+    @in_one_store
     @given(condition=conditions())
     def test_a_filter_selects_what_the_evaluator_says(
         self, filled: ServeStore, judged: list[tuple[SpanRecord, Origins]], condition: Condition
     ) -> None:
-        """The server gets each as a text, which means the same (`store.filter.text`), so fewer will do."""
+        """As the client spells it."""
         self.check(filled, judged, SpanQuery(condition=condition, limit=None))
+
+    @pytest.mark.parametrize("subject", CHANGE_SUBJECTS[1::4], ids=spelled_name)
+    def test_a_value_is_found_by_the_time_it_was_set(
+        self, filled: ServeStore, judged: list[tuple[SpanRecord, Origins]], subject: Subject
+    ) -> None:
+        super().test_a_value_is_found_by_the_time_it_was_set(filled, judged, subject)
+
+    @pytest.mark.parametrize("subject", _SOME_ORIGINS, ids=spelled_name)
+    def test_a_value_is_found_by_how_it_came_and_from_whom(
+        self, filled: ServeStore, judged: list[tuple[SpanRecord, Origins]], subject: Subject
+    ) -> None:
+        super().test_a_value_is_found_by_how_it_came_and_from_whom(filled, judged, subject)
 
 
 class TestReads(ReadsContract):
     """What every store promises."""
+
+    @pytest.fixture
+    def judge(self, inside: SqliteStore) -> SqliteStore:
+        return inside
 
 
 class TestPatchExporter(test_patch_exporters.TestContract):

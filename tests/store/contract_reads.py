@@ -1,7 +1,8 @@
-"""What the quick reads of a store promise, with its full read as the judge.
+"""What the quick reads of a store promise, with a full read as the judge.
 
 A store's test module subclasses `ReadsContract` and gives a fixture `filled`: a store that has the corpus, and that
-looks at its deadline after a few spans already.
+looks at its deadline after a few spans already. Its full read is the judge, unless a fixture `judge` names another
+store that has the same.
 """
 
 from __future__ import annotations
@@ -91,19 +92,25 @@ def row_of_trace(store: Any, root: SpanRecord, every: list[SpanRecord]) -> Trace
 class ReadsContract:
     """The tests; a subclass gives the fixture `filled`."""
 
+    @pytest.fixture
+    def judge(self, filled: Any) -> Any:
+        return filled
+
     @in_one_store
     @given(query=queries)
-    def test_searches_that_end_early_find_together_what_one_finds(self, filled: Any, query: SpanQuery) -> None:
+    def test_searches_that_end_early_find_together_what_one_finds(
+        self, filled: Any, judge: Any, query: SpanQuery
+    ) -> None:
         """In the same order, and none twice, however little time each of them has."""
-        assert list(walked(filled, query)) == filled.query(query)
+        assert list(walked(filled, query)) == judge.query(query)
 
     @in_one_store
     @given(query=queries, timeout=timeouts)
     def test_a_count_is_the_number_of_spans_up_to_its_limit(
-        self, filled: Any, query: SpanQuery, timeout: float | None
+        self, filled: Any, judge: Any, query: SpanQuery, timeout: float | None
     ) -> None:
         """It says whether these are all; without time it may have counted fewer."""
-        number = len(filled.query(replace(query, limit=None)))
+        number = len(judge.query(replace(query, limit=None)))
         count = filled.count(query, timeout_millis=timeout)
         limit = number if query.limit is None else query.limit
         if timeout == 0 and not count.is_exact:
@@ -137,7 +144,7 @@ class ReadsContract:
 
     @in_one_store
     @given(query=queries)
-    def test_a_trace_is_one_row(self, filled: Any, every: list[SpanRecord], query: SpanQuery) -> None:
+    def test_a_trace_is_one_row(self, filled: Any, judge: Any, every: list[SpanRecord], query: SpanQuery) -> None:
         """Of what its spans are; the query is about its root, the parentless span that started first."""
         roots: dict[str, SpanRecord] = {}
         for record in sorted(every, key=lambda one: (one.span.start_ns, one.span_id)):
@@ -145,10 +152,10 @@ class ReadsContract:
                 roots.setdefault(record.trace_id, record)
         selected = [
             record
-            for record in filled.query(replace(query, limit=None))
+            for record in judge.query(replace(query, limit=None))
             if record.trace_id in roots and roots[record.trace_id].span_id == record.span_id
         ]
-        expected = [row_of_trace(filled, root, every) for root in selected][: query.limit]
+        expected = [row_of_trace(judge, root, every) for root in selected][: query.limit]
 
         found = filled.traces(query)
 
@@ -165,11 +172,18 @@ class ReadsContract:
         timeout=timeouts,
     )
     def test_a_histogram_counts_spans_and_errors_in_each_part_of_the_time(
-        self, filled: Any, query: SpanQuery, start_ns: int, width_ns: int, bars: int, timeout: float | None
+        self,
+        filled: Any,
+        judge: Any,
+        query: SpanQuery,
+        start_ns: int,
+        width_ns: int,
+        bars: int,
+        timeout: float | None,
     ) -> None:
         """Without time it has counted fewer, and says from when on the numbers are right."""
         found = filled.histogram(query, start_ns=start_ns, width_ns=width_ns, bars=bars, timeout_millis=timeout)
-        spans = filled.query(replace(query, start_ns=None, end_ns=None, limit=None))
+        spans = judge.query(replace(query, start_ns=None, end_ns=None, limit=None))
         assert [bar.start_ns for bar in found.bars] == [start_ns + at * width_ns for at in range(bars)]
         for bar in found.bars:
             inside = [one for one in spans if 0 <= one.span.start_ns - bar.start_ns < width_ns]
@@ -200,16 +214,16 @@ class ReadsContract:
         assert filled.names(kind, level=level, limit=2) == names[:2]
 
     @pytest.fixture
-    def every(self, filled: Any) -> list[SpanRecord]:
-        return filled.query(SpanQuery(limit=None))  # type: ignore[no-any-return]
+    def every(self, judge: Any) -> list[SpanRecord]:
+        return judge.query(SpanQuery(limit=None))  # type: ignore[no-any-return]
 
     @in_one_store
     @given(condition=conditions(), timeout=st.none() | st.just(1e9))
     def test_a_search_with_enough_time_is_complete(
-        self, filled: Any, condition: Condition, timeout: float | None
+        self, filled: Any, judge: Any, condition: Condition, timeout: float | None
     ) -> None:
         """It finds what a search without a deadline finds, and says that it has looked at everything."""
         query = SpanQuery(condition=condition)
         found = filled.search(query, timeout_millis=timeout)
         assert found.searched_to is None
-        assert list(found.records) == filled.query(query)
+        assert list(found.records) == judge.query(query)
