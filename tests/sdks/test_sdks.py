@@ -1,4 +1,8 @@
-"""The SDKs of vendors, unmodified, with the lines of `serve --env` alone: what they say is in the store."""
+"""The SDKs of vendors, unmodified, with the lines of `serve --env` alone: what they say is in the store.
+
+Each runs twice: against a server that asks for no key, and against one that demands a token. The scopes of the token
+are those that docs/server.md names.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,14 @@ from tests.sdks.conftest import Server
 
 from otel_metadata.model.evaluation import Evaluation
 from otel_metadata.model.record import SpanQuery
+from otel_metadata.server.operations import Scope
+
+UPDATING: tuple[Scope, ...] = ("traces:write", "traces:update")
 
 
 def test_langfuse(server: Server):
     """Spans through OTLP; scores change them."""
-    said = server.run("langfuse")
+    said = server.run("langfuse", scopes=UPDATING)
     spans = server.spans()
     ask, call = spans["ask"], spans["call"]
     assert said == {"signed_in": True, "trace_id": ask.trace_id}
@@ -31,7 +38,7 @@ def test_langfuse(server: Server):
 
 def test_langwatch(server: Server):
     """Its metadata is the trace's, and its update changes the very same keys."""
-    said = server.run("langwatch")
+    said = server.run("langwatch", scopes=UPDATING)
     spans = server.spans()
     answer = spans["answer"]
     assert said == {"trace_id": answer.trace_id, "changed": [200, answer.trace_id]}
@@ -50,12 +57,14 @@ def test_langwatch(server: Server):
     assert spans["step"].span_kind == "TOOL"
     before = server.store.history(answer.trace_id, "", ("trace", "metadata", "env"))
     assert [(one.value, one.route) for one in before] == [("staging", "late"), ("prod", "live")]
+    assert before[0].author is not None
+    assert before[0].author.startswith("http:" if server.tokens is None else "ada")
 
 
 @pytest.mark.parametrize("mode", ["batch", "distributed"])
 def test_galileo(server: Server, mode: str):
     """Its native ingestion, whole traces or span by span; then its update calls."""
-    said = server.run("galileo", mode)
+    said = server.run("galileo", mode, scopes=UPDATING)
     spans = server.spans()
     ask, flow, call, find = (spans[name] for name in ("ask", "flow", "call", "find"))
     assert {one.trace_id for one in spans.values()} == {UUID(said["trace"]).hex}
@@ -129,3 +138,18 @@ def test_traceloop(server: Server):
         assert one.project == "shop"
     assert (ask.span_kind, step.parent_id) == ("CHAIN", ask.span_id)
     assert step.output == '"hi!"'
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_opentelemetry(server: Server, protocol: str):
+    server.run("otel", protocol, server.ports[-1])
+    ask = server.spans()["ask"]
+    assert (ask.metadata, ask.project) == ({"k": "v"}, "shop")
+
+
+def test_otel_metadata(server: Server):
+    """The printed lines are all that its pipeline needs."""
+    said = server.run("otel-metadata", scopes=UPDATING)
+    ask = server.spans()["ask"]
+    assert said == {"routes": ["in_flight", "late"], "delivered": True}
+    assert ask.metadata == {"live": 1, "in_flight": 2, "late": 3}
