@@ -206,6 +206,30 @@ def test_a_vendors_header_names_the_project_of_spans_without_one(server, header)
     assert {record.span_id: record.project for record in records(server)} == {"0a" * 8: "named", "0b" * 8: "own"}
 
 
+@pytest.mark.parametrize("header", ["projectid", "x-project-id", "project"])
+def test_an_id_of_galileo_names_the_project(server, header):
+    """And the log stream, by its name or by its id in that project."""
+    shop, other = (server.call("POST", "/projects", json={"name": name}).json()["id"] for name in ("shop", "other"))
+    stream = server.call("POST", f"/projects/{shop}/log_streams", json={"name": "nightly"}).json()["id"]
+    cases = [
+        ({header: shop, "logstream": "named"}, ("shop", shop, "named", None)),
+        ({header: shop.upper(), "logstreamid": stream}, ("shop", shop, "nightly", stream)),
+        ({"project": "shop", "logstreamid": stream}, ("shop", None, "nightly", stream)),
+        ({header: other, "logstreamid": stream}, ("other", other, None, stream)),
+        ({header: stream}, (stream, None, None, None)),
+        ({"logstream": "named"}, (None, None, "named", None)),
+    ]
+    for number, (headers, wanted) in enumerate(cases):
+        body = in_json(span(f"{number + 1:016x}"))
+        assert server.call("POST", "/otel/traces", json=body, headers=headers).status == 200
+        one = next(record for record in records(server) if record.span_id == f"{number + 1:016x}")
+        names = ("galileo.project.id", "galileo.logstream.name", "galileo.logstream.id")
+        assert (one.project, *map(one.span.resource.get, names)) == wanted
+    own = in_json(span("0a" * 8), resource={"galileo.logstream.name": "own"})
+    assert server.call("POST", "/otel/traces", json=own, headers={"logstream": "named"}).status == 200
+    assert "own" in {record.span.resource.get("galileo.logstream.name") for record in records(server)}
+
+
 def test_a_large_request_is_stored_in_portions(server):
     spans = [span(f"{number + 1:016x}") for number in range(3_500)]
     assert server.call("POST", "/v1/traces", json=in_json(*spans)).status == 200

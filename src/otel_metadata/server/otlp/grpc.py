@@ -23,9 +23,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server.operations import Problem
-from otel_metadata.server.otlp.http import logs_response, project_named, tell_of_metrics, traces_response
+from otel_metadata.server.otlp.http import logs_response, tell_of_metrics, traces_response
 from otel_metadata.server.otlp.store import MAX_BYTES, check_metrics, store_evaluations, store_spans
 from otel_metadata.server.problems import problem_of
+from otel_metadata.server.vendors.headers import resource_of
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
@@ -144,8 +145,8 @@ class GrpcServer:
             self._loop.call_soon_threadsafe(self._service.answered, *facts)
 
     async def _traces(self, caller: Caller, body: bytes, headers: dict[str, str]) -> ExportTraceServiceResponse:
-        project = project_named(headers)
-        refused = await store_spans(self._service, caller, body, is_json=False, project=project)
+        resource = await resource_of(self._service, headers)
+        refused = await store_spans(self._service, caller, body, is_json=False, resource=resource)
         return traces_response(refused)
 
     async def _logs(self, caller: Caller, body: bytes, _headers: dict[str, str]) -> ExportLogsServiceResponse:

@@ -22,18 +22,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from otel_metadata.reporting import REPORTER
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
 from otel_metadata.server.otlp.store import MAX_BYTES, Refused, check_metrics, store_evaluations, store_spans
+from otel_metadata.server.vendors.headers import resource_of
 
 PROTOBUF: Final = "application/x-protobuf"
 
 # Where OpenTelemetry's SDKs send, and those of LangWatch, Langfuse and Galileo. The signal follows.
 _PREFIXES: Final = ("/v1/", "/api/otel/v1/", "/api/public/otel/v1/", "/otel/v1/")
 _MORE_FOR_TRACES: Final = ("/otel/traces",)
-
-PROJECT_HEADERS: Final = ("x-project-name", "project", "projectid", "x-project-id")
-"""Headers that name the project: of Phoenix; of Galileo, by name and by id; of LangWatch. The first that is set counts.
-Arize's `space_id` is not among them: a space has several projects."""
-
-_MAX_PROJECT_CHARACTERS: Final = 256
 
 # The numbers of google.rpc.Code.
 _CODES: Final = {401: 16, 403: 7, 404: 5, 408: 4, 413: 8, 429: 8, 500: 13, 501: 12, 503: 14}
@@ -49,16 +44,6 @@ _PROBLEMS: Final = {
 }
 
 
-def project_named(headers: Mapping[str, str]) -> str | None:
-    """Return the project that a vendor's header names, or None.
-
-    Args:
-        headers: Of the request, with names in lower case.
-    """
-    named = (headers.get(name, "").strip() for name in PROJECT_HEADERS)
-    return next((name[:_MAX_PROJECT_CHARACTERS] for name in named if name), None)
-
-
 def refusal(problem: Problem, headers: Mapping[str, str]) -> Answer:
     """Return a refusal as `google.rpc.Status`, in the type of the request."""
     status = Status(code=_CODES.get(problem.status, _INVALID_ARGUMENT), message=problem.title)
@@ -70,8 +55,8 @@ def refusal(problem: Problem, headers: Mapping[str, str]) -> Answer:
 async def export_traces(path: str, call: Call) -> Answer:
     """Store spans that were sent to *path*."""
     is_json = _is_json(call.headers)
-    project = project_named(call.headers)
-    refused = await store_spans(call.service, call.caller, call.body, is_json=is_json, project=project, path=path)
+    resource = await resource_of(call.service, call.headers)
+    refused = await store_spans(call.service, call.caller, call.body, is_json=is_json, resource=resource, path=path)
     return _answer(traces_response(refused), is_json=is_json)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, final
 
 import orjson
@@ -126,7 +127,13 @@ class _Portion:
 
 
 async def store_spans(
-    service: Service, caller: Caller, body: bytes, *, is_json: bool, project: str | None = None, path: str = ""
+    service: Service,
+    caller: Caller,
+    body: bytes,
+    *,
+    is_json: bool,
+    resource: Mapping[str, Json] = MappingProxyType({}),
+    path: str = "",
 ) -> Refused:
     """Store the spans and updates of an `ExportTraceServiceRequest`, and return what was refused.
 
@@ -135,7 +142,7 @@ async def store_spans(
         caller: Who sends; one with a project can send to that project only.
         body: The request.
         is_json: Whether it is JSON; protobuf otherwise.
-        project: The project of spans whose resource names none.
+        resource: Attributes of the resources that do not have them, such as the project.
         path: Where it was sent, if over HTTP.
 
     Raises:
@@ -145,7 +152,9 @@ async def store_spans(
     refused = Refused("spans")
     async with service.room.of(_memory_of(body, is_json=is_json)):
         reads = _spans_of(body, is_json=is_json)
-        await _store(service, caller, reads, refused, project or caller.project, path)
+        if caller.project is not None:
+            resource = {PROJECT_NAMES[0]: caller.project, **resource}
+        await _store(service, caller, reads, refused, resource, path)
     service.metrics.spans_refused += refused.count
     return refused
 
@@ -189,7 +198,7 @@ async def _store(
     caller: Caller,
     reads: Iterator[tuple[Read, int]],
     refused: Refused,
-    project: str | None = None,
+    resource: Mapping[str, Json] = MappingProxyType({}),
     path: str = "",
 ) -> None:
     """Store a request in portions.
@@ -200,7 +209,7 @@ async def _store(
     is_restricted = caller.project is not None or _UPDATE not in caller.scopes
 
     def next_portion() -> tuple[_Portion, Ingested | None]:
-        portion = _next_portion(reads, refused, caller, project, path)
+        portion = _next_portion(reads, refused, caller, resource, path)
         if is_restricted:
             return portion, None
         return portion, service.ingest_here(portion.rows, portion.patches, portion.size or None)
@@ -299,7 +308,11 @@ def _instead(found: Mapping[str, Any], expected: str) -> Problem:
 
 
 def _next_portion(
-    reads: Iterator[tuple[Read, int]], refused: Refused, caller: Caller, project: str | None, path: str
+    reads: Iterator[tuple[Read, int]],
+    refused: Refused,
+    caller: Caller,
+    resource: Mapping[str, Json],
+    path: str,
 ) -> _Portion:
     """Return the next spans and updates."""
     portion = _Portion()
@@ -317,8 +330,8 @@ def _next_portion(
             span = read[0]
             if span.resource is not last:  # the spans of a resource share it
                 last = span.resource
-                if project is not None:
-                    last.setdefault(PROJECT_NAMES[0], project)  # type: ignore[attr-defined] # a dict of the reader's
+                for name, value in resource.items():
+                    last.setdefault(name, value)  # type: ignore[attr-defined] # a dict of the reader's
                 is_of_project = caller.project is None or project_of(last) == caller.project
             if not is_of_project:
                 refused.add(_wrong_project(caller, project_of(span.resource)), is_forbidden=True)
