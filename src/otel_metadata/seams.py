@@ -57,6 +57,7 @@ __all__ = [
     "SpanStore",
     "StoreWatch",
     "SystemClock",
+    "VersionReads",
     "VersionSource",
     "WatchableStore",
     "takes",
@@ -353,6 +354,22 @@ class DurationStore(Protocol):
 
         Raises:
             StoreError: Nothing was written.
+        """
+        ...
+
+
+@runtime_checkable
+class VersionReads(Protocol):
+    """A store that says cheaply which versions its values have."""
+
+    def versions(self, fields: Collection[tuple[str, str, FieldName]]) -> Mapping[tuple[str, str, FieldName], Version]:
+        """Return the versions of fields; those that are not set are missing.
+
+        Args:
+            fields: The trace id, the span id ("" for a field of the trace), and the name of each.
+
+        Raises:
+            StoreError: It cannot be read.
         """
         ...
 

@@ -58,10 +58,17 @@ from otel_metadata.server.run import LocalServer
 from otel_metadata.server.tokens import Tokens
 from otel_metadata.store.sqlite import search
 from otel_metadata.store.sqlite.store import SqliteStore
+from otel_metadata.testing import ManualClock
 
 
 def _url(server: Server) -> str:
     return server.url.replace("http", "serve", 1)
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> Server:
+    """Return a server for which no version of the contracts is in the future."""
+    return start_server(clock=ManualClock((1 << 63) - 1))
 
 
 @pytest.fixture

@@ -448,8 +448,31 @@ def test_nobody_renames_the_author_of_another_token(server: Server) -> None:
     assert authors_of(server) == {"ada's": "ada", "ada's again": "ada", "judge's": "judge"}
 
 
-def test_a_span_and_an_import_rename_no_author_of_the_server(server: Server) -> None:
-    """They may carry its writers: an export of this server that comes back, for one."""
+def test_a_span_names_no_writer_of_the_server(server: Server) -> None:
+    """Such a span is refused, and the others of the request are stored."""
+    writer = update(server, f"spans/{SPAN_ID}", {"metadata": {"a": "ada's"}})["writer"]
+    exact = {"fields": [["span", "metadata", "a", START_NS + 10**18, writer, "eve's"]], "authors": {writer: "zz"}}
+
+    def span(number: int, attributes: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "traceId": TRACE_ID, "spanId": f"{number:016x}", "name": "n", "startTimeUnixNano": f"{START_NS}",
+            "attributes": [{"key": key, "value": {"stringValue": json.dumps(one)}} for key, one in attributes.items()],
+        }  # fmt: skip
+
+    spans = [span(1, {"otel_metadata.fields": exact}), span(9, {})]
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+    partial_success = server.call("POST", "/v1/traces", json=body).json()["partialSuccess"]
+    assert (partial_success["rejectedSpans"], "a writer of this server" in partial_success["errorMessage"]) == (
+        "1",
+        True,
+    )
+    assert shown(server).metadata == {"a": "ada's"}
+    assert authors_of(server) == {"ada's": "ada"}
+    assert shown(server, f"{9:016x}").name == "n"
+
+
+def test_an_import_renames_no_author_of_the_server(server: Server) -> None:
+    """It may carry its writers: an export of this server that comes back."""
     update(server, f"spans/{SPAN_ID}", {"metadata": {"a": "ada's"}})
     export = server.call("GET", "/api/v1/export.jsonl").data
     assert b'"ada"' in export

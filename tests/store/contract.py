@@ -26,7 +26,7 @@ from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text,
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.seams import DurationStore, SpanStore
+from otel_metadata.seams import DurationStore, SpanStore, VersionReads
 
 OpenStore: TypeAlias = Callable[[], SpanStore]
 
@@ -472,6 +472,26 @@ class StoreContract:
             two: StoredKey(trace_hex(), START_NS, END_NS),
         }
         assert store.find([]) == {}
+
+    def test_the_versions_of_fields_are_read(self, store: SpanStore) -> None:
+        """Of a span, of a trace, and of a tag, whose earliest version counts; what is not set has none."""
+        if not isinstance(store, VersionReads):
+            pytest.skip("the store does not have it")
+        store.write([ended_span(1)])
+        name, tag = ("span", "metadata", "a'\\b"), ("span", "tag", "vip")
+        for version in ((5, 1), (7, 2), (6, 3)):
+            store.patch_rows([(trace_hex(), f"{1:016x}", {name: ("x" * version[0], version), tag: (True, version)})])
+        store.patch_rows([(trace_hex(), f"{1:016x}", {("trace", "name", ""): ("n", (9, (1 << 64) - 1))})])
+        asked = [
+            (trace_hex(), f"{1:016x}", name),
+            (trace_hex(), f"{1:016x}", tag),
+            (trace_hex(), "", ("trace", "name", "")),
+            (trace_hex(), "", name),
+            (trace_hex(), f"{2:016x}", name),
+            (trace_hex(), f"{1:016x}", ("span", "name", "")),
+        ]
+        assert store.versions(asked) == {asked[0]: (7, 2), asked[1]: (5, 1), asked[2]: (9, (1 << 64) - 1)}
+        assert store.versions([]) == {}
 
     def test_rows_are_written_as_spans_are(self, store: SpanStore) -> None:
         """What was read can be written again, fields and all."""

@@ -10,7 +10,7 @@ from otel_metadata.client.queries import past_ns
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.projects import refuse_project
-from otel_metadata.server.selection import WRONG_BODY, Slots, span_key
+from otel_metadata.server.selection import WRONG_BODY, Slots, refuse_future, span_key
 from otel_metadata.server.targets import Target, locate_all
 
 _RETENTIONS: Final = Slots(1, "retentions")
@@ -26,6 +26,7 @@ async def _delete(call: Call) -> Answer:
         version = int(body.time_ns), int(body.writer, 16)
         if version[0] not in range(-(1 << 63), 1 << 63):
             raise Problem(400, f"time_ns is {body.time_ns}; expected 64 bits.", pointer="/time_ns")
+        refuse_future(call, version[0], "/time_ns")
     store = call.service.store
 
     def delete() -> tuple[list[tuple[str, str]], list[tuple[str | None, str]]]:

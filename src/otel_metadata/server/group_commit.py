@@ -2,6 +2,10 @@
 
 A transaction costs more than the rows of a small request. So one thread writes. While it writes, requests wait in a
 queue, and it stores all of them together when it is done. A request is answered only after its transaction.
+
+An update that the server draws a version for is the last write, and wins, whatever the clocks of others say. A value
+with a version from the future, such as a live value of a machine whose clock is ahead, would win over it. So the
+writing thread reads the versions that are stored, for all requests of a group at once, and lifts the update above them.
 """
 
 from __future__ import annotations
@@ -9,18 +13,22 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
+from otel_metadata.client.updates import draw
 from otel_metadata.errors import StoreError
+from otel_metadata.live import live_settings
 from otel_metadata.reporting import REPORTER
+from otel_metadata.seams import VersionReads
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.problems import overloaded
 from otel_metadata.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
-    from otel_metadata.model.merge import Fields
+    from otel_metadata.model.merge import FieldName, Fields, Version
     from otel_metadata.model.record import StoredSpan
     from otel_metadata.seams import SpanStore
 
@@ -50,6 +58,13 @@ _OF_THE_VALUES: Final = (
 
 Rows: TypeAlias = "Sequence[tuple[StoredSpan, Fields]]"
 Patches: TypeAlias = "Sequence[tuple[str, str, Fields]]"
+_Place: TypeAlias = "tuple[str, str, FieldName]"
+
+_LAST_NS: Final = (1 << 63) - 1
+"""The last time that a version can have."""
+
+_OF_BOTH: Final = frozenset({"user_id", "session_id"})
+"""Of these a span shows the later one of its own and its trace's."""
 
 
 class _Waiting(NamedTuple):
@@ -58,7 +73,8 @@ class _Waiting(NamedTuple):
     rows: Rows
     patches: Patches
     size: int
-    is_stored: Future[None]
+    is_stored: Future[Patches]
+    wins: bool
 
     @property
     def length(self) -> int:
@@ -72,6 +88,7 @@ class Ingest:
     def __init__(
         self,
         store: SpanStore,
+        draws_for: Callable[[int], bool] = lambda _: False,
         *,
         max_rows: int = MAX_ROWS,
         max_bytes: int = MAX_BYTES,
@@ -80,10 +97,12 @@ class Ingest:
 
         Args:
             store: Closed by whoever opened it, after this.
+            draws_for: Whether the server draws the versions of a writer. Updates with such versions are lifted.
             max_rows: How many spans and updates wait at most.
             max_bytes: How many bytes wait at most.
         """
         self._store = store
+        self._draws_for = draws_for
         self._fold = store.fold_later() if isinstance(store, SqliteStore) else None
         self._is_to_fold = False
         self._max_rows = max_rows
@@ -95,9 +114,15 @@ class Ingest:
         self._thread: threading.Thread | None = None
 
     def put(
-        self, rows: Rows, patches: Patches = (), size: int | None = None, *, may_write: bool = False
-    ) -> Future[None]:
-        """Queue spans and updates, and return what is done when they are on disk.
+        self,
+        rows: Rows,
+        patches: Patches = (),
+        size: int | None = None,
+        *,
+        may_write: bool = False,
+        wins: bool = True,
+    ) -> Future[Patches]:
+        """Queue spans and updates. The result, once they are on disk, is the updates with the versions that they got.
 
         A request that is larger than the queue is taken when nothing else waits. A future that is cancelled before its
         turn is not stored.
@@ -107,13 +132,14 @@ class Ingest:
             patches: Updates, each (trace id, span id or "", fields).
             size: Their bytes, where the caller has them at hand.
             may_write: Whether this thread writes by itself if no other does. That saves two changes of threads.
+            wins: Whether updates with versions that were drawn here are lifted above those that are stored.
 
         Raises:
             Problem: 503, because too much waits already, or the server stops. The future raises it as well.
         """
-        waiting = _Waiting(rows, patches, 0, Future())
+        waiting = _Waiting(rows, patches, 0, Future(), wins)
         if not waiting.length:
-            waiting.is_stored.set_result(None)
+            waiting.is_stored.set_result(patches)
             return waiting.is_stored
         waiting = waiting._replace(size=waiting.length * _ROW_BYTES if size is None else size)
         group: list[_Waiting] = []
@@ -209,13 +235,13 @@ class Ingest:
     def _store_group(self, group: list[_Waiting]) -> None:
         error = self._tried(group)
         if error is None:
-            _resolve(group, None)
-        elif len(group) == 1 or _is_of_the_store(error):
-            _resolve(group, error)
+            return
+        if len(group) == 1 or _is_of_the_store(error):
+            _refuse(group, error)
         else:
             self._store_each(group)
         # After all have their answers, because it raises where a test wants to see failures of ours.
-        if error is not None and not isinstance(error, StoreError):
+        if not isinstance(error, StoreError):
             REPORTER.failed("server:ingest", error)
 
     def _store_each(self, group: list[_Waiting]) -> None:
@@ -223,32 +249,90 @@ class Ingest:
         failures = 0
         for index, one in enumerate(group):
             error = self._tried([one])
-            _resolve([one], error)
-            failures = failures + 1 if error is not None and not _is_of_the_values(error) else 0
-            if error is not None and (failures == _FAILURES_OF_THE_STORE or _is_of_the_store(error)):
-                _resolve(group[index + 1 :], error)
+            if error is None:
+                failures = 0
+                continue
+            _refuse([one], error)
+            failures = 0 if _is_of_the_values(error) else failures + 1
+            if failures == _FAILURES_OF_THE_STORE or _is_of_the_store(error):
+                _refuse(group[index + 1 :], error)
                 return
 
     def _tried(self, group: list[_Waiting]) -> BaseException | None:
+        """Store requests together and answer them; return why none of them was stored."""
         rows = [row for one in group for row in one.rows]
-        patches = [patch for one in group for patch in one.patches]
+        patches: list[tuple[str, str, Fields]] = [patch for one in group for patch in one.patches]
         try:
             if rows:
                 self._store.write_rows(rows)
             if patches:
+                patches = self._lifted(patches, [one.wins for one in group for _ in one.patches])
                 self._store.patch_rows(patches, route="late")
         except BaseException as error:  # noqa: BLE001 # the thread serves all requests, and each gets an answer
             return error
+        stored = iter(patches)
+        for one in group:
+            one.is_stored.set_result([*islice(stored, len(one.patches))])
         return None
 
+    def _lifted(self, patches: list[tuple[str, str, Fields]], wins: list[bool]) -> list[tuple[str, str, Fields]]:
+        """Return updates of which those that win, with versions drawn here, are above what others have stored."""
+        drawn = [at for at, patch in enumerate(patches) if wins[at] and self._draws_for(_version_of(patch)[1])]
+        if not drawn or not isinstance(self._store, VersionReads):
+            return patches
+        held = dict(self._store.versions({place for at in drawn for place in _places(patches[at])}))
+        if not held:
+            return patches
+        lifted = [*patches]
+        for at in drawn:
+            trace_id, span_id, fields = patches[at]
+            version = _version_of(patches[at])
+            above = [held[place] for place in _places(patches[at]) if self._is_to_lose(held.get(place), version)]
+            if above:
+                version = lifted_above(version, max(above))
+                lifted[at] = trace_id, span_id, {name: (value, version) for name, (value, _) in fields.items()}
+            # Of two updates in one group the later one is lifted above the earlier one.
+            held |= {place: max(version, held.get(place, version)) for place in _places(patches[at])}
+        return lifted
 
-def _resolve(group: Sequence[_Waiting], error: BaseException | None) -> None:
-    refused = None if error is None else _refusal(error)
+    def _is_to_lose(self, held: Version | None, drawn: Version) -> bool:
+        """Whether a stored version that wins over one that was drawn here is not that of a later update.
+
+        Versions that are drawn here are in the order of their updates. So a greater one is that of a later update, or
+        it was lifted itself and is in the future.
+        """
+        if held is None or held < drawn:
+            return False
+        return not self._draws_for(held[1]) or held > next(draw(live_settings.VERSIONS, 1))
+
+
+def lifted_above(version: Version, other: Version) -> Version:
+    """Return a version with the same writer that is above *other*, as far as a time can be."""
+    ns, writer = version
+    return max(ns, min(other[0] + 1, _LAST_NS)), writer
+
+
+def _version_of(patch: tuple[str, str, Fields]) -> Version:
+    """Return the version of an update; what is drawn here has one for all its fields."""
+    return next((version for _, version in patch[2].values()), (0, 0))
+
+
+def _places(patch: tuple[str, str, Fields]) -> Iterator[_Place]:
+    """Yield where an update may find values that win over its own. Of a tag the earliest version counts."""
+    trace_id, span_id, fields = patch
+    for name in fields:
+        level, kind, key = name
+        if kind == "tag":
+            continue
+        yield trace_id, span_id if level == "span" else "", name
+        if level == "span" and kind in _OF_BOTH:
+            yield trace_id, "", ("trace", kind, key)
+
+
+def _refuse(group: Sequence[_Waiting], error: BaseException) -> None:
+    problem = _refusal(error)
     for one in group:
-        if refused is None:
-            one.is_stored.set_result(None)
-        else:
-            one.is_stored.set_exception(refused)
+        one.is_stored.set_exception(problem)
 
 
 def _refusal(error: BaseException) -> Problem:

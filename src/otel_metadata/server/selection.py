@@ -42,6 +42,9 @@ WRONG_BODY: Final = "The body or a parameter is wrong: the answer says where, an
 NOTHING_SET: Final = "0"
 """The version of a span on which nothing was set."""
 
+MAX_AHEAD_SECONDS: Final = 300
+"""How far ahead of the server's clock a version may be that comes from outside."""
+
 _WAIT_SECONDS: Final = 10
 _LOOK_SECONDS: Final = 0.02
 
@@ -211,6 +214,19 @@ def version_text(version: Version) -> str:
     """Return a version as text."""
     ns, writer = version
     return f"{ns}-{writer:016x}"
+
+
+def refuse_future(call: Call, time_ns: int, pointer: str | None = None) -> None:
+    """Refuse a version from the future: no process whose clock is right could replace the value for a long time.
+
+    Raises:
+        Problem: 400.
+    """
+    now_ns = call.service.clock.wall_ns()
+    if time_ns > now_ns + MAX_AHEAD_SECONDS * 10**9:
+        expected = f"at most {MAX_AHEAD_SECONDS} s after the time of the server, {time_text(now_ns)}"
+        title = f"time_ns is {time_ns}; expected {expected}: the clock of the sender may be wrong."
+        raise Problem(400, title, pointer=pointer, expected=expected)
 
 
 @final

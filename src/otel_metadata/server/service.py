@@ -18,7 +18,7 @@ from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock
 from otel_metadata.server.events import Changes
-from otel_metadata.server.group_commit import Ingest
+from otel_metadata.server.group_commit import Ingest, Patches
 from otel_metadata.server.memory_bound import Room
 from otel_metadata.server.metrics import Metrics
 from otel_metadata.server.operations import Problem
@@ -69,7 +69,7 @@ class Ingested(NamedTuple):
         updates: How many.
     """
 
-    is_stored: Future[None]
+    is_stored: Future[Patches]
     spans: int
     updates: int
 
@@ -106,7 +106,7 @@ class Service:
         self.changes = Changes(store)
         self.room = Room(_ROOM_BYTES)
         self.grpc_port: int | None = None
-        self._ingest = Ingest(store)
+        self._ingest = Ingest(store, self.draws_for)
         self.read = _Pool("read", _READERS, _WAITING_READS)
         self.find = _Pool("find spans", _FINDERS, _WAITING_FINDS)
         self.write = _Pool("write", _WRITERS, _WAITING_WRITES)
@@ -124,7 +124,8 @@ class Service:
         patches: Iterable[tuple[str, str, Fields]] = (),
         *,
         size: int | None = None,
-    ) -> None:
+        wins: bool = True,
+    ) -> Patches:
         """Store spans and updates together with what other calls bring at the same time; return when they are on disk.
 
         Args:
@@ -132,13 +133,17 @@ class Service:
             patches: Updates, each (trace id, span id or "", fields), as `SpanStore.patch_rows` takes them with the
                 route "late".
             size: Their bytes, where the caller has them at hand.
+            wins: Whether updates with versions of `versions` win over what is stored, whatever versions that has.
+
+        Returns:
+            The updates, with the versions that they got.
 
         Raises:
             Problem: 503 with `Retry-After` if too much waits already or the store cannot be written; 400 if the store
                 does not take these values.
         """
         updates = list(patches)
-        await self.stored(Ingested(self._ingest.put(rows, updates, size), len(rows), len(updates)))
+        return await self.stored(Ingested(self._ingest.put(rows, updates, size, wins=wins), len(rows), len(updates)))
 
     def ingest_here(
         self, rows: Sequence[tuple[StoredSpan, Fields]], patches: Sequence[tuple[str, str, Fields]], size: int | None
@@ -149,12 +154,13 @@ class Service:
         """
         return Ingested(self._ingest.put(rows, patches, size, may_write=True), len(rows), len(patches))
 
-    async def stored(self, ingested: Ingested) -> None:
+    async def stored(self, ingested: Ingested) -> Patches:
         """Wait until what `ingest_here` has returned is on disk; raise what `ingest` raises."""
-        await asyncio.wrap_future(ingested.is_stored)
+        patches = await asyncio.wrap_future(ingested.is_stored)
         self.metrics.spans_stored += ingested.spans
         self.metrics.updates_stored += ingested.updates
         self.changed()
+        return patches
 
     def soon(self, work: Coroutine[object, object, object]) -> None:
         """Run *work* on the event loop while the answer goes out; a graceful stop waits for it.

@@ -18,22 +18,23 @@ from otel_metadata.errors import OtelMetadataError, SpanNotFoundError
 from otel_metadata.live.misuse import Misfit
 from otel_metadata.live.values import annotation_values, evaluation_values, masked, read_status, span_values
 from otel_metadata.model.authors import AUTHORS
-from otel_metadata.model.merge import Fields, Level
+from otel_metadata.model.merge import Fields, Level, latest_version
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.model.unset import UNSET
 from otel_metadata.seams import SpanStore
 from otel_metadata.server import api_types
+from otel_metadata.server.group_commit import lifted_above
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.problems import problem_of
 from otel_metadata.server.schema_errors import invalid
 from otel_metadata.server.selection import (
     NOTHING_SET,
     WRONG_BODY,
+    refuse_future,
     span_key,
     stored,
-    version_of,
     version_text,
 )
 from otel_metadata.server.targets import Target, locate_all
@@ -207,13 +208,15 @@ async def _update(call: Call, trace_id: str | None, span_id: str, values_of: Cal
         # Drawn before the check, so an update that comes after the check has a greater version and wins.
         (version,) = call.service.versions(call.caller, 1)
         if wanted is not None:
-            _check_match(wanted, target, await call.service.find(partial(_entity_tag, store, target)))
-        fields: Fields = {name: (value, version) for name, value in values.items()}
-        await call.service.ingest([], [(target.trace_id, target.span_id, fields)], size=_size(call))
+            latest = await call.service.find(partial(_latest, store, target))
+            _check_match(wanted, target, _tag(latest))
+            version = lifted_above(version, latest)
+        patch: _Patch = (target.trace_id, target.span_id, {name: (value, version) for name, value in values.items()})
+        ((_, _, fields),) = await call.service.ingest([], [patch], size=_size(call), wins=wanted is None)
         headers = {}
         if wanted is not None:
-            headers["ETag"] = f'"{await call.service.find(partial(_entity_tag, store, target))}"'
-    return Answer(_receipt(target, fields, version, call.caller, notes), headers=headers)
+            headers["ETag"] = f'"{_tag(await call.service.find(partial(_latest, store, target)))}"'
+    return Answer(_receipt(target, fields, call.caller, notes), headers=headers)
 
 
 def _size(call: Call) -> int | None:
@@ -222,8 +225,8 @@ def _size(call: Call) -> int | None:
     return int(length) if length.isdecimal() else None
 
 
-def _receipt(target: Target, fields: Fields, version: Version, caller: Caller, notes: list[str]) -> api_types.Receipt:
-    ns, writer = version
+def _receipt(target: Target, fields: Fields, caller: Caller, notes: list[str]) -> api_types.Receipt:
+    version = ns, writer = latest_version(fields)
     return api_types.Receipt(
         status="updated" if target.is_stored else "pending",
         trace_id=target.trace_id,
@@ -238,11 +241,15 @@ def _receipt(target: Target, fields: Fields, version: Version, caller: Caller, n
     )
 
 
-def _entity_tag(store: SpanStore, target: Target) -> str:
+def _latest(store: SpanStore, target: Target) -> Version:
+    """Return the greatest version of what is set on a span or trace; (0, 0) if nothing is."""
     found = stored(store, SpanQuery(target.trace_id, target.span_id or None, limit=1)) if target.is_stored else None
-    if found is None:
-        return NOTHING_SET
-    return version_of(found[1] if target.span_id else fields_of_trace(found[1]))
+    fields = found[1] if found is not None else {}
+    return latest_version(fields if target.span_id else fields_of_trace(fields))
+
+
+def _tag(latest: Version) -> str:
+    return version_text(latest) if latest != (0, 0) else NOTHING_SET
 
 
 def _check_match(wanted: str, target: Target, tag: str) -> None:
@@ -284,11 +291,12 @@ class _Parsed(NamedTuple):
 
 async def _batch(call: Call) -> Answer:
     body: api_types.Batch = call.body
-    parsed = await call.service.decode(lambda: [_parsed(update) for update in body.updates])
+    parsed = await call.service.decode(lambda: [_parsed(call, update) for update in body.updates])
     versions = call.service.versions(call.caller, len(parsed))
     keys = [one.key for one in parsed if isinstance(one, _Parsed)]
     targets = iter(await call.service.find(partial(locate_all, call.service.store, call.caller, keys)))
     patches: list[_Patch] = []
+    plain: list[api_types.Outcome] = []  # of the patches, in their order
     exact: list[_Patch] = []
     outcomes: list[api_types.Outcome] = []
     for one, version in zip(parsed, versions, strict=True):
@@ -302,21 +310,21 @@ async def _batch(call: Call) -> Answer:
             problem = f"A field has the writer {own:016x}, with which this server sets values for one of its callers"
             outcomes.append(_failed("forbidden", f"{problem}; expected a writer of another process."))
         else:
-            if one.fields:
-                exact.append((target.trace_id, target.span_id, one.fields))
-            else:
-                fields = {name: (value, version) for name, value in one.values.items()}
-                patches.append((target.trace_id, target.span_id, fields))
             outcomes.append(
                 api_types.Outcome(
                     status="updated" if target.is_stored else "pending",
                     trace_id=target.trace_id,
                     span_id=target.span_id,
                     fields=[api_types.FieldName(*name) for name in one.values],
-                    version=None if one.fields else version_text(version),
                     notes=list(dict.fromkeys(one.notes)),
                 )
             )
+            if one.fields:
+                exact.append((target.trace_id, target.span_id, one.fields))
+            else:
+                drawn: Fields = {name: (value, version) for name, value in one.values.items()}
+                patches.append((target.trace_id, target.span_id, drawn))
+                plain.append(outcomes[-1])
     # Only writers of updates that were not refused get a name.
     used = {writer for _, _, fields in exact for writer in _writers(fields)}
     for digits, name in (body.authors or {}).items():
@@ -328,7 +336,9 @@ async def _batch(call: Call) -> Answer:
         await call.service.write(partial(call.service.store.patch_rows, exact, route=body.route))
         call.service.changed()
     if patches:
-        await call.service.ingest([], patches, size=_size(call))
+        stored_patches = await call.service.ingest([], patches, size=_size(call))
+        for outcome, (_, _, fields) in zip(plain, stored_patches, strict=False):  # behind them are the exact ones
+            outcome.version = version_text(latest_version(fields))
     count = [outcome.status for outcome in outcomes].count
     return Answer(api_types.Outcomes(outcomes, count("updated"), count("pending"), count("failed"), call.caller.name))
 
@@ -344,7 +354,7 @@ def _failed(reason: str, error: object) -> api_types.Outcome:
     )
 
 
-def _parsed(update: dict[str, Any]) -> _Parsed | Problem:
+def _parsed(call: Call, update: dict[str, Any]) -> _Parsed | Problem:
     """Read one update of a batch; return why it cannot be read."""
     notes: list[str] = []
     try:
@@ -356,7 +366,7 @@ def _parsed(update: dict[str, Any]) -> _Parsed | Problem:
             if others or not given.fields:
                 got = f"fields and {', '.join(others)[:200]}" if others else "no field"
                 raise Problem(400, f"The update has {got}; expected fields alone, at least one.")
-            return _Parsed(key, {}, _exact_fields(given.fields, level), notes)
+            return _Parsed(key, {}, _exact_fields(call, given.fields, level), notes)
         if level == "trace" and not (
             given.attributes is None and given.status is None and given.status_message is None
         ):
@@ -376,7 +386,7 @@ def _key_of(given: api_types.BatchUpdate) -> tuple[str | None, str]:
     return parse_trace_id(given.trace_id).trace_id_hex, ""
 
 
-def _exact_fields(given: list[api_types.ExactField], level: Level) -> Fields:
+def _exact_fields(call: Call, given: list[api_types.ExactField], level: Level) -> Fields:
     fields = {}
     for number, one in enumerate(given):
         try:
@@ -387,6 +397,7 @@ def _exact_fields(given: list[api_types.ExactField], level: Level) -> Fields:
                 400,
                 f"Field {number} of the update has {one.kind} {one.key[:100]!r} at {one.time_ns}; expected {expected}.",
             ) from None
+        refuse_future(call, field[1][0])
         if level == "trace" and one.level == "span":
             raise Problem(400, f"Field {number} of the update is of a span; expected a span_id beside it.")
         fields[name] = field

@@ -210,6 +210,7 @@ async def _store(
 
     def next_portion() -> tuple[_Portion, Ingested | None]:
         portion = _next_portion(reads, refused, caller, resource, path)
+        _refuse_own_writers(service, portion, refused)
         if is_restricted:
             return portion, None
         return portion, service.ingest_here(portion.rows, portion.patches, portion.size or None)
@@ -349,6 +350,19 @@ def _next_portion(
             return portion
     portion.is_last = True
     return portion
+
+
+def _refuse_own_writers(service: Service, portion: _Portion, refused: Refused) -> None:
+    """Take out what names a writer of this server: its values would be shown as set by the caller of a token."""
+
+    def is_foreign(fields: Fields) -> bool:
+        if not any(service.draws_for(version[1]) for _, version in fields.values()):
+            return True
+        refused.add("a value with a writer of this server, which sets its values itself", is_forbidden=True)
+        return False
+
+    portion.rows = [row for row in portion.rows if is_foreign(row[1])]
+    portion.patches = [patch for patch in portion.patches if is_foreign(patch.fields)]
 
 
 def _langwatch_update(span: StoredSpan) -> LatePatch:

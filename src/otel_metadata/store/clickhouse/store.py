@@ -148,6 +148,12 @@ _HISTORY_OF: Final = (
 
 _VERSION: Final = "substring(Field, 1, 32)"
 
+_VERSIONS_OF: Final = (
+    f"SELECT {_FIELD}, max({_VERSION}) FROM `{FIELDS}` WHERE TraceId IN {{t:Array(String)}} "
+    "AND SpanId IN {s:Array(String)} AND Kind IN {i:Array(String)} AND Key IN {k:Array(String)} "
+    f"GROUP BY {_FIELD}"
+)
+
 _FIELD_COLUMNS: Final = ("TraceId", "SpanId", "Level", "Kind", "Key", "Field")
 _LOW: Final = "LowCardinality(String)"
 _FIELD_TYPES: Final = ("String", "String", _LOW, _LOW, "String", "String")
@@ -473,6 +479,29 @@ class ClickHouseStore:
                     if held is None or (held.start_ns, held.trace_id) < (place.start_ns, place.trace_id):
                         found[key.span_id] = place
         return found
+
+    def versions(self, fields: Collection[tuple[str, str, FieldName]]) -> Mapping[tuple[str, str, FieldName], Version]:
+        """Return the versions of fields, each (trace id, span id or "", name); those that are not set are missing.
+
+        Values that are only in rows of a Collector are not among them.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        versions: dict[tuple[str, str, FieldName], Version] = {}
+        with self._opened() as client:
+            for some in _chunks(fields):
+                asked = {
+                    "t": sorted({trace_id for trace_id, _, _ in some}),
+                    "s": sorted({span_id for _, span_id, _ in some}),
+                    "i": sorted({name[1] for _, _, name in some}),
+                    "k": sorted({name[2] for _, _, name in some}),
+                }
+                wanted = set(some)
+                for trace_id, span_id, level, kind, key, text in self._connection.run(client, _VERSIONS_OF, asked):
+                    if (trace_id, span_id, (level, kind, key)) in wanted:
+                        versions[trace_id, span_id, (level, kind, key)] = version_of(kind, text)
+        return versions
 
     def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
         """Delete spans and everything that was set on them; return those that were there.

@@ -181,6 +181,13 @@ SELECT wanted.value, EXISTS (
 FROM json_each(?2) AS wanted WHERE EXISTS (SELECT 1 FROM spans WHERE spans.trace_id = wanted.value)
 """
 
+_VERSIONS: Final = """
+SELECT wanted.key, fields.ns, fields.writer FROM json_each(?) AS wanted CROSS JOIN fields
+ON trace_id = json_extract(wanted.value, '$[0]') AND span_id = json_extract(wanted.value, '$[1]')
+AND level = json_extract(wanted.value, '$[2]') AND kind = json_extract(wanted.value, '$[3]')
+AND fields.key = json_extract(wanted.value, '$[4]')
+"""
+
 _ANY_SPAN: Final = "SELECT 1 FROM spans WHERE trace_id = ? LIMIT 1"
 
 _WRITE_TOMBSTONE: Final = """
@@ -596,6 +603,17 @@ class SqliteStore:
             return {**found, **{(trace_id, ""): Located(trace_id, bool(is_own)) for trace_id, is_own in of_traces}}
 
         return self._read(read)
+
+    def versions(self, fields: Collection[tuple[str, str, FieldName]]) -> Mapping[tuple[str, str, FieldName], Version]:
+        """Return the versions of fields, each (trace id, span id or "", name); those that are not set are missing.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        asked = list(fields)
+        keys = orjson.dumps([(trace_id, span_id, *name) for trace_id, span_id, name in asked]).decode()
+        found = self._read(lambda connection: connection.execute(_VERSIONS, (keys,)).fetchall())
+        return {asked[at]: (ns, int(writer, 16)) for at, ns, writer in found}
 
     def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
         """Delete spans and everything that was set on them, all or none; return those that were there.
