@@ -85,7 +85,7 @@ class Refused:
 
         Args:
             reason: For people.
-            is_forbidden: Whether another token could send it.
+            is_forbidden: Whether the token or its project is at fault, whatever is stored.
         """
         self.count += 1
         self._forbidden += is_forbidden
@@ -98,7 +98,7 @@ class Refused:
 
     @property
     def is_all_forbidden(self) -> bool:
-        """Whether every one of them needs another token."""
+        """Whether the sender can mend all of it: it needs another token, or names another project."""
         return 0 < self.count == self._forbidden
 
     @property
@@ -400,7 +400,7 @@ def _restrict(store: SpanStore, caller: Caller, portion: _Portion, refused: Refu
     for span, fields in rows:
         target = targets.get((span.trace_id, span.span_id))
         if isinstance(target, Problem):
-            refused.add(_reason(target), is_forbidden=True)
+            refused.add(_reason(target))
             continue
         is_stored = isinstance(target, Target) and target.is_stored
         if is_stored and not may_update and not _is_plain(span, fields):
@@ -414,7 +414,7 @@ def _restrict(store: SpanStore, caller: Caller, portion: _Portion, refused: Refu
         if isinstance(target, Target) or (patch.trace_id, patch.span_id) in own:
             portion.patches.append(patch)
         else:
-            refused.add(_reason(target), is_forbidden=isinstance(target, Problem))
+            refused.add(_reason(target))
 
 
 def _reason(error: Problem | SpanNotFoundError) -> str:
