@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from tests.server.api import Plain
+from opentelemetry.trace import Status, StatusCode
+from tests.server.api import SINCE, Plain
 from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.store.contract import END_NS, START_NS, TRACE, ended_span, metadata, only, trace_hex
 
@@ -36,6 +37,7 @@ from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.server import updates
 from otel_metadata.server.access import SCOPES, Access
+from otel_metadata.server.app import OPERATIONS
 from otel_metadata.server.operations import Scope
 from otel_metadata.server.projects import locate
 from otel_metadata.server.targets import locate_all
@@ -217,15 +219,10 @@ def _secrets(level: str = "span") -> dict[str, Any]:
     }
 
 
-def state(server: Server) -> Any:
-    """Return everything that is stored of the bank, and the updates of its trace."""
-    lines = [row for page in server.store.export_rows(SpanQuery(limit=None)) for row in page]  # type: ignore[attr-defined] # an SQLite store
-    return (
-        [row for row in lines if row[1] in (BANK, BANK_ROOT)],
-        server.store.history(T1, BANK),
-        server.store.history(T2, BANK_ROOT),
-        server.store.history(T2),
-    )
+def of_bank(server: Server) -> Any:
+    """Return everything that is stored of the bank."""
+    lines = [row for page in server.store.export_rows(SpanQuery(limit=None, project="bank")) for row in page]  # type: ignore[attr-defined] # an SQLite store
+    return lines, [server.store.history(row[0], row[1]) for row in lines], server.store.history(T2)
 
 
 OVER = pytest.mark.parametrize("over", ["protobuf", "json", "grpc"])
@@ -328,12 +325,12 @@ def test_a_version_that_a_plain_attribute_names_is_an_update_as_well(server, key
 )
 def test_a_token_takes_over_and_changes_no_span_of_another_project(server, key, request_of, names_project, over):
     """A project that it names is a fault of all its requests: 403. The ids of a span are one of this span alone."""
-    before, count = state(server), len(server.store.query(SpanQuery(limit=None)))
+    before, count = of_bank(server), len(server.store.query(SpanQuery(limit=None)))
     shop = key(project="shop")
     answer = send(server, shop, request_of(), over)
     assert (answer.status, answer.refused) == ((403, 0) if names_project else (200, 1))
     assert "project" in answer.message
-    assert state(server) == before
+    assert of_bank(server) == before
     assert len(server.store.query(SpanQuery(limit=None))) == count
     for path in (f"spans/{BANK}", f"spans/{BANK}/history", f"traces/{T2}"):
         assert server.call("GET", f"/api/v1/{path}", headers={"X-Auth-Token": shop}).status == 404
@@ -342,11 +339,11 @@ def test_a_token_takes_over_and_changes_no_span_of_another_project(server, key, 
 
 @OVER
 def test_spans_of_another_project_are_refused_beside_own_ones(server, key, over):
-    before = state(server)
+    before = of_bank(server)
     request = spans({"span": BANK}, {"span": "aa" * 8}, {"name": "own again"}, project="shop")
     answer = send(server, key(project="shop"), request, over)
     assert (answer.status, answer.refused) == (200, 1)
-    assert state(server) == before
+    assert of_bank(server) == before
     assert only(server.store, span_id="aa" * 8).project == "shop"
     assert only(server.store, span_id=SHOP).name == "own again"
 
@@ -447,3 +444,252 @@ def test_spans_are_located_by_project(tmp_path, is_plain):
     assert found(None) == [(3, True), (1, True), (3, True), (3, True), (3, True), (2, True), None, None, None]
     assert locate(asked, "shop", []) == {}
     store.close()
+
+
+# Every operation.
+
+TRACE_UUID, SPAN_UUID = "a8e45d41-5260-4bce-a230-009bf6840c24", "27c57d25-c01f-42a9-9095-c1e150130fed"
+STREAM_UUID = "7d9a4c11-93a0-4be2-8f37-2f2b8e6f0d14"
+CHANGE = {"metadata": {"plan": "updated"}}
+VERDICT = {"score": 1, "label": "updated"}
+NATIVE = {"type": "workflow", "id": SPAN_UUID, "name": "updated", "input": "updated", "output": "o"}
+
+
+@dataclass
+class Row:
+    """One request about the bank, and what the shop's token gets for it.
+
+    Attributes:
+        operation: Its name; with and without `V2` for Galileo's.
+        path: With the query.
+        body: JSON, or bytes of a line of JSON.
+        status: For the token of the shop.
+        shows: Whether the answer has secrets for the token of the bank.
+        is_banks: Whether the token of the bank succeeds with it, and not only one for all projects.
+    """
+
+    operation: str
+    path: str
+    body: Any = ...
+    status: int = 403
+    shows: bool = False
+    is_banks: bool = True
+
+
+def rows(galileo: str) -> Iterator[Row]:
+    """Yield requests to every operation.
+
+    Args:
+        galileo: The UUID of the bank's project.
+    """
+    yield from reads()
+    for path, name, body in (
+        (f"spans/{BANK}", "update_span", CHANGE),
+        (f"spans/{BANK}?trace_id={T1}", "update_span", CHANGE),
+        (f"traces/{T2}", "update_trace", CHANGE),
+        (f"spans/{BANK}/evaluations/Tone", "set_span_evaluation", VERDICT),
+        (f"spans/{BANK}/annotations/note", "set_span_annotation", {"text": "updated"}),
+        (f"traces/{T2}/evaluations/Tone", "set_trace_evaluation", VERDICT),
+        (f"traces/{T2}/annotations/note", "set_trace_annotation", {"text": "updated"}),
+    ):
+        yield Row(name, f"/api/v1/{path}", body)
+    exact = {
+        "level": "span",
+        "kind": "metadata",
+        "key": "plan",
+        "value": "x",
+        "time_ns": f"{END_NS + 9}",
+        "writer": "7",
+    }
+    for update in ({"span_id": BANK, **CHANGE}, {"trace_id": T2, **CHANGE}, {"span_id": BANK, "fields": [exact]}):
+        for route in ("late", "live"):
+            yield Row("update_many", "/api/v1/spans:batch", {"updates": [update], "route": route}, 200)
+    yield Row("import_spans", "/api/v1/import", json.dumps(in_json(spans({"span": BANK}))).encode(), is_banks=False)
+    yield Row("retain", "/api/v1/retain", {"older_than_seconds": 5}, is_banks=False)
+    yield from of_vendors(galileo)
+    yield from of_otlp()
+    yield Row("delete_spans", "/api/v1/spans", {"spans": [{"span_id": BANK}, {"span_id": SHOP}]}, is_banks=False)
+    yield Row("delete_spans", "/api/v1/spans", {"spans": [{"span_id": BANK_ROOT, "trace_id": T2}]})
+
+
+def reads() -> Iterator[Row]:
+    window = f"{SINCE}&end_time=2030-01-01"
+    for query in (SINCE, f"trace_id={T1}", f"trace_id={T2}", f"{SINCE}&span_id={BANK}", f"{SINCE}&exact=true"):
+        yield Row("list_spans", f"/api/v1/spans?{query}", status=200, shows=True)
+    yield Row("list_spans", f"/api/v1/spans?{SINCE}&at=2029-01-01", status=200, shows=True)
+    yield Row("list_spans", f"/api/v1/spans?{SINCE}&filter=metadata.secret%20%3D%20'secret'", status=200, shows=True)
+    for query in ("", f"?trace_id={T1}", "?exact=true", "?at=2029-01-01", "?at=2029-01-01&exact=true"):
+        yield Row("get_span", f"/api/v1/spans/{BANK}{query}", status=404, shows=True)
+    for query in ("", f"?trace_id={T1}", f"?trace_id={T1}&stored=false", "?field=metadata.secret"):
+        yield Row("get_span_history", f"/api/v1/spans/{BANK}/history{query}", status=404, shows=True)
+    for query in (f"{window}&bars=1", f"{window}&bars=1&trace_id={T2}"):
+        yield Row("get_histogram", f"/api/v1/histogram?{query}", status=200)
+    for query in (SINCE, f"trace_id={T2}", f"{SINCE}&filter=metadata.secret%20%3D%20'secret'"):
+        yield Row("count_spans", f"/api/v1/count?{query}", status=200)
+    yield Row("find_spans", "/api/v1/spans:find", {"span_ids": [BANK, BANK_ROOT, SHOP]}, 200)
+    for query in (
+        "kind=metadata",
+        "kind=tag",
+        "kind=evaluation",
+        "kind=metadata&level=trace",
+        "kind=metadata&prefix=s",
+    ):
+        yield Row("list_names", f"/api/v1/names?{query}", status=200, shows=True)
+    yield Row("list_traces", f"/api/v1/traces?{SINCE}", status=200, shows=True)
+    for kind in ("traces", "spans"):
+        query = f"{SINCE}&rows={kind}&by=metadata.secret"
+        yield Row("get_summary", f"/api/v1/summary?{query}", status=200, shows=kind == "spans")
+        yield Row("get_summary", f"/api/v1/summary?{query}&project=bank")
+    yield Row("list_late_values", f"/api/v1/late-values?{SINCE}", status=200, shows=True)
+    yield Row("get_trace", f"/api/v1/traces/{T1}", status=200, shows=True)
+    yield Row("get_trace", f"/api/v1/traces/{T1}?at=2029-01-01", status=200, shows=True)
+    yield Row("get_trace", f"/api/v1/traces/{T2}", status=404, shows=True)
+    for query in ("", "?stored=false"):
+        yield Row("get_trace_history", f"/api/v1/traces/{T2}/history{query}", status=404, shows=True)
+    for suffix in ("jsonl", "csv", "parquet"):
+        yield Row(f"export_{suffix}", f"/api/v1/export.{suffix}?{SINCE}", status=200, shows=suffix != "parquet")
+        yield Row(f"export_{suffix}", f"/api/v1/export.{suffix}?project=bank")
+    for path in ("spans", "traces", "count", "histogram"):
+        name = {"spans": "list_spans", "traces": "list_traces", "count": "count_spans", "histogram": "get_histogram"}
+        yield Row(name[path], f"/api/v1/{path}?project=bank&{SINCE}")
+    for text in ("metadata.se", "tag = 's", "eval.s", "trace.metadata.s"):
+        yield Row("check_filter", "/api/v1/filter", {"text": text}, 200, shows=text == "metadata.se")
+    yield Row("get_info", "/api/v1/info", status=200)
+    yield Row("get_metrics", "/metrics", status=200)
+    yield Row("langfuseProjects", "/api/public/projects", status=200)
+    yield Row("logfireInfo", "/v1/info", status=200)
+
+
+def of_vendors(project: str) -> Iterator[Row]:
+    yield Row("langwatchUpdateTraceMetadata", f"/api/traces/{T2}/metadata", CHANGE)
+    for trace_id, span_id in ((T2, None), (T1, BANK)):
+        score = {"name": "Tone", "value": 1, "traceId": trace_id, "observationId": span_id}
+        yield Row("langfuseCreateScores", "/api/public/scores", score)
+        yield Row("langfuseCreateScores", "/api/public/scores", [score], 207)
+        event = {"id": "1", "type": "score-create", "timestamp": "2026-01-01T00:00:00Z", "body": score}
+        yield Row("langfuseIngestion", "/api/public/ingestion", {"batch": [event]}, 207)
+    for prefix, suffix in (("", ""), ("/v2", "V2")):
+        # The other one is a UUID that nobody has named: a project of whoever uses it first.
+        for of_project in (project, STREAM_UUID):
+            path, is_banks = f"{prefix}/projects/{of_project}", of_project == project
+            for span_id in (BANK, SPAN_UUID):
+                update = {"span_id": span_id, "output": "updated", "status_code": 500, "reliable": True}
+                yield Row(f"galileoUpdateSpan{suffix}", f"{path}/spans/{span_id}", update, is_banks=is_banks)
+            for trace_id in (T2, TRACE_UUID):
+                update = {"trace_id": trace_id, "output": "updated", "reliable": True, "duration_ns": 5}
+                yield Row(f"galileoUpdateTrace{suffix}", f"{path}/traces/{trace_id}", update, is_banks=is_banks)
+            trace = {"type": "trace", "id": TRACE_UUID, "name": "updated", "input": "updated", "spans": [NATIVE]}
+            below = {"trace_id": TRACE_UUID, "parent_id": TRACE_UUID, "spans": [NATIVE]}
+            sent = [(f"{path}/traces", f"galileoIngestTraces{suffix}", {"traces": [trace]})]
+            sent += [(f"{path}/spans", f"galileoIngestSpans{suffix}", below)]
+            if not prefix:
+                sent += [(f"/ingest/traces/{of_project}", "galileoIngestTracesDirectly", {"traces": [trace]})]
+                sent += [(f"/ingest/spans/{of_project}", "galileoIngestSpansDirectly", below)]
+            for to, name, body in sent:
+                yield Row(name, to, body, is_banks=is_banks)
+        yield Row(f"galileoCurrentUser{suffix}", f"{prefix}/current_user", status=200)
+        yield Row(f"galileoProjects{suffix}", f"{prefix}/projects", status=200)
+        yield Row(f"galileoCreateProject{suffix}", f"{prefix}/projects", {"name": "bank"})
+        path = f"{prefix}/projects/{project}"
+        yield Row(f"galileoProject{suffix}", path)
+        yield Row(f"galileoLogStreams{suffix}", f"{path}/log_streams", shows=True)
+        yield Row(f"galileoLogStreamsPaginated{suffix}", f"{path}/log_streams/paginated", shows=True)
+        yield Row(f"galileoCreateLogStream{suffix}", f"{path}/log_streams", {"name": "secret"}, shows=True)
+        yield Row(f"galileoCreateSession{suffix}", f"{path}/sessions", {"external_id": "secret"}, shows=True)
+        yield Row(f"galileoSearchSessions{suffix}", f"{path}/sessions/search", {}, shows=True)
+
+
+def of_otlp() -> Iterator[Row]:
+    updated = spans(update_span(BANK), scope=PATCH_SCOPE)
+    for one in OPERATIONS:
+        if one.name.startswith("export_traces"):
+            for request in (spans({"span": BANK}), updated, of_langwatch(T2)):
+                yield Row(one.name, one.path, in_json(request), 200)
+        elif one.name.startswith("export_logs"):
+            for log in (evaluation(BANK), evaluation("", T2)):
+                yield Row(one.name, one.path, in_json(log), 200)
+        elif one.name.startswith("export_metrics"):
+            yield Row(one.name, one.path, {"resourceMetrics": []}, 200)
+
+
+def test_no_operation_shows_or_changes_what_is_of_another_project(server, key):
+    """Each with the token of the shop, and then with that of the bank, for which it does."""
+    keys = {name: {"Authorization": f"Bearer {key(project=name)}"} for name in ("shop", "bank")}
+
+    def call(row: Row, name: str) -> Any:
+        method = next(one.method for one in OPERATIONS if one.name == row.operation)
+        if isinstance(row.body, bytes):
+            return server.call(method, row.path, body=row.body, headers=keys[name])
+        return server.call(method, row.path, json=row.body, headers=keys[name])
+
+    project = call(Row("galileoCreateProject", "/projects", {"name": "bank"}), "bank").json()["id"]
+    for row in (
+        Row("galileoCreateLogStream", f"/projects/{project}/log_streams", {"name": "secret stream"}),
+        Row("galileoCreateSession", f"/projects/{project}/sessions", {"external_id": "secret session"}),
+        Row(
+            "galileoIngestTraces",
+            f"/projects/{project}/traces",
+            {"traces": [{"type": "trace", "id": TRACE_UUID, "name": "secret", "input": "secret", "spans": [NATIVE]}]},
+        ),
+    ):
+        assert call(row, "bank").status == 200
+    requests = list(rows(project))
+    assert {row.operation for row in requests} | {"follow_changes"} == {
+        one.name for one in OPERATIONS if one.scope is not None
+    }
+    server.store.patch([Patch(SpanRef(TRACE, 2), {("span", "metadata", "secret late"): ("secret", (END_NS + 1, 3))})])
+    before = of_bank(server)
+    assert len(before[0]) == 4
+    wrong = []
+    for row in requests:
+        answer = call(row, "shop")
+        is_shown = b"secret" in answer.data and b"secret" not in f"{row.body}".encode()
+        if answer.status != row.status or is_shown or of_bank(server) != before:
+            wrong.append((row, answer.status, answer.data[:300]))
+    assert not wrong, "\n".join(map(str, wrong))
+    for row in requests:
+        answer = call(row, "bank") if row.is_banks else None
+        if answer is not None and (answer.status >= 300 or (row.shows and b"secret" not in answer.data)):
+            wrong.append((row, answer.status, answer.data[:300]))
+    assert not wrong, "\n".join(map(str, wrong))
+    assert of_bank(server) != before
+
+
+def test_numbers_are_those_of_the_project(server, key):
+    """Counts, bars and lists, and which spans are there at all."""
+    shop = {"Authorization": f"Bearer {key(project='shop')}"}
+
+    def get(path: str, **body: Any) -> Any:
+        if body:
+            return server.call("POST", f"/api/v1/{path}", json=body, headers=shop).json()
+        return server.call("GET", f"/api/v1/{path}", headers=shop).json()
+
+    assert get(f"count?{SINCE}")["counted"] == 1
+    assert get(f"count?trace_id={T2}")["counted"] == 0
+    assert get(f"histogram?{SINCE}&end_time=2030-01-01&bars=1")["bars"][0]["spans"] == 1
+    assert [one["span_id"] for one in get("spans:find", span_ids=[BANK, BANK_ROOT, SHOP])["spans"]] == [SHOP]
+    assert [one["span_id"] for one in get(f"spans?{SINCE}")["spans"]] == [SHOP]
+    assert [one["span_id"] for one in get(f"traces/{T1}")["spans"]] == [SHOP]
+    failed = ended_span(5, resource=Resource({"service.name": "bank"}), status=Status(StatusCode.ERROR))
+    server.store.write([failed])
+    server.store.patch([Patch(SpanRef(TRACE, at), LATER) for at in (1, 5)])
+
+    def numbers(headers: dict[str, str]) -> Any:
+        (trace,) = server.call("GET", f"/api/v1/traces?{SINCE}&trace_id={T1}", headers=headers).json()["traces"]
+        return trace["spans"], trace["errors"], trace["late_values"]
+
+    assert numbers(shop) == (1, 0, 1)
+    assert numbers({"Authorization": f"Bearer {key()}"}) == (3, 1, 2)
+
+
+def test_events_say_only_that_something_has_changed(server, key):
+    headers = {"Authorization": f"Bearer {key('read', project='shop')}"}
+    stream = server.call("GET", "/api/v1/events", headers=headers, preload_content=False)
+    parts = stream.stream(1 << 10)
+    first = next(parts)
+    assert server.call("PATCH", f"/api/v1/spans/{BANK}", json=CHANGE, headers={"X-Auth-Token": key()}).status == 200
+    told = first + next(parts)
+    stream.close()
+    lines = {line.partition(b":")[0] for line in told.splitlines() if line}
+    assert lines == {b"retry", b"id", b"event", b"data"}
+    assert json.loads(told.splitlines()[-2].removeprefix(b"data: ")).keys() == {"cursor"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -21,10 +22,13 @@ from otel_metadata.server.selection import (
     encoded,
     query_of_page,
     reads_of,
+    rows_of,
     stored,
     version_of,
 )
 from otel_metadata.server.spans import values_answer
+from otel_metadata.store import table
+from otel_metadata.store.reads import IS_ERROR
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Json
@@ -45,10 +49,29 @@ async def _list(call: Call) -> Answer:
     def read() -> Answer:
         found = reads.traces(query, timeout_millis=given.timeout_millis)
         next_cursor, searched_to = continued(given, query, found.traces, found.searched_to)
-        traces = [_trace_json(trace) for trace in found.traces[: given.limit]]
+        shown = found.traces[: given.limit]
+        if call.caller.project is not None:
+            shown = tuple(_of_project(call.service.store, reads, trace, call.caller.project) for trace in shown)
+        traces = [_trace_json(trace) for trace in shown]
         return encoded({"traces": traces, "next_cursor": next_cursor, "searched_to": searched_to})
 
     return await call.service.read(read)
+
+
+def _of_project(store: SpanStore, reads: SpanReads, trace: TraceRecord, project: str) -> TraceRecord:
+    """Return a trace whose numbers are those of one project's spans, and of the trace itself."""
+    own = SpanQuery(trace.trace_id, project=project, limit=None)
+    spans = reads.count(own).counted
+    if spans == trace.spans:
+        return trace  # nearly every trace
+    late = {
+        (name, "" if name[0] == "trace" else row["context.span_id"])
+        for row in (rows_of(store, own) if trace.late_values else ())
+        for name, route in table.past_of(row).routes.items()
+        if route == "late"
+    }
+    errors = reads.count(replace(own, condition=IS_ERROR)).counted
+    return replace(trace, spans=spans, errors=errors, late_values=len(late))
 
 
 def _trace_json(trace: TraceRecord) -> dict[str, Json]:
