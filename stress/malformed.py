@@ -1,8 +1,8 @@
 """OTLP requests that are wrong in every way, sent to a real server: it refuses them, keeps its memory, and goes on.
 
 Requests in protobuf and JSON are cut off anywhere, have bits flipped, members of other types, bombs of gzip, of nesting
-and of many small parts; every tenth is sent over gRPC. No answer may be a 5xx, the memory of the server has a bound,
-and in the end a good request is stored.
+and of many small parts. Every tenth is sent over gRPC, every bomb over both. Heads without end come as well. No answer
+may be a 5xx, the memory of the server has a bound, and in the end a good request is stored.
 
 Run: `python -m stress.malformed [requests] [seed]`.
 """
@@ -10,8 +10,11 @@ Run: `python -m stress.malformed [requests] [seed]`.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import random
+import select
+import socket
 import sys
 import tempfile
 import threading
@@ -211,6 +214,16 @@ def _bombs() -> Iterator[Malformed]:
     yield Malformed("bomb", PROTOBUF, gzip.compress(gzip.compress(b"\0" * (64 * MEGABYTE))), "gzip")
 
 
+def _endless_heads() -> Iterator[Iterator[bytes]]:
+    """Yield heads of requests, each in parts of 1 MB."""
+    part = b"x" * MEGABYTE
+    chunked = b"POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for begin in (b"GET /", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", chunked + b"0\r\nX: ", chunked + b"1;a="):
+        yield itertools.chain([begin], itertools.repeat(part, 1_000))
+    lines = b"X: y\r\n" * (MEGABYTE // 6)
+    yield itertools.chain([b"GET / HTTP/1.1\r\n"], itertools.repeat(lines, 1_000))
+
+
 def serve(path: str) -> None:
     """Serve until the process is killed; say the ports."""
     server = LocalServer(SqliteStore(path), grpc_port=0).start()
@@ -247,19 +260,25 @@ def run(count: int, seed: int) -> Outcome:
             _send(http, url, Malformed("good", PROTOBUF, good(b"\x08" * 8)))
             before = _memory(child.pid, "VmRSS")
             for number, one in enumerate(malformed(count, seed)):
-                if number % 10 == 9 and not one.encoding:
-                    status = _call(export, one.body)
-                    is_failure = status in {"INTERNAL", "UNKNOWN", "UNAVAILABLE"}
-                else:
+                if number % 10 == 9 or one.kind == "bomb":
+                    status = _call(export, one)
+                    statuses[status] += 1
+                    if status in {"INTERNAL", "UNKNOWN", "UNAVAILABLE"}:
+                        failures.append(f"request {number} ({one.kind}): {status}")
+                if number % 10 != 9 or one.kind == "bomb":
                     answer = _send(http, url, one)
-                    status, is_failure = f"{answer.status}", answer.status >= 500
+                    statuses[f"{answer.status}"] += 1
+                    if answer.status >= 500:
+                        failures.append(f"request {number} ({one.kind}): {answer.status}")
                     if answer.headers.get("Content-Type") != one.media_type:
                         failures.append(
                             f"request {number} ({one.kind}): answered as {answer.headers.get('Content-Type')}"
                         )
+            for number, head in enumerate(_endless_heads()):
+                status = _send_head(int(port), head)
                 statuses[status] += 1
-                if is_failure:
-                    failures.append(f"request {number} ({one.kind}): {status}")
+                if status != "431":
+                    failures.append(f"head {number}: {status or 'no answer'}")
             growth = _memory(child.pid, "VmHWM") - before
             last = _send(http, url, Malformed("good", PROTOBUF, good()))
         store = SqliteStore(Path(folder) / "spans.db", create=False)
@@ -275,9 +294,22 @@ def _send(http: urllib3.PoolManager, url: str, one: Malformed) -> urllib3.BaseHT
     return http.request("POST", url, body=one.body, headers=headers)
 
 
-def _call(export: grpc.UnaryUnaryMultiCallable, body: bytes) -> str:
+def _send_head(port: int, parts: Iterator[bytes]) -> str:
+    """Send until there is an answer, and return its status."""
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
+        for part in parts:
+            client.sendall(part)
+            if select.select([client], [], [], 0)[0]:
+                break
+        return client.recv(64).decode().partition(" ")[2][:3]
+
+
+def _call(export: grpc.UnaryUnaryMultiCallable, one: Malformed) -> str:
+    body, compression = one.body, grpc.Compression.NoCompression
+    if one.kind == "bomb":  # gRPC's client compresses by itself
+        body, compression = gzip.decompress(body), grpc.Compression.Gzip
     try:
-        export(body, timeout=60)
+        export(body, timeout=60, compression=compression)
     except grpc.RpcError as error:
         return f"{error.code().name}"
     return "OK"

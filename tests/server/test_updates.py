@@ -682,7 +682,7 @@ def test_an_import_of_no_span_says_what_there_was(server: Server, body: bytes, i
 
 def test_an_import_that_stops_sending_takes_nobodys_place(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came before is imported, and the connection is closed."""
-    monkeypatch.setattr("otel_metadata.server.imports._IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("otel_metadata.server.bodies.MAX_PAUSE_SECONDS", 0.05)
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(3):
         with socket.create_connection((host, int(port)), PATIENCE) as client:

@@ -10,7 +10,6 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import compile_path
 
-from otel_metadata.reporting import REPORTER
 from otel_metadata.server import (
     connect,
     deletion,
@@ -28,10 +27,10 @@ from otel_metadata.server import (
     updates,
 )
 from otel_metadata.server.access import CREDENTIALS
-from otel_metadata.server.bodies import Body, Buffered, decode, decode_query
+from otel_metadata.server.bodies import Body, decode, decode_query
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.otlp import http as otlp_http
-from otel_metadata.server.problems import PROBLEM_JSON, details, problem_of
+from otel_metadata.server.problems import PROBLEM_JSON, details, failure, problem_of
 from otel_metadata.server.vendors import galileo, langfuse, langwatch, logfire
 
 if TYPE_CHECKING:
@@ -94,7 +93,6 @@ class App:
         """
         self._service = service
         self._access = service.access
-        self._buffered = Buffered()
         # Most paths have no parameter, and a server has many paths: a dictionary finds those at once.
         self._fixed: dict[str, dict[str, _Bound]] = {}
         self._patterns: list[tuple[re.Pattern[str], dict[str, _Bound]]] = []
@@ -133,7 +131,7 @@ class App:
                 name = operation.name
                 allowed = self._access.check_origin(method, operation, headers)
                 caller = self._access.caller(operation.scope, headers)
-                body = Body(receive, headers, operation.max_bytes, self._buffered)
+                body = Body(receive, headers, operation.max_bytes, self._service.buffered)
                 call = Call(
                     self._service,
                     caller,
@@ -146,7 +144,7 @@ class App:
                 # Encoded before the first byte is sent, so that a value without JSON is a refusal and no half answer.
                 response = answer if hasattr(answer.body, "__aiter__") else _encoded(answer)
         except Exception as error:  # noqa: BLE001 # every error is an answer
-            response = _refusal(problem_of(error) or _failure(operation, error), operation, headers)
+            response = _refusal(problem_of(error) or failure(name or "app", error), operation, headers)
         finally:
             if body is not None:
                 body.release()
@@ -188,7 +186,7 @@ class App:
             if match is not None:
                 named = match.groupdict()
                 return found, {name: unquote(text) for name, text in named.items()} if has_slash else named
-        raise Problem(404, f"Nothing is at {path[:200]!r}; expected a path of /api/v1/openapi.json.")
+        raise Problem(404, f"Nothing is at {path[:200]!r}; expected a path that /api/v1/openapi.json lists.")
 
 
 _Response: TypeAlias = "tuple[int, bytes, Mapping[str, str]]"
@@ -243,12 +241,6 @@ def _refusal(problem: Problem, operation: Operation | None, headers: Mapping[str
     else:
         data, media_type = _encode(details(problem)), PROBLEM_JSON
     return problem.status, data, {"Content-Type": media_type, **problem.headers}
-
-
-def _failure(operation: Operation | None, error: Exception) -> Problem:
-    """Log an error of our own, and return what the caller gets to see of it."""
-    REPORTER.failed(f"server:{operation.name if operation is not None else 'app'}", error)
-    return Problem(500, "The server has failed; its log says more.")
 
 
 def _shown(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
@@ -21,6 +22,9 @@ MAX_COMPRESSED: Final = 16 << 20
 
 MAX_BUFFERED: Final = 256 << 20
 """How many bytes of bodies are in memory at once, of all requests together."""
+
+MAX_PAUSE_SECONDS: Final = 30
+"""How long a client may send nothing in the middle of a body."""
 
 MAX_NESTING: Final = 100
 """How deep arrays and objects may be nested in JSON."""
@@ -48,7 +52,7 @@ class Buffered:
             Problem: 503, because too many are in memory already.
         """
         if self.size + size > MAX_BUFFERED:
-            raise overloaded("The server holds as many bodies of requests as it can; expected a later try.")
+            raise overloaded("The server holds as many bodies of requests as it can; try again in 1 s.")
         self.size += size
 
 
@@ -75,8 +79,8 @@ class Body:
         """Return the whole body, decompressed. The caller calls `release` after use.
 
         Raises:
-            Problem: 413 for a body that is too large, 415 for an unknown encoding, 400 for a damaged one, 503 if
-                the bodies of other requests need the memory.
+            Problem: 413 for a body that is too large, 415 for an unknown encoding, 400 for a damaged one, 408 if its
+                next part does not come, 503 if the bodies of other requests need the memory.
         """
         compressed = min(self._limit, MAX_COMPRESSED) if self._encoding() != "identity" else self._limit
         parts = []
@@ -92,7 +96,7 @@ class Body:
         """Yield the body in parts of at most 1 MiB or as they come, decompressed, whatever its size.
 
         Raises:
-            Problem: 415 for an unknown encoding, 400 for a damaged body.
+            Problem: 415 for an unknown encoding, 400 for a damaged body, 408 if its next part does not come.
         """
         return self._unpacked(None)
 
@@ -129,7 +133,11 @@ class Body:
             raise _too_large(limit, what)
         size = 0
         while True:
-            message = await self._receive()
+            try:
+                message = await asyncio.wait_for(self._receive(), MAX_PAUSE_SECONDS)
+            except asyncio.TimeoutError:
+                title = f"No byte of the body came for {MAX_PAUSE_SECONDS:g} s; expected the rest."
+                raise Problem(408, title, headers={"Connection": "close"}) from None
             if message["type"] == "http.disconnect":
                 raise Problem(400, "The connection was closed before the end of the body.")
             part: bytes = message.get("body", b"")
@@ -179,7 +187,9 @@ class _Unpacker:
             raise self._damaged()
 
     def _damaged(self) -> Problem:
-        return Problem(400, f"The body is not whole {self._encoding} data; expected what Content-Encoding says.")
+        return Problem(
+            400, f"The body is not complete {self._encoding} data, although Content-Encoding says {self._encoding}."
+        )
 
 
 def _too_large(limit: int, what: str) -> Problem:

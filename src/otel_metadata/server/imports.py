@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import zlib
 from collections.abc import AsyncIterator
@@ -28,9 +27,6 @@ _PORTION: Final = 4 << 20
 
 _NO_SPANS: Final = b'{"resourceSpans":[]}\n'
 
-_IDLE_SECONDS: Final = 60
-"""How long an import waits for the next bytes."""
-
 _IMPORTS: Final = Slots(2, "imports")
 
 _OTHER_FORMAT: Final = {
@@ -47,7 +43,7 @@ async def _import(call: Call) -> Answer:
     place = await _IMPORTS.wait()
     try:
         lines = 0
-        async for portion in _portions(_in_time(call.body)):
+        async for portion in _portions(call.body):
             report = await call.service.write(partial(_import_portion, call.service.store, portion, lines))
             _add(whole, report, lines)
             lines += portion.count(b"\n")
@@ -111,25 +107,6 @@ async def _portions(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 raise Problem(413, f"A line has more than {MAX_LINE >> 20} MB; expected one span or request a line.")
     if held:
         yield bytes(held)
-
-
-async def _in_time(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the parts of a body: a client that stops sending takes the place of no other import.
-
-    Raises:
-        Problem: 408.
-    """
-    while True:
-        try:
-            part = await asyncio.wait_for(anext(parts, None), _IDLE_SECONDS)
-        except asyncio.TimeoutError:
-            title = (
-                f"No byte of the body came for {_IDLE_SECONDS:g} s; expected the rest. What came before is imported."
-            )
-            raise Problem(408, title, headers={"Connection": "close"}) from None
-        if part is None:
-            return
-        yield part
 
 
 async def _unpacked(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

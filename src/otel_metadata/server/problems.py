@@ -15,6 +15,7 @@ from otel_metadata.errors import (
     StoreError,
     StoreUnsupportedError,
 )
+from otel_metadata.reporting import REPORTER
 from otel_metadata.server.operations import Problem
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -72,3 +73,9 @@ def problem_of(error: Exception) -> Problem | None:
     if isinstance(error, StoreError):
         return overloaded(f"{error}")
     return None
+
+
+def failure(operation: str, error: Exception) -> Problem:
+    """Log an error of our own, and return what the caller gets to see of it."""
+    REPORTER.failed(f"server:{operation}", error)
+    return Problem(500, "Internal error; the server's log has the details.")

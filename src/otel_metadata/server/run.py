@@ -16,6 +16,7 @@ import uvicorn
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.server.access import HEADERS, Access, is_loopback
 from otel_metadata.server.app import OPERATIONS, App
+from otel_metadata.server.connections import Connection
 from otel_metadata.server.otlp.grpc import GrpcServer
 from otel_metadata.server.service import Service
 
@@ -89,10 +90,12 @@ class LocalServer:
         self._is_answering = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._loop = _new_event_loop()
         app = App(self.service, operations)
         try:
-            over_grpc = None if grpc_port is None else GrpcServer(self.service, host, grpc_port)
+            over_grpc = None if grpc_port is None else GrpcServer(self.service, host, grpc_port, self._loop)
         except ConfigurationError:
+            self._loop.close()
             self._socket.close()
             raise
         self.grpc_port = self.service.grpc_port = None if over_grpc is None else over_grpc.port
@@ -150,7 +153,7 @@ class LocalServer:
             self._is_answering.set()
 
     def _run(self) -> None:
-        loop = _new_event_loop()
+        loop = self._loop
         try:
             asyncio.set_event_loop(loop)
             loop.run_until_complete(self._uvicorn.serve([self._socket]))
@@ -178,18 +181,16 @@ class _Uvicorn(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._grpc is not None:
-            self._grpc.start(asyncio.get_running_loop())
+            await self._grpc.start()
         self._is_answering.set()
         self.tell()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.changes.close()
-        loop = asyncio.get_running_loop()
-        # On a thread, because requests that run need the loop.
-        stopped = loop.run_in_executor(None, self._grpc.stop, _STOP_SECONDS) if self._grpc is not None else None
+        grpc_stopped = asyncio.ensure_future(self._grpc.stop(_STOP_SECONDS)) if self._grpc is not None else None
         await super().shutdown(sockets)
-        if stopped is not None:
-            await stopped
+        if grpc_stopped is not None:
+            await grpc_stopped
         await self._service.finish()
 
     @contextlib.contextmanager
@@ -213,6 +214,7 @@ class _Uvicorn(uvicorn.Server):
 def _config(app: App) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=Connection,
         loop="none",
         ws="none",
         lifespan="off",

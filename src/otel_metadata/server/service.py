@@ -17,6 +17,7 @@ from otel_metadata.model.authors import MAX_AUTHORS
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import AuthorVersions, SystemClock
+from otel_metadata.server.bodies import Buffered
 from otel_metadata.server.events import Changes
 from otel_metadata.server.group_commit import Ingest, Patches
 from otel_metadata.server.memory_bound import Room
@@ -84,6 +85,7 @@ class Service:
         clock: Time.
         metrics: What is counted.
         changes: Tells who listens that the store has changed.
+        buffered: The bodies that are in memory.
         room: The memory for what large bodies are decoded into.
         targets: Finds the spans that updates are about.
         read: Runs a blocking read of the store on a thread.
@@ -104,6 +106,7 @@ class Service:
         self.clock: Clock = clock or SystemClock()
         self.metrics = Metrics(self.clock)
         self.changes = Changes(store)
+        self.buffered = Buffered()
         self.room = Room(_ROOM_BYTES)
         self.grpc_port: int | None = None
         self._ingest = Ingest(store, self.draws_for)

@@ -50,6 +50,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="server",
         body=SignIn,
         answer=SignedIn,
+        max_bytes=8 << 10,
         problems={401: "The token is not known."},
     ),
     Operation(

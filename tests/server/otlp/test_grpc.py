@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import logging
+import os
 import re
 import sqlite3
 import threading
@@ -35,10 +37,13 @@ from tests.server.conftest import PATIENCE, Server, StartServer
 import otel_metadata as om
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.record import SpanQuery, SpanRecord
+from otel_metadata.server import bodies
 from otel_metadata.server.access import Access
+from otel_metadata.server.otlp import grpc as grpc_server
 from otel_metadata.server.tokens import Tokens
 from otel_metadata.store.sqlite.store import SqliteStore
 
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 TRACE, SPAN = b"\1" * 16, b"\2" * 8
 
 
@@ -77,11 +82,21 @@ def refusal(server: Server, given: ExportTraceServiceRequest, **options: Any) ->
     return refused.value
 
 
+def retry_delay(refused: grpc.RpcError) -> int:
+    """Return the seconds after which the call may be tried again."""
+    (details,) = [value for name, value in refused.trailing_metadata() if name == "grpc-status-details-bin"]
+    retry = RetryInfo()
+    assert Status.FromString(details).details[0].Unpack(retry)
+    return int(retry.retry_delay.seconds)
+
+
 def records(server: Server) -> list[SpanRecord]:
     return server.store.query(SpanQuery(limit=None))
 
 
-@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+@pytest.mark.parametrize(
+    "compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate]
+)
 def test_a_stock_exporter_stores_spans(server, compression):
     provider = TracerProvider()
     provider.add_span_processor(
@@ -184,7 +199,7 @@ def test_a_key_comes_in_the_metadata(guarded, metadata: Mapping[str, str]):
 
 def test_what_is_not_otlp_is_refused(server):
     with channel_to(server) as channel:
-        export = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+        export = channel.unary_unary(EXPORT)
         for body in (b"\xff", request().SerializeToString()[:-1], b"\x0a\x00" * 1_100_000):
             with pytest.raises(grpc.RpcError) as refused:
                 export(body, timeout=PATIENCE)
@@ -195,11 +210,97 @@ def test_what_is_not_otlp_is_refused(server):
     assert records(server) == []
 
 
-@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
-def test_messages_beyond_the_limit_are_refused(server, compression):
-    refused = refusal(server, request(size=(64 << 20) + 1), compression=compression)
-    assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+@contextlib.contextmanager
+def silent_calls(channel: grpc.Channel, count: int) -> Iterator[list[grpc.Future]]:
+    """Open calls that send no message, until the block ends."""
+    may_end = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        may_end.wait(PATIENCE)
+        yield from ()
+
+    export = channel.stream_unary(EXPORT)
+    try:
+        yield [export.future(nothing(), timeout=PATIENCE) for _ in range(count)]
+    finally:
+        may_end.set()
+
+
+def test_a_caller_is_refused_before_it_has_sent_its_message(guarded):
+    server, _, _ = guarded
+    with channel_to(server) as channel, silent_calls(channel, 1) as (call,):
+        assert call.exception().code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_calls_that_send_nothing_hold_up_no_other(server, monkeypatch):
+    monkeypatch.setattr(grpc_server, "TURN_SECONDS", 0.05)
+    with channel_to(server) as channel, silent_calls(channel, 40) as calls:
+        assert sent(server, request()) == ExportTraceServiceResponse()
+        # They make place for each other as well; the last ones may stay as long as nobody else comes.
+        given_up = [call.exception().code() for call in calls[:20]]
+    assert given_up == [grpc.StatusCode.DEADLINE_EXCEEDED] * 20
+    assert len(records(server)) == 1
+
+
+def test_a_message_that_does_not_come_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(grpc_server, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "MAX_PAUSE_SECONDS", 0.1)
+    with channel_to(server) as channel, silent_calls(channel, 1) as (call,):
+        assert call.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_call_without_a_message_is_refused(server):
+    with channel_to(server) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.stream_unary(EXPORT)(iter(()), timeout=PATIENCE)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "no message" in refused.value.details()
+
+
+@pytest.mark.parametrize(
+    ("size", "compression", "code"),
+    [
+        ((16 << 20) + 1, grpc.Compression.NoCompression, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        ((64 << 20) + 1, grpc.Compression.Gzip, grpc.StatusCode.INVALID_ARGUMENT),
+        ((64 << 20) + 1, grpc.Compression.Deflate, grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_messages_beyond_the_limit_are_refused(server, size, compression, code):
+    assert refusal(server, request(size=size), compression=compression).code() == code
     assert records(server) == []
+
+
+def test_a_compressed_message_has_the_same_limit_as_over_http(server):
+    body = gzip.compress(os.urandom((16 << 20) + 1), 1)
+    with channel_to(server) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(EXPORT)(body, timeout=PATIENCE)
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_bomb_is_cut_off_before_it_is_in_memory(server, monkeypatch):
+    held: list[int] = []
+    add = bodies.Buffered.add
+
+    def watched(buffered: bodies.Buffered, size: int) -> None:
+        add(buffered, size)
+        held.append(buffered.size)
+
+    monkeypatch.setattr(bodies.Buffered, "add", watched)
+    refused = refusal(server, request(size=200 << 20), compression=grpc.Compression.Gzip)
+    assert refused.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert 64 << 20 < max(held) <= 66 << 20
+    assert server.local.service.buffered.size == 0
+
+
+@pytest.mark.parametrize(
+    "compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip, grpc.Compression.Deflate]
+)
+def test_messages_count_among_the_bodies_of_all_requests(server, monkeypatch, compression):
+    monkeypatch.setattr(bodies, "MAX_BUFFERED", 50_000)
+    refused = refusal(server, request(size=60_000), compression=compression)
+    assert refused.code() == grpc.StatusCode.UNAVAILABLE
+    assert retry_delay(refused) >= 1
+    for _ in range(3):  # what was counted is given back
+        assert sent(server, request(size=40_000), compression=compression) == ExportTraceServiceResponse()
 
 
 def test_a_store_that_cannot_be_written_asks_for_a_later_try(start_server: StartServer, tmp_path):
@@ -210,10 +311,7 @@ def test_a_store_that_cannot_be_written_asks_for_a_later_try(start_server: Start
         refused = refusal(server, request())
         other.execute("ROLLBACK")
     assert refused.code() == grpc.StatusCode.UNAVAILABLE
-    (details,) = [value for name, value in refused.trailing_metadata() if name == "grpc-status-details-bin"]
-    retry = RetryInfo()
-    assert Status.FromString(details).details[0].Unpack(retry)
-    assert retry.retry_delay.seconds >= 1
+    assert retry_delay(refused) >= 1
 
 
 def test_requests_that_run_when_the_server_stops_are_stored_and_answered(start_server, tmp_path, monkeypatch):

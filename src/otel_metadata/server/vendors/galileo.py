@@ -576,6 +576,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *_operation(
         *("POST", "/login/api_key", login, "Change an API key for a token.", types.GalileoToken, None),
         body=types.GalileoKey,
+        max_bytes=8 << 10,
     ),
     *_operation("GET", "/current_user", current_user, "Say who calls.", types.GalileoUser),
     *_operation("GET", "/projects", projects, "List projects.", list[types.GalileoProject], query=ProjectsQuery),
