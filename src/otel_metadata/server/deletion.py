@@ -10,7 +10,8 @@ from otel_metadata.client.queries import past_ns
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.projects import refuse_project
-from otel_metadata.server.selection import WRONG_BODY, Slots, refuse_future, span_key
+from otel_metadata.server.selection import WRONG_BODY, refuse_future, span_key
+from otel_metadata.server.slots import Slots
 from otel_metadata.server.targets import Target, locate_all
 
 _RETENTIONS: Final = Slots(1, "retentions")
@@ -70,11 +71,11 @@ async def _retain(call: Call) -> Answer:
         expected = "before, older_than_seconds or max_bytes"
         raise Problem(400, f"Nothing is given; expected at least one of {expected}.", pointer="", expected=expected)
     before_ns = past_ns(age, call.service.clock.wall_ns()) if age is not None else None
-    place = _RETENTIONS.take()  # it may take minutes, and a second one would take the other thread that writes
+    slot = _RETENTIONS.take()  # it may take minutes, and a second one would take the other thread that writes
     try:
         found = await call.service.write(partial(call.service.store.retain, before_ns, body.max_bytes))
     finally:
-        place.give_back()
+        slot.give_back()
     call.service.changed()
     return Answer(api_types.Retained(found.spans_deleted, found.updates_deleted, found.stored_bytes))
 

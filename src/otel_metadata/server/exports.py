@@ -12,7 +12,8 @@ from otel_metadata.client.queries import query_of
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.projects import visible_project
-from otel_metadata.server.selection import WRONG_PARAMETER, Place, Slots
+from otel_metadata.server.selection import WRONG_PARAMETER
+from otel_metadata.server.slots import Slot, Slots
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
@@ -88,14 +89,14 @@ async def _export(
         filter=given.filter,
     )
     service = call.service
-    place = _EXPORTS.take()
+    slot = _EXPORTS.take()
     parts = parts_of(service.store, query)
     first = await service.read(partial(next, parts, None))
     headers = {"Content-Disposition": f'attachment; filename="spans.{suffix}"', "Cache-Control": "no-store"}
-    return Answer(_stream(service, parts, first, place), media_type=media_type, headers=headers)
+    return Answer(_stream(service, parts, first, slot), media_type=media_type, headers=headers)
 
 
-async def _stream(service: Service, parts: Iterator[bytes], part: bytes | None, place: Place) -> AsyncIterator[bytes]:
+async def _stream(service: Service, parts: Iterator[bytes], part: bytes | None, slot: Slot) -> AsyncIterator[bytes]:
     """Yield the parts of an export; each is read when the one before has been sent."""
     try:
         while part is not None:
@@ -103,7 +104,7 @@ async def _stream(service: Service, parts: Iterator[bytes], part: bytes | None, 
                 yield part
             part = await _next(service, parts)
     finally:
-        place.give_back()  # a stream that never began gives it back when it is dropped
+        slot.give_back()  # a stream that never began gives it back when it is dropped
 
 
 async def _next(service: Service, parts: Iterator[bytes]) -> bytes | None:

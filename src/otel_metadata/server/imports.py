@@ -14,7 +14,8 @@ from otel_metadata.errors import FileError
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.projects import refuse_project
-from otel_metadata.server.selection import WRONG_BODY, Slots
+from otel_metadata.server.selection import WRONG_BODY
+from otel_metadata.server.slots import Slots
 
 if TYPE_CHECKING:
     from otel_metadata.seams import SpanStore
@@ -40,7 +41,7 @@ async def _import(call: Call) -> Answer:
     if "traces:update" not in call.caller.scopes:
         raise Problem(403, "An import updates spans as well; expected a token with the scope traces:update, too.")
     whole = api_types.Imported(0, 0, 0, 0, [], None)
-    place = await _IMPORTS.wait()
+    slot = await _IMPORTS.wait()
     try:
         lines = 0
         async for portion in _portions(call.body):
@@ -49,7 +50,7 @@ async def _import(call: Call) -> Answer:
             lines += portion.count(b"\n")
             call.service.changed()
     finally:
-        place.give_back()
+        slot.give_back()
     if whole.spans_imported or whole.updates_imported or whole.spans_failed:
         whole.found_instead = None
     elif not lines:

@@ -10,9 +10,10 @@ from otel_metadata.client.queries import page_query
 from otel_metadata.model.condition import Compare, Subject
 from otel_metadata.model.times import time_text
 from otel_metadata.server import api_types
+from otel_metadata.server.cursors import place
 from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.projects import visible_project
-from otel_metadata.server.selection import WRONG_PARAMETER, encoded, place, reads_of
+from otel_metadata.server.selection import WRONG_PARAMETER, encoded, reads_of
 from otel_metadata.server.spans import value_json
 from otel_metadata.store.reads import NO_PARENT, both
 

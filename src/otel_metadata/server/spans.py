@@ -19,19 +19,17 @@ from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import RowStore, SpanReads
 from otel_metadata.server import api_types
+from otel_metadata.server.cursors import page_end, place, query_of_page
+from otel_metadata.server.entity_tags import entity_tag
 from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.projects import visible_project
 from otel_metadata.server.selection import (
     WRONG_PARAMETER,
     Key,
-    continued,
     encoded,
-    place,
-    query_of_page,
     reads_of,
     span_key,
     stored,
-    version_of,
     width_of_bars,
 )
 from otel_metadata.store import table
@@ -96,7 +94,7 @@ async def _list(call: Call) -> Answer:
     def read() -> Answer:
         store = call.service.store
         found = _search(store, query, given.timeout_millis)
-        next_cursor, searched_to = continued(given, query, found.records, found.searched_to)
+        next_cursor, searched_to = page_end(given, query, found.records, found.searched_to)
         records = found.records[: given.limit]
         if given.exact:
             return _page_of_lines(_exact_lines(store, query, records), next_cursor, searched_to)
@@ -158,7 +156,7 @@ def _read_one(store: SpanStore, query: SpanQuery, given: api_types.OneSpan) -> A
     if found is None:
         raise SpanNotFoundError(f"{query.span_id}", f"{store}")
     span, fields = found
-    version = version_of(fields)
+    version = entity_tag(fields)
     if given.exact:
         lines = _exact_lines(store, query, [assemble(span, fields)])
         return encoded(msgspec.Raw(lines[0].rstrip() if lines else b"null"), version)

@@ -18,12 +18,11 @@ from otel_metadata.model.merge import json_text
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.times import time_text
 from otel_metadata.server import api_types
+from otel_metadata.server.cursors import page_end, query_of_page
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.selection import (
     WRONG_PARAMETER,
-    continued,
     encoded,
-    query_of_page,
     reads_of,
     width_of_bars,
 )
@@ -210,7 +209,7 @@ class _Part:
             self._is_whole = self._is_whole and is_whole
             self._add(some, beside)
             at, size = at + size, _ROWS_AT_ONCE
-        next_cursor, place = continued(given, self._query, rows, searched_to)
+        next_cursor, place = page_end(given, self._query, rows, searched_to)
         return encoded(
             api_types.Summary(
                 counted=len(shown),

@@ -14,17 +14,16 @@ from otel_metadata.model.span_ref import parse_trace_id
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import SpanReads
 from otel_metadata.server import api_types
+from otel_metadata.server.cursors import page_end, query_of_page
+from otel_metadata.server.entity_tags import entity_tag
 from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.projects import visible_project
 from otel_metadata.server.selection import (
     WRONG_PARAMETER,
-    continued,
     encoded,
-    query_of_page,
     reads_of,
     rows_of,
     stored,
-    version_of,
 )
 from otel_metadata.server.spans import values_answer
 from otel_metadata.store import table
@@ -48,7 +47,7 @@ async def _list(call: Call) -> Answer:
 
     def read() -> Answer:
         found = reads.traces(query, timeout_millis=given.timeout_millis)
-        next_cursor, searched_to = continued(given, query, found.traces, found.searched_to)
+        next_cursor, searched_to = page_end(given, query, found.traces, found.searched_to)
         shown = found.traces[: given.limit]
         if call.caller.project is not None:
             shown = tuple(_of_project(call.service.store, reads, trace, call.caller.project) for trace in shown)
@@ -92,7 +91,7 @@ def _read_one(store: SpanStore, trace_id: str, project: str | None, at: str | No
     found = stored(store, SpanQuery(trace_id, limit=1, project=project))
     if found is None:
         raise SpanNotFoundError(trace_id, f"{store}")
-    version = version_of(fields_of_trace(found[1]))
+    version = entity_tag(fields_of_trace(found[1]))
     if project is None and isinstance(store, SpanReads):
         spans = store.outline(trace_id)
     else:

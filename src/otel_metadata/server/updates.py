@@ -6,7 +6,6 @@ An update with plain members goes through the same clean-up as `update_span` and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -25,17 +24,16 @@ from otel_metadata.model.times import time_text
 from otel_metadata.model.unset import UNSET
 from otel_metadata.seams import SpanStore
 from otel_metadata.server import api_types
+from otel_metadata.server.entity_tags import check_match, if_match, tag_of, version_text
 from otel_metadata.server.group_commit import lifted_above
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.problems import problem_of
 from otel_metadata.server.schema_errors import invalid
 from otel_metadata.server.selection import (
-    NOTHING_SET,
     WRONG_BODY,
     refuse_future,
     span_key,
     stored,
-    version_text,
 )
 from otel_metadata.server.targets import Target, locate_all
 from otel_metadata.server.traces import fields_of_trace
@@ -54,8 +52,6 @@ _CONTENTS: Final = {
     "annotation": "a label, a score or a text",
 }
 _STATUS: Final = "ok, error, or an integer code from 0 to 2147483647"
-_ETAGS: Final = re.compile(r'\s*(?:\*|(?:W/)?"[^"]*"(?:\s*,\s*(?:W/)?"[^"]*")*)\s*')
-_STRONG: Final = re.compile(r'(?<!W/)"([^"]*)"')
 # What to set.
 
 
@@ -198,10 +194,7 @@ async def _update_trace(call: Call, values_of: Callable[[list[str]], Values]) ->
 async def _update(call: Call, trace_id: str | None, span_id: str, values_of: Callable[[list[str]], Values]) -> Answer:
     notes: list[str] = []
     values = values_of(notes)
-    store, wanted = call.service.store, call.headers.get("if-match")
-    if wanted is not None and not _ETAGS.fullmatch(wanted):
-        expected = "the ETag of the span, in quotes, or *"
-        raise Problem(400, f"If-Match is {wanted[:100]!r}; expected {expected}.", expected=expected)
+    store, wanted = call.service.store, if_match(call.headers)
     target = await call.service.targets.find(call.caller, trace_id, span_id)
     # Of two updates with the same tag one is refused. An update without `If-Match` waits for nobody.
     async with call.service.trace_lock(target.trace_id) if wanted is not None else nullcontext():
@@ -209,13 +202,13 @@ async def _update(call: Call, trace_id: str | None, span_id: str, values_of: Cal
         (version,) = call.service.versions(call.caller, 1)
         if wanted is not None:
             latest = await call.service.find(partial(_latest, store, target))
-            _check_match(wanted, target, _tag(latest))
+            check_match(wanted, tag_of(latest) if target.is_stored else None)
             version = lifted_above(version, latest)
         patch: _Patch = (target.trace_id, target.span_id, {name: (value, version) for name, value in values.items()})
         ((_, _, fields),) = await call.service.ingest([], [patch], size=_size(call), wins=wanted is None)
         headers = {}
         if wanted is not None:
-            headers["ETag"] = f'"{_tag(await call.service.find(partial(_latest, store, target)))}"'
+            headers["ETag"] = f'"{tag_of(await call.service.find(partial(_latest, store, target)))}"'
     return Answer(_receipt(target, fields, call.caller, notes), headers=headers)
 
 
@@ -246,27 +239,6 @@ def _latest(store: SpanStore, target: Target) -> Version:
     found = stored(store, SpanQuery(target.trace_id, target.span_id or None, limit=1)) if target.is_stored else None
     fields = found[1] if found is not None else {}
     return latest_version(fields if target.span_id else fields_of_trace(fields))
-
-
-def _tag(latest: Version) -> str:
-    return version_text(latest) if latest != (0, 0) else NOTHING_SET
-
-
-def _check_match(wanted: str, target: Target, tag: str) -> None:
-    """Compare `If-Match` with what is stored (RFC 9110, 13.1.1).
-
-    Raises:
-        Problem: 412.
-    """
-    if target.is_stored and (wanted.strip() == "*" or tag in _STRONG.findall(wanted)):
-        return
-    got = f'its ETag is "{tag}" now' if target.is_stored else "it is not stored"
-    raise Problem(
-        412,
-        f"If-Match is {wanted[:200]}, and {got}; expected the ETag of now: read it again, and decide anew.",
-        expected=f'"{tag}"' if target.is_stored else None,
-        headers={"ETag": f'"{tag}"'} if target.is_stored else {},
-    )
 
 
 # Many updates.
