@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 from dataclasses import replace
@@ -742,3 +743,23 @@ def test_the_documented_request(server):
     record = stored(server, SPAN_UUID)
     assert (record.input, record.tags, record.status_code) == ("<string>", ("w", "<string>"), 123)
     assert send(server, "PATCH", path, key, {**document, "span_id": "x"})[0] == 422
+
+
+def test_the_document_describes_the_documented_update(server):
+    """Its fields, what is required, and its reply; ids are UUIDs of version 4."""
+    document = server.call("GET", "/api/v1/openapi.json").json()
+    call = document["paths"]["/v2/projects/{project_id}/spans/{span_id}"]["patch"]
+
+    def described(content: dict[str, Any]) -> dict[str, Any]:
+        name = content["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        found: dict[str, Any] = document["components"]["schemas"][name]
+        return found
+
+    body, reply = described(call["requestBody"]), described(call["responses"]["200"])
+    documented = {"span_id", "log_stream_id", "experiment_id", "metrics_testing_id", "logging_method"}
+    documented |= {"client_version", "reliable", "input", "output", "tags", "status_code"}
+    assert (body["properties"].keys(), body["required"]) == (documented | {"duration_ns"}, ["span_id"])
+    assert body["properties"]["reliable"]["default"] is False
+    assert reply["properties"].keys() == DOCUMENTED | {"span_id"}
+    for text, fits in ((SPAN_UUID, True), ("0" * 15 + "1", True), (VERSION_1, False), ("x", False)):
+        assert (re.search(body["properties"]["span_id"]["pattern"], text) is not None) is fits

@@ -23,10 +23,12 @@ T = TypeVar("T")
 
 IDS: Final = ("log_stream_id", "experiment_id", "metrics_testing_id")
 
-Uuid4 = Annotated[Any, Meta(extra_json_schema={"type": "string", "format": "uuid"})]
-Uuid4OrNone = Annotated[
-    Any, Meta(extra_json_schema={"anyOf": [{"type": "string", "format": "uuid"}, {"type": "null"}]})
-]
+_UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_AS_UUID4 = {"type": "string", "pattern": f"^{_UUID4}$"}
+Uuid4 = Annotated[Any, Meta(extra_json_schema=_AS_UUID4)]
+Uuid4OrNone = Annotated[Any, Meta(extra_json_schema={"anyOf": [_AS_UUID4, {"type": "null"}]})]
+SpanId = Annotated[Any, Meta(extra_json_schema={"type": "string", "pattern": f"^({_UUID4}|[0-9a-f]{{16}})$"})]
+TraceId = Annotated[Any, Meta(extra_json_schema={"type": "string", "pattern": f"^({_UUID4}|[0-9a-f]{{32}})$"})]
 Tag = Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)]
 Duration = Annotated[int, Meta(ge=0, lt=1 << 62, description="Nanoseconds.")]
 Method = Literal["playground", "python_client", "typescript_client", "api_direct"]
@@ -74,7 +76,7 @@ class GalileoSpanUpdate(GalileoUpdate, kw_only=True):
         output: The new output.
     """
 
-    span_id: Uuid4
+    span_id: SpanId
     input: str | dict[str, Any] | list[Any] | None = None
     output: str | dict[str, Any] | list[Any] | None = None
 
@@ -89,7 +91,7 @@ class GalileoTraceUpdate(GalileoUpdate, kw_only=True):
         is_complete: Ignored.
     """
 
-    trace_id: Uuid4
+    trace_id: TraceId
     input: str | None = None
     output: str | None = None
     is_complete: bool | None = None
