@@ -113,6 +113,30 @@ def test_it_serves_until_a_signal_and_keeps_its_store(serve: Any, tmp_path: Path
     with_default_name.close()
 
 
+def test_it_says_at_its_end_that_an_update_is_lost(serve: Any, tmp_path: Path) -> None:
+    """One that Galileo's call has answered at once; the file was damaged meanwhile."""
+    server = serve()
+    span = {"traceId": trace_hex(), "spanId": f"{1:016x}", "name": "n", "startTimeUnixNano": f"{START_NS}"}
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    assert server.call("POST", "/v1/traces", json=body).status == 200
+    (tmp_path / "damaged").write_bytes(b"no database " * 1_000)
+    (tmp_path / "damaged").replace(tmp_path / "otel_metadata.db")
+    path = f"/v2/projects/00000000-0000-4000-8000-000000000001/spans/{1:016x}"
+    answer = server.call("PATCH", path, json={"span_id": f"{1:016x}", "output": "x", "reliable": False})
+    assert answer.status == 200
+    assert server.end() == 1
+    assert "of the updates that were answered at once, 1 could not be stored" in server.said[-1]
+
+
+def test_a_server_that_survives_a_loss_of_power_takes_an_sqlite_store(serve: Any, tmp_path: Path) -> None:
+    server = serve("--durability", "power")
+    assert server.call("PATCH", f"/api/v1/traces/{trace_hex()}", json={"metadata": {"plan": "pro"}}).status == 200
+    assert server.end() == 0
+    assert "process or power" in refused(tmp_path, *FREE, "--durability", "disk")
+    elsewhere = ("--store", "clickhouse://127.0.0.1:1/spans")
+    assert "an SQLite store" in refused(tmp_path, *FREE, "--durability", "power", *elsewhere)
+
+
 def test_what_was_acknowledged_before_a_stop_is_stored(serve: Any, tmp_path: Path) -> None:
     """Many clients write all the time while the signal comes."""
     server = serve()

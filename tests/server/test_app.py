@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
+import sqlite3
 import threading
 import zlib
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +19,7 @@ from tests.store.contract import ended_span, trace_hex
 
 from otel_metadata.client.queries import query_of
 from otel_metadata.errors import SpanNotFoundError, StoreError
+from otel_metadata.reporting import REPORTER
 from otel_metadata.server import bodies
 from otel_metadata.server.app import OPERATIONS
 from otel_metadata.server.operations import Answer, Call, Caller, Operation, Problem, Stream
@@ -443,6 +446,71 @@ def test_writers_that_hang_hold_up_no_update(start_server: StartServer) -> None:
     go_on.set()
     for writer in writers:
         writer.join(PATIENCE)
+
+
+def test_a_store_that_is_locked_leaves_two_threads_for_decoding(start_server: StartServer) -> None:
+    """A thread of them writes, and waits for another process; large bodies are decoded meanwhile."""
+    both = threading.Barrier(2)
+
+    async def decode(call: Call) -> Answer:
+        return Answer(await call.service.decode(lambda: both.wait(PATIENCE)))
+
+    server = start_server(operations=[Operation("POST", "/decode", "decode", "", decode, None), *OPERATIONS])
+    server.store.write([ended_span(1)])
+    span = {"traceId": trace_hex(), "spanId": f"{2:016x}", "name": "n", "startTimeUnixNano": "1"}
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    statuses: list[int] = []
+    with contextlib.closing(sqlite3.connect(server.store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        senders = [
+            threading.Thread(target=lambda: statuses.append(server.call("POST", "/v1/traces", json=body).status))
+            for _ in range(4)
+        ]
+        for sender in senders:
+            sender.start()
+        service = server.local.service
+        while service._ingest.waiting_rows < 3:  # one is being written
+            assert server.call("GET", "/healthz").status == 200
+        decoders = [threading.Thread(target=server.call, args=("POST", "/decode")) for _ in range(2)]
+        for decoder in decoders:
+            decoder.start()
+        for decoder in decoders:
+            decoder.join(PATIENCE)
+        assert both.broken is False
+        assert not statuses
+        other.execute("ROLLBACK")
+    for sender in senders:
+        sender.join(PATIENCE)
+    assert statuses == [200] * 4
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (Problem(404, "It is not stored."), 0),
+        (Problem(503, "The store cannot be written: locked"), 1),
+        (StoreError("the disk is full"), 1),
+        (KeyError("a fault of ours"), 1),
+    ],
+)
+def test_what_fails_after_its_answer_is_counted(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch, error: Exception, lost: int
+) -> None:
+    """Unless the caller is at fault."""
+    monkeypatch.setattr(REPORTER, "reraise", False)
+
+    async def answer(call: Call) -> Answer:
+        async def work() -> None:
+            raise error
+
+        call.service.soon(work())
+        return Answer(status=202)
+
+    server = start_server(operations=[Operation("POST", "/soon", "soon", "", answer, None), *OPERATIONS])
+    assert server.call("POST", "/soon").status == 202
+    server.local.stop()
+    assert server.local.service.metrics.updates_lost == lost
+    assert f"otel_metadata_server_updates_lost_total {lost}\n" in server.local.service.metrics.text()
 
 
 def test_work_after_an_answer_is_finished_before_the_server_ends(start_server: StartServer) -> None:

@@ -133,6 +133,29 @@ def test_values_of_the_wrong_type_harm_no_other_and_are_counted(held, monkeypatc
     assert sorted(stored(held.inner)) == [f"{1:016x}", f"{3:016x}"]
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a fault of ours"), KeyError("x"), MemoryError(), sqlite3.ProgrammingError("closed")]
+)
+def test_only_a_value_is_a_fault_of_the_request(tmp_path, monkeypatch, error):
+    """Senders throw away what is refused with 400, and send it again after 503."""
+    monkeypatch.setattr(REPORTER, "reraise", False)
+    store = SqliteStore(tmp_path / "spans.db")
+    ingest = Ingest(store)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "write_rows", fail)
+        with pytest.raises(Problem) as refused:
+            ingest.put([row(1)]).result(PATIENCE)
+    assert (refused.value.status, refused.value.title) == (503, "Internal error; the server's log has the details.")
+    assert refused.value.headers["Retry-After"]
+    ingest.put([row(1)]).result(PATIENCE)
+    ingest.close()
+    store.close()
+
+
 @pytest.mark.parametrize("options", [{"max_rows": 10}, {"max_bytes": 10 * 1_024}])
 def test_too_much_that_waits_is_refused_for_a_while(held, options):
     ingest, first = started(held, **options)

@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from otel_metadata.cli.given import ago, size
-from otel_metadata.cli.shell import failures, needs_extra, say
+from otel_metadata.cli.shell import fail, failures, needs_extra, say
 from otel_metadata.cli.token import StoreOption, TokensOption, tokens_of
 from otel_metadata.client.queries import check_bytes
 from otel_metadata.destination_factory import default_store, names_server, open_store
 from otel_metadata.errors import ConfigurationError, shown_url
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.seams import SystemClock
+from otel_metadata.spool.spool_settings import DURABILITIES
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -39,6 +40,14 @@ def serve(
     retain: Annotated[
         str | None, typer.Option(metavar="AGE", help="Delete spans that started longer ago, such as 12h or 30d.")
     ] = None,
+    durability: Annotated[
+        str,
+        typer.Option(
+            metavar="process|power",
+            help="What an acknowledged write survives: the end of the process, or also that of the machine (one fsync "
+            "for each group of requests).",
+        ),
+    ] = "process",
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request on one line.")] = False,
     tokens: TokensOption = None,
     require_tokens: Annotated[
@@ -56,7 +65,7 @@ def serve(
     """Run the server: OTLP in, updates of spans and traces, and reads, over a store.
 
     It runs until Ctrl-C or SIGTERM. Then it answers the requests that run, and everything that was acknowledged is
-    stored.
+    stored. If an update that was answered at once could not be stored, the exit code is 1.
     """
     # gRPC logs a taken port by itself, beside our error; it reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -66,6 +75,7 @@ def serve(
             from otel_metadata.server.background_retention import BackgroundRetention
             from otel_metadata.server.run import LocalServer
             from otel_metadata.server.sdk_settings import settings_of
+            from otel_metadata.store.sqlite.store import SqliteStore
         if env is not None:
             at = f"http://{_reachable(host)}"
             for line in settings_of(env, f"{at}:{port}", f"{at}:{grpc_port}"):
@@ -76,6 +86,8 @@ def serve(
         check_bytes(max_bytes)
         deletes = older_than is not None or max_bytes is not None
         url = _store_url(store, deletes=deletes)
+        if durability not in DURABILITIES:
+            raise ConfigurationError("--durability", durability, " or ".join(DURABILITIES))
         logging.basicConfig(format=_LOG_FORMAT, level=logging.WARNING)
         if access_log:
             logging.getLogger("otel_metadata.server.access").setLevel(logging.INFO)
@@ -83,6 +95,10 @@ def serve(
         access = Access(tokens_of(store, tokens), needs_token=needs_token, hosts=allow_host or ())
         clock = SystemClock()
         with closing(open_store(url)) as opened:
+            if durability == "power":
+                if not isinstance(opened, SqliteStore):
+                    raise ConfigurationError("--store", shown_url(url), "an SQLite store with --durability power")
+                opened.survives_power_loss = True
             opened.query(SpanQuery(limit=1))  # a store that cannot be used is an error now, not of the first request
             server = LocalServer(
                 opened,
@@ -107,6 +123,9 @@ def serve(
             finally:
                 if retention is not None:
                     retention.stop()
+    lost = server.service.metrics.updates_lost
+    if lost:
+        fail(f"stopped; of the updates that were answered at once, {lost:,} could not be stored: the log says why.")
     say("stopped; everything that was acknowledged is stored.")
 
 

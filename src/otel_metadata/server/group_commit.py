@@ -47,13 +47,15 @@ _FAILURES_OF_THE_STORE: Final = 3
 _ROW_BYTES: Final = 1_024
 """The size of a span or an update whose sender does not count it."""
 
-# What SQLite says of a value that it cannot hold. Later tries would fail as well.
+# What Python and SQLite say of a value that cannot be held. Later tries would fail as well. Any other error may be a
+# fault of ours: a sender must not throw its spans away for it.
 _OF_THE_VALUES: Final = (
+    TypeError,
+    ValueError,
     OverflowError,
     sqlite3.DataError,
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
 )
 
 Rows: TypeAlias = "Sequence[tuple[StoredSpan, Fields]]"
@@ -338,7 +340,9 @@ def _refuse(group: Sequence[_Waiting], error: BaseException) -> None:
 def _refusal(error: BaseException) -> Problem:
     if _is_of_the_values(error):
         return Problem(400, f"The store does not take these values: {error}")
-    return overloaded(f"The store cannot be written: {error}")
+    if isinstance(error, StoreError):
+        return overloaded(f"The store cannot be written: {error}")
+    return overloaded("Internal error; the server's log has the details.")
 
 
 def _is_of_the_store(error: BaseException) -> bool:
@@ -348,6 +352,4 @@ def _is_of_the_store(error: BaseException) -> bool:
 
 def _is_of_the_values(error: BaseException) -> bool:
     """Whether a later try would fail as well: a value is at fault."""
-    if isinstance(error, StoreError):
-        return isinstance(error.__cause__, _OF_THE_VALUES)
-    return isinstance(error, Exception) and not isinstance(error, MemoryError | OSError)
+    return isinstance(error.__cause__ if isinstance(error, StoreError) else error, _OF_THE_VALUES)

@@ -26,6 +26,7 @@ class Metrics:
     Attributes:
         spans_stored: Spans that were acknowledged.
         updates_stored: Updates that were acknowledged.
+        updates_lost: Updates that were answered at once, and could not be stored afterwards.
         spans_refused: Spans that an OTLP answer refused beside others that it took.
         log_records_refused: The same of log records.
         started_ns: When the server was made, in wall nanoseconds.
@@ -35,6 +36,7 @@ class Metrics:
         """Start with nothing counted."""
         self.spans_stored = 0
         self.updates_stored = 0
+        self.updates_lost = 0
         self.spans_refused = 0
         self.log_records_refused = 0
         self.started_ns = clock.wall_ns()
@@ -70,6 +72,11 @@ class Metrics:
         for name, text, count in (
             ("spans_stored_total", "Spans that are on disk.", self.spans_stored),
             ("updates_stored_total", "Updates of spans and traces that are on disk.", self.updates_stored),
+            (
+                "updates_lost_total",
+                "Updates that were answered at once and could not be stored afterwards.",
+                self.updates_lost,
+            ),
             ("spans_refused_total", "Spans refused in an answer of partial success.", self.spans_refused),
             (
                 "log_records_refused_total",

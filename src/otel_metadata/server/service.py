@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from otel_metadata.client.updates import draw
-from otel_metadata.errors import OtelMetadataError
 from otel_metadata.foreign_text import visible
 from otel_metadata.live import live_settings
 from otel_metadata.model.authors import MAX_AUTHORS
@@ -22,8 +21,7 @@ from otel_metadata.server.events import Changes
 from otel_metadata.server.group_commit import Ingest, Patches
 from otel_metadata.server.memory_bound import Room
 from otel_metadata.server.metrics import Metrics
-from otel_metadata.server.operations import Problem
-from otel_metadata.server.problems import overloaded
+from otel_metadata.server.problems import overloaded, problem_of
 from otel_metadata.server.targets import Targets
 
 if TYPE_CHECKING:
@@ -48,8 +46,9 @@ _WAITING_FINDS: Final = 1_000
 _WRITERS: Final = 2
 _WAITING_WRITES: Final = 1_000
 
-# What only computes needs the interpreter's lock, so more threads gain nothing.
-_DECODERS: Final = 2
+# What only computes needs the interpreter's lock, so more than two threads gain nothing. A third one may write at the
+# time, and wait for a locked store (`Service.ingest_here`).
+_DECODERS: Final = 3
 _WAITING_DECODES: Final = 256
 
 # What all bodies together may be decoded into at one time.
@@ -168,7 +167,7 @@ class Service:
     def soon(self, work: Coroutine[object, object, object]) -> None:
         """Run *work* on the event loop while the answer goes out; a graceful stop waits for it.
 
-        What it raises is logged: nobody waits for its result.
+        What it raises is logged: nobody waits for its result. A failure that is not the caller's is counted as well.
         """
         task = asyncio.get_running_loop().create_task(self._logged(work))
         self._running.add(task)
@@ -226,10 +225,14 @@ class Service:
     async def _logged(self, work: Coroutine[object, object, object]) -> None:
         try:
             await work
-        except (Problem, OtelMetadataError) as error:
-            REPORTER.tell("server_late_work", f"{error}")
         except Exception as error:  # noqa: BLE001 # the boundary: nobody waits for the result
-            REPORTER.failed("server:soon", error)
+            problem = problem_of(error)
+            if problem is None or problem.status >= 500:
+                self.metrics.updates_lost += 1
+            if problem is None:
+                REPORTER.failed("server:soon", error)
+            else:
+                REPORTER.tell("server_late_work", f"{error}")
 
 
 @final

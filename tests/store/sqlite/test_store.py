@@ -896,3 +896,17 @@ def in_child(call: object) -> int:
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize(("survives", "level"), [(False, 1), (True, 2)])
+def test_a_write_waits_for_the_disk_if_it_has_to_survive_a_loss_of_power(
+    tmp_path: Path, *, survives: bool, level: int
+) -> None:
+    """SQLite's `synchronous` is FULL (2), else NORMAL (1); also after the file was opened again."""
+    store = SqliteStore(tmp_path / "spans.db")
+    store.survives_power_loss = survives
+    for number in (1, 2):
+        store.write([ended_span(number)])
+        assert store._connection is not None
+        assert store._connection.execute("PRAGMA synchronous").fetchone() == (level,)
+        store.close()

@@ -240,6 +240,10 @@ class SqliteStore:
 
     Any thread, and several processes at once: a write waits up to *busy_timeout_millis* for another process's write.
     The file is made with mode 0600 at the first use.
+
+    Attributes:
+        survives_power_loss: Whether a write waits until it is on the disk itself. Otherwise the operating system has
+            it: it survives the process, not the machine. Set it before the first use.
     """
 
     @checked
@@ -265,6 +269,7 @@ class SqliteStore:
         """
         self.path = str(path) if str(path) == _MEMORY else absolute_path("store", str(path))
         self.place: Final = None if self.path == _MEMORY else os.path.realpath(self.path)
+        self.survives_power_loss = False
         self._create = create
         self._busy_timeout_millis = bounded_millis(busy_timeout_millis, 10_000)
         self._clock = clock or SystemClock()
@@ -888,7 +893,7 @@ class SqliteStore:
         self._history = History(connection, self._history_limit) if self._keeps_history else None
         _prepare_reader(connection)
         # In WAL mode, NORMAL loses no transaction when the process dies, only when the machine loses power.
-        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self.survives_power_loss else 'NORMAL'}")
         # `_transaction` folds the log in once enough rows were written, at about 16 MiB instead of SQLite's 4. So a
         # page that is written many times, such as one of an index, is copied once. SQLite itself goes by the size of
         # the log, which does not shrink while anybody reads. Then each commit would fold in, and wait for the disk. So
