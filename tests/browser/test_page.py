@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+import shlex
+import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -119,11 +126,41 @@ def test_tab_takes_no_completion_of_what_was_written_before(page: Page) -> None:
     expect(box).to_have_value("metadata.plan ")
 
 
-def test_a_click_on_a_value_filters_by_it(page: Page) -> None:
+def test_a_click_on_a_value_offers_conditions(page: Page) -> None:
     page.goto("/?rows=spans")
-    page.get_by_role("button", name="plan team", exact=True).first.click()
+    box = page.get_by_role("combobox", name="Filter")
+    chip = page.get_by_role("button", name="plan team", exact=True).first
+    chip.click()
+    expect(page.get_by_role("menuitem", name="With this value")).to_be_focused()
+    page.keyboard.press("j")  # a key of the page, which is off while the menu is open
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("menu")).to_have_count(0)
+    expect(chip).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(box).to_have_value("metadata.\"plan\" != 'team'")
+    expect(rows(page)).to_have_count(16)
+    page.get_by_role("button", name="plan free", exact=True).first.click()
+    page.get_by_role("menuitem", name="With this value").click()
+    expect(box).to_have_value("metadata.\"plan\" != 'team' AND metadata.\"plan\" = 'free'")
     expect(rows(page)).to_have_count(8)
-    expect(page.get_by_role("combobox", name="Filter")).to_have_value("metadata.\"plan\" = 'team'")
+    page.get_by_role("button", name="Clear the filter").click()
+    page.get_by_role("button", name="tokens", exact=False).first.click()
+    expect(page.get_by_role("menuitem")).to_have_count(2)  # an object is compared with nothing
+    page.get_by_role("menuitem", name="Only this trace").click()
+    expect(rows(page)).to_have_count(9)
+
+
+def test_a_verdict_offers_its_label_wherever_it_was_given(page: Page, store: SqliteStore) -> None:
+    verdict = {"source": "human", "label": "incorrect"}
+    fields: Any = {("trace", "evaluation", "Correctness"): (verdict, (time.time_ns(), application.ADA))}
+    store.patch_rows([(TRACE, "", fields)], route="late")
+    page.goto("/")
+    page.get_by_role("button", name="Correctness incorrect").first.click()
+    page.get_by_role("menuitem", name="With this value").click()
+    expect(rows(page)).to_have_count(7)  # six on roots, one on a trace
+    expect(page.locator("#filter-problem")).to_have_count(0)
 
 
 KEYS = ("timestamp", "and", "TRUE", "between", "plan", "user-id", 'say "hi"', "a.b", "ключ", "like ", "1", ".", "x'y")
@@ -153,6 +190,7 @@ def test_a_click_on_a_key_that_is_a_word_of_the_language_filters_by_it(page: Pag
     late(store, "timestamp", "yesterday", number=2)
     page.goto("/?rows=spans")
     page.get_by_role("button", name="timestamp yesterday", exact=True).click()
+    page.get_by_role("menuitem", name="With this value").click()
     expect(rows(page)).to_have_count(1)
     expect(page.locator("#filter-problem")).to_have_count(0)
 
@@ -209,6 +247,83 @@ def test_paused_means_that_nothing_moves(page: Page, store: SqliteStore) -> None
     application.large(store, time.time_ns(), 3)
     page.get_by_role("button", name="Resume live updates").click()
     expect(rows(page)).to_have_count(25)
+
+
+def test_the_space_bar_looks_into_a_row_and_the_look_follows_the_selection(page: Page) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press(" ")
+    peek = page.get_by_role("complementary", name="Peek")
+    expect(peek).to_contain_text("enterprise")
+    expect(peek).to_contain_text("Which plan has SSO?")
+    assert page.evaluate("scrollY") == 0
+    page.keyboard.press("j")
+    expect(peek).to_contain_text("Why was I billed twice in November?")
+    page.keyboard.press("Escape")
+    expect(peek).to_have_count(0)
+    expect(page.locator(".rows tr.is-selected")).to_have_attribute("id", "row-2")
+
+
+@pytest.mark.parametrize("path", ["/", f"/traces/{TRACE}?span={ROOT}"])
+def test_a_row_or_span_is_copied_as_what_other_programs_take(page: Page, url: str, path: str) -> None:
+    page.goto(path)
+    if path == "/":
+        expect(rows(page)).to_have_count(24)
+        for _ in range(7):
+            page.keyboard.press("j")
+    else:
+        expect(page.locator(".values tr", has_text="thumbs")).to_be_visible()
+    copied = {}
+    for name in ("Id", "JSON", "curl", "Python", "Command line", "Address of this page"):
+        page.keyboard.press("c")
+        page.get_by_role("menuitem", name=name, exact=True).click()
+        expect(page.get_by_role("status").filter(has_text="Copied")).to_have_count(1)
+        page.wait_for_function(
+            "known => navigator.clipboard.readText().then(text => text && !known.includes(text))",
+            arg=[*copied.values()],
+        )
+        copied[name] = page.evaluate("navigator.clipboard.readText()")
+    is_span = path != "/"
+    assert copied["Id"] == (ROOT if is_span else TRACE)
+    assert copied["Address of this page"] == url + path
+    record = json.loads(copied["JSON"])
+    assert record["trace_id"] == TRACE
+    assert record.get("span_id") == (ROOT if is_span else None)
+    words = shlex.split(copied["curl"])
+    assert words[0] == "curl"
+    assert json.loads(urlopen(words[1]).read()) == record
+    printed = subprocess.run(
+        [sys.executable, "-c", copied["Python"] + f"print({'span.name' if is_span else 'spans[0].name'})"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert printed.stdout.strip() == "POST /answer"
+    shown = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from otel_metadata.cli import main; main()",
+            *shlex.split(copied["Command line"])[1:],
+            "--json",
+        ],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert [json.loads(line)["trace_id"] for line in shown.stdout.splitlines()] == [TRACE] * (1 if is_span else 9)
+
+
+def test_live_says_how_many_spans_a_second_come(page: Page, store: SqliteStore) -> None:
+    page.goto("/")
+    expect(rows(page)).to_have_count(24)
+    expect(page.locator(".rate")).to_have_count(0)
+    store.write([application._span(950, number, None, "now", time.time_ns(), 1_000) for number in range(1, 31)])
+    expect(page.locator(".rate")).to_have_text("3.0/s")
+    page.keyboard.press("p")
+    expect(page.locator(".rate")).to_have_count(0)
 
 
 def test_bars_over_time_come_after_the_list_and_have_their_numbers(page: Page) -> None:
@@ -285,6 +400,42 @@ def test_a_value_shows_how_it_came_from_whom_and_what_it_replaced(page: Page) ->
     expect(was).to_contain_text('"up"')
     expect(was).to_contain_text("shop")
     expect(page.locator(".values tr", has_text="plan")).to_contain_text("● live")
+
+
+def test_a_value_of_a_span_leads_to_the_spans_that_have_it(page: Page) -> None:
+    page.goto(f"/traces/{TRACE}?span={ROOT}")
+    page.locator(".values td.offers", has_text="team").click()
+    page.get_by_role("menuitem", name="With this value").click()
+    expect(page.get_by_role("combobox", name="Filter")).to_have_value("metadata.plan = 'team'")
+    expect(rows(page)).to_have_count(8)
+    page.go_back()
+    for name, condition, count in [
+        ("vip", "'vip' IN tags", 24),
+        ("http.route", "attributes.\"http.route\" = '/answer'", 24),
+        ("user", "user_id = 'u-7'", 2),
+        ("experiment", "trace.metadata.experiment = 'short-answers'", 100),
+    ]:
+        page.get_by_role("button", name=name, exact=True).click()
+        page.get_by_role("menuitem").first.click()
+        expect(page.get_by_role("combobox", name="Filter")).to_have_value(condition)
+        expect(page.locator("#filter-problem")).to_have_count(0)
+        expect(rows(page)).to_have_count(count)
+        page.go_back()
+
+
+def test_a_long_value_is_cut_and_shown_whole_on_demand(page: Page, store: SqliteStore) -> None:
+    late(store, "letter", "word " * 1_000)
+    fields: Any = {("span", "input", ""): ("line\n" * 10_000, (time.time_ns(), application.ADA))}
+    store.patch_rows([(TRACE, ROOT, fields)], route="late")
+    page.goto(f"/traces/{TRACE}?span={ROOT}")
+    row = page.locator(".values tr", has_text="letter")
+    assert len(row.inner_text()) < 600
+    row.get_by_role("button", name="Show all 5,002 characters").click()
+    assert len(row.inner_text()) > 5_000
+    page.get_by_role("tab", name="Input and output").click()
+    expect(page.get_by_text("These are the first 20,000 of 50,000 characters.")).to_be_visible()
+    page.get_by_role("button", name="Show all", exact=True).click()
+    assert len(page.locator("pre").first.inner_text()) >= 49_999
 
 
 def test_a_late_update_appears_in_the_open_span(page: Page, store: SqliteStore) -> None:
@@ -609,6 +760,52 @@ def test_the_first_visit_is_light(page: Page) -> None:
     sizes.clear()
     page.reload()
     expect(rows(page)).to_have_count(24)
+
+
+def test_a_locked_store_is_one_sentence_and_loses_nothing(
+    page: Page, tmp_path: Path, filled: SqliteStore, problems: list[str]
+) -> None:
+    """Another process writes and does not end."""
+    impatient = SqliteStore(tmp_path / "page.db", busy_timeout_millis=0)
+    server = LocalServer(impatient).start()
+    other = sqlite3.connect(tmp_path / "page.db", isolation_level=None)
+    try:
+        page.goto(f"{server.url}/traces/{TRACE}?span={ROOT}")
+        page.get_by_role("button", name="Set metadata").click()
+        page.get_by_role("textbox", name="Key", exact=True).fill("reviewed")
+        page.locator("[name=value]").fill("true")
+        other.execute("BEGIN IMMEDIATE")
+        page.keyboard.press("Enter")
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("locked")
+        assert alert.inner_text().count(". ") <= 1
+        expect(page.locator("[name=value]")).to_have_value("true")
+        other.execute("ROLLBACK")
+        page.get_by_role("button", name="Store", exact=True).click()
+        expect(page.locator(".receipt")).to_contain_text("Stored: metadata reviewed")
+    finally:
+        other.close()
+        page.close()
+        server.stop()
+        impatient.close()
+    problems.clear()
+
+
+def test_a_store_of_a_newer_version_is_one_sentence(page: Page, tmp_path: Path, problems: list[str]) -> None:
+    """A newer release has upgraded the file that this server had not opened yet."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "page.db")) as other:
+        other.execute("PRAGMA user_version = 99")
+    later = SqliteStore(tmp_path / "page.db")
+    server = LocalServer(later).start()
+    try:
+        page.goto(server.url)
+        expect(page.get_by_role("alert")).to_contain_text("99")
+        assert len(page.get_by_role("alert").inner_text()) < 400
+    finally:
+        page.close()
+        server.stop()
+        later.close()
+    problems.clear()
 
 
 def test_a_failed_answer_of_the_store_is_one_sentence(page: Page, problems: list[str]) -> None:

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  addressOf, placeOf, startOfWindow, tracePlace,
+  addressOf, placeOf, startOfWindow, tracePlace, windowOf,
 } from "../../src/otel_metadata/server/page/address.js";
 
 const TRACE_ID = "0123456789abcdef0123456789abcdef";
@@ -21,6 +21,8 @@ test("a place comes back from its address", () => {
     { place: "list", rows: "spans", filter: "metadata.\"a&b\" = 'é + 100 %'", project: "a/b", window: "all" },
     tracePlace(TRACE_ID),
     { ...tracePlace(TRACE_ID, SPAN_ID), tab: "raw", at: "2026-11-30T10:00:00.123456789Z", find: "a=b&c", only: true, folded: [SPAN_ID, SPAN_ID.replace("0", "f")] },
+    { place: "changes", filter: "name = 'a'", field: "metadata.\"a b\"", project: "shop", window: "all" },
+    { place: "connect" },
     { place: "nowhere", path: "/elsewhere" },
   ];
   for (const place of places) assert.deepEqual(at(addressOf(place)), place);
@@ -47,4 +49,10 @@ test("an address does not grow without end", () => {
 test("a window begins at a time, and all time in 1970", () => {
   assert.equal(startOfWindow("1h", Date.UTC(2026, 10, 30, 12)), "2026-11-30T11:00:00.000Z");
   assert.equal(startOfWindow("all", Date.UTC(2026, 10, 30, 12)), "1970-01-01T00:00:00.000Z");
+});
+
+test("the window of a time is the shortest that has it", () => {
+  const now = Date.UTC(2026, 10, 30, 12);
+  const before = (/** @type {number} */ ms) => windowOf(`${now - ms}000000`, now);
+  assert.deepEqual([1_000, 3_600_000, 86_399_999, 20 * 86_400_000, 40 * 86_400_000].map(before), ["1h", "24h", "24h", "30d", "all"]);
 });

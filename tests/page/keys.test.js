@@ -43,3 +43,10 @@ test("a button answers Enter itself", () => {
   assert.equal(actionOf(press("Enter"), { tagName: "DIV" }, true), "open");
   assert.equal(actionOf(press("j"), { tagName: "A" }, true), "down");
 });
+
+test("the space bar belongs to a button, and to no link", () => {
+  assert.equal(actionOf(press(" "), { tagName: "BUTTON" }, true), null);
+  assert.equal(actionOf(press(" "), { tagName: "A" }, true), "toggle");
+  assert.equal(actionOf(press("Enter"), { tagName: "A" }, true), null);
+  assert.equal(actionOf(press(" "), null, false), "toggle"); // it is no letter
+});

@@ -127,6 +127,12 @@ export function startOfWindow(window, now) {
   return new Date(length === Infinity ? 0 : now - length).toISOString();
 }
 
+/** The shortest window that has a time. @param {string} ns @param {number} now milliseconds since 1970 */
+export function windowOf(ns, now) {
+  const age = now - Number(BigInt(ns) / 1_000_000n);
+  return (WINDOWS.find(([, , length]) => age < length) ?? WINDOWS[WINDOWS.length - 1])[0];
+}
+
 /** @param {ReadonlyArray<readonly [string, ...unknown[]]>} names @param {string} name @param {string} usual */
 function known(names, name, usual) {
   return names.some(([one]) => one === name) ? name : usual;

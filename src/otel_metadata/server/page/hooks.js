@@ -129,6 +129,32 @@ export function useChanges(isPaused) {
   return { version, isLost };
 }
 
+const RATE_SECONDS = 10;
+const RATE_MS = 2_000;
+
+/**
+ * How many spans a second have started in the last seconds, in all projects; asked after a change, and until it is 0.
+ * @param {number} version
+ * @param {boolean} isOn
+ */
+export function useRate(version, isOn) {
+  const [rate, setRate] = useState(0);
+  const [round, setRound] = useState(0);
+  const askedAt = useRef(0);
+  useEffect(() => {
+    if (!isOn || (version === 0 && round === 0)) return undefined;
+    const timer = setTimeout(async () => {
+      askedAt.current = Date.now();
+      const start_time = new Date(Date.now() - RATE_SECONDS * 1_000).toISOString();
+      const counted = await ask(url("count", { start_time })).then((answer) => answer.counted, () => 0);
+      setRate(counted / RATE_SECONDS);
+      if (counted) setRound((before) => before + 1);
+    }, Math.max(0, askedAt.current + RATE_MS - Date.now()));
+    return () => clearTimeout(timer);
+  }, [version, round, isOn]);
+  return isOn ? rate : 0;
+}
+
 /**
  * Answer keys while the component is there.
  * @param {Record<string, (event: KeyboardEvent) => void>} actions by the names of `keys.js`
@@ -140,7 +166,7 @@ export function useKeys(actions, areLettersOn) {
   // As soon as the rows are there: a key must not be lost between them and the next frame.
   useLayoutEffect(() => {
     function onKey(/** @type {KeyboardEvent} */ event) {
-      if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
+      if (event.defaultPrevented || document.querySelector("dialog[open], [popover]:popover-open")) return;
       const focus = document.activeElement;
       const name = actionOf(event, focus instanceof HTMLElement ? focus : null, areLettersOn);
       const action = name === null ? undefined : current.current[name];

@@ -6,6 +6,7 @@ export const KEYS = [
   ["j", "down", "Next row"],
   ["k", "up", "Previous row"],
   ["Enter", "open", "Open the row, or show its values"],
+  [" ", "toggle", "Look into the row of the list; fold the row of a trace"],
   ["Escape", "back", "Close what is open, or leave the field"],
   ["h", "fold", "Fold the row, or go to its parent"],
   ["l", "unfold", "Unfold the row, or go to its first child"],
@@ -15,7 +16,7 @@ export const KEYS = [
   ["E", "previous-error", "Previous error"],
   ["a", "annotate", "Add a note to the span"],
   ["s", "score", "Give the span a verdict"],
-  ["c", "copy", "Copy the id"],
+  ["c", "copy", "Copy as JSON, curl, Python, command, id or address"],
   ["p", "pause", "Pause or resume live updates"],
   ["t", "theme", "Light, dark, or as the system"],
   ["?", "help", "Show the keys"],
@@ -30,7 +31,6 @@ const NAMED_KEYS = /** @type {Record<string, string>} */ ({
   End: "last",
   PageDown: "page-down",
   PageUp: "page-up",
-  " ": "toggle",
 });
 
 /** Actions of single characters; these can be switched off. */
@@ -50,8 +50,9 @@ export function actionOf(event, focus, areLettersOn) {
   const isTyping = focus !== null && (TYPING.has(focus.tagName) || focus.isContentEditable === true);
   if (isTyping) return event.key === "Escape" ? "back" : null;
   if (event.key.length === 1 && event.key !== " " && !areLettersOn) return null;
-  // A button or link answers Enter and the space bar itself.
-  const isControl = focus !== null && ["BUTTON", "A", "SUMMARY"].includes(focus.tagName);
-  if (isControl && (event.key === "Enter" || event.key === " ")) return null;
+  // A button answers Enter and the space bar itself, a link Enter alone.
+  const isButton = focus !== null && ["BUTTON", "SUMMARY"].includes(focus.tagName);
+  if (isButton && (event.key === "Enter" || event.key === " ")) return null;
+  if (focus?.tagName === "A" && event.key === "Enter") return null;
   return ACTIONS.get(event.key) ?? NAMED_KEYS[event.key] ?? null;
 }

@@ -2,9 +2,10 @@
 import { ask, isEnded, url } from "./api.js";
 import { addressOf, startOfWindow, tracePlace, WINDOWS } from "./address.js";
 import { FilterBox } from "./filter.js";
-import { keyName, literal, narrowed } from "./filter_text.js";
+import { keyName, narrowed } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
-import { isAboutFilter, lazy, Link, Notice, Problem, Status, Verdict, WrongFilter } from "./parts.js";
+import { conditionsOf, useMenu } from "./menu.js";
+import { copied, isAboutFilter, isBackground, lazy, Link, Notice, Problem, Status, Verdict, WrongFilter } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { clockOf, duration } from "./time.js";
 
@@ -18,6 +19,7 @@ const LONGEST_CHIP = 40;
 const MONTH = WINDOWS.findIndex(([name]) => name === "30d");
 
 const Lines = lazy(() => import("./connect.js"), "Lines");
+const Peek = lazy(() => import("./peek.js"));
 
 /**
  * @typedef {import("./address.js").ListPlace} ListPlace
@@ -40,6 +42,8 @@ export function List({ place, go, version, areLettersOn, announce }) {
   // By its key: rows that come in above do not change what is selected.
   const [selectedKey, setSelectedKey] = useState("");
   const selected = rows.findIndex((row) => keyOf(row) === selectedKey);
+  const [isPeeking, setIsPeeking] = useState(false);
+  const [menu, openMenu] = useMenu();
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const longest = rows.reduce((most, row) => Math.max(most, row.latency_ms), 0);
 
@@ -65,11 +69,25 @@ export function List({ place, go, version, areLettersOn, announce }) {
     first: () => select(0),
     last: () => select(rows.length - 1),
     open: () => rows[selected] && go(addressOfRow(rows[selected])),
-    back: () => (document.activeElement === input.current ? input.current?.blur() : setSelectedKey("")),
+    toggle: () => (rows[selected] ? setIsPeeking(!isPeeking) : undefined),
+    copy: async () => {
+      const row = rows[selected];
+      if (!row) return;
+      const { copyItems } = await import("./copy.js");
+      const anchor = document.getElementById(`row-${selected}`)?.querySelector("a") ?? document.body;
+      openMenu(anchor, "Copy", copyItems({ traceId: row.trace_id, spanId: row.span_id ?? "" }, copied, announce));
+    },
+    back: () => {
+      if (document.activeElement === input.current) input.current?.blur();
+      else if (isPeeking) setIsPeeking(false);
+      else setSelectedKey("");
+    },
   }, areLettersOn);
 
   const change = (/** @type {Partial<ListPlace>} */ part) => go(addressOf({ ...place, ...part }));
   const narrow = (/** @type {string} */ condition) => change({ filter: narrowed(filter, condition) });
+  const offer = (/** @type {Event} */ event, /** @type {any} */ row, /** @type {string[]} */ names, /** @type {unknown} */ value) =>
+    openMenu(/** @type {Element} */ (event.currentTarget), "Filter by this value", conditionsOf(names, value, row.trace_id, narrow));
   return html`<main class="list">
     <h1 class="visually-hidden">${kind === "spans" ? "Spans" : "Traces"}</h1>
     <form class="bar" onSubmit=${(/** @type {Event} */ event) => event.preventDefault()}>
@@ -93,13 +111,19 @@ export function List({ place, go, version, areLettersOn, announce }) {
       : html`<${Problem} error=${error} />`)}
     ${isLoading && html`<p class="loading" role="note">Loading…</p>`}
     ${data && !rows.length && html`<${Nothing} place=${place} change=${change} version=${version} isPartial=${data.searched_to !== null} />`}
-    ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, narrow, change }} />`}
+    ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, offer, change }} />`}
     ${data && html`<${Older} ...${{ older, data, rows }} />`}
+    ${isPeeking && rows[selected] && html`<${Peek} key=${selectedKey} row=${rows[selected]} ...${{ version, go }} close=${() => setIsPeeking(false)} />`}
+    ${menu}
   </main>`;
 }
 
-/** @param {{kind: string, rows: any[], longest: number, selected: number, go: Go, narrow: (condition: string) => void, change: (part: Partial<ListPlace>) => void}} props */
-function Rows({ kind, rows, longest, selected, go, narrow, change }) {
+/**
+ * @typedef {(event: Event, row: any, names: string[], value: unknown) => void} Offer what a value offers
+ *
+ * @param {{kind: string, rows: any[], longest: number, selected: number, go: Go, offer: Offer, change: (part: Partial<ListPlace>) => void}} props
+ */
+function Rows({ kind, rows, longest, selected, go, offer, change }) {
   const isSpans = kind === "spans";
   return html`<table class="rows" role="table">
     <thead role="rowgroup"><tr role="row">
@@ -119,10 +143,11 @@ function Rows({ kind, rows, longest, selected, go, narrow, change }) {
         <td role="cell" class="long"><span class="length" aria-hidden="true"><span style=${{ width: `${share(row.latency_ms, longest)}%` }}></span></span>${duration(row.latency_ms)}</td>
         <td role="cell" class="how"><${Status} status=${row.status_code} /></td>
         ${isSpans
-          ? html`<td role="cell">${Object.keys(row.metadata).length > 0 && html`<div class="chips">${chipsOf(row, narrow)}</div>`}</td>`
+          ? html`<td role="cell">${Object.keys(row.metadata).length > 0 && html`<div class="chips">${chipsOf(row, offer)}</div>`}</td>`
           : html`<td role="cell" class="count">${row.spans}<span class="narrow-only">${row.spans === 1 ? " span" : " spans"}</span>${row.errors > 0 && html` <span class="is-error">✕ ${row.errors} ${row.errors === 1 ? "error" : "errors"}</span>`}
             ${row.late_values > 0 && html` <span class="late" title="Values that were set after the span was stored">○ ${row.late_values} late</span>`}</td>`}
-        <td role="cell" class="verdicts">${Object.entries(row.evaluations).map(([name, verdict]) => html`<${Verdict} key=${name} name=${name} verdict=${verdict} />`)}</td>
+        <td role="cell" class="verdicts">${Object.entries(row.evaluations).map(([name, verdict]) => html`<${Verdict} key=${name} name=${name} verdict=${verdict}
+          onClick=${(/** @type {Event} */ event) => offer(event, row, verdictNames(name, isSpans), verdict.label ?? null)} />`)}</td>
         <td role="cell" class="project">${row.project && html`<button type="button" class="quiet" aria-label=${`Only project ${row.project}`} onClick=${() => change({ project: row.project })}>${row.project}</button>`}</td>
       </tr>`)}
     </tbody>
@@ -148,18 +173,14 @@ function Bars({ histogram }) {
   </svg>`;
 }
 
-/** The first metadata of a span, each a button that filters by it. @param {any} row @param {(condition: string) => void} narrow */
-function chipsOf(row, narrow) {
+/** The first metadata of a span, each a button. @param {any} row @param {Offer} offer */
+function chipsOf(row, offer) {
   const entries = Object.entries(row.metadata);
   const more = entries.length - CHIPS;
   return html`${entries.slice(0, CHIPS).map(([key, value]) => {
-    const condition = literal(value);
     const text = typeof value === "string" ? value : JSON.stringify(value);
-    const shown = html`<b>${key}</b> ${text.length > LONGEST_CHIP ? `${text.slice(0, LONGEST_CHIP)}…` : text}`;
-    return condition === null
-      ? html`<span class="chip" key=${key}>${shown}</span>`
-      : html`<button type="button" class="chip" key=${key} title="Only spans with this value"
-        onClick=${() => narrow(`${keyName("metadata", key)} = ${condition}`)}>${shown}</button>`;
+    return html`<button type="button" class="chip" key=${key} aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, row, [keyName("metadata", key)], value)}>
+      <b>${key}</b> ${text.length > LONGEST_CHIP ? `${text.slice(0, LONGEST_CHIP)}…` : text}</button>`;
   })}${more > 0 && html`<span class="more">and ${more} more</span>`}`;
 }
 
@@ -246,6 +267,11 @@ function useHeld(fresh, question) {
   return { shown: held.length ? fresh.filter((row) => ids?.has(keyOf(row))) : fresh, held: held.length, showHeld };
 }
 
+/** A row of a trace has its own verdicts and those of its root. @param {string} name @param {boolean} isSpan */
+function verdictNames(name, isSpan) {
+  return [keyName("eval", name, "label"), ...(isSpan ? [] : [keyName("trace.eval", name, "label")])];
+}
+
 /** @param {any[]} rows */
 function withoutTwice(rows) {
   const seen = new Set();
@@ -260,12 +286,6 @@ function keyOf(row) {
 /** @param {any} row */
 function addressOfRow(row) {
   return addressOf(tracePlace(row.trace_id, row.span_id ?? ""));
-}
-
-/** Whether a click hit the row itself, not a link or button in it, and selected no text. @param {MouseEvent} event */
-function isBackground(event) {
-  const target = /** @type {Element} */ (event.target);
-  return !target.closest("a, button") && !String(window.getSelection());
 }
 
 /** @param {number} part @param {number} whole */

@@ -1,7 +1,7 @@
 /** The frame of the page: which place is shown, the header, live updates, the theme and the keys. */
 import { addressOf, placeOf } from "./address.js";
 import { NO_ANSWER } from "./api.js";
-import { useChanges, useKeys } from "./hooks.js";
+import { useChanges, useKeys, useRate } from "./hooks.js";
 import { KEYS } from "./keys.js";
 import { List } from "./list.js";
 import { lazy, Link, Notice } from "./parts.js";
@@ -24,6 +24,7 @@ function Page() {
   const [announcement, announce] = useState("");
   const help = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const { version, isLost } = useChanges(isPaused);
+  const rate = useRate(version, !isPaused && !isLost);
 
   useEffect(() => {
     const onPop = () => setPlace(placeOf(location.pathname, location.search));
@@ -63,7 +64,7 @@ function Page() {
       <nav aria-label="Places">${NAV.map(([path, word]) => html`<${Link} key=${path} href=${path} go=${go} aria-current=${path === pathOf(place) ? "page" : undefined}>${word}<//>`)}</nav>
       <div class="top-tools">
         <button type="button" class=${`quiet live ${isLost ? "is-lost" : isPaused ? "is-paused" : "is-live"}`} aria-pressed=${isPaused} aria-label=${isPaused ? "Resume live updates" : "Pause live updates"}
-          onClick=${() => setIsPaused(!isPaused)}><span aria-hidden="true">${isLost ? "✕" : isPaused ? "‖" : "●"}</span> <span class="narrow-hidden">${isLost ? "Connection lost" : isPaused ? "Paused" : "Live"}</span></button>
+          onClick=${() => setIsPaused(!isPaused)}><span aria-hidden="true">${isLost ? "✕" : isPaused ? "‖" : "●"}</span> <span class="narrow-hidden">${isLost ? "Connection lost" : isPaused ? "Paused" : "Live"}</span>${rate > 0 && html` <span class="rate" title="Spans a second that started in the last 10 seconds">${rateText(rate)}/s</span>`}</button>
         <button type="button" class="quiet" aria-label=${`Theme: ${themeWord}`} onClick=${nextTheme}><span aria-hidden="true">${themeGlyph}</span><span class="wide-only"> ${themeWord}</span></button>
         <button type="button" class="quiet" aria-label="Keys" onClick=${() => help.current?.showModal()}>?</button>
       </div>
@@ -79,7 +80,7 @@ function Page() {
     <div class="visually-hidden" role="status" aria-live="polite">${announcement}</div>
     <dialog ref=${help} class="help" aria-labelledby="keys-title">
       <h2 id="keys-title">Keys</h2>
-      <dl>${KEYS.map(([key, , text]) => html`<div key=${key}><dt><kbd>${key}</kbd></dt><dd>${text}</dd></div>`)}</dl>
+      <dl>${KEYS.map(([key, , text]) => html`<div key=${key}><dt><kbd>${key === " " ? "Space" : key}</kbd></dt><dd>${text}</dd></div>`)}</dl>
       <p><label class="check"><input type="checkbox" checked=${areLettersOn} onChange=${() => setAreLettersOn(!areLettersOn)} /> Use keys of one character</label></p>
       <button type="button" onClick=${() => help.current?.close()}>Close</button>
     </dialog>`;
@@ -97,6 +98,11 @@ function titleOf(place) {
   if (place.place === "connect") return "Connect";
   const what = place.place === "changes" ? "Came late" : place.rows === "spans" ? "Spans" : "Traces";
   return place.filter ? `${what}: ${place.filter}` : what;
+}
+
+/** @param {number} rate */
+function rateText(rate) {
+  return rate >= 10 ? Math.round(rate).toLocaleString("en") : rate.toFixed(1);
 }
 
 function icon() {

@@ -10,6 +10,8 @@ const COPIED_MS = 1_500;
 /** Characters of a value in a row. */
 const CUT = 400;
 
+const LONGEST_BLOCK = 20_000;
+
 /**
  * A link that changes the place without loading the page again; with a key held, or the middle button, the browser's.
  * @param {{href: string, go: (address: string) => void, children?: any, [name: string]: any}} props
@@ -88,18 +90,25 @@ export async function copied(text) {
   }
 }
 
-/** A label and score of a verdict. @param {{name: string, verdict: any}} props */
-export function Verdict({ name, verdict }) {
+/** A label and score of a verdict. @param {{name: string, verdict: any, onClick?: (event: Event) => void}} props */
+export function Verdict({ name, verdict, onClick }) {
   const parts = [verdict.label, verdict.score].filter((part) => part !== undefined && part !== null);
-  return html`<span class="verdict"><b>${name}</b> ${parts.join(" · ") || "explained"}</span>`;
+  const text = html`<b>${name}</b> ${parts.join(" · ") || "explained"}`;
+  return onClick
+    ? html`<button type="button" class="verdict" aria-haspopup="menu" onClick=${onClick}>${text}</button>`
+    : html`<span class="verdict">${text}</span>`;
 }
 
-/** JSON or text as it is, with its lines. @param {{value: unknown, what: string}} props */
+/** JSON or text as it is, with its lines; cut if it is so long that a browser would take seconds. @param {{value: unknown, what: string}} props */
 export function Block({ value, what }) {
+  const [isWhole, setIsWhole] = useState(false);
   const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
+  const isCut = text.length > LONGEST_BLOCK && !isWhole;
   return html`<div class="block">
     <${Copy} text=${text} what=${what} />
-    <pre tabindex="0" aria-label=${what}>${text}</pre>
+    <pre tabindex="0" aria-label=${what}>${isCut ? text.slice(0, LONGEST_BLOCK) : text}</pre>
+    ${isCut && html`<p class="faint">These are the first ${LONGEST_BLOCK.toLocaleString("en")} of ${text.length.toLocaleString("en")} characters.
+      <button type="button" class="quiet" onClick=${() => setIsWhole(true)}>Show all</button></p>`}
   </div>`;
 }
 
@@ -117,6 +126,12 @@ export function Text({ text }) {
   if (text.length <= CUT) return html`<code class="value">${text}</code>`;
   return html`<code class="value">${isWhole ? text : `${text.slice(0, CUT)}…`}</code>
     <button type="button" class="quiet" onClick=${() => setIsWhole(!isWhole)}>${isWhole ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}</button>`;
+}
+
+/** Whether a click hit the row itself, not a link or button in it, and selected no text. @param {MouseEvent} event */
+export function isBackground(event) {
+  const target = /** @type {Element} */ (event.target);
+  return !target.closest("a, button") && !String(window.getSelection());
 }
 
 /** The box says what is wrong with a filter, and where. @param {Error} error */

@@ -2,17 +2,21 @@
 import { url } from "./api.js";
 import { TABS } from "./address.js";
 import { Edit } from "./edit.js";
+import { keyName } from "./filter_text.js";
 import { useAsked } from "./hooks.js";
-import { Block, Copy, Mark, Notice, Problem, Status, Text } from "./parts.js";
+import { conditionsOf, conditionsOfTag } from "./menu.js";
+import { Block, Copy, isBackground, Mark, Notice, Problem, Status, Text } from "./parts.js";
 import { html, useState } from "./preact.js";
 import { clock, duration, millisecondsAfter } from "./time.js";
 import { fieldRows, isValue, moments, shortText, textOf } from "./values.js";
 
 /**
+ * @typedef {(event: Event, items: import("./menu.js").Item[]) => void} Offer
+ *
  * @param {{traceId: string, span: import("./waterfall.js").OutlineSpan, startNs: bigint, version: number, at: string,
- *   setAt: (time: string) => void, areLettersOn: boolean, tab: string, setTab: (tab: string) => void, close: () => void}} props
+ *   setAt: (time: string) => void, offer: Offer, narrow: (condition: string) => void, areLettersOn: boolean, tab: string, setTab: (tab: string) => void, close: () => void}} props
  */
-export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt, areLettersOn, tab, setTab, close }) {
+export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt, offer, narrow, areLettersOn, tab, setTab, close }) {
   const [updates, setUpdates] = useState(0);
   const asOf = `${version} ${updates}`; // an update of one's own is shown also while live updates are paused
   const { data: span, error } = useAsked(url(`spans/${outline.span_id}`, { trace_id: traceId, at }), asOf, true);
@@ -52,7 +56,7 @@ export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt
     <div id="tab-panel" role="tabpanel" aria-labelledby=${`tab-${tab}`} tabindex="0">
       ${error && html`<${Problem} error=${error} />`}
       ${!span && !error && html`<p class="loading" role="note">Loading…</p>`}
-      ${span && html`<${Panel} ...${{ tab, span, history, startNs, at }} />`}
+      ${span && html`<${Panel} ...${{ tab, span, history, startNs, at, offer, narrow }} />`}
     </div>
   </aside>`;
 }
@@ -85,20 +89,22 @@ function numberOf(name, span) {
   return counts?.[name] ? html` <small>${counts[name]}</small>` : null;
 }
 
-/** @param {{tab: string, span: any, history: import("./hooks.js").Asked<any>, startNs: bigint, at: string}} props */
-function Panel({ tab, span, history, startNs, at }) {
+/** @param {{tab: string, span: any, history: import("./hooks.js").Asked<any>, startNs: bigint, at: string, offer: Offer, narrow: (condition: string) => void}} props */
+function Panel({ tab, span, history, startNs, at, offer, narrow }) {
   if (tab === "io") return html`<${Contents} span=${span} />`;
   if (tab === "evaluations") return html`<${Verdicts} span=${span} />`;
   if (tab === "events") return html`<${Events} span=${span} startNs=${startNs} />`;
   if (tab === "raw") return html`<${Block} value=${span} what="the span as JSON" />`;
-  return html`<${Values} span=${span} history=${history} at=${at} />`;
+  return html`<${Values} ...${{ span, history, at, offer, narrow }} />`;
 }
 
-/** @param {{span: any, history: import("./hooks.js").Asked<any>, at: string}} props */
-function Values({ span, history, at }) {
+/** @param {{span: any, history: import("./hooks.js").Asked<any>, at: string, offer: Offer, narrow: (condition: string) => void}} props */
+function Values({ span, history, at, offer, narrow }) {
   const values = /** @type {import("./values.js").Value[]} */ (history.data?.values ?? []);
   const atNs = at && (values.find((value) => value.time === at)?.time_ns ?? String(BigInt(Date.parse(at)) * 1_000_000n));
   const rows = fieldRows(values, atNs).filter(isValue);
+  const ofKey = (/** @type {"attributes" | "resource"} */ first) => (/** @type {Event} */ event, /** @type {string} */ key, /** @type {unknown} */ value) =>
+    offer(event, conditionsOf([keyName(first, key)], value, span.trace_id, narrow));
   const attributes = Object.entries(span.attributes).filter(([key]) => !rows.some((row) => row.current.kind === "attribute" && row.current.key === key));
   return html`
     ${history.error && html`<${Notice} title=${`How the values arrived cannot be shown: ${history.error.message}`} isProblem />
@@ -107,22 +113,39 @@ function Values({ span, history, at }) {
     ${rows.length > 0 && html`<table class="values" role="table">
       <thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">Name</th><th role="columnheader" scope="col">Value</th>
         <th role="columnheader" scope="col">Arrived</th><th role="columnheader" scope="col">Set by</th></tr></thead>
-      <tbody role="rowgroup">${rows.map((row) => html`<${ValueRow} key=${row.id} row=${row} endNs=${span.end_time_ns} />`)}</tbody>
+      <tbody role="rowgroup">${rows.map((row) => html`<${ValueRow} key=${row.id} row=${row} endNs=${span.end_time_ns}
+        offer=${(/** @type {Event} */ event) => offer(event, itemsOf(row.current, span.trace_id, narrow))} />`)}</tbody>
     </table>`}
-    <${Plain} name="Attributes" entries=${attributes} />
-    <${Plain} name="Resource" entries=${Object.entries(span.resource)} />`;
+    <${Plain} name="Attributes" entries=${attributes} offer=${ofKey("attributes")} />
+    <${Plain} name="Resource" entries=${Object.entries(span.resource)} offer=${ofKey("resource")} />`;
 }
 
-/** A value, and behind it what it was before. @param {{row: import("./values.js").FieldRow, endNs: string}} props */
-function ValueRow({ row, endNs }) {
+/**
+ * What a value offers.
+ * @param {import("./values.js").Value} value
+ * @param {string} traceId
+ * @param {(condition: string) => void} narrow
+ */
+function itemsOf({ kind, field, key, level, value }, traceId, narrow) {
+  if (kind === "tag") return conditionsOfTag(level === "trace" ? "trace.tags" : "tags", key, traceId, narrow);
+  const isVerdict = kind === "evaluation" || kind === "annotation";
+  const label = isVerdict ? /** @type {any} */ (value)?.label ?? null : value;
+  return conditionsOf([isVerdict ? `${field}.label` : field], label, traceId, narrow);
+}
+
+/**
+ * A value, and behind it what it was before.
+ * @param {{row: import("./values.js").FieldRow, endNs: string, offer: (event: Event) => void}} props
+ */
+function ValueRow({ row, endNs, offer }) {
   const { current, earlier } = row;
   const [isOpen, setIsOpen] = useState(false);
   const shown = isOpen ? earlier : earlier.slice(0, 1);
   return html`
     <tr role="row">
-      <th role="rowheader" scope="row">${row.name}${row.current.key && row.current.kind !== "metadata" && html` <small>${row.current.kind}</small>`}
+      <th role="rowheader" scope="row"><button type="button" class="quiet field-name" title="Find spans by this value" aria-haspopup="menu" onClick=${offer}>${row.name}</button>${row.current.key && row.current.kind !== "metadata" && html` <small>${row.current.kind}</small>`}
         ${row.level === "trace" && html` <small class="level">trace</small>`}</th>
-      <td role="cell"><${Text} text=${textOf(current)} /></td>
+      <td role="cell" class="offers" onClick=${(/** @type {MouseEvent} */ event) => isBackground(event) && offer(event)}><${Text} text=${textOf(current)} /></td>
       <td role="cell"><${Mark} value=${current} endNs=${endNs} /></td>
       <td role="cell" class="author">${current.author ?? html`<span class="faint">unknown</span>`}</td>
     </tr>
@@ -136,12 +159,14 @@ function ValueRow({ row, endNs }) {
     ${isOpen && earlier.some((value) => value.is_oldest_kept) && html`<tr role="row" class="was"><td role="cell" colspan="4">Older values of this field were dropped.</td></tr>`}`;
 }
 
-/** @param {{name: string, entries: [string, unknown][]}} props */
-function Plain({ name, entries }) {
+/** @param {{name: string, entries: [string, unknown][], offer?: (event: Event, key: string, value: unknown) => void}} props */
+function Plain({ name, entries, offer }) {
   if (!entries.length) return null;
   return html`<details class="plain" open=${name !== "Resource"}>
     <summary>${name} <small>${entries.length}</small></summary>
-    <dl>${entries.map(([key, value]) => html`<div key=${key}><dt>${key}</dt><dd><${Text} text=${shortText(value)} /></dd></div>`)}</dl>
+    <dl>${entries.map(([key, value]) => html`<div key=${key}><dt>${offer
+      ? html`<button type="button" class="quiet field-name" title="Find spans by this value" aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, key, value)}>${key}</button>`
+      : key}</dt><dd><${Text} text=${shortText(value)} /></dd></div>`)}</dl>
   </details>`;
 }
 

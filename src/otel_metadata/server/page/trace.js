@@ -1,7 +1,9 @@
 /** One trace: its waterfall, and the span that is selected. */
 import { url } from "./api.js";
-import { addressOf, placeOf } from "./address.js";
+import { addressOf, placeOf, windowOf } from "./address.js";
+import { keyName } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
+import { conditionsOf, conditionsOfTag, useMenu } from "./menu.js";
 import { copied, Copy, Link, Notice, Problem, Status, Verdict } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
 import { Minimap } from "./minimap.js";
@@ -61,6 +63,7 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
   const selected = tree.rowOf.get(place.span) ?? -1;
   const finder = useRef(/** @type {HTMLInputElement | null} */ (null));
   const scroller = useRef(/** @type {HTMLElement | null} */ (null));
+  const [menu, openMenu] = useMenu();
 
   // On top of the address, not of the place of this drawing: a timer or a second key may come before the next one.
   const change = (/** @type {Partial<TracePlace>} */ part) =>
@@ -69,6 +72,17 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     const timer = setTimeout(() => find !== place.find && change({ find }), FIND_MS);
     return () => clearTimeout(timer);
   }, [find]);
+
+  /** To the spans with a condition, in a window that has this trace. @param {string} condition */
+  const narrow = (condition) => go(addressOf({
+    place: "list", rows: "spans", filter: condition, project: "", window: windowOf(tree.spans[0].start_time_ns, Date.now()),
+  }));
+  const offer = (/** @type {Event} */ event, /** @type {import("./menu.js").Item[]} */ items) =>
+    openMenu(/** @type {Element} */ (event.currentTarget), "Find spans by this value", items);
+  const openCopy = async (/** @type {Element | null} */ anchor) => {
+    const { copyItems } = await import("./copy.js");
+    openMenu(anchor ?? document.querySelector(".copy-as") ?? document.body, "Copy", copyItems({ traceId: place.traceId, spanId: place.span }, copied, announce));
+  };
 
   /** @param {ReadonlySet<string>} next @param {Partial<TracePlace>} more */
   function fold(next, more = {}) {
@@ -136,7 +150,7 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     "previous-match": () => stepTo(found, -1, "match"),
     "next-error": () => stepTo(errors, 1, "error"),
     "previous-error": () => stepTo(errors, -1, "error"),
-    copy: async () => announce((await copied(place.span || place.traceId)) ? "Copied the id." : "The browser does not let the page copy."),
+    copy: () => openCopy(document.activeElement?.closest(".waterfall") ? document.querySelector("[aria-selected=true] .tree-label") : null),
     back: () => {
       if (document.activeElement === finder.current) scroller.current?.focus();
       else if (place.span) change({ span: "" });
@@ -146,7 +160,7 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
 
   const foldable = () => new Set(tree.spans.filter((_, row) => tree.size[row] > 1).map((span) => span.span_id));
   return html`<main class=${`trace${selected >= 0 ? " has-span" : ""}`}>
-    <${Head} trace=${trace} tree=${tree} go=${go} />
+    <${Head} ...${{ trace, tree, go, offer, narrow, openCopy }} />
     <div class="notices">
     ${place.at && html`<p class="past" role="note">The trace as it was at ${clock(new Date(place.at), new Date())}.
       <button type="button" onClick=${() => change({ at: "" })}>Show it as it is now</button></p>`}
@@ -170,17 +184,23 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
         : html`<${Notice} title="No span of this trace has that text in its name, kind or id." />`}
     </section>
     ${selected >= 0
-      ? html`<${SpanDetail} key=${place.span} traceId=${place.traceId} span=${tree.spans[selected]} startNs=${tree.startNs}
+      ? html`<${SpanDetail} key=${place.span} ...${{ offer, narrow }} traceId=${place.traceId} span=${tree.spans[selected]} startNs=${tree.startNs}
           version=${version} at=${place.at} setAt=${(/** @type {string} */ time) => change({ at: time })} areLettersOn=${areLettersOn} tab=${place.tab} setTab=${(/** @type {string} */ tab) => change({ tab })} close=${() => change({ span: "" })} />`
       : html`<aside class="detail is-empty"><${Notice} title="Select a span to see its values, who set them, and when." /></aside>`}
+    ${menu}
   </main>`;
 }
 
 /** Pixels of the row above the spans. */
 const HEAD = 28;
 
-/** @param {{trace: any, tree: Tree, go: (address: string) => void}} props */
-function Head({ trace, tree, go }) {
+/**
+ * @param {{trace: any, tree: Tree, go: (address: string) => void, narrow: (condition: string) => void,
+ *   offer: (event: Event, items: import("./menu.js").Item[]) => void, openCopy: (anchor: Element | null) => void}} props
+ */
+function Head({ trace, tree, go, narrow, offer, openCopy }) {
+  const chip = (/** @type {string} */ key, /** @type {import("./menu.js").Item[]} */ items, /** @type {any} */ text) =>
+    html`<button type="button" class="chip" key=${key} aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, items)}>${text}</button>`;
   const root = tree.spans[0];
   const errors = tree.errors.reduce((sum, count, row) => sum + (tree.parent[row] < 0 ? count : 0), 0);
   const metadata = Object.entries(trace.metadata);
@@ -196,11 +216,13 @@ function Head({ trace, tree, go }) {
       ${trace.user_id && html`<span>user <b>${trace.user_id}</b></span>`}
       ${trace.session_id && html`<span>session <b>${trace.session_id}</b></span>`}
       <code class="id">${trace.trace_id}</code><${Copy} text=${trace.trace_id} what="the trace id" />
+      <button type="button" class="quiet copy-as" aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => openCopy(/** @type {Element} */ (event.currentTarget))}>Copy as…</button>
     </p>
     ${(metadata.length > 0 || trace.tags.length > 0 || Object.keys(trace.evaluations).length > 0) && html`<p class="chips">
-      ${metadata.map(([key, value]) => html`<span class="chip" key=${key}><b>${key}</b> ${shortText(value)}</span>`)}
-      ${trace.tags.map((/** @type {string} */ tag) => html`<span class="chip" key=${`#${tag}`}># ${tag}</span>`)}
-      ${Object.entries(trace.evaluations).map(([name, verdict]) => html`<${Verdict} key=${`=${name}`} name=${name} verdict=${verdict} />`)}
+      ${metadata.map(([key, value]) => chip(key, conditionsOf([keyName("trace.metadata", key)], value, trace.trace_id, narrow), html`<b>${key}</b> ${shortText(value)}`))}
+      ${trace.tags.map((/** @type {string} */ tag) => chip(`#${tag}`, conditionsOfTag("trace.tags", tag, trace.trace_id, narrow), `# ${tag}`))}
+      ${Object.entries(trace.evaluations).map(([name, verdict]) => html`<${Verdict} key=${`=${name}`} name=${name} verdict=${verdict}
+        onClick=${(/** @type {Event} */ event) => offer(event, conditionsOf([keyName("trace.eval", name, "label")], verdict.label ?? null, trace.trace_id, narrow))} />`)}
     </p>`}
   </header>`;
 }
