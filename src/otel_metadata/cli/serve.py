@@ -71,8 +71,9 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with failures():
         with needs_extra("server"):
-            from otel_metadata.server.access import Access, is_loopback
+            from otel_metadata.server.access import Access
             from otel_metadata.server.background_retention import BackgroundRetention
+            from otel_metadata.server.browsers import is_loopback
             from otel_metadata.server.run import LocalServer
             from otel_metadata.server.sdk_settings import settings_of
             from otel_metadata.store.sqlite.store import SqliteStore

@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import compile_path
 
 from otel_metadata.server import (
+    browsers,
     connect,
     deletion,
     events,
@@ -122,14 +123,14 @@ class App:
         allowed: Mapping[str, str] = {}
         response: Answer | _Response
         try:
-            self._access.check_host(headers)
+            browsers.check_host(headers, self._access.hosts)
             methods, path = self._route(scope)
             if method == "OPTIONS":
                 response = self._preflight(methods, headers)
             else:
                 operation, decoder = _of_method(methods, method)
                 name = operation.name
-                allowed = self._access.check_origin(method, operation, headers)
+                allowed = browsers.check_origin(method, operation, headers, trusts_site=self._access.needs_token)
                 caller = self._access.caller(operation.scope, headers)
                 body = Body(receive, headers, operation.max_bytes, self._service.buffered)
                 call = Call(
@@ -164,7 +165,8 @@ class App:
         if "access-control-request-method" not in headers:
             return 204, b"", may
         bound = methods.get(headers["access-control-request-method"])
-        return 204, b"", {**may, **self._access.preflight(bound.operation if bound is not None else None, headers)}
+        operation = bound.operation if bound is not None else None
+        return 204, b"", {**may, **browsers.preflight(operation, headers, trusts_site=self._access.needs_token)}
 
     def _route(self, scope: Scope) -> tuple[Mapping[str, _Bound], Mapping[str, str]]:
         """Return what answers a path, by method, and the parameters in the path.
@@ -174,7 +176,7 @@ class App:
         """
         path: str = scope["path"]
         raw: bytes = scope.get("raw_path") or b""
-        # A slash in a name comes as %2F, and is none that parts the path.
+        # `%2F` is a slash inside a name, not a separator.
         has_slash = b"%2f" in raw.lower()
         if has_slash:
             path = raw.decode("ascii", "replace")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, final
 import uvicorn
 
 from otel_metadata.errors import ConfigurationError
-from otel_metadata.server.access import HEADERS, Access, is_loopback
+from otel_metadata.server.access import Access
 from otel_metadata.server.app import OPERATIONS, App
+from otel_metadata.server.browsers import HEADERS, is_loopback
 from otel_metadata.server.connections import Connection
 from otel_metadata.server.otlp.grpc import GrpcServer
 from otel_metadata.server.service import Service

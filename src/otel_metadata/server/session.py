@@ -25,18 +25,21 @@ class SignedIn(msgspec.Struct):
 
 
 async def _sign_in(call: Call) -> Answer:
-    access = call.service.access
-    session, caller = access.sign_in(call.body.token)
-    cookie = f"{access.cookie}={session}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict"
+    session, caller = call.service.access.sign_in(call.body.token)
+    cookie = _cookie(call, session, SESSION_SECONDS)
     who = SignedIn(caller.name, sorted(caller.scopes), caller.project)
     return Answer(who, headers={"Set-Cookie": cookie, "Cache-Control": "no-store"})
 
 
 async def _sign_out(call: Call) -> Answer:
-    access = call.service.access
-    access.sign_out(call.caller)
-    cookie = f"{access.cookie}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
-    return Answer(status=204, headers={"Set-Cookie": cookie})
+    call.service.access.sign_out(call.caller)
+    return Answer(status=204, headers={"Set-Cookie": _cookie(call, "", 0)})
+
+
+def _cookie(call: Call, session: str, seconds: int) -> str:
+    # Only the browser knows whether there is a proxy with TLS: it says so in the Origin of its page.
+    secure = "; Secure" if call.headers.get("origin", "").lower().startswith("https://") else ""
+    return f"{call.service.access.cookie}={session}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
 
 
 OPERATIONS: Final[tuple[Operation, ...]] = (

@@ -21,6 +21,15 @@ from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.authors import MAX_AUTHOR_CHARACTERS, shown_author
 from otel_metadata.server.operations import Scope
 
+NOBODY: Final = "nobody"
+"""The name of a caller without a token, where one is needed."""
+
+LOCAL: Final = "http:"
+"""The beginning of the name of a caller on this machine. The user follows."""
+
+# The names of those who change something without a token: over HTTP, on the command line, and from agents.
+_TAKEN_PREFIXES: Final = (LOCAL, "cli:", "mcp:")
+
 _PREFIX: Final = "om_"
 """The beginning of every token, by which scanners of sources find one that was published by mistake."""
 
@@ -76,6 +85,10 @@ class Tokens:
         if not name.strip() or len(name) > MAX_AUTHOR_CHARACTERS or name != shown_author(name):
             expected = f"a name of 1 to {MAX_AUTHOR_CHARACTERS} characters on one line"
             raise ConfigurationError("name", name[:MAX_AUTHOR_CHARACTERS], expected)
+        if name == NOBODY or name.startswith(_TAKEN_PREFIXES):
+            taken = ", ".join(_TAKEN_PREFIXES)
+            expected = f"another name: {NOBODY} and names with {taken} are those of callers without a token"
+            raise ConfigurationError("name", name, expected)
         if any(token.name == name for token in self.all()):
             raise ConfigurationError("name", name, "a name that no token has; revoke that token first")
         text = _PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(_SECRET_BYTES)).decode().rstrip("=")
