@@ -30,6 +30,7 @@ from otel_metadata.store.sqlite.store import SqliteStore
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 TRACE = f"{trace_id(7):032x}"
 ROOT = f"{span_id(7, 1):016x}"
+COMPARED = f"/compare?a={TRACE}-{ROOT}&b={trace_id(6):032x}-{span_id(6, 1):016x}"
 
 pytestmark = pytest.mark.usefixtures("filled")
 
@@ -607,6 +608,128 @@ def test_the_minimap_shows_the_part_in_view_and_goes_to_another(page: Page, stor
     assert {"91,123,213", "179,32,27"} <= set(colours)  # spans, and errors
 
 
+# Compare
+
+
+def test_two_spans_are_compared_from_the_list(page: Page) -> None:
+    """The first is in the address, so a filter may be changed before the second is chosen."""
+    page.goto("/?rows=spans")
+    page.get_by_role("combobox", name="Filter").fill("name LIKE 'chat%' AND metadata.temperature = 0.2")
+    page.keyboard.press("Enter")
+    expect(rows(page)).to_have_count(48)
+    page.get_by_role("button", name="Compare chat gpt-5").first.click()
+    expect(page.get_by_text("Compare the span")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"compare=[0-9a-f]{32}-[0-9a-f]{16}"))
+    page.get_by_role("combobox", name="Filter").fill("name = 'chat claude-4'")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Compare chat gpt-5")).to_have_count(0)
+    page.get_by_role("button", name="Compare chat claude-4").nth(1).click()
+    expect(page).to_have_url(re.compile(r"/compare\?a=.*&b="))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Two spans")
+    name = page.locator(".differences tbody tr", has_text="name").first
+    expect(name.locator("mark").first).to_have_text("gpt-5")
+    expect(page.locator(".differences tr", has_text="temperature")).to_have_count(0)
+    page.get_by_label("Also what is the same").check()
+    expect(page.locator(".differences tr", has_text="temperature")).to_have_count(1)
+    page.reload()
+    expect(page.locator(".differences tr", has_text="temperature")).to_have_count(1)
+    page.get_by_role("button", name="Swap A and B").click()
+    expect(name.locator("mark").first).to_have_text("claude-4")
+
+
+def test_two_spans_are_compared_from_a_trace(page: Page, store: SqliteStore) -> None:
+    """And what changes while one looks is there at once."""
+    page.goto(f"/traces/{TRACE}?span={span_id(7, 6):016x}")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.locator(f"#span-{span_id(7, 8):016x}").click()
+    page.get_by_role("button", name="Compare with the chosen one").click()
+    duration = page.locator(".differences tr", has_text="duration")
+    expect(duration).to_contain_text("1.24 s")
+    expect(duration).to_contain_text("610 ms")
+    expect(duration).to_contain_text("\N{MINUS SIGN}630 ms, \N{MINUS SIGN}51 %")
+    expect(page.locator(".differences tr", has_text="gen_ai.choice")).to_contain_text("not set")
+    late(store, "review", "pending", number=8)
+    expect(page.locator(".differences tr", has_text="review")).to_contain_text("pending")
+    page.get_by_role("link", name="chat gpt-5").first.click()
+    expect(page.get_by_role("heading", level=2)).to_have_text("chat gpt-5")
+
+
+def test_two_traces_are_compared(page: Page) -> None:
+    page.goto(f"/traces/{TRACE}")
+    page.get_by_role("button", name="Compare the trace").click()
+    expect(page.get_by_role("combobox", name="Filter")).to_have_value("name = 'POST /answer'")
+    page.get_by_role("button", name="Compare POST /answer").first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Two traces")
+    expect(page.locator(".differences tr", has_text="errors")).to_contain_text("\N{MINUS SIGN}3")
+    expect(page.locator(".differences tr", has_text="chat gpt-5: time")).to_have_count(0)
+    page.goto("/compare?a=x")
+    expect(page.get_by_text("Choose two traces, or two spans")).to_be_visible()
+
+
+# Overview
+
+
+def test_the_overview_adds_many_traces_up(page: Page) -> None:
+    page.goto("/overview")
+    tiles = page.locator(".tiles")
+    expect(tiles.locator("div", has_text="traces").locator("dd")).to_have_text("24")
+    expect(tiles.locator("div", has_text="with an error").locator("dd")).to_have_text("6 (25 %)")
+    expect(tiles.locator("div", has_text="tokens in").locator("dd")).to_have_text("19.5 k")
+    expect(page.locator(".stack", has_text="Correctness")).to_contain_text("incorrect 6 50 %")
+    page.get_by_role("button", name="Numbers of Latency").click()
+    expect(page.get_by_role("region", name="Numbers of Latency").locator("tbody tr").first).to_be_visible()
+    expect(page).to_have_url(re.compile("numbers=latency"))
+    page.reload()
+    expect(page.get_by_role("region", name="Numbers of Latency").locator("tbody tr").first).to_be_visible()
+
+
+def test_usage_is_summed_by_any_key_and_leads_to_its_traces(page: Page) -> None:
+    page.goto("/overview")
+    page.get_by_role("combobox", name="by").select_option("metadata.plan")
+    expect(page).to_have_url(re.compile(r"by=metadata\.plan"))
+    expect(page.locator(".amounts li")).to_have_count(3)
+    expect(page.locator(".amounts li", has_text="enterprise")).to_contain_text("0.02 6.5 k in, 1.31 k out")
+    page.get_by_role("link", name="enterprise").click()
+    expect(rows(page)).to_have_count(8)
+    expect(page.get_by_role("combobox", name="Filter")).to_have_value("metadata.\"plan\" = 'enterprise'")
+    page.go_back()
+    page.get_by_role("link", name="incorrect 6").click()
+    expect(rows(page)).to_have_count(6)
+
+
+def test_the_overview_takes_a_filter_and_shows_what_comes_late(
+    page: Page, store: SqliteStore, problems: list[str]
+) -> None:
+    page.goto("/overview?rows=spans&filter=name+LIKE+'chat%25'")
+    tiles = page.locator(".tiles")
+    expect(tiles.locator("div", has_text="spans").locator("dd")).to_have_text("48")
+    page.get_by_role("combobox", name="Filter").fill("name ==")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Nothing is searched until the filter is right.")).to_be_visible()
+    page.get_by_role("combobox", name="Filter").fill("status_code = 'ERROR'")
+    page.keyboard.press("Enter")
+    expect(tiles.locator("div", has_text="spans").locator("dd")).to_have_text("18")
+    page.goto("/overview")
+    expect(page.locator(".stack", has_text="Tone")).to_have_count(0)
+    verdict = {("span", "evaluation", "Tone"): ({"source": "llm", "label": "curt"}, (time.time_ns(), application.ADA))}
+    store.patch_rows([(TRACE, ROOT, verdict)])
+    expect(page.locator(".stack", has_text="Tone")).to_contain_text("curt 1 100 %")
+    assert all("400" in line for line in problems)
+    problems.clear()
+
+
+def test_a_store_of_more_than_a_moment_is_added_up_part_by_part(page: Page) -> None:
+    """Each part has a few rows here; one can stop, and the page says how far the numbers go."""
+    page.add_init_script(
+        "const real = fetch; fetch = (to, ...more) => real(String(to).replace('limit=300', 'limit=1'), ...more)"
+    )
+    page.goto("/overview")
+    expect(page.get_by_text(re.compile("The numbers are about the newest 20 traces, back to"))).to_be_visible()
+    page.get_by_role("button", name="Read further back").click()
+    expect(page.locator(".tiles div", has_text="traces").locator("dd")).to_have_text("24")
+    expect(page.get_by_text("The numbers are about")).to_have_count(0)
+
+
 # States
 
 
@@ -730,13 +853,16 @@ def test_keys_are_off_while_typing_and_can_be_switched_off(page: Page) -> None:
 
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/?rows=spans", f"/traces/{TRACE}?span={ROOT}", "/changes", "/connect"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/?rows=spans", f"/traces/{TRACE}?span={ROOT}", "/changes", "/connect", "/overview?numbers=usage", COMPARED],
+)
 def test_nothing_stands_in_the_way_of_anybody(page: Page, theme: Any, width: int, path: str) -> None:
     """Axe-core's rules of WCAG 2.2 AA; and no part is wider than the window."""
     page.emulate_media(color_scheme=theme)
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(path)
-    expect(page.locator(".rows tbody tr, .values tbody tr, .connect").first).to_be_visible()
+    expect(page.locator(".rows tbody tr, .values tbody tr, .amounts li, .connect").first).to_be_visible()
     page.evaluate(AXE.read_text())
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     found = page.evaluate("tags => axe.run({runOnly: tags})", tags)

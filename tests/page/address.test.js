@@ -23,6 +23,10 @@ test("a place comes back from its address", () => {
     { ...tracePlace(TRACE_ID, SPAN_ID), tab: "raw", at: "2026-11-30T10:00:00.123456789Z", find: "a=b&c", only: true, folded: [SPAN_ID, SPAN_ID.replace("0", "f")] },
     { place: "changes", filter: "name = 'a'", field: "metadata.\"a b\"", project: "shop", window: "all" },
     { place: "connect" },
+    { place: "list", rows: "spans", filter: "", project: "", window: "7d", compare: `${TRACE_ID}-${SPAN_ID}` },
+    { ...tracePlace(TRACE_ID, SPAN_ID), compare: TRACE_ID },
+    { place: "compare", a: TRACE_ID, b: `${TRACE_ID}-${SPAN_ID}`, all: true },
+    { place: "overview", rows: "spans", filter: "a = 1", project: "p", window: "24h", by: "metadata.a b", numbers: ["latency", "usage"] },
     { place: "nowhere", path: "/elsewhere" },
   ];
   for (const place of places) assert.deepEqual(at(addressOf(place)), place);

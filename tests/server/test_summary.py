@@ -51,6 +51,10 @@ def summed(server: Server, headers: dict[str, str] | None = None, **query: Any) 
         if part["next_cursor"] is None:
             return total
         assert part["counted"] > 0
+        assert (
+            part["searched_to"]["start_time_ns"]
+            >= min(part["bars"], key=lambda bar: bar["start_time_ns"])["start_time_ns"]
+        )
         asked["cursor"] = part["next_cursor"]
 
 

@@ -193,9 +193,9 @@ class _Trace:
         cost = round((tokens_in * input_price + tokens_out * output_price) / 1e6, 6)
         error, end_ns = None, start_ns + self.millis(500, 4_200)
         luck = chosen.random()
-        if luck < 0.03:
+        if luck < 0.015:
             error, end_ns = "APITimeoutError: no answer within 20 s", start_ns + 20 * _SECOND + self.millis(1, 900)
-        elif luck < 0.07:
+        elif luck < 0.03:
             error, end_ns = "RateLimitError: 429, too many requests", start_ns + self.millis(60, 400)
         attributes: _Values = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model}
         metadata: _Values = {"prompt_version": "v12" if self.number % 3 else "v13"}
@@ -271,7 +271,7 @@ def _support(trace: _Trace) -> Iterator[Change]:
     tool_id = trace.new_id()
     if error is None:
         end_ns = at + trace.millis(30, 900)
-        error = "OrderNotFound: order 1042 does not exist" if chosen.random() < 0.06 else None
+        error = "OrderNotFound: order 1042 does not exist" if chosen.random() < 0.04 else None
         yield trace.span(
             tool_id,
             agent,

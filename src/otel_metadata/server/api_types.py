@@ -584,7 +584,7 @@ class Summary(_Answer):
     groups: list[UsageGroup]
     is_whole: Annotated[bool, Meta(description="False if some traces had more spans than could be read in time.")]
     next_cursor: str | None
-    searched_to: Place | None
+    searched_to: Annotated[Place | None, Meta(description="Where this part ends; null at the end of the window.")]
 
 
 class Histogram(_Answer):

@@ -18,7 +18,7 @@ from otel_metadata.server.operations import Answer, Call, Operation
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
-PLACES: Final = ("/", "/traces/{trace_id}", "/changes", "/connect")
+PLACES: Final = ("/", "/traces/{trace_id}", "/compare", "/overview", "/changes", "/connect")
 """Paths of the document; the browser decides what to show."""
 
 _TYPES: Final = {

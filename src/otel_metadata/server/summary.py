@@ -209,7 +209,9 @@ class _Part:
             self._is_whole = self._is_whole and is_whole
             self._add(some, beside)
             at, size = at + size, _ROWS_AT_ONCE
-        next_cursor, place = page_end(given, self._query, rows, searched_to)
+        if len(rows) > len(shown):
+            searched_to = shown[-1].position
+        next_cursor, place = page_end(given, self._query, shown, searched_to)
         return encoded(
             api_types.Summary(
                 counted=len(shown),

@@ -2,13 +2,17 @@
  * The state of the page and its address, one made from the other: what is shown is in the address, so a copied address
  * shows the same.
  *
- * @typedef {{place: "list", rows: "traces" | "spans", filter: string, project: string, window: string}} ListPlace
+ * @typedef {{place: "list", rows: "traces" | "spans", filter: string, project: string, window: string,
+ *   compare?: string}} ListPlace `compare` is what somebody looks for the other side of, as in a `ComparePlace`
  * @typedef {{place: "trace", traceId: string, span: string, tab: string, at: string, find: string, only: boolean,
- *   folded: string[]}} TracePlace
+ *   folded: string[], compare?: string}} TracePlace
+ * @typedef {{place: "compare", a: string, b: string, all: boolean}} ComparePlace each `<trace id>` or `<trace id>-<span id>`
+ * @typedef {{place: "overview", rows: "traces" | "spans", filter: string, project: string, window: string, by: string,
+ *   numbers: string[]}} OverviewPlace
  * @typedef {{place: "changes", filter: string, field: string, project: string, window: string}} ChangesPlace
  * @typedef {{place: "connect"}} ConnectPlace
  * @typedef {{place: "nowhere", path: string}} Nowhere
- * @typedef {ListPlace | TracePlace | ChangesPlace | ConnectPlace | Nowhere} Place
+ * @typedef {ListPlace | TracePlace | ComparePlace | OverviewPlace | ChangesPlace | ConnectPlace | Nowhere} Place
  */
 
 export const WINDOWS = /** @type {const} */ ([
@@ -28,7 +32,7 @@ export const TABS = /** @type {const} */ ([
 ]);
 
 /** What an address leaves out, because it is so anyway. */
-const DEFAULTS = { window: "7d", tab: "values" };
+export const DEFAULTS = { window: "7d", tab: "values", by: "project" };
 
 /** Folds in an address; more would make it too long to copy. */
 const MOST_FOLDS = 40;
@@ -36,6 +40,8 @@ const MOST_FOLDS = 40;
 const TRACE = /^\/traces\/([0-9a-f]{32})$/i;
 const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z$/;
 const SPAN_ID = /^[0-9a-f]{16}$/;
+const COMPARED = /^([0-9a-f]{32})(?:-([0-9a-f]{16}))?$/;
+const WORD = /^[a-z]+$/;
 
 /**
  * @param {string} path
@@ -52,6 +58,19 @@ export function placeOf(path, search) {
       filter: text("filter"),
       project: text("project"),
       window: known(WINDOWS, text("window"), DEFAULTS.window),
+      ...chosen(text("compare")),
+    };
+  }
+  if (path === "/compare") return { place: "compare", a: text("a"), b: text("b"), all: text("all") === "1" };
+  if (path === "/overview") {
+    return {
+      place: "overview",
+      rows: text("rows") === "spans" ? "spans" : "traces",
+      filter: text("filter"),
+      project: text("project"),
+      window: known(WINDOWS, text("window"), DEFAULTS.window),
+      by: text("by") || DEFAULTS.by,
+      numbers: text("numbers").split(".").filter((name) => WORD.test(name)),
     };
   }
   if (path === "/changes") {
@@ -75,6 +94,7 @@ export function placeOf(path, search) {
       find: text("find"),
       only: text("only") === "1",
       folded: text("folded").split(".").filter((id) => SPAN_ID.test(id)).slice(0, MOST_FOLDS),
+      ...chosen(text("compare")),
     };
   }
   return { place: "nowhere", path };
@@ -94,7 +114,23 @@ export function addressOf(place) {
     add("filter", place.filter);
     add("project", place.project);
     add("window", place.window === DEFAULTS.window ? "" : place.window);
+    add("compare", place.compare ?? "");
     return withQuery("/", query);
+  }
+  if (place.place === "compare") {
+    add("a", place.a);
+    add("b", place.b);
+    add("all", place.all ? "1" : "");
+    return withQuery("/compare", query);
+  }
+  if (place.place === "overview") {
+    add("rows", place.rows === "spans" ? "spans" : "");
+    add("filter", place.filter);
+    add("project", place.project);
+    add("window", place.window === DEFAULTS.window ? "" : place.window);
+    add("by", place.by === DEFAULTS.by ? "" : place.by);
+    add("numbers", place.numbers.join("."));
+    return withQuery("/overview", query);
   }
   if (place.place === "changes") {
     add("filter", place.filter);
@@ -109,12 +145,24 @@ export function addressOf(place) {
   add("find", place.find);
   add("only", place.only ? "1" : "");
   add("folded", place.folded.length <= MOST_FOLDS ? place.folded.join(".") : "");
+  add("compare", place.compare ?? "");
   return withQuery(`/traces/${place.traceId}`, query);
 }
 
 /** The place of a trace, with nothing selected. @param {string} traceId @param {string} span @returns {TracePlace} */
 export function tracePlace(traceId, span = "") {
   return { place: "trace", traceId, span, tab: DEFAULTS.tab, at: "", find: "", only: false, folded: [] };
+}
+
+/** The ids of one side of a comparison; null if it is none. @param {string} text */
+export function compared(text) {
+  const found = COMPARED.exec(text);
+  return found && { trace: found[1], span: found[2] ?? "" };
+}
+
+/** @param {string} text */
+function chosen(text) {
+  return compared(text) ? { compare: text } : {};
 }
 
 /**

@@ -1,11 +1,11 @@
 /** The list of traces or spans. */
 import { ask, isEnded, url } from "./api.js";
-import { addressOf, startOfWindow, tracePlace, WINDOWS } from "./address.js";
+import { addressOf, compared, startOfWindow, tracePlace, WINDOWS } from "./address.js";
 import { FilterBox } from "./filter.js";
 import { keyName, narrowed } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
 import { conditionsOf, useMenu } from "./menu.js";
-import { copied, isAboutFilter, isBackground, lazy, Link, Notice, Problem, Status, Verdict, WrongFilter } from "./parts.js";
+import { Choosing, copied, isAboutFilter, isBackground, lazy, Link, Notice, Problem, Status, Verdict, WrongFilter } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { clockOf, duration } from "./time.js";
 
@@ -105,13 +105,16 @@ export function List({ place, go, version, areLettersOn, announce }) {
         aria-label=${`Project ${project}: show all projects`}>project ${project} ✕</button>`}
     </form>
     ${window !== "all" && html`<div class="bars-room">${bars.data && !bars.error && html`<${Bars} histogram=${bars.data} />`}</div>`}
+    ${place.compare && html`<${Choosing} chosen=${place.compare} kind=${comparedKind(place.compare)} cancel=${() => change({ compare: undefined })}>
+      ${comparedKind(place.compare) !== kind.slice(0, -1) && html`<button type="button" onClick=${() => change({ rows: kind === "spans" ? "traces" : "spans" })}>Show ${comparedKind(place.compare)}s</button>`}
+    <//>`}
     ${held > 0 && html`<p class="held"><button type="button" onClick=${showHeld}>${held} new</button></p>`}
     ${error && (isAboutFilter(error)
       ? html`<${WrongFilter} />`
       : html`<${Problem} error=${error} />`)}
     ${isLoading && html`<p class="loading" role="note">Loading…</p>`}
     ${data && !rows.length && html`<${Nothing} place=${place} change=${change} version=${version} isPartial=${data.searched_to !== null} />`}
-    ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, offer, change }} />`}
+    ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, offer, change, compare: place.compare ?? "" }} />`}
     ${data && html`<${Older} ...${{ older, data, rows }} />`}
     ${isPeeking && rows[selected] && html`<${Peek} key=${selectedKey} row=${rows[selected]} ...${{ version, go }} close=${() => setIsPeeking(false)} />`}
     ${menu}
@@ -121,10 +124,16 @@ export function List({ place, go, version, areLettersOn, announce }) {
 /**
  * @typedef {(event: Event, row: any, names: string[], value: unknown) => void} Offer what a value offers
  *
- * @param {{kind: string, rows: any[], longest: number, selected: number, go: Go, offer: Offer, change: (part: Partial<ListPlace>) => void}} props
+ * @param {{kind: string, rows: any[], longest: number, selected: number, go: Go, offer: Offer, change: (part: Partial<ListPlace>) => void, compare: string}} props
  */
-function Rows({ kind, rows, longest, selected, go, offer, change }) {
+function Rows({ kind, rows, longest, selected, go, offer, change, compare }) {
   const isSpans = kind === "spans";
+  const canCompare = !compare || comparedKind(compare) === kind.slice(0, -1);
+  const choose = (/** @type {any} */ row) => {
+    const own = idOf(row);
+    if (!compare || compare === own) change({ compare: compare ? undefined : own });
+    else go(addressOf({ place: "compare", a: compare, b: own, all: false }));
+  };
   return html`<table class="rows" role="table">
     <thead role="rowgroup"><tr role="row">
       <th role="columnheader" scope="col">Started</th>
@@ -139,7 +148,8 @@ function Rows({ kind, rows, longest, selected, go, offer, change }) {
       ${rows.map((row, index) => html`<tr role="row" key=${keyOf(row)} id=${`row-${index}`} class=${index === selected ? "is-selected" : ""}
         onClick=${(/** @type {MouseEvent} */ event) => isBackground(event) && go(addressOfRow(row))}>
         <td role="cell" class="when"><time dateTime=${row.start_time} title=${row.start_time}>${clockOf(row.start_time_ns)}</time></td>
-        <td role="cell" class="name"><${Link} href=${addressOfRow(row)} go=${go}>${row.name || "(no name)"}<//></td>
+        <td role="cell" class="name"><${Link} href=${addressOfRow(row)} go=${go}>${row.name || "(no name)"}<//>${canCompare && html`<button type="button" class=${`quiet compare-row${compare ? " is-choosing" : ""}`}
+          aria-label=${`Compare ${row.name}`} title="Compare with another row" onClick=${() => choose(row)}>⇄${compare === idOf(row) ? " Chosen" : compare ? " Compare" : ""}</button>`}</td>
         <td role="cell" class="long"><span class="length" aria-hidden="true"><span style=${{ width: `${share(row.latency_ms, longest)}%` }}></span></span>${duration(row.latency_ms)}</td>
         <td role="cell" class="how"><${Status} status=${row.status_code} /></td>
         ${isSpans
@@ -281,6 +291,16 @@ function withoutTwice(rows) {
 /** @param {any} row */
 function keyOf(row) {
   return `${row.trace_id}${row.span_id ?? ""}`;
+}
+
+/** A row as one side of a comparison. @param {any} row */
+function idOf(row) {
+  return row.span_id ? `${row.trace_id}-${row.span_id}` : row.trace_id;
+}
+
+/** @param {string} compare */
+function comparedKind(compare) {
+  return compared(compare)?.span ? "span" : "trace";
 }
 
 /** @param {any} row */

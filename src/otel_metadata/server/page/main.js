@@ -11,8 +11,10 @@ import { Trace } from "./trace.js";
 const THEMES = /** @type {const} */ ([["", "System", "◐"], ["light", "Light", "☀"], ["dark", "Dark", "☾"]]);
 
 /** Places in the header, by their path. */
-const NAV = /** @type {const} */ ([["/", "Traces"], ["/changes", "Came late"], ["/connect", "Connect"]]);
+const NAV = /** @type {const} */ ([["/", "Traces"], ["/overview", "Overview"], ["/changes", "Came late"], ["/connect", "Connect"]]);
 
+const Compare = lazy(() => import("./compare.js"));
+const Overview = lazy(() => import("./overview.js"));
 const Changes = lazy(() => import("./changes.js"));
 const Connect = lazy(() => import("./connect.js"));
 
@@ -73,6 +75,8 @@ function Page() {
     <div id="content" tabindex="-1">
       ${place.place === "list" && html`<${List} place=${place} ...${shared} />`}
       ${place.place === "trace" && html`<${Trace} place=${place} ...${shared} />`}
+      ${place.place === "compare" && html`<${Compare} place=${place} ...${shared} />`}
+      ${place.place === "overview" && html`<${Overview} place=${place} ...${shared} />`}
       ${place.place === "changes" && html`<${Changes} place=${place} ...${shared} />`}
       ${place.place === "connect" && html`<${Connect} ...${shared} />`}
       ${place.place === "nowhere" && html`<main><${Notice} title=${`Nothing is at ${place.path}.`} isProblem><p><${Link} href="/" go=${go}>Show all traces<//></p><//></main>`}
@@ -96,6 +100,8 @@ function titleOf(place) {
   if (place.place === "trace") return `Trace ${place.traceId.slice(0, 8)}`;
   if (place.place === "nowhere") return "Not found";
   if (place.place === "connect") return "Connect";
+  if (place.place === "compare") return "Compare";
+  if (place.place === "overview") return "Overview";
   const what = place.place === "changes" ? "Came late" : place.rows === "spans" ? "Spans" : "Traces";
   return place.filter ? `${what}: ${place.filter}` : what;
 }

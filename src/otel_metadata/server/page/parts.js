@@ -39,6 +39,12 @@ export function Notice({ title, children = null, isProblem = false }) {
   </div>`;
 }
 
+/** That somebody has chosen one side of a comparison, and looks for the other. @param {{chosen: string, kind: string, cancel: () => void, children?: any}} props */
+export function Choosing({ chosen, kind, cancel, children = null }) {
+  return html`<p class="choosing" role="status"><span>Compare the ${kind} <code>${chosen.slice(-16)}</code> with another ${kind}: choose it here.</span>
+    ${children} <button type="button" onClick=${cancel}>Cancel</button></p>`;
+}
+
 /** What went wrong; a server that wants a token is given one here. @param {{error: Error, children?: any}} props */
 export function Problem({ error, children = null }) {
   if (error instanceof Refusal && error.status === 401) return html`<${SignIn} />`;

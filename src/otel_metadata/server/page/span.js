@@ -14,9 +14,10 @@ import { fieldRows, isValue, moments, shortText, textOf } from "./values.js";
  * @typedef {(event: Event, items: import("./menu.js").Item[]) => void} Offer
  *
  * @param {{traceId: string, span: import("./waterfall.js").OutlineSpan, startNs: bigint, version: number, at: string,
- *   setAt: (time: string) => void, offer: Offer, narrow: (condition: string) => void, areLettersOn: boolean, tab: string, setTab: (tab: string) => void, close: () => void}} props
+ *   setAt: (time: string) => void, offer: Offer, narrow: (condition: string) => void, areLettersOn: boolean,
+ *   compare: () => void, isChoosing: boolean, tab: string, setTab: (tab: string) => void, close: () => void}} props
  */
-export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt, offer, narrow, areLettersOn, tab, setTab, close }) {
+export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt, offer, narrow, areLettersOn, compare, isChoosing, tab, setTab, close }) {
   const [updates, setUpdates] = useState(0);
   const asOf = `${version} ${updates}`; // an update of one's own is shown also while live updates are paused
   const { data: span, error } = useAsked(url(`spans/${outline.span_id}`, { trace_id: traceId, at }), asOf, true);
@@ -45,6 +46,7 @@ export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt
       ${after > 0 && html`<span>starts after ${duration(after)}</span>`}
       <span>${span?.span_kind || outline.kind.toLowerCase()}</span>
       <code class="id">${outline.span_id}</code><${Copy} text=${outline.span_id} what="the span id" />
+      <button type="button" class="quiet" onClick=${compare}><span aria-hidden="true">⇄</span> ${isChoosing ? "Compare with the chosen one" : "Compare"}</button>
     </p>
     ${span?.status_message && html`<p class="status-message">${span.status_message}</p>`}
     ${history.data && html`<${Slider} moments=${moments(history.data.values, outline.start_time_ns)} endNs=${outline.end_time_ns} at=${at} setAt=${setAt} />`}

@@ -1,10 +1,10 @@
 /** One trace: its waterfall, and the span that is selected. */
 import { url } from "./api.js";
-import { addressOf, placeOf, windowOf } from "./address.js";
-import { keyName } from "./filter_text.js";
+import { addressOf, compared, placeOf, windowOf } from "./address.js";
+import { keyName, literal } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
 import { conditionsOf, conditionsOfTag, useMenu } from "./menu.js";
-import { copied, Copy, Link, Notice, Problem, Status, Verdict } from "./parts.js";
+import { Choosing, copied, Copy, Link, Notice, Problem, Status, Verdict } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
 import { Minimap } from "./minimap.js";
 import { SpanDetail } from "./span.js";
@@ -158,10 +158,23 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     },
   }, areLettersOn);
 
+  const own = `${place.traceId}-${place.span}`;
+  /** Look for the other side in the list, among those of the same name. */
+  const compare = (/** @type {"traces" | "spans"} */ kind, /** @type {string} */ name, /** @type {string | undefined} */ chosen) => {
+    const value = literal(name);
+    go(addressOf({ place: "list", rows: kind, filter: value ? `name = ${value}` : "", project: "", window: "7d", compare: chosen }));
+  };
+  const chooseSpan = () => {
+    if (place.compare && compared(place.compare)?.span && place.compare !== own) go(addressOf({ place: "compare", a: place.compare, b: own, all: false }));
+    else change({ compare: own });
+  };
   const foldable = () => new Set(tree.spans.filter((_, row) => tree.size[row] > 1).map((span) => span.span_id));
   return html`<main class=${`trace${selected >= 0 ? " has-span" : ""}`}>
-    <${Head} ...${{ trace, tree, go, offer, narrow, openCopy }} />
+    <${Head} ...${{ trace, tree, go, offer, narrow, openCopy, compareTrace: () => compare("traces", trace.name || tree.spans[0].name, place.traceId) }} />
     <div class="notices">
+    ${place.compare && html`<${Choosing} chosen=${place.compare} kind=${compared(place.compare)?.span ? "span" : "trace"} cancel=${() => change({ compare: undefined })}>
+      ${selected >= 0 && html`<button type="button" onClick=${() => compare("spans", tree.spans[selected].name, place.compare)}>Choose it in the list</button>`}
+    <//>`}
     ${place.at && html`<p class="past" role="note">The trace as it was at ${clock(new Date(place.at), new Date())}.
       <button type="button" onClick=${() => change({ at: "" })}>Show it as it is now</button></p>`}
     ${error && html`<${Problem} error=${error} />`}
@@ -185,7 +198,8 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     </section>
     ${selected >= 0
       ? html`<${SpanDetail} key=${place.span} ...${{ offer, narrow }} traceId=${place.traceId} span=${tree.spans[selected]} startNs=${tree.startNs}
-          version=${version} at=${place.at} setAt=${(/** @type {string} */ time) => change({ at: time })} areLettersOn=${areLettersOn} tab=${place.tab} setTab=${(/** @type {string} */ tab) => change({ tab })} close=${() => change({ span: "" })} />`
+          version=${version} at=${place.at} setAt=${(/** @type {string} */ time) => change({ at: time })} areLettersOn=${areLettersOn} compare=${chooseSpan} isChoosing=${Boolean(place.compare) && place.compare !== own}
+          tab=${place.tab} setTab=${(/** @type {string} */ tab) => change({ tab })} close=${() => change({ span: "" })} />`
       : html`<aside class="detail is-empty"><${Notice} title="Select a span to see its values, who set them, and when." /></aside>`}
     ${menu}
   </main>`;
@@ -196,9 +210,9 @@ const HEAD = 28;
 
 /**
  * @param {{trace: any, tree: Tree, go: (address: string) => void, narrow: (condition: string) => void,
- *   offer: (event: Event, items: import("./menu.js").Item[]) => void, openCopy: (anchor: Element | null) => void}} props
+ *   offer: (event: Event, items: import("./menu.js").Item[]) => void, openCopy: (anchor: Element | null) => void, compareTrace: () => void}} props
  */
-function Head({ trace, tree, go, narrow, offer, openCopy }) {
+function Head({ trace, tree, go, narrow, offer, openCopy, compareTrace }) {
   const chip = (/** @type {string} */ key, /** @type {import("./menu.js").Item[]} */ items, /** @type {any} */ text) =>
     html`<button type="button" class="chip" key=${key} aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, items)}>${text}</button>`;
   const root = tree.spans[0];
@@ -217,6 +231,7 @@ function Head({ trace, tree, go, narrow, offer, openCopy }) {
       ${trace.session_id && html`<span>session <b>${trace.session_id}</b></span>`}
       <code class="id">${trace.trace_id}</code><${Copy} text=${trace.trace_id} what="the trace id" />
       <button type="button" class="quiet copy-as" aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => openCopy(/** @type {Element} */ (event.currentTarget))}>Copy as…</button>
+      <button type="button" class="quiet" onClick=${compareTrace} aria-label="Compare the trace">⇄ Compare</button>
     </p>
     ${(metadata.length > 0 || trace.tags.length > 0 || Object.keys(trace.evaluations).length > 0) && html`<p class="chips">
       ${metadata.map(([key, value]) => chip(key, conditionsOf([keyName("trace.metadata", key)], value, trace.trace_id, narrow), html`<b>${key}</b> ${shortText(value)}`))}
