@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -286,6 +287,26 @@ class TestLate:
         assert (record.metadata, record.output) == ({"live": 1, "late": None}, "x")
         assert record.span.attributes == {"a": 1}
         assert engine.run(f"SELECT count() AS n FROM {spans}.otel_traces") == [{"n": 1}]
+
+    def test_another_duration_leaves_everything_else_of_a_row(
+        self, engine: Engine, spans: str, open_store: OpenStore
+    ) -> None:
+        """A row of ours follows the Collector's. The values in that keep their versions and routes."""
+        store = open_store()
+        assert isinstance(store, ClickHouseStore)
+        store.patch([Patch(SpanRef(TRACE, 1), metadata(late=1))])
+        said = {"metadata.live": 1, "trace.tags": ["t"], "user.id": "u", "output.value": "y", "a": 1}
+        collector.write(engine, spans, collector.row(1, said), collector.row(2))
+        before, other = (only(store, span_id=f"{at:016x}") for at in (1, 2))
+        history = store.history(trace_hex(), before.span_id)
+
+        store.set_durations([(trace_hex(), before.span_id, 7)])
+
+        after = only(store, span_id=before.span_id)
+        assert after.span == replace(before.span, end_ns=START_NS + 7)
+        assert (after.metadata, after.trace_tags, after.user_id) == ({"live": 1, "late": 1}, ("t",), "u")
+        assert store.history(trace_hex(), before.span_id) == history
+        assert only(store, span_id=other.span_id) == other
 
     def test_an_application_patches_a_span_by_its_traceparent(
         self, engine: Engine, spans: str, open_store: OpenStore
