@@ -22,7 +22,6 @@ from otel_metadata.live import live_settings
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.times import time_text
-from otel_metadata.server import imports
 from otel_metadata.store.sqlite.store import SqliteStore
 
 SPAN = f"/api/v1/spans/{SPAN_ID}"
@@ -642,7 +641,9 @@ def test_an_import_takes_otlp_in_portions(server: Server, monkeypatch: pytest.Mo
     assert len(server.store.query(SpanQuery(OTHER_TRACE))) == 90
 
 
-def test_a_portion_that_begins_with_a_line_that_is_cut_off_loses_no_other(server: Server) -> None:
+def test_a_portion_that_begins_with_a_line_that_is_cut_off_loses_no_other(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the middle of an import it is not the beginning of a document over several lines."""
     span = {"traceId": OTHER_TRACE, "name": "n", "startTimeUnixNano": f"{START_NS}", "spanId": ""}
     good = b"".join(
@@ -650,9 +651,13 @@ def test_a_portion_that_begins_with_a_line_that_is_cut_off_loses_no_other(server
         + b"\n"
         for at in (1, 2)
     )
-    report = imports._import_portion(server.store, b'{"broken":\n' + good, 7)
-    assert (report.spans_imported, report.spans_failed) == (2, 1)
-    assert [problem.line for problem in report.problems] == [1]
+    monkeypatch.setattr("otel_metadata.server.imports._PORTION", 1)
+    parts = iter([b'{"resourceSpans":[]}\n' * 7, b'{"broken":\n' + good])
+    report = server.call("POST", "/api/v1/import", body=parts).json()
+    assert (report["spans_imported"], report["spans_failed"]) == (2, 1)
+    assert [problem["line"] for problem in report["problems"]] == [8]
+    report = server.call("POST", "/api/v1/import", body=iter([b"no json\n", b"\n", good])).json()
+    assert (report["spans_imported"], [problem["line"] for problem in report["problems"]]) == (2, [1])
     assert len(server.store.query(SpanQuery(OTHER_TRACE))) == 2
 
 
@@ -664,7 +669,9 @@ def test_a_portion_that_begins_with_a_line_that_is_cut_off_loses_no_other(server
         (b"\x1f\x8b" + b"\0" * 99, 400),
         (gzip.compress(b"{}" * 9999)[:-9], 400),
         (b"name,value\n1,2\n3,4\n", 400),
-        (b"\0\1\2\3\n", 400),
+        (b"\0\1\2\3\n", 415),
+        (b"\xff\xfe{\0}\0", 415),
+        (gzip.compress(gzip.compress(b"{}")), 415),
     ],
 )
 def test_an_import_of_another_format_is_refused(server: Server, body: bytes, status: int) -> None:

@@ -9,6 +9,7 @@ A file is opened once and read from its start to its end: it may be a pipe, whic
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import zlib
 from collections import Counter
@@ -45,9 +46,15 @@ _BATCH_BYTES: Final = 16 << 20
 _SEARCHED: Final = 1_000
 """A file whose first so many lines cannot be read has another format."""
 
-_START_BYTES: Final = 64
-_GZIP: Final = b"\x1f\x8b"
-_PARQUET: Final = b"PAR1"
+START_BYTES: Final = 64
+"""By so many bytes a format is recognized."""
+
+GZIP: Final = b"\x1f\x8b"
+"""The start of gzip."""
+
+PARQUET: Final = b"PAR1"
+"""The start of Parquet."""
+
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
@@ -131,60 +138,116 @@ def import_file(store: SpanStore, path: str | os.PathLike[str] | BufferedReader)
         MissingExtraError: It is Parquet, and pyarrow is not installed.
         StoreError: The store cannot be written; the spans before that stay stored.
     """
-    others: Counter[str] = Counter()
-    problems: list[ImportProblem] = []
-    spans: list[tuple[StoredSpan, Fields]] = []
-    updates: list[LatePatch] = []
-    by_route: dict[Route, list[tuple[str, str, Fields]]] = {}
-    imported = updated = failed = fields = weight = 0
-
-    def write() -> None:
-        nonlocal imported, updated
-        store.write_rows(spans, route="import")
-        imported += len(spans)
-        spans.clear()
-        for route, rows in by_route.items():
-            store.patch_rows(rows, route=route)
-        by_route.clear()
-        if updates:
-            store.patch_rows(updates, route="import")
-            updated += len(updates)
-            updates.clear()
-
+    importer = Importer(store)
     for line, size, read in _reads(path):
-        weight += size
+        importer.take(line, size, read)
+    return importer.report()
+
+
+@final
+class Importer:
+    """Writes spans into a store in batches while they are read, and counts them: those of a text that comes in parts.
+
+    `import_file` reads a file with it, which need not be a text.
+    """
+
+    def __init__(self, store: SpanStore, name: str = "") -> None:
+        """Begin an import.
+
+        Args:
+            store: Where to.
+            name: The name of the text, in errors.
+        """
+        self._store = store
+        self._text = _Text(name)
+        self._others: Counter[str] = Counter()
+        self._problems: list[ImportProblem] = []
+        self._spans: list[tuple[StoredSpan, Fields]] = []
+        self._updates: list[LatePatch] = []
+        self._by_route: dict[Route, list[tuple[str, str, Fields]]] = {}
+        self._imported = self._updated = self._failed = 0
+        self._fields = self._bytes = 0  # of what is not written yet
+
+    def feed(self, part: bytes) -> None:
+        """Import the next lines of a text.
+
+        Args:
+            part: Whole lines. Only the last part may end in the middle of one.
+
+        Raises:
+            FileError: The text has another format.
+            StoreError: The store cannot be written; what was written before stays.
+        """
+        for one in self._text.read(io.BytesIO(part)):
+            self.take(*one)
+        self._text.lines += part.count(b"\n")
+        self._write()
+
+    def take(self, line: int, size: int, read: _Read) -> None:
+        """Import one span or update, or count a problem.
+
+        Args:
+            line: Its line.
+            size: The bytes that were read for it.
+            read: What was read.
+        """
+        self._bytes += size
         if isinstance(read, str):
-            others[read] += 1
-        elif isinstance(read, ValueError):
-            failed += 1
-            if len(problems) < MAX_PROBLEMS:
-                problems.append(ImportProblem(line, f"{read}"))
+            self._others[read] += 1
+            return
+        if isinstance(read, ValueError):
+            self._failed += 1
+            if len(self._problems) < MAX_PROBLEMS:
+                self._problems.append(ImportProblem(line, f"{read}"))
+            return
+        if isinstance(read, LatePatch):
+            self._updates.append(read)
+            self._fields += len(read.fields)
+        elif isinstance(read, _Row):
+            self._spans.append((read.span, {}))
+            for writer, name in read.authors.items():
+                AUTHORS.add(writer, name)
+            for route, values in read.values:
+                self._by_route.setdefault(route, []).append((read.span.trace_id, read.span.span_id, values))
+                self._fields += len(values)
         else:
-            if isinstance(read, LatePatch):
-                updates.append(read)
-                fields += len(read.fields)
-            elif isinstance(read, _Row):
-                spans.append((read.span, {}))
-                for writer, name in read.authors.items():
-                    AUTHORS.add(writer, name)
-                for route, values in read.values:
-                    by_route.setdefault(route, []).append((read.span.trace_id, read.span.span_id, values))
-                    fields += len(values)
-            else:
-                spans.append(read)
-                fields += len(read[1])
-            if len(spans) + len(updates) >= _BATCH or fields >= _BATCH_FIELDS or weight >= _BATCH_BYTES:
-                write()
-                fields = weight = 0
-    write()
-    return ImportReport(
-        spans_imported=imported,
-        spans_failed=failed,
-        lines_ignored=others.total() - others[_EMPTY],
-        problems=tuple(problems),
-        updates_imported=updated,
-        found_instead=None if imported or updated or failed else _instead(others),
-    )
+            self._spans.append(read)
+            self._fields += len(read[1])
+        rows = len(self._spans) + len(self._updates)
+        if rows >= _BATCH or self._fields >= _BATCH_FIELDS or self._bytes >= _BATCH_BYTES:
+            self._write()
+
+    def report(self) -> ImportReport:
+        """Finish the import, and return its result.
+
+        Raises:
+            FileError: The text has another format.
+            StoreError: The store cannot be written; what was written before stays.
+        """
+        for one in self._text.end():
+            self.take(*one)
+        self._write()
+        return ImportReport(
+            spans_imported=self._imported,
+            spans_failed=self._failed,
+            lines_ignored=self._others.total() - self._others[_EMPTY],
+            problems=tuple(self._problems),
+            updates_imported=self._updated,
+            found_instead=None if self._imported or self._updated or self._failed else _instead(self._others),
+        )
+
+    def _write(self) -> None:
+        self._store.write_rows(self._spans, route="import")
+        self._imported += len(self._spans)
+        self._spans.clear()
+        for route, rows in self._by_route.items():
+            self._store.patch_rows(rows, route=route)
+        self._by_route.clear()
+        if self._updates:
+            self._store.patch_rows(self._updates, route="import")
+            self._updated += len(self._updates)
+            self._updates.clear()
+        self._fields = self._bytes = 0
 
 
 def _instead(others: Mapping[str, int]) -> str:
@@ -214,10 +277,10 @@ def _reads(path: str | os.PathLike[str] | BufferedReader) -> Iterator[tuple[int,
 
 
 def _contents(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
-    start = file.peek(_START_BYTES)[:_START_BYTES]
-    if start.startswith(_PARQUET):
+    start = file.peek(START_BYTES)[:START_BYTES]
+    if start.startswith(PARQUET):
         yield from _parquet(name, file)
-    elif start.startswith(_GZIP):
+    elif start.startswith(GZIP):
         yield from _gzip(name, file)
     else:
         yield from _text(name, start, file)
@@ -228,37 +291,67 @@ def _gzip(name: str, file: BufferedReader) -> Iterator[tuple[int, int, _Read]]:
     number = 0
     try:
         with gzip.GzipFile(fileobj=file) as inside:
-            for number, size, read in _text(name, inside.peek(_START_BYTES)[:_START_BYTES], inside):
+            for number, size, read in _text(name, inside.peek(START_BYTES)[:START_BYTES], inside):
                 yield number, size, read
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         yield number + 1, 0, ValueError(f"damaged gzip ({error}); the rest cannot be read")
 
 
 def _text(name: str, start: bytes, file: BufferedIOBase) -> Iterator[tuple[int, int, _Read]]:
-    """Yield the contents of each document; lines before the first one that can be read are reported with it.
+    """Yield the contents of each document of a file.
 
     Raises:
         FileError: The file is of another kind.
     """
-    if (other := _other_kind(start)) is not None:
+    if (other := other_kind(start)) is not None:
         raise FileError(name, *other)
-    waiting: list[tuple[int, int, _Read]] = []
-    is_known = False
-    for number, size, found in documents(file):
-        for read in _document(found):
-            if not is_known and type(read) is ValueError:
-                waiting.append((number, 0, read))
-                if len(waiting) == _SEARCHED:
-                    raise _not_understood(name, waiting)
-                continue
-            if not is_known:
-                yield from waiting
-                is_known = True
-            yield number, size, read
-            size = 0  # noqa: PLW2901 # the bytes of a document count once
-    if not is_known and len(waiting) > 1:
-        raise _not_understood(name, waiting)
-    yield from () if is_known else waiting
+    text = _Text(name)
+    yield from text.read(file)
+    yield from text.end()
+
+
+@final
+class _Text:
+    """The documents of a text. Lines before the first one that can be read are reported with it.
+
+    Attributes:
+        lines: The lines of the parts that were read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.lines = 0
+        self._name = name
+        self._waiting: list[tuple[int, int, _Read]] = []
+        self._is_known = False
+
+    def read(self, part: BufferedIOBase) -> Iterator[tuple[int, int, _Read]]:
+        """Yield the contents of each document of the text, or of its next part.
+
+        Raises:
+            FileError: The text has another format.
+        """
+        for number, size, found in documents(part, self.lines):
+            for read in _document(found):
+                if not self._is_known and type(read) is ValueError:
+                    self._waiting.append((number, 0, read))
+                    if len(self._waiting) == _SEARCHED:
+                        raise _not_understood(self._name, self._waiting)
+                    continue
+                if not self._is_known:
+                    self._is_known = True
+                    yield from self._waiting
+                yield number, size, read
+                size = 0  # noqa: PLW2901 # the bytes of a document count once
+
+    def end(self) -> Iterator[tuple[int, int, _Read]]:
+        """Yield the line that nothing else followed.
+
+        Raises:
+            FileError: The text has another format: it has several lines, and none can be read.
+        """
+        if not self._is_known and len(self._waiting) > 1:
+            raise _not_understood(self._name, self._waiting)
+        yield from () if self._is_known else self._waiting
 
 
 def _not_understood(name: str, waiting: Sequence[tuple[int, int, _Read]]) -> FileError:
@@ -267,9 +360,13 @@ def _not_understood(name: str, waiting: Sequence[tuple[int, int, _Read]]) -> Fil
     return FileError(name, f"none of {len(waiting)} lines is understood (the first is {first})", EXPECTED)
 
 
-def _other_kind(start: bytes) -> tuple[str, str] | None:
-    """Return which format begins like this, and what is expected; None if the file may be text."""
-    if start.startswith((_GZIP, _PARQUET)):
+def other_kind(start: bytes) -> tuple[str, str] | None:
+    """Return the format of contents that are not text, and what is expected instead; None if they may be text.
+
+    Args:
+        start: The first bytes, at most `START_BYTES` of them.
+    """
+    if start.startswith((GZIP, PARQUET)):
         return "compressed with gzip, and its contents are not text", f"{EXPECTED}: decompress it first"
     if start.startswith(_ZSTD):
         return "compressed with zstd", f"{EXPECTED}: decompress it first"

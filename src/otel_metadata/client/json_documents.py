@@ -40,14 +40,18 @@ _NO_SPACE: Final = re.compile(r"[^ \t\r\n]")
 _DECODER: Final = json.JSONDecoder(parse_int=str, parse_float=str)
 
 
-def documents(file: BufferedIOBase) -> Iterator[tuple[int, int, Any]]:
+def documents(file: BufferedIOBase, lines_before: int = 0) -> Iterator[tuple[int, int, Any]]:
     """Yield each document with the number of its line, from 1, and its bytes; a ValueError for text that is not JSON.
 
     Byte order marks (also in the middle, if files were concatenated) and empty lines are skipped. The first line that
     is not empty decides whether documents are spread over lines.
+
+    Args:
+        file: The text, or a part of one that begins with a line.
+        lines_before: The lines of the parts before this one.
     """
-    is_first = True
-    for number, line in enumerate(_lines(file), 1):
+    is_first = lines_before == 0
+    for number, line in enumerate(_lines(file), lines_before + 1):
         if isinstance(line, ValueError):
             is_first = False
             yield number, 0, line

@@ -121,7 +121,9 @@ class Body:
                 expected="gzip, deflate or identity",
                 headers={"Accept-Encoding": "gzip, deflate"},
             )
-        unpacker = _Unpacker(encoding)
+        unpacker = Unpacker(
+            encoding, f"The body is not complete {encoding} data, although Content-Encoding says {encoding}."
+        )
         async for received in self._received(limit, "compressed "):
             for part in unpacker.unpack(received):
                 yield part
@@ -151,13 +153,14 @@ class Body:
 
 
 @final
-class _Unpacker:
+class Unpacker:
     """Decompresses a body in portions, so that a bomb is seen before it is in memory."""
 
-    def __init__(self, encoding: str) -> None:
-        """Expect *encoding*, one of `_ENCODINGS`."""
-        self._encoding = encoding
-        self._stream = zlib.decompressobj(_ENCODINGS[encoding])
+    def __init__(self, encoding: str, damaged: str) -> None:
+        """Expect *encoding*, one of `_ENCODINGS`; *damaged* is the title of the refusal of anything else."""
+        self._wbits = _ENCODINGS[encoding]
+        self._damaged = damaged
+        self._stream = zlib.decompressobj(self._wbits)
         self._is_begun = False
 
     def unpack(self, data: bytes) -> Iterator[bytes]:
@@ -168,12 +171,12 @@ class _Unpacker:
         """
         while data:
             if self._stream.eof:  # gzip may have several members, one behind the other (RFC 1952, 2.2)
-                self._stream = zlib.decompressobj(_ENCODINGS[self._encoding])
+                self._stream = zlib.decompressobj(self._wbits)
             self._is_begun = True
             try:
                 part = self._stream.decompress(data, _PORTION)
             except zlib.error:
-                raise self._damaged() from None
+                raise Problem(400, self._damaged) from None
             data = self._stream.unconsumed_tail or self._stream.unused_data
             yield part
 
@@ -184,12 +187,7 @@ class _Unpacker:
             Problem: The end is missing.
         """
         if self._is_begun and not self._stream.eof:
-            raise self._damaged()
-
-    def _damaged(self) -> Problem:
-        return Problem(
-            400, f"The body is not complete {self._encoding} data, although Content-Encoding says {self._encoding}."
-        )
+            raise Problem(400, self._damaged)
 
 
 def _too_large(limit: int, what: str) -> Problem:
