@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import pytest
 import urllib3
@@ -135,6 +140,44 @@ class Server:
             headers={**self.headers, **(headers or {})},
             preload_content=preload_content,
         )
+
+
+class Child:
+    """A program that is told lines and answers each with lines."""
+
+    def __init__(self, program: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._watch = threading.Timer(4 * PATIENCE, self.process.kill)
+        self._watch.start()
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line, f"the program has ended with {self.process.poll()}"
+        return line
+
+    def tell(self, line: str) -> None:
+        stdin: IO[str] | None = self.process.stdin
+        assert stdin is not None
+        stdin.write(f"{line}\n")
+        stdin.flush()
+
+    def ask(self, line: str) -> str:
+        self.tell(line)
+        return self.line()
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        self._watch.cancel()
+        if self.process.stdin is not None and self.process.stdout is not None:
+            self.process.stdin.close()
+            self.process.wait(PATIENCE)
+            self.process.stdout.close()
 
 
 class StartServer(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.conftest import PATIENCE
+from tests.server.conftest import PATIENCE, Child, Server
 
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.record import SpanQuery, StoredSpan
@@ -288,3 +288,72 @@ def test_a_thread_that_may_write_does_so_and_stores_what_waits(held):
     writing.join(PATIENCE)
     assert held.writes == [1, 1, 8]
     ingest.close()
+
+
+WRITER = """
+import sys
+from otel_metadata.client.client import Client
+
+with Client(sys.argv[1]) as client:
+    for line in sys.stdin:
+        number = int(line)
+        spans = [
+            {"context.trace_id": "f" * 32, "context.span_id": f"ff{number * 10 + at:014x}", "name": "theirs",
+             "start_time": "2026-01-01", "end_time": "2026-01-02"}
+            for at in range(10)
+        ]
+        logged = client.spans.log(spans).spans_updated
+        updated = client.spans.update(sys.argv[2], metadata={f"theirs {number}": number}).spans_updated
+        print(logged, updated, flush=True)
+"""
+
+
+def test_another_process_that_writes_as_well_loses_nothing_and_makes_nothing_lost(server: Server) -> None:
+    """Each update goes to a span that the other one updates too, and each answer is one of success."""
+    assert isinstance(server.store, SqliteStore)
+    trace_id, shared = "1" * 32, f"{1:016x}"
+
+    def spans(first: int, count: int) -> Any:
+        found = [
+            {"traceId": trace_id, "spanId": f"{at:016x}", "name": "ours", "startTimeUnixNano": "10"}
+            for at in range(first, first + count)
+        ]
+        return {"resourceSpans": [{"scopeSpans": [{"spans": found}]}]}
+
+    assert server.call("POST", "/v1/traces", json=spans(1, 1)).status == 200
+    is_over = threading.Event()
+    taken: list[list[int]] = [[], []]
+    refused: list[bytes] = []
+
+    def ingest(numbers: list[int], base: int) -> None:
+        while not is_over.is_set() and not refused:
+            number = base + len(numbers)
+            for answer in (
+                server.call("POST", "/v1/traces", json=spans(2 + 10 * number, 10)),
+                server.call("PATCH", f"/api/v1/spans/{shared}", json={"metadata": {f"ours {number}": number}}),
+            ):
+                if answer.status != 200:
+                    refused.append(answer.data)
+            numbers.append(number)
+
+    child = Child(WRITER, f"sqlite:///{server.store.path}", shared)
+    threads = [threading.Thread(target=ingest, args=(taken[at], 10_000 * at)) for at in range(2)]
+    try:
+        for thread in threads:
+            thread.start()
+        for number in range(20):
+            assert child.ask(f"{number}") == "10 1"
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        child.close()
+    assert refused == []
+    ours = [number for numbers in taken for number in numbers]
+    assert ours
+    records = server.store.query(SpanQuery(limit=None))
+    expected = {(trace_id, f"{2 + 10 * number + at:016x}") for number in ours for at in range(10)}
+    expected |= {("f" * 32, f"ff{at:014x}") for at in range(200)} | {(trace_id, shared)}
+    assert {(record.trace_id, record.span_id) for record in records} == expected
+    (record,) = (record for record in records if (record.trace_id, record.span_id) == (trace_id, shared))
+    assert record.metadata == {f"ours {n}": n for n in ours} | {f"theirs {n}": n for n in range(20)}

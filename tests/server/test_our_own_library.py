@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import IO
 
 import pytest
-from tests.server.conftest import PATIENCE
+from tests.server.conftest import PATIENCE, Child
 
 import otel_metadata as om
 from otel_metadata.client.client import Client
@@ -60,44 +56,6 @@ for line in sys.stdin:
         counts = pipeline.stats().destinations["serve"]
         print(counts.delivered, counts.waiting, counts.adopted, flush=True)
 """
-
-
-class Child:
-    """A program that is told lines and answers each with lines."""
-
-    def __init__(self, program: str, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._watch = threading.Timer(4 * PATIENCE, self.process.kill)
-        self._watch.start()
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        assert line, f"the program has ended with {self.process.poll()}"
-        return line
-
-    def tell(self, line: str) -> None:
-        stdin: IO[str] | None = self.process.stdin
-        assert stdin is not None
-        stdin.write(f"{line}\n")
-        stdin.flush()
-
-    def ask(self, line: str) -> str:
-        self.tell(line)
-        return self.line()
-
-    def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
-        self.close()
-
-    def close(self) -> None:
-        self._watch.cancel()
-        if self.process.stdin is not None and self.process.stdout is not None:
-            self.process.stdin.close()
-            self.process.wait(PATIENCE)
-            self.process.stdout.close()
 
 
 class World:
