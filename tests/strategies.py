@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, cast, get_args
 
 import numpy as np
 import pydantic
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
@@ -26,6 +27,11 @@ SINGLE_KINDS: tuple[Kind, ...] = ("name", "input", "output", "status", "status_m
 
 # What may be inside a value after the clean-up: no NUL, no lone surrogate.
 _CLEAN = st.characters(exclude_categories=("Cs",), exclude_characters="\0")
+
+
+def examples(count: int) -> int:
+    """Return *count* examples, or three tenths of it in the profile `brief`, as of all properties."""
+    return count if settings.default.max_examples >= 50 else count * 3 // 10
 
 
 def texts(*, min_size: int = 0, max_size: int = 12) -> st.SearchStrategy[str]:

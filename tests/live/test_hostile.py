@@ -38,7 +38,7 @@ def prove(scene: Any, examples: st.SearchStrategy[Any], act: Callable[[Any], obj
     tried = []
 
     @settings(
-        max_examples=2 * count,  # together about 29,000 hostile values, in about 6,000 examples
+        max_examples=own.examples(2 * count),  # together about 29,000 hostile values, in about 6,000 examples
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],

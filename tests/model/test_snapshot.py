@@ -59,13 +59,13 @@ def _nested(value: object, depth: int) -> object:
 
 
 class TestOneResult:
-    @settings(hostile, max_examples=1_500)
+    @settings(hostile, max_examples=own.examples(1_500))
     @given(borderline)
     def test_the_short_way_says_what_the_careful_way_says(self, value: Any) -> None:
         """Whatever way a value takes, what is kept of it is the same."""
         assert taken(value) == carefully(value)
 
-    @settings(hostile, max_examples=300)
+    @settings(hostile, max_examples=own.examples(300))
     @given(st.lists(own.hostile_values(), min_size=5, max_size=5))
     def test_hostile_values_are_taken_as_well(self, makes: list[own.Make]) -> None:
         """Anything becomes text, and the text says what the careful way says."""

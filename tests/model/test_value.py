@@ -92,9 +92,9 @@ batches = st.lists(own.hostile_values(), min_size=10, max_size=10)
 
 
 class TestHostileValues:
-    """20,000 of them in all."""
+    """20,000 of them in all, a third of that in the profile `brief`."""
 
-    @settings(hostile, max_examples=900)
+    @settings(hostile, max_examples=own.examples(900))
     @given(batches)
     def test_any_value_becomes_bounded_json(self, makes: list[own.Make]) -> None:
         """Nothing is raised, and what comes out is JSON of exact builtin types within every limit."""
@@ -106,7 +106,7 @@ class TestHostileValues:
             assert len(notes) <= 16
             assert all(type(note) is str and note.startswith("metadata.key") and note.encode() for note in notes)
 
-    @settings(hostile, max_examples=600)
+    @settings(hostile, max_examples=own.examples(600))
     @given(batches)
     def test_a_clean_value_is_not_changed_again(self, makes: list[own.Make]) -> None:
         """The clean-up is idempotent, and a second one has nothing to note."""
@@ -117,7 +117,7 @@ class TestHostileValues:
             assert cleaned(once) == (before, [])
             assert once == before
 
-    @settings(hostile, max_examples=400)
+    @settings(hostile, max_examples=own.examples(400))
     @given(batches)
     def test_tight_limits_hold_as_well(self, makes: list[own.Make]) -> None:
         """Whatever the limits are, what comes out keeps them."""
@@ -127,7 +127,7 @@ class TestHostileValues:
             assert_is_json(result)
             assert_is_within(result, TIGHT)
 
-    @settings(hostile, max_examples=100)
+    @settings(hostile, max_examples=own.examples(100))
     @given(batches, st.lists(st.sampled_from(own.HOSTILE_KEY_MAKERS), max_size=5))
     def test_any_key_becomes_a_text(self, makes: list[own.Make], keys: list[own.Make]) -> None:
         """A key of a metadata update is never empty, too long, or no text; and nothing is raised."""
@@ -249,7 +249,7 @@ class TestJsonValues:
         assert json_text(result) == json_text(value)
         assert notes == []
 
-    @settings(max_examples=500)
+    @settings(max_examples=own.examples(500))
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -517,7 +517,7 @@ class TestMarks:
         assert sum(len(part) for part in result) == CAPTURE_LIMITS.total_chars  # type: ignore[arg-type]
         assert len(notes) == 6
 
-    @settings(hostile, max_examples=100)
+    @settings(hostile, max_examples=own.examples(100))
     @given(own.json_values(max_leaves=6), st.integers(1, 3), st.booleans())
     def test_large_values_are_cut_once(self, small: Json, count: int, is_list: bool) -> None:
         """Whatever stands beside what is too much, the limits hold, and a second clean-up changes nothing."""

@@ -26,6 +26,7 @@ from tests.server.api import (
 )
 from tests.server.conftest import Server, StartServer
 from tests.store.contract import START_NS, ended_span
+from tests.strategies import examples
 
 from otel_metadata.client.client import Client
 from otel_metadata.model.record import SpanQuery, assemble
@@ -481,7 +482,7 @@ PATHS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PATHS, st.dictionaries(st.sampled_from(PARAMETERS), TEXTS, max_size=4), st.binary(max_size=6))
 def test_no_parameter_makes_the_server_fail(server: Server, path: str, given: dict[str, str], noise: bytes) -> None:
     query = "&".join(f"{name}={quote(text, safe='')}" for name, text in given.items())

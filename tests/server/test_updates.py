@@ -16,6 +16,7 @@ from opentelemetry.sdk.resources import Resource
 from tests.server.api import NEVER_STORED, OTHER_TRACE, SPAN_ID, TRACE_ID, Callers, fill, fits, refused, update
 from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.store.contract import START_NS, ended_span
+from tests.strategies import examples
 
 from otel_metadata.client.client import Client
 from otel_metadata.live import live_settings
@@ -817,7 +818,7 @@ TARGETS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     TARGETS, BODIES, st.dictionaries(st.sampled_from(["If-Match"]), st.sampled_from(["*", '"0"', "", "x"]), max_size=1)
 )
@@ -829,7 +830,7 @@ def test_no_body_makes_the_server_fail(
     assert response.status in {200, 400, 404, 412}, (target, body, response.data)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TARGETS, st.one_of(st.binary(max_size=60), BODIES.map(lambda body: json.dumps(body).encode()[:-1] + b"x")))
 def test_no_bytes_make_the_server_fail(server: Server, target: tuple[str, str], raw: bytes) -> None:
     method, path = target

@@ -35,6 +35,7 @@ from tests.store.conditions import (
 )
 from tests.store.contract import START_NS, SUPPRESSED, SpanWithFields, ended_span
 from tests.store.evaluator import FieldOrigin, Origins, holds, value_of
+from tests.strategies import examples
 
 from otel_metadata.model import authors
 from otel_metadata.model.condition import And, Compare, Condition, IsNull, Not, Or, Subject
@@ -47,8 +48,7 @@ from otel_metadata.seams import SpanStore
 from otel_metadata.store.filter import language as filters
 
 SPANS = 150
-# 1,000 filters in the profile `fast`, 300 in `brief`: a filter is small, and there are many kinds of it.
-FILTERS = 20 * settings.default.max_examples
+FILTERS = examples(1_000)
 
 _NESTED: tuple[Json, ...] = (None, True, False, [], ["a"], {}, {"a": 1}, {"label": "a"})
 _VALUES: tuple[Json, ...] = (*TEXTS, *NUMBERS, *_NESTED)
