@@ -18,6 +18,7 @@ from tests.store.contract import START_NS, ended_span, only, trace_hex
 from otel_metadata.server.access import Access
 from otel_metadata.server.operations import Scope
 from otel_metadata.server.tokens import Tokens
+from otel_metadata.store.sqlite.store import SqliteStore
 
 METADATA = f"/api/traces/{trace_hex()}/metadata"
 SPAN = f"/v2/projects/{PROJECT}/spans/{1:016x}"
@@ -125,6 +126,37 @@ def test_a_trace_of_two_projects(guarded, tokens, method, path, body):
     trace, body = f"/v2/projects/{PROJECT}/traces/{trace_hex()}", {"trace_id": trace_hex(), "reliable": True}
     assert guarded.call("PATCH", trace, json={**body, "tags": ["t"]}, headers=other).status == 200
     assert guarded.call("PATCH", trace, json={**body, "status_code": 500}, headers=other).status == 403
+
+
+def test_a_score_of_another_project_is_refused_alone(guarded, tokens, monkeypatch):
+    """In a list, and in a batch of events; one look-up finds the projects of all."""
+    guarded.store.write([ended_span(2, resource=Resource({"service.name": "other"}))])
+    looked_up = []
+
+    def locate(store: SqliteStore, keys: Any, project: str | None) -> Any:
+        looked_up.append(len(keys))
+        return found(store, keys, project)
+
+    found = SqliteStore.locate
+    monkeypatch.setattr(SqliteStore, "locate", locate)
+    own = {"X-Auth-Token": token(tokens, "traces:update", project="shop")}
+    scores = [
+        {**SCORE, "observationId": f"{1:016x}"},
+        {**SCORE, "observationId": f"{2:016x}"},
+        {**SCORE, "traceId": "a" * 32},
+        {**SCORE, "name": "second", "observationId": f"{1:016x}"},
+    ]
+    answer = guarded.call("POST", "/api/public/scores", json=scores, headers=own)
+    body = answer.json()
+    assert (answer.status, body["accepted"], body["rejected"]) == (207, 2, 2)
+    assert ["another project" in one["message"] for one in body["errors"]] == [True, False]
+    assert looked_up == [3]
+    assert only(guarded.store, span_id=f"{1:016x}").evaluations.keys() == {"q", "second"}
+    assert only(guarded.store, span_id=f"{2:016x}").evaluations == {}
+    batch = [{"id": f"e{place}", "type": "score-create", "body": score} for place, score in enumerate(scores)]
+    answer = guarded.call("POST", "/api/public/ingestion", json={"batch": batch}, headers=own)
+    assert [one["id"] for one in answer.json()["successes"]] == ["e0", "e3"]
+    assert [one["status"] for one in answer.json()["errors"]] == [403, 404]
 
 
 def test_galileos_sdk_goes_on_with_a_token_of_its_own_form(guarded, tokens):

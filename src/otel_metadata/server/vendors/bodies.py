@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from otel_metadata.model.merge import FieldName, Fields, Json
-from otel_metadata.model.value import METADATA_LIMITS, Limits, clean
+from otel_metadata.model.value import STORE_LIMITS, clean
 from otel_metadata.server.bodies import refuse_deep
 from otel_metadata.server.operations import Call, Problem
 from otel_metadata.server.problems import problem_of
@@ -34,8 +34,8 @@ def json_of(body: bytes, status: int) -> Any:
         raise Problem(status, f"The body is not JSON: {error}; expected an object.", expected="JSON") from None
 
 
-def refuse_changed(value: Json, shown: str, pointer: str, limits: Limits = METADATA_LIMITS) -> None:
-    """Refuse a value that the store would not keep as it is, for example because it is too long.
+def refuse_changed(value: Json, shown: str, pointer: str) -> None:
+    """Refuse a value that the store would not keep as it is, for example because it is nested too deeply.
 
     The vendors' answers have no place to say what was cut.
 
@@ -43,13 +43,12 @@ def refuse_changed(value: Json, shown: str, pointer: str, limits: Limits = METAD
         value: The value.
         shown: Its name in the refusal.
         pointer: Its place in the body.
-        limits: Those of its kind.
 
     Raises:
         Problem: 400.
     """
     notes: list[str] = []
-    if clean(value, notes, shown, limits) != value:
+    if clean(value, notes, shown, STORE_LIMITS) != value:
         title = notes[0] if notes else f"{shown} cannot be stored as it is"
         expected = "JSON that can be stored as it is"
         raise Problem(400, f"{title}; expected {expected}.", pointer=pointer, expected=expected)

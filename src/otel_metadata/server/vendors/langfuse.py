@@ -44,6 +44,9 @@ _SOURCE_KEY: Final = "otel_metadata.source"
 _LABEL_KEY: Final = "otel_metadata.label"
 """Keys in the metadata of a score for what a score has no member for; our own exporter to Langfuse writes them."""
 
+# For the document; `_id` says in words what is wrong.
+_TraceId: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{32}$"})]
+_SpanId: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{16}$"})]
 _Int64: TypeAlias = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 
@@ -64,8 +67,8 @@ class LangfuseScore(msgspec.Struct, rename="camel", frozen=True):
 
     name: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)]
     value: _Int64 | float | str
-    trace_id: str
-    observation_id: str | None = None
+    trace_id: _TraceId
+    observation_id: _SpanId | None = None
     id: str | None = None
     data_type: Literal["NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION"] | None = None
     comment: str | None = None
