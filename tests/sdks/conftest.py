@@ -103,7 +103,7 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     tokens = None
     if request.param == "tokens":
         tokens = Tokens(f"{tmp_path}/tokens")
-        tokens.create("nobody", ["read"], None, 1)  # the server does not start without a token
+        tokens.create("reader", ["read"], None, 1)  # the server does not start without a token
         options += ["--require-tokens", "--tokens", tokens.path]
     process = subprocess.Popen([*COMMAND, *options], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

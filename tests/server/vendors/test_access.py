@@ -35,7 +35,7 @@ def tokens(tmp_path: Path) -> Tokens:
 @pytest.fixture
 def guarded(start_server: StartServer, tokens: Tokens) -> Server:
     """Return a server that demands tokens, with a span of the project `shop`."""
-    tokens.create("nobody", ["read"], None, 1)
+    tokens.create("reader", ["read"], None, 1)
     server = start_server(access=Access(tokens, needs_token=True))
     server.store.write([ended_span(resource=Resource({"service.name": "shop"}))])
     return server
