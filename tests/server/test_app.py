@@ -23,6 +23,7 @@ from otel_metadata.reporting import REPORTER
 from otel_metadata.server import bodies
 from otel_metadata.server.app import OPERATIONS
 from otel_metadata.server.operations import Answer, Call, Caller, Operation, Problem, Stream
+from otel_metadata.server.problems import in_json
 
 
 class Inner(msgspec.Struct):
@@ -99,7 +100,7 @@ TABLE = (
     Operation("POST", "/document", "document", "", echo, None, body=Document),
     Operation("POST", "/small", "small", "", echo, None, body=Document, max_bytes=1_000),
     Operation("POST", "/bytes", "bytes", "", echo, None, body=bytes, max_bytes=1_000_000),
-    Operation("POST", "/vendor", "vendor", "", echo, None, body=Document, problem_body=vendor),
+    Operation("POST", "/vendor", "vendor", "", echo, None, body=Document, refusal=in_json(vendor)),
     Operation("GET", "/spans/{span_id}/values/{name}", "value", "", echo, None),
     Operation("DELETE", "/spans/{span_id}/values/{name}", "drop", "", echo, None),
     Operation("GET", "/spans/fixed/values/name", "fixed", "", empty, None),

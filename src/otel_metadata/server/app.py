@@ -31,7 +31,7 @@ from otel_metadata.server.access import CREDENTIALS
 from otel_metadata.server.bodies import Body, decode, decode_query
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.otlp import http as otlp_http
-from otel_metadata.server.problems import PROBLEM_JSON, details, failure, problem_of
+from otel_metadata.server.problems import as_problem, failure, problem_of
 from otel_metadata.server.vendors import galileo, langfuse, langwatch, logfire
 
 if TYPE_CHECKING:
@@ -235,14 +235,9 @@ def _encoded(answer: Answer) -> _Response:
 
 
 def _refusal(problem: Problem, operation: Operation | None, headers: Mapping[str, str]) -> _Response:
-    if operation is not None and operation.refusal is not None:
-        status, data, own = _encoded(operation.refusal(problem, headers))
-        return status, data, {**own, **problem.headers}
-    if operation is not None and operation.problem_body is not None:
-        data, media_type = _encode(operation.problem_body(problem)), JSON
-    else:
-        data, media_type = _encode(details(problem)), PROBLEM_JSON
-    return problem.status, data, {"Content-Type": media_type, **problem.headers}
+    refusal = as_problem if operation is None or operation.refusal is None else operation.refusal
+    status, data, own = _encoded(refusal(problem, headers))
+    return status, data, {**own, **problem.headers}
 
 
 def _shown(scope: Scope) -> str:

@@ -108,12 +108,9 @@ def _responses(operation: Operation, reference_of: _References) -> _Object:
         if operation.other_answer is not None:
             media = {"schema": {"anyOf": [media["schema"], reference_of[operation.other_answer]]}}
         success["content"] = dict.fromkeys(one_type.split(", "), media)
-    if operation.problem_body is not None:
-        refusal: _Object = {JSON: {}}
-    elif operation.refusal is not None:
+    refusal: _Object = {PROBLEM_JSON: _media(ProblemDetails, reference_of)}
+    if operation.refusal is not None:
         refusal = {one: {} for one in operation.body_types}
-    else:
-        refusal = {PROBLEM_JSON: _media(ProblemDetails, reference_of)}
     reasons = {
         **operation.problems,
         **({401: "No token that is known.", 403: "Another scope, project or page."} if operation.scope else {}),

@@ -118,11 +118,8 @@ class Problem(Exception):  # noqa: N818 # the word of RFC 9457
         self.headers: Mapping[str, str] = headers or {}
 
 
-ProblemBody: TypeAlias = "Callable[[Problem], object]"
-"""Makes the JSON body of a refusal in the form of a vendor."""
-
 Refusal: TypeAlias = "Callable[[Problem, Mapping[str, str]], Answer]"
-"""Makes the whole answer of a refusal from the headers of the request, in lower case. OTLP answers in the type of the
+"""Makes the answer of a refusal, from the headers of the request, in lower case: OTLP answers in the type of the
 request."""
 
 
@@ -148,8 +145,7 @@ class Operation:
             None.
         status: The status of a success.
         problems: The statuses of refusals and of other successes, each with its reason in words.
-        problem_body: The form of refusals; None for `application/problem+json`.
-        refusal: In place of `problem_body`, for refusals that are not JSON.
+        refusal: The form of refusals; None for `application/problem+json`.
         body_schema: The type that describes a body of `bytes` in JSON, for the document: a `msgspec.Struct`, a list of
             them, or a union of both.
         body_types: The media types of a body of `bytes` or `Stream`, for the document.
@@ -171,7 +167,6 @@ class Operation:
     other_answer: type | None = None
     status: int = 200
     problems: Mapping[int, str] = field(default_factory=dict)
-    problem_body: ProblemBody | None = None
     refusal: Refusal | None = None
     body_schema: Any = None
     body_types: tuple[str, ...] = (JSON,)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,7 +17,10 @@ from otel_metadata.errors import (
     StoreUnsupportedError,
 )
 from otel_metadata.reporting import REPORTER
-from otel_metadata.server.operations import Problem
+from otel_metadata.server.operations import Answer, Problem
+
+if TYPE_CHECKING:
+    from otel_metadata.server.operations import Refusal
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -48,6 +52,16 @@ def details(problem: Problem) -> ProblemDetails:
     return ProblemDetails(
         problem.title, problem.status, "about:blank", problem.pointer, problem.expected, problem.position
     )
+
+
+def as_problem(problem: Problem, _headers: Mapping[str, str]) -> Answer:
+    """Return the answer of a refusal in our own form."""
+    return Answer(msgspec.json.encode(details(problem)), problem.status, PROBLEM_JSON)
+
+
+def in_json(form: Callable[[Problem], object]) -> Refusal:
+    """Return what makes the answer of a refusal whose JSON body *form* makes."""
+    return lambda problem, _headers: Answer(form(problem), problem.status)
 
 
 def overloaded(title: str) -> Problem:

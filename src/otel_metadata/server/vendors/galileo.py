@@ -31,6 +31,7 @@ from otel_metadata.model.times import time_text
 from otel_metadata.model.value import clean_key
 from otel_metadata.seams import DurationStore
 from otel_metadata.server.operations import Answer, Call, Operation, Problem, Scope
+from otel_metadata.server.problems import in_json
 from otel_metadata.server.vendors import galileo_records as records
 from otel_metadata.server.vendors import galileo_types as types
 from otel_metadata.server.vendors.bodies import check_project, check_spans, fields_of
@@ -540,7 +541,7 @@ def _operation(
             body_schema=body,
             answer=answer,
             problems=_REFUSALS if "{" in path else {422: _REFUSALS[422]} if method != "GET" else {},
-            problem_body=problem_body,
+            refusal=in_json(problem_body),
             max_bytes=max_bytes,
         )
         for prefix, suffix in (("", ""), ("/v2", "V2"))

@@ -32,6 +32,7 @@ from otel_metadata.model.evaluation import Evaluation, Source
 from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.value import MAX_KEY_CHARS
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.problems import in_json
 from otel_metadata.server.schema_errors import invalid
 from otel_metadata.server.vendors.bodies import fields_of, json_of, refusals, refuse_changed
 
@@ -336,7 +337,7 @@ def problem_body(problem: Problem) -> object:
     return LangfuseError(problem.title)
 
 
-_operation = functools.partial(Operation, tag="langfuse", problem_body=problem_body)
+_operation = functools.partial(Operation, tag="langfuse", refusal=in_json(problem_body))
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     _operation(

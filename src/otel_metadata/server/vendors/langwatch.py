@@ -29,6 +29,7 @@ from otel_metadata.live.values import masked
 from otel_metadata.model.merge import FieldName, Json
 from otel_metadata.model.value import clean_key
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.problems import in_json
 from otel_metadata.server.schema_errors import invalid
 from otel_metadata.server.vendors.bodies import check_project, fields_of, json_of, refuse_changed
 
@@ -196,6 +197,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
             400: "metadata is empty, too large, or has a value that is not allowed",
             403: "traces:update is missing",
         },
-        problem_body=problem_body,
+        refusal=in_json(problem_body),
     ),
 )
