@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 from urllib.parse import unquote
 
 import msgspec
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import compile_path
 
 from otel_metadata.server import (
@@ -121,12 +122,12 @@ class App:
         operation: Operation | None = None
         body: Body | None = None
         allowed: Mapping[str, str] = {}
-        response: Answer | _Response
+        response: Response
         try:
             browsers.check_host(headers, self._access.hosts)
             methods, path = self._route(scope)
             if method == "OPTIONS":
-                response = self._preflight(methods, headers)
+                response = _response(self._preflight(methods, headers), method)
             else:
                 operation, decoder = _of_method(methods, method)
                 name = operation.name
@@ -141,32 +142,31 @@ class App:
                     await _value(operation, decoder, body, headers),
                     {name: text for name, text in headers.items() if name not in CREDENTIALS},
                 )
-                answer = await operation.handler(call)
-                # Encoded before the first byte is sent, so that a value without JSON is a refusal and no half answer.
-                response = answer if hasattr(answer.body, "__aiter__") else _encoded(answer)
+                # Made before the first byte is sent, so that a value without JSON is a refusal and no half answer.
+                response = _response(await operation.handler(call), method)
         except Exception as error:  # noqa: BLE001 # every error is an answer
-            response = _refusal(problem_of(error) or failure(name or "app", error), operation, headers)
+            problem = problem_of(error) or failure(name or "app", error)
+            response = _response(_refusal(problem, operation, headers), method)
         finally:
             if body is not None:
                 body.release()
-        status = response.status if isinstance(response, Answer) else response[0]
+        response.headers.update(allowed)
         try:
-            if isinstance(response, Answer):
-                await _stream(response, allowed, scope, receive, send)
-            else:
-                await _send(send, response, allowed, is_head=method == "HEAD")
+            await response(scope, receive, send)
         finally:
             took_ns = self._service.clock.monotonic_ns() - begun_ns
-            self._service.answered(name, _shown(scope), (scope.get("client") or ("-",))[0], caller, status, took_ns)
+            client = (scope.get("client") or ("-",))[0]
+            self._service.answered(name, _shown(scope), client, caller, response.status_code, took_ns)
 
-    def _preflight(self, methods: Mapping[str, _Bound], headers: Mapping[str, str]) -> _Response:
+    def _preflight(self, methods: Mapping[str, _Bound], headers: Mapping[str, str]) -> Answer:
         """Answer OPTIONS: what can be done here, and whether a page of another site may."""
         may = {"Allow": ", ".join(sorted(methods))}
         if "access-control-request-method" not in headers:
-            return 204, b"", may
+            return Answer(status=204, headers=may)
         bound = methods.get(headers["access-control-request-method"])
         operation = bound.operation if bound is not None else None
-        return 204, b"", {**may, **browsers.preflight(operation, headers, trusts_site=self._access.needs_token)}
+        allowed = browsers.preflight(operation, headers, trusts_site=self._access.needs_token)
+        return Answer(status=204, headers={**may, **allowed})
 
     def _route(self, scope: Scope) -> tuple[Mapping[str, _Bound], Mapping[str, str]]:
         """Return what answers a path, by method, and the parameters in the path.
@@ -189,9 +189,6 @@ class App:
                 named = match.groupdict()
                 return found, {name: unquote(text) for name, text in named.items()} if has_slash else named
         raise Problem(404, f"Nothing is at {path[:200]!r}; expected a path that /api/v1/openapi.json lists.")
-
-
-_Response: TypeAlias = "tuple[int, bytes, Mapping[str, str]]"
 
 
 def _of_method(methods: Mapping[str, _Bound], method: str) -> _Bound:
@@ -226,41 +223,24 @@ def _headers(scope: Scope) -> dict[str, str]:
     return headers
 
 
-def _encoded(answer: Answer) -> _Response:
-    body = answer.body
+def _response(answer: Answer, method: str) -> Response:
+    body, headers = answer.body, answer.headers
     if body is None:
-        return answer.status, b"", answer.headers
+        return Response(None, answer.status, headers)
+    if hasattr(body, "__aiter__"):
+        parts = _NOTHING if method == "HEAD" else cast("AsyncIterator[bytes]", body)
+        return StreamingResponse(parts, answer.status, headers, media_type=answer.media_type)
     data, media_type = (body, answer.media_type) if isinstance(body, bytes) else (_encode(body), JSON)
-    return answer.status, data, {"Content-Type": media_type, **answer.headers}
+    return Response(data, answer.status, {"Content-Type": media_type, **headers})
 
 
-def _refusal(problem: Problem, operation: Operation | None, headers: Mapping[str, str]) -> _Response:
+def _refusal(problem: Problem, operation: Operation | None, headers: Mapping[str, str]) -> Answer:
     refusal = as_problem if operation is None or operation.refusal is None else operation.refusal
-    status, data, own = _encoded(refusal(problem, headers))
-    return status, data, {**own, **problem.headers}
+    answer = refusal(problem, headers)
+    return replace(answer, headers={**answer.headers, **problem.headers})
 
 
 def _shown(scope: Scope) -> str:
     """Return a request for a log: no query, which may have values of users."""
     path: bytes = scope.get("raw_path") or b""
     return f"{scope['method']} {path[:_MAX_SHOWN_PATH].decode('ascii', 'backslashreplace')}"
-
-
-async def _send(send: Send, response: _Response, more: Mapping[str, str], *, is_head: bool) -> None:
-    status, data, headers = response
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in {**headers, **more}.items()]
-    if status not in {204, 304}:
-        raw.append((b"content-length", b"%d" % len(data)))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": b"" if is_head else data})
-
-
-async def _stream(answer: Answer, more: Mapping[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-    body = cast("AsyncIterator[bytes]", answer.body)
-    response = StreamingResponse(
-        _NOTHING if scope["method"] == "HEAD" else body,
-        answer.status,
-        {**answer.headers, **more},
-        media_type=answer.media_type,
-    )
-    await response(scope, receive, send)
