@@ -4,7 +4,7 @@ Each client has one connection and sends one request after the other, in turn as
 them, each with a key of its own. After the time the server gets SIGKILL in the middle of their requests, and is started
 again on the same store. Then the store must have every key that was acknowledged.
 
-Run: `python -m stress.server_patches [clients] [seconds]`.
+Run: `python -m stress.server_patches [clients] [seconds]`; for 10 s, or `LONG=1` for 30 s.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 from tests.server.conftest import Server, StartServer
 
 from otel_metadata._version import __version__
+from otel_metadata.server import openapi
 from otel_metadata.server.app import OPERATIONS
 from otel_metadata.server.operations import Stream
 
@@ -126,3 +127,11 @@ def test_another_table_has_another_document(start_server: StartServer) -> None:
     server = start_server(operations=[one for one in OPERATIONS if one.name == "get_openapi"])
     assert server.call("GET", "/api/v1/openapi.json").status == 200
     assert server.call("GET", "/api/v1/spans").status == 404
+
+
+def test_each_call_that_takes_values_says_how_it_refuses_wrong_ones() -> None:
+    for one in OPERATIONS:
+        if one.query is not None or one.body is not None:
+            answers = openapi.document([one])["paths"][one.path][one.method.lower()]["responses"]
+            assert answers["400"]["description"], one.name
+            assert answers["400"]["content"] == answers["default"]["content"]

@@ -10,7 +10,7 @@ from otel_metadata.client.queries import past_ns
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.projects import refuse_project
-from otel_metadata.server.selection import WRONG_BODY, refuse_future, span_key
+from otel_metadata.server.selection import refuse_future, span_key
 from otel_metadata.server.slots import Slots
 from otel_metadata.server.targets import Target, locate_all
 
@@ -91,7 +91,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="updates",
         body=api_types.Deletion,
         answer=api_types.Deleted,
-        problems={400: WRONG_BODY, 403: "A span is of another project than the token; nothing was deleted."},
+        problems={403: "A span is of another project than the token; nothing was deleted."},
     ),
     Operation(
         "POST",
@@ -103,6 +103,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="updates",
         body=api_types.Retention,
         answer=api_types.Retained,
-        problems={400: WRONG_BODY, 403: "The token is for one project."},
+        problems={403: "The token is for one project."},
     ),
 )

@@ -12,7 +12,6 @@ from otel_metadata.client.queries import query_of
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.projects import visible_project
-from otel_metadata.server.selection import WRONG_PARAMETER
 from otel_metadata.server.slots import Slot, Slots
 from otel_metadata.store import table
 
@@ -129,7 +128,6 @@ def _operation(suffix: str, media_type: str, parts_of: Callable[[SpanStore, Span
         answer=bytes,
         answer_type=media_type.partition(";")[0],
         problems={
-            400: WRONG_PARAMETER,
             501: "The server lacks pyarrow.",
             503: "Too many exports run.",
         },

@@ -65,6 +65,5 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         body=api_types.FilterText,
         answer=api_types.FilterAnswer,
-        problems={400: "The body is wrong: the answer says where, and what was expected."},
     ),
 )

@@ -12,7 +12,6 @@ from otel_metadata.server import api_types
 from otel_metadata.server.bodies import Unpacker
 from otel_metadata.server.operations import Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.projects import refuse_project
-from otel_metadata.server.selection import WRONG_BODY
 from otel_metadata.server.slots import Slots
 
 MAX_LINE: Final = 64 << 20
@@ -119,7 +118,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         body_types=("application/jsonl", "application/x-ndjson", "application/json", "application/gzip"),
         answer=api_types.Imported,
         problems={
-            400: WRONG_BODY,
             403: "The token is for one project, or lacks traces:update.",
             415: "Another format.",
         },

@@ -13,7 +13,7 @@ from otel_metadata.server import api_types
 from otel_metadata.server.cursors import place
 from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.projects import visible_project
-from otel_metadata.server.selection import WRONG_PARAMETER, encoded, reads_of
+from otel_metadata.server.selection import encoded, reads_of
 from otel_metadata.server.spans import value_json
 from otel_metadata.store.reads import NO_PARENT, both
 
@@ -105,6 +105,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         query=api_types.LateValues,
         answer=api_types.LateValuePage,
-        problems={400: WRONG_PARAMETER, 501: "This store cannot answer it."},
+        problems={501: "This store cannot answer it."},
     ),
 )

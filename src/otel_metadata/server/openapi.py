@@ -111,7 +111,9 @@ def _responses(operation: Operation, reference_of: _References) -> _Object:
     refusal: _Object = {PROBLEM_JSON: _media(ProblemDetails, reference_of)}
     if operation.refusal is not None:
         refusal = {one: {} for one in operation.body_types}
+    has_values = operation.query is not None or operation.body is not None
     reasons = {
+        **({400: "The request is wrong: the answer says where, and what was expected."} if has_values else {}),
         **operation.problems,
         **({401: "No token that is known.", 403: "Another scope, project or page."} if operation.scope else {}),
     }

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from otel_metadata.seams import SpanStore
     from otel_metadata.server.operations import Call
 
-WRONG_PARAMETER: Final = "A parameter is wrong: the answer says which, and what was expected."
-"""What 400 means for a read, in the OpenAPI document."""
-
-WRONG_BODY: Final = "The body or a parameter is wrong: the answer says where, and what was expected."
-"""What 400 means for a change, in the OpenAPI document."""
-
 MAX_AHEAD_SECONDS: Final = 300
 """How far ahead of the server's clock a version may be that comes from outside."""
 

@@ -24,7 +24,6 @@ from otel_metadata.server.entity_tags import entity_tag
 from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.projects import visible_project
 from otel_metadata.server.selection import (
-    WRONG_PARAMETER,
     Key,
     encoded,
     reads_of,
@@ -306,7 +305,7 @@ def _read(
         query=query,
         answer=answer,
         other_answer=other_answer,
-        problems={400: WRONG_PARAMETER, **problems},
+        problems={**problems},
     )
 
 
@@ -359,7 +358,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         body=api_types.SpanIds,
         answer=api_types.FoundSpans,
-        problems={400: WRONG_PARAMETER},
     ),
     _read(
         "names",

@@ -21,7 +21,6 @@ from otel_metadata.server import api_types
 from otel_metadata.server.cursors import page_end, query_of_page
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.selection import (
-    WRONG_PARAMETER,
     encoded,
     reads_of,
     width_of_bars,
@@ -279,6 +278,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         query=api_types.SummaryOf,
         answer=api_types.Summary,
-        problems={400: WRONG_PARAMETER, 501: "This store cannot answer it."},
+        problems={501: "This store cannot answer it."},
     ),
 )

@@ -19,7 +19,6 @@ from otel_metadata.server.entity_tags import entity_tag
 from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.projects import visible_project
 from otel_metadata.server.selection import (
-    WRONG_PARAMETER,
     encoded,
     reads_of,
     rows_of,
@@ -174,7 +173,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         query=api_types.TraceList,
         answer=api_types.TracePage,
-        problems={400: WRONG_PARAMETER, 501: "This store cannot answer it."},
+        problems={501: "This store cannot answer it."},
     ),
     Operation(
         "GET",
@@ -186,7 +185,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         query=api_types.OneTrace,
         answer=api_types.TraceOutline,
-        problems={400: WRONG_PARAMETER, 404: _NO_TRACE},
+        problems={404: _NO_TRACE},
     ),
     Operation(
         "GET",
@@ -198,6 +197,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="reads",
         query=api_types.TraceHistory,
         answer=api_types.Values,
-        problems={400: WRONG_PARAMETER, 404: _NO_TRACE},
+        problems={404: _NO_TRACE},
     ),
 )

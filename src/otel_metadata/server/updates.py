@@ -30,7 +30,6 @@ from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.problems import problem_of
 from otel_metadata.server.schema_errors import invalid
 from otel_metadata.server.selection import (
-    WRONG_BODY,
     refuse_future,
     span_key,
     stored,
@@ -377,7 +376,6 @@ def _exact_fields(call: Call, given: list[api_types.ExactField], level: Level) -
 
 
 _ALSO: Final = {
-    400: WRONG_BODY,
     403: "The span is of another project than the token.",
     404: "The span is not stored, and the request does not name its trace, or the token is for one project.",
     412: "The values have changed since the ETag of If-Match.",
@@ -445,7 +443,6 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         tag="updates",
         body=api_types.Batch,
         answer=api_types.Outcomes,
-        problems={400: WRONG_BODY},
         max_bytes=16 << 20,
     ),
 )
