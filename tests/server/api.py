@@ -1,23 +1,24 @@
-"""Support for the tests of the API: spans in a store, callers with a project, answers that fit their types."""
+"""Support for the tests of the API: spans in a store, tokens, answers that fit their types."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import urllib3
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import Status, StatusCode
-from tests.server.conftest import Server
+from tests.server.conftest import Server, StartServer
 from tests.store.contract import START_NS, ended_span, trace_hex
 
 from otel_metadata.model.times import time_text
 from otel_metadata.seams import SpanStore
-from otel_metadata.server.access import SCOPES
+from otel_metadata.server.access import SCOPES, Access
 from otel_metadata.server.app import OPERATIONS
-from otel_metadata.server.operations import Caller, Scope
+from otel_metadata.server.operations import Scope
+from otel_metadata.server.tokens import Tokens
 
 TRACE_ID = trace_hex()
 SPAN_ID = f"{1:016x}"
@@ -27,16 +28,19 @@ SINCE = f"start_time={time_text(START_NS - 1)}"
 """The spans of the tests are older than the week that a list looks back."""
 
 
-class Callers:
-    """The rules of this machine, with a caller whose project the header `X-Project` has."""
+def start_with_tokens(start_server: StartServer, folder: Path, **options: Any) -> Server:
+    """Start a server whose calls have the token of `ada`, who may do everything."""
+    server = start_server(access=Access(Tokens(f"{folder}/tokens")), **options)
+    server.headers = token_of(server)
+    return server
 
-    needs_token = False
-    hosts = frozenset[str]()
-    cookie = ""
 
-    def caller(self, scope: Scope | None, headers: Mapping[str, str]) -> Caller:
-        scopes = headers.get("x-scopes")
-        return Caller("ada", frozenset(SCOPES if scopes is None else scopes.split()), headers.get("x-project"))
+def token_of(server: Server, project: str | None = None, *scopes: Scope) -> dict[str, str]:
+    """Return the header of a new token, for one project, with all scopes or some."""
+    tokens = server.local.service.access._tokens
+    assert tokens is not None
+    name = f"ada {len(tokens.all())}" if tokens.all() else "ada"
+    return {"X-Auth-Token": tokens.create(name, list(scopes or SCOPES), project, 1)}
 
 
 class Plain:

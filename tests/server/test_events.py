@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from tests.server.api import SPAN_ID, Callers, Plain, fill, refused, update
+from tests.server.api import SPAN_ID, Plain, fill, refused, start_with_tokens, update
 from tests.server.conftest import PATIENCE, Child, Server, StartServer
 from tests.store.contract import ended_span
 
@@ -23,9 +23,9 @@ from otel_metadata.store.sqlite.watch import Watch
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
+def server(start_server: StartServer, tmp_path: Path) -> Server:
     """Return a server with one trace of three spans."""
-    started = start_server(access=Callers())
+    started = start_with_tokens(start_server, tmp_path)
     fill(started.store)
     return started
 
@@ -227,7 +227,7 @@ def test_a_stop_ends_every_stream(start_server: StartServer, listen: Any) -> Non
 
 def test_a_store_in_memory_tells_of_its_own_changes(start_server: StartServer, listen: Any) -> None:
     """No other process can change it."""
-    memory = start_server(store=SqliteStore(":memory:"), access=Callers())
+    memory = start_server(store=SqliteStore(":memory:"))
     fill(memory.store)
     listener = listen(memory)
     listener.event()
@@ -239,7 +239,7 @@ def test_a_store_that_cannot_be_watched_is_asked_for_its_newest_span(
     start_server: StartServer, listen: Any, tmp_path: Path
 ) -> None:
     other = SqliteStore(tmp_path / "plain.db")
-    plain = start_server(store=Plain(other), access=Callers())  # type: ignore[arg-type] # a store by its methods
+    plain = start_server(store=Plain(other))  # type: ignore[arg-type] # a store by its methods
     listener = listen(plain)
     listener.event()
     fill(other)  # as another process would

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import urllib3
-from tests.server.api import SINCE, Callers, fill, refused, update
+from tests.server.api import SINCE, fill, refused, start_with_tokens, update
 from tests.server.conftest import Server, StartServer
 from tests.store.contract import START_NS, ended_span
 
@@ -25,9 +25,9 @@ from otel_metadata.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
+def server(start_server: StartServer, tmp_path: Path) -> Server:
     """Return a server with one trace of three spans."""
-    started = start_server(access=Callers())
+    started = start_with_tokens(start_server, tmp_path)
     fill(started.store)
     return started
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.api import SPAN_ID, Callers, Plain, fill, fits, refused, update
+from tests.server.api import SPAN_ID, Plain, fill, fits, refused, start_with_tokens, token_of, update
 from tests.server.conftest import Server, StartServer
 
 PATH = "/api/v1/filter"
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
+def server(start_server: StartServer, tmp_path: Path) -> Server:
     """Return a server with one trace of three spans, and a few names in use."""
-    started = start_server(access=Callers())
+    started = start_with_tokens(start_server, tmp_path)
     fill(started.store)
     update(started, f"spans/{SPAN_ID}", {"metadata": {"region": 1, "user-id": 2}, "tags": ["vip"]})
     update(started, f"spans/{SPAN_ID}/evaluations/Correctness", {"score": 1})
@@ -48,8 +49,8 @@ def test_the_store_completes_keys_tags_and_names(server: Server) -> None:
 
 
 def test_a_caller_with_a_project_is_offered_names_of_that_only(server: Server) -> None:
-    assert completed(server, "metadata.re", **{"X-Project": "bank"}) == []
-    assert completed(server, "metadata.re", **{"X-Project": "shop"}) == ["metadata.region"]
+    assert completed(server, "metadata.re", **token_of(server, "bank")) == []
+    assert completed(server, "metadata.re", **token_of(server, "shop")) == ["metadata.region"]
 
 
 def test_a_store_without_names_completes_the_language(start_server: StartServer, server: Server) -> None:

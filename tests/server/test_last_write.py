@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.api import SPAN_ID, TRACE_ID, Callers, refused, update
+from tests.server.api import SPAN_ID, TRACE_ID, refused, start_with_tokens, update
 from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.store.contract import ended_span
 
@@ -22,9 +23,9 @@ FAR_NS = (1 << 62) + 5
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
+def server(start_server: StartServer, tmp_path: Path) -> Server:
     """Return a server with a span of a machine whose clock is an hour ahead."""
-    started = start_server(access=Callers())
+    started = start_with_tokens(start_server, tmp_path)
     names = ("metadata.plan", "metadata.region", "user.id", "session.id", "input.value", "output.value")
     span = {
         "traceId": TRACE_ID, "spanId": SPAN_ID, "name": "ahead", "startTimeUnixNano": f"{time.time_ns() + HOUR_NS}",

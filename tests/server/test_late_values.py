@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from opentelemetry.sdk.resources import Resource
-from tests.server.api import SINCE, TRACE_ID, Callers, Plain, fill, fits, refused, update
+from tests.server.api import SINCE, TRACE_ID, Plain, fill, fits, refused, start_with_tokens, token_of, update
 from tests.server.conftest import Server, StartServer
 from tests.store.contract import START_NS, ended_span
 
@@ -19,9 +20,9 @@ SPANS = [f"{number:016x}" for number in (1, 2, 3)]
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
+def server(start_server: StartServer, tmp_path: Path) -> Server:
     """Return a server with one trace of three spans of the project "shop"."""
-    started = start_server(access=Callers())
+    started = start_with_tokens(start_server, tmp_path)
     fill(started.store)
     return started
 
@@ -97,9 +98,9 @@ def test_a_caller_with_a_project_sees_only_that(server: Server) -> None:
     update(server, f"spans/{9:016x}", {"metadata": {"balance": 12}})
     update(server, f"spans/{SPANS[0]}", {"metadata": {"thumbs": "up"}})
     assert len(told(late(server))) == 2
-    assert told(late(server, **{"X-Project": "shop"})) == [(SPANS[0], "metadata.thumbs", "up", None)]
+    assert told(late(server, **token_of(server, "shop"))) == [(SPANS[0], "metadata.thumbs", "up", None)]
     assert told(late(server, f"{SINCE}&project=bank")) == [(f"{9:016x}", "metadata.balance", 12, None)]
-    refused(server.call("GET", "/api/v1/late-values?project=bank", headers={"X-Project": "shop"}), 403)
+    refused(server.call("GET", "/api/v1/late-values?project=bank", headers=token_of(server, "shop")), 403)
 
 
 def test_a_store_without_such_reads_says_so(start_server: StartServer, tmp_path: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,11 +18,12 @@ from tests.server.api import (
     SINCE,
     SPAN_ID,
     TRACE_ID,
-    Callers,
     Plain,
     fill,
     fits,
     refused,
+    start_with_tokens,
+    token_of,
     update,
 )
 from tests.server.conftest import Server, StartServer
@@ -38,9 +40,9 @@ TRACE = f"/api/v1/traces/{TRACE_ID}"
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
+def server(start_server: StartServer, tmp_path: Path) -> Server:
     """Return a server with one trace of three spans."""
-    started = start_server(access=Callers())
+    started = start_with_tokens(start_server, tmp_path)
     fill(started.store)
     return started
 
@@ -108,8 +110,8 @@ def test_span_ids_are_found_in_their_newest_trace(server: Server) -> None:
 
     asked = [SPAN_ID, f"{2:016x}", NEVER_STORED, SPAN_ID]
     assert found(asked) == {SPAN_ID: OTHER_TRACE, f"{2:016x}": TRACE_ID}
-    assert found(asked, **{"X-Project": "shop"}) == {SPAN_ID: TRACE_ID, f"{2:016x}": TRACE_ID}
-    assert found(asked, **{"X-Project": "other"}) == {}
+    assert found(asked, **token_of(server, "shop")) == {SPAN_ID: TRACE_ID, f"{2:016x}": TRACE_ID}
+    assert found(asked, **token_of(server, "other")) == {}
     assert found([]) == {}
     refused(server.call("POST", "/api/v1/spans:find", json={"span_ids": ["x"]}), 400)
 
@@ -394,7 +396,7 @@ def test_a_caller_with_a_project_sees_only_that(server: Server) -> None:
     foreign = f"{7:016x}"
     update(server, f"spans/{foreign}", {"metadata": {"secret": 1}})
     update(server, f"spans/{SPAN_ID}", {"metadata": {"open": 1}})
-    shop = {"X-Project": "shop"}
+    shop = token_of(server, "shop")
 
     def get(path: str, name: str) -> Any:
         return fits(server.call("GET", f"/api/v1/{path}", headers=shop), name)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from tests.server.api import Callers, fits, refused
+from tests.server.api import fits, refused, start_with_tokens, token_of
 from tests.server.conftest import Server, StartServer
 from tests.store.contract import START_NS, ended_span
 
@@ -21,9 +22,9 @@ WINDOW = {"start_time": time_text(NOW_NS - 7 * 86_400 * 1_000_000_000), "end_tim
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
+def server(start_server: StartServer, tmp_path: Path) -> Server:
     """Return a server with a week of the demo's application."""
-    started = start_server(access=Callers())
+    started = start_with_tokens(start_server, tmp_path)
     fill(started.store, NOW_NS)
     return started
 
@@ -117,11 +118,11 @@ def test_usage_is_summed_by_what_a_span_or_its_root_is(server: Server, by: str) 
 
 
 def test_a_token_of_a_project_sees_its_own(server: Server) -> None:
-    digests = summed(server, {"X-Project": "ticket-digest"})
+    digests = summed(server, token_of(server, "ticket-digest"))
     assert set(digests["groups"]) == {"ticket-digest"}
     assert digests["counted"] == summed(server, project="ticket-digest")["counted"] > 0
     asked = urlencode({**WINDOW, "project": "support-assistant"})
-    refused(server.call("GET", f"/api/v1/summary?{asked}", headers={"X-Project": "ticket-digest"}), 403)
+    refused(server.call("GET", f"/api/v1/summary?{asked}", headers=token_of(server, "ticket-digest")), 403)
 
 
 def test_what_it_does_not_know_is_said(server: Server) -> None:

@@ -7,13 +7,25 @@ import json
 import socket
 import threading
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.resources import Resource
-from tests.server.api import NEVER_STORED, OTHER_TRACE, SPAN_ID, TRACE_ID, Callers, fill, fits, refused, update
+from tests.server.api import (
+    NEVER_STORED,
+    OTHER_TRACE,
+    SPAN_ID,
+    TRACE_ID,
+    fill,
+    fits,
+    refused,
+    start_with_tokens,
+    token_of,
+    update,
+)
 from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.store.contract import START_NS, ended_span
 from tests.strategies import examples
@@ -46,9 +58,9 @@ UPDATE = {
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
+def server(start_server: StartServer, tmp_path: Path) -> Server:
     """Return a server with one trace of three spans."""
-    started = start_server(access=Callers())
+    started = start_with_tokens(start_server, tmp_path)
     fill(started.store)
     return started
 
@@ -484,7 +496,7 @@ def test_an_import_renames_no_author_of_the_server(server: Server) -> None:
 def test_an_update_that_is_refused_names_no_writer(server: Server) -> None:
     server.store.write([ended_span(7, name="foreign", resource=Resource({"service.name": "bank"}))])
     foreign = {**exact("00000000000000ef"), "span_id": f"{7:016x}"}
-    found = batch(server, [foreign], headers={"X-Project": "shop"}, authors={"00000000000000ef": "eve"})
+    found = batch(server, [foreign], headers=token_of(server, "shop"), authors={"00000000000000ef": "eve"})
     assert found["outcomes"][0]["reason"] == "forbidden"
     assert AUTHORS.name_of(0xEF) is None
 
@@ -714,7 +726,7 @@ def test_a_caller_with_a_project_changes_only_that(server: Server) -> None:
             ended_span(8, trace_id=8, name="bank", resource=Resource({"service.name": "bank"})),
         ]
     )
-    shop = {"X-Project": "shop"}
+    shop = token_of(server, "shop")
     body = {"metadata": {"a": 1}}
     bank, bank_trace = f"{7:016x}", f"{8:032x}"
 
@@ -749,7 +761,7 @@ def test_a_caller_with_a_project_changes_only_that(server: Server) -> None:
 
 
 def test_an_import_needs_the_right_to_update_as_well(server: Server) -> None:
-    headers = {"X-Scopes": "traces:write"}
+    headers = token_of(server, None, "traces:write")
     refused(server.call("POST", "/api/v1/import", body=b"", headers=headers), 403)
 
 

@@ -74,7 +74,7 @@ def reads_of(store: SpanStore) -> SpanReads:
         Problem: 501, because the store does not have them.
     """
     if not isinstance(store, SpanReads):
-        raise Problem(501, f"{store} cannot answer this yet; expected an SQLite store.")
+        raise Problem(501, f"{store} cannot answer this; expected a store in SQLite or ClickHouse.")
     return store
 
 

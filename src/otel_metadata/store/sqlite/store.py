@@ -597,15 +597,18 @@ class SqliteStore:
         traces = [trace_id for trace_id, span_id in keys if not span_id]
 
         def read(connection: sqlite3.Connection) -> dict[tuple[str | None, str], Located]:
-            newest: dict[int, tuple[bool, int, str]] = {}
-            for at, trace_id, start_ns, is_own in connection.execute(
-                _LOCATE_SPANS, (project, orjson.dumps(spans).decode())
-            ):
-                place = bool(is_own), start_ns, trace_id
-                newest[at] = max(newest.get(at, place), place)
-            found = {spans[at]: Located(trace_id, is_own) for at, (is_own, _, trace_id) in newest.items()}
-            of_traces = connection.execute(_LOCATE_TRACES, (project, orjson.dumps(traces).decode()))
-            return {**found, **{(trace_id, ""): Located(trace_id, bool(is_own)) for trace_id, is_own in of_traces}}
+            found: dict[tuple[str | None, str], Located] = {}
+            if spans:
+                newest: dict[int, tuple[bool, int, str]] = {}
+                of_spans = connection.execute(_LOCATE_SPANS, (project, orjson.dumps(spans).decode()))
+                for at, trace_id, start_ns, is_own in of_spans:
+                    place = bool(is_own), start_ns, trace_id
+                    newest[at] = max(newest.get(at, place), place)
+                found.update((spans[at], Located(trace_id, is_own)) for at, (is_own, _, trace_id) in newest.items())
+            if traces:
+                of_traces = connection.execute(_LOCATE_TRACES, (project, orjson.dumps(traces).decode()))
+                found.update(((trace_id, ""), Located(trace_id, bool(is_own))) for trace_id, is_own in of_traces)
+            return found
 
         return self._read(read)
 
