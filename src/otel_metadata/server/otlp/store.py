@@ -335,7 +335,7 @@ def _next_portion(
                     last.setdefault(name, value)  # type: ignore[attr-defined] # a dict of the reader's
                 is_of_project = caller.project is None or project_of(last) == caller.project
             if not is_of_project:
-                refused.add(_wrong_project(caller, project_of(span.resource)), is_forbidden=True)
+                refused.add(_wrong_project(caller), is_forbidden=True)
                 continue
             if span.scope_name == _LANGWATCH_SCOPE:
                 portion.patches.append(_langwatch_update(span))
@@ -358,7 +358,7 @@ def _refuse_own_writers(service: Service, portion: _Portion, refused: Refused) -
     def is_foreign(fields: Fields) -> bool:
         if not any(service.draws_for(version[1]) for _, version in fields.values()):
             return True
-        refused.add("a value with a writer of this server, which sets its values itself", is_forbidden=True)
+        refused.add("a value with a writer of this server, which sets its values itself")
         return False
 
     portion.rows = [row for row in portion.rows if is_foreign(row[1])]
@@ -431,5 +431,6 @@ def _no_update(caller: Caller, what: str) -> str:
     return f"{what}; the token {ascii(caller.name)[:80]} needs the scope {_UPDATE} for it"
 
 
-def _wrong_project(caller: Caller, got: str | None) -> str:
-    return f"the project {ascii(got)[:80]}; the token is for {ascii(caller.project)[:80]} only"
+def _wrong_project(caller: Caller) -> str:
+    # Its name is not said: a header may name it by an id whose name the caller must not know.
+    return f"a span whose resource or header names another project than {ascii(caller.project)[:80]}, that of the token"

@@ -329,7 +329,8 @@ async def _named(call: Call, kind: NameKind, identifier: str, parent: str = "") 
 
 def _check_name(call: Call, project: str) -> None:
     if call.caller.project not in (None, project):
-        raise Problem(403, f"The project is {project!r}; this token may only use {call.caller.project!r}.")
+        # Its name is not said: the caller may know its id alone.
+        raise Problem(403, f"The project is another one than {call.caller.project!r}, the only one of this token.")
 
 
 async def _context(
