@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otel_metadata.seams import SpanStore
     from otel_metadata.server.operations import Caller, Problem
 
-Located: TypeAlias = "Target | Problem | SpanNotFoundError"
+TargetOrError: TypeAlias = "Target | Problem | SpanNotFoundError"
 """A target, or why it cannot be updated."""
 
 
@@ -41,7 +41,7 @@ class Targets:
     """
 
     def __init__(
-        self, store: SpanStore, find: Callable[[Callable[[], list[Located]]], Awaitable[list[Located]]]
+        self, store: SpanStore, find: Callable[[Callable[[], list[TargetOrError]]], Awaitable[list[TargetOrError]]]
     ) -> None:
         """Look up in *store*, with calls that *find* runs on a thread."""
         self._store = store
@@ -85,14 +85,14 @@ class Targets:
                         future.set_exception(target)
 
 
-def locate_all(store: SpanStore, caller: Caller, keys: Sequence[tuple[str | None, str]]) -> list[Located]:
+def locate_all(store: SpanStore, caller: Caller, keys: Sequence[tuple[str | None, str]]) -> list[TargetOrError]:
     """Find the targets of many updates; of each that cannot be updated return why.
 
     A token with a project changes only spans of that project, and traces with such a span. Nobody knows the project of
     a span that is not stored, so such a token cannot update it. Nor can anybody, if its trace is not known.
     """
     found = locate(store, caller.project, keys)
-    targets: list[Located] = []
+    targets: list[TargetOrError] = []
     for key in keys:
         trace_id, span_id = key
         held = found.get(key)

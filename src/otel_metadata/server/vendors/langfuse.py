@@ -353,6 +353,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         other_answer=LangfuseListStored,
         problems={
             400: "the body is not JSON, or not a score",
+            404: "the span or trace is not stored, and the token is for one project",
             202: "a list was stored",
             207: "a part of a list was stored",
         },

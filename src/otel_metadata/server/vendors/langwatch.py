@@ -195,7 +195,8 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         answer=LangWatchUpdated,
         problems={
             400: "metadata is empty, too large, or has a value that is not allowed",
-            403: "traces:update is missing",
+            403: "traces:update is missing, or the trace is of another project than the token",
+            404: "the trace is not stored, and the token is for one project",
         },
         refusal=in_json(problem_body),
     ),
