@@ -28,9 +28,10 @@ from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.store.contract import END_NS, START_NS, TRACE, ended_span, metadata, only, trace_hex
 
 import otel_metadata as om
+from otel_metadata.client.client import Client
 from otel_metadata.dialects.canonical import FIELDS, fields_text
 from otel_metadata.dialects.patch_span import PATCH_SCOPE, attributes_of
-from otel_metadata.errors import SpanNotFoundError
+from otel_metadata.errors import SpanNotFoundError, StoreAccessError
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
@@ -658,6 +659,29 @@ def test_no_operation_shows_or_changes_what_is_of_another_project(server, key):
             wrong.append((row, answer.status, answer.data[:300]))
     assert not wrong, "\n".join(map(str, wrong))
     assert of_bank(server) != before
+
+
+def test_a_client_with_a_token_for_one_project_works_on_that(server, key):
+    """Over the API, as on a store that has only the spans of the project."""
+    before = of_bank(server)
+    with Client(f"serve://{key(project='shop')}@127.0.0.1:{server.local.port}", author="judge") as client:
+        assert [one.span_id for one in client.spans.list(start_time="2000-01-01")] == [SHOP]
+        assert client.spans.count(start_time="2000-01-01").counted == 1
+        assert client.spans.update(SHOP, metadata={"plan": "pro"}).spans_updated == 1
+        assert client.spans.get(SHOP).metadata == {"plan": "pro"}
+        for ask in (
+            lambda: client.spans.get(BANK),
+            lambda: client.spans.history(BANK),
+            lambda: client.traces.get(T2),
+            lambda: client.spans.update(BANK, metadata={"plan": "pro"}),
+            lambda: client.spans.update(T2, level="trace", metadata={"plan": "pro"}),
+        ):
+            with pytest.raises(SpanNotFoundError):
+                ask()
+        client.spans.delete([BANK_ROOT])
+        with pytest.raises(StoreAccessError):
+            client.spans._store.delete([(T2, BANK_ROOT)], (END_NS + 1, 7))
+    assert of_bank(server) == before
 
 
 def test_numbers_are_those_of_the_project(server, key):
