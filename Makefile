@@ -35,7 +35,8 @@ JOINED := phoenix-otel logfire ddtrace
 GROUPS_APART := $(JUDGES) $(JOINED) traceloop frameworks workers browser
 BACKENDS_NEED := $(GROUPS_APART) $(SERVERS) schemathesis clickhouse
 
-STRESS := kill_nine every_write backend_down forks shutdown damage malformed server_patches soak
+STRESS_COUNTED := every_write damage kill_nine soak malformed forks
+STRESS_TIMED := backend_down shutdown server_patches
 
 # Two targets side by side, each one's output in one piece.
 AT_ONCE := $(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=recurse)
@@ -46,7 +47,8 @@ heading = @printf '\n== %s\n'
 .DELETE_ON_ERROR:
 .PHONY: help demo test coverage test-first-half test-second-half test-openai-v2 check fix bench stress test-ends \
   test-second-half-and-openai-v2 test-page test-browser vendor $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) \
-  test-backends test-all-but-clickhouse test-workers test-clickhouse wheel-test constraints clean
+  $(STRESS_COUNTED:%=stress-%) $(STRESS_TIMED:%=stress-%) \
+  test-backends test-engine-and-browser test-sdks-and-servers test-workers test-clickhouse wheel-test constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -68,7 +70,7 @@ coverage: .venv/.installed ## run all tests with branch coverage
 RUN := $(BIN)/python
 WITH :=
 # By the time that they take: these are half of all.
-FIRST_HALF := tests/live tests/delivery tests/spool tests/stress tests/server tests/exporters
+FIRST_HALF := tests/live tests/delivery tests/spool tests/stress tests/server
 LEFT_OUT :=
 
 test-first-half: .venv/.installed
@@ -124,13 +126,16 @@ bench: .venv/.installed ## run every benchmark; each prints ratios
 	@for file in $(wildcard benchmarks/[!_]*.py); do \
 	  printf '\n== %s\n' "$$file"; $(BIN)/python "$$file" || exit 1; done
 
-# LONG=1 for an outage of ten minutes, a soak of five and finer cuts. All of them run, also after one has failed.
+# LONG=1 for an outage of ten minutes, a soak of five and finer cuts. All of them run, also after one has failed; those
+# that only count run two at once, those that also measure time run alone.
 stress: .venv/.installed ## kill, starve, fork and damage it, and count what is lost; LONG=1 for the long forms
-	@failed=; for name in $(STRESS); do \
-	  printf '\n== stress/%s.py\n' "$$name"; start=$$(date +%s); \
-	  LONG="$(LONG)" $(BIN)/python -m "stress.$$name" || failed="$$failed $$name"; \
-	  printf '%s s\n' "$$(($$(date +%s) - start))"; done; \
-	  if [ -n "$$failed" ]; then printf '\nstress: not as promised:%s\n' "$$failed"; exit 1; fi
+	@status=0; $(AT_ONCE) --keep-going $(STRESS_COUNTED:%=stress-%) || status=1; \
+	  $(MAKE) --no-print-directory -j1 --keep-going $(STRESS_TIMED:%=stress-%) || status=1; exit $$status
+
+$(STRESS_COUNTED:%=stress-%) $(STRESS_TIMED:%=stress-%): stress-%:
+	$(heading) "stress/$*.py"
+	@start=$$(date +%s); status=0; LONG="$(LONG)" $(BIN)/python -m "stress.$*" || status=1; \
+	  printf '%s s\n' "$$(($$(date +%s) - start))"; exit $$status
 
 test-ends: | $(UV) ## run the tests with Python 3.10, 3.12 and 3.13, with the oldest and the newest OpenTelemetry
 	@status=0; for one in $(PYTHONS); do \
@@ -147,21 +152,26 @@ LEFT_OUT_newest := $(LEFT_OUT_oldest)
 # pipelines (joining) and instrumentors in the process, the attributes that each backend and dialect wants; and the
 # programs of the documents, which run on the oldest and on the newest Python.
 LEFT_OUT_between := $(LEFT_OUT_oldest) tests/joining tests/instrumentors tests/backends tests/dialects tests/test_docs.py
+# Without those, the second half has room.
+test-between: FIRST_HALF := tests/live tests/delivery tests/spool
 
 # The first: OpenTelemetry 1.30, every floor of pyproject.toml. The others: everything as in constraints.txt.
 # `make test` has tried more examples of each property.
 test-oldest: export OTEL_METADATA_TEST_INSTRUMENTORS := openinference
 $(PYTHONS:%=test-%): test-%: .venv-%/.installed
 	@HYPOTHESIS_PROFILE=brief $(AT_ONCE) RUN=".venv-$*/bin/python" WITH=", Python $(PYTHON_$*)" \
-	  LEFT_OUT="$(LEFT_OUT_$*)" test-first-half test-second-half
+	  FIRST_HALF="$(FIRST_HALF)" LEFT_OUT="$(LEFT_OUT_$*)" test-first-half test-second-half
 
 test-backends: .venv/.installed ## run what needs a vendor's own SDK or server, or a framework; on loopback
 	@$(AT_ONCE) $(BACKENDS_NEED:%=.venv-%/.installed)
 	@printf '\nTwo runs at once; what each prints comes when it ends, after a few minutes.\n'
-	@$(AT_ONCE) test-clickhouse test-all-but-clickhouse
+	@$(AT_ONCE) test-engine-and-browser test-sdks-and-servers
+
+test-engine-and-browser:
+	@$(MAKE) --no-print-directory --keep-going test-clickhouse test-browser
 
 # Every suite runs, also after one has failed.
-test-all-but-clickhouse:
+test-sdks-and-servers:
 	@status=0; for sdk in $(JUDGES); do \
 	  printf '\n== backends, the SDK of %s as judge of the wire\n' "$$sdk"; \
 	  OTEL_METADATA_TEST_BACKENDS=1 ".venv-$$sdk/bin/python" -m pytest \
@@ -178,8 +188,7 @@ test-all-but-clickhouse:
 	  OTEL_METADATA_TEST_BACKENDS=1 $(BIN)/python -m pytest tests/servers tests/oracles/test_phoenix.py || status=1; \
 	  printf '\n== web frameworks, task queues, event loops\n'; \
 	  OTEL_METADATA_TEST_BACKENDS=1 .venv-frameworks/bin/python -m pytest tests/frameworks || status=1; \
-	  $(MAKE) --no-print-directory test-workers || status=1; \
-	  $(MAKE) --no-print-directory test-browser || status=1; exit $$status
+	  $(MAKE) --no-print-directory test-workers || status=1; exit $$status
 
 test-workers: .venv-workers/.installed ## run what needs Celery, gunicorn, uvicorn and joblib; on loopback
 	$(heading) "worker processes of Celery, gunicorn, uvicorn and joblib"
