@@ -22,7 +22,7 @@ from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.seams import SystemClock
 from otel_metadata.server.vendors.galileo_ids import derived_uuid4
 from otel_metadata.server.vendors.jwt import jwt_of, key_of
-from otel_metadata.server.vendors.names import Named, Names, names_of
+from otel_metadata.server.vendors.names import Named, VendorNames, vendor_names
 from otel_metadata.store.sqlite.store import SqliteStore
 
 PROJECT = "3f0c1b9e-6a52-4d0e-9a53-0d5a5f6b7c81"
@@ -666,9 +666,9 @@ def test_names_and_ids_survive_a_restart(start_server: StartServer, tmp_path):
 def test_names_of_another_process_are_found(server, tmp_path):
     """Two servers on one file."""
     other = SqliteStore(server.store.path)
-    assert names_of(other).get("project", derived_uuid4("project", "shop")) is None
+    assert vendor_names(other).get("project", derived_uuid4("project", "shop")) is None
     server.call("POST", "/projects", json={"name": "shop"})
-    found = names_of(other).get("project", derived_uuid4("project", "shop"))
+    found = vendor_names(other).get("project", derived_uuid4("project", "shop"))
     assert found is not None
     assert found.name == "shop"
     other.close()
@@ -678,7 +678,7 @@ def test_names_of_another_process_are_found(server, tmp_path):
 def test_the_oldest_names_go(tmp_path, monkeypatch, is_file):
     """Of each kind by itself: many sessions make no project unknown."""
     monkeypatch.setattr("otel_metadata.server.vendors.names.MAX_NAMES", 3)
-    names = Names(f"{tmp_path}/names" if is_file else None)
+    names = VendorNames(f"{tmp_path}/names" if is_file else None)
     names.put("project", Named("p", "shop", ""))
     for number in range(5):
         names.put("session", Named(f"{number}", f"session {number}", "p"))

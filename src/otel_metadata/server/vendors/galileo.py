@@ -44,7 +44,7 @@ from otel_metadata.server.vendors.galileo_ids import (
     uuid4,
 )
 from otel_metadata.server.vendors.jwt import jwt_of
-from otel_metadata.server.vendors.names import Named, NameKind, Names, names_of
+from otel_metadata.server.vendors.names import Named, NameKind, VendorNames, vendor_names
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields
@@ -82,13 +82,10 @@ def read_update(record: Record, wanted: type[U], in_path: str, body: bytes) -> U
     update, _ = types.read(body, wanted)
     given = getattr(update, f"{record}_id")
     if not isinstance(given, str) or given.lower() != in_path.lower():
-        identifier = uuid4(given, f"/body/{record}_id")
-        with suppress(ValueError):
-            if UUID(in_path) == identifier:
-                return update
-        raise unprocessable(
-            f"/body/{record}_id", "value_error", f"Value error, {record}_id should be the id in the path"
-        )
+        identifier, digits = uuid4(given, f"/body/{record}_id"), in_path.lower().replace("-", "")
+        if identifier.hex != digits:
+            message = f"Value error, {record}_id should be the id in the path"
+            raise unprocessable(f"/body/{record}_id", "value_error", message)
     return update
 
 
@@ -114,6 +111,10 @@ def _ids(body: Any) -> dict[str, Any]:
 
 def _id_or_none(found: object, name: str) -> str | None:
     return f"{uuid4(found, f'/body/{name}')}" if found is not None else None
+
+
+def _names(call: Call) -> VendorNames:
+    return vendor_names(call.service.store)
 
 
 def _project_id(call: Call) -> str:
@@ -211,14 +212,14 @@ async def _answered(
     is_reliable: bool,
 ) -> dict[str, Any]:
     """Apply an update, or let it be applied after the answer, and return what all answers say."""
-    project = names_of(call.service.store).known("project", project_id) or await _at_hand(
+    project = _names(call).known("project", project_id) or await _at_hand(
         call, lambda names: names.get("project", project_id, timeout_seconds=_NAME_SECONDS)
     )
     name = project.name if project is not None else project_id
     if project is not None:
         _check_name(call, name)
     # The documentation requires a session. Without one, or before the store was asked, the id is that of none.
-    session_id = derived_uuid4("session of", in_path)
+    session_id = _no_session(in_path.lower().replace("-", ""))
     if not is_reliable:
         call.service.soon(apply())
     else:
@@ -226,12 +227,18 @@ async def _answered(
         if project is None and span.project is not None:
             name = span.project
         session_id = await _session_id(call, f"{span.span.resource.get(_PROJECT_ID, project_id)}", span)
-    return {"project_id": project_id, "project_name": name, "session_id": session_id, "records_count": 1}
+    return _recorded(Named(project_id, name, ""), session_id, 1)
 
 
-async def _at_hand(call: Call, look_up: Callable[[Names], Named | None]) -> Named | None:
+def _recorded(project: Named, session_id: str, count: int) -> dict[str, Any]:
+    """Return what the answers to all updates and ingestions say."""
+    said = {"project_id": project.id, "project_name": project.name, "session_id": session_id}
+    return {**said, "records_count": count}
+
+
+async def _at_hand(call: Call, look_up: Callable[[VendorNames], Named | None]) -> Named | None:
     """Return what a look-up finds; None also if it takes long or fails."""
-    found = call.service.find(partial(look_up, names_of(call.service.store)))
+    found = call.service.find(partial(look_up, _names(call)))
     with suppress(asyncio.TimeoutError, Problem, StoreError):
         return await asyncio.wait_for(found, _NAME_SECONDS)
     return None
@@ -243,7 +250,7 @@ async def _session_id(call: Call, project_id: str, span: SpanRecord) -> str:
     if session is None:
         return _no_session(span.trace_id)
     named = await _at_hand(
-        call, lambda names: names.named("session", session, project_id, timeout_seconds=_NAME_SECONDS)
+        call, lambda names: names.by_name("session", session, project_id, timeout_seconds=_NAME_SECONDS)
     )
     return named.id if named is not None else _session_uuid(project_id, session)
 
@@ -265,29 +272,20 @@ async def ingest_traces(call: Call) -> Answer:
     async with call.service.room.of(len(call.body) * _GROWTH):
         body, document = await call.service.decode(partial(types.read, call.body, types.GalileoTraces))
         project, ids = await _ingestion(call), _ids(body)
-        session_id = _id_or_none(body.session_id, "session_id")
-        session = body.session_external_id
-        if session:
+        session_id, session = _id_or_none(body.session_id, "session_id"), body.session_external_id or None
+        if session is not None:
             session_id = _session_uuid(project.id, session)
         elif session_id is not None:
             named = await _named(call, "session", session_id, project.id)
             session = named.name if named is not None else session_id
-        context = await _context(call, project, ids, session or None)
+        context = await _context(call, project, ids, session)
         rows = await call.service.decode(partial(records.traces, document["traces"], context))
         await check_spans(call, rows)
         await call.service.ingest(rows, size=len(call.body))
     roots = [row.trace_id for row, _ in rows if row.parent_id is None]
-    return Answer(
-        types.GalileoTracesStored(
-            project_id=project.id,
-            project_name=project.name,
-            session_id=session_id or _no_session(roots[0]),
-            records_count=len(rows),
-            **ids,
-            traces_count=len(body.traces),
-            traces_id=[f"{UUID(trace_id)}" for trace_id in roots],
-        )
-    )
+    answer = _recorded(project, session_id or _no_session(roots[0]), len(rows))
+    traces = [f"{UUID(trace_id)}" for trace_id in roots]
+    return Answer(types.GalileoTracesStored(**answer, **ids, traces_count=len(traces), traces_id=traces))
 
 
 async def ingest_spans(call: Call) -> Answer:
@@ -300,17 +298,8 @@ async def ingest_spans(call: Call) -> Answer:
         rows = await call.service.decode(partial(records.spans, document["spans"], trace_id, parent_id, context))
         await check_spans(call, rows)
         await call.service.ingest(rows, size=len(call.body))
-    return Answer(
-        types.GalileoSpansStored(
-            project_id=project.id,
-            project_name=project.name,
-            session_id=_no_session(trace_id.hex),
-            records_count=len(rows),
-            **ids,
-            trace_id=body.trace_id,
-            parent_id=body.parent_id,
-        )
-    )
+    answer = _recorded(project, _no_session(trace_id.hex), len(rows))
+    return Answer(types.GalileoSpansStored(**answer, **ids, trace_id=body.trace_id, parent_id=body.parent_id))
 
 
 async def _ingestion(call: Call) -> Named:
@@ -324,7 +313,7 @@ async def _ingestion(call: Call) -> Named:
 
 
 async def _named(call: Call, kind: NameKind, identifier: str, parent: str = "") -> Named | None:
-    return await call.service.find(partial(names_of(call.service.store).get, kind, identifier, parent))
+    return await call.service.find(partial(_names(call).get, kind, identifier, parent))
 
 
 def _check_name(call: Call, project: str) -> None:
@@ -382,7 +371,7 @@ class ProjectsQuery(msgspec.Struct):
 
 async def projects(call: Call) -> Answer:
     """List the projects that a caller has named so far."""
-    found = await call.service.find(partial(names_of(call.service.store).all, "project"))
+    found = await call.service.find(partial(_names(call).all, "project"))
     wanted: str = call.query.project_name
     seen = [one for one in found if call.caller.project in (None, one.name) and wanted in one.name]
     return Answer([_project(one) for one in seen])
@@ -410,7 +399,7 @@ async def _project_in(call: Call) -> Named:
 
 
 async def _kept(call: Call, kind: NameKind, named: Named) -> Named:
-    await call.service.write(partial(names_of(call.service.store).put, kind, named))
+    await call.service.write(partial(_names(call).put, kind, named))
     return named
 
 
@@ -427,7 +416,7 @@ def _log_stream(named: Named) -> types.GalileoLogStream:
 
 async def _log_streams_of(call: Call) -> list[types.GalileoLogStream]:
     owner = await _project_in(call)
-    found = await call.service.find(partial(names_of(call.service.store).all, "log_stream", owner.id))
+    found = await call.service.find(partial(_names(call).all, "log_stream", owner.id))
     return [_log_stream(one) for one in found]
 
 
@@ -480,7 +469,7 @@ async def search_sessions(call: Call) -> Answer:
         for one in (body.filters if isinstance(body.filters, list) else ())
         if isinstance(one, dict) and "external_id" in (one.get("name"), one.get("column_id"))
     ]
-    names = names_of(call.service.store)
+    names = _names(call)
 
     def find() -> list[Named]:
         # A session with an external id has the UUID that follows from it.

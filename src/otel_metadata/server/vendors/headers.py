@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from otel_metadata.model.record import PROJECT_NAMES
 from otel_metadata.server.operations import Problem
 from otel_metadata.server.vendors.galileo_ids import derived_uuid4, uuid4
-from otel_metadata.server.vendors.names import Named, NameKind, names_of
+from otel_metadata.server.vendors.names import Named, NameKind, vendor_names
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Json
@@ -60,4 +60,4 @@ async def _named(service: Service, kind: NameKind, text: str, parent: str = "") 
         identifier = f"{uuid4(text, '')}"
     except Problem:
         return None
-    return await service.find(partial(names_of(service.store).get, kind, identifier, parent))
+    return await service.find(partial(vendor_names(service.store).get, kind, identifier, parent))

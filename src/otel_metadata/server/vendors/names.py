@@ -62,7 +62,7 @@ class Named(NamedTuple):
 
 
 @final
-class Names:
+class VendorNames:
     """The names of one store's server. Blocking; any thread."""
 
     def __init__(self, path: str | None) -> None:
@@ -100,7 +100,7 @@ class Names:
                 found = self._cache[kind, identifier] = Named(*rows[0])
         return found if found is not None and found.parent == parent else None
 
-    def named(self, kind: NameKind, name: str, parent: str, *, timeout_seconds: float) -> Named | None:
+    def by_name(self, kind: NameKind, name: str, parent: str, *, timeout_seconds: float) -> Named | None:
         """Return the newest one with this name that belongs to *parent*; None if nothing has it.
 
         Raises:
@@ -159,16 +159,16 @@ class Names:
             yield connection
 
 
-_names: Final[WeakKeyDictionary[SpanStore, Names]] = WeakKeyDictionary()
+_names: Final[WeakKeyDictionary[SpanStore, VendorNames]] = WeakKeyDictionary()
 _lock: Final = threading.Lock()
 
 
-def names_of(store: SpanStore) -> Names:
+def vendor_names(store: SpanStore) -> VendorNames:
     """Return the names beside a store."""
     with _lock:
         found = _names.get(store)
         if found is None:
-            found = _names[store] = Names(_path(store))
+            found = _names[store] = VendorNames(_path(store))
         return found
 
 
