@@ -46,7 +46,7 @@ heading = @printf '\n== %s\n'
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test coverage test-first-half test-second-half test-openai-v2 check fix bench stress test-ends \
-  test-second-half-and-openai-v2 test-page test-browser vendor $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) \
+  test-second-half-and-openai-v2 test-page test-browser screenshots vendor $(PYTHONS:%=test-%-if-there) $(PYTHONS:%=test-%) \
   $(STRESS_COUNTED:%=stress-%) $(STRESS_TIMED:%=stress-%) \
   test-backends test-engine-and-browser test-sdks-and-servers test-workers test-clickhouse wheel-test constraints clean
 
@@ -101,6 +101,10 @@ test-browser: .venv-browser/.installed ## open the page in Chromium; on loopback
 	    echo "NOT RUN: chromium is not on this machine; install it, or name the program in CHROMIUM."; \
 	  else $(MAKE) --no-print-directory node_modules/.installed && \
 	    OTEL_METADATA_TEST_BACKENDS=1 .venv-browser/bin/python -m pytest tests/browser; fi
+
+screenshots: .venv-browser/.installed ## make pictures of every state of the page, and those of the README; Chromium
+	$(heading) "pictures of the page, in build/screenshots and docs/images"
+	@.venv-browser/bin/python scripts/screenshots.py
 
 check: .venv/.installed ## check format, lint, types and layers
 	$(heading) "format"

@@ -30,6 +30,7 @@ from otel_metadata.store.sqlite.store import SqliteStore
 AXE = Path(__file__).parents[2] / "node_modules/axe-core/axe.min.js"
 TRACE = f"{trace_id(7):032x}"
 ROOT = f"{span_id(7, 1):016x}"
+DAY_NS = 86_400 * application.SECOND
 COMPARED = f"/compare?a={TRACE}-{ROOT}&b={trace_id(6):032x}-{span_id(6, 1):016x}"
 
 pytestmark = pytest.mark.usefixtures("filled")
@@ -334,6 +335,27 @@ def test_bars_over_time_come_after_the_list_and_have_their_numbers(page: Page) -
     page.get_by_role("combobox", name="Filter").fill("status_code = 'ERROR'")
     page.keyboard.press("Enter")
     expect(page.get_by_role("img", name=re.compile("18 spans, 18 errors"))).to_be_visible()
+
+
+def test_the_longest_of_yesterday_come_first(page: Page, store: SqliteStore) -> None:
+    """Yesterday as the reader's clock has it; only what a page has can be sorted, and the page says so."""
+    midnight = time.time_ns() // DAY_NS * DAY_NS
+    application.large(store, midnight - 3_600 * application.SECOND, 30, number=901)
+    application.large(store, midnight + application.MINUTE * 2, 3, number=902)
+    page.goto("/?rows=spans")
+    page.get_by_label("Time").select_option("Yesterday")
+    page.get_by_role("combobox", name="Filter").fill("name = 'batch' OR name LIKE 'chat%'")
+    page.keyboard.press("Enter")
+    expect(rows(page).filter(has_text="batch")).to_have_count(1)
+    page.get_by_role("button", name="Duration").click()
+    expect(page).to_have_url(re.compile("window=yesterday.*sort=duration"))
+    expect(page.get_by_role("columnheader", name="Duration")).to_have_attribute("aria-sort", "descending")
+    expect(page.get_by_text("That is all in this time.")).to_be_visible()
+    lengths = page.evaluate(
+        "[...document.querySelectorAll('.rows .length > span')].map(one => parseFloat(one.style.width))"
+    )
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(lengths) > 3
 
 
 # Trace

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  addressOf, placeOf, startOfWindow, tracePlace, windowOf,
+  addressOf, endOfWindow, placeOf, startOfWindow, tracePlace, windowOf,
 } from "../../src/otel_metadata/server/page/address.js";
 
 const TRACE_ID = "0123456789abcdef0123456789abcdef";
@@ -23,7 +23,7 @@ test("a place comes back from its address", () => {
     { ...tracePlace(TRACE_ID, SPAN_ID), tab: "raw", at: "2026-11-30T10:00:00.123456789Z", find: "a=b&c", only: true, folded: [SPAN_ID, SPAN_ID.replace("0", "f")] },
     { place: "changes", filter: "name = 'a'", field: "metadata.\"a b\"", project: "shop", window: "all" },
     { place: "connect" },
-    { place: "list", rows: "spans", filter: "", project: "", window: "7d", compare: `${TRACE_ID}-${SPAN_ID}` },
+    { place: "list", rows: "spans", filter: "", project: "", window: "yesterday", sort: "duration", compare: `${TRACE_ID}-${SPAN_ID}` },
     { ...tracePlace(TRACE_ID, SPAN_ID), compare: TRACE_ID },
     { place: "compare", a: TRACE_ID, b: `${TRACE_ID}-${SPAN_ID}`, all: true },
     { place: "overview", rows: "spans", filter: "a = 1", project: "p", window: "24h", by: "metadata.a b", numbers: ["latency", "usage"] },
@@ -52,6 +52,11 @@ test("an address does not grow without end", () => {
 
 test("a window begins at a time, and all time in 1970", () => {
   assert.equal(startOfWindow("1h", Date.UTC(2026, 10, 30, 12)), "2026-11-30T11:00:00.000Z");
+  const noon = new Date(2026, 10, 30, 12).getTime();
+  assert.equal(startOfWindow("today", noon), new Date(2026, 10, 30).toISOString());
+  assert.equal(startOfWindow("yesterday", noon), new Date(2026, 10, 29).toISOString());
+  assert.equal(endOfWindow("yesterday", noon), new Date(2026, 10, 30).toISOString());
+  assert.equal(endOfWindow("today", noon), "");
   assert.equal(startOfWindow("all", Date.UTC(2026, 10, 30, 12)), "1970-01-01T00:00:00.000Z");
 });
 

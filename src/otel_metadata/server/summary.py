@@ -37,7 +37,7 @@ _BUCKETS_PER_OCTAVE: Final = 8
 """A latency is known to 9 %, and a million of them are some dozen numbers."""
 
 _FIRST_ROWS: Final = 10
-_FIRST_MILLIS: Final = 200
+_FIRST_MILLIS: Final = 2_000
 _ROWS_AT_ONCE: Final = 50
 _MAX_SPANS_AT_ONCE: Final = 5_000
 

@@ -3,7 +3,7 @@
  * shows the same.
  *
  * @typedef {{place: "list", rows: "traces" | "spans", filter: string, project: string, window: string,
- *   compare?: string}} ListPlace `compare` is what somebody looks for the other side of, as in a `ComparePlace`
+ *   sort?: "duration", compare?: string}} ListPlace `compare` is what somebody looks for the other side of, as in a `ComparePlace`
  * @typedef {{place: "trace", traceId: string, span: string, tab: string, at: string, find: string, only: boolean,
  *   folded: string[], compare?: string}} TracePlace
  * @typedef {{place: "compare", a: string, b: string, all: boolean}} ComparePlace each `<trace id>` or `<trace id>-<span id>`
@@ -15,9 +15,12 @@
  * @typedef {ListPlace | TracePlace | ComparePlace | OverviewPlace | ChangesPlace | ConnectPlace | Nowhere} Place
  */
 
+/** Those that begin at a midnight of the reader have no length. */
 export const WINDOWS = /** @type {const} */ ([
   ["1h", "Last hour", 3_600_000],
   ["24h", "Last 24 hours", 86_400_000],
+  ["today", "Today", 0],
+  ["yesterday", "Yesterday", 0],
   ["7d", "Last 7 days", 7 * 86_400_000],
   ["30d", "Last 30 days", 30 * 86_400_000],
   ["all", "All time", Infinity],
@@ -58,6 +61,7 @@ export function placeOf(path, search) {
       filter: text("filter"),
       project: text("project"),
       window: known(WINDOWS, text("window"), DEFAULTS.window),
+      ...(text("sort") === "duration" ? { sort: "duration" } : {}),
       ...chosen(text("compare")),
     };
   }
@@ -114,6 +118,7 @@ export function addressOf(place) {
     add("filter", place.filter);
     add("project", place.project);
     add("window", place.window === DEFAULTS.window ? "" : place.window);
+    add("sort", place.sort ?? "");
     add("compare", place.compare ?? "");
     return withQuery("/", query);
   }
@@ -171,8 +176,20 @@ function chosen(text) {
  * @param {number} now milliseconds since 1970
  */
 export function startOfWindow(window, now) {
+  if (window === "today" || window === "yesterday") return midnight(now, window === "today" ? 0 : 1).toISOString();
   const length = WINDOWS.find(([name]) => name === window)?.[2] ?? 0;
   return new Date(length === Infinity ? 0 : now - length).toISOString();
+}
+
+/** The end of a window as RFC 3339; empty for one that has none. @param {string} window @param {number} now milliseconds since 1970 */
+export function endOfWindow(window, now) {
+  return window === "yesterday" ? midnight(now, 0).toISOString() : "";
+}
+
+/** The midnight some days ago, in the reader's time zone: a day may have 23 hours. @param {number} now @param {number} days */
+function midnight(now, days) {
+  const time = new Date(now);
+  return new Date(time.getFullYear(), time.getMonth(), time.getDate() - days);
 }
 
 /** The shortest window that has a time. @param {string} ns @param {number} now milliseconds since 1970 */

@@ -1,6 +1,6 @@
 /** What came late, newest first: who set it, when, and what it replaced. */
 import { url } from "./api.js";
-import { addressOf, startOfWindow, tracePlace, WINDOWS } from "./address.js";
+import { addressOf, endOfWindow, startOfWindow, tracePlace, WINDOWS } from "./address.js";
 import { FilterBox } from "./filter.js";
 import { literal, narrowed } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
@@ -28,7 +28,7 @@ export default function Changes({ place, go, version, areLettersOn, announce }) 
   // The ends of the answers; each goes on behind the one before.
   const [end, setEnd] = useState("");
   useEffect(() => setEnd(""), [question]);
-  const { data, error, isLoading } = useAsked(url("late-values", { ...question, end_time: end }), version);
+  const { data, error, isLoading } = useAsked(url("late-values", { ...question, end_time: end || endOfWindow(window, Date.now()) }), version);
   const values = /** @type {LateValue[]} */ (data?.values ?? []);
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const change = (/** @type {Partial<ChangesPlace>} */ part) => go(addressOf({ ...place, ...part }));

@@ -1,6 +1,6 @@
 /** The list of traces or spans. */
 import { ask, isEnded, url } from "./api.js";
-import { addressOf, compared, startOfWindow, tracePlace, WINDOWS } from "./address.js";
+import { addressOf, compared, endOfWindow, startOfWindow, tracePlace, WINDOWS } from "./address.js";
 import { FilterBox } from "./filter.js";
 import { keyName, narrowed } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
@@ -10,6 +10,8 @@ import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { clockOf, duration } from "./time.js";
 
 const PAGE = 100;
+/** To sort, more have to be there. */
+const SORTED_PAGE = 1_000;
 const BARS = 90;
 const BARS_HEIGHT = 36;
 const CHIPS = 4;
@@ -28,17 +30,21 @@ const Peek = lazy(() => import("./peek.js"));
  * @param {{place: ListPlace, go: Go, version: number, areLettersOn: boolean, announce: (text: string) => void}} props
  */
 export function List({ place, go, version, areLettersOn, announce }) {
-  const { rows: kind, filter, project, window } = place;
+  const { rows: kind, filter, project, window, sort } = place;
   const question = useMemo(() => ({
-    filter, project, start_time: startOfWindow(window, Date.now()), limit: PAGE, timeout_millis: 1_000,
-  }), [kind, filter, project, window]);
+    filter, project, start_time: startOfWindow(window, Date.now()), end_time: endOfWindow(window, Date.now()),
+    limit: sort ? SORTED_PAGE : PAGE, timeout_millis: 1_000,
+  }), [kind, filter, project, window, sort]);
   const { data, error, isLoading } = useAsked(url(kind, question), version);
   // After the list, which somebody waits for; all time has no start to count from.
-  const bars = useAsked(data && window !== "all" ? url("histogram", { filter, project, start_time: question.start_time, bars: BARS, timeout_millis: 1_000 }) : null, version, true);
+  const bars = useAsked(data && window !== "all" ? url("histogram", { filter, project, start_time: question.start_time, end_time: question.end_time, bars: BARS, timeout_millis: 1_000 }) : null, version, true);
   const older = useOlder(kind, question, data);
   const fresh = /** @type {any[]} */ (data?.[kind] ?? []);
   const { shown, held, showHeld } = useHeld(fresh, question);
-  const rows = useMemo(() => withoutTwice([...shown, ...older.rows]), [shown, older.rows]);
+  const rows = useMemo(() => {
+    const found = withoutTwice([...shown, ...older.rows]);
+    return sort ? found.sort((one, other) => other.latency_ms - one.latency_ms) : found;
+  }, [shown, older.rows, sort]);
   // By its key: rows that come in above do not change what is selected.
   const [selectedKey, setSelectedKey] = useState("");
   const selected = rows.findIndex((row) => keyOf(row) === selectedKey);
@@ -114,8 +120,8 @@ export function List({ place, go, version, areLettersOn, announce }) {
       : html`<${Problem} error=${error} />`)}
     ${isLoading && html`<p class="loading" role="note">Loading…</p>`}
     ${data && !rows.length && html`<${Nothing} place=${place} change=${change} version=${version} isPartial=${data.searched_to !== null} />`}
-    ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, offer, change, compare: place.compare ?? "" }} />`}
-    ${data && html`<${Older} ...${{ older, data, rows }} />`}
+    ${rows.length > 0 && html`<${Rows} ...${{ kind, rows, longest, selected, go, offer, change, compare: place.compare ?? "", sort }} />`}
+    ${data && html`<${Older} ...${{ older, data, rows, sort }} />`}
     ${isPeeking && rows[selected] && html`<${Peek} key=${selectedKey} row=${rows[selected]} ...${{ version, go }} close=${() => setIsPeeking(false)} />`}
     ${menu}
   </main>`;
@@ -124,9 +130,9 @@ export function List({ place, go, version, areLettersOn, announce }) {
 /**
  * @typedef {(event: Event, row: any, names: string[], value: unknown) => void} Offer what a value offers
  *
- * @param {{kind: string, rows: any[], longest: number, selected: number, go: Go, offer: Offer, change: (part: Partial<ListPlace>) => void, compare: string}} props
+ * @param {{kind: string, rows: any[], longest: number, selected: number, go: Go, offer: Offer, change: (part: Partial<ListPlace>) => void, compare: string, sort: ListPlace["sort"]}} props
  */
-function Rows({ kind, rows, longest, selected, go, offer, change, compare }) {
+function Rows({ kind, rows, longest, selected, go, offer, change, compare, sort }) {
   const isSpans = kind === "spans";
   const canCompare = !compare || comparedKind(compare) === kind.slice(0, -1);
   const choose = (/** @type {any} */ row) => {
@@ -138,7 +144,8 @@ function Rows({ kind, rows, longest, selected, go, offer, change, compare }) {
     <thead role="rowgroup"><tr role="row">
       <th role="columnheader" scope="col">Started</th>
       <th role="columnheader" scope="col">Name</th>
-      <th role="columnheader" scope="col">Duration</th>
+      <th role="columnheader" scope="col" aria-sort=${sort ? "descending" : undefined}><button type="button" class="quiet sort" title=${sort ? "Newest first" : "Longest first"}
+        onClick=${() => change({ sort: sort ? undefined : "duration" })}>Duration <span aria-hidden="true">${sort ? "▼" : "⇅"}</span></button></th>
       <th role="columnheader" scope="col">Status</th>
       <th role="columnheader" scope="col">${isSpans ? "Metadata" : "Spans"}</th>
       <th role="columnheader" scope="col">Verdicts</th>
@@ -211,13 +218,13 @@ function Nothing({ place, change, version, isPartial }) {
   <//>`;
 }
 
-/** @param {{older: ReturnType<typeof useOlder>, data: any, rows: any[]}} props */
-function Older({ older, data, rows }) {
+/** @param {{older: ReturnType<typeof useOlder>, data: any, rows: any[], sort: ListPlace["sort"]}} props */
+function Older({ older, data, rows, sort }) {
   const end = older.end ?? data;
   if (older.error) return html`<${Notice} title=${older.error.message} isProblem />`;
   if (!end.next_cursor) return rows.length ? html`<p class="end">That is all in this time.</p>` : null;
   const searched = end.searched_to ? ` (searched to ${clockOf(end.searched_to.start_time_ns)})` : "";
-  return html`<p class="end"><button type="button" disabled=${older.isLoading} onClick=${() => older.load(end.next_cursor)}>
+  return html`<p class="end">${sort && html`The longest of the newest ${rows.length.toLocaleString("en")}. `}<button type="button" disabled=${older.isLoading} onClick=${() => older.load(end.next_cursor)}>
     ${older.isLoading ? "Loading…" : `Show older${searched}`}
   </button></p>`;
 }

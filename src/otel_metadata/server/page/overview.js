@@ -1,5 +1,5 @@
 /** Many traces in numbers: how many, how long, how many errors; verdicts by label; tokens and cost. */
-import { addressOf, DEFAULTS, startOfWindow, WINDOWS } from "./address.js";
+import { addressOf, DEFAULTS, endOfWindow, startOfWindow, WINDOWS } from "./address.js";
 import { ask, isEnded, Refusal, url } from "./api.js";
 import { FilterBox } from "./filter.js";
 import { keyName, literal, narrowed } from "./filter_text.js";
@@ -37,7 +37,7 @@ export default function Overview({ place, go, version, areLettersOn }) {
   const question = useMemo(() => {
     const now = Date.now();
     return {
-      rows, filter, project, by, start_time: startOfWindow(window, now), end_time: new Date(now + 1).toISOString(),
+      rows, filter, project, by, start_time: startOfWindow(window, now), end_time: endOfWindow(window, now) || new Date(now + 1).toISOString(),
       bars: BARS, limit: ROWS_OF_A_PART, timeout_millis: PART_MILLIS,
     };
   }, [rows, filter, project, by, window, readAt]);

@@ -180,7 +180,7 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     ${error && html`<${Problem} error=${error} />`}
     ${reload && html`<p class="held"><button type="button" onClick=${reload}>The store has changed: read the trace again</button></p>`}
     </div>
-    <section class="tree-side" aria-label="Spans">
+    <section class="tree-side" aria-label="Spans" style=${{ "--rows": rows.length }}>
       <div class="bar">
         <label class="find"><span class="visually-hidden">Search in this trace</span>
           <input type="search" ref=${finder} value=${find} placeholder="Search in this trace: name, kind, id" spellcheck=${false}
@@ -215,6 +215,8 @@ const HEAD = 28;
 function Head({ trace, tree, go, narrow, offer, openCopy, compareTrace }) {
   const chip = (/** @type {string} */ key, /** @type {import("./menu.js").Item[]} */ items, /** @type {any} */ text) =>
     html`<button type="button" class="chip" key=${key} aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, items)}>${text}</button>`;
+  const valueLink = (/** @type {string} */ name, /** @type {string} */ value) => html`<button type="button" class="quiet of-trace" aria-haspopup="menu"
+    onClick=${(/** @type {Event} */ event) => offer(event, conditionsOf([name], value, trace.trace_id, narrow))}>${value}</button>`;
   const root = tree.spans[0];
   const errors = tree.errors.reduce((sum, count, row) => sum + (tree.parent[row] < 0 ? count : 0), 0);
   const metadata = Object.entries(trace.metadata);
@@ -227,8 +229,8 @@ function Head({ trace, tree, go, narrow, offer, openCopy, compareTrace }) {
       <span>${tree.spans.length === 1 ? "1 span" : `${tree.spans.length.toLocaleString("en")} spans`}</span>
       ${errors > 0 && html`<span class="is-error">${errors === 1 ? "1 error" : `${errors} errors`}</span>`}
       <time dateTime=${root.start_time} title=${root.start_time}>${clockOf(root.start_time_ns)}</time>
-      ${trace.user_id && html`<span>user <b>${trace.user_id}</b></span>`}
-      ${trace.session_id && html`<span>session <b>${trace.session_id}</b></span>`}
+      ${trace.user_id && html`<span>user ${valueLink("user_id", trace.user_id)}</span>`}
+      ${trace.session_id && html`<span>session ${valueLink("session_id", trace.session_id)}</span>`}
       <code class="id">${trace.trace_id}</code><${Copy} text=${trace.trace_id} what="the trace id" />
       <button type="button" class="quiet copy-as" aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => openCopy(/** @type {Element} */ (event.currentTarget))}>Copy as…</button>
       <button type="button" class="quiet" onClick=${compareTrace} aria-label="Compare the trace">⇄ Compare</button>
