@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 import urllib3
 from opentelemetry.trace import SpanContext
+from tests.server.api import Plain
 from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.server.vendors.documented import send
 from tests.store.contract import ended_span, only, trace_hex
@@ -232,6 +233,31 @@ def test_a_duration_loses_nothing_that_comes_meanwhile(server, monkeypatch, reco
     meanwhile = calls[1:]
     assert update(server, record, uuid, duration_ns=1 << 61).status == 200
     assert server.store.find([before.span_id]) == {}
+
+
+def test_a_store_that_cannot_change_a_duration_says_so(start_server: StartServer, tmp_path, monkeypatch):
+    """One of a third party; every other update is stored."""
+    monkeypatch.chdir(tmp_path)  # the file of names is there
+    inner = SqliteStore(tmp_path / "inner.db")
+    server = start_server(Plain(inner))
+    ingest(server)
+    refused = update(server, duration_ns=5, output="lost")
+    assert (refused.status, "how long" in refused.json()["detail"]) == (501, True)
+    assert stored(server, SPAN_UUID).output == "wf out"
+    assert update(server, output="kept").status == 200
+    assert stored(server, SPAN_UUID).output == "kept"
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_a_server_that_is_busy_reports_what_it_does_not_store(server, monkeypatch, reliable):
+    """No thread is free for a look-up: 503 for an update that is reliable, and for no other."""
+    ingest(server)
+    with monkeypatch.context() as busy:
+        busy.setattr(server.local.service.find, "_free", 0)
+        assert update(server, output="x", reliable=reliable).status == (503 if reliable else 200)
+        while server.local.service._running:  # the update that was answered at once ends
+            server.call("GET", "/healthz")
+    assert stored(server, SPAN_UUID).output == "wf out"
 
 
 def test_a_trace_without_its_root(server):

@@ -4,6 +4,7 @@
 |---|---|
 | trace | the root span; its input, output, name, `user_metadata` and `tags` are those of the trace |
 | span (`llm`, `retriever`, `tool`, `workflow`, `agent`, `control`) | a span with its parent; `type` is its kind |
+| `created_at` | the start of the span; a record without one ends now |
 | `metrics.duration_ns` | the end of the span |
 | `status_code` | the status: 400 and above is an error; the code itself is the attribute `galileo.status_code` |
 | `session_external_id`, or the session's name or id | the session of the trace |
