@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -15,6 +17,7 @@ from tests.store.contract import ended_span
 
 from otel_metadata.server import bodies, connections
 from otel_metadata.server.app import OPERATIONS
+from otel_metadata.server.operations import Answer, Call, Operation
 
 LIMIT = connections.MAX_HEAD
 
@@ -176,3 +179,73 @@ def test_strangers_can_send_only_small_bodies() -> None:
     open_to_all = [one for one in OPERATIONS if one.scope is None and one.body is not None]
     assert {one.name for one in open_to_all} >= {"sign_in", "galileoLogin"}
     assert all(one.max_bytes <= 8 << 10 for one in open_to_all), open_to_all
+
+
+def test_an_answer_that_nobody_reads_ends(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise four clients could keep all others from exporting."""
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.05)
+    has_ended = threading.Event()
+
+    async def endless(_: Call) -> Answer:
+        async def parts() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    await asyncio.sleep(0)  # as one that reads from the store
+                    yield b"x" * 100_000
+            finally:
+                has_ended.set()
+
+        return Answer(parts(), media_type="text/plain")
+
+    async def large(_: Call) -> Answer:
+        return Answer(b"x" * (64 << 20), media_type="text/plain")
+
+    server = start_server(
+        operations=[
+            Operation("GET", "/endless", "endless", "", endless, None),
+            Operation("GET", "/large", "large", "", large, None),
+        ]
+    )
+    with connected(server) as client:
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert has_ended.wait(PATIENCE)
+    is_lost, connection_lost = threading.Event(), connections.Connection.connection_lost
+
+    def lost(connection: connections.Connection, error: Exception | None) -> None:
+        connection_lost(connection, error)
+        is_lost.set()
+
+    monkeypatch.setattr(connections.Connection, "connection_lost", lost)
+    with connected(server) as client:  # an answer that is written at once
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert is_lost.wait(PATIENCE)
+    monkeypatch.setattr(connections, "READ_SECONDS", PATIENCE)
+    assert len(server.call("GET", "/large").data) == 64 << 20
+
+
+def test_a_client_that_reads_slowly_gets_all(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.2)
+    checks: list[int | None] = []
+    check_reading = connections.Connection._check_reading
+
+    def checked(connection: connections.Connection, waiting_before: int | None) -> None:
+        checks.append(waiting_before)
+        check_reading(connection, waiting_before)
+
+    monkeypatch.setattr(connections.Connection, "_check_reading", checked)
+
+    async def large(_: Call) -> Answer:
+        return Answer(b"x" * (32 << 20), media_type="text/plain")
+
+    server = start_server(operations=[Operation("GET", "/large", "large", "", large, None)])
+
+    def read() -> bool:
+        with connected(server) as client:
+            client.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            size = 0
+            while part := client.recv(1_000):
+                size += len(part)
+        return size > 32 << 20 and len(checks) > 1  # it took longer than a client may read nothing
+
+    # The machine may stop this process for longer than that, but not each time.
+    assert any(read() for _ in range(3))

@@ -1,7 +1,7 @@
-"""One connection over HTTP: uvicorn's, with bounds on the head of a request, in bytes and in time.
+"""One connection over HTTP: uvicorn's, with bounds on the head of a request, and on clients that wait for ever.
 
-Neither uvicorn nor httptools has any: a header without end would fill the memory, and connections that send nothing
-would keep all others away.
+Neither uvicorn nor httptools has any: a header without end would fill the memory, connections that send nothing would
+keep all others away, and so would answers that nobody reads.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ MAX_HEAD: Final = 64 << 10
 HEAD_SECONDS: Final = 30
 """How long a head may take, from the beginning of the connection or from the end of the answer before it."""
 
+READ_SECONDS: Final = 30
+"""How long a client may read nothing of an answer that waits for it."""
+
 _LINGER_SECONDS: Final = 5
 """How long a client may go on sending after a refusal. A connection that is closed before would lose the refusal."""
 
@@ -33,6 +36,7 @@ class Connection(HttpToolsProtocol):
     """See the module. The names of the methods are those of asyncio and httptools."""
 
     _timer: asyncio.TimerHandle | None = None
+    _reading_timer: asyncio.TimerHandle | None = None
     _is_in_head = False
     _head_size = 0
     _refusal: Problem | None = None
@@ -48,6 +52,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
         self._stop_timer()
+        self._stop_reading_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +105,28 @@ class Connection(HttpToolsProtocol):
         """Refuse what the parser does not take."""
         # Uvicorn calls it for every error of the parser, of which one is an exception that a method above has raised.
         self._refuse(_too_large() if self._head_size > MAX_HEAD else Problem(400, msg))
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than the answer is made."""
+        self._check_reading(None)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has read nearly all that waits for it."""
+        self._stop_reading_timer()
+        super().resume_writing()
+
+    def _check_reading(self, waiting_before: int | None) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if waiting == waiting_before:
+            self.transport.abort()  # `close` would wait until the rest is read
+        else:
+            self._reading_timer = self.loop.call_later(READ_SECONDS, self._check_reading, waiting)
+
+    def _stop_reading_timer(self) -> None:
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
+            self._reading_timer = None
 
     def _add_to_head(self, size: int) -> None:
         self._unreported = 0

@@ -142,12 +142,13 @@ class GrpcServer:
         # Metadata whose names end in -bin are bytes.
         headers = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
         begun_ns = self._service.clock.monotonic_ns()
-        caller, status = None, 200
+        caller, status = None, 499  # as nginx logs it, if the client cancels the call
         body: Body | None = None
         try:
             caller = self._service.access.caller("traces:write", headers)
             body = self._body(await self._message(context))
             response = await handler(caller, await body.read(), headers)
+            status = 200
             return cast("bytes", response.SerializeToString())
         except Exception as error:  # noqa: BLE001 # every error is an answer
             problem = problem_of(error) or failure("grpc", error)
