@@ -358,7 +358,7 @@ def _refuse_own_writers(service: Service, portion: _Portion, refused: Refused) -
     def is_foreign(fields: Fields) -> bool:
         if not any(service.draws_for(version[1]) for _, version in fields.values()):
             return True
-        refused.add("a value with a writer of this server, which sets its values itself")
+        refused.add("a value has a writer of this server; expected one of the sender")
         return False
 
     portion.rows = [row for row in portion.rows if is_foreign(row[1])]
