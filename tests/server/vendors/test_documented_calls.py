@@ -9,25 +9,32 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk.resources import Resource
 from tests.server.conftest import PATIENCE, Server
-from tests.store.contract import ended_span, only
+from tests.store.contract import only
 
-from otel_metadata.seams import SystemClock
 from otel_metadata.server import events, exports, filters, spans, traces, updates
 
 PAGE = Path(__file__).parents[3] / "docs" / "server.md"
 TITLE = "## Read and change spans over HTTP\n"
 SECTION = re.split("^## ", PAGE.read_text().partition(TITLE)[2], flags=re.MULTILINE)[0]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", SECTION, re.DOTALL | re.MULTILINE)
+TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7"
 MODULES = (spans, traces, updates, exports, filters, events)
+
+
+def store_documented_spans(server: Server) -> None:
+    """Store the trace of the page as the page does: a newcomer has no other one."""
+    found = re.search(r"^```sh\n(now=.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    line = found[1].replace("http://127.0.0.1:4318", server.url).replace("curl ", "curl --silent --fail-with-body ", 1)
+    done = subprocess.run(["sh", "-e", "-c", line], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {})
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_each_call_of_the_page_is_answered_as_it_says(server: Server, tmp_path: Path) -> None:
     """One after the other; a JSON block below a call has the members of its answer."""
-    resource = Resource({"service.name": "shop"})
-    server.store.write([ended_span(0xB7AD6B7169203331, resource=resource, start_ns=SystemClock.wall_ns())])
+    store_documented_spans(server)
     printed = ""
     for language, block in BLOCKS:
         if language == "json":
@@ -64,8 +71,7 @@ def test_the_page_has_every_call() -> None:
 @pytest.mark.parametrize("vendor", ["LangWatch", "Galileo"])
 def test_a_vendors_call_of_the_page_is_answered(server: Server, vendor: str) -> None:
     """As it is written there; only the address differs."""
-    trace_id, span_id = 0x0AF7651916CD43DD8448EB211C80319C, 0x00F067AA0BA902B7
-    server.store.write([ended_span(span_id, trace_id=trace_id)])
+    store_documented_spans(server)
     section = re.search(
         rf"^## Update a [a-z ]+ as {vendor}'s API does\n(.*?)(?=^## )",
         PAGE.read_text() + "\n## ",
@@ -76,10 +82,10 @@ def test_a_vendors_call_of_the_page_is_answered(server: Server, vendor: str) -> 
     line = line.replace("http://127.0.0.1:4318", server.url).replace("curl ", "curl --silent --fail-with-body ", 1)
     done = subprocess.run(["sh", "-e", "-c", line], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout
-    record = only(server.store, trace_id=f"{trace_id:032x}")
+    record = only(server.store, trace_id=TRACE_ID, span_id=SPAN_ID)
     if vendor == "LangWatch":
-        assert json.loads(done.stdout) == {"traceId": f"{trace_id:032x}"}
+        assert json.loads(done.stdout) == {"traceId": TRACE_ID}
         assert record.trace_metadata == {"labels": ["reviewed"], "environment": "staging"}
     else:
-        assert json.loads(done.stdout)["span_id"] == f"{span_id:016x}"
+        assert json.loads(done.stdout)["span_id"] == SPAN_ID
         assert (record.output, record.tags, record.status_code) == ("42", ("checked",), 200)
