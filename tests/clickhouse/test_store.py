@@ -23,9 +23,9 @@ from tests.store.contract import (
     ended_span,
     metadata,
     only,
-    patches_of,
     trace_hex,
 )
+from tests.store.spans import patches_of
 
 import otel_metadata
 from otel_metadata.errors import StoreAccessError, StoreError
@@ -550,7 +550,7 @@ class TestManyWriters:
         """Also where none of them finds the tables made."""
         program = (
             "import sys\n"
-            "from tests.store.contract import ended_span, patches_of\n"
+            "from tests.store.spans import ended_span, patches_of\n"
             "from otel_metadata.store.clickhouse.store import ClickHouseStore\n"
             "store = ClickHouseStore(sys.argv[1])\n"
             "store.write([ended_span()])\n"

@@ -30,13 +30,13 @@ from tests.store.contract import (
     in_one_store,
     metadata,
     only,
-    patches_of,
     trace_hex,
 )
 from tests.store.contract_filters import FilterContract, fill, with_origins
 from tests.store.contract_history import HistoryContract
 from tests.store.contract_reads import ReadsContract
 from tests.store.evaluator import Origins
+from tests.store.spans import patches_of
 from typer.testing import CliRunner
 
 from otel_metadata.backends.serve import store as serve_store

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -16,23 +16,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
+from tests.store.spans import END_NS, START_NS, TRACE, ended_span, metadata, only, trace_hex
 from tests.strategies import field_sets
 
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
-from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text, merge_into
+from otel_metadata.model.merge import Field, FieldName, Json, json_text, merge_into
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.model.span_ref import SpanRef
 from otel_metadata.seams import DurationStore, SpanStore, VersionReads
 
 OpenStore: TypeAlias = Callable[[], SpanStore]
-
-TRACE = 0x0AF7651916CD43DD8448EB211C80319C
-START_NS = 1_700_000_000_123_456_789
-END_NS = START_NS + 1_000_000
 
 # Each example has a trace of its own, so that all of them share one store.
 _traces = itertools.count(1 << 64)
@@ -44,50 +41,6 @@ SUPPRESSED = [
 ]
 
 in_one_store = settings(suppress_health_check=SUPPRESSED)
-
-
-class SpanWithFields(ReadableSpan):
-    """An ended span with its exact fields beside it, as a store is given it."""
-
-    fields: Fields = {}  # noqa: RUF012
-
-
-def ended_span(
-    span_id: int = 1,
-    *,
-    trace_id: int = TRACE,
-    fields: Fields | None = None,
-    attributes: Mapping[str, Any] | None = None,
-    start_ns: int = START_NS,
-    name: str = "work",
-    **parts: Any,
-) -> SpanWithFields:
-    """Return an ended span."""
-    span = SpanWithFields(
-        name=name,
-        context=SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(1), **parts.pop("context", {})),
-        attributes=attributes,
-        start_time=start_ns,
-        end_time=start_ns + 1_000_000,
-        **{"resource": Resource({}), **parts},
-    )
-    span.fields = fields or {}
-    return span
-
-
-def metadata(level: str = "span", **values: Json) -> dict[FieldName, Field]:
-    """Return metadata fields of one update."""
-    return {(level, "metadata", key): (value, (START_NS, 1)) for key, value in values.items()}  # type: ignore[misc]
-
-
-def only(store: SpanStore, **query: Any) -> SpanRecord:
-    """Return the one record that a query selects."""
-    (record,) = store.query(SpanQuery(**query))
-    return record
-
-
-def trace_hex(trace_id: int = TRACE) -> str:
-    return f"{trace_id:032x}"
 
 
 class DurationContract:
@@ -586,18 +539,3 @@ def assert_same(record: SpanRecord, expected: SpanRecord, *, ids_only: bool = Fa
     assert (record.trace_id, record.span_id) == (expected.trace_id, expected.span_id)
     if not ids_only:
         assert shown(record) == shown(expected)
-
-
-def patches_of(writer: int, count: int, trace_id: int = TRACE, span_id: int = 1) -> Sequence[Patch]:
-    """Return patches as one process makes them: a key of its own, one that all set, and a tag."""
-    return [
-        Patch(
-            SpanRef(trace_id, span_id),
-            {
-                ("span", "metadata", f"{writer}.{at}"): (at, (START_NS + at, writer)),
-                ("span", "metadata", "shared"): ([writer, at], (START_NS + at, writer)),
-                ("span", "tag", "seen"): (True, (START_NS + at, writer)),
-            },
-        )
-        for at in range(count)
-    ]

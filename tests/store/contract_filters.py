@@ -33,8 +33,9 @@ from tests.store.conditions import (
     spelled,
     spelled_name,
 )
-from tests.store.contract import START_NS, SUPPRESSED, SpanWithFields, ended_span
+from tests.store.contract import START_NS, SUPPRESSED, ended_span
 from tests.store.evaluator import FieldOrigin, Origins, holds, value_of
+from tests.store.spans import SpanWithFields
 from tests.strategies import examples
 
 from otel_metadata.model import authors

@@ -245,7 +245,7 @@ def test_what_may_not_be_written_is_written_once_it_may(way: str) -> None:
     """SQLite keeps a connection read-only that was opened so; and a directory may be closed while it is in use."""
     program = """
         import os, sys, tempfile
-        from tests.store.contract import ended_span
+        from tests.store.spans import ended_span
         from otel_metadata.errors import StoreError
         from otel_metadata.model.record import SpanQuery
         from otel_metadata.store.sqlite.store import SqliteStore
@@ -289,7 +289,7 @@ def test_several_processes_meet_in_the_same_files(path: Path, gone: list[str], k
     """Each notices by itself; nothing of an old log gets into a new file, and a log that was removed is not lost."""
     program = """
         import sys
-        from tests.store.contract import ended_span
+        from tests.store.spans import ended_span
         from otel_metadata.errors import StoreError
         from otel_metadata.store.sqlite.store import SqliteStore
         store, number = SqliteStore(sys.argv[1]), int(sys.argv[2])

@@ -25,7 +25,6 @@ from tests.store.contract import (
     in_one_store,
     metadata,
     only,
-    patches_of,
     trace_hex,
 )
 from tests.store.contract_history import (
@@ -39,6 +38,7 @@ from tests.store.contract_history import (
     set_at,
     shown,
 )
+from tests.store.spans import patches_of
 
 from otel_metadata.destination_factory import open_store as open_url
 from otel_metadata.errors import ConfigurationError, StoreError, StoreFormatError
@@ -739,7 +739,7 @@ class TestWaiting:
 WRITER = """
 import sys
 from otel_metadata.store.sqlite.store import SqliteStore
-from tests.store.contract import ended_span, patches_of
+from tests.store.spans import ended_span, patches_of
 path, writer, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store = SqliteStore(path)
 print("ready", flush=True)
@@ -754,7 +754,7 @@ store.close()
 OPENER = """
 import sys
 from otel_metadata.store.sqlite.store import SqliteStore
-from tests.store.contract import ended_span
+from tests.store.spans import ended_span
 print("ok", flush=True)
 for line in sys.stdin:
     store = SqliteStore(line.strip())
