@@ -128,6 +128,30 @@ def test_tab_takes_no_completion_of_what_was_written_before(page: Page) -> None:
     expect(box).to_have_value("metadata.plan ")
 
 
+def test_who_types_on_after_a_completion_writes_behind_it(page: Page) -> None:
+    """Also faster than the next frame; values in use are completed too, and what is unfinished is no error yet."""
+    page.goto("/?rows=spans")
+    box = page.get_by_role("combobox", name="Filter")
+    box.click()
+    page.keyboard.type("metadata.pl")
+    expect(page.get_by_role("option", name="metadata.plan")).to_be_visible()
+    page.evaluate(
+        """() => { const box = document.activeElement;
+        box.dispatchEvent(new KeyboardEvent('keydown', {key: 'Tab', bubbles: true, cancelable: true}));
+        document.execCommand('insertText', false, '= '); }"""
+    )
+    expect(box).to_have_value("metadata.plan = ")
+    expect(page.get_by_role("option", name="'enterprise'")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("listbox")).to_be_hidden()
+    expect(page.locator("#filter-problem")).to_have_count(0)
+    page.keyboard.type("'tea")
+    page.keyboard.press("Tab")
+    expect(box).to_have_value("metadata.plan = 'team' ")
+    page.keyboard.press("Enter")
+    expect(rows(page)).to_have_count(8)
+
+
 def test_a_click_on_a_value_offers_conditions(page: Page) -> None:
     page.goto("/?rows=spans")
     box = page.get_by_role("combobox", name="Filter")
@@ -525,6 +549,22 @@ def test_metadata_a_verdict_and_a_note_show_their_receipt(page: Page) -> None:
     page.get_by_label("Text").fill(SCRIPT)
     page.get_by_role("button", name="Store").click()
     expect(page.locator("#tab-panel")).to_contain_text(SCRIPT)
+
+
+def test_a_verdict_without_a_span_is_about_the_first(page: Page) -> None:
+    page.goto(f"/traces/{TRACE}")
+    expect(tree_rows(page)).to_have_count(9)
+    page.keyboard.press("s")
+    page.keyboard.type("Correctness")
+    page.get_by_label("Label").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator(".receipt")).to_contain_text("Stored: evaluation Correctness")
+    expect(page.get_by_role("heading", level=2)).to_have_text("POST /answer")
+    page.get_by_role("button", name="Close the span").click()
+    page.get_by_role("button", name="Show the first").click()
+    expect(page.locator(".edit form")).to_have_count(0)
+    page.keyboard.press("s")
+    expect(page.locator(".edit form")).to_have_count(1)
 
 
 def test_what_was_written_stays_if_it_is_refused(page: Page, problems: list[str]) -> None:

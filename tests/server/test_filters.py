@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.api import SPAN_ID, Plain, fill, fits, refused, start_with_tokens, token_of, update
+from tests.server.api import SPAN_ID, TRACE_ID, Plain, fill, fits, refused, start_with_tokens, token_of, update
 from tests.server.conftest import Server, StartServer
 
 PATH = "/api/v1/filter"
@@ -46,6 +46,25 @@ def test_the_store_completes_keys_tags_and_names(server: Server) -> None:
     assert completed(server, "'v") == ["'vip' IN tags"]
     assert completed(server, "stat = 'x'", 4) == ["status_code", "status_message"]
     assert ask(server, "😀 metadata.r")["completions"] == []
+
+
+def test_the_store_completes_values_the_commonest_first(server: Server) -> None:
+    for number, plan in enumerate(("team", "free", "team"), 1):
+        update(server, f"spans/{number:016x}", {"metadata": {"plan": plan, "beta": number == 2}, "user_id": "u'7"})
+    update(server, f"spans/{SPAN_ID}/evaluations/Tone", {"label": "curt"})
+    update(server, f"traces/{TRACE_ID}", {"metadata": {"plan": "whole"}})
+    assert completed(server, "metadata.plan = ") == ["'team'", "'free'"]
+    assert completed(server, "metadata.plan != 'f") == ["'free'"]
+    assert completed(server, "metadata.plan IN ('team', ") == ["'team'", "'free'"]
+    assert completed(server, "metadata.region = ") == ["1"]
+    assert completed(server, "metadata.beta = ") == ["FALSE", "TRUE"]
+    assert completed(server, "metadata.nothing = ") == ["TRUE", "FALSE"]
+    assert completed(server, "trace.metadata.plan = ") == ["'whole'"]
+    assert completed(server, "eval.Tone.label = ") == ["'curt'"]
+    assert completed(server, "user_id = ") == ["'u''7'"]
+    assert completed(server, "name = 'step 2") == ["'step 2'"]
+    assert completed(server, "metadata.plan > ") == []
+    assert completed(server, "metadata.plan = ", **token_of(server, "bank")) == ["TRUE", "FALSE"]
 
 
 def test_a_caller_with_a_project_is_offered_names_of_that_only(server: Server) -> None:

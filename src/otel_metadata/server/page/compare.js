@@ -75,7 +75,7 @@ function Cell({ row, side }) {
   if (value === undefined) return html`<span class="faint">${row.group === "Spans" ? "none" : "not set"}</span>`;
   if (row.isTime) return html`<code class="value">${duration(/** @type {number} */ (value))}</code>`;
   const [text, other] = [value, side === "a" ? row.b : row.a].map((one) => (typeof one === "string" ? one : one === undefined ? "" : shortText(one)));
-  if (row.isSame || !other) return html`<code class="value">${text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text}</code>`;
+  if (row.isSame || !other || typeof value === "number") return html`<code class="value">${text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text}</code>`;
   const { before, a: own, after } = parted(text, other);
   if (!before && !after) return html`<code class="value">${own.length > LONGEST ? `${own.slice(0, LONGEST)}…` : own}</code>`;
   return html`<code class="value">${before.length > AROUND ? `…${before.slice(-AROUND)}` : before}${own && html`<mark>${own.length > LONGEST ? `${own.slice(0, LONGEST)}…` : own}</mark>`}${after.length > AROUND ? `${after.slice(0, AROUND)}…` : after}</code>`;

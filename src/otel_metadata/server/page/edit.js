@@ -50,9 +50,9 @@ const FORMS = [
   },
 ];
 
-/** @param {{traceId: string, spanId: string, areLettersOn: boolean, onUpdated: () => void}} props */
-export function Edit({ traceId, spanId, areLettersOn, onUpdated }) {
-  const [open, setOpen] = useState("");
+/** @param {{traceId: string, spanId: string, areLettersOn: boolean, onUpdated: () => void, first: string}} props `first` is the form that is open at first */
+export function Edit({ traceId, spanId, areLettersOn, onUpdated, first }) {
+  const [open, setOpen] = useState(first);
   const [receipt, setReceipt] = useState("");
   const [problem, setProblem] = useState("");
   const element = useRef(/** @type {HTMLFormElement | null} */ (null));

@@ -15,6 +15,7 @@ export function FilterBox({ value, run, inputRef }) {
   const completed = useRef(""); // the text that these are for
   const [chosen, setChosen] = useState(0);
   const [isOpen, setIsOpen] = useState(false);
+  const [isWriting, setIsWriting] = useState(false);
   const ending = useRef(/** @type {AbortController | null} */ (null));
 
   // Before the frame: what is typed after it must not be undone.
@@ -51,6 +52,7 @@ export function FilterBox({ value, run, inputRef }) {
   }
 
   const onInput = (/** @type {any} */ event) => {
+    setIsWriting(true);
     setText(event.target.value);
     check(event.target.value, event.target.selectionStart, true);
   };
@@ -63,13 +65,16 @@ export function FilterBox({ value, run, inputRef }) {
     const written = `${before}${completion.text}${gap}${after}`;
     const position = before.length + completion.text.length + 1;
     setText(written);
-    requestAnimationFrame(() => inputRef.current?.setSelectionRange(position, position));
+    // At once: the next key may come before the next frame.
+    if (inputRef.current) inputRef.current.value = written;
+    inputRef.current?.setSelectionRange(position, position);
     check(written, position, true);
   }
 
   const onKeyDown = (/** @type {KeyboardEvent} */ event) => {
     if (event.isComposing) return;
     if (event.key === "Enter") {
+      setIsWriting(false);
       setIsOpen(false);
       ending.current?.abort();
       check(text, text.length, false);
@@ -93,7 +98,9 @@ export function FilterBox({ value, run, inputRef }) {
     event.preventDefault();
   };
 
-  const wrong = problem && text.trim() && !isOpen ? problem : null;
+  // What is not finished is not wrong yet.
+  const isUnfinished = isWriting && problem !== null && problem.position >= characters(text.trimEnd());
+  const wrong = problem && text.trim() && !isOpen && !isUnfinished ? problem : null;
   return html`<div class="filter">
     <label for="filter" class="visually-hidden">Filter</label>
     <input id="filter" ref=${inputRef} type="text" role="combobox" autocomplete="off" autocapitalize="off" spellcheck=${false}
@@ -101,7 +108,7 @@ export function FilterBox({ value, run, inputRef }) {
       aria-expanded=${isOpen} aria-controls="completions" aria-autocomplete="list"
       aria-activedescendant=${isOpen ? `completion-${chosen}` : undefined}
       aria-invalid=${wrong !== null} aria-describedby=${wrong ? "filter-problem" : undefined}
-      value=${text} onInput=${onInput} onKeyDown=${onKeyDown} onBlur=${() => setIsOpen(false)} />
+      value=${text} onInput=${onInput} onKeyDown=${onKeyDown} onBlur=${() => (setIsOpen(false), setIsWriting(false))} />
     ${text && html`<button type="button" class="quiet clear" aria-label="Clear the filter" onClick=${() => run("")}>✕</button>`}
     <ul id="completions" role="listbox" aria-label="Completions" hidden=${!isOpen}>
       ${isOpen && completions.map((completion, index) => html`<li key=${completion.text} id=${`completion-${index}`} role="option"

@@ -79,7 +79,7 @@ function Page() {
       ${place.place === "overview" && html`<${Overview} place=${place} ...${shared} />`}
       ${place.place === "changes" && html`<${Changes} place=${place} ...${shared} />`}
       ${place.place === "connect" && html`<${Connect} ...${shared} />`}
-      ${place.place === "nowhere" && html`<main><${Notice} title=${`Nothing is at ${place.path}.`} isProblem><p><${Link} href="/" go=${go}>Show all traces<//></p><//></main>`}
+      ${place.place === "nowhere" && html`<main class="list"><${Notice} title=${`Nothing is at ${place.path}.`} isProblem><p><${Link} href="/" go=${go}>Show all traces<//></p><//></main>`}
     </div>
     <div class="visually-hidden" role="status" aria-live="polite">${announcement}</div>
     <dialog ref=${help} class="help" aria-labelledby="keys-title">

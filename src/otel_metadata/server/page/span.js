@@ -15,9 +15,9 @@ import { fieldRows, isValue, moments, shortText, textOf } from "./values.js";
  *
  * @param {{traceId: string, span: import("./waterfall.js").OutlineSpan, startNs: bigint, version: number, at: string,
  *   setAt: (time: string) => void, offer: Offer, narrow: (condition: string) => void, areLettersOn: boolean,
- *   compare: () => void, isChoosing: boolean, tab: string, setTab: (tab: string) => void, close: () => void}} props
+ *   compare: () => void, isChoosing: boolean, form: string, tab: string, setTab: (tab: string) => void, close: () => void}} props
  */
-export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt, offer, narrow, areLettersOn, compare, isChoosing, tab, setTab, close }) {
+export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt, offer, narrow, areLettersOn, compare, isChoosing, form, tab, setTab, close }) {
   const [updates, setUpdates] = useState(0);
   const asOf = `${version} ${updates}`; // an update of one's own is shown also while live updates are paused
   const { data: span, error } = useAsked(url(`spans/${outline.span_id}`, { trace_id: traceId, at }), asOf, true);
@@ -50,7 +50,7 @@ export function SpanDetail({ traceId, span: outline, startNs, version, at, setAt
     </p>
     ${span?.status_message && html`<p class="status-message">${span.status_message}</p>`}
     ${history.data && html`<${Slider} moments=${moments(history.data.values, outline.start_time_ns)} endNs=${outline.end_time_ns} at=${at} setAt=${setAt} />`}
-    ${!at && html`<${Edit} traceId=${traceId} spanId=${outline.span_id} areLettersOn=${areLettersOn} onUpdated=${() => setUpdates(updates + 1)} />`}
+    ${!at && html`<${Edit} traceId=${traceId} spanId=${outline.span_id} areLettersOn=${areLettersOn} onUpdated=${() => setUpdates(updates + 1)} first=${form} />`}
     <div class="tabs" role="tablist" aria-label="About the span" onKeyDown=${onKeyDown}>
       ${TABS.map(([name, word]) => html`<button type="button" role="tab" key=${name} id=${`tab-${name}`} aria-selected=${tab === name}
         aria-controls="tab-panel" tabindex=${tab === name ? 0 : -1} onClick=${() => setTab(name)}>${word}${numberOf(name, span)}</button>`)}

@@ -118,6 +118,14 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     else if ((at + 1) * ROW > view.scrollTop + room) view.scrollTop = (at + 1) * ROW - room;
   }, [selected, rows]);
 
+  const [form, setForm] = useState("");
+  const openForm = (/** @type {string} */ name) => {
+    setForm(name);
+    select(0);
+  };
+  useEffect(() => {
+    if (selected >= 0) setForm("");
+  }, [selected]);
   const at = rows.indexOf(selected);
   const move = (/** @type {number} */ index) => select(rows[Math.max(0, Math.min(rows.length - 1, index))]);
   const page = () => Math.max(1, Math.floor(((scroller.current?.clientHeight ?? ROW) - HEAD) / ROW) - 1);
@@ -151,6 +159,8 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     "next-error": () => stepTo(errors, 1, "error"),
     "previous-error": () => stepTo(errors, -1, "error"),
     copy: () => openCopy(document.activeElement?.closest(".waterfall") ? document.querySelector("[aria-selected=true] .tree-label") : null),
+    // The span's own form has these keys; without a span they are about the first.
+    ...(selected < 0 ? { annotate: () => openForm("note"), score: () => openForm("verdict") } : {}),
     back: () => {
       if (document.activeElement === finder.current) scroller.current?.focus();
       else if (place.span) change({ span: "" });
@@ -198,9 +208,10 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     </section>
     ${selected >= 0
       ? html`<${SpanDetail} key=${place.span} ...${{ offer, narrow }} traceId=${place.traceId} span=${tree.spans[selected]} startNs=${tree.startNs}
-          version=${version} at=${place.at} setAt=${(/** @type {string} */ time) => change({ at: time })} areLettersOn=${areLettersOn} compare=${chooseSpan} isChoosing=${Boolean(place.compare) && place.compare !== own}
+          version=${version} at=${place.at} setAt=${(/** @type {string} */ time) => change({ at: time })} areLettersOn=${areLettersOn} compare=${chooseSpan} form=${form} isChoosing=${Boolean(place.compare) && place.compare !== own}
           tab=${place.tab} setTab=${(/** @type {string} */ tab) => change({ tab })} close=${() => change({ span: "" })} />`
-      : html`<aside class="detail is-empty"><${Notice} title="Select a span to see its values, who set them, and when." /></aside>`}
+      : html`<aside class="detail is-empty"><${Notice} title="Select a span to see its values, who set them, and when.">
+        <p><button type="button" onClick=${() => select(0)}>Show the first</button></p><//></aside>`}
     ${menu}
   </main>`;
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple, final
 
 from otel_metadata.errors import FilterError
-from otel_metadata.model.condition import ORIGINS, Subject
+from otel_metadata.model.condition import ORIGINS, Scalar, Subject
 from otel_metadata.model.merge import Level
 from otel_metadata.model.record import ROUTES, NamedKind
 from otel_metadata.store.filter.language import types_of
@@ -55,6 +55,9 @@ class InUse(NamedTuple):
 Names = Callable[[InUse], Sequence[str]]
 """Returns names that are in use."""
 
+Values = Callable[[Subject], Sequence[Scalar]]
+"""Returns values that a name has, the likeliest first."""
+
 # What is being written: the end of a name, the beginning of a text, or of an operator.
 # Each begins where a word does: a search from every character of a long word would take quadratic time.
 _NAME: Final = re.compile(r'(?<![\w."])(?:[^\W\d]\w*(?:\.(?:\w+|"(?:[^"]|"")*"))*(?:\.(?:"(?:[^"]|"")*)?)?)\Z')
@@ -90,13 +93,14 @@ _KEYED: Final[tuple[tuple[str, NamedKind, Level, str], ...]] = (
 """Names that end with a key which a store knows, and the parts that follow the key."""
 
 
-def completions(text: str, position: int, names: Names) -> list[Completion]:
+def completions(text: str, position: int, names: Names, values: Values = lambda _: ()) -> list[Completion]:
     """Return what can be written at a place, the likeliest first; nothing inside what is not understood.
 
     Args:
         text: The filter so far, of any length.
         position: The place, from 0, in characters.
         names: Returns names that are in use in the store. It is asked for few.
+        values: Returns values that are in use there.
     """
     before = text[:position]
     started = _TEXT.search(_without_whole_texts(before)) or _NAME.search(before) or _SIGN.search(before)
@@ -111,7 +115,7 @@ def completions(text: str, position: int, names: Names) -> list[Completion]:
         rest = re.match(r"\w*", text[position:])
         end += rest.end() if rest is not None else 0
     found: dict[str, CompletionKind] = {}
-    for one, kind in _after(tokens, written, names):
+    for one, kind in _after(tokens, written, names, values):
         if one.lower().startswith(written.lower()) and one != written:
             found.setdefault(one, kind)
     return [Completion(one, kind, start, end) for one, kind in found.items()]
@@ -122,7 +126,7 @@ def _without_whole_texts(text: str) -> str:
     return re.sub(r"'(?:[^']|'')*'", lambda found: " " * len(found[0]), text)
 
 
-def _after(tokens: Sequence[Token], written: str, names: Names) -> Iterator[tuple[str, CompletionKind]]:
+def _after(tokens: Sequence[Token], written: str, names: Names, values: Values) -> Iterator[tuple[str, CompletionKind]]:
     last = tokens[-1] if tokens else None
     if last is None or (last.kind == "(" and not _is_list(tokens)) or (last.kind == "word" and last.text in _JOINING):
         if _is_between(tokens):
@@ -136,9 +140,9 @@ def _after(tokens: Sequence[Token], written: str, names: Names) -> Iterator[tupl
     elif last.kind == "operator" and len(tokens) > 1 and tokens[-2].kind == "literal":
         yield from _names(written, names)
     elif last.kind == "operator" or (last.kind == "word" and last.text in {"LIKE", "BETWEEN"}):
-        yield from _values(_subject(tokens[-2]) if len(tokens) > 1 else None, last.text)
+        yield from _values(_subject(tokens[-2]) if len(tokens) > 1 else None, last.text, values)
     elif last.kind in {"(", ","}:
-        yield from _values(_list_subject(tokens), "=")
+        yield from _values(_list_subject(tokens), "=", values)
     elif last.kind == "word":
         yield from _after_word(tokens, written, names)
     elif last.kind == "literal" and (
@@ -251,15 +255,18 @@ def _after_literal(literal: Token) -> Iterator[tuple[str, CompletionKind]]:
     yield from ((sign, "operator") for sign in _COMPARISONS)
 
 
-def _values(subject: Subject | None, operator: str) -> Iterator[tuple[str, CompletionKind]]:
+def _values(subject: Subject | None, operator: str, values: Values) -> Iterator[tuple[str, CompletionKind]]:
     if subject is None:
         return
     if subject.part == "route":
         yield from ((_quoted(route), "value") for route in ROUTES)
     elif not subject.part and subject.kind in _VALUES and operator not in _ORDERS:
         yield from ((_quoted(word), "value") for word in _VALUES[subject.kind])
-    elif "bool" in types_of(subject) and operator in {"=", "!="}:
-        yield from (("TRUE", "value"), ("FALSE", "value"))
+    elif operator in {"=", "!="}:
+        found = [_literal(value) for value in values(subject)]
+        if "bool" in types_of(subject) and (not found or not {"TRUE", "FALSE"}.isdisjoint(found)):
+            found += ["TRUE", "FALSE"]
+        yield from ((one, "value") for one in found)
 
 
 def _subject(token: Token) -> Subject | None:
@@ -315,6 +322,12 @@ def _is_between(tokens: Sequence[Token]) -> bool:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def _literal(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    return _quoted(value) if isinstance(value, str) else f"{value}"
 
 
 def _unquoted(written: str) -> str:
