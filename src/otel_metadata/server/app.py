@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 from urllib.parse import unquote
@@ -123,6 +123,7 @@ class App:
         body: Body | None = None
         allowed: Mapping[str, str] = {}
         response: Response
+        stream: AsyncGenerator[bytes] | None = None
         try:
             browsers.check_host(headers, self._access.hosts)
             methods, path = self._route(scope)
@@ -143,7 +144,9 @@ class App:
                     {name: text for name, text in headers.items() if name not in CREDENTIALS},
                 )
                 # Made before the first byte is sent, so that a value without JSON is a refusal and no half answer.
-                response = _response(await operation.handler(call), method)
+                answer = await operation.handler(call)
+                stream = answer.body if isinstance(answer.body, AsyncGenerator) else None
+                response = _response(answer, method)
         except Exception as error:  # noqa: BLE001 # every error is an answer
             problem = problem_of(error) or failure(name or "app", error)
             response = _response(_refusal(problem, operation, headers), method)
@@ -154,6 +157,8 @@ class App:
         try:
             await response(scope, receive, send)
         finally:
+            if stream is not None:  # its client may not have read it to its end
+                await stream.aclose()
             took_ns = self._service.clock.monotonic_ns() - begun_ns
             client = (scope.get("client") or ("-",))[0]
             self._service.answered(name, _shown(scope), client, caller, response.status_code, took_ns)

@@ -71,11 +71,8 @@ async def _retain(call: Call) -> Answer:
         expected = "before, older_than_seconds or max_bytes"
         raise Problem(400, f"Nothing is given; expected at least one of {expected}.", pointer="", expected=expected)
     before_ns = past_ns(age, call.service.clock.wall_ns()) if age is not None else None
-    slot = _RETENTIONS.take()  # it may take minutes, and a second one would take the other thread that writes
-    try:
+    with _RETENTIONS.slot():  # it may take minutes, and a second one would take the other thread that writes
         found = await call.service.write(partial(call.service.store.retain, before_ns, body.max_bytes))
-    finally:
-        slot.give_back()
     call.service.changed()
     return Answer(api_types.Retained(found.spans_deleted, found.updates_deleted, found.stored_bytes))
 

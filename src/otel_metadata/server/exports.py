@@ -12,7 +12,7 @@ from otel_metadata.client.queries import query_of
 from otel_metadata.server import api_types
 from otel_metadata.server.operations import Answer, Call, Operation, Problem
 from otel_metadata.server.projects import visible_project
-from otel_metadata.server.slots import Slot, Slots
+from otel_metadata.server.slots import Slots
 from otel_metadata.store import table
 
 if TYPE_CHECKING:
@@ -88,22 +88,24 @@ async def _export(
         filter=given.filter,
     )
     service = call.service
-    slot = _EXPORTS.take()
-    parts = parts_of(service.store, query)
-    first = await service.read(partial(next, parts, None))
+    stream = _stream(service, parts_of(service.store, query))
+    await anext(stream)  # what cannot be read is a refusal, and no half answer
     headers = {"Content-Disposition": f'attachment; filename="spans.{suffix}"', "Cache-Control": "no-store"}
-    return Answer(_stream(service, parts, first, slot), media_type=media_type, headers=headers)
+    return Answer(stream, media_type=media_type, headers=headers)
 
 
-async def _stream(service: Service, parts: Iterator[bytes], part: bytes | None, slot: Slot) -> AsyncIterator[bytes]:
-    """Yield the parts of an export; each is read when the one before has been sent."""
-    try:
+async def _stream(service: Service, parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield nothing as soon as the first part of an export is there, then all parts.
+
+    Each is read when the one before has been sent.
+    """
+    with _EXPORTS.slot():
+        part = await service.read(partial(next, parts, None))
+        yield b""
         while part is not None:
             if part:
                 yield part
             part = await _next(service, parts)
-    finally:
-        slot.give_back()  # a stream that never began gives it back when it is dropped
 
 
 async def _next(service: Service, parts: Iterator[bytes]) -> bytes | None:

@@ -28,16 +28,16 @@ async def _import(call: Call) -> Answer:
     if "traces:update" not in call.caller.scopes:
         raise Problem(403, "An import updates spans as well; expected a token with the scope traces:update, too.")
     importer = Importer(call.service.store, "The body")
-    slot = await _IMPORTS.wait()
+    await _IMPORTS.wait()
     try:
-        async for portion in _portions(call.body):
-            await call.service.write(partial(importer.feed, portion))
-            call.service.changed()
-        report = await call.service.write(importer.report)
+        with _IMPORTS.slot():
+            async for portion in _portions(call.body):
+                await call.service.write(partial(importer.feed, portion))
+                call.service.changed()
+            report = await call.service.write(importer.report)
     except FileError as error:
         raise Problem(400, f"{error}") from None
     finally:
-        slot.give_back()
         call.service.changed()
     return Answer(
         api_types.Imported(
