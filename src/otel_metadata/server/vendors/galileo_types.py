@@ -305,7 +305,7 @@ _TYPES: Final = {
     "array": ("list", "list"),
     "object": ("dict", "dictionary"),
 }
-_EXPECTED: Final = re.compile(r"(\w+)(?: of length)?(?: ([<>]=) (-?\d+))?.*")
+_EXPECTED: Final = re.compile(r"(\w*)(?: of length)?(?: ([<>]=) (-?\d+))?")
 _MISSING: Final = re.compile(r"Object missing required field `(\w+)`")
 
 
@@ -336,14 +336,13 @@ def _in_words(error: str, pointer: str, expected: str) -> tuple[str, str, str]:
     if pointer == "/body/logging_method":
         *others, last = map(repr, get_args(Method))
         return pointer, "enum", f"Input should be {', '.join(others)} or {last}"
-    form = _EXPECTED.fullmatch(expected)
-    name, word = _TYPES[form[1]] if form is not None else ("value", "value")
-    if form is None or form[2] is None:
+    kind, relation, number = _EXPECTED.search(expected).groups()  # type: ignore[union-attr] # it finds any text
+    name, word = _TYPES.get(kind, ("value", "value"))
+    if relation is None:
         return pointer, f"{name}_type", f"Input should be a valid {word}"
-    if form[1] == "int":
-        return pointer, "int_range", f"Input should be {form[2]} {form[3]}"
-    at_least = form[2] == ">="
-    bound = f"at {'least' if at_least else 'most'} {form[3]}"
-    if form[1] == "array":
+    if kind == "int":
+        return pointer, "int_range", f"Input should be {relation} {number}"
+    bound = f"at {'least' if relation == '>=' else 'most'} {number}"
+    if kind == "array":
         return pointer, "too_short", f"List should have {bound} item after validation"
-    return pointer, f"string_too_{'short' if at_least else 'long'}", f"String should have {bound} characters"
+    return pointer, f"string_too_{'short' if relation == '>=' else 'long'}", f"String should have {bound} characters"
