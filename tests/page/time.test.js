@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { clock, dateOf, duration, marks, millisecondsAfter } from "../../src/otel_metadata/server/page/time.js";
+import { clock, dateOf, duration, marks, millisecondsAfter, thousands } from "../../src/otel_metadata/server/page/time.js";
 
 test("a duration has three digits, then two units", () => {
   /** @type {[number, string][]} */
@@ -36,4 +36,8 @@ test("marks are round, begin with 0 and are not too many", () => {
     const found = marks(total, 6);
     assert.ok(found.length >= 2 && found.length <= 7, `${total}: ${found}`);
   }
+});
+
+test("a count has commas", () => {
+  assert.deepEqual([0, 999, 1_000, 12_345, 1_234_567].map(thousands), ["0", "999", "1,000", "12,345", "1,234,567"]);
 });

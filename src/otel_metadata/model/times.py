@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from functools import lru_cache
 from typing import Final
 
 _OURS: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
@@ -27,7 +28,12 @@ def utc(ns: int) -> dt.datetime:
 def time_text(ns: int) -> str:
     """Return wall nanoseconds as ISO 8601 in UTC, with nine digits of the second."""
     seconds, rest = divmod(ns, 1_000_000_000)
-    return f"{_EPOCH + dt.timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_second_text(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=1_024)  # the spans of a trace share their seconds
+def _second_text(seconds: int) -> str:
+    return (_EPOCH + dt.timedelta(seconds=seconds)).isoformat()
 
 
 def time_ns(text: str) -> int:

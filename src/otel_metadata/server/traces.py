@@ -87,16 +87,17 @@ def _read_one(store: SpanStore, trace_id: str, project: str | None, at: str | No
     if at is not None:
         records = spans_at(store, SpanQuery(trace_id, limit=None, project=project), at)
         return encoded(_outline(records[0], None, [_of_record(record) for record in reversed(records)]))
-    found = stored(store, SpanQuery(trace_id, limit=1, project=project))
-    if found is None:
-        raise SpanNotFoundError(trace_id, f"{store}")
-    version = entity_tag(fields_of_trace(found[1]))
     if project is None and isinstance(store, SpanReads):
         spans = store.outline(trace_id)
     else:
         spans = [
             _of_record(record) for record in reversed(store.query(SpanQuery(trace_id, limit=None, project=project)))
         ]
+    # Any span has the values of its trace. One that is named is found at once; the newest of many takes a sort.
+    found = stored(store, SpanQuery(trace_id, spans[-1].span_id, limit=1, project=project)) if spans else None
+    if found is None:
+        raise SpanNotFoundError(trace_id, f"{store}")
+    version = entity_tag(fields_of_trace(found[1]))
     return encoded(_outline(assemble(*found), version, spans), version)
 
 

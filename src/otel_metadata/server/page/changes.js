@@ -6,7 +6,7 @@ import { literal, narrowed } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
 import { isAboutFilter, Link, Mark, Notice, Problem, Text, WrongFilter } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
-import { clockOf } from "./time.js";
+import { clockOf, thousands } from "./time.js";
 import { routeOf, textOf } from "./values.js";
 
 /** The server answers with no more. */
@@ -69,7 +69,7 @@ export default function Changes({ place, go, version, areLettersOn, announce }) 
     ${values.length > 0 && html`<${Rows} ...${{ values, go, change, filter }} />`}
     ${data?.searched_to
       ? html`<p class="end"><button type="button" onClick=${() => setEnd(data.searched_to.start_time)}>Show those of spans before ${clockOf(data.searched_to.start_time_ns)}</button></p>`
-      : values.length > 0 && html`<p class="end">${values.length === MOST ? `These are the newest ${MOST.toLocaleString("en")} values.` : "That is all on the spans of this time."}</p>`}
+      : values.length > 0 && html`<p class="end">${values.length === MOST ? `These are the newest ${thousands(MOST)} values.` : "That is all on the spans of this time."}</p>`}
     ${end && html`<p class="end"><button type="button" onClick=${() => setEnd("")}>Back to the newest spans</button></p>`}
   </main>`;
 }

@@ -1,5 +1,6 @@
 /** What several places need: asking and asking again, live updates, keys. */
 import { ask, isEnded, Refusal, url } from "./api.js";
+import { askFirst } from "./early.js";
 import { actionOf } from "./keys.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 
@@ -32,7 +33,7 @@ export function useAsked(address, version, keeps = false) {
     let data = null;
     let error = null;
     try {
-      data = await ask(wanted, { signal: own.ending.signal });
+      data = await askFirst(wanted, own.ending.signal);
     } catch (caught) {
       if (isEnded(caught)) return;
       error = /** @type {Error} */ (caught);

@@ -1,17 +1,15 @@
 /** The list of traces or spans. */
 import { ask, isEnded, url } from "./api.js";
-import { addressOf, compared, endOfWindow, startOfWindow, tracePlace, WINDOWS } from "./address.js";
+import { addressOf, compared, tracePlace, WINDOWS } from "./address.js";
+import { questionOf } from "./early.js";
 import { FilterBox } from "./filter.js";
 import { keyName, narrowed } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
 import { conditionsOf, useMenu } from "./menu.js";
 import { Choosing, copied, isAboutFilter, isBackground, lazy, Link, Notice, Problem, Status, Verdict, WrongFilter } from "./parts.js";
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
-import { clockOf, duration } from "./time.js";
+import { clockOf, duration, thousands } from "./time.js";
 
-const PAGE = 100;
-/** To sort, more have to be there. */
-const SORTED_PAGE = 1_000;
 const BARS = 90;
 const BARS_HEIGHT = 36;
 const CHIPS = 4;
@@ -31,10 +29,7 @@ const Peek = lazy(() => import("./peek.js"));
  */
 export function List({ place, go, version, areLettersOn, announce }) {
   const { rows: kind, filter, project, window, sort } = place;
-  const question = useMemo(() => ({
-    filter, project, start_time: startOfWindow(window, Date.now()), end_time: endOfWindow(window, Date.now()),
-    limit: sort ? SORTED_PAGE : PAGE, timeout_millis: 1_000,
-  }), [kind, filter, project, window, sort]);
+  const question = useMemo(() => questionOf(place), [kind, filter, project, window, sort]);
   const { data, error, isLoading } = useAsked(url(kind, question), version);
   // After the list, which somebody waits for; all time has no start to count from.
   const bars = useAsked(data && window !== "all" ? url("histogram", { filter, project, start_time: question.start_time, end_time: question.end_time, bars: BARS, timeout_millis: 1_000 }) : null, version, true);
@@ -205,7 +200,7 @@ function chipsOf(row, offer) {
 function Nothing({ place, change, version, isPartial }) {
   const { filter, project, window, rows } = place;
   const isNarrow = filter || project;
-  const all = useAsked(isNarrow || isPartial ? null : url("count", { start_time: startOfWindow("all", 0), limit: 1 }), version);
+  const all = useAsked(isNarrow || isPartial ? null : url("count", { start_time: new Date(0).toISOString(), limit: 1 }), version);
   if (isPartial) return html`<${Notice} title="Nothing found yet; older ${rows} have not been searched." />`;
   if (all.data?.counted === 0) return html`<${Notice} title="Nothing is stored yet."><${Lines} /><//>`;
   const title = isNarrow ? `No ${rows} in this time match ${filter ? "the filter" : `the project ${project}`}.` : `No ${rows} started in this time.`;
@@ -224,7 +219,7 @@ function Older({ older, data, rows, sort }) {
   if (older.error) return html`<${Notice} title=${older.error.message} isProblem />`;
   if (!end.next_cursor) return rows.length ? html`<p class="end">That is all in this time.</p>` : null;
   const searched = end.searched_to ? ` (searched to ${clockOf(end.searched_to.start_time_ns)})` : "";
-  return html`<p class="end">${sort && html`The longest of the newest ${rows.length.toLocaleString("en")}. `}<button type="button" disabled=${older.isLoading} onClick=${() => older.load(end.next_cursor)}>
+  return html`<p class="end">${sort && html`The longest of the newest ${thousands(rows.length)}. `}<button type="button" disabled=${older.isLoading} onClick=${() => older.load(end.next_cursor)}>
     ${older.isLoading ? "Loading…" : `Show older${searched}`}
   </button></p>`;
 }
@@ -272,9 +267,9 @@ function useHeld(fresh, question) {
   const seen = useRef({ question, ids: /** @type {Set<string> | null} */ (null) });
   const [, redraw] = useState(0);
   if (seen.current.question !== question) seen.current = { question, ids: null };
-  const isReading = document.documentElement.scrollTop > 40;
   const { ids } = seen.current;
-  const held = ids && isReading ? fresh.filter((row) => !ids.has(keyOf(row))) : [];
+  // Where nothing was shown before, to ask for the position would make the browser lay the page out twice.
+  const held = ids && document.documentElement.scrollTop > 40 ? fresh.filter((row) => !ids.has(keyOf(row))) : [];
   if (!held.length && fresh.length) seen.current.ids = new Set(fresh.map(keyOf));
   const showHeld = () => {
     seen.current.ids = null;

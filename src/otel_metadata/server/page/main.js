@@ -6,7 +6,7 @@ import { KEYS } from "./keys.js";
 import { List } from "./list.js";
 import { lazy, Link, Notice } from "./parts.js";
 import { html, render, useEffect, useRef, useState } from "./preact.js";
-import { Trace } from "./trace.js";
+import { thousands } from "./time.js";
 
 const THEMES = /** @type {const} */ ([["", "System", "◐"], ["light", "Light", "☀"], ["dark", "Dark", "☾"]]);
 
@@ -15,6 +15,8 @@ const NAV = /** @type {const} */ ([["/", "Traces"], ["/overview", "Overview"], [
 
 const Compare = lazy(() => import("./compare.js"));
 const Overview = lazy(() => import("./overview.js"));
+// Its modules come beside the others, so that a list does not wait for them.
+const Trace = lazy(() => import("./trace.js"));
 const Changes = lazy(() => import("./changes.js"));
 const Connect = lazy(() => import("./connect.js"));
 
@@ -108,7 +110,7 @@ function titleOf(place) {
 
 /** @param {number} rate */
 function rateText(rate) {
-  return rate >= 10 ? Math.round(rate).toLocaleString("en") : rate.toFixed(1);
+  return rate >= 10 ? thousands(Math.round(rate)) : rate.toFixed(1);
 }
 
 function icon() {

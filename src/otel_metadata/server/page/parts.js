@@ -1,7 +1,7 @@
 /** Small parts that several places show. */
 import { ask, Refusal, Unreachable, url } from "./api.js";
 import { html, useEffect, useState } from "./preact.js";
-import { clockOf } from "./time.js";
+import { clockOf, thousands } from "./time.js";
 import { lateness, routeOf } from "./values.js";
 import { isError } from "./waterfall.js";
 
@@ -113,7 +113,7 @@ export function Block({ value, what }) {
   return html`<div class="block">
     <${Copy} text=${text} what=${what} />
     <pre tabindex="0" aria-label=${what}>${isCut ? text.slice(0, LONGEST_BLOCK) : text}</pre>
-    ${isCut && html`<p class="faint">These are the first ${LONGEST_BLOCK.toLocaleString("en")} of ${text.length.toLocaleString("en")} characters.
+    ${isCut && html`<p class="faint">These are the first ${thousands(LONGEST_BLOCK)} of ${thousands(text.length)} characters.
       <button type="button" class="quiet" onClick=${() => setIsWhole(true)}>Show all</button></p>`}
   </div>`;
 }
@@ -131,7 +131,7 @@ export function Text({ text }) {
   const [isWhole, setIsWhole] = useState(false);
   if (text.length <= CUT) return html`<code class="value">${text}</code>`;
   return html`<code class="value">${isWhole ? text : `${text.slice(0, CUT)}…`}</code>
-    <button type="button" class="quiet" onClick=${() => setIsWhole(!isWhole)}>${isWhole ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}</button>`;
+    <button type="button" class="quiet" onClick=${() => setIsWhole(!isWhole)}>${isWhole ? "Show less" : `Show all ${thousands(text.length)} characters`}</button>`;
 }
 
 /** Whether a click hit the row itself, not a link or button in it, and selected no text. @param {MouseEvent} event */
@@ -153,9 +153,10 @@ export function WrongFilter() {
 /**
  * A component that is loaded when it is first shown: what few visits need is no part of the first one.
  * @param {() => Promise<any>} load
- * @param {string} name
+ * @param {string} name of the component in its module
+ * @param {any} meanwhile
  */
-export function lazy(load, name = "default") {
+export function lazy(load, name = "default", meanwhile = html`<p class="loading" role="note">Loading…</p>`) {
   let loaded = /** @type {any} */ (null);
   return function Lazy(/** @type {any} */ props) {
     const [, redraw] = useState(0);
@@ -164,6 +165,6 @@ export function lazy(load, name = "default") {
       if (!loaded) load().then((found) => (loaded = found[name], redraw(1)), () => setError(new Unreachable()));
     }, []);
     if (error) return html`<${Problem} error=${error} />`;
-    return loaded ? html`<${loaded} ...${props} />` : html`<p class="loading" role="note">Loading…</p>`;
+    return loaded ? html`<${loaded} ...${props} />` : meanwhile;
   };
 }

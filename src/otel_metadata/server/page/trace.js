@@ -1,14 +1,13 @@
 /** One trace: its waterfall, and the span that is selected. */
-import { url } from "./api.js";
 import { addressOf, compared, placeOf, windowOf } from "./address.js";
+import { addressOfTrace } from "./early.js";
 import { keyName, literal } from "./filter_text.js";
 import { useAsked, useKeys } from "./hooks.js";
 import { conditionsOf, conditionsOfTag, useMenu } from "./menu.js";
-import { Choosing, copied, Copy, Link, Notice, Problem, Status, Verdict } from "./parts.js";
+import { Choosing, copied, Copy, lazy, Link, Notice, Problem, Status, Verdict } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
 import { Minimap } from "./minimap.js";
-import { SpanDetail } from "./span.js";
-import { clock, clockOf, duration, marks } from "./time.js";
+import { clock, clockOf, duration, marks, thousands } from "./time.js";
 import { shortText } from "./values.js";
 import {
   errorRows, inView, isError, matches, nextOf, shownRows, treeOf, unfoldedFor, withAncestors,
@@ -23,6 +22,9 @@ const MOST_LIVE_SPANS = 5_000;
 
 const FIND_MS = 250;
 
+const loadSpan = () => import("./span.js");
+const SpanDetail = lazy(loadSpan, "SpanDetail", html`<aside class="detail"><p class="loading" role="note">Loading…</p></aside>`);
+
 /**
  * @typedef {import("./address.js").TracePlace} TracePlace
  * @typedef {import("./waterfall.js").Tree} Tree
@@ -30,9 +32,9 @@ const FIND_MS = 250;
  * @param {{place: TracePlace, go: (address: string, replace?: boolean) => void, version: number, areLettersOn: boolean,
  *   announce: (text: string) => void}} props
  */
-export function Trace({ place, go, version, areLettersOn, announce }) {
+export default function Trace({ place, go, version, areLettersOn, announce }) {
   const [readAt, setReadAt] = useState(version);
-  const { data, error } = useAsked(url(`traces/${place.traceId}`, { at: place.at }), readAt, true);
+  const { data, error } = useAsked(addressOfTrace(place), readAt, true);
   const trace = data?.trace_id === place.traceId ? data : null;
   const isStale = readAt !== version;
   const isLarge = (trace?.spans.length ?? 0) > MOST_LIVE_SPANS;
@@ -68,6 +70,7 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
   // On top of the address, not of the place of this drawing: a timer or a second key may come before the next one.
   const change = (/** @type {Partial<TracePlace>} */ part) =>
     go(addressOf(/** @type {TracePlace} */ ({ ...placeOf(location.pathname, location.search), ...part })), true);
+  useEffect(() => void loadSpan().catch(() => {}), []); // the tree is there, and a span is selected soon
   useEffect(() => {
     const timer = setTimeout(() => find !== place.find && change({ find }), FIND_MS);
     return () => clearTimeout(timer);
@@ -237,7 +240,7 @@ function Head({ trace, tree, go, narrow, offer, openCopy, compareTrace }) {
     <p class="facts">
       <${Status} status=${root.status_code} />
       <span>${duration(tree.total)}</span>
-      <span>${tree.spans.length === 1 ? "1 span" : `${tree.spans.length.toLocaleString("en")} spans`}</span>
+      <span>${tree.spans.length === 1 ? "1 span" : `${thousands(tree.spans.length)} spans`}</span>
       ${errors > 0 && html`<span class="is-error">${errors === 1 ? "1 error" : `${errors} errors`}</span>`}
       <time dateTime=${root.start_time} title=${root.start_time}>${clockOf(root.start_time_ns)}</time>
       ${trace.user_id && html`<span>user ${valueLink("user_id", trace.user_id)}</span>`}
@@ -316,7 +319,7 @@ function Waterfall({ tree, rows, folded, selected, select, toggle, scroller, fou
             ${isError(span.status_code) && html`<span class="is-error" aria-label="Error">✕ </span>`}
             <span class="tree-label">${span.name || "(no name)"}</span>
             ${tree.isOrphan[row] === 1 && html`<span class="tree-note" title="Its parent is not stored">parent missing</span>`}
-            ${hidden > 0 && html`<span class="tree-note">+${hidden.toLocaleString("en")}${hiddenErrors > 0 && html` <span class="is-error">✕ ${hiddenErrors}</span>`}</span>`}
+            ${hidden > 0 && html`<span class="tree-note">+${thousands(hidden)}${hiddenErrors > 0 && html` <span class="is-error">✕ ${hiddenErrors}</span>`}</span>`}
           </div>
           <div role="gridcell" class="tree-time">
             <span class=${`tree-bar kind-${span.kind.toLowerCase()}`} style=${{ left: `${left}%`, width: `${barWidth}%` }}></span>
