@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final, final
 from otel_metadata.errors import StoreError
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.seams import WatchableStore
-from otel_metadata.server.operations import Answer, Call, Operation, Problem
+from otel_metadata.server.operations import Answer, Call, Operation
+from otel_metadata.server.problems import overloaded
 
 if TYPE_CHECKING:
     from otel_metadata.seams import SpanStore, StoreWatch
@@ -89,7 +90,7 @@ class Changes:
         """
         if self._is_closed or len(self._listeners) >= MAX_LISTENERS:
             got = "The server stops" if self._is_closed else f"{MAX_LISTENERS} listeners are connected already"
-            raise Problem(503, f"{got}; expected a later try.", headers={"Retry-After": "5"})
+            raise overloaded(f"{got}; try again in 5 s.", 5)
 
     async def stream(self, last: str | None) -> AsyncIterator[bytes]:
         """Yield events until the server stops: one at once, then one for each change.

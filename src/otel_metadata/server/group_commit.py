@@ -147,10 +147,10 @@ class Ingest:
         group: list[_Waiting] = []
         with self._changed:
             if self._is_closed:
-                raise overloaded("The server stops; expected a later try.")
+                raise overloaded("The server stops; try again in 1 s.")
             is_full = self._rows + waiting.length > self._max_rows or self._bytes + waiting.size > self._max_bytes
             if self._queue and is_full:
-                raise overloaded(f"{self._rows:,} spans and updates wait to be stored; expected a later try.")
+                raise overloaded(f"{self._rows:,} spans and updates wait to be stored; try again in 1 s.")
             self._queue.append(waiting)
             self._rows += waiting.length
             self._bytes += waiting.size
@@ -179,7 +179,7 @@ class Ingest:
             thread.join()
         for one in left:
             if one.is_stored.set_running_or_notify_cancel():
-                one.is_stored.set_exception(overloaded("The server stops; expected a later try."))
+                one.is_stored.set_exception(overloaded("The server stops; try again in 1 s."))
 
     def _wake(self) -> None:
         """Let the writing thread look at the queue. The lock is held."""

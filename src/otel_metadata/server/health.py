@@ -14,7 +14,8 @@ from otel_metadata.seams import SpanReads
 from otel_metadata.server import metrics
 from otel_metadata.server.bodies import MAX_COMPRESSED, MAX_NESTING
 from otel_metadata.server.openapi import document
-from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem
+from otel_metadata.server.operations import JSON, Answer, Call, Operation
+from otel_metadata.server.problems import overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ async def _ready(call: Call) -> Answer:
         await call.service.read(lambda: store.query(SpanQuery(limit=1)))
     except StoreError:
         # Nobody in particular asks, so the reason, which may name paths, is only in the log.
-        raise Problem(503, "The store cannot be read.", headers={"Retry-After": "5"}) from None
+        raise overloaded("The store cannot be read.", 5) from None
     return Answer(Health("ready"))
 
 

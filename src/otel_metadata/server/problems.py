@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 PROBLEM_JSON: Final = "application/problem+json"
 
-_RETRY_AFTER_SECONDS: Final = 1
-
 
 class ProblemDetails(msgspec.Struct, omit_defaults=True, frozen=True):
     """The body of a refusal.
@@ -64,9 +62,9 @@ def in_json(form: Callable[[Problem], object]) -> Refusal:
     return lambda problem, _headers: Answer(form(problem), problem.status)
 
 
-def overloaded(title: str) -> Problem:
-    """Return the refusal of a request that may succeed a moment later."""
-    return Problem(503, title, headers={"Retry-After": f"{_RETRY_AFTER_SECONDS}"})
+def overloaded(title: str, seconds: int = 1) -> Problem:
+    """Return the refusal of a request that may succeed some seconds later."""
+    return Problem(503, title, headers={"Retry-After": f"{seconds}"})
 
 
 def problem_of(error: Exception) -> Problem | None:

@@ -252,7 +252,7 @@ class _Pool:
             Problem: 503, because too many calls wait; otherwise whatever *call* raises.
         """
         if self._free <= 0:
-            raise overloaded(f"Too many requests wait to {self._name}; expected a later try.")
+            raise overloaded(f"Too many requests wait to {self._name}; try again in 1 s.")
         self._free -= 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, final
 
-from otel_metadata.server.operations import Problem
+from otel_metadata.server.problems import overloaded
 
 _LOOKS: Final = 500
 _LOOK_SECONDS: Final = 0.02
@@ -31,7 +31,7 @@ class Slots:
         """
         if not self._free:
             title = f"{self._count} {self._what} run already, the most at once; try again in 5 s."
-            raise Problem(503, title, headers={"Retry-After": "5"})
+            raise overloaded(title, 5)
         self._free -= 1
         try:
             yield
