@@ -146,6 +146,7 @@ def test_who_types_on_after_a_completion_writes_behind_it(page: Page) -> None:
     expect(page.get_by_role("listbox")).to_be_hidden()
     expect(page.locator("#filter-problem")).to_have_count(0)
     page.keyboard.type("'tea")
+    expect(page.get_by_role("option", name="'team'")).to_be_visible()
     page.keyboard.press("Tab")
     expect(box).to_have_value("metadata.plan = 'team' ")
     page.keyboard.press("Enter")

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _MAX_COMPLETIONS: Final = 50
 
-_SAMPLED_SPANS: Final = 300
-_SAMPLED_MILLIS: Final = 100
+_SAMPLED_SPANS: Final = 200
+_SAMPLED_MILLIS: Final = 200
 _MAX_VALUES: Final = 20
 _MAX_VALUE: Final = 100
 _SCALARS: Final = (str, int, float)
