@@ -44,6 +44,29 @@ def test_a_summary_has_the_numbers_that_it_has_on_sqlite(open_store, tmp_path):
     assert found[:2] == found[2:]
 
 
+def test_late_values_are_those_that_sqlite_has(open_store, tmp_path):
+    """Who set them, what they replaced, on spans and on traces."""
+    found = []
+    with (
+        urllib3.PoolManager(retries=False, timeout=60) as http,
+        closing(SqliteStore(tmp_path / "same.db")) as on_sqlite,
+    ):
+        for store in (open_store(), on_sqlite):
+            fill(store, NOW_NS)
+            span = store.query(SpanQuery(limit=1))[0]
+            for at, value in enumerate(("up", "down")):
+                for level, span_id in (("span", span.span_id), ("trace", "")):
+                    fields = {(level, "metadata", "thumbs"): (value, (NOW_NS + at, 7))}
+                    store.patch_rows([(span.trace_id, span_id, fields)], route="late")
+            with LocalServer(store).start() as server:
+                asked = f"{server.url}/api/v1/late-values?start_time=2026-01-01&end_time={time_text(NOW_NS)}&limit=20"
+                page = http.request("GET", f"{asked}&timeout_millis=10000").json()
+                found.append([page["searched_to"], *sorted(page["values"], key=str)])
+    replaced = [one["value"]["level"] for one in found[0][1:] if one["replaced"]]
+    assert sorted(replaced) == ["span", "trace"]
+    assert found[0] == found[1]
+
+
 def test_galileo_and_langwatch(open_store, tmp_path, monkeypatch: pytest.MonkeyPatch):
     """Names are kept in the working directory; a second server on the same store finds the records of the first."""
     monkeypatch.chdir(tmp_path)
