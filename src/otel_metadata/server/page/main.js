@@ -4,7 +4,7 @@ import { NO_ANSWER } from "./api.js";
 import { useChanges, useKeys, useRate } from "./hooks.js";
 import { KEYS } from "./keys.js";
 import { List } from "./list.js";
-import { lazy, Link, Notice } from "./parts.js";
+import { lazy, Link, Notice, styled } from "./parts.js";
 import { html, render, useEffect, useRef, useState } from "./preact.js";
 import { thousands } from "./time.js";
 
@@ -13,8 +13,8 @@ const THEMES = /** @type {const} */ ([["", "System", "◐"], ["light", "Light", 
 /** Places in the header, by their path. */
 const NAV = /** @type {const} */ ([["/", "Traces"], ["/overview", "Overview"], ["/changes", "Came late"], ["/connect", "Connect"]]);
 
-const Compare = lazy(() => import("./compare.js"));
-const Overview = lazy(() => import("./overview.js"));
+const Compare = lazy(styled(() => import("./compare.js"), "compare.css"));
+const Overview = lazy(styled(() => import("./overview.js"), "overview.css"));
 // Its modules come beside the others, so that a list does not wait for them.
 const Trace = lazy(() => import("./trace.js"));
 const Changes = lazy(() => import("./changes.js"));

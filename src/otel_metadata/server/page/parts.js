@@ -151,6 +151,25 @@ export function WrongFilter() {
 }
 
 /**
+ * What loads a module loads a stylesheet too, so that nothing is shown without its style.
+ * @param {() => Promise<any>} load
+ * @param {string} name
+ */
+export function styled(load, name) {
+  return async () => {
+    const sheet = document.createElement("link");
+    sheet.rel = "stylesheet";
+    sheet.href = new URL(`./${name}`, import.meta.url).href;
+    const [module] = await Promise.all([load(), new Promise((done, fail) => {
+      sheet.onload = done;
+      sheet.onerror = fail;
+      document.head.append(sheet);
+    })]);
+    return module;
+  };
+}
+
+/**
  * A component that is loaded when it is first shown: what few visits need is no part of the first one.
  * @param {() => Promise<any>} load
  * @param {string} name of the component in its module
