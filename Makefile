@@ -157,7 +157,7 @@ LEFT_OUT_newest := $(LEFT_OUT_oldest)
 # programs of the documents, which run on the oldest and on the newest Python.
 LEFT_OUT_between := $(LEFT_OUT_oldest) tests/joining tests/instrumentors tests/backends tests/dialects tests/test_docs.py
 # Without those, the second half has room.
-test-between: FIRST_HALF := tests/live tests/delivery tests/spool
+test-between: FIRST_HALF := tests/live tests/delivery tests/spool tests/server
 
 # The first: OpenTelemetry 1.30, every floor of pyproject.toml. The others: everything as in constraints.txt.
 # `make test` has tried more examples of each property.
