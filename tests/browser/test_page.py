@@ -556,6 +556,7 @@ def test_a_verdict_without_a_span_is_about_the_first(page: Page) -> None:
     page.goto(f"/traces/{TRACE}")
     expect(tree_rows(page)).to_have_count(9)
     page.keyboard.press("s")
+    expect(page.get_by_label("Name", exact=True)).to_be_focused()
     page.keyboard.type("Correctness")
     page.get_by_label("Label").fill("wrong")
     page.keyboard.press("Enter")
