@@ -20,6 +20,7 @@ from tests.browser import application
 from tests.browser.application import SCRIPT, span_id, trace_id
 
 from otel_metadata.model.condition import Compare, Subject
+from otel_metadata.model.record import SpanQuery
 from otel_metadata.server.access import Access
 from otel_metadata.server.run import LocalServer
 from otel_metadata.server.sdk_settings import settings_of
@@ -119,12 +120,11 @@ def test_tab_takes_no_completion_of_what_was_written_before(page: Page) -> None:
     page.keyboard.type("metadata.p")
     expect(page.get_by_role("option", name="metadata.plan")).to_be_visible()
     waiting: list[Route] = []
-    page.route("**/api/v1/filter", lambda route: waiting.append(route) if len(waiting) < 2 else route.continue_())
+    page.route("**/api/v1/filter", lambda route: route.continue_() if waiting else waiting.append(route))
     with page.expect_request("**/api/v1/filter"):
         page.keyboard.type("l")
     with page.expect_request("**/api/v1/filter"):
         page.keyboard.press("Tab")
-    waiting[-1].continue_()
     expect(box).to_have_value("metadata.plan ")
 
 
@@ -177,6 +177,23 @@ def test_a_click_on_a_value_offers_conditions(page: Page) -> None:
     expect(page.get_by_role("menuitem")).to_have_count(2)  # an object is compared with nothing
     page.get_by_role("menuitem", name="Only this trace").click()
     expect(rows(page)).to_have_count(9)
+
+
+def test_a_trace_shows_the_metadata_of_its_root_and_its_own(page: Page, store: SqliteStore) -> None:
+    root = store.query(SpanQuery(limit=1, condition=parse("parent_id IS NULL")))[0]
+    fields: Any = {("trace", "metadata", "cohort"): ("b", (time.time_ns(), application.ADA))}
+    store.write([application._span(950, 1, None, "of two", time.time_ns(), 1_000)])
+    store.patch_rows([(f"{trace_id(950):032x}", "", fields)], route="late")
+    page.goto("/")
+    expect(rows(page)).to_have_count(25)
+    page.get_by_role("button", name=f"plan {root.metadata['plan']}", exact=True).first.click()
+    page.get_by_role("menuitem", name="With this value").click()
+    expect(rows(page)).to_have_count(8)
+    page.go_back()
+    page.get_by_role("button", name="cohort b", exact=True).click()
+    page.get_by_role("menuitem", name="With this value").click()
+    expect(page.get_by_role("combobox", name="Filter")).to_have_value("trace.metadata.\"cohort\" = 'b'")
+    expect(rows(page)).to_have_count(1)
 
 
 def test_a_verdict_offers_its_label_wherever_it_was_given(page: Page, store: SqliteStore) -> None:

@@ -385,6 +385,16 @@ def test_wrong_parameters_of_the_other_reads_are_refused(server: Server, path: s
     refused(server.call("GET", f"/api/v1/{path}"), 400)
 
 
+def test_traces_have_metadata_if_it_is_asked_for(server: Server) -> None:
+    update(server, f"spans/{SPAN_ID}", {"metadata": {"plan": "free"}})
+    update(server, f"traces/{TRACE_ID}", {"metadata": {"experiment": 7}})
+    for asked, metadata, of_trace in [("", {}, {}), ("&with_metadata=true", {"plan": "free"}, {"experiment": 7})]:
+        (trace,) = fits(server.call("GET", f"/api/v1/traces?{SINCE}{asked}"), "list_traces")["traces"]
+        assert (trace["metadata"], trace["trace_metadata"]) == (metadata, of_trace)
+    page = fits(server.call("GET", f"/api/v1/traces?{SINCE}&with_metadata=true&filter=name+%3D+'x'"), "list_traces")
+    assert page["traces"] == []
+
+
 def test_a_caller_with_a_project_sees_only_that(server: Server) -> None:
     """Spans of another project are not there for it, also inside a trace of both."""
     server.store.write(

@@ -81,6 +81,12 @@ class TraceList(Window):
     timeout_millis: _Timeout = 200
 
 
+class TraceRows(TraceList):
+    """Which traces, and how much of each."""
+
+    with_metadata: Annotated[bool, Meta(description="Add the metadata of each root, and of each trace.")] = False
+
+
 class SpanList(TraceList):
     """Which spans."""
 
@@ -423,6 +429,8 @@ class Trace(_Answer):
     errors: int
     late_values: int
     evaluations: dict[str, Evaluation]
+    metadata: Annotated[dict[str, Any], Meta(description="Of the root; empty unless it was asked for.")]
+    trace_metadata: Annotated[dict[str, Any], Meta(description="Of the trace; empty unless it was asked for.")]
 
 
 class TracePage(_Answer):

@@ -26,7 +26,7 @@ from otel_metadata.server.selection import (
 )
 from otel_metadata.server.spans import values_answer
 from otel_metadata.store import table
-from otel_metadata.store.reads import IS_ERROR
+from otel_metadata.store.reads import IS_ERROR, NO_PARENT, both
 
 if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Json
@@ -40,7 +40,7 @@ def fields_of_trace(fields: Fields) -> Fields:
 
 
 async def _list(call: Call) -> Answer:
-    given: api_types.TraceList = call.query
+    given: api_types.TraceRows = call.query
     query = query_of_page(call, given)
     reads = reads_of(call.service.store)
 
@@ -50,7 +50,12 @@ async def _list(call: Call) -> Answer:
         shown = found.traces[: given.limit]
         if call.caller.project is not None:
             shown = tuple(_of_project(call.service.store, reads, trace, call.caller.project) for trace in shown)
-        traces = [_trace_json(trace) for trace in shown]
+        roots: dict[str, SpanRecord] = {}
+        if given.with_metadata:
+            of_roots = replace(query, condition=both(NO_PARENT, query.condition))
+            records = reads.search(of_roots, timeout_millis=given.timeout_millis).records
+            roots = {record.span_id: record for record in records}
+        traces = [_trace_json(trace, roots.get(trace.root_span_id)) for trace in shown]
         return encoded({"traces": traces, "next_cursor": next_cursor, "searched_to": searched_to})
 
     return await call.service.read(read)
@@ -72,8 +77,14 @@ def _of_project(store: SpanStore, reads: SpanReads, trace: TraceRecord, project:
     return replace(trace, spans=spans, errors=errors, late_values=len(late))
 
 
-def _trace_json(trace: TraceRecord) -> dict[str, Json]:
-    return {**trace_to_dict(trace), "start_time_ns": f"{trace.start_ns}", "end_time_ns": f"{trace.end_ns}"}
+def _trace_json(trace: TraceRecord, root: SpanRecord | None) -> dict[str, Json]:
+    return {
+        **trace_to_dict(trace),
+        "start_time_ns": f"{trace.start_ns}",
+        "end_time_ns": f"{trace.end_ns}",
+        "metadata": dict(root.metadata) if root is not None else {},
+        "trace_metadata": dict(root.trace_metadata) if root is not None else {},
+    }
 
 
 async def _one(call: Call) -> Answer:
@@ -172,7 +183,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         _list,
         "read",
         tag="reads",
-        query=api_types.TraceList,
+        query=api_types.TraceRows,
         answer=api_types.TracePage,
         problems={501: "This store cannot answer it."},
     ),

@@ -10,11 +10,12 @@ const SORTED_ROWS = 1_000;
 let now = Date.now();
 
 /** @param {import("./address.js").ListPlace} place */
-export function questionOf({ filter, project, window, sort }) {
+export function questionOf({ rows, filter, project, window, sort }) {
   const at = now || Date.now();
   return {
     filter, project, start_time: startOfWindow(window, at), end_time: endOfWindow(window, at),
     limit: sort ? SORTED_ROWS : ROWS, timeout_millis: 1_000,
+    with_metadata: rows === "traces" ? "true" : "",
   };
 }
 

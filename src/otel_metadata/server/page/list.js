@@ -12,7 +12,8 @@ import { clockOf, duration, thousands } from "./time.js";
 
 const BARS = 90;
 const BARS_HEIGHT = 36;
-const CHIPS = 4;
+/** Chips of metadata in a row; those of a trace share it with more columns. */
+const CHIPS = { spans: 4, traces: 3 };
 const LONGEST_CHIP = 40;
 
 /** The place of 30 days among the windows. */
@@ -142,7 +143,8 @@ function Rows({ kind, rows, longest, selected, go, offer, change, compare, sort 
       <th role="columnheader" scope="col" aria-sort=${sort ? "descending" : undefined}><button type="button" class="quiet sort" title=${sort ? "Newest first" : "Longest first"}
         onClick=${() => change({ sort: sort ? undefined : "duration" })}>Duration <span aria-hidden="true">${sort ? "▼" : "⇅"}</span></button></th>
       <th role="columnheader" scope="col">Status</th>
-      <th role="columnheader" scope="col">${isSpans ? "Metadata" : "Spans"}</th>
+      ${!isSpans && html`<th role="columnheader" scope="col">Spans</th>`}
+      <th role="columnheader" scope="col">Metadata</th>
       <th role="columnheader" scope="col">Verdicts</th>
       <th role="columnheader" scope="col">Project</th>
     </tr></thead>
@@ -154,10 +156,9 @@ function Rows({ kind, rows, longest, selected, go, offer, change, compare, sort 
           aria-label=${`Compare ${row.name}`} title="Compare with another row" onClick=${() => choose(row)}>⇄${compare === idOf(row) ? " Chosen" : compare ? " Compare" : ""}</button>`}</td>
         <td role="cell" class="long"><span class="length" aria-hidden="true"><span style=${{ width: `${share(row.latency_ms, longest)}%` }}></span></span>${duration(row.latency_ms)}</td>
         <td role="cell" class="how"><${Status} status=${row.status_code} /></td>
-        ${isSpans
-          ? html`<td role="cell">${Object.keys(row.metadata).length > 0 && html`<div class="chips">${chipsOf(row, offer)}</div>`}</td>`
-          : html`<td role="cell" class="count">${row.spans}<span class="narrow-only">${row.spans === 1 ? " span" : " spans"}</span>${row.errors > 0 && html` <span class="is-error">✕ ${row.errors} ${row.errors === 1 ? "error" : "errors"}</span>`}
+        ${!isSpans && html`<td role="cell" class="count">${row.spans}<span class="narrow-only">${row.spans === 1 ? " span" : " spans"}</span>${row.errors > 0 && html` <span class="is-error">✕ ${row.errors} ${row.errors === 1 ? "error" : "errors"}</span>`}
             ${row.late_values > 0 && html` <span class="late" title="Values that were set after the span was stored">○ ${row.late_values} late</span>`}</td>`}
+        <td role="cell">${chipsOf(row, isSpans, offer)}</td>
         <td role="cell" class="verdicts">${Object.entries(row.evaluations).map(([name, verdict]) => html`<${Verdict} key=${name} name=${name} verdict=${verdict}
           onClick=${(/** @type {Event} */ event) => offer(event, row, verdictNames(name, isSpans), verdict.label ?? null)} />`)}</td>
         <td role="cell" class="project">${row.project && html`<button type="button" class="quiet" aria-label=${`Only project ${row.project}`} onClick=${() => change({ project: row.project })}>${row.project}</button>`}</td>
@@ -185,15 +186,19 @@ function Bars({ histogram }) {
   </svg>`;
 }
 
-/** The first metadata of a span, each a button. @param {any} row @param {Offer} offer */
-function chipsOf(row, offer) {
-  const entries = Object.entries(row.metadata);
-  const more = entries.length - CHIPS;
-  return html`${entries.slice(0, CHIPS).map(([key, value]) => {
+/** The first metadata, each a button: of a span, or of a trace and its root. @param {any} row @param {boolean} isSpan @param {Offer} offer */
+function chipsOf(row, isSpan, offer) {
+  /** @type {["metadata" | "trace.metadata", string, unknown][]} */
+  const entries = Object.entries(row.metadata).map(([key, value]) => ["metadata", key, value]);
+  if (!isSpan) for (const [key, value] of Object.entries(row.trace_metadata)) entries.push(["trace.metadata", key, value]);
+  if (!entries.length) return null;
+  const most = isSpan ? CHIPS.spans : CHIPS.traces;
+  const more = entries.length - most;
+  return html`<div class="chips">${entries.slice(0, most).map(([level, key, value]) => {
     const text = typeof value === "string" ? value : JSON.stringify(value);
-    return html`<button type="button" class="chip" key=${key} aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, row, [keyName("metadata", key)], value)}>
+    return html`<button type="button" class="chip" key=${`${level} ${key}`} aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, row, [keyName(level, key)], value)}>
       <b>${key}</b> ${text.length > LONGEST_CHIP ? `${text.slice(0, LONGEST_CHIP)}…` : text}</button>`;
-  })}${more > 0 && html`<span class="more">and ${more} more</span>`}`;
+  })}${more > 0 && html`<span class="more">and ${more} more</span>`}</div>`;
 }
 
 /** @param {{place: ListPlace, change: (part: Partial<ListPlace>) => void, version: number, isPartial: boolean}} props */

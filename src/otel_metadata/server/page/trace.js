@@ -6,7 +6,7 @@ import { useAsked, useKeys } from "./hooks.js";
 import { conditionsOf, conditionsOfTag, useMenu } from "./menu.js";
 import { Choosing, copied, Copy, lazy, Link, Notice, Problem, Status, Verdict } from "./parts.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./preact.js";
-import { Minimap } from "./minimap.js";
+import { SpanDetail } from "./span.js";
 import { clock, clockOf, duration, marks, thousands } from "./time.js";
 import { shortText } from "./values.js";
 import {
@@ -22,8 +22,7 @@ const MOST_LIVE_SPANS = 5_000;
 
 const FIND_MS = 250;
 
-const loadSpan = () => import("./span.js");
-const SpanDetail = lazy(loadSpan, "SpanDetail", html`<aside class="detail"><p class="loading" role="note">Loading…</p></aside>`);
+const Minimap = lazy(() => import("./minimap.js"), "Minimap", html`<div class="minimap"></div>`);
 
 /**
  * @typedef {import("./address.js").TracePlace} TracePlace
@@ -70,7 +69,6 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
   // On top of the address, not of the place of this drawing: a timer or a second key may come before the next one.
   const change = (/** @type {Partial<TracePlace>} */ part) =>
     go(addressOf(/** @type {TracePlace} */ ({ ...placeOf(location.pathname, location.search), ...part })), true);
-  useEffect(() => void loadSpan().catch(() => {}), []); // the tree is there, and a span is selected soon
   useEffect(() => {
     const timer = setTimeout(() => find !== place.find && change({ find }), FIND_MS);
     return () => clearTimeout(timer);
