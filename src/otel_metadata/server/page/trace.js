@@ -124,8 +124,9 @@ function TraceView({ trace, place, go, version, areLettersOn, announce, error, r
     setForm(name);
     select(0);
   };
+  // The form is loaded, and asks then; another span, or none, has none that is open.
   useEffect(() => {
-    if (selected >= 0) setForm("");
+    if (selected !== 0) setForm("");
   }, [selected]);
   const at = rows.indexOf(selected);
   const move = (/** @type {number} */ index) => select(rows[Math.max(0, Math.min(rows.length - 1, index))]);
