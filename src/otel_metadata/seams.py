@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.span_ref import SpanRef
 
 __all__ = [
+    "AuthorReads",
     "AuthorVersions",
     "Clock",
     "Convergence",
@@ -367,6 +368,19 @@ class VersionReads(Protocol):
 
         Args:
             fields: The trace id, the span id ("" for a field of the trace), and the name of each.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class AuthorReads(Protocol):
+    """A store that says cheaply which names its writers have."""
+
+    def authors(self, writers: Collection[int]) -> Mapping[int, str]:
+        """Return the names of writers; those without one are missing.
 
         Raises:
             StoreError: It cannot be read.

@@ -32,6 +32,7 @@ from otel_metadata.client.client import Client
 from otel_metadata.dialects.canonical import FIELDS, fields_text
 from otel_metadata.dialects.patch_span import PATCH_SCOPE, attributes_of
 from otel_metadata.errors import SpanNotFoundError, StoreAccessError
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery
@@ -260,22 +261,118 @@ def test_updates_beside_spans_are_refused_and_the_spans_stored(server, key, over
 
 
 @OVER
-def test_a_span_that_is_sent_again_brings_updates_with_the_scope_only(server, key, over):
-    """A new span has all its values: those that our own library has set while it ran and waited."""
-    new: Fields = {("span", "metadata", "plan"): ("live", (END_NS - 1, 7)), ("trace", "tag", "t"): (True, (END_NS, 7))}
-    first = spans({"span": "aa" * 8, "attributes": {FIELDS: fields_text(new)}})
-    again = spans({"span": "aa" * 8, "name": "again", "attributes": {FIELDS: fields_text(LATER), "metadata.b": "c"}})
-    write = key("traces:write")
-    assert send(server, write, first, over) == Sent(200, 0, "")
-    record = only(server.store, span_id="aa" * 8)
-    assert (record.metadata, record.trace_tags) == ({"plan": "live"}, ("t",))
-    answer = send(server, write, again, over)
+@pytest.mark.parametrize("span", [SHOP, "aa" * 8], ids=["a stored span", "a new span"])
+def test_values_with_versions_of_their_own_need_the_scope(server, key, over, span):
+    """Their versions and the names of their writers may be any; the plain values beside them are stored."""
+    exact: Fields = {**LATER, ("trace", "metadata", "seats"): (5, (END_NS + 10**18, 0xBAD))}
+    text = fields_text(exact).replace('"authors":{}', f'"authors":{{"{0xBAD:016x}":"judge"}}')
+    assert "judge" in text
+    request = spans({"span": span, "name": "again", "attributes": {FIELDS: text, "metadata.b": "c"}})
+    before = only(server.store, span_id=SHOP)
+    answer = send(server, key("traces:write"), request, over)
     assert (answer.status, answer.refused) == (200, 0)
     assert "traces:update" in answer.message
+    record = only(server.store, span_id=span)
+    kept = before.metadata if span == SHOP else {}
+    assert (record.name, record.metadata, record.trace_metadata) == ("again", {**kept, "b": "c"}, {})
+    assert AUTHORS.name_of(0xBAD) is None
+    assert send(server, key("traces:write", "traces:update"), request, over) == Sent(200, 0, "")
+    record = only(server.store, span_id=span)
+    assert (record.metadata, record.trace_metadata) == ({"plan": "updated", "b": "c"}, {"seats": 5})
+    assert AUTHORS.name_of(0xBAD) == "judge"
+
+
+OF_SPAN = {
+    "metadata": {"z": "ada's"}, "output": "ada's", "user_id": "ada's", "tags": ["vip"],
+    "evaluations": {"Tone": {"label": "ada's"}},
+}  # fmt: skip
+PLAIN_VALUES = {
+    "metadata.z": "app's", "output.value": "app's", "user.id": "app's", "evaluation.Tone.label": "app's",
+    "tag.tags": ["vip"], "langfuse.trace.metadata.seats": "app's", "langfuse.trace.output": "app's",
+    "session.id": "app's",
+}  # fmt: skip
+
+
+def plain_values(span: str, project: str) -> ExportTraceServiceRequest:
+    """Return a span whose end, and so the version of its plain values, is after every update."""
+    return spans(
+        {"span": span, "end": END_NS + 10**18, "attributes": {**PLAIN_VALUES, "metadata.b": "c"}}, project=project
+    )
+
+
+def update_all(server: Server, key: str) -> None:
+    """Set values on the span and the trace of the shop with a token."""
+    of_trace = {"metadata": {"seats": "ada's"}, "output": "ada's", "session_id": "ada's"}
+    for path, body in ((f"spans/{SHOP}", OF_SPAN), (f"traces/{T1}", of_trace)):
+        answer = server.call("PATCH", f"/api/v1/{path}", json=body, headers={"X-Auth-Token": key})
+        assert answer.status == 200, answer.data
+
+
+def values_that_are_set(server: Server) -> set[tuple[Any, ...]]:
+    found = server.store.history(T1, SHOP)
+    return {(one.level, one.kind, one.key, one.time_ns, one.author) for one in found if one.is_current and one.author}
+
+
+@OVER
+@pytest.mark.parametrize("span", [SHOP, "aa" * 8], ids=["a stored span", "a new span"])
+@pytest.mark.parametrize("project", [None, "shop"], ids=["all projects", "one project"])
+def test_plain_values_replace_an_update_with_the_scope_only(server, key, over, span, project):
+    """The end of a span is what its sender says, so it must not decide."""
+    update_all(server, key())
+    before, shown = values_that_are_set(server), only(server.store, span_id=SHOP)
+    assert {one[:2] for one in before} >= {("span", "tag"), ("span", "evaluation"), ("trace", "output")}
+    request = plain_values(span, "shop")
+    assert send(server, key("traces:write", project=project), request, over) == Sent(200, 0, "")
+    assert values_that_are_set(server) == before
+    record = only(server.store, span_id=SHOP)
+    for name in ("output", "user_id", "session_id", "evaluations", "trace_metadata", "trace_output"):
+        assert getattr(record, name) == getattr(shown, name)
+    assert record.metadata["z"] == "ada's"
+    assert only(server.store, span_id=span).metadata["b"] == "c"
+    assert only(server.store, span_id=span).span.end_ns == END_NS + 10**18
+    assert send(server, key("traces:write", "traces:update"), request, over) == Sent(200, 0, "")
+    assert only(server.store, span_id=SHOP).trace_metadata == {"seats": "app's"}
+    assert only(server.store, span_id=span).metadata["z"] == "app's"
+
+
+@OVER
+def test_a_span_of_another_project_replaces_no_value_of_the_trace(server, key, over):
+    """A trace may have spans of several projects, so the span is taken."""
+    update_all(server, key())
+    before = values_that_are_set(server)
+    bank = key("traces:write", project="bank")
+    assert send(server, bank, plain_values("ab" * 8, "bank"), over) == Sent(200, 0, "")
+    assert values_that_are_set(server) == before
+    assert only(server.store, span_id=SHOP).trace_metadata == {"seats": "ada's"}
+    assert only(server.store, span_id="ab" * 8).project == "bank"
+
+
+@OVER
+def test_plain_values_replace_plain_values_without_the_scope(server, key, over):
+    for number in (1, 2):
+        attributes = {"metadata.b": f"no {number}", "langfuse.trace.metadata.seats": f"no {number}"}
+        request = spans({"span": "aa" * 8, "end": END_NS + number, "attributes": attributes})
+        assert send(server, key("traces:write"), request, over) == Sent(200, 0, "")
     record = only(server.store, span_id="aa" * 8)
-    assert (record.name, record.metadata) == ("again", {"plan": "live", "b": "c"})
-    assert send(server, key("traces:write", "traces:update"), again, over) == Sent(200, 0, "")
-    assert only(server.store, span_id="aa" * 8).metadata == {"plan": "updated", "b": "c"}
+    assert (record.metadata, record.trace_metadata) == ({"b": "no 2"}, {"seats": "no 2"})
+
+
+def test_stored_versions_are_looked_up_at_once_and_without_the_scope_only(server, key, monkeypatch):
+    asked: list[int] = []
+    kept = SqliteStore.versions
+
+    def counted(store: SqliteStore, fields: Any) -> Any:
+        asked.append(len(fields))
+        return kept(store, fields)
+
+    monkeypatch.setattr(SqliteStore, "versions", counted)
+    many = spans(*({"span": f"{number:016x}", "attributes": {"metadata.b": "c"}} for number in range(10, 1_010)))
+    assert send(server, key(), many, "protobuf").status == 200
+    assert asked == []
+    assert send(server, key("traces:write"), many, "protobuf").status == 200
+    assert asked == [1_000]
+    assert send(server, key("traces:write"), spans({"span": "aa" * 8}), "protobuf").status == 200
+    assert asked == [1_000]  # nothing to ask for
 
 
 @OVER

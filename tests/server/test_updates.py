@@ -26,7 +26,7 @@ from tests.server.api import (
     token_of,
     update,
 )
-from tests.server.conftest import PATIENCE, Server, StartServer
+from tests.server.conftest import PATIENCE, Child, Server, StartServer
 from tests.store.contract import START_NS, ended_span
 from tests.strategies import examples
 
@@ -491,6 +491,94 @@ def test_an_import_renames_no_author_of_the_server(server: Server) -> None:
     assert server.call("POST", "/api/v1/import", body=export.replace(b'"ada"', b'"zz"')).status == 200
     update(server, f"spans/{SPAN_ID}", {"metadata": {"a": "ada's again"}})
     assert authors_of(server) == {"ada's": "ada", "ada's again": "ada"}
+
+
+def spans_of(fields: dict[str, Any], span_id: str = SPAN_ID) -> dict[str, Any]:
+    """Return a request of OTLP whose span has exact fields."""
+    attributes = [{"key": "otel_metadata.fields", "value": {"stringValue": json.dumps(fields)}}]
+    span = {
+        "traceId": TRACE_ID, "spanId": span_id, "name": "n", "startTimeUnixNano": f"{START_NS}",
+        "attributes": attributes,
+    }  # fmt: skip
+    return {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+
+
+def test_nobody_takes_the_name_of_another_token(server: Server) -> None:
+    """A batch says so, whatever surrounds the name; over OTLP and in an import the value has no author."""
+    eve = token_of(server, None)  # "ada 1"
+    for name in ("ada", " ada "):
+        found = batch(server, [exact(WRITER), {"span_id": SPAN_ID, "metadata": {"b": 1}}], eve, authors={WRITER: name})
+        assert [one.get("reason") for one in found["outcomes"]] == ["forbidden", None]
+        assert name in found["outcomes"][0]["message"]
+    assert "a" not in shown(server).metadata
+    fields = {"fields": [["span", "metadata", "a", START_NS, WRITER, "spans"]], "authors": {WRITER: "ada"}}
+    for path, request in (("/v1/traces", spans_of(fields)), ("/api/v1/import", spans_of(fields))):
+        assert server.call("POST", path, json=request, headers=eve).status == 200
+        assert authors_of(server)["spans"] is None
+    batch(server, [exact("00000000000000ac", "judge's", START_NS + 1)], authors={"00000000000000ac": "aa"})
+    export = server.call("GET", "/api/v1/export.jsonl").data
+    assert b'"aa' in export.replace(b"\\", b"")
+    renamed = export.replace(b'"aa"', b'"ada"').replace(b'\\"aa\\"', b'\\"ada\\"')
+    assert server.call("POST", "/api/v1/import", body=renamed, headers=eve).status == 200
+    assert authors_of(server) == {"spans": None, "judge's": "aa", 1: "ada 1"}
+
+
+def test_a_token_may_bring_its_own_name_and_those_of_no_token(server: Server) -> None:
+    eve = token_of(server, None)  # "ada 1"
+    other = "00000000000000ac"
+    both = [exact(WRITER, "eve's"), exact(other, "judge's", START_NS + 1)]
+    found = batch(server, both, eve, authors={WRITER: "ada 1", other: "judge"})
+    assert found["updated"] == 2
+    assert authors_of(server) == {"eve's": "ada 1", "judge's": "judge"}
+
+
+ANOTHER_SERVER = """
+import sys
+from otel_metadata.server.access import Access
+from otel_metadata.server.run import LocalServer
+from otel_metadata.server.tokens import Tokens
+from otel_metadata.store.sqlite.store import SqliteStore
+
+store = SqliteStore(sys.argv[1])
+server = LocalServer(store, access=Access(Tokens(sys.argv[2]), needs_token=True)).start()
+print(server.url, flush=True)
+sys.stdin.readline()
+server.stop()
+store.close()
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("has_stopped", [False, True], ids=["beside it", "after a restart"])
+def test_an_author_of_another_server_keeps_its_name(server: Server, tmp_path: Path, has_stopped: bool) -> None:
+    """A server knows the writers of another one on the same store by the names that are stored."""
+    eve = token_of(server, None)
+    assert isinstance(server.store, SqliteStore)
+    child = Child(ANOTHER_SERVER, server.store.path, f"{tmp_path}/tokens")
+    url = child.line()
+    receipt = server.http.request(
+        "PATCH", f"{url}{SPAN}", json={"metadata": {"a": "ada's"}},
+        headers={**server.headers, "Content-Type": "application/json"},
+    ).json()  # fmt: skip
+    writer, now_ns = receipt["writer"], int(receipt["time_ns"])
+    if has_stopped:
+        assert child.ask("stop") == "stopped"
+    assert AUTHORS.name_of(int(writer, 16)) is None
+    found = batch(server, [exact(writer, ns=now_ns + 1)], eve, authors={writer: "zz"})
+    assert found["outcomes"][0]["reason"] == "forbidden"
+    fields = {"fields": [["span", "metadata", "a", now_ns + 1, writer, "eve's"]], "authors": {writer: "zz"}}
+    answer = server.call("POST", "/v1/traces", json=spans_of(fields), headers=eve).json()
+    assert answer["partialSuccess"]["rejectedSpans"] == "1"
+    export = server.call("GET", "/api/v1/export.jsonl").data
+    assert b'"ada"' in export or b'\\"ada\\"' in export
+    renamed = export.replace(b'"ada"', b'"zz"').replace(b'\\"ada\\"', b'\\"zz\\"')
+    assert server.call("POST", "/api/v1/import", body=renamed, headers=eve).status == 200
+    # Nor does the token itself give its earlier values another name.
+    batch(server, [exact(writer, "ada's again", now_ns + 2)], authors={writer: "zz"})
+    assert authors_of(server) == {"ada's": "ada", "ada's again": "ada"}
+    if not has_stopped:
+        assert child.ask("stop") == "stopped"
+    child.close()
 
 
 def test_an_update_that_is_refused_names_no_writer(server: Server) -> None:

@@ -22,12 +22,13 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from tests.store.spans import END_NS, START_NS, TRACE, ended_span, metadata, only, trace_hex
 from tests.strategies import field_sets
 
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
-from otel_metadata.model.merge import Field, FieldName, Json, json_text, merge_into
+from otel_metadata.model.merge import Field, FieldName, Fields, Json, json_text, merge_into
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import Position, SpanQuery, SpanRecord, StoredKey, StoredSpan, assemble
 from otel_metadata.model.span_ref import SpanRef
-from otel_metadata.seams import DurationStore, SpanStore, VersionReads
+from otel_metadata.seams import AuthorReads, DurationStore, SpanStore, VersionReads
 
 OpenStore: TypeAlias = Callable[[], SpanStore]
 
@@ -445,6 +446,18 @@ class StoreContract:
         ]
         assert store.versions(asked) == {asked[0]: (7, 2), asked[1]: (5, 1), asked[2]: (9, (1 << 64) - 1)}
         assert store.versions([]) == {}
+
+    def test_authors_are_found_by_their_writers(self, store: SpanStore) -> None:
+        if not isinstance(store, AuthorReads):
+            pytest.skip("the store does not look up authors")
+        AUTHORS.add(0xA1, "ada")
+        AUTHORS.add((1 << 64) - 1, "nightly judge")
+        fields: Fields = {
+            ("span", "metadata", f"{writer:x}"): (1, (5, writer)) for writer in (0xA1, 0xA2, (1 << 64) - 1)
+        }
+        store.write([ended_span(1, fields=fields)])
+        assert store.authors([0xA1, 0xA2, (1 << 64) - 1]) == {0xA1: "ada", (1 << 64) - 1: "nightly judge"}
+        assert store.authors([]) == {}
 
     def test_rows_are_written_as_spans_are(self, store: SpanStore) -> None:
         """What was read can be written again, fields and all."""

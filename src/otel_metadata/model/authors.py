@@ -5,11 +5,14 @@ values: `AUTHORS` has the names of the writers that this process knows. A store 
 update costs nothing for it. Two writers may have one name: an author is often several processes.
 
 Names that come with values are other processes' word. They never change the name of a writer of this process: on a
-server it says whose token has set a value.
+server it says whose token has set a value. A server decides besides which other names a caller may bring (`taking`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, final
 
 from otel_metadata.foreign_text import visible
@@ -42,6 +45,7 @@ class Authors:
         self._names: RecentMap[int, str] = RecentMap(MAX_AUTHORS)
         self._of_process: RecentMap[int, str] = RecentMap(MAX_AUTHORS)
         self.own: tuple[int, str] | None = None
+        self._may_name: ContextVar[Callable[[int, str], bool] | None] = ContextVar("may_name", default=None)
 
     def add_own(self, writer: int, name: str) -> None:
         """Name the writer of this process. A writer that it had before keeps its name."""
@@ -63,8 +67,24 @@ class Authors:
             name: Kept as `shown_author` returns it; an empty one is ignored.
         """
         name, known = shown_author(name), self._names.get(writer)
-        if name and writer != PLAIN_ATTRIBUTE_WRITER and writer not in self._of_process:
+        if not name or name == known or writer == PLAIN_ATTRIBUTE_WRITER or writer in self._of_process:
+            return
+        may_name = self._may_name.get()
+        if may_name is None or may_name(writer, name):
             self._names[writer] = name if known is None else max(name, known)
+
+    @contextmanager
+    def taking(self, may_name: Callable[[int, str], bool]) -> Iterator[None]:
+        """Let `add` take only the names that *may_name* allows, on this thread and while the block runs.
+
+        Args:
+            may_name: Gets a writer and a name as `shown_author` returns it.
+        """
+        token = self._may_name.set(may_name)
+        try:
+            yield
+        finally:
+            self._may_name.reset(token)
 
     def name_of(self, writer: int) -> str | None:
         """Return the name of a writer; None if nobody has said it."""

@@ -11,7 +11,7 @@ import getpass
 import hashlib
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, final, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final, get_args
 
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.model.recent import RecentMap
@@ -25,6 +25,8 @@ from otel_metadata.server.vendors.jwt import key_of
 if TYPE_CHECKING:
     from otel_metadata.seams import Clock
     from otel_metadata.server.tokens import Token, Tokens
+
+T = TypeVar("T")
 
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
@@ -148,6 +150,10 @@ class Access:
         if caller not in {self._local, _NOBODY}:
             self._signed_out_ns[caller.name] = self._clock.wall_ns()
 
+    def is_token(self, name: str) -> bool:
+        """Whether a token in force has this name."""
+        return self._known(lambda tokens: any(one.name == name for one in tokens.all())) or False
+
     def _token_in(self, headers: Mapping[str, str]) -> Token | None:
         for key in _keys_in(headers):
             token = self._of_key(key)
@@ -174,7 +180,7 @@ class Access:
             return None
         return token
 
-    def _known(self, look_up: Callable[[Tokens], Token | None]) -> Token | None:
+    def _known(self, look_up: Callable[[Tokens], T | None]) -> T | None:
         if self._tokens is None:
             return None
         try:

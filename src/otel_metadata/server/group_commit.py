@@ -6,6 +6,9 @@ queue, and it stores all of them together when it is done. A request is answered
 An update that the server draws a version for is the last write, and wins, whatever the clocks of others say. A value
 with a version from the future, such as a live value of a machine whose clock is ahead, would win over it. So the
 writing thread reads the versions that are stored, for all requests of a group at once, and lifts the update above them.
+
+Spans of a caller that may not update bring plain values, whose version is an end that the caller chooses. The writing
+thread leaves out those for which the store has a value that somebody has set.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 from otel_metadata.client.updates import draw
 from otel_metadata.errors import StoreError
 from otel_metadata.live import live_settings
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import VersionReads
 from otel_metadata.server.operations import Problem
@@ -77,6 +81,7 @@ class _Waiting(NamedTuple):
     size: int
     is_stored: Future[Patches]
     wins: bool
+    may_update: bool
 
     @property
     def length(self) -> int:
@@ -123,6 +128,7 @@ class Ingest:
         *,
         may_write: bool = False,
         wins: bool = True,
+        may_update: bool = True,
     ) -> Future[Patches]:
         """Queue spans and updates. The result, once they are on disk, is the updates with the versions that they got.
 
@@ -135,11 +141,12 @@ class Ingest:
             size: Their bytes, where the caller has them at hand.
             may_write: Whether this thread writes by itself if no other does. That saves two changes of threads.
             wins: Whether updates with versions that were drawn here are lifted above those that are stored.
+            may_update: Whether the spans may replace values that somebody has set.
 
         Raises:
             Problem: 503, because too much waits already, or the server stops. The future raises it as well.
         """
-        waiting = _Waiting(rows, patches, 0, Future(), wins)
+        waiting = _Waiting(rows, patches, 0, Future(), wins, may_update)
         if not waiting.length:
             waiting.is_stored.set_result(patches)
             return waiting.is_stored
@@ -262,9 +269,9 @@ class Ingest:
 
     def _tried(self, group: list[_Waiting]) -> BaseException | None:
         """Store requests together and answer them; return why none of them was stored."""
-        rows = [row for one in group for row in one.rows]
         patches: list[tuple[str, str, Fields]] = [patch for one in group for patch in one.patches]
         try:
+            rows = self._rows_of(group)
             if rows:
                 self._store.write_rows(rows)
             if patches:
@@ -276,6 +283,30 @@ class Ingest:
         for one in group:
             one.is_stored.set_result([*islice(stored, len(one.patches))])
         return None
+
+    def _rows_of(self, group: list[_Waiting]) -> list[tuple[StoredSpan, Fields]]:
+        """Return the spans of requests, those of callers that may not update without what would replace an update."""
+        places = {
+            place
+            for one in group
+            if not one.may_update
+            for span, fields in one.rows
+            for name in fields
+            for place in _shown_together(span.trace_id, span.span_id, name)
+        }
+        held = self._store.versions(places) if places and isinstance(self._store, VersionReads) else {}
+        is_set = {place for place, version in held.items() if version[1] != PLAIN_ATTRIBUTE_WRITER}
+        if not is_set:
+            return [row for one in group for row in one.rows]
+
+        def left(span: StoredSpan, fields: Fields) -> Fields:
+            return {
+                name: field
+                for name, field in fields.items()
+                if is_set.isdisjoint(_shown_together(span.trace_id, span.span_id, name))
+            }
+
+        return [(span, fields if one.may_update else left(span, fields)) for one in group for span, fields in one.rows]
 
     def _lifted(self, patches: list[tuple[str, str, Fields]], wins: list[bool]) -> list[tuple[str, str, Fields]]:
         """Return updates of which those that win, with versions drawn here, are above what others have stored."""
@@ -323,12 +354,16 @@ def _places(patch: tuple[str, str, Fields]) -> Iterator[_Place]:
     """Yield where an update may find values that win over its own. Of a tag the earliest version counts."""
     trace_id, span_id, fields = patch
     for name in fields:
-        level, kind, key = name
-        if kind == "tag":
-            continue
-        yield trace_id, span_id if level == "span" else "", name
-        if level == "span" and kind in _OF_BOTH:
-            yield trace_id, "", ("trace", kind, key)
+        if name[1] != "tag":
+            yield from _shown_together(trace_id, span_id, name)
+
+
+def _shown_together(trace_id: str, span_id: str, name: FieldName) -> Iterator[_Place]:
+    """Yield the places of which a span shows the value with the latest version."""
+    level, kind, key = name
+    yield trace_id, span_id if level == "span" else "", name
+    if level == "span" and kind in _OF_BOTH:
+        yield trace_id, "", ("trace", kind, key)
 
 
 def _refuse(group: Sequence[_Waiting], error: BaseException) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from otel_metadata.client.imports import GZIP, PARQUET, START_BYTES, Importer, other_kind
 from otel_metadata.errors import FileError
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.server import api_types
 from otel_metadata.server.bodies import Unpacker
 from otel_metadata.server.operations import Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.projects import refuse_project
 from otel_metadata.server.slots import Slots
+
+T = TypeVar("T")
 
 MAX_LINE: Final = 64 << 20
 """Bytes of one line of an import."""
@@ -32,9 +35,9 @@ async def _import(call: Call) -> Answer:
     try:
         with _IMPORTS.slot():
             async for portion in _portions(call.body):
-                await call.service.write(partial(importer.feed, portion))
+                await call.service.write(partial(_named_by, call, partial(importer.feed, portion)))
                 call.service.changed()
-            report = await call.service.write(importer.report)
+            report = await call.service.write(partial(_named_by, call, importer.report))
     except FileError as error:
         raise Problem(400, f"{error}") from None
     finally:
@@ -49,6 +52,12 @@ async def _import(call: Call) -> Answer:
             report.found_instead,
         )
     )
+
+
+def _named_by(call: Call, work: Callable[[], T]) -> T:
+    """Do *work*, which takes over only the names of writers that the caller may bring."""
+    with AUTHORS.taking(call.service.may_name(call.caller)):
+        return work()
 
 
 async def _portions(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

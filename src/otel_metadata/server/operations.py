@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Scope: TypeAlias = Literal["read", "traces:write", "traces:update", "delete"]
 """What a token may do: read; send spans; update spans and traces; delete."""
 
+UPDATE: Final[Scope] = "traces:update"
+
 OCTETS: Final = "application/octet-stream"
 JSON: Final = "application/json"
 

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 from otel_metadata.client.updates import draw
 from otel_metadata.foreign_text import visible
 from otel_metadata.live import live_settings
-from otel_metadata.model.authors import MAX_AUTHORS
+from otel_metadata.model.authors import AUTHORS, MAX_AUTHORS
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.model.recent import RecentMap
 from otel_metadata.reporting import REPORTER
-from otel_metadata.seams import AuthorVersions, SystemClock
+from otel_metadata.seams import AuthorReads, AuthorVersions, SystemClock
 from otel_metadata.server.bodies import Buffered
 from otel_metadata.server.events import Changes
 from otel_metadata.server.group_commit import Ingest, Patches
 from otel_metadata.server.memory_bound import Room
 from otel_metadata.server.metrics import Metrics
+from otel_metadata.server.operations import UPDATE
 from otel_metadata.server.problems import overloaded, problem_of
 from otel_metadata.server.targets import Targets
 
@@ -119,6 +121,7 @@ class Service:
         self._authors: RecentMap[str, AuthorVersions] = RecentMap(_MAX_CALLERS)
         self._writers: RecentMap[int, str] = RecentMap(MAX_AUTHORS)
         self._authors_lock = threading.Lock()
+        self._stored_names: RecentMap[int, str] = RecentMap(MAX_AUTHORS)  # some of those in the store
 
     async def ingest(
         self,
@@ -127,6 +130,7 @@ class Service:
         *,
         size: int | None = None,
         wins: bool = True,
+        may_update: bool = True,
     ) -> Patches:
         """Store spans and updates together with what other calls bring at the same time; return when they are on disk.
 
@@ -136,6 +140,7 @@ class Service:
                 route "late".
             size: Their bytes, where the caller has them at hand.
             wins: Whether updates with versions of `versions` win over what is stored, whatever versions that has.
+            may_update: Whether the spans may replace values that somebody has set; without `traces:update` not.
 
         Returns:
             The updates, with the versions that they got.
@@ -145,16 +150,23 @@ class Service:
                 does not take these values.
         """
         updates = list(patches)
-        return await self.stored(Ingested(self._ingest.put(rows, updates, size, wins=wins), len(rows), len(updates)))
+        is_stored = self._ingest.put(rows, updates, size, wins=wins, may_update=may_update)
+        return await self.stored(Ingested(is_stored, len(rows), len(updates)))
 
     def ingest_here(
-        self, rows: Sequence[tuple[StoredSpan, Fields]], patches: Sequence[tuple[str, str, Fields]], size: int | None
+        self,
+        rows: Sequence[tuple[StoredSpan, Fields]],
+        patches: Sequence[tuple[str, str, Fields]],
+        size: int | None,
+        *,
+        may_update: bool,
     ) -> Ingested:
         """Do what `ingest` does, called on a thread of `decode`, which writes by itself if no other thread does.
 
         That saves two changes of threads. Wait for the end with `stored`.
         """
-        return Ingested(self._ingest.put(rows, patches, size, may_write=True), len(rows), len(patches))
+        is_stored = self._ingest.put(rows, patches, size, may_write=True, may_update=may_update)
+        return Ingested(is_stored, len(rows), len(patches))
 
     async def stored(self, ingested: Ingested) -> Patches:
         """Wait until what `ingest_here` has returned is on disk; raise what `ingest` raises."""
@@ -189,6 +201,50 @@ class Service:
     def draws_for(self, writer: int) -> bool:
         """Whether versions of *writer* are drawn here, so that nobody else can have set a value with one."""
         return writer in self._writers
+
+    def writers_of_tokens(self, caller: Caller, writers: set[int]) -> set[int]:
+        """Return which writers have set values for another token than the caller's, in any process; on a thread.
+
+        The writers of this process are among them, also those of the caller.
+        """
+        own = set(filter(self.draws_for, writers))
+        names = self._names_of(writers - own - {PLAIN_ATTRIBUTE_WRITER})
+        taken = {name for name in names.values() if self.is_of_other(caller, name)}
+        return own | {writer for writer, name in names.items() if name in taken}
+
+    def is_of_other(self, caller: Caller, name: str) -> bool:
+        """Whether a name is that of another token than the caller's."""
+        return name != caller.name and self.access.is_token(name)
+
+    def may_name(self, caller: Caller) -> Callable[[int, str], bool]:
+        """Return what says whether a caller may give a name to a writer; see `Authors.taking`. For a thread.
+
+        The name of another token is not given to anybody, and a writer that is stored with the name of a token keeps
+        it. A caller without `traces:update` names nobody.
+        """
+
+        def may_name(writer: int, name: str) -> bool:
+            if UPDATE not in caller.scopes or self.is_of_other(caller, name):
+                return False
+            known = self._names_of({writer}).get(writer)
+            return known in {None, name} or not self.access.is_token(f"{known}")
+
+        return may_name
+
+    def _names_of(self, writers: set[int]) -> dict[int, str]:
+        """Return the names of writers, as this process or the store knows them."""
+        names = {
+            writer: name
+            for writer in writers
+            if (name := AUTHORS.name_of(writer) or self._stored_names.get(writer)) is not None
+        }
+        unknown = writers - names.keys()
+        if unknown and isinstance(self.store, AuthorReads):
+            found = self.store.authors(unknown)
+            for writer, name in found.items():
+                self._stored_names[writer] = name
+            names |= found
+        return names
 
     def trace_lock(self, trace_id: str) -> asyncio.Lock:
         """Return the lock of a trace (32 hex digits), which it shares with a few others; on the event loop."""

@@ -6,7 +6,7 @@ An update with plain members goes through the same clean-up as `update_span` and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
@@ -16,7 +16,7 @@ import msgspec
 from otel_metadata.errors import OtelMetadataError, SpanNotFoundError
 from otel_metadata.live.misuse import Misfit
 from otel_metadata.live.values import annotation_values, evaluation_values, masked, read_status, span_values
-from otel_metadata.model.authors import AUTHORS
+from otel_metadata.model.authors import AUTHORS, shown_author
 from otel_metadata.model.merge import Fields, Level, latest_version
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.span_ref import parse_trace_id
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from otel_metadata.live.values import Values
     from otel_metadata.model.merge import Version
     from otel_metadata.server.operations import Caller
+    from otel_metadata.server.targets import TargetOrError
 
 _Update = api_types.TraceUpdate | api_types.SpanUpdate
 _Patch = tuple[str, str, Fields]
@@ -265,7 +266,19 @@ async def _batch(call: Call) -> Answer:
     parsed = await call.service.decode(lambda: [_parsed(call, update) for update in body.updates])
     versions = call.service.versions(call.caller, len(parsed))
     keys = [one.key for one in parsed if isinstance(one, _Parsed)]
-    targets = iter(await call.service.find(partial(locate_all, call.service.store, call.caller, keys)))
+    names = {int(digits, 16): name for digits, name in (body.authors or {}).items()}
+
+    def look_up() -> tuple[list[TargetOrError], set[int], set[int]]:
+        service, caller = call.service, call.caller
+        writers = {writer for one in parsed if isinstance(one, _Parsed) for writer in _writers(one.fields)}
+        of_others = {
+            writer for writer in writers & names.keys() if service.is_of_other(caller, shown_author(names[writer]))
+        }
+        held = service.writers_of_tokens(caller, writers) if writers else set()
+        return locate_all(service.store, caller, keys), held, of_others
+
+    located, held, of_others = await call.service.find(look_up)
+    targets = iter(located)
     patches: list[_Patch] = []
     plain: list[api_types.Outcome] = []  # of the patches, in their order
     exact: list[_Patch] = []
@@ -277,9 +290,14 @@ async def _batch(call: Call) -> Answer:
             outcomes.append(_failed("segment_not_found", target))
         elif isinstance(target, Problem):
             outcomes.append(_failed("forbidden", target))
-        elif (own := next(filter(call.service.draws_for, _writers(one.fields)), None)) is not None:
-            problem = f"A field has the writer {own:016x}, with which this server sets values for one of its callers"
+        elif own := held & _writers(one.fields):
+            problem = (
+                f"A field has the writer {min(own):016x}, with which this server sets values for one of its callers"
+            )
             outcomes.append(_failed("forbidden", f"{problem}; expected a writer of another process."))
+        elif named := of_others & _writers(one.fields):
+            problem = f"authors has {names[min(named)][:200]!r}, the name of another token of this server"
+            outcomes.append(_failed("forbidden", f"{problem}; expected the name of this token or of no token."))
         else:
             outcomes.append(
                 api_types.Outcome(
@@ -298,9 +316,9 @@ async def _batch(call: Call) -> Answer:
                 plain.append(outcomes[-1])
     # Only writers of updates that were not refused get a name.
     used = {writer for _, _, fields in exact for writer in _writers(fields)}
-    for digits, name in (body.authors or {}).items():
-        if int(digits, 16) in used:
-            AUTHORS.add(int(digits, 16), name)
+    new = {one: name for one, name in names.items() if one in used and AUTHORS.name_of(one) != shown_author(name)}
+    if new:
+        await call.service.find(partial(_name, call, new))
     if body.route == "late":
         patches += exact
     elif exact:
@@ -312,6 +330,12 @@ async def _batch(call: Call) -> Answer:
             outcome.version = version_text(latest_version(fields))
     count = [outcome.status for outcome in outcomes].count
     return Answer(api_types.Outcomes(outcomes, count("updated"), count("pending"), count("failed"), call.caller.name))
+
+
+def _name(call: Call, names: Mapping[int, str]) -> None:
+    with AUTHORS.taking(call.service.may_name(call.caller)):
+        for writer, name in names.items():
+            AUTHORS.add(writer, name)
 
 
 def _writers(fields: Fields) -> set[int]:

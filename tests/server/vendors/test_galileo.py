@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 import urllib3
 from opentelemetry.trace import SpanContext
-from tests.server.api import Plain
+from tests.server.api import Plain, start_with_tokens, token_of
 from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.server.vendors.documented import send
 from tests.store.contract import ended_span, only, trace_hex
@@ -382,6 +382,36 @@ def test_secrets_are_masked(server):
     ingest(server)
     assert update(server, output={"password": "hunter2-x9", "content": "x"}).status == 200
     assert stored(server, SPAN_UUID).output == {"password": "<masked>", "content": "x"}
+
+
+@pytest.mark.parametrize("project", [None, PROJECT], ids=["all projects", "one project"])
+def test_an_ingestion_replaces_an_update_with_the_scope_only(start_server, tmp_path, project):
+    """Without `created_at` its records have the time of now, which is after the update."""
+    server = start_with_tokens(start_server, tmp_path)
+    ingest(server)
+    for record, uuid in (("span", SPAN_UUID), ("trace", TRACE_UUID)):
+        assert update(server, record, uuid, output="ada's", tags=["vip"]).status == 200
+    again = native()["traces"][0]
+    for one in (again, again["spans"][0]):
+        del one["created_at"]
+        one |= {"output": "app's", "tags": ["vip"], "user_metadata": {"env": "app's", "step": "app's"}}
+    below = {"log_stream_id": STREAM, "reliable": True, "trace_id": TRACE_UUID, "parent_id": TRACE_UUID}
+    requests = [
+        (f"/ingest/traces/{PROJECT}", native(traces=[again])),
+        (f"/v2/projects/{PROJECT}/spans", {**below, "spans": again["spans"]}),
+    ]
+    for path, body in requests:
+        assert server.call("POST", path, json=body, headers=token_of(server, project, "traces:write")).status == 200
+        assert (stored(server, SPAN_UUID).output, stored(server, TRACE_UUID).trace_output) == ("ada's", "ada's")
+        assert stored(server, SPAN_UUID).metadata == {"step": "app's", "env": "app's"}
+        found = server.store.history(UUID(TRACE_UUID).hex, UUID(SPAN_UUID).hex[16:])
+        assert {(one.level, one.author) for one in found if one.is_current and one.key == "vip"} == {
+            ("span", "ada"),
+            ("trace", "ada"),
+        }
+    for path, body in requests:
+        assert server.call("POST", path, json=body).status == 200
+    assert (stored(server, SPAN_UUID).output, stored(server, TRACE_UUID).trace_output) == ("app's", "app's")
 
 
 def test_a_record_is_in_one_project(start_server):

@@ -17,9 +17,10 @@ import orjson
 from otel_metadata.client import otlp_json
 from otel_metadata.client.otlp_json import LatePatch, LogRecord, OtlpError
 from otel_metadata.errors import SpanNotFoundError
+from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
 from otel_metadata.model.record import PROJECT_NAMES, project_of
-from otel_metadata.server.operations import Problem
+from otel_metadata.server.operations import UPDATE, Problem
 from otel_metadata.server.otlp import protobuf
 from otel_metadata.server.otlp.logs import evaluation_of
 from otel_metadata.server.targets import Target, locate_all
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields, Json
     from otel_metadata.model.record import StoredSpan
     from otel_metadata.seams import SpanStore
-    from otel_metadata.server.operations import Caller, Scope
+    from otel_metadata.server.operations import Caller
     from otel_metadata.server.service import Ingested, Service
 
 MAX_BYTES: Final = 64 << 20
@@ -54,8 +55,6 @@ _GROWTH: Final = 8
 _CONTAINER_BYTES, _VALUE_BYTES, _QUOTE_BYTES = 120, 64, 12
 
 _SHOWN_REASONS: Final = 3
-
-_UPDATE: Final[Scope] = "traces:update"
 
 # The scope of the span that LangWatch makes of a PATCH. Its start is the time of the PATCH.
 _LANGWATCH_SCOPE: Final = "langwatch.api.metadata_update"
@@ -206,14 +205,19 @@ async def _store(
     Raises:
         Problem: 403 if all of it needs another token.
     """
-    is_restricted = caller.project is not None or _UPDATE not in caller.scopes
+    may_update = UPDATE in caller.scopes
 
     def next_portion() -> tuple[_Portion, Ingested | None]:
-        portion = _next_portion(reads, refused, caller, resource, path)
-        _refuse_own_writers(service, portion, refused)
-        if is_restricted:
+        with AUTHORS.taking(service.may_name(caller)):
+            portion = _next_portion(reads, refused, caller, resource, path)
+        if may_update:
+            _refuse_writers_of_tokens(service, caller, portion, refused)
+        else:
+            _take_updates_out(caller, portion, refused)
+        if caller.project is not None:
             return portion, None
-        return portion, service.ingest_here(portion.rows, portion.patches, portion.size or None)
+        size = portion.size or None
+        return portion, service.ingest_here(portion.rows, portion.patches, size, may_update=may_update)
 
     is_last, count = False, 0
     while not is_last:
@@ -222,7 +226,8 @@ async def _store(
             await service.stored(ingested)
         else:
             await service.find(partial(_restrict, service.store, caller, portion, refused))
-            await service.ingest(portion.rows, portion.patches, size=portion.size or None)
+            size = portion.size or None
+            await service.ingest(portion.rows, portion.patches, size=size, may_update=may_update)
         count += len(portion.rows) + len(portion.patches)
         is_last = portion.is_last
     if not count and refused.is_all_forbidden:
@@ -352,17 +357,37 @@ def _next_portion(
     return portion
 
 
-def _refuse_own_writers(service: Service, portion: _Portion, refused: Refused) -> None:
-    """Take out what names a writer of this server: its values would be shown as set by the caller of a token."""
+def _refuse_writers_of_tokens(service: Service, caller: Caller, portion: _Portion, refused: Refused) -> None:
+    """Take out what names a writer of another token: its values would be shown as set by the caller of that token."""
+    each = [fields for _, fields in portion.rows] + [patch.fields for patch in portion.patches]
+    held = service.writers_of_tokens(caller, {version[1] for fields in each for _, version in fields.values()})
+    if not held:
+        return
 
     def is_foreign(fields: Fields) -> bool:
-        if not any(service.draws_for(version[1]) for _, version in fields.values()):
+        if held.isdisjoint(version[1] for _, version in fields.values()):
             return True
         refused.add("a value has a writer of this server; expected one of the sender")
         return False
 
     portion.rows = [row for row in portion.rows if is_foreign(row[1])]
     portion.patches = [patch for patch in portion.patches if is_foreign(patch.fields)]
+
+
+def _take_updates_out(caller: Caller, portion: _Portion, refused: Refused) -> None:
+    """Take out what a caller without `traces:update` must not store: updates, and values with versions of their own.
+
+    Such a version could be later than any update, and its writer could be anybody.
+    """
+    for _ in portion.patches:
+        refused.add(_no_update(caller, "an update"), is_forbidden=True)
+    portion.patches = []
+    for at, (span, fields) in enumerate(portion.rows):
+        plain = (span.end_ns, PLAIN_ATTRIBUTE_WRITER)
+        if any(version != plain for _, version in fields.values()):
+            fields = {name: field for name, field in fields.items() if field[1] == plain}  # noqa: PLW2901 # what is left of them
+            portion.rows[at] = span, fields
+            refused.note(_no_update(caller, "a value with a version of its own"))
 
 
 def _langwatch_update(span: StoredSpan) -> LatePatch:
@@ -380,32 +405,17 @@ def _evaluated(record: LogRecord | OtlpError, now_ns: int) -> LatePatch | OtlpEr
 
 
 def _restrict(store: SpanStore, caller: Caller, portion: _Portion, refused: Refused) -> None:
-    """Take from a portion what its caller must not store, with one look-up.
-
-    A caller without `traces:update` changes nothing that is stored. Only a span that is stored again keeps the values
-    that its plain attributes spell: they are replaced as the rest of the span is, and have the version of its end, so
-    that an update after that end stays.
-    """
-    may_update = _UPDATE in caller.scopes
-    if not may_update:
-        for _ in portion.patches:
-            refused.add(_no_update(caller, "an update"), is_forbidden=True)
-        portion.patches = []
-    rows = portion.rows if caller.project is not None else [row for row in portion.rows if not _is_plain(*row)]
-    keys = [(span.trace_id, span.span_id) for span, _ in rows]
+    """Take from a portion what is of another project than that of its caller, with one look-up."""
+    keys = [(span.trace_id, span.span_id) for span, _ in portion.rows]
     keys += [(patch.trace_id, patch.span_id) for patch in portion.patches]
     targets = dict(zip(keys, locate_all(store, caller, keys) if keys else [], strict=True))
     rows, portion.rows = portion.rows, []
     own: set[tuple[str, str]] = set()
     for span, fields in rows:
-        target = targets.get((span.trace_id, span.span_id))
+        target = targets[span.trace_id, span.span_id]
         if isinstance(target, Problem):
             refused.add(_reason(target))
             continue
-        is_stored = isinstance(target, Target) and target.is_stored
-        if is_stored and not may_update and not _is_plain(span, fields):
-            fields = {name: field for name, field in fields.items() if _is_plain(span, {name: field})}  # noqa: PLW2901 # what is left of them
-            refused.note(_no_update(caller, "a value with a version of its own, on a span that is stored already"))
         portion.rows.append((span, fields))
         own |= {(span.trace_id, span.span_id), (span.trace_id, "")}
     patches, portion.patches = portion.patches, []
@@ -421,14 +431,8 @@ def _reason(error: Problem | SpanNotFoundError) -> str:
     return error.title if isinstance(error, Problem) else f"{error}"
 
 
-def _is_plain(span: StoredSpan, fields: Fields) -> bool:
-    """Whether all fields are as plain attributes of the span spell them: set at its end, by nobody in particular."""
-    plain = (span.end_ns, PLAIN_ATTRIBUTE_WRITER)
-    return all(version == plain for _, version in fields.values())
-
-
 def _no_update(caller: Caller, what: str) -> str:
-    return f"{what}; the token {ascii(caller.name)[:80]} needs the scope {_UPDATE} for it"
+    return f"{what}; the token {ascii(caller.name)[:80]} needs the scope {UPDATE} for it"
 
 
 def _wrong_project(caller: Caller) -> str:

@@ -30,7 +30,7 @@ from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.model.times import time_text
 from otel_metadata.model.value import clean_key
 from otel_metadata.seams import DurationStore
-from otel_metadata.server.operations import Answer, Call, Operation, Problem, Scope
+from otel_metadata.server.operations import UPDATE, Answer, Call, Operation, Problem, Scope
 from otel_metadata.server.problems import in_json
 from otel_metadata.server.vendors import galileo_records as records
 from otel_metadata.server.vendors import galileo_types as types
@@ -281,7 +281,7 @@ async def ingest_traces(call: Call) -> Answer:
         context = await _context(call, project, ids, session)
         rows = await call.service.decode(partial(records.traces, document["traces"], context))
         await check_spans(call, rows)
-        await call.service.ingest(rows, size=len(call.body))
+        await call.service.ingest(rows, size=len(call.body), may_update=UPDATE in call.caller.scopes)
     roots = [row.trace_id for row, _ in rows if row.parent_id is None]
     answer = _recorded(project, session_id or _no_session(roots[0]), len(rows))
     traces = [f"{UUID(trace_id)}" for trace_id in roots]
@@ -297,7 +297,7 @@ async def ingest_spans(call: Call) -> Answer:
         context = await _context(call, project, ids, None)
         rows = await call.service.decode(partial(records.spans, document["spans"], trace_id, parent_id, context))
         await check_spans(call, rows)
-        await call.service.ingest(rows, size=len(call.body))
+        await call.service.ingest(rows, size=len(call.body), may_update=UPDATE in call.caller.scopes)
     answer = _recorded(project, _no_session(trace_id.hex), len(rows))
     return Answer(types.GalileoSpansStored(**answer, **ids, trace_id=body.trace_id, parent_id=body.parent_id))
 

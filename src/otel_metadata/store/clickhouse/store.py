@@ -503,6 +503,16 @@ class ClickHouseStore:
                         versions[trace_id, span_id, (level, kind, key)] = version_of(kind, text)
         return versions
 
+    def authors(self, writers: Collection[int]) -> Mapping[int, str]:
+        """Return the names of writers; those without one are missing.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        with self._opened() as client:
+            found = self._names_of(client, [f"{writer:016x}" for writer in writers])
+        return {int(writer, 16): name for writer, name in found.items()}
+
     def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
         """Delete spans and everything that was set on them; return those that were there.
 

@@ -162,6 +162,8 @@ INSERT INTO writers (writer, name) VALUES (?, ?)
 ON CONFLICT (writer) DO UPDATE SET name = excluded.name WHERE excluded.name > name
 """
 
+_NAMES: Final = "SELECT writer, name FROM json_each(?) AS wanted CROSS JOIN writers ON writer = wanted.value"
+
 _FIND: Final = """
 SELECT spans.span_id, spans.trace_id, spans.start_ns, spans.end_ns
 FROM json_each(?) AS wanted CROSS JOIN spans ON spans.span_id = wanted.value
@@ -622,6 +624,16 @@ class SqliteStore:
         keys = orjson.dumps([(trace_id, span_id, *name) for trace_id, span_id, name in asked]).decode()
         found = self._read(lambda connection: connection.execute(_VERSIONS, (keys,)).fetchall())
         return {asked[at]: (ns, int(writer, 16)) for at, ns, writer in found}
+
+    def authors(self, writers: Collection[int]) -> Mapping[int, str]:
+        """Return the names of writers; those without one are missing.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        wanted = orjson.dumps([*map(_writer_text, writers)]).decode()
+        found = self._read(lambda connection: connection.execute(_NAMES, (wanted,)).fetchall())
+        return {int(writer, 16): name for writer, name in found}
 
     def delete(self, keys: Collection[tuple[str, str]], version: Version) -> list[tuple[str, str]]:
         """Delete spans and everything that was set on them, all or none; return those that were there.
