@@ -193,6 +193,40 @@ def test_all_listeners_share_one_watch(server: Server, listen: Any, monkeypatch:
     assert len(threads) == 1
 
 
+def test_a_watch_is_closed_by_the_one_thread_that_uses_it(
+    server: Server, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener may come while the watch of those before it is being closed: SQLite would crash if they shared it."""
+    users: dict[Watch, set[int]] = {}
+    is_closing, may_close = threading.Event(), threading.Event()
+    state, close = Watch.state, Watch.close
+
+    def known_state(watch: Watch) -> object:
+        users.setdefault(watch, set()).add(threading.get_ident())
+        return state(watch)
+
+    def slow_close(watch: Watch) -> None:
+        users.setdefault(watch, set()).add(threading.get_ident())
+        is_closing.set()
+        may_close.wait(PATIENCE)
+        close(watch)
+
+    monkeypatch.setattr(Watch, "state", known_state)
+    monkeypatch.setattr(Watch, "close", slow_close)
+    try:
+        first = listen()
+        first.event()
+        first.close()
+        assert is_closing.wait(PATIENCE)
+        second = listen()
+        assert second.event()[0] == "ready"
+    finally:
+        may_close.set()
+    server.store.write([ended_span(9)])
+    assert second.event()[0] == "changed"
+    assert [len(threads) for threads in users.values()] == [1, 1]
+
+
 def test_a_listener_that_does_not_read_holds_nobody_up(server: Server, listen: Any) -> None:
     """Others get their events, updates their answers; what it missed is one event, and no list of them."""
     slow, quick = listen(), listen()

@@ -49,9 +49,9 @@ class Changes:
         Args:
             store: One that cannot be watched is asked for its newest span; its late updates are told by `changed`.
         """
-        watch = store.watch() if isinstance(store, WatchableStore) else _Newest(store)
+        self._store = store
+        watch = _watch_of(store)
         # A store that notices every commit needs no word about those of this process.
-        self._watch: StoreWatch | None = watch
         self._sees_all = watch is not None and not isinstance(watch, _Newest)
         self._start = os.urandom(4).hex()
         self._lock = threading.Lock()
@@ -122,7 +122,8 @@ class Changes:
             self._listeners.discard(flag)
 
     async def _poll(self) -> None:
-        watch, loop = self._watch, asyncio.get_running_loop()
+        # A watch of its own: while its thread still closes it, the next poller may ask already.
+        watch, loop = _watch_of(self._store), asyncio.get_running_loop()
         if watch is None:
             self._has_begun.set()
             return
@@ -155,6 +156,10 @@ class Changes:
     def _set_flags(self) -> None:
         for flag in self._listeners:
             flag.set()
+
+
+def _watch_of(store: SpanStore) -> StoreWatch | None:
+    return store.watch() if isinstance(store, WatchableStore) else _Newest(store)
 
 
 @final

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @final
 class Watch:
-    """The state of one file, as a value to compare. One thread at a time may call it."""
+    """The state of one file, as a value to compare. One thread calls all its methods.
+
+    SQLite crashes if one thread closes a connection while another executes on it.
+    """
 
     def __init__(self, path: str) -> None:
         """Open nothing yet.
@@ -42,9 +45,7 @@ class Watch:
         try:
             if self._connection is None:
                 uri = f"{Path(self._path).as_uri()}?mode=ro"
-                self._connection = sqlite3.connect(
-                    uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
-                )
+                self._connection = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
                 self._opened += 1
             self._files = found
             return self._opened, self._connection.execute("PRAGMA data_version").fetchone()[0]
