@@ -367,7 +367,8 @@ class VersionReads(Protocol):
         """Return the versions of fields; those that are not set are missing.
 
         Args:
-            fields: The trace id, the span id ("" for a field of the trace), and the name of each.
+            fields: The trace id, the span id ("" for a field of the trace), and the name of each. For a field of a span
+                with the span id "", the version is the greatest one on any stored span of the trace.
 
         Raises:
             StoreError: It cannot be read.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import gzip
 import json
 import socket
 import sqlite3
 import threading
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -512,6 +515,37 @@ def test_what_fails_after_its_answer_is_counted(
     server.local.stop()
     assert server.local.service.metrics.updates_lost == lost
     assert f"otel_metadata_server_updates_lost_total {lost}\n" in server.local.service.metrics.text()
+
+
+def test_a_call_whose_caller_is_gone_holds_nothing(start_server: StartServer) -> None:
+    """It stays with the threads until its turn. Over gRPC, a client that cancels would fill the memory otherwise."""
+    service = start_server().local.service
+
+    class Values:
+        """What a call has to do, and its values."""
+
+        def __call__(self) -> None:
+            pytest.fail("nobody waits for it")
+
+    async def cancelled() -> None:
+        go_on = threading.Event()
+        busy = [asyncio.ensure_future(service.write(lambda: go_on.wait(PATIENCE))) for _ in range(2)]
+        await asyncio.sleep(0)
+        values = Values()
+        call, reference = asyncio.ensure_future(service.write(values)), weakref.ref(values)
+        del values
+        await asyncio.sleep(0)
+        assert reference() is not None
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        del call
+        gc.collect()
+        assert reference() is None
+        go_on.set()
+        await asyncio.gather(*busy)
+
+    asyncio.run(cancelled())
 
 
 def test_work_after_an_answer_is_finished_before_the_server_ends(start_server: StartServer) -> None:

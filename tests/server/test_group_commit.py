@@ -17,6 +17,7 @@ from tests.server.conftest import PATIENCE, Child, Server
 from otel_metadata.model.merge import Fields
 from otel_metadata.model.record import SpanQuery, StoredSpan
 from otel_metadata.reporting import REPORTER
+from otel_metadata.server import group_commit
 from otel_metadata.server.group_commit import Ingest
 from otel_metadata.server.operations import Problem
 from otel_metadata.store.sqlite.store import SqliteStore
@@ -209,6 +210,30 @@ def test_what_still_waits_when_time_is_over_is_refused(held):
     assert refused.value.status == 503
     held.may_go_on.set()
     first.result(PATIENCE)
+
+
+def test_a_full_queue_takes_what_was_answered(held):
+    ingest, _ = started(held, max_bytes=100)
+    ingest.put([row(1)], size=100)
+    with pytest.raises(Problem):
+        ingest.put([row(2)], size=1)
+    answered = ingest.put([], [update(1, "late")], size=100, is_answered=True)
+    held.may_go_on.set()
+    answered.result(PATIENCE)
+    assert stored(held.inner)[f"{2:016x}"]["late"] == "late"
+    ingest.close()
+
+
+def test_a_transaction_has_so_many_bytes(held, monkeypatch):
+    """Large values are stored one after the other: their text for the store takes as much memory once more."""
+    monkeypatch.setattr(group_commit, "_GROUP_BYTES", 100)
+    ingest, first = started(held)
+    rest = [ingest.put([row(number)], size=size) for number, size in enumerate((60, 40, 50, 200, 1), start=1)]
+    held.may_go_on.set()
+    for one in [first, *rest]:
+        one.result(PATIENCE)
+    assert held.writes == [1, 2, 1, 1, 1]
+    ingest.close()
 
 
 def test_a_file_that_another_process_has_locked_is_no_fault_of_the_requests(tmp_path):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.server.api import SPAN_ID, TRACE_ID, refused, start_with_tokens, update
+from tests.server.api import SINCE, SPAN_ID, TRACE_ID, refused, start_with_tokens, update
 from tests.server.conftest import PATIENCE, Server, StartServer
 from tests.store.contract import ended_span
 
-from otel_metadata.model.merge import FieldName, Fields
+from otel_metadata.model.merge import LAST_NS, FieldName, Fields
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.server.group_commit import Ingest
 from otel_metadata.store.sqlite.store import SqliteStore
@@ -91,6 +92,98 @@ def test_each_way_to_update_wins(server: Server) -> None:
     score = {"name": "Good", "traceId": TRACE_ID, "value": 1}
     assert server.call("POST", "/api/public/scores", json=score).status == 200
     assert shown(server).trace_evaluations["Good"].score == 1
+
+
+@pytest.mark.parametrize("has_tag", [False, True])
+def test_an_update_of_the_user_of_a_trace_wins_over_that_of_its_spans(server: Server, has_tag: bool) -> None:
+    """A span shows the later one of its own and its trace's."""
+    more = {"If-Match": server.call("GET", f"/api/v1/traces/{TRACE_ID}").headers["ETag"]} if has_tag else {}
+    update(server, f"traces/{TRACE_ID}", {"user_id": "ada", "session_id": "s"}, **more)
+    assert (shown(server).user_id, shown(server).session_id) == ("ada", "s")
+    body = {"metadata": {"user_id": "eve", "thread_id": "t"}}
+    assert server.call("PATCH", f"/api/traces/{TRACE_ID}/metadata", json=body).status == 200
+    assert (shown(server).user_id, shown(server).session_id) == ("eve", "t")
+
+
+def test_in_one_group_the_last_update_of_the_user_wins(server: Server) -> None:
+    """Of the span, then of its trace, whatever is stored."""
+    updates = [{"span_id": SPAN_ID, "user_id": "one"}, {"trace_id": TRACE_ID, "user_id": "two"}]
+    for _ in range(2):
+        assert server.call("POST", "/api/v1/spans:batch", json={"updates": updates}).status == 200
+        assert shown(server).user_id == updates[-1]["user_id"]
+        updates.reverse()
+
+
+def test_of_two_updates_with_one_tag_one_is_refused(server: Server) -> None:
+    """Also if the latest value is from the future."""
+    server.store.patch_rows([(TRACE_ID, "", {("trace", "metadata", "plan"): ("far", (FAR_NS, 7))})])
+    trace = f"/api/v1/traces/{TRACE_ID}"
+    tag = server.call("GET", trace).headers["ETag"]
+    answers = [
+        server.call("PATCH", trace, json={"metadata": {"plan": plan}}, headers={"If-Match": tag}) for plan in "ab"
+    ]
+    assert [one.status for one in answers] == [200, 412]
+    assert shown(server).trace_metadata == {"plan": "a"}
+
+
+def span_with(span_id: int, version_ns: int, **more: Any) -> dict[str, Any]:
+    """Return OTLP with a span that has an exact field."""
+    fields = {"fields": [["span", "metadata", "plan", version_ns, "ab", "far"]]}
+    span = {
+        "traceId": TRACE_ID, "spanId": f"{span_id:016x}", "name": "exact", "startTimeUnixNano": "5",
+        "endTimeUnixNano": "6", **more,
+        "attributes": [
+            {"key": "otel_metadata.fields", "value": {"stringValue": json.dumps(fields)}},
+            {"key": "metadata.region", "value": {"stringValue": "eu"}},
+        ],
+    }  # fmt: skip
+    return {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+
+
+LATE = [span_with(2, LAST_NS + 1), span_with(3, (1 << 63) - 1), span_with(4, 7, endTimeUnixNano=f"{LAST_NS + 1}")]
+
+
+def test_otlp_brings_no_version_that_an_update_cannot_replace(server: Server) -> None:
+    """What has one is refused, and the sender is told. Every other one can be replaced."""
+    for late in LATE:
+        said = server.call("POST", "/v1/traces", json=late).json()["partialSuccess"]
+        assert (said["rejectedSpans"], "2116" in said["errorMessage"]) == ("1", True)
+    record = {
+        "traceId": TRACE_ID, "spanId": SPAN_ID, "timeUnixNano": f"{LAST_NS + 1}", "attributes": [
+            {"key": "event.name", "value": {"stringValue": "gen_ai.evaluation.result"}},
+            {"key": "gen_ai.evaluation.name", "value": {"stringValue": "Tone"}},
+            {"key": "gen_ai.evaluation.score.label", "value": {"stringValue": "far"}},
+        ],
+    }  # fmt: skip
+    logs = {"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]}
+    said = server.call("POST", "/v1/logs", json=logs).json()["partialSuccess"]
+    assert (said["rejectedLogRecords"], "2116" in said["errorMessage"]) == ("1", True)
+    assert len(server.store.query(SpanQuery(TRACE_ID))) == 1
+    latest = span_with(5, LAST_NS, endTimeUnixNano=f"{LAST_NS}")
+    assert server.call("POST", "/v1/traces", json=latest).json() == {}
+    update(server, f"spans/{5:016x}", {"metadata": {"plan": "free", "region": "us"}})
+    (record,) = server.store.query(SpanQuery(TRACE_ID, f"{5:016x}"))
+    assert record.metadata == {"plan": "free", "region": "us"}
+
+
+def test_an_import_brings_no_version_that_an_update_cannot_replace(
+    server: Server, start_server: StartServer, tmp_path: Path
+) -> None:
+    """Neither as OTLP nor as an export, whose superseded values count as well."""
+    other = SqliteStore(tmp_path / "other.db")
+    other.write([ended_span(6), ended_span(7)])
+    name: FieldName = ("span", "metadata", "plan")
+    other.patch_rows([(TRACE_ID, f"{6:016x}", {name: ("far", (LAST_NS + 1, 7))})])
+    other.patch_rows([(TRACE_ID, f"{7:016x}", {name: ("latest", (LAST_NS, 7))})])
+    export = start_server(other).call("GET", f"/api/v1/export.jsonl?{SINCE}").data
+    assert export.count(b"\n") == 2
+    lines = export + b"".join(json.dumps(one).encode() + b"\n" for one in LATE)
+    report = server.call("POST", "/api/v1/import", body=lines, headers={"Content-Type": "application/jsonl"}).json()
+    assert (report["spans_imported"], report["spans_failed"]) == (1, 4)
+    assert all("2116" in one["message"] for one in report["problems"])
+    update(server, f"spans/{7:016x}", {"metadata": {"plan": "free"}})
+    (record,) = server.store.query(SpanQuery(TRACE_ID, f"{7:016x}"))
+    assert record.metadata == {"plan": "free"}
 
 
 def test_updates_at_once_get_versions_of_their_own(server: Server) -> None:

@@ -428,7 +428,7 @@ class StoreContract:
         assert store.find([]) == {}
 
     def test_the_versions_of_fields_are_read(self, store: SpanStore) -> None:
-        """Of a span, of a trace, and of a tag, whose earliest version counts; what is not set has none."""
+        """Of a span, a trace, any span of a trace, and a tag, whose earliest counts; what is not set has none."""
         if not isinstance(store, VersionReads):
             pytest.skip("the store does not have it")
         store.write([ended_span(1)])
@@ -444,8 +444,14 @@ class StoreContract:
             (trace_hex(), f"{2:016x}", name),
             (trace_hex(), f"{1:016x}", ("span", "name", "")),
         ]
-        assert store.versions(asked) == {asked[0]: (7, 2), asked[1]: (5, 1), asked[2]: (9, (1 << 64) - 1)}
+        found = {asked[0]: (7, 2), asked[1]: (5, 1), asked[2]: (9, (1 << 64) - 1)}
+        assert store.versions(asked) == {**found, asked[3]: (7, 2)}
         assert store.versions([]) == {}
+        store.write([ended_span(2), ended_span(3, trace_id=2)])
+        store.patch_rows([(trace_hex(), f"{2:016x}", {name: ("y", (8, 1))})])
+        store.patch_rows([(trace_hex(2), f"{3:016x}", {name: ("z", (9, 1))})])
+        on_any_span = trace_hex(), "", name
+        assert store.versions([on_any_span]) == {on_any_span: (8, 1)}
 
     def test_authors_are_found_by_their_writers(self, store: SpanStore) -> None:
         if not isinstance(store, AuthorReads):

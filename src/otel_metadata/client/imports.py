@@ -13,7 +13,7 @@ import io
 import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from otel_metadata.client.parquet_rows import EXPECTED, parquet_rows
 from otel_metadata.errors import ConfigurationError, FileError
 from otel_metadata.interrupts import pass_on
 from otel_metadata.model.authors import AUTHORS
+from otel_metadata.model.merge import TOO_LATE, is_too_late
 from otel_metadata.model.times import time_ns
 from otel_metadata.store import table
 
@@ -151,14 +152,16 @@ class Importer:
     `import_file` reads a file with it, which need not be a text.
     """
 
-    def __init__(self, store: SpanStore, name: str = "") -> None:
+    def __init__(self, store: SpanStore, name: str = "", *, is_checked: bool = False) -> None:
         """Begin an import.
 
         Args:
             store: Where to.
             name: The name of the text, in errors.
+            is_checked: Whether values are refused that no update of a server could replace (`merge.LAST_NS`).
         """
         self._store = store
+        self._is_checked = is_checked
         self._text = _Text(name)
         self._others: Counter[str] = Counter()
         self._problems: list[ImportProblem] = []
@@ -195,6 +198,8 @@ class Importer:
         if isinstance(read, str):
             self._others[read] += 1
             return
+        if self._is_checked and not isinstance(read, ValueError) and any(map(is_too_late, _all_fields(read))):
+            read = ValueError(TOO_LATE)
         if isinstance(read, ValueError):
             self._failed += 1
             if len(self._problems) < MAX_PROBLEMS:
@@ -248,6 +253,12 @@ class Importer:
             self._updated += len(self._updates)
             self._updates.clear()
         self._fields = self._bytes = 0
+
+
+def _all_fields(read: tuple[StoredSpan, Fields] | LatePatch | _Row) -> Iterable[Fields]:
+    if isinstance(read, _Row):
+        return (fields for _, fields in read.values)
+    return (read.fields if isinstance(read, LatePatch) else read[1],)
 
 
 def _instead(others: Mapping[str, int]) -> str:

@@ -70,6 +70,11 @@ Fields: TypeAlias = Mapping[FieldName, Field]
 PLAIN_ATTRIBUTE_WRITER = 0
 """Writer of values that arrived as plain span attributes: below every real writer of the same nanosecond."""
 
+LAST_NS = 1 << 62
+"""The latest time of a version that comes from outside, in the year 2116. So an update can always get a later one."""
+
+TOO_LATE = "a value has a time after 2116-02-20T23:53:38Z; expected an earlier one, which an update can replace"
+
 
 def json_text(value: Json) -> str:
     """Return the one JSON text of *value*: compact, keys sorted, UTF-8.
@@ -104,6 +109,11 @@ def _wins_over(name: FieldName, challenger: Field, held: Field) -> bool:
     if name[1] == "tag":
         return challenger[1] < held[1]
     return challenger[1] > held[1]
+
+
+def is_too_late(fields: Fields) -> bool:
+    """Whether a version is after `LAST_NS`."""
+    return any(version[0] > LAST_NS for _, version in fields.values())
 
 
 def latest_version(fields: Fields) -> Version:

@@ -142,6 +142,7 @@ class App:
                     decode_query(scope["query_string"], operation.query) if operation.query is not None else None,
                     await _value(operation, decoder, body, headers),
                     {name: text for name, text in headers.items() if name not in CREDENTIALS},
+                    body.size,
                 )
                 # Made before the first byte is sent, so that a value without JSON is a refusal and no half answer.
                 answer = await operation.handler(call)

@@ -73,7 +73,7 @@ class Body:
         self._headers = headers
         self._limit = limit
         self._buffered = buffered
-        self._size = 0
+        self.size = 0  # of what was read into memory
 
     async def read(self) -> bytes:
         """Return the whole body, decompressed. The caller calls `release` after use.
@@ -86,8 +86,8 @@ class Body:
         parts = []
         async for part in self._unpacked(compressed):
             self._buffered.add(len(part))
-            self._size += len(part)
-            if self._size > self._limit:
+            self.size += len(part)
+            if self.size > self._limit:
                 raise _too_large(self._limit, "decompressed ")
             parts.append(part)
         return b"".join(parts)
@@ -102,8 +102,8 @@ class Body:
 
     def release(self) -> None:
         """Say that the body is not in memory any more."""
-        self._buffered.size -= self._size
-        self._size = 0
+        self._buffered.size -= self.size
+        self.size = 0
 
     def _encoding(self) -> str:
         return self._headers.get("content-encoding", "identity").strip().lower()

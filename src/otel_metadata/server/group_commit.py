@@ -45,6 +45,9 @@ MAX_BYTES: Final = 64 << 20
 # Of one transaction, so that no other process waits long for its turn.
 _GROUP_ROWS: Final = 5_000
 
+# Of one transaction, whose values are in memory once more as text for the store.
+_GROUP_BYTES: Final = 16 << 20
+
 # A request that fails alone may be at fault itself. When so many fail one after the other, it is the store.
 _FAILURES_OF_THE_STORE: Final = 3
 
@@ -129,6 +132,7 @@ class Ingest:
         may_write: bool = False,
         wins: bool = True,
         may_update: bool = True,
+        is_answered: bool = False,
     ) -> Future[Patches]:
         """Queue spans and updates. The result, once they are on disk, is the updates with the versions that they got.
 
@@ -142,6 +146,8 @@ class Ingest:
             may_write: Whether this thread writes by itself if no other does. That saves two changes of threads.
             wins: Whether updates with versions that were drawn here are lifted above those that are stored.
             may_update: Whether the spans may replace values that somebody has set.
+            is_answered: Whether the sender has its answer. Then the queue takes them even if it is full: another bound
+                counts them (`Service.soon`).
 
         Raises:
             Problem: 503, because too much waits already, or the server stops. The future raises it as well.
@@ -156,7 +162,7 @@ class Ingest:
             if self._is_closed:
                 raise overloaded("The server stops; try again in 1 s.")
             is_full = self._rows + waiting.length > self._max_rows or self._bytes + waiting.size > self._max_bytes
-            if self._queue and is_full:
+            if self._queue and is_full and not is_answered:
                 raise overloaded(f"{self._rows:,} spans and updates wait to be stored; try again in 1 s.")
             self._queue.append(waiting)
             self._rows += waiting.length
@@ -214,10 +220,11 @@ class Ingest:
     def _next_group(self) -> list[_Waiting]:
         """Take what is written next; only who has it writes. The lock is held."""
         self._is_writing = True
-        count = rows = 0
+        count = rows = size = 0
         for one in self._queue:
             rows += one.length
-            if count and rows > _GROUP_ROWS:
+            size += one.size
+            if count and (rows > _GROUP_ROWS or size > _GROUP_BYTES):
                 break
             count += 1
         return self._taken(count)
@@ -310,22 +317,27 @@ class Ingest:
 
     def _lifted(self, patches: list[tuple[str, str, Fields]], wins: list[bool]) -> list[tuple[str, str, Fields]]:
         """Return updates of which those that win, with versions drawn here, are above what others have stored."""
-        drawn = [at for at, patch in enumerate(patches) if wins[at] and self._draws_for(_version_of(patch)[1])]
-        if not drawn or not isinstance(self._store, VersionReads):
+        drawn = {
+            at: [*_places(patch, wins=wins[at])]
+            for at, patch in enumerate(patches)
+            if self._draws_for(_version_of(patch)[1])
+        }
+        asked = {place for places in drawn.values() for place in places}
+        if not asked or not isinstance(self._store, VersionReads):
             return patches
-        held = dict(self._store.versions({place for at in drawn for place in _places(patches[at])}))
+        held = dict(self._store.versions(asked))
         if not held:
             return patches
         lifted = [*patches]
-        for at in drawn:
+        for at, places in drawn.items():
             trace_id, span_id, fields = patches[at]
             version = _version_of(patches[at])
-            above = [held[place] for place in _places(patches[at]) if self._is_to_lose(held.get(place), version)]
+            above = [held[place] for place in places if self._is_to_lose(held.get(place), version)]
             if above:
                 version = lifted_above(version, max(above))
                 lifted[at] = trace_id, span_id, {name: (value, version) for name, (value, _) in fields.items()}
             # Of two updates in one group the later one is lifted above the earlier one.
-            held |= {place: max(version, held.get(place, version)) for place in _places(patches[at])}
+            held |= {place: max(version, held.get(place, version)) for place in _set_places(patches[at])}
         return lifted
 
     def _is_to_lose(self, held: Version | None, drawn: Version) -> bool:
@@ -350,12 +362,34 @@ def _version_of(patch: tuple[str, str, Fields]) -> Version:
     return next((version for _, version in patch[2].values()), (0, 0))
 
 
-def _places(patch: tuple[str, str, Fields]) -> Iterator[_Place]:
-    """Yield where an update may find values that win over its own. Of a tag the earliest version counts."""
+def _places(patch: tuple[str, str, Fields], *, wins: bool) -> Iterator[_Place]:
+    """Yield where an update may find values that win over its own. Of a tag the earliest version counts.
+
+    An update with `If-Match` was compared with what is set on its span or trace. So only what is set on the spans of
+    its trace is left.
+    """
     trace_id, span_id, fields = patch
     for name in fields:
-        if name[1] != "tag":
-            yield from _shown_together(trace_id, span_id, name)
+        level, kind, key = name
+        if kind == "tag":
+            continue
+        if wins:
+            yield trace_id, span_id if level == "span" else "", name
+        if kind in _OF_BOTH:
+            if level == "trace":
+                yield trace_id, "", ("span", kind, key)  # on any span
+            elif wins:
+                yield trace_id, "", ("trace", kind, key)
+
+
+def _set_places(patch: tuple[str, str, Fields]) -> Iterator[_Place]:
+    """Yield where later updates of a group find what an update has set."""
+    trace_id, span_id, fields = patch
+    for name in fields:
+        level, kind, _ = name
+        yield trace_id, span_id if level == "span" else "", name
+        if level == "span" and kind in _OF_BOTH:
+            yield trace_id, "", name
 
 
 def _shown_together(trace_id: str, span_id: str, name: FieldName) -> Iterator[_Place]:

@@ -30,7 +30,7 @@ async def _import(call: Call) -> Answer:
     refuse_project(call.caller, "An import stores spans of all projects")
     if "traces:update" not in call.caller.scopes:
         raise Problem(403, "An import updates spans as well; expected a token with the scope traces:update, too.")
-    importer = Importer(call.service.store, "The body")
+    importer = Importer(call.service.store, "The body", is_checked=True)
     await _IMPORTS.wait()
     try:
         with _IMPORTS.slot():

@@ -55,6 +55,7 @@ class Call:
         body: The body, of the type that the operation names: a struct, `bytes` as they came (after decompression), an
             iterator of such bytes for `Stream`, or None.
         headers: With names in lower case.
+        size: The bytes of the body, decompressed; 0 for `Stream`.
     """
 
     service: Service
@@ -63,6 +64,7 @@ class Call:
     query: Any
     body: Any
     headers: Mapping[str, str]
+    size: int = 0
 
 
 @final

@@ -22,7 +22,7 @@ from otel_metadata.server.events import Changes
 from otel_metadata.server.group_commit import Ingest, Patches
 from otel_metadata.server.memory_bound import Room
 from otel_metadata.server.metrics import Metrics
-from otel_metadata.server.operations import UPDATE
+from otel_metadata.server.operations import UPDATE, Problem
 from otel_metadata.server.problems import overloaded, problem_of
 from otel_metadata.server.targets import Targets
 
@@ -42,7 +42,14 @@ _WAITING_READS: Final = 64
 
 # The look-ups that an update waits for: each takes well below a millisecond.
 _FINDERS: Final = 2
-_WAITING_FINDS: Final = 1_000
+# More than there are connections, calls over gRPC and works of `soon` at once: nothing that was answered is refused.
+_WAITING_FINDS: Final = 1_600
+
+# What was answered and is looked up or stored at once; the rest waits for its turn.
+_AT_ONCE: Final = 256
+
+# What a work of `soon` takes beside the body of its request: the headers, the objects.
+_SOON_BYTES: Final = 8 << 10
 
 # A store writes with one connection, so a second thread only prepares while the first one writes.
 _WRITERS: Final = 2
@@ -118,6 +125,7 @@ class Service:
         self.targets = Targets(store, self.find)
         self._trace_locks = [asyncio.Lock() for _ in range(_TRACE_LOCKS)]
         self._running: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Semaphore(_AT_ONCE)
         self._authors: RecentMap[str, AuthorVersions] = RecentMap(_MAX_CALLERS)
         self._writers: RecentMap[int, str] = RecentMap(MAX_AUTHORS)
         self._authors_lock = threading.Lock()
@@ -131,6 +139,7 @@ class Service:
         size: int | None = None,
         wins: bool = True,
         may_update: bool = True,
+        is_answered: bool = False,
     ) -> Patches:
         """Store spans and updates together with what other calls bring at the same time; return when they are on disk.
 
@@ -141,6 +150,7 @@ class Service:
             size: Their bytes, where the caller has them at hand.
             wins: Whether updates with versions of `versions` win over what is stored, whatever versions that has.
             may_update: Whether the spans may replace values that somebody has set; without `traces:update` not.
+            is_answered: Whether this is work of `soon`, which the queue must not refuse.
 
         Returns:
             The updates, with the versions that they got.
@@ -150,7 +160,7 @@ class Service:
                 does not take these values.
         """
         updates = list(patches)
-        is_stored = self._ingest.put(rows, updates, size, wins=wins, may_update=may_update)
+        is_stored = self._ingest.put(rows, updates, size, wins=wins, may_update=may_update, is_answered=is_answered)
         return await self.stored(Ingested(is_stored, len(rows), len(updates)))
 
     def ingest_here(
@@ -176,14 +186,32 @@ class Service:
         self.changed()
         return patches
 
-    def soon(self, work: Coroutine[object, object, object]) -> None:
+    def soon(self, work: Coroutine[object, object, object], size: int = 0) -> None:
         """Run *work* on the event loop while the answer goes out; a graceful stop waits for it.
 
         What it raises is logged: nobody waits for its result. A failure that is not the caller's is counted as well.
+
+        Args:
+            work: What to do.
+            size: The bytes of the body that it holds. They count as the body does, until the work has ended.
+
+        Raises:
+            Problem: 503, because too much is in memory already. The work is not done.
         """
+        size += _SOON_BYTES
+        try:
+            self.buffered.add(size)
+        except Problem:
+            work.close()
+            raise
         task = asyncio.get_running_loop().create_task(self._logged(work))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+
+        def end(ended: asyncio.Task[None]) -> None:
+            self.buffered.size -= size
+            self._running.discard(ended)
+
+        task.add_done_callback(end)
 
     async def finish(self) -> None:
         """Wait for the work that goes on after its answers. No request comes any more."""
@@ -280,7 +308,8 @@ class Service:
 
     async def _logged(self, work: Coroutine[object, object, object]) -> None:
         try:
-            await work
+            async with self._turn:
+                await work
         except Exception as error:  # noqa: BLE001 # the boundary: nobody waits for the result
             problem = problem_of(error)
             if problem is None or problem.status >= 500:
@@ -310,9 +339,13 @@ class _Pool:
         if self._free <= 0:
             raise overloaded(f"Too many requests wait to {self._name}; try again in 1 s.")
         self._free -= 1
+        # A call whose caller is gone stays with the threads until its turn, without what it has to do and its values.
+        calls = [call]
+        del call
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: calls.pop()())  # noqa: PLW0108 # taken when its turn comes, not now
         finally:
+            calls.clear()
             self._free += 1
 
     def close(self) -> None:

@@ -205,17 +205,11 @@ async def _update(call: Call, trace_id: str | None, span_id: str, values_of: Cal
             check_match(wanted, tag_of(latest) if target.is_stored else None)
             version = lifted_above(version, latest)
         patch: _Patch = (target.trace_id, target.span_id, {name: (value, version) for name, value in values.items()})
-        ((_, _, fields),) = await call.service.ingest([], [patch], size=_size(call), wins=wanted is None)
+        ((_, _, fields),) = await call.service.ingest([], [patch], size=call.size, wins=wanted is None)
         headers = {}
         if wanted is not None:
             headers["ETag"] = f'"{tag_of(await call.service.find(partial(_latest, store, target)))}"'
     return Answer(_receipt(target, fields, call.caller, notes), headers=headers)
-
-
-def _size(call: Call) -> int | None:
-    """Return the bytes of the body, as its sender says; None if it does not."""
-    length = call.headers.get("content-length", "")
-    return int(length) if length.isdecimal() else None
 
 
 def _receipt(target: Target, fields: Fields, caller: Caller, notes: list[str]) -> api_types.Receipt:
@@ -325,7 +319,7 @@ async def _batch(call: Call) -> Answer:
         await call.service.write(partial(call.service.store.patch_rows, exact, route=body.route))
         call.service.changed()
     if patches:
-        stored_patches = await call.service.ingest([], patches, size=_size(call))
+        stored_patches = await call.service.ingest([], patches, size=call.size)
         for outcome, (_, _, fields) in zip(plain, stored_patches, strict=False):  # behind them are the exact ones
             outcome.version = version_text(latest_version(fields))
     count = [outcome.status for outcome in outcomes].count

@@ -21,6 +21,7 @@ from tests.store.contract import ended_span, only, trace_hex
 
 from otel_metadata.model.record import SpanQuery, SpanRecord
 from otel_metadata.seams import SystemClock
+from otel_metadata.server import bodies
 from otel_metadata.server.vendors.galileo_ids import derived_uuid4
 from otel_metadata.server.vendors.jwt import jwt_of, key_of
 from otel_metadata.server.vendors.names import Named, VendorNames, vendor_names
@@ -485,6 +486,27 @@ def test_reliable_waits_for_the_store(start_server, monkeypatch):
     assert stored(server, SPAN_UUID).output == "reliable"
     server.local.stop()
     assert stored(server, SPAN_UUID).tags == ("w", "at once")
+
+
+def test_what_is_answered_at_once_counts_until_it_is_stored(start_server, monkeypatch):
+    """Beyond the bound of bodies, updates are refused as any other; what was answered is stored in the end."""
+    monkeypatch.setattr(bodies, "MAX_BUFFERED", 200_000)
+    server = start_server(own=True)
+    ingest(server)
+    held = sqlite3.connect(server.store.path, isolation_level=None, check_same_thread=False)
+    held.execute("BEGIN IMMEDIATE")
+    try:
+        answers = [update(server, tags=[f"t{number}"], output="x" * 30_000, reliable=False) for number in range(20)]
+    finally:
+        held.execute("ROLLBACK")
+        held.close()
+    taken = [number for number, answer in enumerate(answers) if answer.status == 200]
+    refused = {answer.status for answer in answers} - {200}
+    assert (1 < len(taken) < 7, refused) == (True, {503})
+    server.local.stop()
+    assert [tag for tag in stored(server, SPAN_UUID).tags if tag[1:].isdecimal()] == [f"t{at}" for at in taken]
+    assert server.local.service.buffered.size == 0
+    assert server.local.service.metrics.updates_lost == 0
 
 
 def test_an_answer_does_not_wait_for_names(start_server: StartServer, tmp_path):

@@ -18,7 +18,7 @@ from otel_metadata.client import otlp_json
 from otel_metadata.client.otlp_json import LatePatch, LogRecord, OtlpError
 from otel_metadata.errors import SpanNotFoundError
 from otel_metadata.model.authors import AUTHORS
-from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
+from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, TOO_LATE, is_too_late
 from otel_metadata.model.record import PROJECT_NAMES, project_of
 from otel_metadata.server.operations import UPDATE, Problem
 from otel_metadata.server.otlp import protobuf
@@ -214,6 +214,7 @@ async def _store(
             _refuse_writers_of_tokens(service, caller, portion, refused)
         else:
             _take_updates_out(caller, portion, refused)
+        _refuse_too_late(portion, refused)
         if caller.project is not None:
             return portion, None
         size = portion.size or None
@@ -372,6 +373,15 @@ def _refuse_writers_of_tokens(service: Service, caller: Caller, portion: _Portio
 
     portion.rows = [row for row in portion.rows if is_foreign(row[1])]
     portion.patches = [patch for patch in portion.patches if is_foreign(patch.fields)]
+
+
+def _refuse_too_late(portion: _Portion, refused: Refused) -> None:
+    """Take out what no update could replace."""
+    rows, patches = portion.rows, portion.patches
+    portion.rows = [row for row in rows if not is_too_late(row[1])]
+    portion.patches = [patch for patch in patches if not is_too_late(patch.fields)]
+    for _ in range(len(rows) - len(portion.rows) + len(patches) - len(portion.patches)):
+        refused.add(TOO_LATE)
 
 
 def _take_updates_out(caller: Caller, portion: _Portion, refused: Refused) -> None:

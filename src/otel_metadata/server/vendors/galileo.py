@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from otel_metadata.model.merge import Fields
 
 Record: TypeAlias = Literal["span", "trace"]
+_Update: TypeAlias = types.GalileoSpanUpdate | types.GalileoTraceUpdate
 U = TypeVar("U")
 
 _SINCE: Final = time_text(0)
@@ -89,7 +90,7 @@ def read_update(record: Record, wanted: type[U], in_path: str, body: bytes) -> U
     return update
 
 
-def values_of(record: Record, update: types.GalileoSpanUpdate | types.GalileoTraceUpdate) -> dict[FieldName, Json]:
+def values_of(record: Record, update: _Update) -> dict[FieldName, Json]:
     """Return the values that an update sets, without the status. What is under the name of a secret is masked.
 
     Raises:
@@ -139,7 +140,7 @@ async def update_span(call: Call) -> Answer:
             raise Problem(404, f"Span {in_path} is not stored; expected a span that was sent before its update.")
         await check_project(call, span.trace_id, span_id)
         _check_place(span, project_id, f"Span {in_path}")
-        await _apply(call, span, update.duration_ns, [(span.trace_id, span_id, fields)])
+        await _apply(call, span, update, [(span.trace_id, span_id, fields)])
         return span
 
     answer = await _answered(call, apply, project_id, in_path, is_reliable=update.reliable)
@@ -168,7 +169,7 @@ async def update_trace(call: Call) -> Answer:
                 raise Problem(404, f"The root span of trace {in_path} is not stored; it has the status and duration.")
         await check_project(call, trace_id, root_id)
         _check_place(span, project_id, f"Trace {in_path}")
-        await _apply(call, span, update.duration_ns, [(trace_id, "", fields), (trace_id, root_id, of_root)])
+        await _apply(call, span, update, [(trace_id, "", fields), (trace_id, root_id, of_root)])
         return span
 
     answer = await _answered(call, apply, project_id, in_path, is_reliable=update.reliable)
@@ -190,17 +191,16 @@ def _check_place(span: SpanRecord, project_id: str, what: str) -> None:
         raise Problem(404, f"{what} is not in the project {project_id}; expected the project that it was sent to.")
 
 
-async def _apply(
-    call: Call, span: SpanRecord, duration_ns: int | None, patches: Sequence[tuple[str, str, Fields]]
-) -> None:
+async def _apply(call: Call, span: SpanRecord, update: _Update, patches: Sequence[tuple[str, str, Fields]]) -> None:
     """Store an update; the duration is that of *span*."""
-    service = call.service
+    service, duration_ns = call.service, update.duration_ns
     if duration_ns is not None:
         if not isinstance(service.store, DurationStore):
             raise StoreUnsupportedError(f"{service.store}: it cannot change how long a span took.")
         await service.write(partial(service.store.set_durations, [(span.trace_id, span.span_id, duration_ns)]))
         service.changed()
-    await service.ingest((), [patch for patch in patches if patch[2]])
+    updates = [patch for patch in patches if patch[2]]
+    await service.ingest((), updates, size=call.size, is_answered=not update.reliable)
 
 
 async def _answered(
@@ -221,7 +221,7 @@ async def _answered(
     # The documentation requires a session. Without one, or before the store was asked, the id is that of none.
     session_id = _no_session(in_path.lower().replace("-", ""))
     if not is_reliable:
-        call.service.soon(apply())
+        call.service.soon(apply(), call.size)
     else:
         span = await apply()
         if project is None and span.project is not None:
@@ -281,7 +281,7 @@ async def ingest_traces(call: Call) -> Answer:
         context = await _context(call, project, ids, session)
         rows = await call.service.decode(partial(records.traces, document["traces"], context))
         await check_spans(call, rows)
-        await call.service.ingest(rows, size=len(call.body), may_update=UPDATE in call.caller.scopes)
+        await call.service.ingest(rows, size=call.size, may_update=UPDATE in call.caller.scopes)
     roots = [row.trace_id for row, _ in rows if row.parent_id is None]
     answer = _recorded(project, session_id or _no_session(roots[0]), len(rows))
     traces = [f"{UUID(trace_id)}" for trace_id in roots]
@@ -297,7 +297,7 @@ async def ingest_spans(call: Call) -> Answer:
         context = await _context(call, project, ids, None)
         rows = await call.service.decode(partial(records.spans, document["spans"], trace_id, parent_id, context))
         await check_spans(call, rows)
-        await call.service.ingest(rows, size=len(call.body), may_update=UPDATE in call.caller.scopes)
+        await call.service.ingest(rows, size=call.size, may_update=UPDATE in call.caller.scopes)
     answer = _recorded(project, _no_session(trace_id.hex), len(rows))
     return Answer(types.GalileoSpansStored(**answer, **ids, trace_id=body.trace_id, parent_id=body.parent_id))
 

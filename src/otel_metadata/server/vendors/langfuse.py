@@ -315,7 +315,7 @@ async def _store(call: Call, read: Callable[[object], Score], documents: Sequenc
     # Each with a version of its own: of two of the same name the later in the list wins.
     patches = [(one.trace_id, one.span_id, fields_of(call, one.values)) for one in answers if isinstance(one, Score)]
     if patches:
-        await call.service.ingest((), patches)
+        await call.service.ingest((), patches, size=call.size)
     return answers
 
 

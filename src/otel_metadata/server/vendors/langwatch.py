@@ -157,7 +157,7 @@ async def update_metadata(call: Call) -> Answer:
     trace_id = trace_id_of(call.path["traceId"])
     values = values_of(call.body)
     await check_project(call, trace_id)
-    await call.service.ingest((), [(trace_id, "", fields_of(call, values))])
+    await call.service.ingest((), [(trace_id, "", fields_of(call, values))], size=call.size)
     return Answer(LangWatchUpdated(call.path["traceId"]))
 
 

@@ -154,6 +154,12 @@ _VERSIONS_OF: Final = (
     f"GROUP BY {_FIELD}"
 )
 
+_VERSIONS_IN_TRACE: Final = (
+    f"SELECT TraceId, '', Level, Kind, Key, max({_VERSION}) FROM `{FIELDS}` WHERE TraceId IN {{t:Array(String)}} "
+    "AND SpanId != '' AND Level = 'span' AND Kind IN {i:Array(String)} AND Key IN {k:Array(String)} "
+    "GROUP BY TraceId, Level, Kind, Key"
+)
+
 _FIELD_COLUMNS: Final = ("TraceId", "SpanId", "Level", "Kind", "Key", "Field")
 _LOW: Final = "LowCardinality(String)"
 _FIELD_TYPES: Final = ("String", "String", _LOW, _LOW, "String", "String")
@@ -483,7 +489,8 @@ class ClickHouseStore:
     def versions(self, fields: Collection[tuple[str, str, FieldName]]) -> Mapping[tuple[str, str, FieldName], Version]:
         """Return the versions of fields, each (trace id, span id or "", name); those that are not set are missing.
 
-        Values that are only in rows of a Collector are not among them.
+        Values that are only in rows of a Collector are not among them. For a field of a span with the span id "", the
+        version is the greatest one on any span of the trace.
 
         Raises:
             StoreError: The store cannot be read.
@@ -498,9 +505,13 @@ class ClickHouseStore:
                     "k": sorted({name[2] for _, _, name in some}),
                 }
                 wanted = set(some)
-                for trace_id, span_id, level, kind, key, text in self._connection.run(client, _VERSIONS_OF, asked):
-                    if (trace_id, span_id, (level, kind, key)) in wanted:
-                        versions[trace_id, span_id, (level, kind, key)] = version_of(kind, text)
+                statements = [_VERSIONS_OF]
+                if any(not span_id and name[0] == "span" for _, span_id, name in some):
+                    statements.append(_VERSIONS_IN_TRACE)
+                for statement in statements:
+                    for trace_id, span_id, level, kind, key, text in self._connection.run(client, statement, asked):
+                        if (trace_id, span_id, (level, kind, key)) in wanted:
+                            versions[trace_id, span_id, (level, kind, key)] = version_of(kind, text)
         return versions
 
     def authors(self, writers: Collection[int]) -> Mapping[int, str]:

@@ -190,6 +190,13 @@ AND level = json_extract(wanted.value, '$[2]') AND kind = json_extract(wanted.va
 AND fields.key = json_extract(wanted.value, '$[4]')
 """
 
+_VERSIONS_IN_TRACE: Final = """
+SELECT wanted.key, fields.ns, fields.writer FROM json_each(?) AS wanted CROSS JOIN spans
+ON spans.trace_id = json_extract(wanted.value, '$[0]') CROSS JOIN fields
+ON fields.trace_id = spans.trace_id AND fields.span_id = spans.span_id AND level = 'span'
+AND fields.kind = json_extract(wanted.value, '$[3]') AND fields.key = json_extract(wanted.value, '$[4]')
+"""
+
 _ANY_SPAN: Final = "SELECT 1 FROM spans WHERE trace_id = ? LIMIT 1"
 
 _WRITE_TOMBSTONE: Final = """
@@ -617,13 +624,22 @@ class SqliteStore:
     def versions(self, fields: Collection[tuple[str, str, FieldName]]) -> Mapping[tuple[str, str, FieldName], Version]:
         """Return the versions of fields, each (trace id, span id or "", name); those that are not set are missing.
 
+        For a field of a span with the span id "", the version is the greatest one on any stored span of the trace.
+
         Raises:
             StoreError: The store cannot be read.
         """
-        asked = list(fields)
-        keys = orjson.dumps([(trace_id, span_id, *name) for trace_id, span_id, name in asked]).decode()
-        found = self._read(lambda connection: connection.execute(_VERSIONS, (keys,)).fetchall())
-        return {asked[at]: (ns, int(writer, 16)) for at, ns, writer in found}
+        versions: dict[tuple[str, str, FieldName], Version] = {}
+        of_any_span = [field for field in fields if not field[1] and field[2][0] == "span"]
+        for statement, asked in ((_VERSIONS, list(fields)), (_VERSIONS_IN_TRACE, of_any_span)):
+            if not asked:
+                continue
+            keys = orjson.dumps([(trace_id, span_id, *name) for trace_id, span_id, name in asked]).decode()
+            found = self._read(lambda connection: connection.execute(statement, (keys,)).fetchall())  # noqa: B023 # called at once
+            for at, ns, writer in found:
+                version = ns, int(writer, 16)
+                versions[asked[at]] = max(version, versions.get(asked[at], version))
+        return versions
 
     def authors(self, writers: Collection[int]) -> Mapping[int, str]:
         """Return the names of writers; those without one are missing.
