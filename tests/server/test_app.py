@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import gc
 import gzip
+import itertools
 import json
 import socket
 import sqlite3
 import threading
 import weakref
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -259,6 +260,15 @@ def test_bodies_of_all_requests_together_are_bounded(server: Server, monkeypatch
         (b'{"inner":{"name":"a"},"anything":"' + b"[" * 500 + b'\\"' + b"]" * 7 + b'"}', 200),
         (b'{"inner":{"name":"a"},"anything":[' + b"[]," * 50_000 + b"{}]}", 200),
         (b'{"inner":{"name":"a"},"anything":[' + b'"\\\\",' * 500 + b"[" * 500 + b"]" * 500 + b"]}", 400),
+        # Escapes and strings over the borders of what is looked at in one piece.
+        *(
+            (b'{"inner":{"name":"a"},"anything":"' + b"x" * n + b'\\"' * 70_000 + b"[" * 500 + b'"}', 200)
+            for n in (0, 1)
+        ),
+        *(
+            (b'{"inner":{"name":"a"},"anything":["' + b"x" * n + b"\\\\" * 70_000 + b'",' + b"[" * 99, 400)
+            for n in (0, 1)
+        ),
     ],
 )
 def test_nesting_is_bounded(server: Server, body: bytes, status: int) -> None:
@@ -266,6 +276,39 @@ def test_nesting_is_bounded(server: Server, body: bytes, status: int) -> None:
     assert response.status == status, response.data[:200]
     if status == 400 and not body.endswith(b"["):
         assert "100 deep" in response.json()["title"]
+
+
+def test_a_check_of_nesting_looks_at_each_byte_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairs inside pairs as well as pairs side by side. Deep JSON is refused at its first piece."""
+    steps: list[int] = []
+
+    def counted(values: Sequence[int], *, initial: int) -> Iterator[int]:
+        steps.append(len(values))
+        return itertools.accumulate(values, initial=initial)
+
+    monkeypatch.setattr(bodies, "accumulate", counted)
+    body = b"[" + b",".join([b"[" * 99 + b"]" * 99] * 5_000) + b"]"
+    bodies.refuse_deep(body)
+    assert sum(steps) == 2 + 2 * 99 * 5_000
+    steps.clear()
+    with pytest.raises(Problem, match="100 deep"):
+        bodies.refuse_deep(b"[" * 4_000_000)
+    assert sum(steps) < 100_000
+
+
+@pytest.mark.parametrize("size", [1_000, 1_000_000])
+def test_a_large_body_is_decoded_off_the_event_loop(server: Server, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    threads: list[str] = []
+    check = bodies.refuse_deep
+
+    def seen(body: bytes) -> None:
+        threads.append(threading.current_thread().name)
+        check(body)
+
+    monkeypatch.setattr(bodies, "refuse_deep", seen)
+    body = b'{"inner":{"name":"a"},"anything":"' + b"x" * size + b'"}'
+    assert server.call("POST", "/document", body=body, headers={"Content-Type": "application/json"}).status == 200
+    assert [name.startswith("otel-metadata-decode") for name in threads] == [size > bodies.LARGE]
 
 
 def test_parameters_of_the_query_have_their_types(server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 from urllib.parse import unquote
 
@@ -29,7 +30,7 @@ from otel_metadata.server import (
     updates,
 )
 from otel_metadata.server.access import CREDENTIALS
-from otel_metadata.server.bodies import Body, decode, decode_query
+from otel_metadata.server.bodies import LARGE, Body, decode, decode_query
 from otel_metadata.server.operations import JSON, Answer, Call, Operation, Problem, Stream
 from otel_metadata.server.otlp import http as otlp_http
 from otel_metadata.server.problems import as_problem, failure, problem_of
@@ -140,7 +141,7 @@ class App:
                     caller,
                     path,
                     decode_query(scope["query_string"], operation.query) if operation.query is not None else None,
-                    await _value(operation, decoder, body, headers),
+                    await self._value(operation, decoder, body, headers),
                     {name: text for name, text in headers.items() if name not in CREDENTIALS},
                     body.size,
                 )
@@ -163,6 +164,19 @@ class App:
             took_ns = self._service.clock.monotonic_ns() - begun_ns
             client = (scope.get("client") or ("-",))[0]
             self._service.answered(name, _shown(scope), client, caller, response.status_code, took_ns)
+
+    async def _value(
+        self, operation: Operation, decoder: msgspec.json.Decoder[Any] | None, body: Body, headers: Mapping[str, str]
+    ) -> Any:
+        if operation.body is None:
+            return None
+        if operation.body is Stream:
+            return body.stream()
+        data = await body.read()
+        if decoder is None:
+            return data
+        call = partial(decode, data, headers.get("content-type", ""), decoder)
+        return await self._service.decode(call) if len(data) > LARGE else call()
 
     def _preflight(self, methods: Mapping[str, _Bound], headers: Mapping[str, str]) -> Answer:
         """Answer OPTIONS: what can be done here, and whether a page of another site may."""
@@ -208,17 +222,6 @@ def _of_method(methods: Mapping[str, _Bound], method: str) -> _Bound:
             headers={"Allow": allowed},
         )
     return bound
-
-
-async def _value(
-    operation: Operation, decoder: msgspec.json.Decoder[Any] | None, body: Body, headers: Mapping[str, str]
-) -> Any:
-    if operation.body is None:
-        return None
-    if operation.body is Stream:
-        return body.stream()
-    data = await body.read()
-    return data if decoder is None else decode(data, headers.get("content-type", ""), decoder)
 
 
 def _headers(scope: Scope) -> dict[str, str]:

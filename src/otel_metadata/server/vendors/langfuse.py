@@ -269,7 +269,7 @@ def _refused(name: str, got: object, expected: str) -> Problem:
 
 async def create_scores(call: Call) -> Answer:
     """Store one score, or each of a list that can be stored."""
-    document = json_of(call.body, 400)
+    document = await call.service.decode(functools.partial(json_of, call.body, 400))
     is_list = isinstance(document, list)
     answers = await _store(call, score_of, document if is_list else [document])
     problems = [one for one in answers if isinstance(one, Problem)]
@@ -286,7 +286,7 @@ async def create_scores(call: Call) -> Answer:
 
 async def ingestion(call: Call) -> Answer:
     """Store the scores of a batch of events, as SDKs before version 5 send them; spans come through OTLP."""
-    document = json_of(call.body, 400)
+    document = await call.service.decode(functools.partial(json_of, call.body, 400))
     batch = document.get("batch") if isinstance(document, dict) else None
     if not isinstance(batch, list):
         raise _refused("batch", batch, "a list of events")

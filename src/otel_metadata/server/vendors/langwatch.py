@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -155,7 +156,7 @@ def trace_id_of(text: str) -> str:
 async def update_metadata(call: Call) -> Answer:
     """Merge the body's metadata into the trace, whether or not a span of it is stored yet."""
     trace_id = trace_id_of(call.path["traceId"])
-    values = values_of(call.body)
+    values = await call.service.decode(partial(values_of, call.body))
     await check_project(call, trace_id)
     await call.service.ingest((), [(trace_id, "", fields_of(call, values))], size=call.size)
     return Answer(LangWatchUpdated(call.path["traceId"]))
