@@ -1,8 +1,9 @@
 """Two hundred clients patch spans on a server that is then killed, and nothing that it acknowledged is lost.
 
 Each client has one connection and sends one request after the other, in turn as our API, LangWatch's and Galileo's have
-them, each with a key of its own. After the time the server gets SIGKILL in the middle of their requests, and is started
-again on the same store. Then the store must have every key that was acknowledged.
+them, each with a key of its own. All of them set the labels of one trace. Every fourth request is not `reliable`: it is
+answered before it is stored, and may be lost. After the time the server gets SIGKILL in the middle of their requests,
+and is started again on the same store. Then the store must have every other key that was acknowledged.
 
 Run: `python -m stress.server_patches [clients] [seconds]`; for 10 s, or `LONG=1` for 30 s.
 """
@@ -69,19 +70,22 @@ class Server:
 
 
 def _request(client: int, count: int) -> tuple[bytes, str]:
-    """Return a request and the key that it sets."""
+    """Return a request and the key that it sets; "" if it is answered before that is stored."""
     key = f"k{client}-{count}"
     span_id = f"{client + 1:016x}"
-    kind = count % 3
+    kind = count % 4
     if kind == 0:
         path, body = f"/api/v1/spans/{span_id}", {"metadata": {key: count}}
     elif kind == 1:
-        path, body = f"/api/traces/{_TRACE:032x}/metadata", {"metadata": {key: count}}
+        path, body = f"/api/traces/{_TRACE:032x}/metadata", {"metadata": {key: count, "labels": [key]}}
     else:
-        path, body = f"/v2/projects/{_PROJECT}/spans/{span_id}", {"span_id": span_id, "tags": [key], "reliable": True}
+        path, body = (
+            f"/v2/projects/{_PROJECT}/spans/{span_id}",
+            {"span_id": span_id, "tags": [key], "reliable": kind == 2},
+        )
     data = json.dumps(body).encode()
     head = f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
-    return f"{head}\r\n\r\n".encode() + data, key
+    return f"{head}\r\n\r\n".encode() + data, key if kind != 3 else ""
 
 
 async def _client(number: int, port: int, outcome: Outcome, stop: asyncio.Event, most: int) -> None:
@@ -98,7 +102,8 @@ async def _client(number: int, port: int, outcome: Outcome, stop: asyncio.Event,
             body = await reader.readexactly(int(length[1]) if length is not None else 0)
             outcome.millis.append((time.monotonic() - begun) * 1_000)
             if head.startswith(b"HTTP/1.1 200"):
-                outcome.acknowledged.append((number, key))
+                if key:
+                    outcome.acknowledged.append((number, key))
                 if len(outcome.acknowledged) == most:
                     stop.set()
             else:
