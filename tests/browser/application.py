@@ -83,6 +83,38 @@ def large(store: SpanStore, now_ns: int, spans: int, number: int = 900) -> str:
     return f"{trace_id(number):032x}"
 
 
+def many(store: SpanStore, now_ns: int, spans: int) -> None:
+    """Store traces of eight spans over the last six days, each with a plan, a user and the number of its trace."""
+    name_authors()
+    step = 6 * 24 * HOUR // (spans // 8)
+    portion: list[SpanWithFields] = []
+    for number in range(spans // 8):
+        start = now_ns - number * step - MINUTE
+        set_at = (start + MS, SHOP)
+        fields: Fields = {
+            ("span", "metadata", "plan"): (("free", "team", "enterprise")[number % 3], set_at),
+            ("span", "metadata", "batch"): (number // 100, set_at),
+            ("span", "user_id", ""): (f"u-{number % 5_000}", set_at),
+        }
+        portion += [
+            _span(
+                10_000 + number,
+                index,
+                None if index == 1 else 1,
+                "POST /answer" if index == 1 else f"step {index}",
+                start + index * MS,
+                (9 - index) * 100 * MS,
+                failed=number % 50 == 0 and index == 3,
+                fields=fields if index == 1 else None,
+            )
+            for index in range(1, 9)
+        ]
+        if len(portion) >= 2_000:
+            store.write(portion)
+            portion = []
+    store.write(portion)
+
+
 def _answer(number: int, start: int) -> Iterator[SpanWithFields]:
     """The spans of one answer, each with what was set while it ran."""
     failed = number % 4 == 3

@@ -1,5 +1,6 @@
 """Measures the page in Chromium, and prints a table: `.venv-browser/bin/python -m tests.browser.measure`.
 
+With a number of spans behind it, it measures the list over so many stored spans instead.
 Times begin with the navigation, or with the key, and end after the frame that shows the result.
 """
 
@@ -8,10 +9,12 @@ from __future__ import annotations
 import gzip
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from playwright.sync_api import Page, sync_playwright
 from tests.browser import application
@@ -60,6 +63,28 @@ def main() -> None:
             late_update(page, store)
             for count, trace in traces.items():
                 large(page, count, trace)
+            browser.close()
+        store.close()
+
+
+def listed(spans: int) -> None:
+    """Print how long the list takes over a store of so many spans."""
+    rows = ".rows tbody tr"
+    row("what", "measured", "aim")
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(Path(folder) / "page.db")
+        application.many(store, time.time_ns(), spans)
+        with LocalServer(store).start() as server, sync_playwright() as playwright:
+            sandbox = ["--no-sandbox"] * (os.geteuid() == 0)
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+            page = browser.new_context(base_url=server.url, viewport={"width": 1280, "height": 800}).new_page()
+            page.goto("/")
+            of = f"{spans:,} spans"
+            row(f"list of traces over {of}, painted", painted(page, "/", rows), "300 ms")
+            row(f"list of spans over {of}, painted", painted(page, "/?rows=spans", rows), "300 ms")
+            for text in ("metadata.plan = 'team'", "metadata.batch = 7", "status_code = 'ERROR'", "user_id = 'u-7'"):
+                path = f"/?rows=spans&filter={quote(text)}"
+                row(f"{text} over {of}, painted", painted(page, path, rows), "300 ms")
             browser.close()
         store.close()
 
@@ -116,4 +141,7 @@ def row(what: str, measured: str, aim: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        listed(int(sys.argv[1]))
+    else:
+        main()
