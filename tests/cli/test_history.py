@@ -252,6 +252,14 @@ class TestTraces:
             f"11-14 22:13 answer     1.0 ms     2      1    1 {TRACE}",
         ]
 
+    def test_a_long_name_comes_before_counts(self, path):
+        with closing(SqliteStore(path)) as store:
+            store.write([ended_span(3, trace_id=7, start_ns=START_NS + HOUR // 2, name="POST /checkout")])
+        assert lines("traces", "--since", "2000-01-01", columns=80)[1] == (
+            "start     name            latency  errors  trace id"
+        )
+        assert "POST /checkout" in lines("traces", "--since", "2000-01-01", columns=80)[3]
+
     def test_a_wide_terminal_shows_status_and_verdicts(self, path):
         call("score", TRACE, "Goal", "--label", "reached")
         row = lines("traces", "--since", "2000-01-01", columns=120)[3]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Annotated
 
 import typer
@@ -79,16 +80,19 @@ def serve(
             from otel_metadata.store.sqlite.store import SqliteStore
         if env is not None:
             at = f"http://{_reachable(host)}"
-            for line in settings_of(env, f"{at}:{port}", f"{at}:{grpc_port}"):
+            with _wrong_option("--env"):
+                lines = settings_of(env, f"{at}:{port}", f"{at}:{grpc_port}")
+            for line in lines:
                 name, _, value = line.partition("=")
                 typer.echo(f"export {name}={shlex.quote(value)}")
             return
         older_than, max_bytes = ago(retain, "--retain"), size(max_size, "--max-size")
-        check_bytes(max_bytes)
+        with _wrong_option("--max-size"):
+            check_bytes(max_bytes)
         deletes = older_than is not None or max_bytes is not None
         url = _store_url(store, deletes=deletes)
         if durability not in DURABILITIES:
-            raise ConfigurationError("--durability", durability, " or ".join(DURABILITIES))
+            raise typer.BadParameter(f"--durability is {durability!r}; expected {' or '.join(DURABILITIES)}")
         logging.basicConfig(format=_LOG_FORMAT, level=logging.WARNING)
         if access_log:
             logging.getLogger("otel_metadata.server.access").setLevel(logging.INFO)
@@ -128,6 +132,19 @@ def serve(
     if lost:
         fail(f"stopped; of the updates that were answered at once, {lost:,} could not be stored: the log says why.")
     say("stopped; everything that was acknowledged is stored.")
+
+
+@contextmanager
+def _wrong_option(option: str) -> Iterator[None]:
+    """Turn a wrong value into a usage error, which ends with exit code 2.
+
+    Raises:
+        typer.BadParameter: The value of *option* is wrong.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        raise typer.BadParameter(f"{option} is {error.got!r}; expected {error.expected}") from None
 
 
 def _reachable(host: str) -> str:

@@ -92,6 +92,9 @@ def trace_table(traces: Sequence[TraceRecord], *, width: int) -> Table:
     start, period = _start_of([trace.start_time for trace in traces])
     table = listing(f"{one_or_many(len(traces), 'trace')}, {period}, times in UTC")
     is_wide = width >= WIDE
+    # Beside a whole id, a long name and all counts do not fit.
+    room = 6 if start == _OF_ONE_DAY else 9
+    has_counts = is_wide or max(len(trace.name) for trace in traces) <= room
     if not is_wide and start != _OF_ONE_DAY:
         # Room for the names.
         start, table.padding = start.removesuffix(":%S"), 0
@@ -100,9 +103,10 @@ def trace_table(traces: Sequence[TraceRecord], *, width: int) -> Table:
     table.add_column("latency", justify="right", no_wrap=True)
     if is_wide:
         table.add_column("status", no_wrap=True)
-    table.add_column("spans", justify="right", no_wrap=True)
+    if has_counts:
+        table.add_column("spans", justify="right", no_wrap=True)
     table.add_column("errors", justify="right", no_wrap=True)
-    has_late = any(trace.late_values for trace in traces)
+    has_late = has_counts and any(trace.late_values for trace in traces)
     if has_late:
         table.add_column("late", justify="right", no_wrap=True)
     table.add_column("trace id", no_wrap=True)
@@ -113,7 +117,7 @@ def trace_table(traces: Sequence[TraceRecord], *, width: int) -> Table:
             Text(f"{trace.start_time:{start}}"),
             _one_line(Text(visible(trace.name), style="bold")),
             Text(duration(trace.end_ns - trace.start_ns)),
-            Text(f"{trace.spans:,}"),
+            *([Text(f"{trace.spans:,}")] if has_counts else []),
             Text(f"{trace.errors:,}", style="red" if trace.errors else "dim"),
             *([Text(f"{trace.late_values:,}", style="cyan" if trace.late_values else "dim")] if has_late else []),
             Text(trace.trace_id),

@@ -189,6 +189,24 @@ def test_a_store_shows_no_token_that_a_server_repeats(double):
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("status", "title", "expected"),
+    [
+        (401, "The request has no token.", "OTEL_PYTHON_METADATA_SERVE_TOKEN"),
+        (403, "The token 'ci' has the scope traces:write; expected spans:read.", "expected spans:read"),
+    ],
+)
+def test_a_store_tells_a_missing_token_from_a_missing_scope(double, status, title, expected):
+    double.fault = lambda _: Response(status, {"title": title})
+    store = open_store(double.url.replace("http://", "serve://"))
+    with pytest.raises(StoreError, match=f"HTTP {status}") as raised:
+        store.query(SpanQuery())
+    assert expected in f"{raised.value}"
+    assert ("serve://token@host" in f"{raised.value}") == (status == 401)
+    assert "check the key" not in f"{raised.value}"
+    store.close()
+
+
 def test_a_store_waits_for_a_server_that_asks_for_it(double):
     """503 with Retry-After: the same request again, as long as the time of the call allows."""
     answers = iter([Response(503, {}, {"Retry-After": "0"}), Response(503, {}, {"Retry-After": "600"})])

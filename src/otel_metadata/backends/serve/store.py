@@ -450,6 +450,13 @@ class ServeStore:
         said = f": {client.without_keys(title)}" if isinstance(title, str) else ""
         if answer.status == 501:
             raise StoreUnsupportedError(f"{self}: the server cannot answer it (HTTP 501){said}")
+        if answer.status == 401:
+            message = (
+                "the server wants a token that it knows; set serve://token@host, or "
+                "OTEL_PYTHON_METADATA_SERVE_TOKEN (HTTP 401)"
+            )
+        elif answer.status == 403:
+            message = "the server does not let this call through (HTTP 403)"
         kind = StoreAccessError if isinstance(outcome, Pause) else StoreError
         raise kind(f"{self}: {message}{said}")
 
