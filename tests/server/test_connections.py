@@ -128,6 +128,24 @@ def test_the_time_for_a_head_begins_again_after_each_answer(server: Server, monk
         assert client.recv(1) == b""
 
 
+@pytest.mark.parametrize(
+    ("head", "trailer", "status"),
+    [(b"Host: localhost\r\n", b"Host: evil.example", 200), (b"", b"Host: localhost", 400)],
+)
+def test_a_trailer_is_no_header(server: Server, head: bytes, trailer: bytes, status: int) -> None:
+    with connected(server) as client:
+        client.sendall(
+            b"POST /bytes HTTP/1.1\r\n"
+            + head
+            + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n"
+            + trailer
+            + b"\r\n\r\n"
+        )
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 %d " % status)
+        client.sendall(b"GET /spans/fixed/values/name HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 204 ")
+
+
 def test_an_answer_may_take_longer_than_a_head(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
     server = start_server()

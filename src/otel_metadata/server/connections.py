@@ -78,7 +78,8 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, before or behind the body."""
         self._add_to_head(len(name) + len(value))
-        super().on_header(name, value)
+        if self._is_in_head:  # a trailer is no header, and says nothing that we need (RFC 9110, 6.5.1)
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The head has come."""
