@@ -7,18 +7,22 @@ import hashlib
 import hmac
 import logging
 import os
+import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
 from tests.server.conftest import Server, StartServer
+from typer.testing import CliRunner
 
+from otel_metadata.cli.app import app
 from otel_metadata.errors import ConfigurationError
 from otel_metadata.server import session
-from otel_metadata.server.access import SESSION_SECONDS, Access
+from otel_metadata.server.access import CREDENTIALS, SESSION_SECONDS, Access
 from otel_metadata.server.operations import Answer, Call, Operation
 from otel_metadata.server.run import LocalServer
 from otel_metadata.server.tokens import Tokens
@@ -200,9 +204,41 @@ def test_a_token_is_read_where_the_sdks_send_it(strict: Server, ada: str, way: s
         assert strict.call("GET", "/read", headers=WAYS[way](wrong.encode().decode("latin-1"))).status == 401, wrong
 
 
-@pytest.mark.parametrize("header", ["Basic", "Basic %%%", "Basic " + base64.b64encode(b"\xff\xfe").decode(), "Bearer"])
+@pytest.mark.parametrize(
+    "header",
+    ["Basic", "Basic %%%", "Basic \xa8", "Bearer \xa8", "Basic " + base64.b64encode(b"\xff\xfe").decode(), "Bearer"],
+)
 def test_what_is_no_token_is_refused_like_a_wrong_one(strict: Server, header: str) -> None:
     assert status(strict, "GET", "/read", Authorization=header) == 401
+
+
+@pytest.mark.parametrize("value", ["\xa8\xff", "Basic \xa8", "=\xa8; =", "a" * 5_000, ',;="', "%ff%00", "9" * 5_000])
+def test_no_header_is_a_failure_of_the_server(
+    start_server: StartServer, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor a parameter of a query. Each header that the server reads has a text that nobody expects."""
+    server = start_server()
+    for name in (
+        *CREDENTIALS,
+        *("accept-encoding", "accept", "baggage", "traceparent", "content-type", "content-encoding", "if-match"),
+        *("if-none-match", "last-event-id", "origin", "sec-fetch-site", "sec-fetch-mode", "project", "logstream"),
+        *("access-control-request-method", "access-control-request-headers", "projectid", "logstreamid"),
+    ):
+        for method, path in (
+            ("GET", "/api/v1/info"),
+            ("GET", "/"),
+            ("PATCH", f"/api/v1/spans/{'1' * 16}"),
+            ("OPTIONS", "/v1/traces"),
+            ("POST", "/v1/traces"),
+            ("POST", "/api/v1/import"),
+        ):
+            body = b"{}" if method in {"PATCH", "POST"} else None
+            assert server.call(method, path, body=body, headers={name: value}).status < 500, (method, path, name)
+    text = quote(value, encoding="latin-1")
+    for name in ("project", "cursor", "start_time", "end_time", "filter", "limit", "at", "name"):
+        for path in ("spans", "traces", "histogram", "summary", "changes", "values", f"spans/{'1' * 16}"):
+            assert server.call("GET", f"/api/v1/{path}?{name}={text}").status < 500, (path, name)
+    assert "failed in" not in caplog.text
 
 
 def test_no_token_and_a_missing_scope_are_told_apart(strict: Server, ada: str) -> None:
@@ -338,6 +374,18 @@ def test_an_address_of_the_network_needs_tokens(tmp_path: Path, known: Tokens) -
     with pytest.raises(ConfigurationError, match="token create"):
         Access(needs_token=True)
     store.close()
+
+
+def test_the_hint_without_a_token_works_as_written(tmp_path: Path) -> None:
+    """Whatever the file is called, and whether the address or the option demands tokens."""
+    known = Tokens(str(tmp_path / "of a server.tokens"))
+    with pytest.raises(ConfigurationError, match="--require-tokens or a --host") as refused:
+        Access(known, needs_token=True)
+    program, *words = shlex.split(f"{refused.value}".split("`")[1])
+    assert program == "otel-metadata"
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert Access(known, needs_token=True).needs_token
 
 
 def cookie_of(response: Any) -> str:

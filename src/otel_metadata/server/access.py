@@ -6,10 +6,10 @@ On a loopback address everybody on the machine may call. Any other address deman
 from __future__ import annotations
 
 import base64
-import binascii
 import getpass
 import hashlib
 import secrets
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final, get_args
 
@@ -82,10 +82,12 @@ class Access:
         """
         known = tokens.all() if tokens is not None else []
         if needs_token and not known:
+            file = "" if tokens is None else f" --tokens {shlex.quote(tokens.path)}"
             raise ConfigurationError(
                 "tokens",
                 "no token" if tokens is None else f"{tokens.path} without a token",
-                "at least one, because others than this machine may call: otel-metadata token create",
+                f"at least one (`otel-metadata token create --name ada --scope read{file}`), "
+                "because --require-tokens or a --host that others reach demands it",
             )
         self.needs_token = needs_token
         self.cookie = "otel_metadata"
@@ -208,7 +210,7 @@ def _keys_in(headers: Mapping[str, str]) -> Iterator[str]:
     if scheme.lower() == "basic":  # Langfuse: the public key is the user, the secret key the password
         try:
             yield base64.b64decode(rest, validate=True).decode().partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no UTF-8, or characters beyond ASCII
             yield ""
     elif scheme.lower() == "bearer":
         yield key_of(rest) or rest
