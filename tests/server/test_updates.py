@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import socket
@@ -35,6 +36,7 @@ from otel_metadata.live import live_settings
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.record import SpanQuery
 from otel_metadata.model.times import time_text
+from otel_metadata.server import bodies, imports
 from otel_metadata.store.sqlite.store import SqliteStore
 
 SPAN = f"/api/v1/spans/{SPAN_ID}"
@@ -740,6 +742,40 @@ def test_an_import_takes_otlp_in_portions(server: Server, monkeypatch: pytest.Mo
     assert (report["spans_imported"], report["spans_failed"]) == (90, 10)
     assert [problem["line"] for problem in report["problems"]] == list(range(10, 101, 10))
     assert len(server.store.query(SpanQuery(OTHER_TRACE))) == 90
+
+
+def test_an_import_searches_each_byte_once_for_the_end_of_a_line() -> None:
+    """However small the parts are, and however much is held without the end of a line."""
+    searched: list[int] = []
+
+    class Part(bytes):
+        def rfind(self, *wanted: Any) -> int:
+            searched.append(len(self))
+            return super().rfind(*wanted)
+
+    async def parts() -> Any:
+        yield Part(b"x" * (5 << 20))
+        for _ in range(2_000):
+            yield Part(b"y")
+        yield Part(b"\nz\nlast")
+        yield Part(b" line")
+
+    async def portions() -> list[bytes]:
+        return [portion async for portion in imports._portions(parts())]
+
+    found = asyncio.run(portions())
+    assert found == [b"x" * (5 << 20) + b"y" * 2_000 + b"\nz\n", b"last line"]
+    assert searched == [1] * 2_000 + [7, 5]  # the first one was copied
+
+
+def test_an_import_takes_many_small_members_of_gzip(server: Server) -> None:
+    """Also of gzip in gzip, over the borders of what is unpacked in one piece."""
+    data = server.call("GET", "/api/v1/export.jsonl").data
+    members = b"".join(gzip.compress(bytes([byte]), 1) for byte in data)
+    assert len(members) > bodies._UNPACKED_AT_ONCE
+    for body, headers in ((members, {}), (gzip.compress(members), {"Content-Encoding": "gzip"})):
+        report = server.call("POST", "/api/v1/import", body=body, headers=headers).json()
+        assert (report["spans_imported"], report["spans_failed"]) == (3, 0)
 
 
 def test_a_portion_that_begins_with_a_line_that_is_cut_off_loses_no_other(

@@ -35,6 +35,7 @@ MAX_NESTING: Final = 100
 """How deep arrays and objects may be nested in JSON."""
 
 _PORTION: Final = 1 << 20
+_UNPACKED_AT_ONCE: Final = 1 << 14
 _ENCODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Names of content encodings, with zlib's `wbits` for the format."""
 
@@ -176,16 +177,19 @@ class Unpacker:
         Raises:
             Problem: It is not of this encoding.
         """
-        while data:
-            if self._stream.eof:  # gzip may have several members, one behind the other (RFC 1952, 2.2)
-                self._stream = zlib.decompressobj(self._wbits)
-            self._is_begun = True
-            try:
-                part = self._stream.decompress(data, _PORTION)
-            except zlib.error:
-                raise Problem(400, self._damaged) from None
-            data = self._stream.unconsumed_tail or self._stream.unused_data
-            yield part
+        # Each member copies what follows it in its piece: with pieces, many small members cost no square of their size.
+        for begin in range(0, len(data), _UNPACKED_AT_ONCE):
+            rest = data[begin : begin + _UNPACKED_AT_ONCE]
+            while rest:
+                if self._stream.eof:  # gzip may have several members, one behind the other (RFC 1952, 2.2)
+                    self._stream = zlib.decompressobj(self._wbits)
+                self._is_begun = True
+                try:
+                    part = self._stream.decompress(rest, _PORTION)
+                except zlib.error:
+                    raise Problem(400, self._damaged) from None
+                rest = self._stream.unconsumed_tail or self._stream.unused_data
+                yield part
 
     def end(self) -> None:
         """Say that nothing follows.

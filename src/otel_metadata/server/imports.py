@@ -67,17 +67,21 @@ async def _portions(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         Problem: 415 for another format, 413 for a line that is too long, 400 for damaged gzip.
     """
     held = bytearray()
+    end = 0  # behind the last whole line; only what is new is searched, because parts may be of one byte
     is_first = True
     async for part in _unpacked(parts):
+        line_end = part.rfind(b"\n") + 1
+        if line_end:
+            end = len(held) + line_end
         held += part
         if is_first and len(held) >= START_BYTES:
             is_first = False
             _check_format(held)
         if len(held) >= _PORTION:
-            end = held.rfind(b"\n") + 1
             if end:
                 yield bytes(held[:end])
                 del held[:end]
+                end = 0
             elif len(held) > MAX_LINE:
                 raise Problem(413, f"A line has more than {MAX_LINE >> 20} MB; expected one span or request a line.")
     if is_first:
