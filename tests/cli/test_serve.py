@@ -300,6 +300,7 @@ def test_it_serves_over_ipv6(serve: Any) -> None:
         (("--max-size", "big"), "500MB"),
         (("--max-size", "5"), "--max-size is 5; expected a whole number of bytes"),
         (("--durability", "disk"), "process or power"),
+        (("--env", "langfuse", "--port", "0"), "--port is 0; expected the port on which the server listens"),
         (("--env", "foo"), "--env is 'foo'; expected one of"),
         (("--port", "70000"), "65535"),
     ],

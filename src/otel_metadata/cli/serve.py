@@ -79,6 +79,8 @@ def serve(
             from otel_metadata.server.sdk_settings import settings_of
             from otel_metadata.store.sqlite.store import SqliteStore
         if env is not None:
+            if port == 0:
+                raise typer.BadParameter("--port is 0; expected the port on which the server listens, with --env")
             at = f"http://{_reachable(host)}"
             with _wrong_option("--env"):
                 lines = settings_of(env, f"{at}:{port}", f"{at}:{grpc_port}")
