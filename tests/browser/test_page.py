@@ -92,6 +92,65 @@ def test_a_wrong_filter_is_shown_where_it_is_wrong(page: Page, problems: list[st
     problems.clear()
 
 
+def test_a_wrong_filter_takes_the_bars_of_the_one_before_away(page: Page, problems: list[str]) -> None:
+    page.goto("/?rows=spans")
+    expect(page.locator(".bars")).to_be_visible()
+    box = page.get_by_role("combobox", name="Filter")
+    box.fill("metadata.plan == 'free'")
+    box.press("Enter")
+    expect(page.get_by_text("Nothing is searched until the filter is right.")).to_be_visible()
+    expect(page.locator(".bars")).to_have_count(0)
+    problems.clear()
+
+
+def test_what_nobody_sees_adds_no_line_to_a_row(page: Page) -> None:
+    page.goto("/?rows=spans")
+    expect(rows(page).first).to_be_visible()
+    below = page.eval_on_selector_all(
+        ".compare-row",
+        """all => all.filter(button => {
+            const cell = button.closest('td').getBoundingClientRect();
+            const link = button.parentElement.querySelector('a').getBoundingClientRect();
+            const own = button.getBoundingClientRect();
+            return own.top >= link.bottom || own.left < link.right || own.right > cell.right;
+        }).length""",
+    )
+    assert below == 0
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_one_long_value_makes_no_place_wide(page: Page, store: SqliteStore, width: int) -> None:
+    long = "w" * 20_000
+    times = (time.time_ns(), application.ADA)
+    fields: Any = {
+        ("span", "user_id", ""): (long, times),
+        ("span", "session_id", ""): (long, times),
+        ("trace", "user_id", ""): (long, times),
+        ("trace", "session_id", ""): (long, times),
+        ("span", "metadata", long): (long, times),
+        ("span", "evaluation", "Correctness"): ({"label": long, "source": "human"}, times),
+        ("span", "evaluation", long): ({"label": long, "source": "human"}, times),
+    }
+    store.patch_rows([(TRACE, ROOT, fields)], route="late")
+    page.set_viewport_size({"width": width, "height": 800})
+    for path in (
+        "/",
+        "/?rows=spans",
+        f"/?project={long[:5_000]}",
+        "/overview?window=30d&by=user_id",
+        f"/traces/{TRACE}",
+        f"/traces/{TRACE}?span={ROOT}",
+        f"/traces/{TRACE}?span={ROOT}&tab=evaluations",
+        "/changes?window=30d",
+        f"/compare?a={TRACE}&b={trace_id(6):032x}",
+        COMPARED,
+    ):
+        page.goto(path)
+        expect(page.locator(".loading")).to_have_count(0)
+        page.wait_for_load_state("load")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path[:80]
+
+
 def test_a_place_in_a_filter_counts_characters_as_the_server_does(page: Page, problems: list[str]) -> None:
     page.goto("/?filter=name+%3D+'%F0%9F%90%B6%F0%9F%90%B6'+AND+%3F")
     expect(page.locator("#filter-problem mark")).to_have_text("?")
@@ -605,12 +664,43 @@ def test_a_server_that_wants_a_token_asks_for_it(
     server = LocalServer(store, access=Access(tokens, needs_token=True)).start()
     try:
         page.goto(server.url)
+        expect(page.get_by_role("button", name="Pause live updates")).to_contain_text("Not live")
         page.get_by_label("Token").fill("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_be_visible()
         expect(page.get_by_text("The server does not answer.")).to_have_count(0)
         assert problems
         page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Sign in").click()
+        expect(rows(page)).to_have_count(24)
+        expect(page.get_by_role("button", name="Pause live updates")).to_contain_text("Live")
+    finally:
+        page.close()
+        server.stop()
+    problems.clear()
+
+
+def test_a_token_that_may_not_read_is_told_so_and_can_be_changed(
+    page: Page, store: SqliteStore, tmp_path: Path, problems: list[str]
+) -> None:
+    tokens = Tokens(str(tmp_path / "tokens.json"))
+    writer = tokens.create("ci", ["traces:write"], None, time.time_ns())
+    reader = tokens.create("ada", ["read"], None, time.time_ns())
+    server = LocalServer(store, access=Access(tokens, needs_token=True)).start()
+    try:
+        page.goto(server.url)
+        page.get_by_label("Token").fill(writer)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", name="This token may not read")).to_be_visible()
+        expect(page.get_by_text("The token 'ci' has the scope traces:write")).to_be_visible()
+        expect(page.get_by_role("button", name="Pause live updates")).to_contain_text("Not live")
+        expect(page.get_by_text("The server does not answer.")).to_have_count(0)
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        page.get_by_label("Token").fill(writer)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("heading", name="This token may not read")).to_be_visible()
+        page.get_by_label("Token").fill(reader)
         page.get_by_role("button", name="Sign in").click()
         expect(rows(page)).to_have_count(24)
         expect(page.get_by_role("button", name="Pause live updates")).to_contain_text("Live")
@@ -743,6 +833,9 @@ def test_two_traces_are_compared(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Two traces")
     expect(page.locator(".differences tr", has_text="errors")).to_contain_text("\N{MINUS SIGN}3")
     expect(page.locator(".differences tr", has_text="chat gpt-5: time")).to_have_count(0)
+    page.goto(f"/compare?a={TRACE}&b={trace_id(6):032x}")
+    expect(page.get_by_role("row", name=re.compile("^user u-7"))).to_have_count(1)
+    expect(page.get_by_role("row", name=re.compile("^plan "))).to_have_count(1)
     page.goto("/compare?a=x")
     expect(page.get_by_text("Choose two traces, or two spans")).to_be_visible()
 
@@ -891,6 +984,7 @@ def test_the_lines_to_connect_can_be_copied(page: Page, url: str) -> None:
     expect(page.locator(".copy")).to_have_text("Copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.splitlines() == [f"export {line}" for line in settings_of("langfuse", url, "")]
+    expect(page.get_by_text(f"otel-metadata serve --env langfuse --port {url.rpartition(':')[2]}")).to_be_visible()
     page.get_by_role("button", name="Arize").click()
     expect(page.get_by_text("does not listen for it")).to_be_visible()
 

@@ -46,9 +46,26 @@ test("traces differ by their spans", () => {
   const base = { name: null, user_id: null, session_id: null, metadata: {}, tags: [], input: null, output: null, evaluations: {}, annotations: [] };
   const a = { ...base, spans: [span("answer", 10, 40, null), span("chat", 12, 20)] };
   const b = { ...base, spans: [span("answer", 10, 60, null), span("chat", 12, 20), { ...span("chat", 20, 59), status_code: "ERROR" }] };
-  assert.deepEqual(rowsOf(traceFacts(a), traceFacts(b)).filter((row) => !row.isSame).map(({ name, a, b }) => [name, a, b]), [
+  const root = { ...SPAN, trace_metadata: {} };
+  assert.deepEqual(rowsOf(traceFacts(a, root), traceFacts(b, root)).filter((row) => !row.isSame).map(({ name, a, b }) => [name, a, b]), [
     ["duration", 30, 50], ["spans", 2, 3], ["errors", 0, 1], ["answer: time", 30, 50], ["chat: how many", 1, 2], ["chat: time", 8, 47],
   ]);
+});
+
+test("traces differ by what their roots have", () => {
+  const span = { name: "answer", parent_id: null, start_time_ns: "10000000", end_time_ns: "40000000", status_code: "UNSET" };
+  const trace = { name: null, user_id: null, session_id: null, metadata: {}, tags: [], input: null, output: null, evaluations: {}, annotations: [], spans: [span] };
+  const other = { ...SPAN, user_id: "u-8", output: "Rain.", metadata: { ...SPAN.metadata, step: 2 }, tags: [], evaluations: { Correctness: { label: "incorrect", score: 0.9 } } };
+  const rows = rowsOf(traceFacts(trace, SPAN), traceFacts(trace, other)).filter((row) => !row.isSame);
+  assert.deepEqual(rows.map(({ group, name, a, b }) => [group, name, a, b]), [
+    ["Trace", "user", "u-7", "u-8"],
+    ["Contents", "output", "Sunny.", "Rain."],
+    ["Metadata of the root", "step", 1, 2],
+    ["Tags", "vip", "set", undefined],
+    ["Verdicts", "Correctness of the root: label", "correct", "incorrect"],
+  ]);
+  const named = { ...trace, user_id: "u-1" };
+  assert.deepEqual(rowsOf(traceFacts(named, SPAN), traceFacts(named, { ...SPAN, user_id: "u-8" })).filter((row) => !row.isSame), []);
 });
 
 test("a difference of numbers is said in words", () => {

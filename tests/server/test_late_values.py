@@ -112,6 +112,7 @@ def test_the_lines_are_those_of_the_command_and_a_shell_reads_them(server: Serve
     page = fits(server.call("GET", "/api/v1/connect?url=http://127.0.0.1:4318"), "get_environments")
     assert [one["name"] for one in page["environments"]] == [*NAMES]
     assert page["has_grpc"] is False
+    assert page["grpc_port"] is None
     for one in page["environments"]:
         words = [shlex.split(line) for line in one["lines"]]
         assert words == [

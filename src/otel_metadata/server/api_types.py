@@ -537,6 +537,7 @@ class Environments(_Answer):
 
     environments: list[Environment]
     has_grpc: Annotated[bool, Meta(description="Whether the server listens for OTLP over gRPC.")]
+    grpc_port: Annotated[int | None, Meta(description="The port for OTLP over gRPC; null if it does not listen.")]
 
 
 class Bar(_Answer):

@@ -26,6 +26,7 @@ async def _connect(call: Call) -> Answer:
         api_types.Environments(
             [api_types.Environment(name, [_exported(line) for line in settings_of(name, url, grpc)]) for name in NAMES],
             call.service.grpc_port is not None,
+            call.service.grpc_port,
         )
     )
 

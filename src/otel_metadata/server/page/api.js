@@ -8,6 +8,7 @@ export class Refusal extends Error {
     this.name = "Refusal";
     this.status = status;
     this.position = problem.position;
+    this.expected = problem.expected;
   }
 }
 
@@ -53,7 +54,7 @@ export async function ask(address, { signal, body, method = body === undefined ?
     if (signal?.aborted) throw error;
     throw new Unreachable();
   }
-  if (response.ok) return response.json();
+  if (response.ok) return response.status === 204 ? null : response.json();
   let problem = {};
   try {
     problem = await response.json();

@@ -60,7 +60,7 @@ export default function Changes({ place, go, version, areLettersOn, announce }) 
       ${field && html`<button type="button" class="chip is-removable" onClick=${() => change({ field: "" })}
         aria-label=${`Field ${field}: show all fields`}>${field} ✕</button>`}
       ${project && html`<button type="button" class="chip is-removable" onClick=${() => change({ project: "" })}
-        aria-label=${`Project ${project}: show all projects`}>project ${project} ✕</button>`}
+        aria-label=${`Project ${project}: show all projects`}><span class="cut" title=${project}>project ${project}</span> ✕</button>`}
     </form>
     ${error && (isAboutFilter(error) ? html`<${WrongFilter} />` : html`<${Problem} error=${error} />`)}
     ${isLoading && html`<p class="loading" role="note">Loading…</p>`}

@@ -1,7 +1,7 @@
 /** Two spans or two traces side by side: what differs. */
 import { addressOf, compared, tracePlace } from "./address.js";
 import { url } from "./api.js";
-import { change, parted, rowsOf, spanFacts, traceFacts } from "./difference.js";
+import { change, parted, rootOf, rowsOf, spanFacts, traceFacts } from "./difference.js";
 import { useAsked } from "./hooks.js";
 import { Link, Notice, Problem } from "./parts.js";
 import { html, useMemo } from "./preact.js";
@@ -21,7 +21,11 @@ export default function Compare({ place, go, version }) {
   const asked = [useAsked(addressIn(sides[0]), version), useAsked(addressIn(sides[1]), version)];
   const [a, b] = asked.map(({ data }) => data);
   const isSpans = Boolean(sides[0]?.span);
-  const rows = useMemo(() => (!a || !b ? [] : isSpans ? rowsOf(spanFacts(a), spanFacts(b)) : rowsOf(traceFacts(a), traceFacts(b))), [a, b]);
+  // The outline of a trace has no values of its spans.
+  const roots = [useAsked(addressOfRoot(a, isSpans), version), useAsked(addressOfRoot(b, isSpans), version)];
+  const [rootA, rootB] = roots.map(({ data }) => data);
+  const isThere = a && b && (isSpans || (rootA && rootB));
+  const rows = useMemo(() => (!isThere ? [] : isSpans ? rowsOf(spanFacts(a), spanFacts(b)) : rowsOf(traceFacts(a, rootA), traceFacts(b, rootB))), [a, b, rootA, rootB]);
   const differing = rows.filter((row) => !row.isSame);
   const shown = place.all ? rows : differing;
   const to = (/** @type {Partial<ComparePlace>} */ part) => addressOf({ ...place, ...part });
@@ -31,13 +35,13 @@ export default function Compare({ place, go, version }) {
       <p><${Link} href="/" go=${go}>Show all traces<//></p>
     <//></main>`;
   }
-  const error = asked.find((one) => one.error)?.error;
+  const error = [...asked, ...roots].find((one) => one.error)?.error;
   return html`<main class="list compare">
     <p class="crumbs"><${Link} href="/" go=${go}>Traces<//> <span aria-hidden="true">›</span></p>
     <h1>${isSpans ? "Two spans" : "Two traces"}</h1>
     ${error && html`<${Problem} error=${error} />`}
-    ${!error && (!a || !b) && html`<p class="loading" role="note">Loading…</p>`}
-    ${a && b && html`
+    ${!error && !isThere && html`<p class="loading" role="note">Loading…</p>`}
+    ${isThere && html`
       <div class="bar">
         <button type="button" onClick=${() => go(to({ a: place.b, b: place.a }), true)}>Swap A and B</button>
         <label class="check"><input type="checkbox" checked=${place.all} onChange=${() => go(to({ all: !place.all }), true)} /> Also what is the same</label>
@@ -84,6 +88,11 @@ function Cell({ row, side }) {
 /** @param {import("./difference.js").Row[]} rows @returns {[string, import("./difference.js").Row[]][]} */
 function groupsOf(rows) {
   return [...Map.groupBy(rows, (row) => row.group)];
+}
+
+/** @param {any} trace @param {boolean} isSpans */
+function addressOfRoot(trace, isSpans) {
+  return !trace || isSpans ? null : url(`spans/${rootOf(trace).span_id}`, { trace_id: trace.trace_id });
 }
 
 /** @param {{trace: string, span: string} | null} side */

@@ -35,8 +35,14 @@ export function Lines() {
     </div>
     <${Block} value=${one.lines.join("\n")} what=${`the lines for ${WORDS[one.name] ?? one.name}`} />
     ${needsGrpc && !data.has_grpc && html`<p class="is-error">This SDK sends over gRPC, and this server does not listen for it: start it without --no-grpc.</p>`}
-    <p class="faint">From a shell: <code>otel-metadata serve --env ${one.name}</code>${" "}prints the same lines. If the server asks for tokens, put one in the place of <code>local</code>.</p>
+    <p class="faint">${location.protocol === "http:" && html`From a shell: <code>${commandOf(one.name, location, data.grpc_port)}</code>${" "}prints the same lines. `}If the server asks for tokens, put one in the place of <code>local</code>.</p>
   </div>`;
+}
+
+/** What prints the lines of a server there. @param {string} name @param {{hostname: string, port: string}} at @param {number | null} grpcPort */
+export function commandOf(name, { hostname, port }, grpcPort) {
+  const host = hostname.replace(/^\[|\]$/g, "");
+  return ["otel-metadata serve --env", name, host !== "127.0.0.1" && `--host ${host}`, port !== "4318" && `--port ${port || 80}`, grpcPort && grpcPort !== 4317 && `--grpc-port ${grpcPort}`].filter(Boolean).join(" ");
 }
 
 /** @param {string} name */

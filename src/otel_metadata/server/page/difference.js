@@ -28,9 +28,14 @@ export function spanFacts(span) {
   ];
 }
 
-/** The facts of a trace, from its outline. @param {any} trace @returns {Fact[]} */
-export function traceFacts(trace) {
-  const root = trace.spans.find((/** @type {any} */ span) => span.parent_id === null) ?? trace.spans[0];
+/** The span that a trace begins with, from its outline. @param {any} trace */
+export function rootOf(trace) {
+  return trace.spans.find((/** @type {any} */ span) => span.parent_id === null) ?? trace.spans[0];
+}
+
+/** The facts of a trace, from its outline, and of its root, where most of them are set. @param {any} trace @param {any} whole the root as the API has it @returns {Fact[]} */
+export function traceFacts(trace, whole) {
+  const root = rootOf(trace);
   const ends = trace.spans.map((/** @type {any} */ span) => millisecondsAfter(span.end_time_ns, trace.spans[0].start_time_ns));
   /** @type {Map<string, {count: number, ms: number}>} */
   const byName = new Map();
@@ -39,13 +44,15 @@ export function traceFacts(trace) {
     byName.set(span.name, { count: sum.count + 1, ms: sum.ms + millisecondsAfter(span.end_time_ns, span.start_time_ns) });
   }
   return [
-    ...facts("Trace", { name: trace.name ?? root.name, status: root.status_code, user: trace.user_id, session: trace.session_id }),
+    ...facts("Trace", { name: trace.name ?? root.name, status: root.status_code, user: trace.user_id ?? whole.user_id, session: trace.session_id ?? whole.session_id, project: whole.project }),
     { group: "Trace", name: "duration", value: Math.max(...ends), isTime: true },
     ...facts("Trace", { spans: trace.spans.length, errors: trace.spans.filter((/** @type {any} */ span) => isError(span.status_code)).length }),
-    ...facts("Contents", { input: trace.input, output: trace.output }),
+    ...facts("Contents", { input: trace.input ?? whole.input, output: trace.output ?? whole.output }),
     ...facts("Metadata", trace.metadata),
-    ...tags(trace.tags),
+    ...facts("Metadata of the root", whole.metadata),
+    ...tags([...trace.tags, ...whole.tags]),
     ...verdicts(trace.evaluations, trace.annotations),
+    ...verdicts(whole.evaluations, whole.annotations, " of the root"),
     ...[...byName].flatMap(([name, { count, ms }]) => [
       { group: "Spans", name: `${name}: how many`, value: count },
       { group: "Spans", name: `${name}: time`, value: ms, isTime: true },
@@ -126,7 +133,7 @@ function verdicts(evaluations, annotations, suffix = "") {
       .map((part) => ({ group: "Verdicts", name: `${name}${suffix}: ${part}`, value: verdict[part] }));
   return [
     ...Object.entries(evaluations).flatMap(([name, verdict]) => parts(name, verdict)),
-    ...annotations.flatMap((note) => parts(`${note.name} by ${note.annotator ?? "a person"}`, note)),
+    ...annotations.flatMap((note) => parts(`${note.name}${suffix} by ${note.annotator ?? "a person"}`, note)),
   ];
 }
 

@@ -65,11 +65,12 @@ const RETRY_MS = 3_000;
 /**
  * Listen to changes of the store, unless paused or hidden.
  * @param {boolean} isPaused
- * @returns {{version: number, isLost: boolean}} the version changes with the store
+ * @returns {{version: number, isLost: boolean, isRefused: boolean}} the version changes with the store
  */
 export function useChanges(isPaused) {
   const [version, setVersion] = useState(0);
   const [isLost, setIsLost] = useState(false);
+  const [isRefused, setIsRefused] = useState(false);
   const hasListened = useRef(false);
   useEffect(() => {
     let source = /** @type {EventSource | null} */ (null);
@@ -92,6 +93,7 @@ export function useChanges(isPaused) {
       hasListened.current = true;
       source.addEventListener("ready", () => {
         setIsLost(false);
+        setIsRefused(false);
         if (wasStopped) setVersion((before) => before + 1); // something may have happened since
         wasStopped = false;
       });
@@ -107,9 +109,10 @@ export function useChanges(isPaused) {
           return;
         }
         // The browser gives up after an answer that is no stream, and does not tell what it was.
-        const isSignedOut = await ask(url("info")).then(() => false, (error) => error instanceof Refusal && error.status === 401);
+        const refused = await ask(url("info")).then(() => false, (error) => error instanceof Refusal && (error.status === 401 || error.status === 403));
         if (own !== source) return;
-        setIsLost(!isSignedOut);
+        setIsLost(!refused);
+        setIsRefused(refused);
         clearTimeout(retry);
         retry = window.setTimeout(start, RETRY_MS);
       });
@@ -127,7 +130,7 @@ export function useChanges(isPaused) {
       stop();
     };
   }, [isPaused]);
-  return { version, isLost };
+  return { version, isLost, isRefused };
 }
 
 const RATE_SECONDS = 10;

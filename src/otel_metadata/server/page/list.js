@@ -104,9 +104,9 @@ export function List({ place, go, version, areLettersOn, announce }) {
         </select>
       </label>
       ${project && html`<button type="button" class="chip is-removable" onClick=${() => change({ project: "" })}
-        aria-label=${`Project ${project}: show all projects`}>project ${project} ✕</button>`}
+        aria-label=${`Project ${project}: show all projects`}><span class="cut" title=${project}>project ${project}</span> ✕</button>`}
     </form>
-    ${window !== "all" && html`<div class="bars-room">${bars.data && !bars.error && html`<${Bars} histogram=${bars.data} />`}</div>`}
+    ${window !== "all" && html`<div class="bars-room">${bars.data && !bars.error && !(error && isAboutFilter(error)) && html`<${Bars} histogram=${bars.data} />`}</div>`}
     ${place.compare && html`<${Choosing} chosen=${place.compare} kind=${comparedKind(place.compare)} cancel=${() => change({ compare: undefined })}>
       ${comparedKind(place.compare) !== kind.slice(0, -1) && html`<button type="button" onClick=${() => change({ rows: kind === "spans" ? "traces" : "spans" })}>Show ${comparedKind(place.compare)}s</button>`}
     <//>`}
@@ -152,7 +152,7 @@ function Rows({ kind, rows, longest, selected, go, offer, change, compare, sort 
       ${rows.map((row, index) => html`<tr role="row" key=${keyOf(row)} id=${`row-${index}`} class=${index === selected ? "is-selected" : ""}
         onClick=${(/** @type {MouseEvent} */ event) => isBackground(event) && go(addressOfRow(row))}>
         <td role="cell" class="when"><time dateTime=${row.start_time} title=${row.start_time}>${clockOf(row.start_time_ns)}</time></td>
-        <td role="cell" class="name"><${Link} href=${addressOfRow(row)} go=${go}>${row.name || "(no name)"}<//>${canCompare && html`<button type="button" class=${`quiet compare-row${compare ? " is-choosing" : ""}`}
+        <td role="cell" class="name"><${Link} href=${addressOfRow(row)} go=${go} title=${row.name}>${row.name || "(no name)"}<//>${canCompare && html`<button type="button" class=${`quiet compare-row${compare ? " is-choosing" : ""}`}
           aria-label=${`Compare ${row.name}`} title="Compare with another row" onClick=${() => choose(row)}>⇄${compare === idOf(row) ? " Chosen" : compare ? " Compare" : ""}</button>`}</td>
         <td role="cell" class="long"><span class="length" aria-hidden="true"><span style=${{ width: `${share(row.latency_ms, longest)}%` }}></span></span>${duration(row.latency_ms)}</td>
         <td role="cell" class="how"><${Status} status=${row.status_code} /></td>
@@ -161,7 +161,7 @@ function Rows({ kind, rows, longest, selected, go, offer, change, compare, sort 
         <td role="cell">${chipsOf(row, isSpans, offer)}</td>
         <td role="cell" class="verdicts">${Object.entries(row.evaluations).map(([name, verdict]) => html`<${Verdict} key=${name} name=${name} verdict=${verdict}
           onClick=${(/** @type {Event} */ event) => offer(event, row, verdictNames(name, isSpans), verdict.label ?? null)} />`)}</td>
-        <td role="cell" class="project">${row.project && html`<button type="button" class="quiet" aria-label=${`Only project ${row.project}`} onClick=${() => change({ project: row.project })}>${row.project}</button>`}</td>
+        <td role="cell" class="project">${row.project && html`<button type="button" class="quiet" aria-label=${`Only project ${row.project}`} title=${row.project} onClick=${() => change({ project: row.project })}><span class="cut">${row.project}</span></button>`}</td>
       </tr>`)}
     </tbody>
   </table>`;
@@ -197,7 +197,7 @@ function chipsOf(row, isSpan, offer) {
   return html`<div class="chips">${entries.slice(0, most).map(([level, key, value]) => {
     const text = typeof value === "string" ? value : JSON.stringify(value);
     return html`<button type="button" class="chip" key=${`${level} ${key}`} aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, row, [keyName(level, key)], value)}>
-      <b>${key}</b> ${text.length > LONGEST_CHIP ? `${text.slice(0, LONGEST_CHIP)}…` : text}</button>`;
+      <b class="cut">${key}</b> ${text.length > LONGEST_CHIP ? `${text.slice(0, LONGEST_CHIP)}…` : text}</button>`;
   })}${more > 0 && html`<span class="more">and ${more} more</span>`}</div>`;
 }
 

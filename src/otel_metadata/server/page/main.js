@@ -27,8 +27,9 @@ function Page() {
   const [areLettersOn, setAreLettersOn] = useState(() => setting("letters") !== "off");
   const [announcement, announce] = useState("");
   const help = useRef(/** @type {HTMLDialogElement | null} */ (null));
-  const { version, isLost } = useChanges(isPaused);
-  const rate = useRate(version, !isPaused && !isLost);
+  const { version, isLost, isRefused } = useChanges(isPaused);
+  const rate = useRate(version, !isPaused && !isLost && !isRefused);
+  const [state, glyph, word] = isLost ? ["lost", "✕", "Connection lost"] : isPaused ? ["paused", "‖", "Paused"] : isRefused ? ["refused", "○", "Not live"] : ["live", "●", "Live"];
 
   useEffect(() => {
     const onPop = () => setPlace(placeOf(location.pathname, location.search));
@@ -67,8 +68,8 @@ function Page() {
       <${Link} href="/" go=${go} class="brand"><img src=${icon()} alt="" width="20" height="20" /> <span class="narrow-hidden">otel-metadata</span><//>
       <nav aria-label="Places">${NAV.map(([path, word]) => html`<${Link} key=${path} href=${path} go=${go} aria-current=${path === pathOf(place) ? "page" : undefined}>${word}<//>`)}</nav>
       <div class="top-tools">
-        <button type="button" class=${`quiet live ${isLost ? "is-lost" : isPaused ? "is-paused" : "is-live"}`} aria-pressed=${isPaused} aria-label=${isPaused ? "Resume live updates" : "Pause live updates"}
-          onClick=${() => setIsPaused(!isPaused)}><span aria-hidden="true">${isLost ? "✕" : isPaused ? "‖" : "●"}</span> <span class="narrow-hidden">${isLost ? "Connection lost" : isPaused ? "Paused" : "Live"}</span>${rate > 0 && html` <span class="rate" title="Spans a second that started in the last 10 seconds">${rateText(rate)}/s</span>`}</button>
+        <button type="button" class=${`quiet live is-${state}`} aria-pressed=${isPaused} aria-label=${isPaused ? "Resume live updates" : "Pause live updates"}
+          onClick=${() => setIsPaused(!isPaused)}><span aria-hidden="true">${glyph}</span> <span class="narrow-hidden">${word}</span>${rate > 0 && html` <span class="rate" title="Spans a second that started in the last 10 seconds">${rateText(rate)}/s</span>`}</button>
         <button type="button" class="quiet" aria-label=${`Theme: ${themeWord}`} onClick=${nextTheme}><span aria-hidden="true">${themeGlyph}</span><span class="wide-only"> ${themeWord}</span></button>
         <button type="button" class="quiet" aria-label="Keys" onClick=${() => help.current?.showModal()}>?</button>
       </div>

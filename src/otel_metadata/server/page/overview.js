@@ -272,14 +272,14 @@ function Verdicts({ sums, listed, go, isOpen, toggle }) {
   return html`<${Chart} name="verdicts" title="Verdicts" ...${{ isOpen, toggle }} head=${["Evaluation", "label", "how many", "part", "mean score"]}
     rows=${names.flatMap(({ name, labels }) => labels.map((one) => [name, one.label ?? "no label", one.count, percent(one.count, total(labels)), one.scored ? (one.scoreSum / one.scored).toFixed(2) : "–"]))}>
     ${names.map(({ name, labels }) => html`<div class="stack" key=${name}>
-      <h3>${name}</h3>
+      <h3 title=${name}>${name}</h3>
       <svg viewBox="0 0 1000 12" preserveAspectRatio="none" role="img" aria-label=${`${name}: ${labels.map((one) => `${one.label ?? "no label"} ${one.count}`).join(", ")}`}>
         ${parts(labels.map((one) => one.count)).map(([from, length], at) => html`<rect key=${at} class=${`colour-${at % MOST_LABELS}`} x=${from} y="0" width=${length} height="12"><title>${`${labels[at].label ?? "no label"}: ${labels[at].count}`}</title></rect>`)}
       </svg>
       <p class="legend">${labels.slice(0, MOST_LABELS).map((one, at) => {
-        const shown = html`${one.label ?? "no label"} <b>${one.count}</b> ${percent(one.count, total(labels))}`;
+        const shown = html`<span class="cut">${one.label ?? "no label"}</span> <b>${one.count}</b> ${percent(one.count, total(labels))}`;
         const href = address(name, one.label);
-        return html`<span class=${`key colour-${at}`} key=${one.label}>${href ? html`<${Link} href=${href} go=${go}>${shown}<//>` : shown}</span> `;
+        return html`<span class=${`key colour-${at}`} key=${one.label} title=${one.label}>${href ? html`<${Link} href=${href} go=${go}>${shown}<//>` : shown}</span> `;
       })}${labels.length > MOST_LABELS && html`<span class="faint">and ${labels.length - MOST_LABELS} more</span>`}</p>
     </div>`)}
   <//>`;
@@ -310,7 +310,7 @@ function Usage({ sums, by, keys, setBy, listed, go, isOpen, toggle }) {
       ? html`<ol class="amounts">${groups.slice(0, MOST_GROUPS).map((group) => {
         const href = address(group.value);
         return html`<li key=${group.value}>
-          <span class="what">${href ? html`<${Link} href=${href} go=${go}>${name(group.value)}<//>` : name(group.value)}</span>
+          <span class="what" title=${name(group.value)}>${href ? html`<${Link} href=${href} go=${go}>${name(group.value)}<//>` : name(group.value)}</span>
           <span class="length" aria-hidden="true"><span style=${{ width: `${most ? Math.max(0.5, (size(group) / most) * 100) : 0}%` }}></span></span>
           <span class="amount">${hasCost && html`<b>${money(group.cost)}</b> `}${short(group.inputTokens)} in, ${short(group.outputTokens)} out</span>
         </li>`;

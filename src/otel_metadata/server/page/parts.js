@@ -48,10 +48,12 @@ export function Choosing({ chosen, kind, cancel, children = null }) {
 /** What went wrong; a server that wants a token is given one here. @param {{error: Error, children?: any}} props */
 export function Problem({ error, children = null }) {
   if (error instanceof Refusal && error.status === 401) return html`<${SignIn} />`;
+  if (error instanceof Refusal && error.status === 403 && error.expected === "read") return html`<${SignIn} refused=${error.message} />`;
   return html`<${Notice} title=${error.message} isProblem>${children}<//>`;
 }
 
-function SignIn() {
+/** @param {{refused?: string}} props why the token of this session does not do */
+function SignIn({ refused = "" }) {
   const [token, setToken] = useState("");
   const [problem, setProblem] = useState("");
   const send = async (/** @type {Event} */ event) => {
@@ -63,13 +65,14 @@ function SignIn() {
       setProblem(/** @type {Error} */ (error).message);
     }
   };
+  const signOut = () => ask(url("session"), { method: "DELETE" }).then(() => location.reload(), (error) => setProblem(error.message));
   return html`<form class="sign-in" onSubmit=${send}>
-    <h1>Sign in</h1>
-    <p>This server wants a token. <code>otel-metadata token create</code> makes one.</p>
+    <h1>${refused ? "This token may not read" : "Sign in"}</h1>
+    <p>${refused ? `${refused} Sign in with another token, or sign out: that ends the sessions of this token in every browser.` : html`This server wants a token. <code>otel-metadata token create</code> makes one.`}</p>
     <label>Token <input type="password" autocomplete="current-password" value=${token} required
       onInput=${(/** @type {any} */ event) => setToken(event.target.value)} /></label>
     ${problem && html`<p class="is-error" role="alert">${problem}</p>`}
-    <button type="submit" class="main">Sign in</button>
+    <div class="bar"><button type="submit" class="main">Sign in</button>${refused && html`<button type="button" onClick=${signOut}>Sign out</button>`}</div>
   </form>`;
 }
 
@@ -101,8 +104,8 @@ export function Verdict({ name, verdict, onClick }) {
   const parts = [verdict.label, verdict.score].filter((part) => part !== undefined && part !== null);
   const text = html`<b>${name}</b> ${parts.join(" · ") || "explained"}`;
   return onClick
-    ? html`<button type="button" class="verdict" aria-haspopup="menu" onClick=${onClick}>${text}</button>`
-    : html`<span class="verdict">${text}</span>`;
+    ? html`<button type="button" class="verdict" title=${[name, ...parts].join(" ")} aria-haspopup="menu" onClick=${onClick}>${text}</button>`
+    : html`<span class="verdict" title=${[name, ...parts].join(" ")}>${text}</span>`;
 }
 
 /** JSON or text as it is, with its lines; cut if it is so long that a browser would take seconds. @param {{value: unknown, what: string}} props */

@@ -229,13 +229,13 @@ function Head({ trace, tree, go, narrow, offer, openCopy, compareTrace }) {
   const chip = (/** @type {string} */ key, /** @type {import("./menu.js").Item[]} */ items, /** @type {any} */ text) =>
     html`<button type="button" class="chip" key=${key} aria-haspopup="menu" onClick=${(/** @type {Event} */ event) => offer(event, items)}>${text}</button>`;
   const valueLink = (/** @type {string} */ name, /** @type {string} */ value) => html`<button type="button" class="quiet of-trace" aria-haspopup="menu"
-    onClick=${(/** @type {Event} */ event) => offer(event, conditionsOf([name], value, trace.trace_id, narrow))}>${value}</button>`;
+    onClick=${(/** @type {Event} */ event) => offer(event, conditionsOf([name], value, trace.trace_id, narrow))}><span class="cut" title=${value}>${value}</span></button>`;
   const root = tree.spans[0];
   const errors = tree.errors.reduce((sum, count, row) => sum + (tree.parent[row] < 0 ? count : 0), 0);
   const metadata = Object.entries(trace.metadata);
   return html`<header class="trace-head">
     <p class="crumbs"><${Link} href="/" go=${go}>Traces<//> <span aria-hidden="true">›</span></p>
-    <h1>${trace.name || root.name}</h1>
+    <h1 title=${trace.name || root.name}>${trace.name || root.name}</h1>
     <p class="facts">
       <${Status} status=${root.status_code} />
       <span>${duration(tree.total)}</span>
