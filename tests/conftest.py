@@ -82,6 +82,7 @@ def isolation() -> Iterator[None]:
         patch.setattr(pipeline._TURNS, "made", {})
         patch.setattr(instrumentor, "_is_instrumented", False)
         patch.setattr(AUTHORS, "_names", RecentMap(MAX_AUTHORS))
+        patch.setattr(AUTHORS, "_of_process", RecentMap(MAX_AUTHORS))
         patch.setattr(AUTHORS, "own", None)
         patch.setattr(REGISTRY, "entries", {})
         patch.setattr(REGISTRY, "inherited", frozenset())

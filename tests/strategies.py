@@ -67,9 +67,9 @@ def json_values(*, max_leaves: int = 8) -> st.SearchStrategy[Json]:
     )
 
 
-def versions() -> st.SearchStrategy[Version]:
+def versions(last_ns: int = (1 << 63) - 1) -> st.SearchStrategy[Version]:
     """Versions that are often equal, or equal in one half, and sometimes as far apart as they can be."""
-    nanoseconds = st.integers(0, 4) | st.integers(1_700_000_000_000_000_000, (1 << 63) - 1)
+    nanoseconds = st.integers(0, 4) | st.integers(1_700_000_000_000_000_000, last_ns)
     return st.tuples(nanoseconds, st.integers(0, 3) | st.integers(0, (1 << 64) - 1))
 
 

@@ -324,7 +324,7 @@ def test_a_client_refuses_a_wrong_name(sent, given):
 def told_by(path, span):
     """Return the authors of the values of a span, by route and key, as the store tells them to another process."""
     context = span.get_span_context()
-    AUTHORS._names, AUTHORS.own = RecentMap(MAX_AUTHORS), None
+    AUTHORS._names, AUTHORS._of_process, AUTHORS.own = RecentMap(MAX_AUTHORS), RecentMap(MAX_AUTHORS), None
     with closing(SqliteStore(path)) as store:
         history = store.history(f"{context.trace_id:032x}", f"{context.span_id:016x}")
     return {(one.route, one.key): one.author for one in history}
@@ -368,7 +368,7 @@ def test_a_store_is_told_the_authors_that_travelled_through_otlp(tmp_path, provi
         om.update_span(span, metadata={"late": 1})
     line = tmp_path / "traces.jsonl"
     line.write_bytes(orjson.dumps(collector_line(*spans.spans, *patches.spans)))
-    AUTHORS._names, AUTHORS.own = RecentMap(MAX_AUTHORS), None
+    AUTHORS._names, AUTHORS._of_process, AUTHORS.own = RecentMap(MAX_AUTHORS), RecentMap(MAX_AUTHORS), None
     with om.Client(f"sqlite:///{tmp_path}/spans.db", create=True, author="imports") as client:
         assert client.spans.import_file(line).updates_imported == 1
 

@@ -23,20 +23,30 @@ HOUR_MILLIS = 3_600_000
 
 
 class Watched:
-    """A store that tells when a pass has ended."""
+    """A store that can fail."""
 
-    def __init__(self, store: SqliteStore, ended: threading.Semaphore) -> None:
+    def __init__(self, store: SqliteStore) -> None:
         self._store = store
-        self._ended = ended
         self.problem: Exception | None = None
 
     def retain(self, before_ns: int | None, max_bytes: int | None) -> Any:
-        try:
-            if self.problem is not None:
-                raise self.problem
-            return self._store.retain(before_ns, max_bytes)
-        finally:
+        if self.problem is not None:
+            raise self.problem
+        return self._store.retain(before_ns, max_bytes)
+
+
+class WatchedClock:
+    """A clock that tells when a pause begins. The pass before it has been measured by then: it took no time."""
+
+    def __init__(self, clock: ManualClock, ended: threading.Semaphore) -> None:
+        self._clock = clock
+        self._ended = ended
+        self.wall_ns, self.monotonic_ns = clock.wall_ns, clock.monotonic_ns
+
+    def wait(self, event: threading.Event, timeout_ns: int | None) -> bool:
+        if timeout_ns:
             self._ended.release()
+        return self._clock.wait(event, timeout_ns)
 
 
 @pytest.fixture
@@ -48,8 +58,9 @@ def passes(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., Any]
         store.write([ended_span(number, start_ns=START_NS + number * HOUR_MILLIS * 1_000_000) for number in range(10)])
         clock = ManualClock(START_NS + 10 * HOUR_MILLIS * 1_000_000)
         ended = threading.Semaphore(0)
-        watched = Watched(store, ended)
-        retention = BackgroundRetention(watched, clock, **{"older_than": None, "max_bytes": None, **limits})  # type: ignore[arg-type]
+        watched = Watched(store)
+        limits = {"older_than": None, "max_bytes": None, **limits}
+        retention = BackgroundRetention(watched, WatchedClock(clock, ended), **limits)  # type: ignore[arg-type]
         retention.start()
 
         def end() -> None:

@@ -48,6 +48,7 @@ from otel_metadata.destination_factory import make_destinations
 from otel_metadata.destination_factory import open_store as open_url
 from otel_metadata.errors import OtelMetadataError, StoreAccessError, StoreError, StoreUnsupportedError
 from otel_metadata.model.condition import Condition, Subject
+from otel_metadata.model.merge import LAST_NS
 from otel_metadata.model.outcome import Delivered, Pause, Rejected
 from otel_metadata.model.patch import Patch
 from otel_metadata.model.record import SpanQuery, SpanRecord
@@ -87,11 +88,15 @@ def open_store(server: Server) -> Iterator[OpenStore]:
 
 
 class TestContract(StoreContract):
-    """What every store promises."""
+    """What every store promises; a server refuses versions that no update of its own could follow."""
+
+    last_ns = LAST_NS
 
 
 class TestHistory(HistoryContract):
     """What a store with a memory promises."""
+
+    last_ns = LAST_NS
 
     # The store behind the server has the names.
     test_a_store_remembers_the_names_of_a_bounded_number_of_writers = None

@@ -72,7 +72,7 @@ def put(spool, writer, number=1):
 
 def forget():
     """Know no names, as another process."""
-    AUTHORS._names, AUTHORS.own = RecentMap(MAX_AUTHORS), None
+    AUTHORS._names, AUTHORS._of_process, AUTHORS.own = RecentMap(MAX_AUTHORS), RecentMap(MAX_AUTHORS), None
 
 
 def stored(path):

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 from tests.store.spans import END_NS, START_NS, TRACE, ended_span, metadata, only, trace_hex
-from tests.strategies import field_sets
+from tests.strategies import field_sets, versions
 
 from otel_metadata.model.authors import AUTHORS
 from otel_metadata.model.evaluation import Annotation, Evaluation, annotation_key
@@ -72,7 +72,13 @@ class DurationContract:
 
 
 class StoreContract:
-    """The tests; a subclass gives the fixture `open_store`."""
+    """The tests; a subclass gives the fixture `open_store`.
+
+    Attributes:
+        last_ns: The latest time that a version may have.
+    """
+
+    last_ns = (1 << 63) - 1
 
     @pytest.fixture
     def store(self, open_store: OpenStore) -> SpanStore:
@@ -87,7 +93,9 @@ class StoreContract:
         trace_id, span_id = next(_traces), 7
         target = SpanRef(trace_id, span_id)
         # The span carries its fields exactly; canonical attributes would be fields too.
-        sets = data.draw(st.lists(field_sets(max_size=5), min_size=1, max_size=5), label="field sets")
+        sets = data.draw(
+            st.lists(field_sets(max_size=5, version=versions(self.last_ns)), min_size=1, max_size=5), label="field sets"
+        )
         span = ended_span(span_id, trace_id=trace_id, fields=sets[0])
         steps: list[Any] = [span, *(Patch(target, fields) for fields in sets[1:])]
         again = data.draw(st.lists(st.sampled_from(steps), max_size=4), label="again")
@@ -111,7 +119,7 @@ class StoreContract:
     @given(data=st.data())
     def test_one_batch_is_the_same_as_one_by_one(self, store: SpanStore, data: st.DataObject) -> None:
         """How patches are batched makes no difference, for several spans of several traces in one batch as well."""
-        sets = data.draw(st.lists(field_sets(max_size=4), min_size=2, max_size=4))
+        sets = data.draw(st.lists(field_sets(max_size=4, version=versions(self.last_ns)), min_size=2, max_size=4))
         records = []
         for is_one_batch in (True, False):
             trace_id = next(_traces)

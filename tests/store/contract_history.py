@@ -44,17 +44,17 @@ _NAMES: tuple[FieldName, ...] = (
 
 
 @st.composite
-def field_sets(draw: st.DrawFn) -> dict[FieldName, tuple[Json, Version]]:
+def field_sets(draw: st.DrawFn, last_ns: int = (1 << 63) - 1) -> dict[FieldName, tuple[Json, Version]]:
     """Sets of few fields, so that most of them meet again, often with the same version."""
     names = draw(st.lists(st.sampled_from(_NAMES), max_size=4, unique=True))
     value = st.sampled_from(["up", "down", None, 1, 1.0, True]) | json_values(max_leaves=2)
-    return {name: (True if name[1] == "tag" else draw(value), draw(versions())) for name in names}
+    return {name: (True if name[1] == "tag" else draw(value), draw(versions(last_ns))) for name in names}
 
 
 @st.composite
-def arrivals(draw: st.DrawFn) -> tuple[Route | None, Fields]:
+def arrivals(draw: st.DrawFn, last_ns: int = (1 << 63) - 1) -> tuple[Route | None, Fields]:
     """A set of fields, and how it comes: None with its span, without a word about the route."""
-    return draw(st.sampled_from([None, None, "late", "late", "import", "log"])), draw(field_sets())
+    return draw(st.sampled_from([None, None, "late", "late", "import", "log"])), draw(field_sets(last_ns))
 
 
 def judge(held: Held, arrival: tuple[Route | None, Fields], *, end_ns: int = END_NS) -> None:
@@ -126,7 +126,13 @@ def set_at(ns: int, value: Json, writer: int = 1, name: FieldName = THUMBS) -> F
 
 
 class HistoryContract:
-    """The tests; a subclass gives the fixture `open_store`."""
+    """The tests; a subclass gives the fixture `open_store`.
+
+    Attributes:
+        last_ns: The latest time that a version may have.
+    """
+
+    last_ns = (1 << 63) - 1
 
     @pytest.fixture
     def store(self, open_store: OpenStore) -> SpanStore:
@@ -139,7 +145,7 @@ class HistoryContract:
     ) -> None:
         """The values that the fields have, those that were superseded, and the route of each: all as the judge says."""
         trace_id = next(_traces)
-        come = data.draw(st.lists(arrivals(), min_size=1, max_size=7), label="arrivals")
+        come = data.draw(st.lists(arrivals(self.last_ns), min_size=1, max_size=7), label="arrivals")
         again = data.draw(st.lists(st.sampled_from(come), max_size=4), label="again")
         order = data.draw(st.permutations([*come, *again]), label="order")
         held: Held = {}
@@ -156,7 +162,9 @@ class HistoryContract:
     def test_a_trace_is_shown_as_it_was_at_any_time(self, store: SpanStore, data: st.DataObject) -> None:
         """Of each field the value that wins among those that were set by then."""
         trace_id = next(_traces)
-        updates = arrivals().filter(lambda one: one[0] in {"late", "import"})  # the others write the span again
+        updates = arrivals(self.last_ns).filter(
+            lambda one: one[0] in {"late", "import"}
+        )  # the others write the span again
         come = data.draw(st.lists(updates, min_size=1, max_size=6), label="arrivals")
         store.write([ended_span(1, trace_id=trace_id, start_ns=0)])
         held: Held = {}
