@@ -143,11 +143,13 @@ class GrpcServer:
         headers = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
         begun_ns = self._service.clock.monotonic_ns()
         caller, status = None, 499  # as nginx logs it, if the client cancels the call
-        body: Body | None = None
         try:
             caller = self._service.access.caller("traces:write", headers)
             body = self._body(await self._message(context))
-            response = await handler(caller, await body.read(), headers)
+            try:
+                response = await handler(caller, await body.read(), headers)
+            finally:
+                body.release()  # before the answer, so that the sender's next body finds room
             status = 200
             return cast("bytes", response.SerializeToString())
         except Exception as error:  # noqa: BLE001 # every error is an answer
@@ -155,8 +157,6 @@ class GrpcServer:
             status = problem.status
             await _refuse(problem, context)
         finally:
-            if body is not None:
-                body.release()
             took_ns = self._service.clock.monotonic_ns() - begun_ns
             client = context.peer().partition(":")[2].rpartition(":")[0]
             self._service.answered(f"grpc.{name}", f"gRPC {name}/Export", client, caller, status, took_ns)
