@@ -7,6 +7,7 @@ does, which builds their environments: some gigabytes that the other tests need 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -27,6 +28,9 @@ hypothesis.settings.register_profile("fast", max_examples=50, stateful_step_coun
 hypothesis.settings.register_profile("brief", max_examples=15, stateful_step_count=30, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=2_000, stateful_step_count=80, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+# What other tests have left of gRPC can hang a forked child that collects it. So a child leaves its parent's garbage.
+os.register_at_fork(before=gc.freeze, after_in_parent=gc.unfreeze)
 
 NEEDS_MORE = [
     "browser",

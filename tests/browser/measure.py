@@ -41,6 +41,13 @@ PRESSED = """key => new Promise(done => {
 SERVER = """() => performance.getEntriesByType('resource').filter(one => /api.*traces/.test(one.name))
   .map(one => one.duration)[0]"""
 
+# How long the page could not answer a key, at most. Tasks below 50 ms are not reported (W3C, "Long Tasks API").
+LONGEST = """() => new Promise(done => {
+  new PerformanceObserver(list => done(Math.max(...list.getEntries().map(one => one.duration))))
+    .observe({type: 'longtask', buffered: true});
+  setTimeout(() => done(0), 1000);
+})"""
+
 
 def main() -> None:
     """Print every row."""
@@ -113,6 +120,7 @@ def large(page: Page, count: int, trace: str) -> None:
         "800 ms" if count == 10_000 else "",
     )
     row(f"{what}, of it until the answer has come", f"{page.evaluate(SERVER):.0f} ms", "")
+    row(f"{what}, longest task of the page", f"{page.evaluate(LONGEST):.0f} ms", "")
     for keys, name in (
         ("jj", "select"),
         (("End", "Home"), "last and first row"),
