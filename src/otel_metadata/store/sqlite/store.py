@@ -170,17 +170,17 @@ FROM json_each(?) AS wanted CROSS JOIN spans ON spans.span_id = wanted.value
 """
 
 _LOCATE_SPANS: Final = """
-SELECT wanted.key, spans.trace_id, spans.start_ns, ?1 IS NULL OR spans.project IS ?1
-FROM json_each(?2) AS wanted CROSS JOIN spans ON spans.span_id = json_extract(wanted.value, '$[1]')
+SELECT wanted.key, spans.trace_id, spans.start_ns, ? IS NULL OR spans.project IS ?
+FROM json_each(?) AS wanted CROSS JOIN spans ON spans.span_id = json_extract(wanted.value, '$[1]')
 WHERE spans.trace_id = coalesce(json_extract(wanted.value, '$[0]'), spans.trace_id)
 """
 
 # The first span of the project ends the look at a trace.
 _LOCATE_TRACES: Final = """
 SELECT wanted.value, EXISTS (
-    SELECT 1 FROM spans WHERE spans.trace_id = wanted.value AND (?1 IS NULL OR spans.project IS ?1)
+    SELECT 1 FROM spans WHERE spans.trace_id = wanted.value AND (? IS NULL OR spans.project IS ?)
 )
-FROM json_each(?2) AS wanted WHERE EXISTS (SELECT 1 FROM spans WHERE spans.trace_id = wanted.value)
+FROM json_each(?) AS wanted WHERE EXISTS (SELECT 1 FROM spans WHERE spans.trace_id = wanted.value)
 """
 
 _VERSIONS: Final = """
@@ -609,13 +609,13 @@ class SqliteStore:
             found: dict[tuple[str | None, str], Located] = {}
             if spans:
                 newest: dict[int, tuple[bool, int, str]] = {}
-                of_spans = connection.execute(_LOCATE_SPANS, (project, orjson.dumps(spans).decode()))
+                of_spans = connection.execute(_LOCATE_SPANS, (project, project, orjson.dumps(spans).decode()))
                 for at, trace_id, start_ns, is_own in of_spans:
                     place = bool(is_own), start_ns, trace_id
                     newest[at] = max(newest.get(at, place), place)
                 found.update((spans[at], Located(trace_id, is_own)) for at, (is_own, _, trace_id) in newest.items())
             if traces:
-                of_traces = connection.execute(_LOCATE_TRACES, (project, orjson.dumps(traces).decode()))
+                of_traces = connection.execute(_LOCATE_TRACES, (project, project, orjson.dumps(traces).decode()))
                 found.update(((trace_id, ""), Located(trace_id, bool(is_own))) for trace_id, is_own in of_traces)
             return found
 
