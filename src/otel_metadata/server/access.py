@@ -78,7 +78,7 @@ class Access:
             clock: Time; None for the system's.
 
         Raises:
-            ConfigurationError: Tokens are needed and there is none, or their file cannot be used.
+            ConfigurationError: Tokens are needed but none exist, or their file cannot be used.
         """
         known = tokens.all() if tokens is not None else []
         if needs_token and not known:

@@ -53,7 +53,7 @@ class _Sink:
         return self._size
 
     def flush(self) -> None:
-        """Do nothing: the sink is no file."""
+        """Do nothing: there is no file behind the sink."""
 
     def close(self) -> None:
         """Do nothing: what was written is taken afterwards."""

@@ -181,7 +181,7 @@ class Ingest:
         return self._rows
 
     def close(self, timeout_seconds: float = 10.0) -> None:
-        """Store what waits, and take nothing more; what is still waiting after the time is refused."""
+        """Refuse new requests and store the queue. Requests still queued after *timeout_seconds* are refused."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

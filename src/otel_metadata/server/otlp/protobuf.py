@@ -239,7 +239,7 @@ _Scope: TypeAlias = "tuple[str, str | None]"
 
 def _items(body: bytes, left: _Left) -> Iterator[tuple[_Place, dict[str, Json] | OtlpError, _Scope | OtlpError]]:
     """Yield the place of each span or record, with its resource and scope."""
-    # Twice as many: resources and scopes are looked for before the spans.
+    # Three times as many as `check` allows: here the members of a resource and of a scope are walked more than once.
     for of_resource in _Place(body, 0, len(body), [3 * MAX_PARTS]).each(_RESOURCES):
         resource = _resource(of_resource, left)
         for of_scope in of_resource.each(_SCOPES):
