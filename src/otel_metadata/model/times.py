@@ -10,6 +10,9 @@ import re
 from functools import lru_cache
 from typing import Final
 
+MAX_NS: Final = (1 << 63) - 1
+"""The latest time that a store can hold, in the year 2262."""
+
 _OURS: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 _ISO_8601: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"

@@ -25,6 +25,7 @@ from otel_metadata.client.updates import draw
 from otel_metadata.errors import StoreError
 from otel_metadata.live import live_settings
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER
+from otel_metadata.model.times import MAX_NS
 from otel_metadata.reporting import REPORTER
 from otel_metadata.seams import VersionReads
 from otel_metadata.server.operations import Problem
@@ -69,7 +70,6 @@ Rows: TypeAlias = "Sequence[tuple[StoredSpan, Fields]]"
 Patches: TypeAlias = "Sequence[tuple[str, str, Fields]]"
 _Place: TypeAlias = "tuple[str, str, FieldName]"
 
-_LAST_NS: Final = (1 << 63) - 1
 """The last time that a version can have."""
 
 _OF_BOTH: Final = frozenset({"user_id", "session_id"})
@@ -354,7 +354,7 @@ class Ingest:
 def lifted_above(version: Version, other: Version) -> Version:
     """Return a version with the same writer that is above *other*, as far as a time can be."""
     ns, writer = version
-    return max(ns, min(other[0] + 1, _LAST_NS)), writer
+    return max(ns, min(other[0] + 1, MAX_NS)), writer
 
 
 def _version_of(patch: tuple[str, str, Fields]) -> Version:

@@ -32,6 +32,7 @@ from otel_metadata.client.otlp_json import (
 )
 from otel_metadata.dialects.patch_span import PATCH_SCOPE
 from otel_metadata.model.record import StoredSpan
+from otel_metadata.model.times import MAX_NS
 from otel_metadata.model.value import MAX_KEY_CHARS, STORE_LIMITS, clean
 from otel_metadata.store.rows import with_fields
 
@@ -80,8 +81,6 @@ _NO_IDS: Final = OtlpError("traceId or spanId is missing; expected 32 and 16 hex
 # Names of attributes that stay as they are: applications have few, and a look-up is quicker than a check.
 _CLEAN_KEYS: Final[set[str]] = set()
 _MAX_CLEAN_KEYS: Final = 8_192
-
-_MAX_NS: Final = (1 << 63) - 1
 
 # Parsers of protobuf refuse more levels (upb's default), except for the one in Python.
 _MAX_LEVELS: Final = 100
@@ -412,7 +411,7 @@ def _id(found: bytes, name: str, size: int) -> str:
 
 
 def _time(nanoseconds: int, name: str) -> int:
-    if nanoseconds > _MAX_NS:
+    if nanoseconds > MAX_NS:
         raise wrong(name, nanoseconds, "nanoseconds since 1970 within 63 bits")
     return nanoseconds
 

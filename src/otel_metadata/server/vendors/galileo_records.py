@@ -26,14 +26,13 @@ from otel_metadata.model.encoding import is_error_status
 from otel_metadata.model.instrumented import SPAN_KIND
 from otel_metadata.model.merge import PLAIN_ATTRIBUTE_WRITER, FieldName, Fields, Json, Level
 from otel_metadata.model.record import StoredSpan
-from otel_metadata.model.times import nanoseconds
+from otel_metadata.model.times import MAX_NS, nanoseconds
 from otel_metadata.model.value import STORE_LIMITS, clean, clean_key, is_cut, is_opaque
 from otel_metadata.server.vendors.galileo_ids import span_id_of, unprocessable, uuid4
 
 SCOPE: Final = "galileo"
 """The instrumentation scope of these spans."""
 
-_LAST_NS: Final = (1 << 63) - 1  # as a store holds it
 
 _KINDS: Final[Mapping[str, str]] = {
     "llm": "LLM",
@@ -189,7 +188,7 @@ def _times(
     if start_ns is None or start_ns < 0:
         raise unprocessable(f"{pointer}/created_at", "datetime_parsing", "Input should be a valid datetime")
     last_ns = max([start_ns, *(span.end_ns for span in inside)])
-    return start_ns, min(last_ns if lasted_ns is None else start_ns + lasted_ns, _LAST_NS)
+    return start_ns, min(last_ns if lasted_ns is None else start_ns + lasted_ns, MAX_NS)
 
 
 def whole(value: Json, pointer: str) -> Json:
